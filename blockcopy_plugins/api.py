@@ -1,0 +1,53 @@
+"""The one call that converts any model, plain or of a framework."""
+
+from __future__ import annotations
+
+import sys
+
+from torch import nn
+
+from .config import BlockCopyConfig
+from .engine.adapter import ModelAdapter
+from .engine.convert import convert_
+
+
+def blockcopy_(
+    model: nn.Module,
+    config: BlockCopyConfig | None = None,
+    adapter: ModelAdapter | None = None,
+) -> nn.Module:
+    """Make a model run block-sparsely, in place.
+
+    From then on a call takes the next frame of one or more streams: the policy picks blocks, all
+    layers run on those only, and the features of earlier frames stand elsewhere. The first frame of
+    a stream is executed fully. Parameters, buffers and state-dict keys do not change. Calls run
+    without gradients.
+
+    Args:
+        model: A module whose forward takes a ``(N, C, H, W)`` tensor, or a whole detector or
+            segmentor of MMDetection or MMSegmentation. In eval mode when it is called.
+        config: Block size, policy and the like.
+        adapter: How the model is called, if it is neither of the above.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: If the model is converted already or an option is out of range.
+
+    Examples:
+        >>> bc.blockcopy_(model, bc.BlockCopyConfig(policy=dict(type='RLPolicy', target=0.3)))
+        >>> outputs = [model(frame) for frame in video]
+        >>> bc.reset_(model)      # before the next video
+    """
+    return convert_(model, config, adapter or _adapter_for(model))
+
+
+def _adapter_for(model: nn.Module) -> ModelAdapter:
+    # A model of a framework exists only where the framework has been imported.
+    if "mmdet.models.detectors.base" in sys.modules:
+        from .integrations.mmdet.adapter import DetectorAdapter
+
+        if DetectorAdapter.fits(model):
+            return DetectorAdapter()
+    return ModelAdapter()

@@ -1,0 +1,41 @@
+"""Options of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BlockCopyConfig:
+    """How a model is to run block-sparsely.
+
+    Attributes:
+        block_size: Side of a block in pixels of the network's input. A multiple of the network's
+            total stride keeps every layer on blocks; where it is none, the layers whose stride does
+            not divide their block run dense.
+        policy: What picks the blocks: ``dict(type='RLPolicy', target=0.3)``, the name of a built-in
+            policy (``'all'``), a policy object, or a callable ``f(frame, context) -> grid``.
+        strict: Raise :class:`~blockcopy_plugins.errors.DensifiedError` where an op cannot run on
+            blocks, instead of running it on the whole map.
+        max_streams: Live streams at most; each has a slot in every map of the state.
+        check_finite: Refuse frames with NaN or infinity before they reach the state.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    block_size: int = 128
+    policy: Any | Callable = field(default_factory=lambda: dict(type="RLPolicy", target=0.3))
+    strict: bool = False
+    max_streams: int = 64
+    check_finite: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "max_streams"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name}={value!r}, expected an integer of at least 1.")

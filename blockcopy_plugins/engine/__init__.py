@@ -1,0 +1,1 @@
+"""Block-sparse execution: tensors of executed blocks, the state beside them, and conversion."""

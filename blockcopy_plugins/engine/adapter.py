@@ -1,0 +1,98 @@
+"""What the engine must know about a kind of model: where its frame is, where blocks must end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import FrameError
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a model, taken apart.
+
+    Attributes:
+        frame: ``(N, C, H, W)``, the input that is to run on blocks.
+        replace: ``replace(frame) -> (args, kwargs)``, the call with another tensor in its place.
+        streams: Stream id of each image, or ``None`` if the call does not tell.
+        restarts: Streams that begin anew with this call.
+    """
+
+    frame: Tensor
+    replace: Callable[[Tensor], tuple[tuple, dict]]
+    streams: tuple[Hashable, ...] | None = None
+    restarts: tuple[Hashable, ...] = ()
+
+
+class ModelAdapter:
+    """Any module whose forward takes a ``(N, C, H, W)`` tensor as its first argument.
+
+    Integrations derive from it for models that are called in another way.
+    """
+
+    def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
+        """Take a call apart.
+
+        Args:
+            args: Positional arguments of the model's forward.
+            kwargs: Keyword arguments.
+
+        Returns:
+            The call, or ``None`` if it is one that is to run as it was (a loss, for example).
+
+        Raises:
+            FrameError: If there is no frame where one is expected.
+        """
+        if args and isinstance(args[0], Tensor):
+            return Call(args[0], lambda frame: ((frame, *args[1:]), dict(kwargs)))
+        for name, value in kwargs.items():
+            if isinstance(value, Tensor) and value.dim() == 4:
+                return Call(value, lambda frame: (args, {**kwargs, name: frame}))
+        found = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+        raise FrameError(
+            f"the model was called with ({', '.join(found)}), expected a tensor (N, C, H, W) as first "
+            "argument. Convert the submodule that takes it, or give blockcopy_ an adapter."
+        )
+
+    def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """Modules that need dense inputs, which they neither change nor keep."""
+        return ()
+
+    def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """Modules that need dense inputs: extension ops that know nothing of BlockTensors."""
+        return ()
+
+    def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """Modules whose results must leave as dense tensors, such as the heads of a detector."""
+        return ()
+
+    def task_outputs(self, outputs: Any, call: Call) -> list | None:
+        """What the information gain compares, one entry for each image.
+
+        Args:
+            outputs: What the model returned.
+            call: The call that it answered.
+
+        Returns:
+            A list of :class:`~blockcopy_plugins.policy.Detections` or of tensors ``(C, h, w)``, or
+            ``None`` if the outputs tell nothing.
+        """
+        found = _first_map(outputs, len(call.frame))
+        return None if found is None else list(found.unbind(0))
+
+
+def _first_map(outputs: Any, images: int) -> Tensor | None:
+    if isinstance(outputs, Tensor):
+        return outputs if outputs.dim() == 4 and len(outputs) == images else None
+    if isinstance(outputs, Mapping):
+        outputs = tuple(outputs.values())
+    if isinstance(outputs, (list, tuple)):
+        for item in outputs:
+            found = _first_map(item, images)
+            if found is not None:
+                return found
+    return None

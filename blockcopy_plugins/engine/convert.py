@@ -1,0 +1,485 @@
+"""Conversion of a model in place, and what a converted model does on each call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ..config import BlockCopyConfig
+from ..errors import ConfigError, FrameError, GridError, StateError
+from ..policy import Policy, PolicyContext, build_policy
+from .adapter import Call, ModelAdapter
+from .block_tensor import BlockTensor
+from .frame import Frame, FrameCounts
+from .geometry import grid_size
+from .report import Report, Totals
+from .state import StreamStates
+from .strategies import run
+
+_ATTRIBUTE = "_blockcopy"
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What happened in one call of a converted model.
+
+    Attributes:
+        streams: Stream of each image.
+        grid: bool ``(N, GH, GW)``, the blocks that were executed.
+        counts: MACs and densified ops.
+        scalars: What the policy reports for logs.
+        seconds: Wall time of ``policy`` (choice and learning) and ``model``.
+    """
+
+    streams: tuple[Hashable, ...]
+    grid: Tensor
+    counts: FrameCounts
+    scalars: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def executed_rate(self) -> float:
+        """Executed blocks / all blocks."""
+        return self.grid.float().mean().item()
+
+
+class Handle:
+    """A converted model's policy, state and counts. Got by :func:`handle`.
+
+    Attributes:
+        model: The converted model.
+        config: Its options.
+        policy: What picks the blocks.
+        adapter: What knows how the model is called.
+        states: State of all streams.
+        last: Record of the last call, ``None`` before the first.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: BlockCopyConfig, policy: Policy, adapter: ModelAdapter
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.policy = policy
+        self.adapter = adapter
+        self.states = StreamStates(config.max_streams)
+        self.last: FrameRecord | None = None
+        self.totals = Totals()
+        self._active: Frame | None = None
+        self._paused = 0
+        self._named: tuple[Hashable, ...] | None = None
+        self._removers: list = []
+
+    # -- one call ---------------------------------------------------------------------------------
+
+    def run(self, original, args: tuple, kwargs: dict[str, Any]):
+        """Execute one call of the model block-sparsely.
+
+        Args:
+            original: The model's own forward.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+
+        Returns:
+            What the model returns, with dense tensors.
+
+        Raises:
+            FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its
+                stream's size, or the model is in training mode.
+            GridError: If the policy gives anything but a bool grid of the right shape.
+            StateError: If the streams do not fit the batch or the state.
+        """
+        if self._active is not None or self._paused:
+            return original(*args, **kwargs)
+        call = self.adapter.read_call(args, kwargs)
+        if call is None:
+            return original(*args, **kwargs)
+        with torch.no_grad():
+            return self._run(original, call)
+
+    def _run(self, original, call: Call):
+        start = time.perf_counter()
+        frame = call.frame
+        self._check_frame(frame)
+        ids = self._streams_of(call)
+        geometry = (*frame.shape[1:], frame.dtype, frame.device)
+        going_on = [i for i in ids if i not in call.restarts]
+        self.states.check(going_on, geometry)
+        self._forget(call.restarts)
+
+        context = self._context(ids, frame)
+        grid = self._select(frame, context)
+        chosen = time.perf_counter()
+
+        store, streams = self.states.open(ids, geometry)
+        size, block = tuple(frame.shape[2:]), self.config.block_size
+        at_work = Frame(grid, size, block, store, streams, run, self.config.strict)
+        self._active = at_work
+        try:
+            args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))
+            out = tree_map(self._leave_dense, original(*args, **kwargs))
+        except BaseException:
+            # Layers before the failure have this frame's features, those behind it older ones.
+            for stream_id, stream in zip(ids, streams, strict=True):
+                if stream.frames == 0:
+                    self.states.drop([stream_id])
+                elif at_work.touched_state:
+                    stream.broken = True
+            raise
+        finally:
+            at_work.close()
+            self._active = None
+        for stream, its_grid in zip(streams, grid, strict=True):
+            stream.frames += 1
+            stream.broken = False
+            stream.last_grid = its_grid
+        ran = time.perf_counter()
+
+        outputs = self.adapter.task_outputs(out, call) if self.policy.needs_outputs else None
+        scalars = self.policy.feedback(frame, grid, outputs, context) or {}
+        done = time.perf_counter()
+        seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
+        self.last = FrameRecord(ids, grid, at_work.counts, scalars, seconds)
+        self.totals.add(grid, at_work.counts, seconds)
+        return out
+
+    def _check_frame(self, frame: Tensor) -> None:
+        if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
+            raise FrameError(
+                f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point tensor "
+                "(N, C, H, W) without empty dimensions."
+            )
+        for name, module in self.model.named_modules():
+            if module.training:
+                raise FrameError(
+                    f"module {name or '(root)'!r} is in training mode, in which features depend on "
+                    "more than the frame. Call model.eval() first, or restore_(model) to train."
+                )
+        if self.config.check_finite:
+            low, high = torch.aminmax(frame)
+            if not (torch.isfinite(low) & torch.isfinite(high)):
+                raise FrameError(
+                    f"the frame has values from {low.item()} to {high.item()}, expected finite ones: "
+                    "NaN or infinity would stay in the state. Mend or skip the frame."
+                )
+
+    def _streams_of(self, call: Call) -> tuple[Hashable, ...]:
+        images = len(call.frame)
+        ids = self._named if self._named is not None else call.streams
+        if ids is None:
+            ids = tuple(range(images))
+        if len(ids) != images or len(set(ids)) != len(ids):
+            raise StateError(
+                f"streams {list(ids)!r} were named for a batch of {images} images, expected "
+                f"{images} different ids. Each image of a batch belongs to another stream; frames "
+                "of one stream go through the model one after the other."
+            )
+        return tuple(ids)
+
+    def _forget(self, restarts: Iterable[Hashable]) -> None:
+        live = [i for i in restarts if self.states.find(i) is not None]
+        if live:
+            self.states.drop(live)
+            self.policy.reset(live)
+
+    def _context(self, ids: Sequence[Hashable], frame: Tensor) -> PolicyContext:
+        shape = (len(ids), *grid_size(*frame.shape[2:], self.config.block_size))
+        found = [self.states.find(i) for i in ids]
+        streams = [None if f is None else f[1] for f in found]
+        last = torch.zeros(shape, dtype=torch.bool, device=frame.device)
+        for i, stream in enumerate(streams):
+            if stream is not None and stream.last_grid is not None:
+                last[i] = stream.last_grid
+        first = [stream is None or stream.broken for stream in streams]
+        return PolicyContext(
+            streams=tuple(ids),
+            grid_shape=shape,
+            block_size=self.config.block_size,
+            first=torch.tensor(first, device=frame.device),
+            frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
+            last_grid=last,
+        )
+
+    def _select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        grid = self.policy.select(frame, context)
+        if not isinstance(grid, Tensor):
+            raise GridError(
+                f"the policy returned {type(grid).__name__}, expected a bool tensor "
+                f"{context.grid_shape}."
+            )
+        if grid.dtype != torch.bool or tuple(grid.shape) != context.grid_shape:
+            raise GridError(
+                f"the policy returned a grid {grid.dtype} {tuple(grid.shape)}, expected torch.bool "
+                f"{context.grid_shape}: (N, GH, GW) = images and blocks of {context.block_size} px "
+                f"of a frame of {tuple(frame.shape[2:])} px."
+            )
+        # A new tensor: the policy may go on writing into its own.
+        return grid.to(frame.device) | context.first[:, None, None]
+
+    def _leave_dense(self, value):
+        if isinstance(value, BlockTensor):
+            return value.frame.dense(value, "output", copy=True)
+        return value
+
+    # -- hooks on submodules ------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Put the model's forward and the hooks of its submodules in place."""
+        for path, module in self.model.named_modules():
+            if path:
+                self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
+                self._removers.append(module.register_forward_hook(_Leave(self, path)))
+        for modules, copy in (
+            (self.adapter.read_only_inputs(self.model), False),
+            (self.adapter.dense_inputs(self.model), True),
+        ):
+            for module in modules:
+                hook = module.register_forward_pre_hook(_DenseInputs(self, copy), with_kwargs=True)
+                self._removers.append(hook)
+        for module in self.adapter.dense_outputs(self.model):
+            # Before the hook that leaves the module, so that the entry belongs to it.
+            hook = module.register_forward_hook(_DenseOutputs(self), prepend=True)
+            self._removers.append(hook)
+        self.model.__dict__[_ATTRIBUTE] = self
+        self.model.__dict__["forward"] = _Forward(self, self.model.forward)
+
+    def detach(self) -> None:
+        """Take everything away that :meth:`attach` put in place."""
+        for remover in self._removers:
+            remover.remove()
+        self._removers.clear()
+        original = self.model.__dict__.pop("forward").original
+        if getattr(original, "__func__", None) is not type(self.model).forward:
+            # The model had a forward of its own instance before.
+            self.model.__dict__["forward"] = original
+        del self.model.__dict__[_ATTRIBUTE]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Calls run dense and leave state and policy alone."""
+        self._paused += 1
+        try:
+            yield
+        finally:
+            self._paused -= 1
+
+    @contextmanager
+    def named(self, ids: Sequence[Hashable]) -> Iterator[None]:
+        """Images of the calls belong to these streams, in this order."""
+        before, self._named = self._named, tuple(ids)
+        try:
+            yield
+        finally:
+            self._named = before
+
+    def name_streams(self, ids: Sequence[Hashable] | None) -> None:
+        """Images of the calls from now on belong to these streams; ``None``: as the call tells."""
+        self._named = None if ids is None else tuple(ids)
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget streams, ``None`` for all; see :func:`reset_`."""
+        streams = None if streams is None else list(streams)
+        self.states.drop(streams)
+        self.policy.reset(streams)
+
+    def report(self) -> Report:
+        """What has run so far; see :func:`report`."""
+        return self.totals.report(
+            block_size=self.config.block_size,
+            policy=type(self.policy).__name__,
+            target=getattr(self.policy, "target", None),
+            state_bytes=self.states.bytes(),
+        )
+
+
+# Classes rather than closures: a deep copy of a converted model then runs on its own state.
+
+
+@dataclass
+class _Forward:
+    handle: Handle
+    original: Any
+
+    def __call__(self, *args, **kwargs):
+        return self.handle.run(self.original, args, kwargs)
+
+
+@dataclass
+class _Enter:
+    handle: Handle
+    path: str
+
+    def __call__(self, module, args) -> None:
+        if self.handle._active is not None:
+            self.handle._active.enter(self.path)
+
+
+@dataclass
+class _Leave:
+    handle: Handle
+    path: str
+
+    def __call__(self, module, args, output) -> None:
+        if self.handle._active is not None:
+            self.handle._active.leave(self.path)
+
+
+@dataclass
+class _DenseInputs:
+    handle: Handle
+    copy: bool
+
+    def __call__(self, module, args, kwargs):
+        frame = self.handle._active
+        if frame is None:
+            return None
+
+        def densify(value):
+            if isinstance(value, BlockTensor):
+                return frame.dense(value, "input", self.copy)
+            return value
+
+        return tree_map(densify, (args, kwargs))
+
+
+@dataclass
+class _DenseOutputs:
+    handle: Handle
+
+    def __call__(self, module, args, output):
+        return tree_map(self.handle._leave_dense, output)
+
+
+# -- public functions -------------------------------------------------------------------------------
+
+
+def convert_(
+    model: nn.Module, config: BlockCopyConfig | None = None, adapter: ModelAdapter | None = None
+) -> nn.Module:
+    """Make a model run block-sparsely, in place; see :func:`blockcopy_plugins.blockcopy_`."""
+    config = BlockCopyConfig() if config is None else config
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+    if not isinstance(config, BlockCopyConfig):
+        raise ConfigError(
+            f"config is {config!r}, expected a BlockCopyConfig: "
+            "blockcopy_(model, BlockCopyConfig(block_size=128))."
+        )
+    for name, module in model.named_modules():
+        if _ATTRIBUTE in module.__dict__:
+            raise ConfigError(
+                f"module {name or '(root)'!r} is converted already. "
+                "Call restore_ on it before converting again."
+            )
+    policy = build_policy(config.policy)
+    Handle(model, config, policy, adapter or ModelAdapter()).attach()
+    return model
+
+
+def handle(model: nn.Module) -> Handle:
+    """The handle of a converted model.
+
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    found = model.__dict__.get(_ATTRIBUTE)
+    if found is None:
+        inside = [n for n, m in model.named_modules() if _ATTRIBUTE in m.__dict__]
+        hint = f"its submodule {inside[0]!r} is; ask for that one" if inside else "call blockcopy_ first"
+        raise ConfigError(f"{type(model).__name__} is not converted: {hint}.")
+    return found
+
+
+def restore_(model: nn.Module) -> nn.Module:
+    """Undo :func:`blockcopy_`; parameters, buffers and outputs are what they were before.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: If it is not converted.
+    """
+    handle(model).detach()
+    return model
+
+
+def reset_(model: nn.Module, streams: Iterable[Hashable] | None = None) -> None:
+    """Forget streams: their next frames are executed fully. What the policy learned stays.
+
+    Args:
+        model: A converted model.
+        streams: Ids of live streams, ``None`` for all.
+
+    Raises:
+        ConfigError: If the model is not converted.
+        StateError: If a named stream is not live.
+    """
+    handle(model).reset(streams)
+
+
+def report(model: nn.Module) -> Report:
+    """Executed rate, MACs, time, state memory and the ops that ran dense, over all calls so far.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        The report; ``print`` it, or take its fields.
+
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    return handle(model).report()
+
+
+def streams(model: nn.Module, ids: Sequence[Hashable]):
+    """Name the streams of the images of a batch.
+
+    Args:
+        model: A converted model.
+        ids: One id for each image of the calls inside the context.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+
+    Examples:
+        >>> with bc.streams(model, ['cam0', 'cam7']):
+        ...     out = model(frames)
+    """
+    return handle(model).named(ids)
+
+
+def dense(model: nn.Module):
+    """Run a converted model densely inside the context; its state and policy stay as they are.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    return handle(model).paused()
+
+
+def to_dense(x: Tensor) -> Tensor:
+    """A dense ``(N, C, H, W)`` copy of a BlockTensor; any other tensor as it is.
+
+    For model code that hands a feature map to something that takes ordinary tensors alone.
+    """
+    return x.frame.dense(x, "to_dense", copy=True) if isinstance(x, BlockTensor) else x

@@ -1,0 +1,258 @@
+"""One call of a converted model: which blocks run, where their state is, which layer is at work."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..errors import StateError
+from ..ops import window
+from .block_tensor import BlockTensor
+from .geometry import grid_size
+from .state import StateEntry, StateKey, StateStore, Stream
+
+
+@dataclass
+class Densified:
+    """How often and why an op of one module ran on the whole map."""
+
+    path: str
+    op: str
+    reason: str
+    count: int = 0
+    macs: int = 0
+
+
+@dataclass
+class FrameCounts:
+    """Multiply-accumulates of one frame.
+
+    Attributes:
+        blocks: MACs that ran on executed blocks.
+        blocks_dense: What the same ops cost on the whole map.
+        densified: MACs of ops that met a BlockTensor and ran on the whole map.
+        by_op: Densified ops by ``(path, op)``.
+        modules: ``path -> [executed MACs, dense MACs]`` of the ops that ran on blocks.
+    """
+
+    blocks: int = 0
+    blocks_dense: int = 0
+    densified: int = 0
+    by_op: dict[tuple[str, str], Densified] = field(default_factory=dict)
+    modules: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+
+
+class Frame:
+    """The context that all BlockTensors of one call share.
+
+    Args:
+        grid: bool ``(N, GH, GW)``, True = executed.
+        size: ``(H, W)`` of the frame in pixels.
+        block_size: Side of a block in pixels of the frame.
+        store: State of the streams.
+        streams: Stream of each image.
+        run: ``run(frame, func, args, kwargs)``, executes an aten op that met a BlockTensor.
+        strict: Raise where an op would be densified.
+    """
+
+    def __init__(
+        self,
+        grid: Tensor,
+        size: tuple[int, int],
+        block_size: int,
+        store: StateStore,
+        streams: Sequence[Stream],
+        run: Callable,
+        strict: bool = False,
+    ) -> None:
+        self.grid = grid
+        self.images = grid.shape[0]
+        self.size = size
+        self.block_size = block_size
+        self.grid_size = grid_size(*size, block_size)
+        self.store = store
+        self.strict = strict
+        self.counts = FrameCounts()
+        self.touched_state = False
+        self._run = run
+        self._closed = False
+        self._path = [""]
+        self._calls: dict[str, int] = defaultdict(int)
+
+        executed = grid.nonzero().to(torch.int32).contiguous()
+        self.executed = executed.shape[0]
+        self.blocks_by_image = executed
+        self.full = tuple(grid.flatten(1).all(1).tolist())
+        self.slots = tuple(stream.slot for stream in streams)
+        self._tokens = tuple(stream.token for stream in streams)
+        if self.slots == tuple(range(self.images)):
+            self.blocks_by_slot = executed
+            self._slot_index = None
+        else:
+            self._slot_index = torch.tensor(self.slots, device=grid.device)
+            by_slot = executed.clone()
+            by_slot[:, 0] = self._slot_index.to(torch.int32)[executed[:, 0].long()]
+            self.blocks_by_slot = by_slot
+        self._image_index: Tensor | None = None
+
+    # -- dispatch ---------------------------------------------------------------------------------
+
+    def dispatch(self, func, args, kwargs):
+        """Run an aten op on the BlockTensors of this frame.
+
+        Raises:
+            StateError: If the frame is over.
+        """
+        if self._closed:
+            raise StateError(
+                f"{func} was called on a BlockTensor of a frame that is over. A converted module "
+                "hands out dense tensors; this one left it by another way than its return value. "
+                "Return it, or densify it with blockcopy_plugins.to_dense before the module ends."
+            )
+        return self._run(self, func, args, kwargs)
+
+    def close(self) -> None:
+        """End the frame: its BlockTensors can no longer be used."""
+        self._closed = True
+
+    # -- which module is at work ------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost module at work."""
+        return self._path[-1]
+
+    def enter(self, path: str) -> None:
+        """A module's forward begins."""
+        self._path.append(path)
+
+    def leave(self, path: str) -> None:
+        """A module's forward is over, and with it what was left open inside it."""
+        while self._path[-1] != path:
+            self._path.pop()
+        self._path.pop()
+
+    def next_key(self, op: str) -> StateKey:
+        """Key of the next use of state in the module at work."""
+        path = self._path[-1]
+        call = self._calls[path]
+        self._calls[path] = call + 1
+        return StateKey(path, call, op)
+
+    # -- copies between packed and full -------------------------------------------------------------
+
+    def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
+        """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
+        size = tuple(dense.shape[2:])
+        return BlockTensor(self.packed_from(dense, block), size, block, self)
+
+    def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
+        """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map."""
+        rows, cols = self.tables(
+            "identity", dense.shape[2:], block, lambda axis, size, width: window.index_table(
+                blocks=self.grid_size[axis], block_out=width, index=torch.arange(size)
+            )
+        )
+        dense = dense.contiguous(memory_format=torch.channels_last)
+        return ops.gather(dense, self.blocks_by_image, rows, cols)
+
+    def tables(
+        self,
+        name: str | tuple,
+        size: Sequence[int],
+        block: tuple[int, int],
+        make: Callable[[int, int, int], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Row and column table of a gather, made once for a geometry.
+
+        Args:
+            name: What kind of window, with all its parameters.
+            size: ``(H, W)`` of the map read.
+            block: Block of the map written.
+            make: ``make(axis, size, block) -> int32 (blocks, width)`` for axis 0 (rows), 1 (cols).
+
+        Returns:
+            The two tables, on the frame's device.
+        """
+        key = (name, tuple(size), block)
+        found = self.store.tables.get(key)
+        if found is None:
+            with torch.inference_mode(False):
+                found = tuple(make(i, size[i], block[i]).to(self.grid.device) for i in (0, 1))
+            self.store.tables[key] = found
+        return found
+
+    def keep(self, x: BlockTensor, op: str) -> StateEntry:
+        """Write the executed blocks of ``x`` into its full map, unless some op did so already.
+
+        Args:
+            x: A tensor of this frame.
+            op: The op that wants to read the map, for the key of a new entry.
+
+        Returns:
+            The entry whose map now holds ``x``: this frame's values where executed, earlier ones
+            elsewhere. Its map is the state itself: read it, never write to it or hand it out.
+        """
+        entry = x.full
+        if entry is None:
+            key = self.next_key(op)
+            entry = self.store.entry(key, x.shape[1:], x.block, x.dtype, x.device)
+            entry.claim(self.slots, self._tokens, self.full)
+            if self.executed:
+                self.touched_state = True
+                ops.scatter_(entry.map, x.packed, self.blocks_by_slot)
+            x.full = entry
+        return entry
+
+    def dense(self, x: BlockTensor, op: str, copy: bool) -> Tensor:
+        """The full map of ``x`` as a plain ``(N, C, H, W)`` tensor in batch order.
+
+        Args:
+            x: A tensor of this frame.
+            op: Who wants it.
+            copy: ``False`` may return the state itself, for a reader who neither writes to it nor
+                keeps it.
+
+        Returns:
+            The map, channels last.
+        """
+        map_ = self.keep(x, op).map
+        if self._slot_index is not None:
+            return map_.index_select(0, self._slot_index)
+        map_ = map_[: self.images]
+        return map_.clone(memory_format=torch.channels_last) if copy else map_
+
+    @property
+    def image_index(self) -> Tensor:
+        """int64 ``(n_executed,)``: the image of each packed row."""
+        if self._image_index is None:
+            self._image_index = self.blocks_by_image[:, 0].long()
+        return self._image_index
+
+    # -- what happened ------------------------------------------------------------------------------
+
+    def count_blocks(self, executed: int, dense: int) -> None:
+        """Count the MACs of an op that ran on blocks."""
+        self.counts.blocks += executed
+        self.counts.blocks_dense += dense
+        module = self.counts.modules[self.path]
+        module[0] += executed
+        module[1] += dense
+
+    def count_densified(self, op: str, reason: str, macs: int) -> None:
+        """Count an op that ran on the whole map."""
+        key = (self.path, op)
+        found = self.counts.by_op.get(key)
+        if found is None:
+            found = self.counts.by_op[key] = Densified(self.path, op, reason)
+        found.count += 1
+        found.macs += macs
+        self.counts.densified += macs
+
+
+Strategies = Mapping[object, Callable]

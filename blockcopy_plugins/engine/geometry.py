@@ -1,0 +1,76 @@
+"""How an image divides into blocks, and how blocks shrink and grow from layer to layer."""
+
+from __future__ import annotations
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Integer division that rounds up."""
+    return -(-a // b)
+
+
+def grid_size(height: int, width: int, block_size: int) -> tuple[int, int]:
+    """Blocks along each axis of an image.
+
+    Args:
+        height: Image height in pixels.
+        width: Image width in pixels.
+        block_size: Side of a block in pixels.
+
+    Returns:
+        ``(GH, GW)``; a block at the lower or right edge may reach beyond the image.
+    """
+    return ceil_div(height, block_size), ceil_div(width, block_size)
+
+
+def sliding_output(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool = False
+) -> int:
+    """Output size of a convolution or pooling along one axis, by torch's rule.
+
+    Args:
+        size: Input size in pixels.
+        kernel: Number of taps.
+        stride: Step between outputs.
+        padding: Padding on each side.
+        dilation: Distance of the taps.
+        ceil_mode: Round up; a last window that would start beyond the input and its left padding
+            is dropped.
+
+    Returns:
+        Output size in pixels.
+    """
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    out = (ceil_div(span, stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (out - 1) * stride >= size + padding:
+        out -= 1
+    return out
+
+
+def resized_block(
+    blocks: int, block_in: int, size_in: int, size_out: int, block_size: int
+) -> int | None:
+    """Block width after a resize from ``size_in`` to ``size_out`` pixels.
+
+    The blocks of the result must cover it tightly: all ``blocks`` of them are needed and they
+    suffice. Of the widths for which that holds, divisors of the block size come first, since only
+    they meet the blocks of the network's other maps, and then the nearest to the ratio of the sizes.
+
+    Args:
+        blocks: Blocks along the axis.
+        block_in: Block width before the resize, in pixels.
+        size_in: Map width before.
+        size_out: Map width after.
+        block_size: Block width at the input of the network.
+
+    Returns:
+        Block width in pixels, or ``None`` if no width fits.
+    """
+    ratio = block_in * size_out / size_in
+    low = ceil_div(size_out, blocks)
+    high = ceil_div(size_out, blocks - 1) - 1 if blocks > 1 else max(low, round(ratio), block_size)
+    best = None
+    for width in range(low, high + 1):
+        rank = (block_size % width != 0, abs(width - ratio))
+        if best is None or rank < best[0]:
+            best = (rank, width)
+    return None if best is None else best[1]

@@ -1,0 +1,256 @@
+"""What is kept of earlier frames: the full maps, and which slot of them belongs to which stream."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import FrameError, StateError
+
+
+@dataclass(frozen=True)
+class StateKey:
+    """Where in the model an entry belongs: op ``op``, the ``call``-th use of ``path`` in a frame."""
+
+    path: str
+    call: int
+    op: str
+
+    def __str__(self) -> str:
+        return f"{self.path or '(root)'}[{self.call}] {self.op}"
+
+
+class StateEntry:
+    """The last known full input map of one spatial op, for all streams of a store.
+
+    Attributes:
+        map: ``(slots, C, H, W)``, channels last.
+        block: Height and width of a block of this map, in its pixels.
+    """
+
+    def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
+        self.key = key
+        self.map = map_
+        self.block = block
+        self._written_by: list[int | None] = [None] * map_.shape[0]
+
+    def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
+        """Refuse a tensor that this entry was not made for.
+
+        Raises:
+            StateError: If channels, size, block or dtype differ from those of earlier frames.
+        """
+        found = (channels, height, width, tuple(block), dtype)
+        kept = (*self.map.shape[1:], self.block, self.map.dtype)
+        if found != kept:
+            raise StateError(
+                f"state of {self.key} holds (C, H, W, block, dtype) = {kept}, but this frame "
+                f"brings {found}: the model took another path through its layers than on earlier "
+                "frames. Call reset_(model), or convert only the part of the model whose layers run "
+                "in the same order on every frame."
+            )
+
+    def grow(self, slots: int) -> None:
+        """Make room for ``slots`` streams; what is there stays."""
+        have = self.map.shape[0]
+        if slots > have:
+            wider = _allocate((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
+            wider[:have].copy_(self.map)
+            self.map = wider
+            self._written_by += [None] * (slots - have)
+
+    def claim(self, slots: Sequence[int], tokens: Sequence[int], full: Sequence[bool]) -> None:
+        """Note who writes, and refuse to let a stream read what was never written for it.
+
+        Args:
+            slots: Slot of each image.
+            tokens: The stream's token of each image; a slot's next stream has another one.
+            full: Whether each image is executed fully in this frame.
+
+        Raises:
+            StateError: If a stream arrives here with part of its blocks although none of its
+                frames was ever written here fully.
+        """
+        for slot, token, is_full in zip(slots, tokens, full, strict=True):
+            if is_full:
+                self._written_by[slot] = token
+            elif self._written_by[slot] != token:
+                raise StateError(
+                    f"{self.key} has no state of this stream: the layer did not run on the stream's "
+                    "first frame. Call reset_(model) to have the next frame executed fully."
+                )
+
+
+@dataclass
+class Stream:
+    """Book-keeping of one stream.
+
+    Attributes:
+        token: Differs for every stream that ever was, so that a slot's former owner is known.
+        slot: Index into the slot axis of its store's maps.
+        frames: Frames executed so far.
+        broken: A frame failed half-way: the next one must be executed fully.
+        last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
+    """
+
+    token: int
+    slot: int
+    frames: int = 0
+    broken: bool = False
+    last_grid: Tensor | None = None
+
+
+@dataclass
+class StateStore:
+    """All state of the streams whose frames have one size.
+
+    Streams of different frame sizes have stores of their own, as their maps cannot share a tensor.
+
+    Attributes:
+        entries: By place in the model.
+        streams: By stream id.
+        tables: Window tables, made once for each geometry.
+    """
+
+    capacity: int = 0
+    entries: dict[StateKey, StateEntry] = field(default_factory=dict)
+    streams: dict[Hashable, Stream] = field(default_factory=dict)
+    tables: dict[tuple, Tensor] = field(default_factory=dict)
+
+    def add_stream(self, stream_id: Hashable, token: int) -> Stream:
+        """Give a new stream the lowest free slot."""
+        taken = {stream.slot for stream in self.streams.values()}
+        slot = next(i for i in range(len(taken) + 1) if i not in taken)
+        self.capacity = max(self.capacity, slot + 1)
+        self.streams[stream_id] = Stream(token=token, slot=slot)
+        return self.streams[stream_id]
+
+    def entry(
+        self, key: StateKey, shape: Sequence[int], block: tuple[int, int], dtype, device
+    ) -> StateEntry:
+        """Find or make the entry of a place in the model.
+
+        Args:
+            key: The place.
+            shape: ``(C, H, W)`` of the map.
+            block: Block height and width in pixels of the map.
+            dtype: Of the map.
+            device: Of the map.
+
+        Returns:
+            The entry, with room for all streams of this store.
+
+        Raises:
+            StateError: If the entry exists and holds something else.
+        """
+        found = self.entries.get(key)
+        if found is None:
+            found = StateEntry(key, _allocate((self.capacity, *shape), dtype, device), tuple(block))
+            self.entries[key] = found
+        else:
+            found.check(*shape, block, dtype)
+            found.grow(self.capacity)
+        return found
+
+    def bytes(self) -> int:
+        """Memory of all maps, in bytes."""
+        return sum(e.map.numel() * e.map.element_size() for e in self.entries.values())
+
+
+class StreamStates:
+    """The stores of a converted model, by frame size, and the rule which stream is where."""
+
+    def __init__(self, max_streams: int) -> None:
+        self.max_streams = max_streams
+        self._stores: dict[tuple, StateStore] = {}
+        self._next_token = 0
+
+    def find(self, stream_id: Hashable) -> tuple[tuple, Stream] | None:
+        """Geometry and book-keeping of a live stream, or ``None``."""
+        for geometry, store in self._stores.items():
+            if stream_id in store.streams:
+                return geometry, store.streams[stream_id]
+        return None
+
+    def check(self, ids: Sequence[Hashable], geometry: tuple) -> None:
+        """Refuse frames that do not fit their streams; nothing is changed.
+
+        Args:
+            ids: Stream of each image.
+            geometry: ``(C, H, W, dtype, device)`` of the frames.
+
+        Raises:
+            FrameError: If a stream's earlier frames had another geometry.
+            StateError: If there would be more live streams than allowed.
+        """
+        new = 0
+        for stream_id in ids:
+            found = self.find(stream_id)
+            if found is None:
+                new += 1
+            elif found[0] != geometry:
+                raise FrameError(
+                    f"stream {stream_id!r} has frames of (C, H, W, dtype, device) = {found[0]}, "
+                    f"but this one is {geometry}. Resize or pad the frames of a stream to one size "
+                    f"and type, or call reset_(model, streams=[{stream_id!r}]) before another video."
+                )
+        live = sum(len(store.streams) for store in self._stores.values())
+        if live + new > self.max_streams:
+            raise StateError(
+                f"{live + new} streams would be live, more than max_streams={self.max_streams}. "
+                "Call reset_(model, streams=[...]) for streams that have ended, or raise "
+                "BlockCopyConfig.max_streams."
+            )
+
+    def open(self, ids: Sequence[Hashable], geometry: tuple) -> tuple[StateStore, list[Stream]]:
+        """Store and streams of a frame that passed :meth:`check`; new streams get a slot."""
+        store = self._stores.setdefault(geometry, StateStore())
+        streams = []
+        for stream_id in ids:
+            stream = store.streams.get(stream_id)
+            if stream is None:
+                stream = store.add_stream(stream_id, self._next_token)
+                self._next_token += 1
+            streams.append(stream)
+        return store, streams
+
+    def drop(self, ids: Iterable[Hashable] | None = None) -> None:
+        """Forget streams (``None``: all); memory is given back when a store has none left.
+
+        Raises:
+            StateError: If a named stream is not live.
+        """
+        if ids is None:
+            self._stores.clear()
+            return
+        for stream_id in ids:
+            found = self.find(stream_id)
+            if found is None:
+                raise StateError(
+                    f"no live stream {stream_id!r}; live are {self.ids()}. "
+                    "Name live streams, or none to reset all."
+                )
+            store = self._stores[found[0]]
+            del store.streams[stream_id]
+            if not store.streams:
+                del self._stores[found[0]]
+
+    def ids(self) -> list[Hashable]:
+        """Ids of all live streams."""
+        return [stream_id for store in self._stores.values() for stream_id in store.streams]
+
+    def bytes(self) -> int:
+        """Memory of all maps of all stores, in bytes."""
+        return sum(store.bytes() for store in self._stores.values())
+
+
+def _allocate(shape: Sequence[int], dtype, device) -> Tensor:
+    # A map outlives the call that makes it. Made inside inference_mode it could not be written to
+    # from outside, so it is always an ordinary tensor.
+    with torch.inference_mode(False):
+        return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
+            memory_format=torch.channels_last
+        )

@@ -1,0 +1,98 @@
+"""The table of strategies: which aten op runs on blocks, and how.
+
+A strategy is ``strategy(frame, func, args, kwargs)``. It returns the op's result, or a
+:class:`~.densify.Decline` with the reason why these arguments cannot run on blocks; then the op
+runs on the whole map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+
+from ..frame import Frame
+from . import channels, pointwise, resize, sliding
+from .densify import Decline, run_dense, run_dense_and_pack
+
+__all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
+
+aten = torch.ops.aten
+
+
+def _packed_again(reason: str) -> Callable:
+    def strategy(frame: Frame, func, args, kwargs):
+        return run_dense_and_pack(frame, func, args, kwargs, reason)
+
+    return strategy
+
+
+STRATEGIES: Mapping[object, Callable] = MappingProxyType(
+    {
+        aten.convolution.default: sliding.convolution,
+        aten.max_pool2d_with_indices.default: sliding.max_pool,
+        aten.avg_pool2d.default: sliding.avg_pool,
+        aten.upsample_nearest2d.default: resize.nearest,
+        aten._upsample_nearest_exact2d.default: resize.nearest,
+        aten.upsample_bilinear2d.default: resize.bilinear,
+        aten.upsample_nearest2d.vec: resize.by_scale,
+        aten._upsample_nearest_exact2d.vec: resize.by_scale,
+        aten.upsample_bilinear2d.vec: resize.by_scale,
+        aten.native_batch_norm.default: pointwise.batch_norm,
+        aten._native_batch_norm_legit.default: pointwise.batch_norm,
+        aten._native_batch_norm_legit_no_training.default: pointwise.batch_norm,
+        aten.cudnn_batch_norm.default: pointwise.batch_norm,
+        aten.native_group_norm.default: _packed_again("statistics over the whole map"),
+        # Element-wise, though torch does not tag them so.
+        aten.hardswish.default: pointwise.pointwise,
+        aten.hardswish_.default: pointwise.pointwise,
+        aten._prelu_kernel.default: pointwise.pointwise,
+        aten.fill_.Scalar: pointwise.pointwise,
+        aten.zero_.default: pointwise.pointwise,
+        aten.clone.default: pointwise.copy_like,
+        aten._to_copy.default: pointwise.copy_like,
+        aten.zeros_like.default: pointwise.copy_like,
+        aten.ones_like.default: pointwise.copy_like,
+        aten.full_like.default: pointwise.copy_like,
+        aten.empty_like.default: pointwise.copy_like,
+        aten.detach.default: pointwise.alias,
+        aten.alias.default: pointwise.alias,
+        aten.copy_.default: pointwise.copy_into,
+        aten.new_zeros.default: pointwise.new_tensor,
+        aten.new_ones.default: pointwise.new_tensor,
+        aten.new_full.default: pointwise.new_tensor,
+        aten.new_empty.default: pointwise.new_tensor,
+        aten.cat.default: channels.cat,
+        aten.slice.Tensor: channels.channel_view,
+        aten.split.Tensor: channels.channel_view,
+        aten.split_with_sizes.default: channels.channel_view,
+    }
+)
+
+
+def run(frame: Frame, func, args, kwargs):
+    """Execute an aten op that met a BlockTensor of ``frame``.
+
+    Args:
+        frame: The frame at work.
+        func: The op.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The op's result: BlockTensors where it ran on blocks.
+    """
+    strategy = STRATEGIES.get(func)
+    if strategy is None and pointwise.is_pointwise(func):
+        strategy = pointwise.pointwise
+    if strategy is None:
+        # In inference mode composite ops arrive whole; elsewhere torch has taken them apart.
+        out = func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
+        return run_dense(frame, func, args, kwargs, "no strategy for this op")
+    out = strategy(frame, func, args, kwargs)
+    if isinstance(out, Decline):
+        return run_dense(frame, func, args, kwargs, out.reason)
+    return out

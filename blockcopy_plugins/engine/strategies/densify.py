@@ -1,0 +1,104 @@
+"""The way of an op that cannot run on blocks: it runs on the whole map, which is always right."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import flop_registry
+
+from ...errors import DensifiedError
+from ..block_tensor import BlockTensor
+from ..frame import Frame
+from ..geometry import resized_block
+
+
+class Decline:
+    """What a strategy returns for arguments that it cannot run on blocks."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def run_dense(frame: Frame, func, args, kwargs, reason: str):
+    """Run an op on the full maps; the result is an ordinary tensor.
+
+    Args:
+        frame: The frame at work.
+        func: The aten op.
+        args: Its arguments, BlockTensors among them.
+        kwargs: Its keyword arguments.
+        reason: Why it does not run on blocks, for the report.
+
+    Returns:
+        What the op returns; a BlockTensor that it changes in place keeps being one.
+
+    Raises:
+        DensifiedError: If the frame is strict.
+    """
+    _refuse_if_strict(frame, func, reason)
+    written = _written_argument(func, args)
+    out = _call(frame, func, args, kwargs, reason, copy=_may_alias(func))
+    if not isinstance(written, BlockTensor):
+        return out
+    # The op wrote into a copy of the map: take the executed blocks back from there.
+    written.packed.copy_(frame.packed_from(out, written.block))
+    written.changed()
+    return written
+
+
+def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
+    """Run an op on the full map and go on with the executed blocks of its result.
+
+    For ops whose result is again a map of the whole frame, such as group norm: only the op itself
+    runs dense, not all that follows it. Falls back to a dense result where no block width fits.
+    """
+    _refuse_if_strict(frame, func, reason)
+    x = next(a for a in args if isinstance(a, BlockTensor))
+    out = _call(frame, func, args, kwargs, reason, copy=False)
+    first, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
+    block = tuple(
+        resized_block(
+            frame.grid_size[i], x.block[i], x.shape[2 + i], first.shape[2 + i], frame.block_size
+        )
+        for i in (0, 1)
+    )
+    if None not in block:
+        first = frame.from_dense(first, block)
+    return first if rest is None else (first, *rest)
+
+
+def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool):
+    name = str(func)
+
+    def densify(value):
+        return frame.dense(value, name, copy) if isinstance(value, BlockTensor) else value
+
+    args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
+    out = func(*args, **kwargs)
+    count = flop_registry.get(func._overloadpacket)
+    macs = 0 if count is None else count(*args, **kwargs, out_val=out) // 2
+    frame.count_densified(name, reason, macs)
+    return out
+
+
+def _refuse_if_strict(frame: Frame, func, reason: str) -> None:
+    if frame.strict:
+        raise DensifiedError(
+            f"{func} in module {frame.path!r} cannot run on blocks: {reason}. "
+            "With strict=False it runs on the whole map, which is right but saves nothing there."
+        )
+
+
+def _may_alias(func: torch._ops.OpOverload) -> bool:
+    # Results that are views of an argument, and in-place ops, must not get hold of the state.
+    schema = func._schema
+    return any(v.alias_info is not None for v in (*schema.arguments, *schema.returns)) or (
+        schema.name in ("aten::_unsafe_view", "aten::lift_fresh")
+    )
+
+
+def _written_argument(func: torch._ops.OpOverload, args):
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return value
+    return None

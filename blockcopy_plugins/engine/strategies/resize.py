@@ -1,0 +1,130 @@
+"""Nearest and bilinear resizes: exact across block borders, for any ratio of the sizes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import ops
+from ...ops.window import index_table
+from ..block_tensor import BlockTensor
+from ..frame import Frame
+from ..geometry import resized_block
+from .densify import Decline
+
+
+def nearest(frame: Frame, func, args, kwargs):
+    """Nearest resize, both of torch's rules (``nearest`` and ``nearest-exact``)."""
+    x, size_out, scales = _arguments(func, args, kwargs)
+    block = _block(frame, x, size_out)
+    if block is None:
+        return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
+    if _enlarges_each_block(x, size_out, block, scales):
+        out = func(x.packed, block)
+        return BlockTensor(out, size_out, block, frame)
+    exact = "exact" in str(func)
+    rows, cols = frame.tables(
+        (str(func), tuple(x.shape[2:]), scales),
+        size_out,
+        block,
+        lambda axis, size, width: index_table(
+            blocks=frame.grid_size[axis],
+            block_out=width,
+            index=_nearest_index(x.shape[2 + axis], size, scales[axis], exact),
+        ),
+    )
+    out = ops.gather(frame.keep(x, str(func)).map, frame.blocks_by_slot, rows, cols)
+    return BlockTensor(out, size_out, block, frame)
+
+
+def bilinear(frame: Frame, func, args, kwargs):
+    """Bilinear resize for both settings of ``align_corners``."""
+    x, size_out, scales = _arguments(func, args, kwargs)
+    align_corners = args[2]
+    block = _block(frame, x, size_out)
+    if block is None:
+        return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
+    sources = [
+        _bilinear_source(x.shape[2 + i], size_out[i], scales[i], align_corners) for i in (0, 1)
+    ]
+    rows, cols = frame.tables(
+        (str(func), tuple(x.shape[2:]), scales, align_corners),
+        size_out,
+        block,
+        # The two pixels that an output reads stand side by side.
+        lambda axis, size, width: index_table(
+            blocks=frame.grid_size[axis],
+            block_out=2 * width,
+            index=torch.stack(sources[axis][:2], 1).flatten(),
+        ),
+    )
+    pairs = ops.gather(frame.keep(x, str(func)).map, frame.blocks_by_slot, rows, cols)
+    work = torch.promote_types(x.dtype, torch.float32)
+    out = pairs.to(work)
+    for axis in (0, 1):
+        weight = torch.zeros(frame.grid_size[axis] * block[axis], dtype=work)
+        weight[: size_out[axis]] = sources[axis][2].to(work)
+        weight = weight.view(-1, block[axis]).to(x.device)
+        weight = weight[frame.blocks_by_image[:, 1 + axis].long()]
+        weight = weight.view((-1, 1, block[0], 1) if axis == 0 else (-1, 1, 1, block[1]))
+        first, second = (out[:, :, i::2] if axis == 0 else out[:, :, :, i::2] for i in (0, 1))
+        out = first + (second - first) * weight
+    return BlockTensor(out.to(x.dtype), size_out, block, frame)
+
+
+def by_scale(frame: Frame, func, args, kwargs):
+    """The overloads that take a size or scale factors; so they arrive in inference mode."""
+    names = [a.name for a in func._schema.arguments]
+    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    x, size, scales = args[0], given["output_size"], given["scale_factors"]
+    if size is None:
+        size = [int(x.shape[2 + i] * scales[i]) for i in (0, 1)]
+    scales = [None, None] if scales is None else scales
+    corners = [given["align_corners"]] if "align_corners" in given else []
+    return func._overloadpacket.default(x, size, *corners, *scales)
+
+
+def _arguments(func, args, kwargs):
+    names = [a.name for a in func._schema.arguments]
+    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    size = tuple(int(v) for v in given["output_size"])
+    return args[0], size, (given.get("scales_h"), given.get("scales_w"))
+
+
+def _block(frame: Frame, x: BlockTensor, size_out: tuple[int, int]) -> tuple[int, int] | None:
+    block = tuple(
+        resized_block(frame.grid_size[i], x.block[i], x.shape[2 + i], size_out[i], frame.block_size)
+        for i in (0, 1)
+    )
+    return None if None in block else block
+
+
+def _enlarges_each_block(x: BlockTensor, size_out, block, scales) -> bool:
+    """Whether every block is enlarged by itself, with no rounding that could reach a neighbour."""
+    for i in (0, 1):
+        times, rest = divmod(size_out[i], x.shape[2 + i])
+        power_of_two = times > 0 and times & (times - 1) == 0
+        whole = rest == 0 and power_of_two and block[i] == times * x.block[i]
+        if not whole or scales[i] not in (None, float(times)):
+            return False
+    return True
+
+
+def _nearest_index(size_in: int, size_out: int, scale: float | None, exact: bool) -> Tensor:
+    # torch's own op on a ramp: whatever its rounding does, the table does too.
+    ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in)
+    aten = torch.ops.aten
+    resize = aten._upsample_nearest_exact1d if exact else aten.upsample_nearest1d
+    return resize.default(ramp, [size_out], scale).flatten().long()
+
+
+def _bilinear_source(size_in: int, size_out: int, scale: float | None, align_corners: bool):
+    """Both source pixels of each output and the weight of the second."""
+    position = torch.arange(size_out, dtype=torch.float64)
+    if align_corners:
+        position *= (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
+    else:
+        step = 1.0 / scale if scale else size_in / size_out
+        position = ((position + 0.5) * step - 0.5).clamp(min=0)
+    first = position.floor().long().clamp(max=size_in - 1)
+    return first, (first + 1).clamp(max=size_in - 1), position - first

@@ -1,0 +1,178 @@
+"""Convolution and pooling: write to the state, gather the blocks with their halo, run unpadded."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ..block_tensor import BlockTensor
+from ..frame import Frame
+from ..geometry import sliding_output
+from .densify import Decline, run_dense_and_pack
+
+
+def convolution(frame: Frame, func, args, kwargs):
+    """2-D convolution of any kernel, stride, padding, dilation and groups."""
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    if not isinstance(x, BlockTensor) or isinstance(weight, BlockTensor) or weight.dim() != 4:
+        return Decline("its weight is a map, or it is not two-dimensional")
+    if transposed:
+        return run_dense_and_pack(frame, func, args, kwargs, "transposed convolution")
+    plan = _plan(frame, x, weight.shape[2:], stride, padding, dilation)
+    if isinstance(plan, Decline):
+        return plan
+    window, size_out = plan
+    per_pixel = weight.numel()
+    block = window.block_out
+    frame.count_blocks(
+        frame.executed * block[0] * block[1] * per_pixel,
+        frame.images * size_out[0] * size_out[1] * per_pixel,
+    )
+    if _is_local(window):
+        out = F.conv2d(x.packed, weight, bias, window.stride, 0, window.dilation, groups)
+    else:
+        out = window.convolve(_gather(frame, func, x, window, 0.0), weight, bias, groups)
+    return BlockTensor(out, size_out, block, frame)
+
+
+def max_pool(frame: Frame, func, args, kwargs):
+    """Max pooling. The indices are not there: they would be those of the packed blocks.
+
+    ``F.max_pool2d`` drops them. Who asks for them with ``return_indices=True`` gets ``None``.
+    """
+    x, kernel, stride, padding, dilation, ceil_mode = _pooling_arguments(func, args, kwargs)
+    plan = _plan(frame, x, kernel, stride, padding, dilation, ceil_mode)
+    if isinstance(plan, Decline):
+        return plan
+    window, size_out = plan
+    if _is_local(window) and not ceil_mode:
+        out = F.max_pool2d(x.packed, window.kernel, window.stride)
+    else:
+        gathered = _gather(frame, func, x, window, float("-inf"))
+        stride, dilation = _after_gather(window)
+        out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
+    return BlockTensor(out, size_out, window.block_out, frame), None
+
+
+def avg_pool(frame: Frame, func, args, kwargs):
+    """Average pooling with torch's rules of what a window at the edge is divided by."""
+    given = _named(func, args, kwargs)
+    x, kernel, ceil_mode = given["self"], _pair(given["kernel_size"]), given["ceil_mode"]
+    stride = _pair(given["stride"] or kernel)
+    padding = _pair(given["padding"])
+    include_pad, divisor = given["count_include_pad"], given["divisor_override"]
+    plan = _plan(frame, x, kernel, stride, padding, (1, 1), ceil_mode)
+    if isinstance(plan, Decline):
+        return plan
+    window, size_out = plan
+    uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
+    if uniform and _is_local(window) and not ceil_mode:
+        out = F.avg_pool2d(x.packed, kernel, stride, divisor_override=divisor)
+    else:
+        gathered = _gather(frame, func, x, window, 0.0)
+        stride_after, _ = _after_gather(window)
+        if uniform:
+            divisor = divisor or kernel[0] * kernel[1]
+            out = F.avg_pool2d(gathered, kernel, stride_after, divisor_override=divisor)
+        else:
+            # Sums in float32 at least, as the dense op has them before it divides.
+            work = torch.promote_types(gathered.dtype, torch.float32)
+            out = F.avg_pool2d(gathered.to(work), kernel, stride_after, divisor_override=1)
+            for axis in (0, 1):
+                taps = _taps_at_edges(frame, x, window, size_out, axis, include_pad)
+                block_index = frame.blocks_by_image[:, 1 + axis].long()
+                shape = (-1, 1, 1, 1)[: 2 + axis] + (window.block_out[axis],) + (1,) * (1 - axis)
+                out = out / taps.to(work)[block_index].view(shape)
+            out = out.to(gathered.dtype)
+    return BlockTensor(out, size_out, window.block_out, frame)
+
+
+def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, ceil_mode=False):
+    """Window and output size of a sliding op on ``x``, or why it cannot run on blocks."""
+    kernel, stride = _pair(kernel), _pair(stride)
+    padding, dilation = _pair(padding), _pair(dilation)
+    if any(x.block[i] % stride[i] for i in (0, 1)):
+        return Decline(
+            f"stride {stride} does not divide blocks of {x.block} px; "
+            f"block_size={frame.block_size * max(stride)} would do"
+        )
+    block = (x.block[0] // stride[0], x.block[1] // stride[1])
+    size = tuple(
+        sliding_output(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
+        for i in (0, 1)
+    )
+    if any(size[i] > frame.grid_size[i] * block[i] for i in (0, 1)):
+        return Decline(f"its padding {padding} makes the map larger than its blocks")
+    if min(size) < 1:
+        return Decline("the map is smaller than its kernel")
+    return SlidingWindow(kernel, stride, padding, dilation, block), size
+
+
+def _is_local(window: SlidingWindow) -> bool:
+    """Whether a block's outputs read nothing but the block itself."""
+    return window.padding == (0, 0) and all(
+        kernel == 1 or (kernel == stride and dilation == 1)
+        for kernel, stride, dilation in zip(
+            window.kernel, window.stride, window.dilation, strict=True
+        )
+    )
+
+
+def _gather(frame: Frame, func, x: BlockTensor, window: SlidingWindow, fill: float) -> Tensor:
+    entry = frame.keep(x, str(func))
+    rows, cols = frame.tables(
+        window,
+        x.shape[2:],
+        window.block_out,
+        lambda axis, size, _: window.table(axis, frame.grid_size[axis], size),
+    )
+    return ops.gather(entry.map, frame.blocks_by_slot, rows, cols, fill)
+
+
+def _after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Stride and dilation with which the op runs on gathered windows."""
+    return (window.kernel, (1, 1)) if window.by_taps else (window.stride, window.dilation)
+
+
+def _taps_at_edges(
+    frame: Frame, x: BlockTensor, window: SlidingWindow, size_out, axis: int, include_pad: bool
+) -> Tensor:
+    """How many taps each output of each block is divided by along one axis: ``(blocks, block)``."""
+    size, pad = x.shape[2 + axis], window.padding[axis]
+    blocks, block = frame.grid_size[axis], window.block_out[axis]
+    start = torch.arange(blocks * block, device=x.device) * window.stride[axis] - pad
+    end = (start + window.kernel[axis]).clamp(max=size + pad)
+    if not include_pad:
+        start, end = start.clamp(min=0), end.clamp(max=size)
+    # Outputs beyond the map have no taps and no meaning; 1 keeps them finite.
+    return (end - start).clamp(min=1).view(blocks, block)
+
+
+def _pooling_arguments(func, args, kwargs):
+    given = _named(func, args, kwargs)
+    kernel = _pair(given["kernel_size"])
+    return (
+        given["self"],
+        kernel,
+        _pair(given["stride"] or kernel),
+        _pair(given["padding"]),
+        _pair(given["dilation"]),
+        given["ceil_mode"],
+    )
+
+
+def _named(func, args, kwargs) -> dict:
+    """Arguments of an op by name, defaults filled in."""
+    given = {a.name: a.default_value for a in func._schema.arguments}
+    given.update(zip(given, args, strict=False))
+    given.update(kwargs)
+    return given
+
+
+def _pair(value) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])

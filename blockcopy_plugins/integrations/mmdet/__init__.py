@@ -1,0 +1,5 @@
+"""MMDetection: how its detectors are called and where their blocks end."""
+
+from .adapter import DetectorAdapter
+
+__all__ = ["DetectorAdapter"]

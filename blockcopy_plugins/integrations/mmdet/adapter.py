@@ -1,0 +1,119 @@
+"""Detectors of MMDetection: backbone, neck and dense heads on blocks, all behind them dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
+from torch import Tensor, nn
+
+from ...engine.adapter import Call, ModelAdapter
+from ...errors import FrameError
+from ...policy import Detections
+from ..mmengine.stream_ids import StreamIds
+
+MASK_STEP = 4
+"""Masks are compared on every fourth pixel of the network input: enough for blocks of 32 px."""
+
+
+class DetectorAdapter(ModelAdapter):
+    """Any ``BaseDetector``: its ``forward(inputs, data_samples, mode)`` and its parts.
+
+    Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again starts the
+    stream again. Where data samples carry none, image i of a batch is stream i.
+    """
+
+    # Parts of a detector that take or give feature maps as they are.
+    _MAP_TO_MAP = ("backbone", "neck")
+
+    def __init__(self) -> None:
+        self._ids = StreamIds()
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        """Whether the model is a detector of MMDetection."""
+        return isinstance(model, BaseDetector)
+
+    def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
+        """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""
+        given = dict(zip(("inputs", "data_samples", "mode"), args, strict=False)) | dict(kwargs)
+        mode = given.get("mode", "tensor")
+        inputs, samples = given.get("inputs"), given.get("data_samples")
+        if not isinstance(inputs, Tensor):
+            raise FrameError(
+                f"the detector was called with inputs of type {type(inputs).__name__}, expected one "
+                "tensor (N, 3, H, W): let its data_preprocessor stack the images of a batch."
+            )
+        if mode == "loss":
+            if inputs.requires_grad or torch.is_grad_enabled():
+                raise FrameError(
+                    "the detector was called for its loss, but block-sparse execution is for "
+                    "inference. Call restore_(model) before training."
+                )
+            return None
+        ids, restarts = self._ids.read(samples)
+        return Call(
+            frame=inputs,
+            replace=lambda frame: ((), {**given, "inputs": frame}),
+            streams=ids,
+            restarts=restarts,
+        )
+
+    def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """RoI extractors and mmcv's compiled ops: they read maps and keep none."""
+        for module in model.modules():
+            if isinstance(module, BaseRoIExtractor) or type(module).__module__.startswith("mmcv.ops"):
+                yield module
+
+    def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """All heads beside the RoI head, whose decoding needs whole maps."""
+        for name, child in model.named_children():
+            if name not in self._MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
+                yield child
+
+    def task_outputs(self, outputs: Any, call: Call) -> list | None:
+        """Detections in pixels of the network input, from data samples in pixels of the image."""
+        if not isinstance(outputs, (list, tuple)) or not all(
+            hasattr(sample, "pred_instances") for sample in outputs
+        ):
+            return super().task_outputs(outputs, call)
+        size = tuple(call.frame.shape[2:])
+        return [_detections(sample, size) for sample in outputs]
+
+
+def _detections(sample, size: tuple[int, int]) -> Detections:
+    found = sample.pred_instances
+    scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
+    scale = torch.tensor([scale_w, scale_h] * 2, dtype=torch.float32)
+    boxes = found.bboxes.detach().float()
+    masks = found.get("masks", None)
+    if masks is not None:
+        masks = torch.as_tensor(masks, device=boxes.device)
+        masks = _masks_at_network_scale(masks, size, (scale_h, scale_w))
+    return Detections(
+        boxes=boxes * scale.to(boxes.device),
+        scores=found.scores.detach().float(),
+        labels=found.labels.detach(),
+        masks=masks,
+        size=size,
+    )
+
+
+def _masks_at_network_scale(
+    masks: Tensor, size: tuple[int, int], scale: tuple[float, float]
+) -> Tensor:
+    """Sample bool masks ``(K, h, w)`` of the original image on a grid of the network input."""
+    inside = []
+    for axis in (0, 1):
+        position = torch.arange(0, size[axis], MASK_STEP, device=masks.device) + MASK_STEP / 2
+        source = (position / scale[axis]).long()
+        length = masks.shape[1 + axis]
+        # Padding of the network input lies beyond the image.
+        inside.append(source < length)
+        masks = masks.index_select(1 + axis, source.clamp(max=max(length - 1, 0)))
+    return masks.bool() & inside[0][:, None] & inside[1][None, :]
+
+

@@ -1,0 +1,91 @@
+"""A backbone that runs block-sparsely, for configs that wrap a model rather than add a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...api import blockcopy_
+from ...config import BlockCopyConfig
+from ...engine.convert import handle
+from ...registry import MODELS
+
+
+@MODELS.register_module()
+class BlockCopyBackbone(BaseModule):
+    """Wraps a registered backbone; in eval mode it runs block-sparsely, in training as it was.
+
+    Its parameters and buffers are those of the wrapped backbone under the same names, so that
+    checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
+    are dense: neck and heads run on whole maps. To have them on blocks too, use
+    :class:`BlockCopyHook` instead.
+
+    Args:
+        backbone: Config of the backbone, or the module itself.
+        block_size: Side of a block in pixels of the backbone's input.
+        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
+            gain is the change of the backbone's features.
+        strict: Raise where an op cannot run on blocks.
+        max_streams: Live streams at most.
+
+    Raises:
+        ConfigError: If an option is out of range.
+
+    Examples:
+        >>> model = dict(backbone=dict(
+        ...     _delete_=True, type='blockcopy_plugins.BlockCopyBackbone',
+        ...     backbone={{_base_.model.backbone}}))
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        block_size: int = 128,
+        policy: Any = None,
+        strict: bool = False,
+        max_streams: int = 64,
+    ) -> None:
+        super().__init__()
+        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        config = BlockCopyConfig(block_size, policy, strict, max_streams)
+        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
+        # very parameters under its very names.
+        object.__setattr__(self, "inner", blockcopy_(inner, config))
+        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            object.__setattr__(self, name, getattr(inner, name))
+        self.training = inner.training
+
+    def forward(self, x: Tensor) -> Any:
+        """Features of ``(N, 3, H, W)`` images, as the wrapped backbone returns them, dense."""
+        if self.training:
+            with handle(self.inner).paused():
+                return self.inner(x)
+        return self.inner(x)
+
+    def train(self, mode: bool = True) -> BlockCopyBackbone:
+        """Set the mode of the wrapped backbone too, which may keep parts of it frozen."""
+        super().train(mode)
+        self.inner.train(mode)
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise the wrapped backbone by its own rules."""
+        if hasattr(self.inner, "init_weights"):
+            self.inner.init_weights()
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of the wrapped backbone, such as ``out_channels`` or ``norm1``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["inner"], name)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of the wrapper."""
+        config = handle(self.inner).config
+        return f"{type(self.inner).__name__}, block_size={config.block_size}"
+
+

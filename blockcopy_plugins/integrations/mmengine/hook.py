@@ -1,0 +1,198 @@
+"""The hook that makes the model of a Runner block-sparse while it is tested or validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ...api import blockcopy_
+from ...config import BlockCopyConfig
+from ...engine.convert import Handle, handle, restore_
+from ...errors import ConfigError
+from ...policy import build_policy
+from ...registry import HOOKS
+from .backbone import BlockCopyBackbone
+from .stream_ids import StreamIds
+
+
+@HOOKS.register_module()
+class BlockCopyHook(Hook):
+    """Converts the model before a test or validation loop and restores it after.
+
+    By then the weights are loaded, so checkpoints need no other keys. Streams are the videos of the
+    data samples' ``video_id``; they are reset where a video starts. A model whose backbone is a
+    :class:`BlockCopyBackbone` is not converted again: the hook then names the streams for it.
+
+    Args:
+        block_size: Side of a block in pixels of the network input.
+        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. One policy
+            serves all loops of a run, so what it learned while validating is kept.
+        policy_checkpoint: File of a trained policy to start from.
+        strict: Raise where an op cannot run on blocks, instead of running it on the whole map.
+        check_finite: Refuse frames with NaN or infinity.
+        interleaved: Frames of several videos take turns in consecutive batches. By default a video
+            that is not in a batch is taken to be over and its state is given back.
+
+    Raises:
+        ConfigError: If an option is out of range or the policy file does not fit.
+
+    Examples:
+        >>> custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=128,
+        ...                      policy=dict(type='RLPolicy', target=0.3))]
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        block_size: int = 128,
+        policy: Any = None,
+        policy_checkpoint: str | Path | None = None,
+        strict: bool = False,
+        check_finite: bool = True,
+        interleaved: bool = False,
+    ) -> None:
+        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        self.policy = build_policy(policy)
+        if policy_checkpoint is not None:
+            load_policy(self.policy, policy_checkpoint)
+        self.config = BlockCopyConfig(
+            block_size=block_size, policy=self.policy, strict=strict, check_finite=check_finite
+        )
+        self.interleaved = interleaved
+        self._handle: Handle | None = None
+        self._names_streams: StreamIds | None = None
+
+    @property
+    def handle(self) -> Handle:
+        """Handle of the converted model.
+
+        Raises:
+            ConfigError: If no loop is at work.
+        """
+        if self._handle is None:
+            raise ConfigError("BlockCopyHook has no converted model: no test or validation is at work.")
+        return self._handle
+
+    def before_test(self, runner: Runner) -> None:
+        """Convert the model."""
+        self._begin(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        """Convert the model."""
+        self._begin(runner)
+
+    def after_test(self, runner: Runner) -> None:
+        """Log the report and restore the model."""
+        self._end(runner)
+
+    def after_val(self, runner: Runner) -> None:
+        """Log the report and restore the model."""
+        self._end(runner)
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Drop streams of videos that are over."""
+        self._before_iter(data_batch)
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Drop streams of videos that are over."""
+        self._before_iter(data_batch)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Pass the frame's figures on to the log."""
+        self._after_iter(runner, "test")
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Pass the frame's figures on to the log."""
+        self._after_iter(runner, "val")
+
+    def _begin(self, runner: Runner) -> None:
+        model = unwrap(runner.model)
+        wrapped = [m for m in model.modules() if isinstance(m, BlockCopyBackbone)]
+        if wrapped:
+            self._handle = handle(wrapped[0].inner)
+            self._names_streams = StreamIds()
+        else:
+            blockcopy_(model, self.config)
+            self._handle = handle(model)
+            self._names_streams = None
+
+    def _end(self, runner: Runner) -> None:
+        MMLogger.get_current_instance().info(str(self.handle.report()))
+        if self._names_streams is None:
+            restore_(self.handle.model)
+        else:
+            self.handle.name_streams(None)
+            self.handle.reset()
+        self._handle = None
+
+    def _before_iter(self, data_batch) -> None:
+        samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
+        if self._names_streams is not None:
+            ids, restarts = self._names_streams.read(samples)
+            self.handle.reset(i for i in restarts if i in self.handle.states.ids())
+            self.handle.name_streams(ids)
+        else:
+            ids, _ = StreamIds().read(samples)
+        if ids is not None and not self.interleaved:
+            self.handle.reset(i for i in self.handle.states.ids() if i not in ids)
+
+    def _after_iter(self, runner: Runner, mode: str) -> None:
+        last = self.handle.last
+        if last is None:
+            return
+        scalars = {"executed_rate": last.executed_rate, **last.scalars}
+        for name, value in scalars.items():
+            runner.message_hub.update_scalar(f"{mode}/blockcopy/{name}", value)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for distributed execution."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def save_policy(policy, path: str | Path) -> None:
+    """Write what a policy learned to a file, whole or not at all.
+
+    Args:
+        policy: The policy.
+        path: File to write; its folder must exist.
+    """
+    path = Path(path)
+    half_written = path.with_name(path.name + ".part")
+    torch.save({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written)
+    half_written.replace(path)
+
+
+def load_policy(policy, path: str | Path) -> None:
+    """Read what a policy learned from a file of :func:`save_policy`.
+
+    Args:
+        policy: A policy of the same kind and shape.
+        path: The file.
+
+    Raises:
+        ConfigError: If the file is missing, is no policy file, or is of another kind of policy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or leave "
+            "policy_checkpoint away to learn while the video runs."
+        )
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(saved, dict) or set(saved) != {"policy", "state_dict"}:
+        raise ConfigError(f"{str(path)!r} is no policy file of tools/train_policy.py.")
+    if saved["policy"] != type(policy).__name__:
+        raise ConfigError(
+            f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
+            f"{type(policy).__name__}. Use the config that it was trained with."
+        )
+    policy.load_state_dict(saved["state_dict"])

@@ -1,0 +1,29 @@
+"""Registers the built-in policies in ``POLICIES``.
+
+The policy package imports torch alone and therefore cannot register itself; ``POLICIES`` imports
+this module when it is first asked for a name.
+"""
+
+from __future__ import annotations
+
+from blockcopy_plugins.policy import (
+    AllPolicy,
+    EveryNthFramePolicy,
+    FrameDifferencePolicy,
+    NonePolicy,
+    RandomPolicy,
+    RLPolicy,
+    StaticPolicy,
+)
+from blockcopy_plugins.registry import POLICIES
+
+for _policy in (
+    AllPolicy,
+    EveryNthFramePolicy,
+    FrameDifferencePolicy,
+    NonePolicy,
+    RandomPolicy,
+    RLPolicy,
+    StaticPolicy,
+):
+    POLICIES.register_module(module=_policy)

@@ -1,0 +1,44 @@
+"""Streams of a batch by the video and frame ids of its data samples."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+
+class StreamIds:
+    """Reads ``video_id`` and ``frame_id`` of data samples and notices when a video starts again.
+
+    A stream restarts at frame 0, and wherever its frame ids go back: a dataset may begin in the
+    middle of a video and be run through more than once. The same id twice is a frame tried again.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Hashable, int] = {}
+
+    def read(
+        self, samples: Sequence[Any] | None
+    ) -> tuple[tuple[Hashable, ...] | None, tuple[Hashable, ...]]:
+        """Streams of a batch and those of them that begin anew.
+
+        Args:
+            samples: Data samples with ``metainfo``, one for each image.
+
+        Returns:
+            ``(ids, restarts)``; ids are ``None`` where a sample has no ``video_id``.
+        """
+        if not samples:
+            return None, ()
+        infos = [getattr(sample, "metainfo", {}) for sample in samples]
+        ids = tuple(info.get("video_id") for info in infos)
+        if None in ids:
+            return None, ()
+        restarts = []
+        for stream_id, info in zip(ids, infos, strict=True):
+            frame_id = info.get("frame_id")
+            if frame_id is None:
+                continue
+            if frame_id == 0 or frame_id < self._last.get(stream_id, frame_id):
+                restarts.append(stream_id)
+            self._last[stream_id] = frame_id
+        return ids, tuple(restarts)

@@ -1,0 +1,134 @@
+"""Registries of the scope ``blockcopy_plugins``: children of MMEngine's, as MMDetection has them.
+
+With them a config names our classes as ``type='blockcopy_plugins.BlockCopyHook'`` and needs no
+``custom_imports``: MMEngine imports ``{scope}.registry`` when it meets a scope for the first time,
+and a registry imports its ``locations`` when it is first asked for a name. A location is therefore
+imported on use only, and one that cannot be imported is an error: list only modules that exist.
+
+This module needs MMEngine; nothing that runs without it may import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import Registry
+
+from blockcopy_plugins.errors import ConfigError
+
+__all__ = [
+    "DATASETS",
+    "DATA_SAMPLERS",
+    "HOOKS",
+    "LOOPS",
+    "METRICS",
+    "MODELS",
+    "POLICIES",
+    "TRANSFORMS",
+    "VISUALIZERS",
+]
+
+SCOPE = "blockcopy_plugins"
+
+
+def _build_policy(cfg: Mapping[str, Any], registry: Registry, **default_args: Any) -> Any:
+    """Build a policy from ``dict(type=..., **arguments)``.
+
+    MMEngine's own builder first looks for a child registry of the default scope (``mmdet`` inside
+    MMDetection), which a policy registry does not have, and warns at each build. Policies have one
+    root, so the name is looked up there at once.
+
+    Args:
+        cfg: Mapping with ``type`` (registered name, scoped name or class) and the arguments.
+        registry: The registry to look in.
+        default_args: Arguments that hold where ``cfg`` does not give them.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ConfigError: ``cfg`` is no mapping, has no ``type``, or the type is not registered.
+    """
+    if not isinstance(cfg, Mapping) or "type" not in cfg:
+        raise ConfigError(
+            f"a policy's config must be a mapping with the key 'type', but got {cfg!r}; write for "
+            "example policy=dict(type='RLPolicy', target=0.3)"
+        )
+    arguments = {**default_args, **cfg}
+    policy_type = arguments.pop("type")
+    if isinstance(policy_type, str):
+        found = registry.get(policy_type)
+        if found is None:
+            raise ConfigError(
+                f"policy type {policy_type!r} is not registered; registered are "
+                f"{', '.join(sorted(registry.module_dict))}. Register your own class by "
+                "@POLICIES.register_module() and name its module in custom_imports"
+            )
+        policy_type = found
+    return policy_type(**arguments)
+
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.models", "blockcopy_plugins.integrations.mmengine"],
+)
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine"],
+)
+LOOPS = Registry(
+    "loop",
+    parent=MMENGINE_LOOPS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine"],
+)
+DATA_SAMPLERS = Registry(
+    "data sampler",
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine.sampler"],
+)
+DATASETS = Registry(
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.datasets.video_frame_dataset"],
+)
+TRANSFORMS = Registry(
+    "transform",
+    parent=MMENGINE_TRANSFORMS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.datasets.load_video_frame"],
+)
+METRICS = Registry(
+    "metric",
+    parent=MMENGINE_METRICS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.evaluation.frame_detection_metric"],
+)
+VISUALIZERS = Registry(
+    "visualizer",
+    parent=MMENGINE_VISUALIZERS,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.visualization"],
+)
+# A root of its own: MMEngine has nothing like a policy.
+POLICIES = Registry(
+    "policy",
+    build_func=_build_policy,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine.policies"],
+)
