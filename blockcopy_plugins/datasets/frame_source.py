@@ -1,0 +1,72 @@
+"""One interface for what frames come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from blockcopy_plugins.datasets.frame_folder import FrameFolder
+from blockcopy_plugins.datasets.video_reader import VideoReader
+from blockcopy_plugins.errors import FrameError
+
+
+class FrameSource(Protocol):
+    """A sequence of frames of one size: `VideoReader` or `FrameFolder`."""
+
+    path: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the frames, px."""
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second, or None if it is not known."""
+
+    @property
+    def stated_length(self) -> int | None:
+        """Number of frames by what the container states; may be wrong."""
+
+    def count(self, stop: int | None = None) -> int:
+        """Number of frames that can be read, at most ``stop``."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> np.ndarray:
+        """Frame ``index`` (from 0), uint8, shape (H, W, 3), BGR."""
+
+    def frames(
+        self, start: int = 0, stop: int | None = None, step: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Iterate over frames."""
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def close(self) -> None:
+        """Close what is open; the next read opens it again."""
+
+
+def open_frames(path: str | os.PathLike[str]) -> FrameSource:
+    """Open a video file or a folder of frames.
+
+    Args:
+        path: Path of a video file, or of a folder that holds the frames as images.
+
+    Returns:
+        The frames. Files are opened when they are first read.
+
+    Raises:
+        FrameError: There is nothing at ``path``, or no frame in it.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return FrameFolder(path)
+    if not os.path.exists(path):
+        raise FrameError(
+            f"there is no video file or folder of frames {path!r} (the working directory is "
+            f"{os.getcwd()!r}); correct the path"
+        )
+    return VideoReader(path)

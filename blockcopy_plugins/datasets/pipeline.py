@@ -1,0 +1,94 @@
+"""Makes a model's ordinary test pipeline fit for frames of videos."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from blockcopy_plugins.errors import ConfigError
+
+_LOADERS = ("LoadImageFromFile", "LoadImageFromNDArray")
+_ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations")
+# Arguments of LoadImageFromFile with the values under which it does what LoadVideoFrame does.
+_LOADER_DEFAULTS = {
+    "ignore_empty": (False,),
+    "color_type": ("color",),
+    "imdecode_backend": ("cv2", None),
+    "file_client_args": (None,),
+    "backend_args": (None,),
+}
+
+
+def adapt_pipeline(
+    pipeline: Sequence[Mapping[str, Any] | Callable],
+    annotated: bool,
+    has_masks: bool,
+    max_open_videos: int = 64,
+) -> list[Mapping[str, Any] | Callable]:
+    """Put our frame loader in the place of the image loader, and fit the annotation loader.
+
+    ``LoadImageFromFile`` (and ``LoadImageFromNDArray``) of any scope becomes
+    ``blockcopy_plugins.LoadVideoFrame``. ``LoadAnnotations`` is left out without annotations; with
+    annotations it stays, without what they do not have (masks, segmentation maps). Everything else
+    is passed on.
+
+    Args:
+        pipeline: The transforms, as configs or callables.
+        annotated: Whether there are annotations.
+        has_masks: Whether they have masks.
+        max_open_videos: See `LoadVideoFrame`.
+
+    Returns:
+        The fitted transforms; the arguments are not changed.
+
+    Raises:
+        ConfigError: The loader is set to something that frames of videos do not offer.
+    """
+    adapted: list[Mapping[str, Any] | Callable] = []
+    for transform in pipeline:
+        name = _type_name(transform)
+        if name in _LOADERS:
+            adapted.append(
+                {
+                    "type": "blockcopy_plugins.LoadVideoFrame",
+                    "to_float32": _loader_to_float32(transform),
+                    "max_open_videos": max_open_videos,
+                }
+            )
+        elif name in _ANNOTATIONS:
+            if annotated:
+                adapted.append(_without_missing(transform, has_masks))
+        else:
+            adapted.append(transform)
+    return adapted
+
+
+def _type_name(transform: Mapping[str, Any] | Callable) -> str:
+    kind = transform.get("type") if isinstance(transform, Mapping) else type(transform)
+    return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def _loader_to_float32(transform: Mapping[str, Any] | Callable) -> bool:
+    if not isinstance(transform, Mapping):
+        return bool(getattr(transform, "to_float32", False))
+    for key, value in transform.items():
+        if key in _LOADER_DEFAULTS and value not in _LOADER_DEFAULTS[key]:
+            raise ConfigError(
+                f"the pipeline's {transform['type']} has {key}={value!r}, which frames of videos "
+                f"do not offer (they are read by OpenCV, as BGR); leave {key} out"
+            )
+    return bool(transform.get("to_float32", False))
+
+
+def _without_missing(
+    transform: Mapping[str, Any] | Callable, has_masks: bool
+) -> Mapping[str, Any] | Callable:
+    if not isinstance(transform, Mapping):
+        return transform
+    fitted = copy.deepcopy(transform)
+    if fitted.get("with_mask") and not has_masks:
+        fitted["with_mask"] = False
+    if fitted.get("with_seg"):
+        fitted["with_seg"] = False
+    return fitted

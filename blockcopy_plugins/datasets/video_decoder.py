@@ -1,0 +1,138 @@
+"""One pass over the frames of a video file, by PyAV.
+
+PyAV rather than OpenCV, although that converts colours faster: when frames change their size in the
+middle of a file, OpenCV goes on giving the last frame of the old size without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockcopy_plugins.errors import ConfigError, FrameError
+
+if TYPE_CHECKING:
+    import av
+
+logger = logging.getLogger(__name__)
+
+
+class VideoDecoder:
+    """Decodes a video file from its start, frame after frame.
+
+    Packets that are corrupt are skipped with a warning; how many frames a file has is therefore
+    what decoding it gives.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: PyAV is not installed.
+        FrameError: FFmpeg cannot open the file, or there is no video in it.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise ConfigError(
+                f"reading the video file {path!r} needs PyAV: pip install av (folders of frames "
+                "need only OpenCV)"
+            ) from error
+        self.path = path
+        self._error = av.error.FFmpegError
+        try:
+            self._container = av.open(path)
+        except self._error as error:
+            raise FrameError(
+                f"FFmpeg cannot open {path!r}: {error.strerror or error}. It is no video, cut off "
+                "before its header, or corrupt; copy it again, or re-encode it with "
+                "ffmpeg -i IN -c:v libx264 OUT.mp4"
+            ) from error
+        stream = self._container.streams.best("video")
+        if stream is None:
+            self._container.close()
+            raise FrameError(f"{path!r} holds no video stream; give a video file")
+        stream.thread_type = "AUTO"
+        self._stream = stream
+        self._packets: Iterator[av.Packet] = self._container.demux(stream)
+        self._ready: deque[av.VideoFrame] = deque()
+        self._skipped = 0
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second by the container, or None."""
+        rate = self._stream.average_rate
+        return float(rate) if rate else None
+
+    @property
+    def stated_length(self) -> int | None:
+        """Number of frames by the container, or None."""
+        return int(self._stream.frames) or None
+
+    def next(self) -> av.VideoFrame | None:
+        """Decode the next frame.
+
+        Returns:
+            The frame, not yet converted, or None at the end.
+        """
+        while not self._ready:
+            try:
+                packet = next(self._packets, None)
+            except self._error as error:
+                logger.warning(
+                    "%s cannot be read to its end (%s); it is cut off or corrupt", self.path, error
+                )
+                packet = None
+            if packet is None:
+                return None
+            try:
+                self._ready.extend(packet.decode())
+            except self._error as error:
+                self._skipped += 1
+                if self._skipped == 1:
+                    logger.warning(
+                        "%s has corrupt packets, which are skipped (the first: %s); frames are "
+                        "numbered as they are decoded",
+                        self.path,
+                        error,
+                    )
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._ready.clear()
+        self._container.close()
+
+
+def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
+    """Height and width of a decoded frame as it is to be shown, px.
+
+    Args:
+        frame: The frame.
+    """
+    quarter_turned = _quarter_turns(frame) % 2 == 1
+    return (frame.width, frame.height) if quarter_turned else (frame.height, frame.width)
+
+
+def frame_to_bgr(frame: av.VideoFrame) -> np.ndarray:
+    """Convert a decoded frame.
+
+    Args:
+        frame: The frame.
+
+    Returns:
+        uint8, shape (H, W, 3), BGR, turned as the container says (as telephones' films need).
+    """
+    image = frame.to_ndarray(format="bgr24")
+    turns = _quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    # Older PyAV does not tell; then frames are as they are stored.
+    return round(getattr(frame, "rotation", 0) / 90) % 4

@@ -1,0 +1,382 @@
+"""Dataset whose items are the frames of videos, for ordinary detectors and segmentors."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset, Compose, force_full_init
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+
+from blockcopy_plugins.datasets.frame_folder import FrameFolder
+from blockcopy_plugins.datasets.frame_source import open_frames
+from blockcopy_plugins.datasets.pipeline import adapt_pipeline
+from blockcopy_plugins.datasets.video_list import list_videos, name_videos
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.annotations import (
+    VideoAnnotations,
+    VideoReference,
+    read_annotations,
+)
+from blockcopy_plugins.registry import DATASETS
+
+# What every data sample gets, whatever PackDetInputs' meta_keys are.
+_SAMPLE_KEYS = (
+    "img_id",
+    "img_path",
+    "video_id",
+    "frame_id",
+    "frame_number",
+    "video_name",
+    "video_path",
+    "video_length",
+    "instances",
+)
+
+
+@DATASETS.register_module()
+class VideoFrameDataset(BaseDataset):
+    """Frames of videos, one frame an item: 4-D input batches, as ordinary detectors take them.
+
+    The model's own test pipeline is used as it is: its ``LoadImageFromFile`` is replaced by
+    `LoadVideoFrame`, its ``LoadAnnotations`` is left out where there are no annotations. Use it
+    with `VideoSampler`, which keeps the videos whole under torch.distributed, and preferably with
+    at most one worker: each worker has to decode the frames that the others return, too.
+
+    The metainfo of each data sample gets ``video_id`` (index in ``videos``), ``frame_id`` (index in
+    the video's selected frames; 0 starts a stream), ``frame_number`` (index in the file),
+    ``video_name``, ``video_path``, ``video_length`` (number of selected frames), ``img_id``,
+    ``img_path`` (of a video file ``PATH#NUMBER``), and, for annotated frames, ``instances``: the
+    ground truth in pixels of the original frame, which `FrameDetectionMetric` and MMDetection's
+    ``CocoMetric`` (without ``ann_file``) evaluate against.
+
+    Args:
+        videos: Video files and/or folders of frames (images in natural order): a path, a pattern
+            such as ``'clips/*.mp4'``, or a sequence of them. A path that occurs twice is two
+            streams.
+        ann_file: Ground truth: COCO json or MOTChallenge ``gt.txt``. One for all videos, or a
+            sequence with one (or None) for each; see `read_annotations`.
+        frames: First frame number and the one to stop before, of each video; either may be None.
+        stride: Take every so many-th frame.
+        classes: Names of the classes, in the order of the model's labels; shorthand for
+            ``metainfo=dict(classes=...)``.
+        metainfo: Information on the dataset, or the name of a registered dataset to take it from,
+            such as ``'mmdet.CocoDataset'``. Without classes here those of the annotations hold.
+        pipeline: The test pipeline.
+        data_root: Folder that relative paths are in.
+        mot_class: Class of MOTChallenge boxes; must be one of the classes.
+        trust_frame_count: Take the number of frames that a video file states instead of decoding
+            the file once to count them. Saves that time; where the file states too many, reading
+            the missing frame raises.
+        max_open_videos: Video files that a process keeps open at the same time; keep it above the
+            number of streams in a batch.
+        indices: As for `BaseDataset`: only the first (or these) frames of all.
+        serialize_data: As for `BaseDataset`.
+        test_mode: As for `BaseDataset`. True by default: a frame that cannot be loaded raises,
+            where training would put a random frame in its place.
+        lazy_init: As for `BaseDataset`.
+        unknown: Anything else raises.
+
+    Raises:
+        ConfigError: Unknown or contradictory arguments, a missing path, annotations that do not
+            fit.
+        FrameError: A video or frame that cannot be read.
+    """
+
+    def __init__(
+        self,
+        videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        ann_file: str | Sequence[str | None] | None = None,
+        frames: Sequence[int | None] | None = None,
+        stride: int = 1,
+        classes: Sequence[str] | None = None,
+        metainfo: Mapping[str, Any] | str | None = None,
+        pipeline: Sequence[Mapping[str, Any] | Callable] = (),
+        data_root: str | None = "",
+        mot_class: str = "person",
+        trust_frame_count: bool = False,
+        max_open_videos: int = 64,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        test_mode: bool = True,
+        lazy_init: bool = False,
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise ConfigError(
+                f"VideoFrameDataset has no argument {', '.join(sorted(unknown))}; if they come "
+                "from the dataset of a base config, write dataset=dict(_delete_=True, "
+                "type='blockcopy_plugins.VideoFrameDataset', ...)"
+            )
+        if stride < 1:
+            raise ConfigError(f"stride must be at least 1, but got {stride}")
+        self.videos = list_videos(videos, data_root or "")
+        self.video_names = name_videos(self.videos)
+        self.frames = _check_range(frames)
+        self.stride = stride
+        self.mot_class = mot_class
+        self.trust_frame_count = trust_frame_count
+        self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
+        self._video_ids = np.zeros(0, dtype=np.int64)
+        super().__init__(
+            metainfo=_find_metainfo(metainfo, classes),
+            data_root=data_root,
+            data_prefix={},
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=[],
+            test_mode=test_mode,
+            lazy_init=True,
+        )
+        self._pipeline_config = copy.deepcopy(list(pipeline))
+        self._max_open_videos = max_open_videos
+        if not lazy_init:
+            self.full_init()
+
+    # ------------------------------------------------------------------ videos
+
+    @property
+    @force_full_init
+    def video_lengths(self) -> list[int]:
+        """Number of items of each video."""
+        return [int(n) for n in np.bincount(self._video_ids, minlength=len(self.videos))]
+
+    @force_full_init
+    def video_of(self, index: int) -> int:
+        """Index in ``videos`` of the video that an item is of.
+
+        Args:
+            index: Index of the item.
+
+        Raises:
+            IndexError: There is no such item.
+        """
+        return int(self._video_ids[index])
+
+    # ------------------------------------------------------------------ BaseDataset
+
+    def full_init(self) -> None:
+        """List all frames and read the annotations.
+
+        Raises:
+            ConfigError: A video has none of the selected frames, or annotations do not fit.
+            FrameError: A video cannot be read.
+        """
+        if self._fully_initialized:
+            return
+        self.data_list = self.load_data_list()
+        if self._indices is not None:
+            self.data_list = self._get_unserialized_subset(self._indices)
+        self._video_ids = np.array([d["video_id"] for d in self.data_list], dtype=np.int64)
+        if self.serialize_data:
+            self.data_bytes, self.data_address = self._serialize_data()
+        self._fully_initialized = True
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """List the frames of all videos, in order.
+
+        Returns:
+            Of each frame a dict; see the class for its keys.
+
+        Raises:
+            ConfigError: A video has none of the selected frames, or annotations do not fit.
+            FrameError: A video cannot be read.
+        """
+        start, stop = self.frames
+        references, shapes, counts = [], [], []
+        for path, name in zip(self.videos, self.video_names, strict=True):
+            source = open_frames(path)
+            count = None
+            if self.trust_frame_count and source.stated_length is not None:
+                count = source.stated_length
+                count = count if stop is None else min(count, stop)
+            if count is None:
+                count = source.count(stop)
+            if count <= start:
+                raise ConfigError(
+                    f"{path!r} has {count} frames, so that frames={self.frames} selects none; "
+                    "lower the start"
+                )
+            references.append(
+                VideoReference(
+                    path=path,
+                    name=name,
+                    frame_names=source.names if isinstance(source, FrameFolder) else None,
+                    # Counted up to the stop only, the file may go on.
+                    length=count if stop is None or count < stop else None,
+                )
+            )
+            shapes.append(source.shape)
+            counts.append(count)
+            source.close()
+        annotations = self._read_annotations(references)
+        known = [a for a in annotations if a is not None]
+        if known and "classes" not in self._metainfo:
+            self._metainfo["classes"] = known[0].classes
+        self.pipeline = Compose(
+            adapt_pipeline(
+                self._pipeline_config,
+                annotated=bool(known),
+                has_masks=any(a.has_masks for a in known),
+                max_open_videos=self._max_open_videos,
+            )
+        )
+        # The file's image ids, if they are unique (several files may use the same ones).
+        file_ids = [i for a in known for i in a.image_ids.values()]
+        own_ids = all(a.image_ids for a in known) and 0 < len(file_ids) == len(set(file_ids))
+        data_list: list[dict[str, Any]] = []
+        # Frames that the file does not list need ids that it does not use.
+        free_id = 1 + max(file_ids, default=-1)
+        for video_id, reference in enumerate(references):
+            numbers = range(start, counts[video_id], self.stride)
+            truth = annotations[video_id]
+            for frame_id, number in enumerate(numbers):
+                img_id = len(data_list)
+                if own_ids:
+                    img_id = truth.image_ids.get(number, -1) if truth is not None else -1
+                    if img_id == -1:
+                        img_id, free_id = free_id, free_id + 1
+                info = {
+                    "img_path": (
+                        f"{reference.path}#{number:06d}"
+                        if reference.frame_names is None
+                        else os.path.join(reference.path, reference.frame_names[number])
+                    ),
+                    "img_id": img_id,
+                    "video_id": video_id,
+                    "frame_id": frame_id,
+                    "frame_number": number,
+                    "video_name": reference.name,
+                    "video_path": reference.path,
+                    "video_length": len(numbers),
+                    "height": shapes[video_id][0],
+                    "width": shapes[video_id][1],
+                }
+                instances = None if truth is None else truth.instances(number)
+                if instances is not None:
+                    info["instances"] = instances
+                data_list.append(info)
+        return data_list
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load an item.
+
+        Args:
+            idx: Index of the item.
+
+        Returns:
+            What the pipeline gives; the metainfo of its ``data_samples`` completed.
+
+        Raises:
+            FrameError: The frame cannot be read.
+        """
+        info = self.get_data_info(idx)
+        # The pipeline may change what it is given.
+        kept = {key: copy.deepcopy(info[key]) for key in _SAMPLE_KEYS if key in info}
+        data = self.pipeline(info)
+        samples = data.get("data_samples") if isinstance(data, dict) else None
+        if samples is not None:
+            for sample in samples if isinstance(samples, (list, tuple)) else (samples,):
+                sample.set_metainfo(kept)
+        return data
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Labels of an item's ground truth.
+
+        Args:
+            idx: Index of the item.
+        """
+        return [i["bbox_label"] for i in self.get_data_info(idx).get("instances", [])]
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Reduce the dataset to some of its items, in place.
+
+        Args:
+            indices: The first (negative: the last) so many, or these.
+        """
+        super().get_subset_(indices)
+        self._video_ids = self._subset_video_ids(indices)
+
+    def get_subset(self, indices: int | Sequence[int]) -> VideoFrameDataset:
+        """A dataset of some of the items.
+
+        Args:
+            indices: The first (negative: the last) so many, or these.
+        """
+        subset = super().get_subset(indices)
+        subset._video_ids = self._subset_video_ids(indices)
+        return subset
+
+    def _subset_video_ids(self, indices: int | Sequence[int]) -> np.ndarray:
+        if isinstance(indices, int):
+            return self._video_ids[:indices] if indices >= 0 else self._video_ids[indices:]
+        return self._video_ids[np.asarray(indices, dtype=np.int64)]
+
+    def _read_annotations(
+        self, references: Sequence[VideoReference]
+    ) -> list[VideoAnnotations | None]:
+        classes = self._metainfo.get("classes")
+        if isinstance(self._ann_files, str):
+            return read_annotations(self._ann_files, references, classes, self.mot_class)
+        annotations: list[VideoAnnotations | None] = []
+        for reference, path in zip(references, self._ann_files, strict=True):
+            found = None
+            if path is not None:
+                found = read_annotations(path, [reference], classes, self.mot_class)[0]
+                if found is not None and classes is None:
+                    classes = found.classes
+            annotations.append(found)
+        return annotations
+
+
+def _check_range(frames: Sequence[int | None] | None) -> tuple[int, int | None]:
+    if frames is None:
+        return 0, None
+    if len(frames) != 2:
+        raise ConfigError(f"frames must be (start, stop), but got {frames!r}")
+    start, stop = frames[0] or 0, frames[1]
+    if start < 0 or (stop is not None and stop <= start):
+        raise ConfigError(
+            f"frames must be (start, stop) with 0 <= start < stop, but got {tuple(frames)}"
+        )
+    return start, stop
+
+
+def _list_ann_files(
+    ann_file: str | Sequence[str | None] | None, count: int, root: str
+) -> str | list[str | None]:
+    if not ann_file:  # None, or the '' that base configs use
+        return [None] * count
+    if isinstance(ann_file, (str, os.PathLike)):
+        return os.path.join(root, os.fspath(ann_file))
+    if len(ann_file) != count:
+        raise ConfigError(
+            f"ann_file lists {len(ann_file)} files for {count} videos; give one file for all, or "
+            "one (or None) for each video"
+        )
+    return [None if path is None else os.path.join(root, path) for path in ann_file]
+
+
+def _find_metainfo(
+    metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
+) -> dict[str, Any] | None:
+    if isinstance(metainfo, str):
+        dataset = MMENGINE_DATASETS.get(metainfo)
+        if dataset is None or not hasattr(dataset, "METAINFO"):
+            raise ConfigError(
+                f"metainfo={metainfo!r} is no registered dataset with METAINFO; name one with its "
+                "scope, such as 'mmdet.CocoDataset', or give dict(classes=...)"
+            )
+        metainfo = dataset.METAINFO
+    found = dict(metainfo) if metainfo is not None else {}
+    if classes is not None:
+        if isinstance(classes, str):
+            raise ConfigError(
+                f"classes must be a sequence of names, but got the string {classes!r}; "
+                f"write classes=({classes!r},)"
+            )
+        found["classes"] = tuple(classes)
+    return found or None

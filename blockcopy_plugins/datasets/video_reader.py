@@ -1,0 +1,273 @@
+"""Reads the frames of a video file by exact frame number."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blockcopy_plugins.datasets.paths import is_image
+from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape, frame_to_bgr
+from blockcopy_plugins.errors import FrameError
+
+if TYPE_CHECKING:
+    import av
+
+logger = logging.getLogger(__name__)
+
+
+class VideoReader:
+    """A video file as a sequence of frames, by exact number.
+
+    Frame ``n`` is the ``n``-th frame (from 0) that decoding from the file's start gives. Asking for
+    the next frame costs one decoded frame; a jump forward decodes what lies between (without the
+    colour conversion); a jump backward decodes from the start again. The container's own seeking is
+    not used: with many codecs it lands on another frame than was asked for, and frame numbers
+    that are off by some frames make annotations silently wrong.
+
+    The file is opened when it is first needed and once in each process: a reader can be pickled,
+    copied and used after a fork (each worker of a DataLoader decodes for itself).
+
+    Args:
+        path: The video file; whatever FFmpeg can decode.
+
+    Raises:
+        FrameError: There is no such file, it is empty, or it is an image.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if not os.path.isfile(self.path):
+            raise FrameError(
+                f"there is no video file {self.path!r} (the working directory is {os.getcwd()!r}); "
+                "correct the path"
+            )
+        if os.path.getsize(self.path) == 0:
+            raise FrameError(f"the video file {self.path!r} is empty (0 bytes); copy it again")
+        if is_image(self.path):
+            raise FrameError(
+                f"{self.path!r} is an image, not a video; to read a folder of frames give the "
+                "folder's path"
+            )
+        self._length: int | None = None
+        self._shape: tuple[int, int] | None = None
+        self._forget_decoder()
+
+    # ------------------------------------------------------------------ what the file holds
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the frames, px.
+
+        Raises:
+            FrameError: The file cannot be decoded.
+        """
+        if self._shape is None and self._decode_to(0) is None:
+            raise self._no_frame()
+        return self._shape
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames a second by the container, or None if it does not say.
+
+        Raises:
+            FrameError: The file cannot be opened.
+        """
+        decoder = VideoDecoder(self.path)
+        try:
+            return decoder.frame_rate
+        finally:
+            decoder.close()
+
+    @property
+    def stated_length(self) -> int | None:
+        """Number of frames by the container (may be wrong), or None if it does not say.
+
+        Raises:
+            FrameError: The file cannot be opened.
+        """
+        decoder = VideoDecoder(self.path)
+        try:
+            return decoder.stated_length
+        finally:
+            decoder.close()
+
+    def count(self, stop: int | None = None) -> int:
+        """Number of frames that can be decoded.
+
+        The container's count is often an estimate from duration and frame rate, so the file is
+        decoded once (without colour conversion); the number is kept.
+
+        Args:
+            stop: Count no further than this many frames.
+
+        Returns:
+            The number of frames, at most ``stop``.
+
+        Raises:
+            FrameError: The file cannot be opened, holds no frame, or its frames change their size.
+        """
+        if self._length is None:
+            decoder = VideoDecoder(self.path)
+            try:
+                counted = 0
+                while stop is None or counted < stop:
+                    frame = decoder.next()
+                    if frame is None:
+                        break
+                    self._check_shape(frame, counted)
+                    counted += 1
+                stated = decoder.stated_length
+            finally:
+                decoder.close()
+            if stop is not None and counted >= stop:
+                return counted  # the file may go on, so nothing is known about its length
+            if counted == 0:
+                raise self._no_frame()
+            self._length = counted
+            if stated is not None and stated != counted:
+                logger.warning(
+                    "%s states %d frames, of which %d can be decoded; the latter number is used. "
+                    "If frames are missing the file is cut off: copy or re-encode it",
+                    self.path,
+                    stated,
+                    counted,
+                )
+        return self._length if stop is None else min(self._length, stop)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    # ------------------------------------------------------------------ frames
+
+    def read(self, index: int) -> np.ndarray:
+        """Read one frame.
+
+        Args:
+            index: Frame number, from 0.
+
+        Returns:
+            The frame, uint8, shape (H, W, 3), BGR; the caller owns it.
+
+        Raises:
+            IndexError: ``index`` is negative.
+            FrameError: The file ends before that frame, cannot be decoded, or the frame has
+                another size than the first one.
+        """
+        frame = self._decode_to(index)
+        if frame is None:
+            if self._next == 0:
+                raise self._no_frame()
+            raise FrameError(
+                f"frame {index} of {self.path!r} cannot be decoded: decoding ends after "
+                f"{self._next} frames. The file is shorter than was assumed, cut off or corrupt; "
+                "check it with ffprobe, re-encode it, or ask for fewer frames"
+            )
+        return frame_to_bgr(frame)
+
+    def frames(
+        self, start: int = 0, stop: int | None = None, step: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Iterate over frames without counting them first.
+
+        Args:
+            start: First frame number.
+            stop: Frame number to stop before; None for the end of the file.
+            step: Distance from one frame to the next.
+
+        Yields:
+            Frames, uint8, shape (H, W, 3), BGR.
+
+        Raises:
+            ValueError: ``step`` is below 1.
+            FrameError: A frame before ``stop`` cannot be decoded, or the first one cannot.
+        """
+        if step < 1:
+            raise ValueError(f"step must be at least 1, but got {step}")
+        index = start
+        while stop is None or index < stop:
+            if stop is None and index > start and self._decode_to(index) is None:
+                return
+            yield self.read(index)
+            index += step
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.frames()
+
+    # ------------------------------------------------------------------ the open file
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        if self._decoder is not None:
+            if self._process == os.getpid():
+                self._decoder.close()
+            else:
+                # Made before a fork: its decoding threads do not exist here, so that closing it
+                # could wait for them for ever. It is kept and left alone.
+                self._inherited.append((self._decoder, self._frame))
+        self._decoder = self._frame = None
+        self._next = 0
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_length": self._length, "_shape": self._shape}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_decoder()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+    def _forget_decoder(self) -> None:
+        self._decoder: VideoDecoder | None = None
+        self._frame: av.VideoFrame | None = None  # the one decoded last, of number _next - 1
+        self._next = 0  # number of the frame that the decoder gives next
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+
+    def _decode_to(self, index: int) -> av.VideoFrame | None:
+        """Frame ``index``, or None if the file ends before it."""
+        if index < 0:
+            raise IndexError(f"frame numbers start at 0, but got {index}")
+        # The frame decoded last is kept, so that reading it once more is free.
+        if self._process != os.getpid() or self._next > index + 1:
+            self.close()
+        if self._decoder is None:
+            self._decoder = VideoDecoder(self.path)
+            self._process = os.getpid()
+        while self._next <= index:
+            frame = self._decoder.next()
+            if frame is None:
+                return None
+            self._check_shape(frame, self._next)
+            self._frame = frame
+            self._next += 1
+        return self._frame
+
+    def _check_shape(self, frame: av.VideoFrame, number: int) -> None:
+        shape = frame_shape(frame)
+        if self._shape is None:
+            self._shape = shape
+        if shape != self._shape:
+            expected = self._shape
+            self.close()
+            raise FrameError(
+                f"frame {number} of {self.path!r} is {shape[0]}x{shape[1]} px, but the frames "
+                f"before it are {expected[0]}x{expected[1]} px; a stream keeps its size: split or "
+                "re-encode the file"
+            )
+
+    def _no_frame(self) -> FrameError:
+        return FrameError(
+            f"no frame of the video file {self.path!r} can be decoded; it is corrupt, cut off or "
+            "empty. Check it with ffprobe, and re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )

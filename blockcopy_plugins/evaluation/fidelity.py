@@ -1,0 +1,69 @@
+"""How far the block-sparse model's detections are those of the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.detection_ap import IOU_TYPES, detection_ap
+from blockcopy_plugins.evaluation.frame_objects import FrameObjects
+
+
+def detection_fidelity(
+    sparse: Sequence[FrameObjects],
+    dense: Sequence[FrameObjects],
+    score_threshold: float = 0.3,
+    iou_types: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Average precision of the sparse detections with the dense ones as ground truth.
+
+    It needs no annotations, and measures what block-sparse execution changes, not how good the
+    model is. Dense detections of at least ``score_threshold`` (0.3 is what MMDetection draws) are
+    the ground truth; weaker ones are ignored, so that a detection that merely crosses the threshold
+    is no error. The same detections on both sides give 1.
+
+    Args:
+        sparse: Of each frame, the detections of the block-sparse run.
+        dense: Of each frame, in the same order, those of the dense run.
+        score_threshold: Score from which a dense detection has to be found.
+        iou_types: Of ``'bbox'``, ``'segm'``; None for boxes, and masks where both sides have them.
+
+    Returns:
+        ``bbox_AP``, ``bbox_AP50``, ``bbox_AP75`` and/or the same with ``segm``; nan where the
+        dense run has no detection above the threshold.
+
+    Raises:
+        ConfigError: Different numbers of frames, frames of different sizes, no scores, no masks.
+    """
+    if len(sparse) != len(dense):
+        raise ConfigError(
+            f"there are sparse detections of {len(sparse)} frames, but dense ones of {len(dense)}; "
+            "run both over the same frames"
+        )
+    truth = []
+    for i, (sparse_frame, frame) in enumerate(zip(sparse, dense, strict=True)):
+        if sparse_frame.size != frame.size:
+            raise ConfigError(
+                f"frame {i} is {sparse_frame.size} px in the sparse run, but {frame.size} in the "
+                "dense run; both must be in pixels of the original image"
+            )
+        if frame.scores is None:
+            raise ConfigError(f"the dense detections of frame {i} have no scores")
+        truth.append(
+            FrameObjects(
+                boxes=frame.boxes,
+                labels=frame.labels,
+                size=frame.size,
+                masks=frame.masks,
+                ignore=frame.scores < score_threshold,
+            )
+        )
+    if iou_types is None:
+        filled = [frame for frame in (*sparse, *dense) if len(frame)]
+        with_masks = bool(filled) and all(frame.masks is not None for frame in filled)
+        iou_types = IOU_TYPES if with_masks else IOU_TYPES[:1]
+    return {
+        f"{iou_type}_{name}": value
+        for iou_type in iou_types
+        for name, value in detection_ap(truth, sparse, iou_type, sizes=False).items()
+    }

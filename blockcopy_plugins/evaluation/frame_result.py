@@ -1,0 +1,32 @@
+"""What a metric keeps of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blockcopy_plugins.evaluation.frame_objects import FrameObjects
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """Detections of one frame, and its ground truth where there is one.
+
+    Attributes:
+        video_id: Index of the video in its dataset.
+        frame_id: Index of the frame in its video's sequence, from 0.
+        img_id: The dataset's id of the image, or None.
+        predictions: The detections.
+        ground_truth: The annotated objects; None where the frame is not annotated (which is not
+            the same as annotated and empty).
+    """
+
+    video_id: int
+    frame_id: int
+    img_id: int | None
+    predictions: FrameObjects
+    ground_truth: FrameObjects | None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Video and frame: unique within a dataset, and the order of results."""
+        return self.video_id, self.frame_id

@@ -1,0 +1,20 @@
+"""Block copy operators: native where the extension was built, pure PyTorch elsewhere."""
+
+from __future__ import annotations
+
+from blockcopy_plugins.ops.block_conv import block_conv2d
+from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
+from blockcopy_plugins.ops.gather import gather, gather_reference
+from blockcopy_plugins.ops.library import extension_status, has_extension
+from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
+
+__all__ = [
+    "BlockSparseConv2d",
+    "block_conv2d",
+    "extension_status",
+    "gather",
+    "gather_reference",
+    "has_extension",
+    "scatter_",
+    "scatter_reference_",
+]

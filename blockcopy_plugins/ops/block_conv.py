@@ -1,0 +1,177 @@
+"""Convolution of executed blocks against the full map of earlier frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import GridError
+from .gather import gather
+from .scatter import scatter_
+from .window import tap_table, window_table
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Shape of a sliding-window op on blocks; every field is a pair (rows, columns).
+
+    Attributes:
+        kernel: Taps.
+        stride: Step between outputs in input pixels.
+        padding: Padding before the first input pixel.
+        dilation: Distance of the taps in input pixels.
+        block_out: Height and width of a block in pixels of the output map.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    block_out: tuple[int, int]
+
+    @property
+    def by_taps(self) -> bool:
+        """Whether the taps of each output are gathered side by side.
+
+        So it is where the contiguous window would be larger than all taps together: for dilations
+        that are wide against the block.
+        """
+        window = taps = 1
+        for axis in (0, 1):
+            window *= self.window_size(axis)
+            taps *= self.block_out[axis] * self.kernel[axis]
+        return window > taps
+
+    def window_size(self, axis: int) -> int:
+        """Width of the contiguous input window of a block, in pixels."""
+        return (
+            (self.block_out[axis] - 1) * self.stride[axis]
+            + (self.kernel[axis] - 1) * self.dilation[axis]
+            + 1
+        )
+
+    def table(self, axis: int, blocks: int, size: int) -> Tensor:
+        """Index table of the gather along one axis.
+
+        Args:
+            axis: 0 for rows, 1 for columns.
+            blocks: Blocks along the axis.
+            size: Width of the input map in pixels.
+
+        Returns:
+            int32 ``(blocks, width)``, see :mod:`blockcopy_plugins.ops.window`.
+        """
+        make = tap_table if self.by_taps else window_table
+        return make(
+            blocks=blocks,
+            block_out=self.block_out[axis],
+            size=size,
+            kernel=self.kernel[axis],
+            stride=self.stride[axis],
+            padding=self.padding[axis],
+            dilation=self.dilation[axis],
+        )
+
+    def convolve(self, gathered: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """Convolve windows that were gathered with this object's tables, without padding.
+
+        Args:
+            gathered: ``(n, C, wh, ww)``.
+            weight: ``(C_out, C / groups, kh, kw)``.
+            bias: ``(C_out,)`` or ``None``.
+            groups: Groups of the convolution.
+
+        Returns:
+            ``(n, C_out, *block_out)``, channels last.
+        """
+        if self.by_taps:
+            return F.conv2d(gathered, weight, bias, stride=self.kernel, groups=groups)
+        return F.conv2d(gathered, weight, bias, self.stride, 0, self.dilation, groups)
+
+
+def block_conv2d(
+    state: Tensor,
+    packed: Tensor,
+    grid: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve the executed blocks of a feature map; what they read beyond themselves is state.
+
+    Equal to the executed blocks of ``F.conv2d(state', ...)``, where ``state'`` is ``state`` with the
+    packed blocks written into it. Borders are zero at the edge of the map and nowhere else.
+
+    Args:
+        state: ``(N, C, H, W)``, channels last: the map as earlier frames left it. The packed blocks
+            are written into it; what of an edge block lies beyond the map is not.
+        packed: ``(n_executed, C, bh, bw)``: the new blocks, in the order of ``grid.nonzero()``.
+        grid: bool ``(N, GH, GW)``, True = executed.
+        weight: ``(C_out, C / groups, kh, kw)``.
+        bias: ``(C_out,)`` or ``None``.
+        stride: Must divide the block.
+        padding: Zero padding in pixels of the map.
+        dilation: Distance of the taps; may be wider than a block.
+        groups: Groups of the convolution.
+
+    Returns:
+        ``(n_executed, C_out, bh / stride, bw / stride)``, channels last. Output pixel ``o`` of the
+        dense result belongs to block ``o // (bh / stride)``.
+
+    Raises:
+        GridError: If grid, packed and state do not fit each other, or the stride does not divide
+            the block.
+    """
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    _check(state, packed, grid, stride)
+    block = tuple(packed.shape[2:])
+    shape = SlidingWindow(
+        kernel=tuple(weight.shape[2:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        block_out=(block[0] // stride[0], block[1] // stride[1]),
+    )
+    blocks = grid.nonzero().to(torch.int32).contiguous()
+    scatter_(state, packed, blocks)
+    rows, cols = (
+        shape.table(axis, grid.shape[1 + axis], state.shape[2 + axis]).to(state.device)
+        for axis in (0, 1)
+    )
+    return shape.convolve(gather(state, blocks, rows, cols), weight, bias, groups)
+
+
+def _check(state: Tensor, packed: Tensor, grid: Tensor, stride: tuple[int, int]) -> None:
+    if grid.dtype != torch.bool or grid.dim() != 3 or len(grid) != len(state):
+        raise GridError(
+            f"grid is {grid.dtype} {tuple(grid.shape)}, expected torch.bool (N, GH, GW) with "
+            f"N = {len(state)}, the batch of the state."
+        )
+    executed = int(grid.sum())
+    if packed.dim() != 4 or packed.shape[:2] != (executed, state.shape[1]):
+        raise GridError(
+            f"packed is {tuple(packed.shape)}, expected ({executed}, {state.shape[1]}, bh, bw): one "
+            "row for each True of the grid, with the channels of the state."
+        )
+    for axis, name in ((0, "height"), (1, "width")):
+        block, blocks, size = packed.shape[2 + axis], grid.shape[1 + axis], state.shape[2 + axis]
+        if not (blocks - 1) * block < size <= blocks * block:
+            raise GridError(
+                f"{blocks} blocks of {block} px do not cover the {name} of the state, {size} px. "
+                f"Use a grid of ceil({size} / {block}) blocks."
+            )
+        if block % stride[axis]:
+            raise GridError(
+                f"stride {stride[axis]} does not divide the block {name} {block}. "
+                "Use a block size that is a multiple of the network's total stride."
+            )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

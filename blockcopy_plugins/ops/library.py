@@ -1,0 +1,89 @@
+"""Registration of the ``blockcopy::`` operators with ``torch.library``.
+
+The compiled extension ``blockcopy_plugins._C`` brings schemas and kernels (CPU always, CUDA where
+it was built for it). Without the extension the schemas are defined here. Either way each operator's
+pure-PyTorch twin is registered as its ``CompositeExplicitAutograd`` kernel, so that a device for
+which no native kernel exists is still served, only slower.
+
+Set ``BLOCKCOPY_DISABLE_EXTENSION=1`` before the first import to use the twins everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+NAMESPACE: Final = "blockcopy"
+EXTENSION_MODULE: Final = "blockcopy_plugins._C"
+DISABLE_VARIABLE: Final = "BLOCKCOPY_DISABLE_EXTENSION"
+
+
+def _load_extension() -> tuple[bool, str]:
+    """Import the extension; say whether it is there and, in words, why it is not."""
+    if os.environ.get(DISABLE_VARIABLE, "").strip().lower() not in ("", "0", "false"):
+        return False, f"disabled by the environment variable {DISABLE_VARIABLE}"
+    try:
+        importlib.import_module(EXTENSION_MODULE)
+    except ModuleNotFoundError as error:
+        if error.name != EXTENSION_MODULE:
+            raise
+        return False, (
+            f"not built ({error}); install a C++ compiler and run "
+            "`pip install -e . --no-build-isolation` to build it"
+        )
+    except ImportError as error:
+        # The usual cause is an extension built against another PyTorch than the one imported.
+        return False, (
+            f"built, but it does not load with PyTorch {torch.__version__} ({error}); rebuild it "
+            "with `pip install -e . --no-build-isolation`"
+        )
+    return True, "loaded"
+
+
+# The one piece of process-wide state that torch.library asks for: registrations live as long as
+# this object does. FRAGMENT, because with the extension the namespace is defined in C++.
+_LIBRARY: Final = torch.library.Library(NAMESPACE, "FRAGMENT")
+_HAS_EXTENSION, _LOAD_MESSAGE = _load_extension()
+
+
+def has_extension() -> bool:
+    """Whether the compiled kernels are used (False: the pure-PyTorch twins)."""
+    return _HAS_EXTENSION
+
+
+def extension_status() -> str:
+    """Which kernels are used, or why the compiled ones are not.
+
+    Returns:
+        str: ``'loaded, with CPU kernels'`` or ``'loaded, with CPU and CUDA kernels'`` where the
+        extension is used, otherwise the reason why it is not, with the remedy.
+    """
+    if not _HAS_EXTENSION:
+        return _LOAD_MESSAGE
+    has_cuda = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::gather", "CUDA")
+    return f"{_LOAD_MESSAGE}, with {'CPU and CUDA' if has_cuda else 'CPU'} kernels"
+
+
+def register_operator(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOverload:
+    """Register one operator of the ``blockcopy`` namespace.
+
+    Args:
+        schema (str): Schema as in ``gather(Tensor state, ...) -> Tensor``. Where the extension has
+            defined the operator already, only the name in it is used.
+        reference (Callable): Pure-PyTorch twin, kernel of every device without a native one.
+        fake (Callable): Shape function for meta and fake tensors.
+
+    Returns:
+        OpOverload: The callable ``torch.ops.blockcopy.<name>.default``.
+    """
+    name = schema.partition("(")[0]
+    qualified_name = f"{NAMESPACE}::{name}"
+    if not hasattr(getattr(torch.ops, NAMESPACE), name):
+        _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
+    return getattr(getattr(torch.ops, NAMESPACE), name).default

@@ -1,0 +1,124 @@
+"""Scatter: packed blocks into the full map, in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.ops.checks import (
+    check_blocks,
+    check_channels_last,
+    check_map,
+    check_no_grad,
+    check_range,
+    mutation_mode,
+)
+from blockcopy_plugins.ops.library import register_operator
+
+
+def scatter_reference_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
+    """Pure-PyTorch twin of :func:`scatter_`: same arguments, effect and errors, any device."""
+    check_no_grad("scatter_", state, packed)
+    _check_scatter(state, packed, blocks)
+    slots, channels, height, width = state.shape
+    count, _, block_h, block_w = packed.shape
+    check_range("scatter_", "slot", blocks[:, 0], 0, slots)
+    check_range("scatter_", "gy", blocks[:, 1], 0, -(-height // block_h))
+    check_range("scatter_", "gx", blocks[:, 2], 0, -(-width // block_w))
+    if packed.numel() == 0:
+        return
+
+    slot, gy, gx = blocks.long().unbind(1)
+    row = gy.view(count, 1, 1) * block_h + _positions(block_h, state).view(1, block_h, 1)
+    col = gx.view(count, 1, 1) * block_w + _positions(block_w, state).view(1, 1, block_w)
+    inside = ((row < height) & (col < width)).view(-1)
+    pixel = ((slot.view(count, 1, 1) * height + row) * width + col).view(-1)[inside]
+    values = packed.permute(0, 2, 3, 1).reshape(-1, channels)[inside]
+    with mutation_mode(state):
+        # A view, as the layout has been checked: one row per pixel, (S * H * W, C).
+        pixels = state.permute(0, 2, 3, 1).view(slots * height * width, channels)
+        pixels.index_copy_(0, pixel, values)
+
+
+def _positions(size: int, like: Tensor) -> Tensor:
+    return torch.arange(size, device=like.device)
+
+
+def _scatter_fake(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
+    _check_scatter(state, packed, blocks)
+
+
+def _check_scatter(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
+    check_map("scatter_", "state", state)
+    check_map("scatter_", "packed", packed)
+    check_blocks("scatter_", blocks, state)
+    torch._check_type(
+        packed.dtype == state.dtype,
+        lambda: (
+            f"blockcopy::scatter_: packed has dtype {packed.dtype}, but state has {state.dtype}; "
+            "convert packed to the dtype of state"
+        ),
+    )
+    torch._check_value(
+        packed.device == state.device,
+        lambda: (
+            f"blockcopy::scatter_: packed is on {packed.device}, but state is on {state.device}; "
+            "move it to the device of state"
+        ),
+    )
+    torch._check_value(
+        packed.size(0) == blocks.size(0),
+        lambda: (
+            f"blockcopy::scatter_: packed has {packed.size(0)} blocks, but blocks has "
+            f"{blocks.size(0)} rows; pass one row (slot, gy, gx) for each packed block"
+        ),
+    )
+    torch._check_value(
+        packed.size(1) == state.size(1),
+        lambda: (
+            f"blockcopy::scatter_: packed has {packed.size(1)} channels, but state has "
+            f"{state.size(1)}; the state belongs to another map"
+        ),
+    )
+    torch._check_value(
+        packed.size(2) > 0 and packed.size(3) > 0,
+        lambda: (
+            f"blockcopy::scatter_: blocks of {packed.size(2)}x{packed.size(3)} pixels, expected at "
+            "least 1x1"
+        ),
+    )
+    check_channels_last("scatter_", "state", state)
+
+
+_SCATTER = register_operator(
+    "scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()",
+    reference=scatter_reference_,
+    fake=_scatter_fake,
+)
+
+
+def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
+    """Write packed blocks into a full map, in place.
+
+    ``state[slot, :, gy * bh + y, gx * bw + x] = packed[i, :, y, x]`` with
+    ``slot, gy, gx = blocks[i]``, where that lies inside the map; what an edge block has beyond the
+    map is dropped. On an error ``state`` is unharmed.
+
+    Args:
+        state (Tensor): Map (S, C, H, W), channels-last contiguous, of any floating point (16 to 64
+            bit), integer or bool dtype. Written in place.
+        packed (Tensor): (n, C, bh, bw), dtype and device of ``state``. Fast when
+            channels-last; another layout is converted first.
+        blocks (Tensor): int32 (n, 3), contiguous, columns (slot, gy, gx): index into dimension 0
+            of ``state``, block row, block column. n may be 0; any order. A block named twice gets
+            one of its values, which one is not defined.
+
+    Raises:
+        ValueError: If a shape, layout or device does not fit.
+        TypeError: If a dtype is not one of those above, or the two maps differ in it.
+        IndexError: If a slot, gy or gx is out of range (the block must overlap the map). Native
+            CUDA kernels do not read back the indices: there the launch traps and the next
+            synchronisation raises.
+        RuntimeError: If gradients are recorded and an input requires grad.
+    """
+    _SCATTER(state, packed, blocks)

@@ -1,0 +1,96 @@
+"""Index tables: which row (column) of a full map each row (column) of a gathered window reads.
+
+Everything that a spatial op needs to know about halos, strides, dilations and borders is one integer
+table per axis, made here once for a geometry and looked up by :func:`blockcopy_plugins.ops.gather`.
+The index arithmetic therefore stands in one place for every device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+OUTSIDE = -1
+"""Table value of a position outside the image: the gather writes its fill value there."""
+
+
+def window_table(
+    *,
+    blocks: int,
+    block_out: int,
+    size: int,
+    kernel: int = 1,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """Table of the input window that a sliding-window op needs for each block of its output.
+
+    Output position ``o`` reads input ``o * stride - padding + t * dilation`` for the taps ``t``.
+    The window of a block is the contiguous run from the first tap of its first output to the last
+    tap of its last.
+
+    Args:
+        blocks: Number of blocks along this axis.
+        block_out: Width of a block in pixels of the *output* map.
+        size: Width of the *input* map in pixels. What lies beyond is ``OUTSIDE``.
+        kernel: Number of taps.
+        stride: Step between outputs, in input pixels.
+        padding: Padding before the first input pixel.
+        dilation: Distance of the taps, in input pixels.
+
+    Returns:
+        int32 ``(blocks, (block_out - 1) * stride + (kernel - 1) * dilation + 1)``.
+    """
+    width = (block_out - 1) * stride + (kernel - 1) * dilation + 1
+    start = torch.arange(blocks) * (block_out * stride) - padding
+    return _mark_outside(start[:, None] + torch.arange(width), size)
+
+
+def tap_table(
+    *,
+    blocks: int,
+    block_out: int,
+    size: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """Table in which every output pixel has its own taps side by side (the im2col form).
+
+    A window gathered with it is worked on by a convolution of the same kernel with
+    ``stride=kernel, dilation=1``. It pays where the dilation is wider than a block, as the
+    contiguous window of :func:`window_table` would then be mostly pixels that no tap reads.
+
+    Args:
+        blocks: As in :func:`window_table`, as are all others.
+
+    Returns:
+        int32 ``(blocks, block_out * kernel)``.
+    """
+    outputs = torch.arange(blocks * block_out).view(blocks, block_out, 1)
+    taps = outputs * stride - padding + torch.arange(kernel) * dilation
+    return _mark_outside(taps.view(blocks, block_out * kernel), size)
+
+
+def index_table(*, blocks: int, block_out: int, index: Tensor) -> Tensor:
+    """Table that reads ``index[o]`` for output position ``o``: for nearest resizes and the like.
+
+    Args:
+        blocks: Number of blocks along this axis.
+        block_out: Width of a block in pixels of the output map.
+        index: int ``(size_out,)`` input position of each output position.
+
+    Returns:
+        int32 ``(blocks, block_out)``; ``OUTSIDE`` beyond the end of ``index``.
+    """
+    table = torch.full((blocks * block_out,), OUTSIDE, dtype=torch.int32)
+    kept = min(len(index), blocks * block_out)
+    table[:kept] = index[:kept].to(torch.int32)
+    return table.view(blocks, block_out)
+
+
+def _mark_outside(positions: Tensor, size: int) -> Tensor:
+    inside = (positions >= 0) & (positions < size)
+    return torch.where(inside, positions, OUTSIDE).to(torch.int32).contiguous()

@@ -1,0 +1,38 @@
+"""Policies: what picks the blocks of each frame that are executed."""
+
+from .base import Policy, PolicyContext
+from .build import build_policy, known_policies
+from .callable_policy import CallablePolicy
+from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
+from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
+from .information_gain import (
+    DetectionGain,
+    FeatureChange,
+    Geometry,
+    InformationGain,
+    SemanticGain,
+)
+from .reinforce import RLPolicy
+from .task_output import Detections, TaskOutput
+
+__all__ = [
+    "AllPolicy",
+    "CallablePolicy",
+    "DetectionGain",
+    "Detections",
+    "EveryNthFramePolicy",
+    "FeatureChange",
+    "FrameDifferencePolicy",
+    "Geometry",
+    "InformationGain",
+    "NonePolicy",
+    "Policy",
+    "PolicyContext",
+    "RLPolicy",
+    "RandomPolicy",
+    "SemanticGain",
+    "StaticPolicy",
+    "TaskOutput",
+    "build_policy",
+    "known_policies",
+]

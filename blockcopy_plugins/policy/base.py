@@ -1,0 +1,183 @@
+"""The policy interface: what picks the blocks of a frame, and what it may know."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.errors import ConfigError, FrameError, GridError
+
+from .task_output import TaskOutput
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyContext:
+    """What a policy may know about one call of the model; made by the engine.
+
+    Args:
+        streams: Id of the stream of each image of the batch, length N.
+        grid_shape: ``(N, GH, GW)`` with ``GH = ceil(H / block_size)``.
+        block_size: Side of a block in pixels of the network's input.
+        first: bool ``(N,)``. True where the stream has no usable state: the engine executes these
+            images fully, whatever the policy answers.
+        frame_index: Index of the frame in its stream for each image; 0 is the first.
+        last_grid: bool ``(N, GH, GW)``, the grid of the previous frame of each stream; all False
+            where ``first``.
+
+    Raises:
+        GridError: If the lengths and shapes do not agree with ``grid_shape``.
+    """
+
+    streams: tuple[Hashable, ...]
+    grid_shape: tuple[int, int, int]
+    block_size: int
+    first: Tensor
+    frame_index: tuple[int, ...]
+    last_grid: Tensor
+
+    def __post_init__(self) -> None:
+        images = self.grid_shape[0]
+        if len(self.streams) != images or len(self.frame_index) != images:
+            raise GridError(
+                f"grid_shape {self.grid_shape} is for {images} image(s), but there are "
+                f"{len(self.streams)} stream ids and {len(self.frame_index)} frame indices; give "
+                "one of each per image"
+            )
+        if tuple(self.first.shape) != (images,) or self.first.dtype != torch.bool:
+            raise GridError(
+                f"first must be bool of shape ({images},), found {self.first.dtype} of shape "
+                f"{tuple(self.first.shape)}"
+            )
+        if tuple(self.last_grid.shape) != tuple(self.grid_shape):
+            raise GridError(
+                f"last_grid must have shape {tuple(self.grid_shape)}, found "
+                f"{tuple(self.last_grid.shape)}"
+            )
+
+
+class Policy:
+    """Base class of all policies: picks the blocks of each frame that are executed.
+
+    The engine calls, for each batch of frames, :meth:`select`, then runs the network on the blocks
+    of the grid, then :meth:`feedback`. If the network fails in between, ``feedback`` is not called:
+    therefore ``select`` must leave the memory of the streams as it was, and ``feedback`` commits.
+
+    Attributes:
+        needs_outputs: Whether :meth:`feedback` wants the task's outputs. The engine builds them
+            only when this is True.
+    """
+
+    needs_outputs: bool = False
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        """Pick the blocks to execute.
+
+        Args:
+            frame: ``(N, 3, H, W)``, any float dtype, at the network's input scale and already
+                normalised by the model's preprocessor.
+            context: What is known about the call.
+
+        Returns:
+            The grid, bool of shape ``context.grid_shape``; True is executed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement select()")
+
+    def feedback(
+        self,
+        frame: Tensor,
+        grid: Tensor,
+        outputs: Sequence[TaskOutput] | None,
+        context: PolicyContext,
+    ) -> dict[str, float]:
+        """Take note of a frame that has run.
+
+        Args:
+            frame: The frame given to :meth:`select`.
+            grid: bool ``(N, GH, GW)``, what was really executed.
+            outputs: The task's output for each image (:class:`Detections` or a ``(C, h, w)``
+                tensor), or None.
+            context: The context given to :meth:`select`.
+
+        Returns:
+            Scalars for logs; here ``executed_rate``, the mean of ``grid``.
+        """
+        return {"executed_rate": executed_rate(grid)}
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget streams.
+
+        Args:
+            streams: Ids of the streams to forget; None forgets all. What was learned stays.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned (no stream memory); empty for a policy that does not learn."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ConfigError: If ``state`` was not made by a policy of this kind.
+        """
+        if state:
+            raise ConfigError(
+                f"{type(self).__name__} learns nothing, so its state dict is empty; found the keys "
+                f"{sorted(map(str, state))}. Load it into the policy that saved it"
+            )
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Multiply-accumulates of one call of the policy.
+
+        Args:
+            frame_shape: ``(N, 3, H, W)``.
+            block_size: Side of a block in pixels.
+
+        Returns:
+            ``{'forward', 'update', 'total'}``: of the decision, of the learning amortised over the
+            calls, and of both; for the whole batch. Zero here.
+        """
+        return {"forward": 0, "update": 0, "total": 0}
+
+
+def executed_rate(grid: Tensor) -> float:
+    """Return executed blocks / all blocks of a bool grid of any shape (0.0 if it is empty)."""
+    return float(grid.count_nonzero()) / grid.numel() if grid.numel() else 0.0
+
+
+def check_frame(frame: Tensor, context: PolicyContext) -> None:
+    """Check that a frame fits its context.
+
+    Raises:
+        FrameError: If ``frame`` is not ``(N, 3, H, W)`` of a float dtype, or its size disagrees
+            with ``context.grid_shape`` at ``context.block_size``.
+    """
+    if frame.dim() != 4 or frame.shape[1] != 3 or not frame.is_floating_point():
+        raise FrameError(
+            f"a frame must be a float tensor (N, 3, H, W), found {frame.dtype} "
+            f"{tuple(frame.shape)}; give the batch as the model's preprocessor returns it"
+        )
+    size = context.block_size
+    expected = (frame.shape[0], -(-frame.shape[2] // size), -(-frame.shape[3] // size))
+    if expected != tuple(context.grid_shape):
+        raise FrameError(
+            f"a frame {tuple(frame.shape)} has a grid {expected} at {size}-px blocks, but the "
+            f"context says {tuple(context.grid_shape)}"
+        )
+
+
+def check_rate(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is a rate.
+
+    Raises:
+        ConfigError: If it is not a number from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(
+            f"{name} must be a number from 0 to 1 (executed blocks / all blocks), found {value!r}"
+        )
+    return float(value)

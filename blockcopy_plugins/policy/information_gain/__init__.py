@@ -1,0 +1,16 @@
+"""Information gain: how much the task's output changed, block by block."""
+
+from .auto import AutoGain, build_information_gain
+from .base import Geometry, InformationGain
+from .dense import FeatureChange, SemanticGain
+from .detection import DetectionGain
+
+__all__ = [
+    "AutoGain",
+    "DetectionGain",
+    "FeatureChange",
+    "Geometry",
+    "InformationGain",
+    "SemanticGain",
+    "build_information_gain",
+]

@@ -1,0 +1,67 @@
+"""The interface of information gains, and where an image's blocks and cells are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from blockcopy_plugins.policy.picture import cells_per_block
+from blockcopy_plugins.policy.task_output import TaskOutput
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image's blocks and cells are.
+
+    Args:
+        size: ``(H, W)`` of the network's input in pixels.
+        grid: ``(GH, GW)``.
+        block_size: Side of a block in pixels.
+    """
+
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    block_size: int
+
+    @property
+    def cells(self) -> int:
+        """Side of a block in cells."""
+        return cells_per_block(self.block_size)
+
+    @property
+    def cell_size(self) -> float:
+        """Side of a cell in pixels."""
+        return self.block_size / self.cells
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """``(h, w)`` of a map of cells over all blocks."""
+        return self.grid[0] * self.cells, self.grid[1] * self.cells
+
+
+class InformationGain:
+    """How much a task's output on one image changed, block by block.
+
+    An output is first summarised; the summary, which is small and shares no memory with the
+    output, is what a policy keeps of each stream until the next frame.
+    """
+
+    def summarise(self, output: TaskOutput, geometry: Geometry) -> Any:
+        """Return what must be kept of an output to compare the next one with it."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement summarise()")
+
+    def output_map(self, summary: Any, geometry: Geometry) -> Tensor:
+        """Return the output as float32 ``(h, w)`` on cells, 0 to 1, for the policy network."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement output_map()")
+
+    def compare(self, previous: Any, current: Any, geometry: Geometry) -> Tensor:
+        """Return the gain of each block, float32 ``(GH, GW)``, from two summaries."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement compare()")
+
+    def __call__(self, previous: TaskOutput, current: TaskOutput, geometry: Geometry) -> Tensor:
+        """Return the gain of each block, float32 ``(GH, GW)``, from two outputs."""
+        return self.compare(
+            self.summarise(previous, geometry), self.summarise(current, geometry), geometry
+        )

@@ -1,0 +1,153 @@
+"""Information gain of dense outputs: segmentation logits, and features of any kind."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.policy.picture import cells_to_grid
+from blockcopy_plugins.policy.task_output import TaskOutput
+
+from .base import Geometry, InformationGain
+
+
+class SemanticGain(InformationGain):
+    """Gain of segmentation logits: the KL divergence of the new softmax from the previous one.
+
+    ``KL(new || previous) = sum_c new_c (log new_c - log previous_c)``, in nats, on cells (logits
+    of a finer resolution are averaged first). A block's value is the largest mean over the
+    sixteenths of the block (or over its cells, where it has fewer than 4 x 4): a mean over the
+    whole block would lose what is small, and the largest single cell is, in every block with a
+    class border in it, the flicker of that border. Values are clipped at ``clip``, so that a sure
+    change of class counts as much as a box that came, and no single block rules the update.
+
+    A single channel is read as the logit of foreground against background.
+
+    Args:
+        clip: Highest gain of a block, in nats. Default: 1.0.
+
+    Raises:
+        ConfigError: If ``clip`` is not above 0.
+    """
+
+    def __init__(self, clip: float = 1.0) -> None:
+        if not clip > 0:
+            raise ConfigError(f"clip must be above 0 (nats), found {clip!r}")
+        self.clip = float(clip)
+
+    def summarise(self, output: TaskOutput, geometry: Geometry) -> Tensor:
+        """Return the log-softmax on cells, float32 ``(C, h, w)``.
+
+        Raises:
+            FrameError: If the output is no float tensor ``(C, h, w)``.
+        """
+        logits = to_cells(output, geometry)
+        if logits.shape[0] == 1:
+            logits = torch.cat((logits, torch.zeros_like(logits)))
+        return logits.log_softmax(0)
+
+    def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
+        """Return how unsure the output is: 1 - the highest probability."""
+        return 1 - summary.amax(0).exp()
+
+    def compare(self, previous: Tensor, current: Tensor, geometry: Geometry) -> Tensor:
+        """Return the KL divergence of each block.
+
+        Raises:
+            FrameError: If the number of classes changed.
+        """
+        _check_same(previous, current)
+        divergence = (current.exp() * (current - previous)).sum(0)
+        # Rounding can make an exact 0 slightly negative.
+        return _largest_part(divergence, geometry).clamp(0, self.clip)
+
+
+class FeatureChange(InformationGain):
+    """Gain of features of any kind: the relative L1 change.
+
+    ``sum_c |new - previous| / sum_c (|new| + |previous|)``, from 0 to 1, both sums over the
+    channels and over a sixteenth of the block; a block's value is the largest of these. A part
+    that is 0 in both has the value 0.
+    """
+
+    def summarise(self, output: TaskOutput, geometry: Geometry) -> Tensor:
+        """Return the features on cells, float32 ``(C, h, w)``.
+
+        Raises:
+            FrameError: If the output is no float tensor ``(C, h, w)``.
+        """
+        return to_cells(output, geometry)
+
+    def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
+        """Return the features' mean magnitude, relative to its highest."""
+        magnitude = summary.abs().mean(0)
+        return magnitude / magnitude.amax().clamp_min(1e-12)
+
+    def compare(self, previous: Tensor, current: Tensor, geometry: Geometry) -> Tensor:
+        """Return the relative change of each block.
+
+        Raises:
+            FrameError: If the number of channels changed.
+        """
+        _check_same(previous, current)
+        part = max(geometry.cells // 4, 1)
+        change = cells_to_grid((current - previous).abs().sum(0), part, "mean")
+        size = cells_to_grid((current.abs() + previous.abs()).sum(0), part, "mean")
+        return cells_to_grid(change / size.clamp_min(1e-12), geometry.cells // part, "max")
+
+
+def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
+    """Bring a dense output to cells.
+
+    Args:
+        output: float ``(C, h, w)`` of any resolution, covering the whole network input.
+        geometry: The image's.
+
+    Returns:
+        float32 ``(C, GH * cells, GW * cells)``, sharing no memory with ``output``. Finer outputs
+        are area-pooled, coarser ones repeated; cells outside the image repeat the nearest inside.
+
+    Raises:
+        FrameError: If the output is no finite float tensor ``(C, h, w)``.
+    """
+    if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
+        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
+        raise FrameError(f"a dense output must be a float tensor (C, h, w), found {found!r}")
+    values = output.detach().float()
+    if not bool(torch.isfinite(values).all()):
+        raise FrameError(
+            "the dense output holds NaN or infinity; the network that made it is broken, or its "
+            "input was"
+        )
+    # The cells inside the image, of which the last row and column may be cut by its edge.
+    inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]
+    pooled = [min(side, most) for side, most in zip(values.shape[1:], inside)]
+    if pooled != list(values.shape[1:]):
+        values = F.adaptive_avg_pool2d(values, pooled)
+    rows, columns = (
+        _nearest(pixels, source, cells, geometry.cell_size, values.device)
+        for pixels, source, cells in zip(geometry.size, pooled, geometry.map_size)
+    )
+    return values[:, rows][:, :, columns]
+
+
+def _nearest(pixels: int, source: int, cells: int, cell: float, device: torch.device) -> Tensor:
+    """Return for each cell the index of the source value at its centre."""
+    centres = (torch.arange(cells, dtype=torch.float64, device=device) + 0.5) * cell
+    return (centres * (source / pixels)).long().clamp_max(source - 1)
+
+
+def _largest_part(values: Tensor, geometry: Geometry) -> Tensor:
+    """Return for each block the largest mean over its sixteenths."""
+    part = max(geometry.cells // 4, 1)
+    return cells_to_grid(cells_to_grid(values, part, "mean"), geometry.cells // part, "max")
+
+
+def _check_same(previous: Tensor, current: Tensor) -> None:
+    if previous.shape != current.shape:
+        raise FrameError(
+            f"the output had {previous.shape[0]} channel(s) and now has {current.shape[0]}; reset "
+            "the stream when the network's task changes"
+        )

@@ -1,0 +1,115 @@
+"""The policy network: a small CNN from cells to a logit for each block."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# What a cell holds: frame 3, last executed picture 3, their difference 3, last output 1,
+# last grid 1.
+INPUT_CHANNELS = 11
+
+
+class PolicyNet(nn.Module):
+    """Logits of executing each block.
+
+    Four 3x3 convolutions go from cells to blocks (as many of the first ones have stride 2 as the
+    block's side in cells needs), one more 3x3 convolution looks at the neighbouring blocks, and a
+    1x1 head makes the logit. There is no normalisation layer: batch norm would tie the streams of
+    a batch and the frames of time together, and group norm would blow up the noise of a scene in
+    which nothing moves. Instead the inputs are normalised (:func:`policy_input`).
+
+    The head's result is multiplied by a fixed ``gain`` and added to the logit of ``rate``: so the
+    net begins near the rate wanted, weight decay pulls it there and not to 0.5, and the step that
+    a learning rate means for the logits does not depend on how small the head began.
+
+    Args:
+        rate: Executed rate at which the untrained net begins, above 0 and below 1.
+        widths: Channels after each of the four convolutions.
+        gain: Fixed factor on the head.
+        generator: Source of the initial weights; torch's global one is not touched.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        generator: torch.Generator,
+        widths: tuple[int, int, int, int] = (16, 32, 64, 64),
+        gain: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        channels = (INPUT_CHANNELS, *widths)
+        # skip_init: the layers' own initialisation would draw from the global generator.
+        self.stages = nn.ModuleList(
+            nn.utils.skip_init(nn.Conv2d, before, after, 3, padding=1)
+            for before, after in zip(channels, channels[1:])
+        )
+        self.context = nn.utils.skip_init(nn.Conv2d, widths[-1], widths[-1], 3, padding=1)
+        self.head = nn.utils.skip_init(nn.Conv2d, widths[-1], 1, 1)
+        self.register_buffer("offset", torch.tensor(math.log(rate / (1 - rate))))
+        with torch.no_grad():
+            for layer in (*self.stages, self.context):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                layer.weight.div_(gain)
+                nn.init.zeros_(layer.bias)
+            # Small, so that all blocks begin near the rate; not zero, so that all layers learn.
+            nn.init.normal_(self.head.weight, std=0.1 / gain / widths[-1], generator=generator)
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, cells: Tensor, per_block: int) -> Tensor:
+        """Return the logits.
+
+        Args:
+            cells: float32 ``(N, 11, GH * per_block, GW * per_block)``, see :func:`policy_input`.
+            per_block: Side of a block in cells: 4, 8 or 16.
+
+        Returns:
+            float32 ``(N, GH, GW)``.
+        """
+        halvings = per_block.bit_length() - 1
+        x = cells
+        for index, stage in enumerate(self.stages):
+            stride = 2 if index < halvings else 1
+            x = F.relu(self._conv(x, stage, stride))
+        x = x + F.relu(self._conv(x, self.context))
+        return self._conv(x, self.head).squeeze(1) + self.offset
+
+    def _conv(self, x: Tensor, layer: nn.Conv2d, stride: int = 1) -> Tensor:
+        weight, bias = layer.weight * self.gain, layer.bias * self.gain
+        return F.conv2d(x, weight, bias, stride=stride, padding=layer.padding)
+
+
+def policy_input(
+    picture: Tensor, last_picture: Tensor, last_output: Tensor, last_grid: Tensor, scale: tuple
+) -> Tensor:
+    """Put together what the net sees.
+
+    The pictures are normalised by the present one's mean and scale. Their absolute difference is
+    compressed, ``log(1 + 10 d)``, which brings out faint motion and holds down the glaring one.
+
+    Args:
+        picture: float32 ``(N, 3, h, w)``, the present frame on cells.
+        last_picture: The same of each block's last executed frame.
+        last_output: float32 ``(N, 1, h, w)``, the map of the last output, 0 to 1.
+        last_grid: bool ``(N, h, w)``, the last grid repeated to cells.
+        scale: Mean and scale from :func:`.picture.picture_statistics`.
+
+    Returns:
+        float32 ``(N, 11, h, w)``.
+    """
+    mean, deviation = scale
+    difference = ((picture - last_picture).abs() / deviation).mul(10).log1p()
+    return torch.cat(
+        (
+            (picture - mean) / deviation,
+            (last_picture - mean) / deviation,
+            difference,
+            last_output - 0.5,
+            last_grid.unsqueeze(1).to(picture.dtype) - 0.5,
+        ),
+        dim=1,
+    )

@@ -1,0 +1,104 @@
+"""The picture at the policies' reduced resolution.
+
+Policies do not look at pixels but at *cells*: the frame is area-pooled so that each block is
+``cells x cells`` cells, with ``cells`` 16 for blocks of 64 px and more. Blocks begin at cell
+borders, so whatever is painted on cells falls into the right block.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockcopy_plugins.errors import ConfigError
+
+
+def cells_per_block(block_size: int) -> int:
+    """Return the side of a block in cells: 16, or 8 below 64 px, 4 below 32 px.
+
+    Small blocks get fewer cells, so that a cell is never smaller than four pixels: a policy need
+    not see more, and its cost would grow with the square.
+
+    Raises:
+        ConfigError: If ``block_size`` is below 4.
+    """
+    if block_size < 4:
+        raise ConfigError(f"policies need blocks of at least 4 px, found block_size={block_size}")
+    return 16 if block_size >= 64 else 8 if block_size >= 32 else 4
+
+
+def reduce_picture(frame: Tensor, block_size: int, grid_shape: tuple[int, int, int]) -> Tensor:
+    """Area-pool a frame to cells.
+
+    Args:
+        frame: ``(N, C, H, W)``, any float dtype.
+        block_size: Side of a block in pixels.
+        grid_shape: ``(N, GH, GW)`` of the frame at that block size.
+
+    Returns:
+        float32 ``(N, C, GH * cells, GW * cells)``. Cells that the image's edge cuts hold the mean
+        of what is inside; cells outside repeat the nearest one inside.
+    """
+    cells = cells_per_block(block_size)
+    height, width = grid_shape[1] * cells, grid_shape[2] * cells
+    if block_size % cells == 0:
+        side = block_size // cells
+        # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
+        picture = F.avg_pool2d(frame.float(), side, ceil_mode=True, count_include_pad=False)
+    else:
+        # Cells of a fractional number of pixels: adaptive pooling still meets the block borders.
+        rows = grid_shape[1] * block_size - frame.shape[2]
+        columns = grid_shape[2] * block_size - frame.shape[3]
+        padded = F.pad(frame.float(), (0, columns, 0, rows), mode="replicate")
+        picture = F.adaptive_avg_pool2d(padded, (height, width))
+    rows, columns = height - picture.shape[2], width - picture.shape[3]
+    if rows or columns:
+        picture = F.pad(picture, (0, columns, 0, rows), mode="replicate")
+    return picture.contiguous()
+
+
+def picture_statistics(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and scale of each picture, by which policies normalise it.
+
+    The scale is the standard deviation over all channels and cells, but no less than a twentieth
+    of the mean absolute value: a flat picture (night, a covered lens) does not turn its noise
+    into motion. So a policy need not know whether frames are 0..255 or normalised.
+
+    Args:
+        picture: float32 ``(N, C, h, w)``.
+
+    Returns:
+        The mean ``(N, C, 1, 1)`` and the scale ``(N, 1, 1, 1)``, in the frame's units.
+    """
+    mean = picture.mean((2, 3), keepdim=True)
+    deviation = (picture - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
+    floor = 0.05 * picture.abs().mean((1, 2, 3), keepdim=True)
+    return mean, torch.maximum(deviation, floor).clamp_min(1e-6)
+
+
+def grid_to_cells(grid: Tensor, cells: int) -> Tensor:
+    """Repeat a grid ``(..., GH, GW)`` to cells ``(..., GH * cells, GW * cells)``."""
+    return grid.repeat_interleave(cells, -2).repeat_interleave(cells, -1)
+
+
+def cells_to_grid(values: Tensor, cells: int, reduction: str = "max") -> Tensor:
+    """Reduce a map of cells to a value for each block.
+
+    Args:
+        values: float ``(..., GH * cells, GW * cells)``.
+        cells: Side of a block in cells.
+        reduction: ``'max'`` or ``'mean'``.
+
+    Returns:
+        float ``(..., GH, GW)``.
+
+    Raises:
+        ConfigError: If ``reduction`` is neither.
+    """
+    blocks = values.unflatten(-1, (-1, cells)).unflatten(-3, (-1, cells))
+    if reduction == "max":
+        return blocks.amax((-3, -1))
+    if reduction == "mean":
+        return blocks.mean((-3, -1))
+    raise ConfigError(f"reduction must be 'max' or 'mean', found {reduction!r}")

@@ -1,0 +1,509 @@
+"""The learned policy: a small network trained online by REINFORCE while the video runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from blockcopy_plugins.errors import ConfigError, FrameError, StateError
+
+from .base import Policy, PolicyContext, check_frame, check_rate
+from .fixed import make_generator
+from .information_gain import Geometry, InformationGain, build_information_gain
+from .net import INPUT_CHANNELS, PolicyNet, policy_input
+from .picture import cells_per_block, grid_to_cells, picture_statistics, reduce_picture
+from .task_output import TaskOutput
+
+_VERSION = 1
+
+
+@dataclass(eq=False)
+class _Memory:
+    """What is kept of a stream: constant in size, whatever the length of the video."""
+
+    picture: Tensor  # float32 (3, h, w) on cells: each block as last executed
+    output_map: Tensor  # float32 (h, w) on cells: the last output
+    summary: Any  # the last output, for the information gain; None if it was not given
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One look at a batch: what select() found and feedback() goes on with."""
+
+    context: PolicyContext
+    picture: Tensor  # float32 (N, 3, h, w)
+    known: Tensor  # bool (N,) on the CPU: the stream has a memory and is not forced
+    cells: Tensor  # float32 (N, 11, h, w): the network's input
+    sampled: Tensor  # bool (N, GH, GW)
+
+
+@dataclass(frozen=True, eq=False)
+class _Experience:
+    """One batch to learn from."""
+
+    cells: Tensor  # float32 (n, 11, h, w)
+    per_block: int
+    grid: Tensor  # bool (n, GH, GW): what was executed
+    credited: Tensor  # bool (n, GH, GW): where that is what the policy sampled
+    reward: Tensor  # float32 (n, GH, GW)
+
+
+class RLPolicy(Policy):
+    """Learns online, without labels, which blocks are worth executing.
+
+    A small CNN (:class:`.net.PolicyNet`) sees, on cells, the frame, the picture that each block
+    was last executed on, their difference, a map of the last output and the last grid, and gives
+    each block a probability; the grid is sampled from it. After the frame has run,
+
+    * an executed block's reward is ``IG + gamma * (target - c) * |target - c|``, with IG its
+      information gain and c the running mean of the executed rate;
+    * a skipped block's reward is the negative of the same, its IG being 0: nothing is known of
+      what executing it would have brought;
+    * the loss is ``-mean(log pi * reward)`` over the blocks, minimised by RMSprop, one step for
+      each ``update_every`` batches, on all of them.
+
+    Images that the engine executes fully whatever the policy says (the first of a stream, or one
+    whose stream this policy does not know) are neither credited nor counted in c: the policy did
+    not choose them. Blocks that were executed or skipped against the sampled grid are not credited
+    either. c begins at the rate of the first frame that the policy chose.
+
+    One network serves all streams; each stream has a memory of its own, of constant size, which
+    :meth:`reset` drops. ``select`` only looks: called twice without a feedback in between, it
+    gives the same grid. It works under ``no_grad``, ``inference_mode`` and autocast, and draws
+    from a generator of its own.
+
+    Args:
+        target: Executed rate to hold, above 0 and below 1.
+        gamma: Weight of the cost term.
+        momentum: Of the running mean c, at least 0 and below 1.
+        lr: Learning rate of RMSprop.
+        weight_decay: Of RMSprop.
+        update_every: Batches between two updates.
+        information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
+            logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
+            :class:`InformationGain`.
+        online: Learn while running. False freezes the network; may be set at any time.
+        sampling: ``'bernoulli'``, or ``'threshold'``: execute what is more likely than not.
+            The latter explores nothing, so it needs ``online=False``.
+        seed: Of the initial weights and the sampling; None takes one from the operating system.
+        net: Arguments of :class:`.net.PolicyNet` to change, such as ``dict(gain=8.0)``.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+    """
+
+    needs_outputs = True
+
+    def __init__(
+        self,
+        target: float = 0.3,
+        gamma: float = 5.0,
+        momentum: float = 0.9,
+        lr: float = 1e-4,
+        weight_decay: float = 1e-3,
+        update_every: int = 4,
+        information_gain: str | dict[str, Any] | InformationGain = "auto",
+        online: bool = True,
+        sampling: str = "bernoulli",
+        seed: int | None = None,
+        net: dict[str, Any] | None = None,
+        skipped_gain: bool = False,
+        rate_control: float = 0.0,
+        bias_correction: bool = False,
+    ) -> None:
+        self.target = check_rate("target", target)
+        if self.target in (0.0, 1.0):
+            raise ConfigError(
+                f"target must be above 0 and below 1, found {target!r}; to execute nothing or "
+                "everything use NonePolicy or AllPolicy"
+            )
+        self.momentum = check_rate("momentum", momentum)
+        if self.momentum == 1.0:
+            raise ConfigError("momentum must be below 1, or the running rate never moves")
+        for name, value in (("gamma", gamma), ("lr", lr), ("weight_decay", weight_decay)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must be a number of at least 0, found {value!r}")
+        if isinstance(update_every, bool) or not isinstance(update_every, int) or update_every < 1:
+            raise ConfigError(
+                f"update_every must be an integer of at least 1 (batches), found {update_every!r}"
+            )
+        if sampling not in ("bernoulli", "threshold"):
+            raise ConfigError(f"sampling must be 'bernoulli' or 'threshold', found {sampling!r}")
+        if sampling == "threshold" and online:
+            raise ConfigError(
+                "sampling='threshold' explores nothing, so nothing can be learned from it; give "
+                "online=False, or sampling='bernoulli'"
+            )
+        self.gamma, self.lr, self.weight_decay = float(gamma), float(lr), float(weight_decay)
+        self.update_every = update_every
+        self.information_gain = build_information_gain(information_gain)
+        self.online = bool(online)
+        self.sampling = sampling
+        self.skipped_gain = skipped_gain
+        self.rate_control = rate_control
+        self.shift = 0.0
+        self.bias_correction = bias_correction
+        self.running_rate: float | None = None
+        self.updates = 0
+        self._generator = make_generator(seed)
+        # Parameters made under inference mode could never be trained.
+        with torch.inference_mode(False):
+            try:
+                self.net = PolicyNet(rate=self.target, generator=self._generator, **(net or {}))
+            except TypeError as error:
+                raise ConfigError(f"net={net!r} does not fit PolicyNet: {error}") from error
+            self._optimizer = torch.optim.RMSprop(
+                self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay
+            )
+        self._committed = self._generator.get_state()
+        self._memories: dict[Hashable, _Memory] = {}
+        self._experience: list[_Experience] = []
+        self._look_made: _Look | None = None
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        """Sample a grid.
+
+        Raises:
+            FrameError: If the frame does not fit the context, or holds NaN or infinity.
+            StateError: If the network's weights are no longer finite.
+        """
+        check_frame(frame, context)
+        with torch.no_grad():
+            look = self._look(frame, context)
+        self._look_made = look
+        forced = ~look.known.to(frame.device)
+        return look.sampled | forced[:, None, None]
+
+    def feedback(
+        self,
+        frame: Tensor,
+        grid: Tensor,
+        outputs: Sequence[TaskOutput] | None,
+        context: PolicyContext,
+    ) -> dict[str, float]:
+        """Compute the reward, keep what the next frame needs, and learn when it is time.
+
+        Returns:
+            ``executed_rate`` of the batch and ``running_rate``; once there is a frame that the
+            policy chose, ``information_gain`` (mean over executed blocks), ``reward`` (mean over
+            blocks) and ``cost`` (the cost term); after an update ``loss``.
+
+        Raises:
+            FrameError: If the outputs are missing or do not fit the batch. Nothing is committed.
+        """
+        scalars = super().feedback(frame, grid, outputs, context)
+        if outputs is None and self.online:
+            raise FrameError(
+                "RLPolicy learns from the task's outputs, but got none; return them from the "
+                "integration, or freeze the policy with online=False"
+            )
+        if outputs is not None and len(outputs) != frame.shape[0]:
+            raise FrameError(
+                f"one output for each of the {frame.shape[0]} image(s) is needed, found "
+                f"{len(outputs)}"
+            )
+        look = self._look_made
+        with torch.no_grad():
+            if look is None or look.context is not context:
+                check_frame(frame, context)
+                look = self._look(frame, context)
+            # All that can fail comes first; below it, everything is committed.
+            geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
+            summaries = self._summarise(outputs, frame.shape[0], geometry)
+            gain = self._gain(summaries, look, grid, geometry)
+            maps = [
+                None if summary is None else self.information_gain.output_map(summary, geometry)
+                for summary in summaries
+            ]
+            self._remember(look, grid, summaries, maps)
+            self._look_made = None
+            self._committed = self._generator.get_state()
+            chosen = look.known.nonzero().flatten().to(grid.device)
+            if chosen.numel():
+                scalars.update(self._learn(look, grid, gain, chosen))
+        if self.online and len(self._experience) >= self.update_every:
+            scalars["loss"] = self._update()
+        if self.running_rate is not None:
+            scalars["running_rate"] = self.running_rate
+        return scalars
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget the streams' last pictures and outputs; what was learned stays.
+
+        Frames gathered for the next update stay too: they are as good after a cut as before it.
+        """
+        self._look_made = None
+        if streams is None:
+            self._memories.clear()
+            return
+        for stream in streams:
+            self._memories.pop(stream, None)
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Count the multiply-accumulates of a call, by running the network on zeros.
+
+        The update is that of one batch's share: forward and backward of it, once. Pooling the
+        frame to cells multiplies nothing and is not in it.
+        """
+        images, _, height, width = frame_shape
+        rows, columns = -(-height // block_size), -(-width // block_size)
+        per_block = cells_per_block(block_size)
+        shape = (images, INPUT_CHANNELS, rows * per_block, columns * per_block)
+        device = self.net.offset.device
+        with torch.inference_mode(False):
+            cells = torch.zeros(shape, device=device)
+            with torch.no_grad(), FlopCounterMode(display=False) as forward:
+                self._logits(cells, per_block)
+            update = 0
+            if self.online:
+                with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+                    loss = self._logits(cells, per_block).sum()
+                    # grad() leaves the parameters' own gradients alone.
+                    torch.autograd.grad(loss, list(self.net.parameters()))
+                update = counter.get_total_flops() // 2
+        decided = forward.get_total_flops() // 2
+        return {"forward": decided, "update": update, "total": decided + update}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy, on the CPU, of what was learned.
+
+        Returns:
+            ``version``, ``net``, ``optimizer`` (RMSprop's averages), ``running_rate``, ``updates``
+            and ``generator``; and ``hyperparameters``, for information only. Frames gathered since
+            the last update are not in it.
+        """
+        return {
+            "version": _VERSION,
+            "net": _copy(self.net.state_dict()),
+            "optimizer": _copy(self._optimizer.state_dict()["state"]),
+            "running_rate": self.running_rate,
+            "updates": self.updates,
+            "generator": self._committed.clone(),
+            "hyperparameters": {
+                "target": self.target,
+                "gamma": self.gamma,
+                "momentum": self.momentum,
+                "lr": self.lr,
+                "weight_decay": self.weight_decay,
+                "update_every": self.update_every,
+                "information_gain": type(self.information_gain).__name__,
+                "gain": self.net.gain,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what was learned. This policy's own hyperparameters stay.
+
+        Raises:
+            ConfigError: If ``state`` was not saved by an RLPolicy with a network of this shape;
+                the policy is then as before.
+        """
+        needed = {"version", "net", "optimizer", "running_rate", "updates", "generator"}
+        missing = needed - set(state)
+        if missing:
+            raise ConfigError(
+                f"this is not the state dict of an RLPolicy: it lacks {sorted(missing)}, found "
+                f"{sorted(map(str, state))}"
+            )
+        if state["version"] != _VERSION:
+            raise ConfigError(
+                f"the state dict has version {state['version']!r}, this RLPolicy reads "
+                f"{_VERSION}; save it again with this version of blockcopy_plugins"
+            )
+        own = self.net.state_dict()
+        shapes = {name: tuple(value.shape) for name, value in own.items()}
+        found = {name: tuple(value.shape) for name, value in state["net"].items()}
+        if shapes != found:
+            odd = sorted(
+                name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)
+            )
+            raise ConfigError(
+                "the state dict holds another policy network: "
+                + ", ".join(
+                    f"{name} has shape {found.get(name, 'none')} and should have "
+                    f"{shapes.get(name, 'none')}"
+                    for name in odd
+                )
+                + "; build the policy with the same net=dict(...)"
+            )
+        parameters = list(self.net.parameters())
+        for index, entry in state["optimizer"].items():
+            fits = isinstance(index, int) and 0 <= index < len(parameters)
+            if not fits or entry["square_avg"].shape != parameters[index].shape:
+                raise ConfigError(
+                    f"the optimizer's state {index!r} in the state dict does not fit the network "
+                    "in it; the file is damaged"
+                )
+        with torch.inference_mode(False):
+            self.net.load_state_dict(state["net"])
+            groups = self._optimizer.state_dict()["param_groups"]
+            self._optimizer.load_state_dict(
+                {"state": _copy(state["optimizer"]), "param_groups": groups}
+            )
+        self.running_rate = state["running_rate"]
+        self.updates = state["updates"]
+        self._generator.set_state(state["generator"].cpu())
+        self._committed = self._generator.get_state()
+        self._experience.clear()
+        self._look_made = None
+
+    def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
+        self._move(frame.device)
+        picture = reduce_picture(frame, context.block_size, context.grid_shape)
+        known = ~context.first.cpu()
+        last_picture = picture.clone()
+        last_output = torch.zeros_like(picture[:, :1])
+        for image, stream in enumerate(context.streams):
+            memory = self._memories.get(stream)
+            if memory is None or memory.picture.shape != picture.shape[1:]:
+                known[image] = False
+            elif known[image]:
+                last_picture[image] = memory.picture
+                last_output[image, 0] = memory.output_map
+        per_block = cells_per_block(context.block_size)
+        last_grid = grid_to_cells(context.last_grid.to(frame.device), per_block)
+        statistics = picture_statistics(picture)
+        cells = policy_input(picture, last_picture, last_output, last_grid, statistics)
+        logits = self._logits(cells, per_block) + self.shift
+        self._generator.set_state(self._committed)
+        draw = torch.rand(logits.shape, generator=self._generator).to(frame.device)
+        if not bool(torch.isfinite(logits).all()):
+            if not bool(torch.isfinite(picture).all()):
+                raise FrameError("the frame holds NaN or infinity; look at what made it")
+            raise StateError(
+                "the policy network's weights are not finite any more; load a saved policy, and "
+                f"use a lower learning rate than {self.lr}"
+            )
+        probability = logits.sigmoid()
+        limit = 0.5 if self.sampling == "threshold" else draw
+        return _Look(context, picture, known, cells, probability > limit)
+
+    def _logits(self, cells: Tensor, per_block: int) -> Tensor:
+        # The caller's autocast is not for this network: its steps are finer than bfloat16's.
+        with torch.autocast(cells.device.type, enabled=False):
+            return self.net(cells, per_block)
+
+    def _summarise(
+        self, outputs: Sequence[TaskOutput] | None, images: int, geometry: Geometry
+    ) -> list[Any]:
+        if outputs is None:
+            return [None] * images
+        return [self.information_gain.summarise(output, geometry) for output in outputs]
+
+    def _gain(self, summaries: list[Any], look: _Look, grid: Tensor, geometry: Geometry) -> Tensor:
+        gain = torch.zeros(look.context.grid_shape, device=grid.device)
+        for image, stream in enumerate(look.context.streams):
+            if look.known[image] and summaries[image] is not None:
+                previous = self._memories[stream].summary
+                if previous is not None:
+                    gain[image] = self.information_gain.compare(
+                        previous, summaries[image], geometry
+                    )
+        # What changed where nothing was executed was not found there.
+        return gain if self.skipped_gain else gain * grid
+
+    def _remember(
+        self, look: _Look, grid: Tensor, summaries: list[Any], maps: list[Tensor | None]
+    ) -> None:
+        executed = grid_to_cells(grid, cells_per_block(look.context.block_size))
+        for image, stream in enumerate(look.context.streams):
+            picture = look.picture[image]
+            if look.known[image]:
+                last = self._memories[stream].picture
+                picture = torch.where(executed[image], picture, last)
+            else:
+                # A copy: a view would keep the whole batch.
+                picture = picture.clone()
+            output = maps[image]
+            if output is None:
+                output = torch.zeros(picture.shape[1:])
+            self._memories[stream] = _Memory(
+                picture, output.to(picture.device), summaries[image]
+            )
+
+    def _learn(
+        self, look: _Look, grid: Tensor, gain: Tensor, chosen: Tensor
+    ) -> dict[str, float]:
+        """Take the reward of the images that the policy chose, and keep them for the update."""
+        grid, gain, sampled = grid[chosen], gain[chosen], look.sampled[chosen]
+        executed = int(grid.count_nonzero())
+        rate = executed / grid.numel()
+        if self.running_rate is None:
+            self.running_rate = rate
+        else:
+            self.running_rate = self.momentum * self.running_rate + (1 - self.momentum) * rate
+        error = self.target - self.running_rate
+        cost = self.gamma * error * abs(error)
+        if self.rate_control:
+            self.shift += self.rate_control * (self.target - rate)
+        reward = gain + cost
+        reward = torch.where(grid, reward, -reward)
+        if self.online:
+            # Out of inference mode, so that the update may differentiate; and copies, so that
+            # neither the caller's grid nor the whole batch is held.
+            with torch.inference_mode(False):
+                self._experience.append(
+                    _Experience(
+                        look.cells[chosen].clone(),
+                        cells_per_block(look.context.block_size),
+                        grid.clone(),
+                        (grid == sampled).clone(),
+                        reward.clone(),
+                    )
+                )
+        return {
+            "information_gain": float(gain.sum()) / max(executed, 1),
+            "reward": float(reward.mean()),
+            "cost": cost,
+        }
+
+    def _update(self) -> float:
+        """Take one step on what was gathered, and drop it."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self._optimizer.zero_grad(set_to_none=True)
+            blocks = sum(int(item.credited.count_nonzero()) for item in self._experience)
+            loss = torch.zeros((), device=self.net.offset.device)
+            for item in self._experience:
+                logits = self._logits(item.cells, item.per_block) + self.shift
+                # log pi of what was done: log p if executed, log (1 - p) if skipped.
+                log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
+                loss = loss - (log_pi * item.reward * item.credited).sum()
+            loss = loss / max(blocks, 1)
+            loss.backward()
+            if self.bias_correction:
+                for group in self._optimizer.param_groups:
+                    group["lr"] = self.lr * math.sqrt(1 - 0.99 ** (self.updates + 1))
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        self._experience.clear()
+        self.updates += 1
+        return float(loss.detach())
+
+    def _move(self, device: torch.device) -> None:
+        """Follow the frames to their device."""
+        if self.net.offset.device == device:
+            return
+        with torch.inference_mode(False):
+            self.net.to(device)
+            # Loading its own state brings the optimizer's averages to the parameters' device.
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
+        self._experience.clear()
+        self._memories.clear()
+
+
+def _copy(value: Any) -> Any:
+    """Return a deep copy of nested dicts with tensors on the CPU, detached."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        with torch.inference_mode(False):
+            return value.detach().to("cpu", copy=True)
+    return value

@@ -1,0 +1,122 @@
+"""What skipping blocks brings: speed-up against executed rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.visualization._figure import (
+    REFERENCE_COLOUR,
+    line_style,
+    new_figure,
+    save_png,
+    style_axes,
+)
+
+
+def speedup_figure(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, title: str | None = None
+) -> Figure:
+    """Draws speed-up against executed rate, with the ideal 1 / rate.
+
+    Both axes are logarithmic, so that the ideal is a straight line and the distance to it is the
+    sparse efficiency E = speed-up x rate.
+
+    Args:
+        series (Mapping[str, Sequence[tuple[float, float]]]): Name, e.g. ``'Mask R-CNN, float32'``
+            -> its points (executed rate above 0 to 1, dense time / sparse time), in any order.
+        title (str | None): Title of the figure.
+
+    Returns:
+        Figure: Not known to pyplot.
+
+    Raises:
+        ConfigError: If there is no point, a rate is not above 0 and at most 1, or a speed-up is not
+            above 0.
+    """
+    _check_points(series)
+    all_points = np.array([point for points in series.values() for point in points], np.float64)
+    lowest = min(0.5, float(all_points[:, 0].min()))
+    figure = new_figure(7.0, 4.6)
+    axes = figure.add_subplot()
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.plot(
+        [lowest, 1.0],
+        [1.0 / lowest, 1.0],
+        color=REFERENCE_COLOUR,
+        linestyle="--",
+        linewidth=1.4,
+        label="ideal, 1 / rate",
+    )
+    for i, (name, points) in enumerate(series.items()):
+        rates, values = zip(*sorted(points), strict=True)
+        axes.plot(rates, values, linewidth=2.0, markersize=6.0, label=name, **line_style(i))
+    axes.axhline(1.0, color=REFERENCE_COLOUR, linewidth=0.8)
+
+    # Halves from 100 % down to the lowest rate; doublings over the whole range of speed-ups.
+    axes.set_xticks([0.5**power for power in range(int(np.ceil(-np.log2(lowest) - 1e-9)) + 1)])
+    low = np.floor(np.log2(min(1.0, float(all_points[:, 1].min()))) + 1e-9)
+    high = np.ceil(np.log2(max(1.0 / lowest, float(all_points[:, 1].max()))) - 1e-9)
+    axes.set_yticks([2.0**power for power in range(int(low), int(high) + 1)])
+    for axis, text in ((axes.xaxis, _percent), (axes.yaxis, _times)):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(text))
+    axes.set_xlim(1.08, lowest / 1.08)  # from all blocks on the left to few on the right
+    axes.set_xlabel("executed blocks")
+    axes.set_ylabel("speed-up over dense")
+    style_axes(axes)
+    axes.legend(loc="upper left", framealpha=0.85)
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+def plot_speedup(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+    *,
+    title: str | None = None,
+) -> Path:
+    """Saves :func:`speedup_figure` as PNG.
+
+    Args:
+        series (Mapping): See there.
+        path (str | Path): The file, ending in ``.png``.
+        title (str | None): See there.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ConfigError: If there is no point, a value is out of range, or the suffix is not ``.png``.
+        OSError: If the path cannot be written.
+    """
+    return save_png(speedup_figure(series, title=title), path)
+
+
+def _percent(value: float, _position: int | None = None) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _times(value: float, _position: int | None = None) -> str:
+    return f"{value:g}\u00d7"
+
+
+def _check_points(series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    if not series:
+        raise ConfigError("a plot of speed-up needs at least one series, but got none")
+    for name, points in series.items():
+        if not points:
+            raise ConfigError(f"the series {name!r} has no point; leave it out or measure one")
+        for rate, value in points:
+            if not 0 < rate <= 1 or not value > 0:
+                raise ConfigError(
+                    f"a point of {name!r} must have a rate above 0 and at most 1 and a speed-up "
+                    f"above 0, but got ({rate}, {value})"
+                )

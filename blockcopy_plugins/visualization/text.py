@@ -1,0 +1,67 @@
+"""Readable text on pictures: smooth type on a filled background."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+
+def text_patch(
+    text: str,
+    size: int,
+    foreground: Colour,
+    background: Colour,
+    *,
+    padding: tuple[int, int] = (2, 4),
+) -> np.ndarray:
+    """Renders one line of text.
+
+    Args:
+        text (str): The line.
+        size (int): Type size in px.
+        foreground (tuple): Colour of the letters, in the channel order of the picture it is for.
+        background (tuple): Colour behind them.
+        padding (tuple[int, int]): Free px above and below, and left and right.
+
+    Returns:
+        np.ndarray: uint8 (h, w, 3); h depends on ``size`` and ``padding`` alone, so that patches
+        of different texts stand on one line.
+    """
+    font = ImageFont.load_default(size)
+    ascent, descent = font.getmetrics()
+    width = max(1, round(font.getlength(text))) + 2 * padding[1]
+    height = ascent + descent + 2 * padding[0]
+    patch = Image.new("RGB", (width, height), tuple(background))
+    ImageDraw.Draw(patch).text((padding[1], padding[0]), text, fill=tuple(foreground), font=font)
+    return np.asarray(patch)
+
+
+def paste(image: np.ndarray, patch: np.ndarray, top: int, left: int) -> None:
+    """Copies a patch into a picture in place; what lies outside the picture is dropped.
+
+    Args:
+        image (np.ndarray): uint8 (H, W, 3), changed.
+        patch (np.ndarray): uint8 (h, w, 3).
+        top (int): Row of the patch's upper edge; may be negative.
+        left (int): Column of its left edge; may be negative.
+    """
+    height, width = image.shape[:2]
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + patch.shape[0], height), min(left + patch.shape[1], width)
+    if y0 < y1 and x0 < x1:
+        image[y0:y1, x0:x1] = patch[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def text_colour_on(background: Colour) -> Colour:
+    """Black or white, whichever reads better on a colour.
+
+    Args:
+        background (tuple): Red, green, blue, 0 to 255.
+
+    Returns:
+        tuple[int, int, int]: ``(0, 0, 0)`` or ``(255, 255, 255)``.
+    """
+    red, green, blue = background
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

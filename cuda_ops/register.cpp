@@ -1,0 +1,24 @@
+// Schemas of the blockcopy:: operators, and the Python module whose import registers them.
+#include <Python.h>
+#include <torch/library.h>
+
+#include <vector>
+
+TORCH_LIBRARY(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "gather(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill) -> Tensor", tags);
+  m.def(
+      "gather_out(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill, "
+      "Tensor(a!) out) -> ()",
+      tags);
+  m.def("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", tags);
+}
+
+// An empty module: everything above and in the other files happens when the library is loaded.
+PyMODINIT_FUNC PyInit__C(void) {
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", "Kernels of the blockcopy:: operators.", -1,
+      nullptr,               nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

@@ -1,0 +1,91 @@
+"""The CUDA sources compile, for every architecture that nvcc knows; no GPU is needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+CUDA_OPS = Path(__file__).resolve().parents[2] / "cuda_ops"
+KERNELS = sorted(CUDA_OPS.glob("cuda/*.cu"))
+NVCC = shutil.which("nvcc")
+OLDEST_ARCHITECTURE = 75
+
+pytestmark = pytest.mark.skipif(
+    NVCC is None or not KERNELS, reason="needs nvcc on PATH and the cuda_ops folder"
+)
+
+
+def nvcc(*arguments: str) -> str:
+    result = subprocess.run(
+        [NVCC, *arguments], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def compile_flags() -> list[str]:
+    return ["-std=c++17", "-O3", "-Werror", "all-warnings", f"-I{CUDA_OPS / 'include'}"]
+
+
+def architectures() -> list[str]:
+    found = [int(number) for number in re.findall(r"sm_(\d+)\b", nvcc("--list-gpu-code"))]
+    return [f"sm_{number}" for number in sorted(set(found)) if number >= OLDEST_ARCHITECTURE]
+
+
+def test_there_are_kernels():
+    assert {path.stem for path in KERNELS} >= {"gather", "scatter"}
+
+
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
+def test_kernels_compile(source, tmp_path):
+    known = architectures()
+    architecture = "sm_80" if "sm_80" in known else known[0]
+    output = tmp_path / "kernel.o"
+    nvcc(*compile_flags(), f"-arch={architecture}", "-c", str(source), "-o", str(output))
+    assert output.stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
+def test_kernels_compile_for_every_architecture(source, tmp_path):
+    known = architectures()
+    assert known
+    for architecture in known:
+        output = tmp_path / f"{architecture}.o"
+        nvcc(*compile_flags(), f"-arch={architecture}", "-c", str(source), "-o", str(output))
+        assert output.stat().st_size > 0
+
+
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
+def test_kernels_move_16_bytes_at_a_time(source, tmp_path):
+    output = tmp_path / "kernel.ptx"
+    nvcc(*compile_flags(), "-ptx", str(source), "-o", str(output))
+    code = output.read_text()
+    assert re.search(r"ld\.global(\.nc)?\.v4\.u32", code)
+    assert re.search(r"st\.global\.v4\.u32", code)
+
+
+def test_bindings_compile(tmp_path):
+    include = Path(torch.__file__).parent / "include"
+    if not (include / "c10" / "cuda" / "CUDAStream.h").is_file():
+        pytest.skip("this PyTorch comes without the headers of c10/cuda")
+    # A CPU build of PyTorch lacks only this generated header, which has no content of interest.
+    generated = tmp_path / "c10" / "cuda" / "impl" / "cuda_cmake_macros.h"
+    generated.parent.mkdir(parents=True)
+    generated.write_text("#pragma once\n")
+    nvcc(
+        "-std=c++20",
+        "-O0",
+        f"-I{CUDA_OPS / 'include'}",
+        f"-I{include}",
+        f"-I{tmp_path}",
+        "-c",
+        str(CUDA_OPS / "cuda" / "bindings.cpp"),
+        "-o",
+        str(tmp_path / "bindings.o"),
+    )
