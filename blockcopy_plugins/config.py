@@ -23,6 +23,8 @@ class BlockCopyConfig:
             blocks, instead of running it on the whole map.
         max_streams: Live streams at most; each has a slot in every map of the state.
         check_finite: Refuse frames with NaN or infinity before they reach the state.
+        pack_whole_frames: Run frames of which every block is executed on packed blocks too, rather
+            than on the whole map at once. Slower, and the same to float rounding: for tests.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -33,6 +35,7 @@ class BlockCopyConfig:
     strict: bool = False
     max_streams: int = 64
     check_finite: bool = True
+    pack_whole_frames: bool = False
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_streams"):

@@ -164,7 +164,8 @@ void check_gather_out(const GatherGeometry& g, const at::Tensor& state, const at
   const std::array<int64_t, 4> expected = {g.count, state.size(1), g.window_h, g.window_w};
   TORCH_CHECK_TYPE(out.scalar_type() == state.scalar_type(),
                    "blockcopy::gather_out: out has dtype ", out.scalar_type(),
-                   ", but state has ", state.scalar_type(), "; allocate out with the dtype of state");
+                   ", but state has ", state.scalar_type(),
+                   "; allocate out with the dtype of state");
   TORCH_CHECK_VALUE(out.device() == state.device(), "blockcopy::gather_out: out is on ",
                     out.device(), ", but state is on ", state.device(),
                     "; allocate out on the device of state");

@@ -30,7 +30,8 @@ class BlockTensor(torch.Tensor):
 
     Attributes:
         packed: ``(n_executed, C, bh, bw)``, channels last, rows in the order of
-            ``grid.nonzero()``. Pixels of an edge block beyond the image hold no meaning.
+            ``grid.nonzero()``. Pixels of an edge block beyond the image hold no meaning. In a whole
+            frame (:attr:`Frame.whole`) it is the dense map itself.
         block: ``(bh, bw)``, height and width of a block in pixels of this map.
         frame: The frame it belongs to.
     """

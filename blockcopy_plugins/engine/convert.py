@@ -120,7 +120,10 @@ class Handle:
 
         store, streams = self.states.open(ids, geometry)
         size, block = tuple(frame.shape[2:]), self.config.block_size
-        at_work = Frame(grid, size, block, store, streams, run, self.config.strict)
+        config = self.config
+        at_work = Frame(
+            grid, size, block, store, streams, run, config.strict, config.pack_whole_frames
+        )
         self._active = at_work
         try:
             args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))

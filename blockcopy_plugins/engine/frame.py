@@ -58,6 +58,11 @@ class Frame:
         streams: Stream of each image.
         run: ``run(frame, func, args, kwargs)``, executes an aten op that met a BlockTensor.
         strict: Raise where an op would be densified.
+        pack_whole: Run on packed blocks even where every block of every image is executed.
+
+    Attributes:
+        whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
+            as they would in the model alone, and only the state is written beside.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Frame:
         streams: Sequence[Stream],
         run: Callable,
         strict: bool = False,
+        pack_whole: bool = False,
     ) -> None:
         self.grid = grid
         self.images = grid.shape[0]
@@ -88,6 +94,7 @@ class Frame:
         self.executed = executed.shape[0]
         self.blocks_by_image = executed
         self.full = tuple(grid.flatten(1).all(1).tolist())
+        self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
         self._tokens = tuple(stream.token for stream in streams)
         if self.slots == tuple(range(self.images)):
@@ -152,7 +159,9 @@ class Frame:
         return BlockTensor(self.packed_from(dense, block), size, block, self)
 
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
-        """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map."""
+        """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
+        if self.whole:
+            return dense.clone(memory_format=torch.channels_last)
         rows, cols = self.tables(
             "identity", dense.shape[2:], block, lambda axis, size, width: window.index_table(
                 blocks=self.grid_size[axis], block_out=width, index=torch.arange(size)
@@ -205,9 +214,28 @@ class Frame:
             entry.claim(self.slots, self._tokens, self.full)
             if self.executed:
                 self.touched_state = True
-                ops.scatter_(entry.map, x.packed, self.blocks_by_slot)
+                self._write(entry.map, x)
             x.full = entry
         return entry
+
+    def _write(self, map_: Tensor, x: BlockTensor) -> None:
+        if not self.whole:
+            ops.scatter_(map_, *self._on_the_map(x))
+        elif self._slot_index is None:
+            map_[: self.images].copy_(x.packed)
+        else:
+            map_.index_copy_(0, self._slot_index, x.packed)
+
+    def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
+        """Packed blocks and their places, without blocks that lie wholly beyond the map.
+
+        There are such where unpadded convolutions made the map smaller than its grid.
+        """
+        if all((self.grid_size[i] - 1) * x.block[i] < x.shape[2 + i] for i in (0, 1)):
+            return x.packed, self.blocks_by_slot
+        start = self.blocks_by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
+        inside = (start < torch.tensor(x.shape[2:], device=x.device)).all(1)
+        return x.packed[inside], self.blocks_by_slot[inside].contiguous()
 
     def dense(self, x: BlockTensor, op: str, copy: bool) -> Tensor:
         """The full map of ``x`` as a plain ``(N, C, H, W)`` tensor in batch order.

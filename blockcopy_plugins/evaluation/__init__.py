@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         read_coco,
         read_mot,
     )
-    from blockcopy_plugins.evaluation.detection_ap import detection_ap
+    from blockcopy_plugins.evaluation.average_precision import detection_ap
     from blockcopy_plugins.evaluation.fidelity import detection_fidelity
     from blockcopy_plugins.evaluation.frame_detection_metric import FrameDetectionMetric
     from blockcopy_plugins.evaluation.frame_objects import FrameObjects
@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
         "FrameResult": "frame_result",
         "VideoAnnotations": "annotations",
         "VideoReference": "annotations",
-        "detection_ap": "detection_ap",
+        "detection_ap": "average_precision",
         "detection_fidelity": "fidelity",
         "encode_masks": "masks",
         "read_annotations": "annotations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.detection_ap import IOU_TYPES, detection_ap
+from blockcopy_plugins.evaluation.average_precision import IOU_TYPES, detection_ap
 from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 
 

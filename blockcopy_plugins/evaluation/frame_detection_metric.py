@@ -11,7 +11,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, is_main_proc
 from mmengine.evaluator import BaseMetric
 
 from blockcopy_plugins.errors import ConfigError, StateError
-from blockcopy_plugins.evaluation.detection_ap import IOU_TYPES, detection_ap
+from blockcopy_plugins.evaluation.average_precision import IOU_TYPES, detection_ap
 from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 from blockcopy_plugins.evaluation.frame_result import FrameResult
 from blockcopy_plugins.registry import METRICS

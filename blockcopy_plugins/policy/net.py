@@ -38,7 +38,7 @@ class PolicyNet(nn.Module):
         rate: float,
         generator: torch.Generator,
         widths: tuple[int, int, int, int] = (16, 32, 64, 64),
-        gain: float = 4.0,
+        gain: float = 8.0,
     ) -> None:
         super().__init__()
         self.gain = gain

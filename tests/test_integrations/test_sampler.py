@@ -120,32 +120,39 @@ def test_unfit_arguments():
         VideoBatchSampler(sampler, 2, drop_last=True)
 
 
-def _sample_in_a_process(rank, world_size, folder, video_lengths):
+def _sample_in_a_process(rank, world_size, folder, cases):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
-    sampler = VideoSampler(Frames(video_lengths))
-    shuffled = VideoSampler(Frames(video_lengths), shuffle=True)
-    batches = list(VideoBatchSampler(sampler, 2))
-    torch.save(
-        (list(sampler), sorted(shuffled), batches, len(sampler), shuffled.seed),
-        f"{folder}/{rank}.pt",
-    )
+    report = []
+    for lengths in cases:
+        sampler = VideoSampler(Frames(lengths))
+        shuffled = VideoSampler(Frames(lengths), shuffle=True)
+        report.append(
+            dict(
+                indices=list(sampler),
+                length=len(sampler),
+                batches=list(VideoBatchSampler(sampler, 2)),
+                shuffled=sorted(shuffled),
+                seed=shuffled.seed,
+            )
+        )
+    torch.save(report, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("video_lengths", [[5, 2, 4], [6]])
-def test_two_processes_share_whole_videos(tmp_path, video_lengths):
-    torch.multiprocessing.spawn(_sample_in_a_process, (2, str(tmp_path), video_lengths), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in range(2))
-    if video_lengths == [6]:
-        assert first[:2] == (list(range(6)), list(range(6)))
-        assert second[:4] == ([], [], [], 0)
-    else:
-        assert first[0] == [0, 1, 2, 3, 4]
-        assert second[0] == [5, 6, 7, 8, 9, 10]
-        assert second[2] == [[5, 7], [6, 8], [9], [10]]
-        assert (first[3], second[3]) == (5, 6)
-    assert first[1] == sorted(first[0])
-    assert second[1] == sorted(second[0])
-    assert first[4] == second[4]
+def test_two_processes_share_whole_videos(tmp_path):
+    cases = [[5, 2, 4], [6]]
+    torch.multiprocessing.spawn(_sample_in_a_process, (2, str(tmp_path), cases), nprocs=2)
+    reports = [torch.load(tmp_path / f"{r}.pt", weights_only=False) for r in range(2)]
+    (first, alone), (second, none) = reports
+    assert first["indices"] == [0, 1, 2, 3, 4]
+    assert second["indices"] == [5, 6, 7, 8, 9, 10]
+    assert second["batches"] == [[5, 7], [6, 8], [9], [10]]
+    assert (first["length"], second["length"]) == (5, 6)
+    assert alone["indices"] == list(range(6))
+    assert (none["indices"], none["batches"], none["length"]) == ([], [], 0)
+    for report in reports:
+        for case in report:
+            assert case["shuffled"] == sorted(case["indices"])
+    assert first["seed"] == second["seed"]

@@ -108,7 +108,9 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
         return None
     if shape[2:] == (1, 1):
         value = value.view(shape)
-        return value if shape[0] == 1 else value.index_select(0, frame.image_index)
+        if shape[0] == 1 or frame.whole:
+            return value
+        return value.index_select(0, frame.image_index)
     if shape[2:] == tuple(template.shape[2:]):
         value = value.view(shape).expand(frame.images, *shape[1:])
         return frame.packed_from(value, template.block)

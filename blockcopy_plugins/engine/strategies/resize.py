@@ -20,8 +20,11 @@ def nearest(frame: Frame, func, args, kwargs):
     if block is None:
         return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
     if _enlarges_each_block(x, size_out, block, scales):
-        out = func(x.packed, block)
+        out = func(x.packed, size_out if frame.whole else block)
         return BlockTensor(out, size_out, block, frame)
+    entry = frame.keep(x, str(func))
+    if frame.whole:
+        return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
     exact = "exact" in str(func)
     rows, cols = frame.tables(
         (str(func), tuple(x.shape[2:]), scales),
@@ -33,7 +36,7 @@ def nearest(frame: Frame, func, args, kwargs):
             index=_nearest_index(x.shape[2 + axis], size, scales[axis], exact),
         ),
     )
-    out = ops.gather(frame.keep(x, str(func)).map, frame.blocks_by_slot, rows, cols)
+    out = ops.gather(entry.map, frame.blocks_by_slot, rows, cols)
     return BlockTensor(out, size_out, block, frame)
 
 
@@ -44,6 +47,9 @@ def bilinear(frame: Frame, func, args, kwargs):
     block = _block(frame, x, size_out)
     if block is None:
         return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
+    entry = frame.keep(x, str(func))
+    if frame.whole:
+        return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
     sources = [
         _bilinear_source(x.shape[2 + i], size_out[i], scales[i], align_corners) for i in (0, 1)
     ]
@@ -58,7 +64,7 @@ def bilinear(frame: Frame, func, args, kwargs):
             index=torch.stack(sources[axis][:2], 1).flatten(),
         ),
     )
-    pairs = ops.gather(frame.keep(x, str(func)).map, frame.blocks_by_slot, rows, cols)
+    pairs = ops.gather(entry.map, frame.blocks_by_slot, rows, cols)
     work = torch.promote_types(x.dtype, torch.float32)
     out = pairs.to(work)
     for axis in (0, 1):

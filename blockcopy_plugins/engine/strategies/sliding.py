@@ -27,11 +27,12 @@ def convolution(frame: Frame, func, args, kwargs):
     window, size_out = plan
     per_pixel = weight.numel()
     block = window.block_out
-    frame.count_blocks(
-        frame.executed * block[0] * block[1] * per_pixel,
-        frame.images * size_out[0] * size_out[1] * per_pixel,
-    )
-    if _is_local(window):
+    dense = frame.images * size_out[0] * size_out[1] * per_pixel
+    executed = dense if frame.whole else frame.executed * block[0] * block[1] * per_pixel
+    frame.count_blocks(executed, dense)
+    if frame.whole:
+        out = _run_whole(frame, func, args, kwargs, _is_local(window))
+    elif _is_local(window):
         out = F.conv2d(x.packed, weight, bias, window.stride, 0, window.dilation, groups)
     else:
         out = window.convolve(_gather(frame, func, x, window, 0.0), weight, bias, groups)
@@ -48,7 +49,10 @@ def max_pool(frame: Frame, func, args, kwargs):
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
-    if _is_local(window) and not ceil_mode:
+    local = _is_local(window) and not ceil_mode
+    if frame.whole:
+        out = _run_whole(frame, func, args, kwargs, local)[0]
+    elif local:
         out = F.max_pool2d(x.packed, window.kernel, window.stride)
     else:
         gathered = _gather(frame, func, x, window, float("-inf"))
@@ -69,7 +73,10 @@ def avg_pool(frame: Frame, func, args, kwargs):
         return plan
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
-    if uniform and _is_local(window) and not ceil_mode:
+    local = uniform and _is_local(window) and not ceil_mode
+    if frame.whole:
+        out = _run_whole(frame, func, args, kwargs, local)
+    elif local:
         out = F.avg_pool2d(x.packed, kernel, stride, divisor_override=divisor)
     else:
         gathered = _gather(frame, func, x, window, 0.0)
@@ -109,6 +116,14 @@ def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, ceil_
     if min(size) < 1:
         return Decline("the map is smaller than its kernel")
     return SlidingWindow(kernel, stride, padding, dilation, block), size
+
+
+def _run_whole(frame: Frame, func, args, kwargs, local: bool):
+    """The op on the dense map of a whole frame; the state is written where blocks will read it."""
+    x = args[0]
+    if not local:
+        frame.keep(x, str(func))
+    return func(x.packed, *args[1:], **kwargs)
 
 
 def _is_local(window: SlidingWindow) -> bool:

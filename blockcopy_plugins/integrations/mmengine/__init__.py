@@ -1,14 +1,26 @@
 """MMEngine integration: what a config of MMDetection or MMSegmentation can name."""
 
 from blockcopy_plugins.integrations.mmengine.backbone import BlockCopyBackbone
-from blockcopy_plugins.integrations.mmengine.hook import BlockCopyHook, load_policy, save_policy
+from blockcopy_plugins.integrations.mmengine.checkpoint_check_hook import CheckpointCheckHook
+from blockcopy_plugins.integrations.mmengine.hook import (
+    BlockCopyHook,
+    find_hook,
+    load_policy,
+    save_policy,
+)
+from blockcopy_plugins.integrations.mmengine.loops import BlockCopyTestLoop
 from blockcopy_plugins.integrations.mmengine.sampler import VideoBatchSampler, VideoSampler
+from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
 
 __all__ = [
     "BlockCopyBackbone",
     "BlockCopyHook",
+    "BlockCopyTestLoop",
+    "BlockCopyVideoHook",
+    "CheckpointCheckHook",
     "VideoBatchSampler",
     "VideoSampler",
+    "find_hook",
     "load_policy",
     "save_policy",
 ]

@@ -153,6 +153,25 @@ class BlockCopyHook(Hook):
             runner.message_hub.update_scalar(f"{mode}/blockcopy/{name}", value)
 
 
+def find_hook(runner: Runner) -> BlockCopyHook:
+    """The runner's :class:`BlockCopyHook`.
+
+    Args:
+        runner: The runner.
+
+    Raises:
+        ConfigError: If there is none, or more than one.
+    """
+    found = [hook for hook in runner.hooks if isinstance(hook, BlockCopyHook)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"the runner has {len(found)} BlockCopyHooks, expected one: set custom_hooks=["
+            "dict(type='blockcopy_plugins.BlockCopyHook', block_size=128, "
+            "policy=dict(type='RLPolicy', target=0.3))] in the config."
+        )
+    return found[0]
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for distributed execution."""
     return model.module if is_model_wrapper(model) else model

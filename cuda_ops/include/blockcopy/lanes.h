@@ -38,7 +38,7 @@ struct Place {
   uint32_t lanes;
 };
 
-// How the threads of a launch are arranged: x over the vectors of a row, y over rows within a block.
+// How the threads of a launch are arranged: x over the vectors of a row, y over rows in a block.
 struct LaunchShape {
   uint32_t grid_x;
   uint32_t grid_y;

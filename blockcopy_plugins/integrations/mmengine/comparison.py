@@ -1,0 +1,111 @@
+"""Figures of a run that executes each frame both densely and block-sparsely."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .frame_entry import FrameEntry
+
+
+def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
+    """Executed rate, MACs and times over all frames.
+
+    * ``executed_rate`` is the mean over all frames, the fully executed first frame of each video
+      included; ``executed_rate_after_first`` leaves those out.
+    * ``macs_blockcopy`` and ``macs_dense`` are MACs of a frame. What runs on blocks is counted in
+      every frame; what runs outside (RoI heads) on ``mac_frames`` of them, and the mean of these
+      is added. Neither has the policy's own MACs in it.
+    * ``ms_dense`` and ``ms_blockcopy`` are means over the same timed frames, and ``speedup`` is
+      their ratio. Means, since the cost of a block-sparse frame varies with its executed rate, and
+      the total time is what a user waits for; ``timing`` has the medians.
+
+    Args:
+        entries: Of all frames, in any order.
+
+    Returns:
+        The figures by name; ``None`` for what was not measured.
+    """
+    if not entries:
+        return {"frames": 0}
+    entries = sorted(entries, key=lambda e: e.key)
+    later = [e.executed_rate for e in entries if e.frame_id > 0]
+    sizes = sorted({e.size for e in entries})
+    blocks = _mean(e.macs_blocks + e.macs_densified for e in entries)
+    blocks_dense = _mean(e.macs_blocks_dense + e.macs_densified for e in entries)
+    counted = [e for e in entries if e.macs_outside is not None]
+    outside = _mean(e.macs_outside for e in counted)
+    outside_dense = _mean(
+        e.macs_outside if e.macs_outside_dense is None else e.macs_outside_dense for e in counted
+    )
+    timed = [e for e in entries if e.timed]
+    dense = [e.ms_dense for e in timed if e.ms_dense is not None]
+    sparse = [e.ms_blockcopy for e in timed]
+    ms_dense, ms_sparse = _mean(dense), _mean(sparse)
+    return {
+        "frames": len(entries),
+        "size": list(sizes[0]) if len(sizes) == 1 else [list(size) for size in sizes],
+        "executed_rate": _mean(e.executed_rate for e in entries),
+        "executed_rate_after_first": _mean(later),
+        "macs_dense": _plus(blocks_dense, outside_dense),
+        "macs_blockcopy": _plus(blocks, outside),
+        "macs_outside_blocks": outside,
+        "mac_frames": len(counted),
+        "ms_dense": ms_dense,
+        "ms_blockcopy": ms_sparse,
+        "ms_policy": _mean(e.ms_policy for e in timed),
+        "speedup": ms_dense / ms_sparse if ms_dense and ms_sparse else None,
+        "timing": {
+            "frames": len(timed),
+            "executed_rate": _mean(e.executed_rate for e in timed),
+            "median_ms_dense": statistics.median(dense) if dense else None,
+            "median_ms_blockcopy": statistics.median(sparse) if sparse else None,
+        },
+        "videos": _videos(entries),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A copy fit for JSON, which knows neither NaN nor tuples.
+
+    Args:
+        value: Nested dicts and sequences of plain values.
+
+    Returns:
+        The same with ``None`` for NaN and infinity.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _videos(entries: Sequence[FrameEntry]) -> list[dict[str, Any]]:
+    by_video: dict[int, list[FrameEntry]] = {}
+    for entry in entries:
+        by_video.setdefault(entry.video_id, []).append(entry)
+    return [
+        {
+            "name": frames[0].video_name,
+            "frames": len(frames),
+            "size": list(frames[0].size),
+            "grid": list(frames[0].grid),
+            "executed_rate": _mean(e.executed_rate for e in frames),
+        }
+        for frames in by_video.values()
+    ]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    # fsum: the same in any order, so that the number of processes does not show.
+    return math.fsum(values) / len(values) if values else None
+
+
+def _plus(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first + second

@@ -1,0 +1,353 @@
+"""Turns the config of a detector into one that runs it on a video."""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from ...errors import ConfigError
+
+DEFAULT_HOOK = dict(
+    type="blockcopy_plugins.BlockCopyHook",
+    block_size=128,
+    policy=dict(type="RLPolicy", target=0.3),
+)
+_DATASET = "VideoFrameDataset"
+
+
+def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file.
+
+    Args:
+        path: The file.
+        options: Values to change, by dotted name.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: If there is no such file, or it cannot be read.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f"there is no config file {path!r} (the working directory is {os.getcwd()!r})."
+        )
+    try:
+        config = Config.fromfile(path)
+        if options:
+            config.merge_from_dict(options)
+    except (ConfigError, OSError, SyntaxError, ImportError, KeyError, TypeError, ValueError) as e:
+        raise ConfigError(f"the config {path!r} cannot be read: {type(e).__name__}: {e}") from e
+    if "model" not in config:
+        raise ConfigError(
+            f"the config {path!r} has no model; give a model's config, such as "
+            "configs/maskrcnn_blockcopy.py."
+        )
+    return config
+
+
+def parse_policy(text: str) -> str | dict[str, Any]:
+    """A policy as written on a command line.
+
+    Args:
+        text: A name (``all``) or ``dict(type='RLPolicy', target=0.3)``.
+
+    Returns:
+        The name, or the dict.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    text = text.strip()
+    if text.isidentifier() or all(part.isidentifier() for part in text.split(".")):
+        return text
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
+            found = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+        else:
+            found = ast.literal_eval(node)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f"the policy {text!r} cannot be read ({error}); write a name such as all, or "
+            "\"dict(type='RLPolicy', target=0.3)\"."
+        ) from error
+    if not isinstance(found, dict) or "type" not in found:
+        raise ConfigError(
+            f"the policy {text!r} has no type; write \"dict(type='RLPolicy', target=0.3)\"."
+        )
+    return found
+
+
+def hook_of(config: Config) -> ConfigDict:
+    """The config's ``BlockCopyHook``; one with the defaults is added where it has none.
+
+    Args:
+        config: Changed in place.
+
+    Returns:
+        The hook's config, inside ``config``.
+    """
+    hooks = config.get("custom_hooks") or []
+    for hook in hooks:
+        kind = hook.get("type") if isinstance(hook, dict) else None
+        if getattr(kind, "__name__", str(kind)).rpartition(".")[2] == "BlockCopyHook":
+            return hook
+    config.custom_hooks = [*hooks, dict(DEFAULT_HOOK)]
+    return config.custom_hooks[-1]
+
+
+def has_hook(config: Config) -> bool:
+    """Whether the config makes its model block-sparse by itself."""
+    probe = Config(dict(custom_hooks=list(config.get("custom_hooks") or [])))
+    before = len(probe.custom_hooks)
+    hook_of(probe)
+    return len(probe.custom_hooks) == before
+
+
+def set_policy(
+    config: Config, policy: str | dict[str, Any] | None, checkpoint: str | None
+) -> None:
+    """Change the hook's policy and the file that it starts from.
+
+    Args:
+        config: Changed in place.
+        policy: Takes the place of the config's policy and of its policy file.
+        checkpoint: A trained policy.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    hook = hook_of(config)
+    if policy is not None:
+        hook["policy"] = policy
+        hook.pop("policy_checkpoint", None)
+    if checkpoint is not None:
+        if not os.path.isfile(checkpoint):
+            raise ConfigError(
+                f"there is no policy file {checkpoint!r}; train one with tools/train_policy.py."
+            )
+        hook["policy_checkpoint"] = os.path.abspath(checkpoint)
+
+
+def video_dataloader(
+    config: Config,
+    videos: Sequence[str] | None = None,
+    ann_file: Sequence[str] | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    shuffle: bool = False,
+) -> dict[str, Any]:
+    """A dataloader of video frames with the config's own test pipeline and classes.
+
+    Args:
+        config: Config of a detector. Its ``test_dataloader`` may have any dataset; what is set in a
+            ``VideoFrameDataset`` stays where the arguments say nothing.
+        videos: Video files, folders of frames or patterns.
+        ann_file: Ground truth, one file for all videos or one for each.
+        start: First frame of each video.
+        frames: Number of frames of each video, ``None`` for all.
+        shuffle: Visit the videos in random order.
+
+    Returns:
+        The dataloader's config.
+
+    Raises:
+        ConfigError: If the config has no ``test_dataloader``, or no video is given.
+    """
+    loader = config.get("test_dataloader") or config.get("val_dataloader")
+    if not loader:
+        raise ConfigError(
+            "the config has no test_dataloader, whose pipeline says how frames are resized and "
+            "packed. Take a config that has one, or write test_dataloader=dict(dataset=dict("
+            "type='blockcopy_plugins.VideoFrameDataset', videos=..., pipeline=...))."
+        )
+    found = _innermost(loader.get("dataset") or {})
+    ours = str(found.get("type", "")).rpartition(".")[2] == _DATASET
+    if ours:
+        dataset = dict(found)
+    else:
+        pipeline = found.get("pipeline") or config.get("test_pipeline")
+        if not pipeline:
+            raise ConfigError(
+                "the config's test_dataloader has a dataset without a pipeline; without one frames "
+                "do not become inputs of the model. Set test_dataloader.dataset.pipeline."
+            )
+        dataset = dict(pipeline=pipeline, metainfo=_metainfo(found, config))
+    dataset["type"] = f"blockcopy_plugins.{_DATASET}"
+    if videos:
+        if ours:  # the config's own annotations and frames are of its own video
+            dataset.pop("ann_file", None)
+            dataset.pop("frames", None)
+        dataset["videos"] = [_absolute(video) for video in videos]
+    elif not dataset.get("videos"):
+        raise ConfigError(
+            "no video is given: pass --video PATH (a video file or a folder of frames), or set "
+            "test_dataloader.dataset to a blockcopy_plugins.VideoFrameDataset with videos=..."
+        )
+    if ann_file:
+        files = [_absolute(path) for path in ann_file]
+        for path in files:
+            if not os.path.isfile(path):
+                raise ConfigError(f"there is no annotation file {path!r}.")
+        dataset["ann_file"] = files[0] if len(files) == 1 else files
+    if start < 0 or (frames is not None and frames < 1):
+        raise ConfigError(
+            f"start={start} and frames={frames}, expected start >= 0 and frames >= 1."
+        )
+    if start or frames is not None:
+        dataset["frames"] = (start, None if frames is None else start + frames)
+    return dict(
+        batch_size=1,
+        # In this process: a worker would take a core away from what is timed.
+        num_workers=0,
+        persistent_workers=False,
+        sampler=dict(type="blockcopy_plugins.VideoSampler", shuffle=shuffle),
+        dataset=dataset,
+    )
+
+
+def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
+    """Make a config for ``Runner.test()`` with :class:`BlockCopyTestLoop`.
+
+    Args:
+        config: Changed in place.
+        dataloader: From :func:`video_dataloader`.
+        loop: Arguments of the loop.
+
+    Returns:
+        The same config.
+    """
+    _without_training(config)
+    config.test_dataloader = dataloader
+    config.test_evaluator = dict(type="blockcopy_plugins.FrameDetectionMetric")
+    config.test_cfg = dict(type="blockcopy_plugins.BlockCopyTestLoop", **loop)
+    return config
+
+
+def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
+    """Make a config for ``Runner.train()`` with :class:`PolicyTrainLoop`.
+
+    Args:
+        config: Changed in place.
+        dataloader: From :func:`video_dataloader`.
+        loop: Arguments of the loop.
+
+    Returns:
+        The same config.
+    """
+    _without_training(config)
+    config.test_dataloader = config.test_evaluator = config.test_cfg = None
+    config.train_dataloader = dataloader
+    config.train_cfg = dict(type="blockcopy_plugins.PolicyTrainLoop", **loop)
+    # A Runner trains with an optimizer of the model only; this one is never stepped. The policy's
+    # own is part of the policy.
+    config.optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.0))
+    # Before training a Runner initialises weights, which the checkpoint then replaces: without the
+    # network, fetching those of ImageNet would fail for nothing.
+    _drop_pretrained(config.model)
+    return config
+
+
+def set_weights(config: Config, checkpoint: str | None) -> str:
+    """Set the model's weights.
+
+    Args:
+        config: Changed in place.
+        checkpoint: File or URL, ``None`` for the config's ``load_from``.
+
+    Returns:
+        Where they come from.
+
+    Raises:
+        ConfigError: If neither is given, or the file is not there.
+    """
+    found = checkpoint or config.get("load_from")
+    if not found:
+        raise ConfigError(
+            "no weights are given: pass the model's checkpoint as CHECKPOINT, or set load_from in "
+            "the config."
+        )
+    if not str(found).partition("://")[1] and not os.path.isfile(found):
+        said = "given" if checkpoint else "that the config's load_from names"
+        raise ConfigError(
+            f"there is no checkpoint {str(found)!r}, {said} (the working directory is "
+            f"{os.getcwd()!r}). Pass an existing file as CHECKPOINT."
+        )
+    config.load_from = str(found)
+    config.resume = False
+    return config.load_from
+
+
+def set_launcher(config: Config, launcher: str) -> None:
+    """Set how processes are started, with a backend that this machine has.
+
+    Args:
+        config: Changed in place.
+        launcher: ``'none'``, ``'pytorch'``, ...
+    """
+    config.launcher = launcher
+    if launcher == "none":
+        return
+    if not torch.cuda.is_available():
+        environment = config.get("env_cfg") or {}
+        config.env_cfg = {**environment, "dist_cfg": {"backend": "gloo"}}
+        # MMEngine would pass the local rank as a GPU.
+        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
+
+
+def list_videos_of(dataloader: dict[str, Any]) -> list[str]:
+    """The videos of a dataloader's config as a flat list of paths or patterns."""
+    videos = dataloader["dataset"]["videos"]
+    return [videos] if isinstance(videos, (str, os.PathLike)) else list(videos)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if os.path.exists(path) or not glob.has_magic(path) else path
+
+
+def _innermost(dataset: Any) -> dict[str, Any]:
+    """The dataset inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
+    while isinstance(dataset, dict) and "pipeline" not in dataset:
+        inner = dataset.get("dataset") or (dataset.get("datasets") or [None])[0]
+        if inner is None:
+            break
+        dataset = inner
+    return dataset
+
+
+def _metainfo(dataset: dict[str, Any], config: Config) -> Any:
+    metainfo = dataset.get("metainfo")
+    if metainfo and metainfo.get("classes"):
+        return metainfo
+    kind = dataset.get("type")
+    if not isinstance(kind, str):
+        return getattr(kind, "METAINFO", None) or None
+    scope = config.get("default_scope", "mmdet")
+    return kind if "." in kind else f"{scope}.{kind}"
+
+
+def _without_training(config: Config) -> None:
+    for name in (
+        "train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr",
+        "val_dataloader", "val_cfg", "val_evaluator", "tta_model",
+    ):
+        config[name] = None
+
+
+def _drop_pretrained(model: Any) -> None:
+    if isinstance(model, dict):
+        init = model.get("init_cfg")
+        if isinstance(init, dict) and init.get("type") == "Pretrained":
+            model["init_cfg"] = None
+        for value in model.values():
+            _drop_pretrained(value)
+    elif isinstance(model, (list, tuple)):
+        for value in model:
+            _drop_pretrained(value)

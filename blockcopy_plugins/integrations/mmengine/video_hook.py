@@ -1,0 +1,120 @@
+"""Writes videos with detections and executed blocks while a loop is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ...datasets import open_frames
+from ...errors import ConfigError
+from ...registry import HOOKS
+from .hook import find_hook
+
+
+@HOOKS.register_module()
+class BlockCopyVideoHook(Hook):
+    """Draws each tested frame: detections, executed blocks, and a bar of figures below.
+
+    Writes an MP4 file (H.264, which browsers play) for each video, at the size of its frames.
+    Skipped blocks are dark and nearly grey.
+
+    Args:
+        out_dir: Folder of the videos, made if it is missing. Each has the name of its video.
+        score_threshold: Detections below are not drawn.
+        fps: Frames a second, ``None`` for those of the source (10 where it has none).
+
+    Raises:
+        ConfigError: If ``score_threshold`` is not from 0 to 1.
+    """
+
+    # After the hooks that look at the outputs.
+    priority = "LOW"
+
+    def __init__(
+        self, out_dir: str | Path, score_threshold: float = 0.3, fps: float | None = None
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold must be from 0 to 1, found {score_threshold}.")
+        self.out_dir = Path(out_dir)
+        self.score_threshold = score_threshold
+        self.fps = fps
+        self.paths: list[Path] = []
+        self._open: dict[int, tuple[Any, Any]] = {}
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+    ) -> None:
+        """Draw the frames of a batch."""
+        handle = find_hook(runner).handle
+        entries = getattr(runner.test_loop, "last_entries", ())
+        for image, sample in enumerate(outputs or ()):
+            entry = entries[image] if image < len(entries) else None
+            self._draw(sample, handle, image, entry, runner.test_dataloader.dataset)
+
+    def after_test(self, runner: Runner) -> None:
+        """End the videos that are open."""
+        for video_id in list(self._open):
+            self._close(video_id)
+
+    def _draw(self, sample: Any, handle: Any, image: int, entry: Any, dataset: Any) -> None:
+        # Whoever draws nothing needs neither PyAV nor OpenCV.
+        from ...visualization import FrameCaption, draw_blocks, draw_caption, draw_detections
+
+        info = sample.metainfo
+        video_id = info["video_id"]
+        writer, source = self._opened(info, getattr(dataset, "stride", 1))
+        picture = source.read(info["frame_number"])
+        scale_w, scale_h = info.get("scale_factor", (1.0, 1.0))[:2]
+        block = handle.config.block_size
+        picture = draw_blocks(
+            picture,
+            handle.last.grid[image],
+            (block / scale_h, block / scale_w),
+            line_colour=(0, 200, 255),
+        )
+        found = sample.pred_instances
+        picture = draw_detections(
+            picture,
+            found.bboxes,
+            found.scores,
+            found.labels,
+            found.get("masks", None),
+            class_names=dataset.metainfo.get("classes"),
+            score_threshold=self.score_threshold,
+            bgr=True,
+        )
+        speed_up = None
+        if entry is not None and entry.timed and entry.ms_dense is not None:
+            speed_up = entry.ms_dense / entry.ms_blockcopy
+        caption = FrameCaption(
+            frame=info["frame_number"],
+            executed_rate=handle.last.grid[image].float().mean().item(),
+            target=getattr(handle.policy, "target", None),
+            milliseconds=None if entry is None or not entry.timed else entry.ms_blockcopy,
+            speed_up=speed_up,
+        )
+        writer.write(draw_caption(picture, caption, bgr=True))
+        if info["frame_id"] == info.get("video_length", 0) - 1:
+            self._close(video_id)
+
+    def _opened(self, info: dict[str, Any], stride: int) -> tuple[Any, Any]:
+        from ...visualization import VideoWriter
+
+        video_id = info["video_id"]
+        if video_id not in self._open:
+            source = open_frames(info["video_path"])
+            fps = self.fps or (source.frame_rate or 10.0) / stride
+            # A video of frames may be named by its folders: seq1/frames.
+            name = str(info.get("video_name", video_id)).replace("/", "_").replace("#", "_")
+            path = self.out_dir / f"{name}_blockcopy.mp4"
+            self._open[video_id] = (VideoWriter(path, fps=fps, bgr=True).open(), source)
+        return self._open[video_id]
+
+    def _close(self, video_id: int) -> None:
+        writer, source = self._open.pop(video_id)
+        source.close()
+        self.paths.append(writer.close())

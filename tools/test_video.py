@@ -1,0 +1,257 @@
+#!/usr/bin/env python
+"""Run a detector on video, each frame dense and block-sparse, and compare.
+
+    python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn.pth --video street.mp4
+
+Any detection config of MMDetection works: its test pipeline loads the frames; where it has no
+BlockCopyHook, one with the defaults is added.
+
+Written: results.json (see below), one line of figures per frame beside it, a plot of the executed
+rate over the frames, and with --show-dir a video with detections and executed blocks.
+
+results.json holds, among others: executed_rate (mean over all frames; the first frame of each video
+is executed fully and counts), macs_dense and macs_blockcopy (of a frame, without the policy's own
+macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included), speedup
+(their ratio), metrics (COCO AP, with --ann), fidelity (AP of the block-sparse detections with the
+dense ones of score >= 0.3 as ground truth), dense_ops (what could not run on blocks).
+
+Several clips, several processes, the same metrics:
+
+    torchrun --nproc-per-node 2 tools/test_video.py CONFIG CHECKPOINT --video a.mp4 b.mp4 \\
+        --launcher pytorch
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from _cli import add_config_options, add_video_options, quiet, run
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file of a detector")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="the detector's weights, a file or URL; default: load_from of the config",
+    )
+    add_video_options(parser)
+    parser.add_argument(
+        "--ann",
+        nargs="+",
+        metavar="FILE",
+        help="ground truth: COCO json or MOTChallenge gt.txt, one for all videos or one for each",
+    )
+    parser.add_argument(
+        "--policy",
+        help="policy in place of the config's: all, none, frame_difference, ... or "
+        "\"dict(type='RLPolicy', target=0.2)\"",
+    )
+    parser.add_argument(
+        "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
+    )
+    parser.add_argument(
+        "--dense-too",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run each frame dense too, for fidelity and speed-up (default). Without it fidelity, "
+        "ms_dense and speedup are null",
+    )
+    parser.add_argument(
+        "--carry-policy",
+        action="store_true",
+        help="let what the policy learns go over from one video to the next; by default each video "
+        "starts with the policy as loaded, so that results depend neither on the order of the "
+        "videos nor on the number of processes",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write the results (default WORK_DIR/results.json)",
+    )
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="write videos with detections and executed blocks there"
+    )
+    parser.add_argument(
+        "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
+    )
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="MMEngine's logs (default work_dirs/NAME OF CONFIG)"
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="how the processes were started; each takes whole videos",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.integrations.mmengine import video_config
+
+    config = video_config.read_config(args.config, args.cfg_options)
+    notes = []
+    if not video_config.has_hook(config):
+        notes.append(
+            "the config has no BlockCopyHook; added one with block_size=128 and "
+            "RLPolicy(target=0.3)"
+        )
+    policy = None if args.policy is None else video_config.parse_policy(args.policy)
+    video_config.set_policy(config, policy, args.policy_checkpoint)
+    loader = video_config.video_dataloader(
+        config, args.video, args.ann, start=args.start, frames=args.frames
+    )
+    checkpoint = video_config.set_weights(config, args.checkpoint)
+    work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
+    out = Path(args.out or work_dir / "results.json")
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
+    config.work_dir = str(work_dir)
+    video_config.for_testing(
+        config, loader, dense=args.dense_too, restart_policy=not args.carry_policy, progress=True
+    )
+    hooks = [*config.custom_hooks, dict(type="blockcopy_plugins.CheckpointCheckHook")]
+    if args.show_dir:
+        hooks.append(
+            dict(
+                type="blockcopy_plugins.BlockCopyVideoHook",
+                out_dir=args.show_dir,
+                score_threshold=args.show_score,
+            )
+        )
+    config.custom_hooks = hooks
+    video_config.set_launcher(config, args.launcher)
+    quiet(config, args.verbose)
+
+    from mmengine.dist import is_main_process
+    from mmengine.runner import Runner
+
+    runner = Runner.from_cfg(config)
+    if is_main_process():
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+    runner.test()
+    if is_main_process():
+        loop = runner.test_loop
+        results = _results(args, config, checkpoint, loop.summary)
+        files = _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
+        print(_table(results))
+        for path in files:
+            print(f"wrote {path}")
+
+
+def _results(args, config, checkpoint: str, summary: dict) -> dict:
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    first = ("frames", "size", "block_size", "policy", "target")
+    return {
+        "model": config.model.get("type", "?"),
+        "config": args.config,
+        "checkpoint": checkpoint,
+        **{name: summary.get(name) for name in first},
+        **{name: value for name, value in summary.items() if name not in first},
+        "machine": {
+            "device": gpu or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
+    from dataclasses import asdict
+
+    from blockcopy_plugins.integrations.mmengine.comparison import plain
+    from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
+    from blockcopy_plugins.visualization import plot_policy_curve
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n")
+    by_frame = out.with_name(f"{out.stem}_frames.jsonl")
+    by_frame.write_text(
+        "".join(json.dumps(plain(asdict(entry))) + "\n" for entry in loop.entries)
+    )
+    files = [out, by_frame]
+    if loop.entries:
+        records = [
+            {"executed_rate": entry.executed_rate, **entry.scalars} for entry in loop.entries
+        ]
+        plot = show_dir / f"{out.stem}_curve.png"
+        title = f"{results['policy']}, {results['frames']} frames"
+        files.append(plot_policy_curve(records, plot, results["target"], title=title))
+    for hook in loop.runner.hooks:
+        if isinstance(hook, BlockCopyVideoHook):
+            files += hook.paths
+    return files
+
+
+def _table(results: dict) -> str:
+    """The results in words, dense beside block-sparse."""
+
+    def figure(value, scale=1.0, digits=1, unit="") -> str:
+        return "-" if value is None else f"{value * scale:.{digits}f}{unit}"
+
+    target = "" if results["target"] is None else f", target {100 * results['target']:g} %"
+    size = results["size"]
+    size = f"{size[1]}x{size[0]} px" if size and isinstance(size[0], int) else "several sizes"
+    rows = [
+        ("ms per frame", figure(results["ms_dense"]), figure(results["ms_blockcopy"])),
+        ("  of which policy", "-", figure(results["ms_policy"], digits=2)),
+        (
+            "GMACs per frame",
+            figure(results["macs_dense"], 1e-9, 2),
+            figure(results["macs_blockcopy"], 1e-9, 2),
+        ),
+        ("  policy, beside these", "-", figure(results["macs_policy"], 1e-9, 4)),
+        ("executed rate", "100.0 %", figure(results["executed_rate"], 100, 1, " %")),
+        (
+            "  after first frames",
+            "100.0 %",
+            figure(results["executed_rate_after_first"], 100, 1, " %"),
+        ),
+    ]
+    dense, sparse = (results["metrics"].get(name) or {} for name in ("dense", "blockcopy"))
+    for name in sparse:
+        short = name.rpartition("/")[2]
+        if short.endswith(("_AP", "_AP50")):
+            words = f"{short.replace('_', ' ')} (ground truth)"
+            rows.append((words, figure(dense.get(name), 100), figure(sparse[name], 100)))
+    for name, value in (results["fidelity"] or {}).items():
+        if name.endswith(("_AP", "_AP50")):
+            rows.append((f"fidelity {name.replace('_', ' ')}", "100.0", figure(value, 100)))
+    width = max(len(row[0]) for row in rows)
+    line = "-" * (width + 28)
+    lines = [
+        f"{results['model']}, {results['frames']} frames of {size}, blocks of "
+        f"{results['block_size']} px, {results['policy']}{target}",
+        line,
+        f"{'':{width}}  {'dense':>12}  {'block-sparse':>12}",
+        line,
+        *(f"{name:{width}}  {a:>12}  {b:>12}" for name, a, b in rows),
+        line,
+        f"{'speed-up':{width}}  {'':>12}  {figure(results['speedup'], digits=2, unit=' x'):>12}",
+    ]
+    if results.get("fidelity_reason"):
+        lines.append(f"fidelity: {results['fidelity_reason']}")
+    if results["dense_ops"]:
+        names = ", ".join(f"{op['path'] or '(root)'}: {op['op']}" for op in results["dense_ops"])
+        lines.append(f"ran on whole maps: {names}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    sys.exit(run(main, arguments))
