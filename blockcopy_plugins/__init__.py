@@ -1,11 +1,11 @@
 """Block-sparse execution of convolutional networks on video, with no retraining.
 
-    >>> import blockcopy_plugins as bc
-    >>> bc.blockcopy_(model, bc.BlockCopyConfig(block_size=128, policy='all'))
-    >>> for frame in video:
-    ...     out = model(frame)
-    >>> print(bc.report(model))
-    >>> bc.reset_(model)
+>>> import blockcopy_plugins as bc
+>>> bc.blockcopy_(model, bc.BlockCopyConfig(block_size=128, policy='all'))
+>>> for frame in video:
+...     out = model(frame)
+>>> print(bc.report(model))
+>>> bc.reset_(model)
 """
 
 from __future__ import annotations

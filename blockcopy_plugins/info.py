@@ -1,4 +1,4 @@
-"""``python -m blockcopy_plugins.info``: what of this machine and installation the package can use."""
+"""``python -m blockcopy_plugins.info``: what this machine and installation offer the package."""
 
 from __future__ import annotations
 

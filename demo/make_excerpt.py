@@ -59,6 +59,7 @@ def cut(video: Path, out: Path, first: int, count: int, crf: int) -> int:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", type=Path, help="vtest.avi")
     parser.add_argument(
@@ -69,7 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--first", type=int, default=398, help="first frame, 1-based (%(default)s)")
     parser.add_argument("--count", type=int, default=200, help="frames (%(default)s)")
-    parser.add_argument("--crf", type=int, default=23, help="x264 rate factor (%(default)s)")
+    parser.add_argument("--crf", type=int, default=20, help="x264 rate factor (%(default)s)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     size = cut(args.video, args.out, args.first, args.count, args.crf)

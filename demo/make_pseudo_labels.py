@@ -312,13 +312,16 @@ def person_mask(
 
 
 def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video", type=Path, help="vtest.avi")
     parser.add_argument("teacher", type=Path, help="FastestDet.onnx")
     parser.add_argument("out", type=Path, help="folder to write: images/ and annotations.json")
-    parser.add_argument("--frames", type=int, default=397, help="frames from the start (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, default=397, help="frames from the start (%(default)s)"
+    )
     parser.add_argument("--tile", type=int, default=288, help="tile side in px (%(default)s)")
     parser.add_argument("--tile-stride", type=int, default=192, help="in px (%(default)s)")
     parser.add_argument("--nms", type=float, default=0.5, help="IoU of the merge (%(default)s)")
@@ -346,6 +349,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Runs the command line."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     frames = read_frames(args.video, args.frames)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
+import io
+import logging
 import os
 import sys
 import urllib.error
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +79,6 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         # Somebody closed the output (as head does); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except urllib.error.URLError as error:
-        if args.verbose:
-            raise
-        print(
-            f"error: a download failed ({error.reason}). Fetch the file by hand and pass it as "
-            "CHECKPOINT (see load_from in the config for the address).",
-            file=sys.stderr,
-        )
-        return 2
     except (BlockCopyError, OSError) as error:
         if args.verbose:
             raise
@@ -90,13 +86,44 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         return 2
 
 
-def quiet(config: Any, verbose: bool) -> None:
-    """Leave MMEngine's log to its file's level: warnings, unless all is wanted."""
-    import warnings
+@contextlib.contextmanager
+def downloads(address: str) -> Iterator[None]:
+    """Say what to do where the weights cannot be fetched from this address."""
+    from blockcopy_plugins.errors import ConfigError
 
-    if not verbose:
-        config.log_level = "WARNING"
-        # What the frameworks say of themselves; nothing a user can act on.
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message="torch.meshgrid")
+    try:
+        yield
+    except urllib.error.URLError as error:
+        raise ConfigError(
+            f"the weights cannot be downloaded ({error.reason}). Fetch {address} by hand, on "
+            "another machine if this one has no network, and pass the file as CHECKPOINT."
+        ) from error
+
+
+def quiet(verbose: bool) -> None:
+    """Silence what the frameworks say of themselves; nothing a user can act on."""
+    if verbose:
+        return
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="torch.meshgrid")
+    warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+    warnings.filterwarnings("ignore", message="Setting [A-Z_]+ environment variable")
+    # These print while they are imported; where they are missing, the config's error says so.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("mmdet.datasets")
+
+
+def make_runner(config: Any, verbose: bool) -> Any:
+    """A Runner whose log goes to its file; the terminal gets the warnings alone."""
+    from mmengine.runner import Runner
+
+    class ToolRunner(Runner):
+        def build_logger(self, log_level="INFO", log_file=None, **kwargs):
+            logger = super().build_logger(log_level, log_file, **kwargs)
+            for handler in logger.handlers:
+                if not verbose and not isinstance(handler, logging.FileHandler):
+                    handler.setLevel(logging.WARNING)
+            return logger
+
+    return ToolRunner.from_cfg(config)

@@ -28,7 +28,14 @@ import json
 import sys
 from pathlib import Path
 
-from _cli import add_config_options, add_video_options, quiet, run
+from _cli import (
+    add_config_options,
+    add_video_options,
+    downloads,
+    make_runner,
+    quiet,
+    run,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -86,9 +93,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
+        choices=("none", "pytorch"),
         default="none",
-        help="how the processes were started; each takes whole videos",
+        help="pytorch: the processes were started by torchrun; each takes whole videos",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     add_config_options(parser)
@@ -96,6 +103,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.integrations.mmengine import video_config
 
@@ -131,23 +139,33 @@ def main(args: argparse.Namespace) -> None:
         )
     config.custom_hooks = hooks
     video_config.set_launcher(config, args.launcher)
-    quiet(config, args.verbose)
 
-    from mmengine.dist import is_main_process
-    from mmengine.runner import Runner
+    import torch.distributed
+    from mmengine.dist import all_gather_object, is_main_process
 
-    runner = Runner.from_cfg(config)
+    runner = make_runner(config, args.verbose)
     if is_main_process():
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    runner.test()
+    with downloads(config.load_from):
+        runner.test()
+    videos = [path for part in all_gather_object(_videos(runner)) for path in part]
     if is_main_process():
         loop = runner.test_loop
         results = _results(args, config, checkpoint, loop.summary)
         files = _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
         print(_table(results))
-        for path in files:
+        for path in [*files, *videos]:
             print(f"wrote {path}")
+    if args.launcher != "none":
+        torch.distributed.destroy_process_group()
+
+
+def _videos(runner) -> list[Path]:
+    from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
+
+    hooks = [hook for hook in runner.hooks if isinstance(hook, BlockCopyVideoHook)]
+    return [path for hook in hooks for path in hook.paths]
 
 
 def _results(args, config, checkpoint: str, summary: dict) -> dict:
@@ -175,7 +193,6 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     from dataclasses import asdict
 
     from blockcopy_plugins.integrations.mmengine.comparison import plain
-    from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
     from blockcopy_plugins.visualization import plot_policy_curve
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,9 +209,6 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
         plot = show_dir / f"{out.stem}_curve.png"
         title = f"{results['policy']}, {results['frames']} frames"
         files.append(plot_policy_curve(records, plot, results["target"], title=title))
-    for hook in loop.runner.hooks:
-        if isinstance(hook, BlockCopyVideoHook):
-            files += hook.paths
     return files
 
 

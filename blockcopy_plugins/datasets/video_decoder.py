@@ -57,8 +57,15 @@ class VideoDecoder:
         if stream is None:
             self._container.close()
             raise FrameError(f"{path!r} holds no video stream; give a video file")
-        stream.thread_type = "AUTO"
+        # Without threads of its own, in decoding and in conversion: a process that is forked from
+        # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
+        # there would crash.
+        stream.codec_context.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
         self._stream = stream
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        # Before version 17 PyAV converted without threads and had no such argument.
+        self._threads = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
         self._packets: Iterator[av.Packet] = self._container.demux(stream)
         self._ready: deque[av.VideoFrame] = deque()
         self._skipped = 0
@@ -103,6 +110,22 @@ class VideoDecoder:
                     )
         return self._ready.popleft()
 
+    def to_bgr(self, frame: av.VideoFrame) -> np.ndarray:
+        """Convert a decoded frame.
+
+        Args:
+            frame: The frame.
+
+        Returns:
+            uint8, shape (H, W, 3), BGR, turned as the container says (as telephones' films need).
+        """
+        # One reformatter for all frames: a frame's own would be set up anew each time.
+        converted = self._reformatter.reformat(frame, format="bgr24", **self._threads)
+        image = converted.to_ndarray()
+        if converted is frame:  # it was BGR already, and the array may be the decoder's memory
+            image = image.copy()
+        return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+
     def close(self) -> None:
         """Close the file."""
         self._ready.clear()
@@ -117,20 +140,6 @@ def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
     """
     quarter_turned = _quarter_turns(frame) % 2 == 1
     return (frame.width, frame.height) if quarter_turned else (frame.height, frame.width)
-
-
-def frame_to_bgr(frame: av.VideoFrame) -> np.ndarray:
-    """Convert a decoded frame.
-
-    Args:
-        frame: The frame.
-
-    Returns:
-        uint8, shape (H, W, 3), BGR, turned as the container says (as telephones' films need).
-    """
-    image = frame.to_ndarray(format="bgr24")
-    turns = _quarter_turns(frame)
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockcopy_plugins.datasets.paths import is_image
-from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape, frame_to_bgr
+from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape
 from blockcopy_plugins.errors import FrameError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class VideoReader:
                 f"{self._next} frames. The file is shorter than was assumed, cut off or corrupt; "
                 "check it with ffprobe, re-encode it, or ask for fewer frames"
             )
-        return frame_to_bgr(frame)
+        return self._decoder.to_bgr(frame)
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
@@ -202,12 +202,7 @@ class VideoReader:
     def close(self) -> None:
         """Close the file; the next read opens it again."""
         if self._decoder is not None:
-            if self._process == os.getpid():
-                self._decoder.close()
-            else:
-                # Made before a fork: its decoding threads do not exist here, so that closing it
-                # could wait for them for ever. It is kept and left alone.
-                self._inherited.append((self._decoder, self._frame))
+            self._decoder.close()
         self._decoder = self._frame = None
         self._next = 0
 
@@ -232,13 +227,13 @@ class VideoReader:
         self._frame: av.VideoFrame | None = None  # the one decoded last, of number _next - 1
         self._next = 0  # number of the frame that the decoder gives next
         self._process = os.getpid()
-        self._inherited: list[object] = []
 
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Frame ``index``, or None if the file ends before it."""
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
-        # The frame decoded last is kept, so that reading it once more is free.
+        # The frame decoded last is kept, so that reading it once more is free. A file that was
+        # opened before a fork shares its position with the parent process and is opened anew.
         if self._process != os.getpid() or self._next > index + 1:
             self.close()
         if self._decoder is None:

@@ -51,11 +51,13 @@ class ModelAdapter:
             return Call(args[0], lambda frame: ((frame, *args[1:]), dict(kwargs)))
         for name, value in kwargs.items():
             if isinstance(value, Tensor) and value.dim() == 4:
-                return Call(value, lambda frame: (args, {**kwargs, name: frame}))
-        found = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+                return Call(value, lambda frame, name=name: (args, {**kwargs, name: frame}))
+        found = [type(a).__name__ for a in args] + [
+            f"{k}={type(v).__name__}" for k, v in kwargs.items()
+        ]
         raise FrameError(
-            f"the model was called with ({', '.join(found)}), expected a tensor (N, C, H, W) as first "
-            "argument. Convert the submodule that takes it, or give blockcopy_ an adapter."
+            f"the model was called with ({', '.join(found)}), expected a tensor (N, C, H, W) as "
+            "first argument. Convert the submodule that takes it, or give blockcopy_ an adapter."
         )
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:

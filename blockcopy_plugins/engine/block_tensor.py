@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from .lent import LentMap
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -13,12 +16,18 @@ if TYPE_CHECKING:
 
 
 class Version:
-    """Counts the in-place changes of packed memory that several tensors may look at."""
+    """Counts the in-place changes of packed memory that several tensors may look at.
 
-    __slots__ = ("count",)
+    Attributes:
+        count: Changes so far.
+        lent: Whole maps of which the model holds views.
+    """
+
+    __slots__ = ("count", "lent")
 
     def __init__(self) -> None:
         self.count = 0
+        self.lent: list[LentMap] = []
 
 
 class BlockTensor(torch.Tensor):
@@ -36,10 +45,10 @@ class BlockTensor(torch.Tensor):
         frame: The frame it belongs to.
     """
 
-    packed: Tensor
     block: tuple[int, int]
     frame: Frame
     version: Version
+    _packed: Tensor
     _full: tuple[StateEntry, int] | None
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -56,6 +65,7 @@ class BlockTensor(torch.Tensor):
         """Wrap packed blocks.
 
         Args:
+            cls: This class.
             packed: ``(n_executed, C, bh, bw)``.
             size: ``(H, W)`` of the dense map.
             block: ``(bh, bw)``.
@@ -68,7 +78,7 @@ class BlockTensor(torch.Tensor):
             dtype=packed.dtype,
             device=packed.device,
         )
-        self.packed = packed
+        self._packed = packed
         self.block = block
         self.frame = frame
         self.version = Version() if version is None else version
@@ -82,8 +92,12 @@ class BlockTensor(torch.Tensor):
     def __repr__(self, *, tensor_contents=None) -> str:
         return (
             f"BlockTensor(shape={tuple(self.shape)}, block={self.block}, "
-            f"executed={self.packed.shape[0]}, dtype={self.dtype})"
+            f"executed={self._packed.shape[0]}, dtype={self.dtype})"
         )
+
+    def __deepcopy__(self, memo) -> BlockTensor:
+        # Another tensor of the same frame, not one of a copied frame with a state of its own.
+        return self.like(self.packed.clone())
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -93,13 +107,59 @@ class BlockTensor(torch.Tensor):
         """A tensor of the same size and blocks as this one with other contents."""
         return BlockTensor(packed, self.shape[2:], self.block, self.frame, version)
 
-    def changed(self) -> None:
-        """Note that ``packed`` was written in place: maps that hold this tensor are out of date."""
+    @property
+    def packed(self) -> Tensor:
+        """See the class."""
+        if self.version.lent:
+            self._take_back()
+        return self._packed
+
+    def lend(self, op: str) -> Tensor:
+        """A copy of this tensor's whole map, of which views go to the model.
+
+        What the model writes to them is taken back, and they are shown what is written here.
+
+        Args:
+            op: The op that makes the view.
+
+        Returns:
+            ``(N, C, H, W)``, contiguous as this tensor claims to be.
+        """
+        packed = self.packed
+        for lent in self.version.lent:
+            if lent.packed is packed:
+                return lent.map
+        map_ = self.frame.dense(self, op, copy=True, contiguous=True)
+        self.version.lent.append(LentMap(self, packed, map_))
+        return map_
+
+    def _take_back(self) -> None:
+        written = [lent for lent in self.version.lent if lent.written()]
+        for lent in written:
+            now = self.frame.packed_from(lent.map, self.block)
+            # Slices of the channels may share a count: then only the contents tell them apart.
+            if len(written) == 1 or not torch.equal(now, lent.packed):
+                lent.packed.copy_(now)
+        if written:
+            self.changed(by=written)
+
+    def changed(self, by: Sequence[LentMap] = ()) -> None:
+        """Note that ``packed`` was written in place: maps that hold this tensor are out of date.
+
+        Args:
+            by: The lent maps from which it was written, if it was.
+        """
         self.version.count += 1
+        for lent in self.version.lent:
+            if lent not in by:
+                shown = BlockTensor(lent.packed, self.shape[2:], self.block, self.frame)
+                lent.map.copy_(self.frame.dense(shown, "view", copy=False))
 
     @property
     def full(self) -> StateEntry | None:
         """The state entry that holds the present contents of this tensor, if there is one."""
+        if self.version.lent:
+            self._take_back()
         if self._full is not None and self._full[1] == self.version.count:
             return self._full[0]
         return None

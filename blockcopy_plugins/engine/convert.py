@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
@@ -107,12 +107,12 @@ class Handle:
     def _run(self, original, call: Call):
         start = time.perf_counter()
         frame = call.frame
+        # First: that a video starts anew holds for the next frame too if this one is refused.
+        self._forget(call.restarts)
         self._check_frame(frame)
         ids = self._streams_of(call)
         geometry = (*frame.shape[1:], frame.dtype, frame.device)
-        going_on = [i for i in ids if i not in call.restarts]
-        self.states.check(going_on, geometry)
-        self._forget(call.restarts)
+        self.states.check(ids, geometry)
 
         context = self._context(ids, frame)
         grid = self._select(frame, context)
@@ -124,10 +124,15 @@ class Handle:
         at_work = Frame(
             grid, size, block, store, streams, run, config.strict, config.pack_whole_frames
         )
+        # Results leave in the layout of the frame, as they would leave the model alone.
+        at_work.channels_last = not frame.is_contiguous() and frame.is_contiguous(
+            memory_format=torch.channels_last
+        )
         self._active = at_work
         try:
             args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))
             out = tree_map(self._leave_dense, original(*args, **kwargs))
+            at_work.finish()
         except BaseException:
             # Layers before the failure have this frame's features, those behind it older ones.
             for stream_id, stream in zip(ids, streams, strict=True):
@@ -156,8 +161,8 @@ class Handle:
     def _check_frame(self, frame: Tensor) -> None:
         if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
             raise FrameError(
-                f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point tensor "
-                "(N, C, H, W) without empty dimensions."
+                f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
+                "tensor (N, C, H, W) without empty dimensions."
             )
         for name, module in self.model.named_modules():
             if module.training:
@@ -169,8 +174,8 @@ class Handle:
             low, high = torch.aminmax(frame)
             if not (torch.isfinite(low) & torch.isfinite(high)):
                 raise FrameError(
-                    f"the frame has values from {low.item()} to {high.item()}, expected finite ones: "
-                    "NaN or infinity would stay in the state. Mend or skip the frame."
+                    f"the frame has values from {low.item()} to {high.item()}, expected finite "
+                    "ones: NaN or infinity would stay in the state. Mend or skip the frame."
                 )
 
     def _streams_of(self, call: Call) -> tuple[Hashable, ...]:
@@ -198,7 +203,7 @@ class Handle:
         streams = [None if f is None else f[1] for f in found]
         last = torch.zeros(shape, dtype=torch.bool, device=frame.device)
         for i, stream in enumerate(streams):
-            if stream is not None and stream.last_grid is not None:
+            if stream is not None and stream.last_grid is not None and not stream.broken:
                 last[i] = stream.last_grid
         first = [stream is None or stream.broken for stream in streams]
         return PolicyContext(
@@ -228,10 +233,11 @@ class Handle:
 
     def _leave_dense(self, value):
         if isinstance(value, BlockTensor):
-            return value.frame.dense(value, "output", copy=True)
+            frame = value.frame
+            return frame.dense(value, "output", copy=True, contiguous=not frame.channels_last)
         return value
 
-    # -- hooks on submodules ------------------------------------------------------------------------
+    # -- hooks on submodules -----------------------------------------------------------------------
 
     def attach(self) -> None:
         """Put the model's forward and the hooks of its submodules in place."""
@@ -239,13 +245,14 @@ class Handle:
             if path:
                 self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
-        for modules, copy in (
-            (self.adapter.read_only_inputs(self.model), False),
-            (self.adapter.dense_inputs(self.model), True),
-        ):
-            for module in modules:
-                hook = module.register_forward_pre_hook(_DenseInputs(self, copy), with_kwargs=True)
-                self._removers.append(hook)
+        for module in self.adapter.read_only_inputs(self.model):
+            hook = _DenseInputs(self, copy=False)
+            self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        # The indices of a pooling are positions in the whole map.
+        pools = (m for m in self.model.modules() if getattr(m, "return_indices", False) is True)
+        for module in (*self.adapter.dense_inputs(self.model), *pools):
+            hook = _DenseInputs(self, copy=True, reason="this module needs the whole map")
+            self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         for module in self.adapter.dense_outputs(self.model):
             # Before the hook that leaves the module, so that the entry belongs to it.
             hook = module.register_forward_hook(_DenseOutputs(self), prepend=True)
@@ -338,11 +345,17 @@ class _Leave:
 class _DenseInputs:
     handle: Handle
     copy: bool
+    reason: str | None = None  # To be counted as an op that ran dense.
 
     def __call__(self, module, args, kwargs):
         frame = self.handle._active
         if frame is None:
             return None
+        given = [v for v in tree_leaves((args, kwargs)) if isinstance(v, BlockTensor)]
+        if given and self.reason is not None:
+            name = type(module).__name__
+            frame.refuse_if_strict(name, self.reason)
+            frame.count_densified(name, self.reason, 0)
 
         def densify(value):
             if isinstance(value, BlockTensor):
@@ -360,7 +373,7 @@ class _DenseOutputs:
         return tree_map(self.handle._leave_dense, output)
 
 
-# -- public functions -------------------------------------------------------------------------------
+# -- public functions ------------------------------------------------------------------------------
 
 
 def convert_(
@@ -376,10 +389,18 @@ def convert_(
             "blockcopy_(model, BlockCopyConfig(block_size=128))."
         )
     for name, module in model.named_modules():
-        if _ATTRIBUTE in module.__dict__:
+        inside = any(isinstance(hook, _Enter) for hook in module._forward_pre_hooks.values())
+        if _ATTRIBUTE in module.__dict__ or inside:
             raise ConfigError(
-                f"module {name or '(root)'!r} is converted already. "
-                "Call restore_ on it before converting again."
+                f"module {name or '(root)'!r} is converted already"
+                + (", as part of a larger model. " if inside else ". ")
+                + "Call restore_ on what was converted before converting again."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ConfigError(
+                f"module {name or '(root)'!r} is a compiled {type(module).__name__}, expected "
+                "ordinary modules: TorchScript hides its layers. Convert the model before "
+                "torch.jit.script or torch.jit.trace."
             )
     policy = build_policy(config.policy)
     Handle(model, config, policy, adapter or ModelAdapter()).attach()
@@ -395,7 +416,11 @@ def handle(model: nn.Module) -> Handle:
     found = model.__dict__.get(_ATTRIBUTE)
     if found is None:
         inside = [n for n, m in model.named_modules() if _ATTRIBUTE in m.__dict__]
-        hint = f"its submodule {inside[0]!r} is; ask for that one" if inside else "call blockcopy_ first"
+        hint = (
+            f"its submodule {inside[0]!r} is; ask for that one"
+            if inside
+            else "call blockcopy_ first"
+        )
         raise ConfigError(f"{type(model).__name__} is not converted: {hint}.")
     return found
 

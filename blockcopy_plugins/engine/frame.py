@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .. import ops
-from ..errors import StateError
+from ..errors import DensifiedError, StateError
 from ..ops import window
 from .block_tensor import BlockTensor
 from .geometry import grid_size
@@ -85,6 +85,7 @@ class Frame:
         self.strict = strict
         self.counts = FrameCounts()
         self.touched_state = False
+        self.channels_last = True
         self._run = run
         self._closed = False
         self._path = [""]
@@ -96,7 +97,7 @@ class Frame:
         self.full = tuple(grid.flatten(1).all(1).tolist())
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
-        self._tokens = tuple(stream.token for stream in streams)
+        self._streams = tuple(streams)
         if self.slots == tuple(range(self.images)):
             self.blocks_by_slot = executed
             self._slot_index = None
@@ -115,13 +116,22 @@ class Frame:
         Raises:
             StateError: If the frame is over.
         """
+        for x in _block_tensors((*args, *kwargs.values())):
+            x.frame.check_open(func)
+        return self._run(self, func, args, kwargs)
+
+    def check_open(self, what: object) -> None:
+        """Refuse what would be done with a BlockTensor after its frame.
+
+        Raises:
+            StateError: If the frame is over.
+        """
         if self._closed:
             raise StateError(
-                f"{func} was called on a BlockTensor of a frame that is over. A converted module "
+                f"{what} was called on a BlockTensor of a frame that is over. A converted module "
                 "hands out dense tensors; this one left it by another way than its return value. "
                 "Return it, or densify it with blockcopy_plugins.to_dense before the module ends."
             )
-        return self._run(self, func, args, kwargs)
 
     def close(self) -> None:
         """End the frame: its BlockTensors can no longer be used."""
@@ -151,7 +161,26 @@ class Frame:
         self._calls[path] = call + 1
         return StateKey(path, call, op)
 
-    # -- copies between packed and full -------------------------------------------------------------
+    def finish(self) -> None:
+        """Check at the end that every module used its state as often as on the frame before.
+
+        Raises:
+            StateError: If not; then features of different ops may have been taken for each other.
+        """
+        for stream, full in zip(self._streams, self.full, strict=True):
+            for path, count in self._calls.items():
+                before = stream.calls.get(path, count)
+                if before != count and not full:
+                    raise StateError(
+                        f"module {path or '(root)'!r} used state {count} times in this frame and "
+                        f"{before} times in the one before: the model took another path through "
+                        "its layers. Call reset_(model), or convert only the part of the model "
+                        "whose layers run in the same order on every frame."
+                    )
+        for stream in self._streams:
+            stream.calls = self._calls
+
+    # -- copies between packed and full ------------------------------------------------------------
 
     def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
         """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
@@ -163,9 +192,12 @@ class Frame:
         if self.whole:
             return dense.clone(memory_format=torch.channels_last)
         rows, cols = self.tables(
-            "identity", dense.shape[2:], block, lambda axis, size, width: window.index_table(
+            "identity",
+            dense.shape[2:],
+            block,
+            lambda axis, size, width: window.index_table(
                 blocks=self.grid_size[axis], block_out=width, index=torch.arange(size)
-            )
+            ),
         )
         dense = dense.contiguous(memory_format=torch.channels_last)
         return ops.gather(dense, self.blocks_by_image, rows, cols)
@@ -207,11 +239,12 @@ class Frame:
             The entry whose map now holds ``x``: this frame's values where executed, earlier ones
             elsewhere. Its map is the state itself: read it, never write to it or hand it out.
         """
+        self.check_open(op)
         entry = x.full
         if entry is None:
             key = self.next_key(op)
             entry = self.store.entry(key, x.shape[1:], x.block, x.dtype, x.device)
-            entry.claim(self.slots, self._tokens, self.full)
+            entry.claim(self.slots, self._streams, self.full)
             if self.executed:
                 self.touched_state = True
                 self._write(entry.map, x)
@@ -237,7 +270,7 @@ class Frame:
         inside = (start < torch.tensor(x.shape[2:], device=x.device)).all(1)
         return x.packed[inside], self.blocks_by_slot[inside].contiguous()
 
-    def dense(self, x: BlockTensor, op: str, copy: bool) -> Tensor:
+    def dense(self, x: BlockTensor, op: str, copy: bool, contiguous: bool = False) -> Tensor:
         """The full map of ``x`` as a plain ``(N, C, H, W)`` tensor in batch order.
 
         Args:
@@ -245,15 +278,19 @@ class Frame:
             op: Who wants it.
             copy: ``False`` may return the state itself, for a reader who neither writes to it nor
                 keeps it.
+            contiguous: Give a copy in the memory layout that a BlockTensor claims.
 
         Returns:
-            The map, channels last.
+            The map, channels last or contiguous.
         """
         map_ = self.keep(x, op).map
-        if self._slot_index is not None:
-            return map_.index_select(0, self._slot_index)
-        map_ = map_[: self.images]
-        return map_.clone(memory_format=torch.channels_last) if copy else map_
+        layout = torch.contiguous_format if contiguous else torch.channels_last
+        # Not in inference mode: the result must count its versions, see BlockTensor.lend.
+        with torch.inference_mode(False), torch.no_grad():
+            if self._slot_index is not None:
+                return map_.index_select(0, self._slot_index).contiguous(memory_format=layout)
+            map_ = map_[: self.images]
+            return map_.clone(memory_format=layout) if copy or contiguous else map_
 
     @property
     def image_index(self) -> Tensor:
@@ -262,7 +299,7 @@ class Frame:
             self._image_index = self.blocks_by_image[:, 0].long()
         return self._image_index
 
-    # -- what happened ------------------------------------------------------------------------------
+    # -- what happened -----------------------------------------------------------------------------
 
     def count_blocks(self, executed: int, dense: int) -> None:
         """Count the MACs of an op that ran on blocks."""
@@ -271,6 +308,18 @@ class Frame:
         module = self.counts.modules[self.path]
         module[0] += executed
         module[1] += dense
+
+    def refuse_if_strict(self, op: str, reason: str) -> None:
+        """Refuse to run an op on the whole map if the frame is strict.
+
+        Raises:
+            DensifiedError: If it is.
+        """
+        if self.strict:
+            raise DensifiedError(
+                f"{op} in module {self.path!r} cannot run on blocks: {reason}. With strict=False "
+                "it runs on the whole map, which is right but saves nothing there."
+            )
 
     def count_densified(self, op: str, reason: str, macs: int) -> None:
         """Count an op that ran on the whole map."""
@@ -284,3 +333,11 @@ class Frame:
 
 
 Strategies = Mapping[object, Callable]
+
+
+def _block_tensors(values) -> Iterator[BlockTensor]:
+    for value in values:
+        if isinstance(value, BlockTensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _block_tensors(value)

@@ -53,7 +53,8 @@ def resized_block(
 
     The blocks of the result must cover it tightly: all ``blocks`` of them are needed and they
     suffice. Of the widths for which that holds, divisors of the block size come first, since only
-    they meet the blocks of the network's other maps, and then the nearest to the ratio of the sizes.
+    they meet the blocks of the network's other maps, and then the nearest to the ratio of the
+    sizes.
 
     Args:
         blocks: Blocks along the axis.

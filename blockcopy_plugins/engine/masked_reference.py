@@ -1,8 +1,8 @@
 """The oracle: block-sparse execution as one dense, slow and obvious sentence.
 
-For each op with input x, kept input s and block mask M: ``s <- where(M, x, s)``, then the op runs on
-s, and only the executed blocks of its result are used. Nothing here packs, gathers or scatters, and
-what is not executed is NaN, so that an op which reads it by mistake shows at once.
+For each op with input x, kept input s and block mask M: ``s <- where(M, x, s)``, then the op runs
+on s, and only the executed blocks of its result are used. Nothing here packs, gathers or scatters,
+and what is not executed is NaN, so that an op which reads it by mistake shows at once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,33 @@ from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import GridError
 from .adapter import ModelAdapter
 from .geometry import grid_size, resized_block
 
 aten = torch.ops.aten
+
+# The ops besides pooling and convolution whose results are maps of blocks again. Results of all
+# others are dense tensors: nothing of them is masked.
+_POINTWISE = (aten.clone.default, aten.detach.default, aten._to_copy.default)
+_SLICES = (aten.slice.Tensor,)
+_CUTS = (*_SLICES, aten.split.Tensor, aten.split_with_sizes.default)
+_BATCH_NORMS = (
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten.cudnn_batch_norm.default,
+)
+_RESIZES = (
+    aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.vec,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact2d.vec,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_bilinear2d.vec,
+)
 
 
 class MaskedReference:
@@ -95,7 +115,7 @@ class _Run:
         self.ops = 0
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
-        """bool ``(N, 1, H, W)``: pixels of executed blocks."""
+        """Pixels of executed blocks, bool ``(N, 1, H, W)``."""
         rows = torch.arange(size[0]) // block[0]
         cols = torch.arange(size[1]) // block[1]
         return self.grid[:, rows][:, :, cols].unsqueeze(1)
@@ -119,9 +139,13 @@ class _Run:
         return self.merge(value, 0)
 
     def execute(self, func, args, kwargs):
-        if torch.Tag.pointwise in func.tags or func in (aten.clone.default, aten.detach.default):
+        maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
+        aligned = len({(*x.block, *x.shape[2:]) for x in maps}) == 1
+        pointwise = torch.Tag.pointwise in func.tags or func in _POINTWISE
+        writes_dense = func._schema.is_mutable and not isinstance(args[0], _MaskedTensor)
+        if pointwise and aligned and not writes_dense:
             return self._pointwise(func, args, kwargs)
-        return self._on_kept(func, args, kwargs)
+        return self._on_kept(func, args, kwargs, maps[0] if aligned else None)
 
     def _pointwise(self, func, args, kwargs):
         template = next(a for a in args if isinstance(a, _MaskedTensor))
@@ -131,7 +155,8 @@ class _Run:
             return args[0]
         return _MaskedTensor(out, template.block, self)
 
-    def _on_kept(self, func, args, kwargs):
+    def _on_kept(self, func, args, kwargs, template: _MaskedTensor | None):
+        """The op on the kept maps; ``template`` is their block, ``None`` if it is not one."""
         self.ops += 1
         inputs = []
 
@@ -143,39 +168,52 @@ class _Run:
 
         args, kwargs = tree_map(merge, (list(args), dict(kwargs)))
         out = func(*args, **kwargs)
-        first = out[0] if isinstance(out, tuple) else out
-        if not isinstance(first, Tensor) or first.dim() != 4:
+        parts = list(out) if isinstance(out, (tuple, list)) else [out]
+        block = None
+        if template is not None and parts[0].dim() == 4:
+            block = self._block_after(func, args, template, parts[0])
+        if block is None or len(parts[0]) != len(self.grid):
             return out
-        block = self._block_after(func, args, inputs[0], first)
-        if block is None or len(first) != len(self.grid):
-            return out
-        masked = torch.where(self.mask(first.shape[2:], block), first, float("nan"))
-        masked = _MaskedTensor(masked, block, self)
-        return (masked, *out[1:]) if isinstance(out, tuple) else masked
+        # Of a split all parts are maps, of batch norm and pooling only the first.
+        maps = len(parts) if func in _CUTS else 1
+        for i, part in enumerate(parts[:maps]):
+            masked = torch.where(self.mask(part.shape[2:], block), part, float("nan"))
+            parts[i] = _MaskedTensor(masked, block, self)
+        return type(out)(parts) if isinstance(out, (tuple, list)) else parts[0]
 
     def _block_after(self, func, args, x: _MaskedTensor, out: Tensor) -> tuple[int, int] | None:
         """Block of a result, or ``None`` if the result is a dense tensor from here on."""
-        name = func._schema.name
-        stride = None
-        if name == "aten::convolution" and not args[6]:
+        if func in _BATCH_NORMS:
+            return x.block
+        if func is aten.cat.default or func in _CUTS:
+            place = 2 if func in _CUTS and func not in _SLICES else 1
+            along = args[place] if len(args) > place else 0
+            return x.block if along in (1, -3) else None
+        transposed = func is aten.convolution.default and args[6]
+        if transposed or func in _RESIZES or func is aten.native_group_norm.default:
+            width = [
+                resized_block(
+                    self.grid.shape[1 + axis],
+                    x.block[axis],
+                    x.shape[2 + axis],
+                    out.shape[2 + axis],
+                    self.reference.block_size,
+                )
+                for axis in (0, 1)
+            ]
+            return None if None in width else tuple(width)
+        if func is aten.convolution.default:
             stride = args[3]
-        elif name in ("aten::max_pool2d_with_indices", "aten::avg_pool2d"):
+        elif func in (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default):
             stride = args[2] if len(args) > 2 and args[2] else args[1]
+        else:
+            return None
         block = []
         for axis in (0, 1):
-            blocks = self.grid.shape[1 + axis]
-            if stride is None:
-                size = self.reference.block_size
-                width = resized_block(
-                    blocks, x.block[axis], x.shape[2 + axis], out.shape[2 + axis], size
-                )
-                if width is None:
-                    return None
-            else:
-                step = stride[axis] if len(stride) > 1 else stride[0]
-                width, rest = divmod(x.block[axis], step)
-                if rest or out.shape[2 + axis] > blocks * width:
-                    return None
+            step = stride[axis] if len(stride) > 1 else stride[0]
+            width, rest = divmod(x.block[axis], step)
+            if rest or out.shape[2 + axis] > self.grid.shape[1 + axis] * width:
+                return None
             block.append(width)
         return tuple(block)
 
@@ -209,7 +247,8 @@ class _MaskedTensor(torch.Tensor):
 
 def _is_composite(func: torch._ops.OpOverload) -> bool:
     if "upsample" in func._schema.name:
-        return False  # Has a decomposition into index arithmetic, which would hide that it is one op.
+        # Has a decomposition into index arithmetic, which would hide that it is one op.
+        return False
     return func._can_decompose() and torch.Tag.pointwise not in func.tags
 
 

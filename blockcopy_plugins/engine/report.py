@@ -53,7 +53,8 @@ class Report:
             f"BlockCopy: {self.frames} frames, blocks of {self.block_size} px, {self.policy}"
             + ("" if self.target is None else f" (target {self.target:g})"),
             f"  executed rate     {self.executed_rate:8.1%}",
-            f"  GMACs per frame   {self.macs_executed / 1e9:8.2f} of {self.macs_dense / 1e9:.2f} dense",
+            f"  GMACs per frame   {self.macs_executed / 1e9:8.2f} "
+            f"of {self.macs_dense / 1e9:.2f} dense",
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
         ]

@@ -13,7 +13,7 @@ from ..errors import FrameError, StateError
 
 @dataclass(frozen=True)
 class StateKey:
-    """Where in the model an entry belongs: op ``op``, the ``call``-th use of ``path`` in a frame."""
+    """Where in the model an entry belongs: op ``op``, use ``call`` of ``path`` in a frame."""
 
     path: str
     call: int
@@ -35,7 +35,8 @@ class StateEntry:
         self.key = key
         self.map = map_
         self.block = block
-        self._written_by: list[int | None] = [None] * map_.shape[0]
+        # Token of the stream and number of the frame that last used each slot.
+        self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
 
     def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
         """Refuse a tensor that this entry was not made for.
@@ -49,8 +50,8 @@ class StateEntry:
             raise StateError(
                 f"state of {self.key} holds (C, H, W, block, dtype) = {kept}, but this frame "
                 f"brings {found}: the model took another path through its layers than on earlier "
-                "frames. Call reset_(model), or convert only the part of the model whose layers run "
-                "in the same order on every frame."
+                "frames. Call reset_(model), or convert only the part of the model whose layers "
+                "run in the same order on every frame."
             )
 
     def grow(self, slots: int) -> None:
@@ -60,28 +61,30 @@ class StateEntry:
             wider = _allocate((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
             wider[:have].copy_(self.map)
             self.map = wider
-            self._written_by += [None] * (slots - have)
+            self._used += [None] * (slots - have)
 
-    def claim(self, slots: Sequence[int], tokens: Sequence[int], full: Sequence[bool]) -> None:
-        """Note who writes, and refuse to let a stream read what was never written for it.
+    def claim(self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool]) -> None:
+        """Note who writes, and refuse to let a stream read what was not written for it.
 
         Args:
             slots: Slot of each image.
-            tokens: The stream's token of each image; a slot's next stream has another one.
+            streams: Stream of each image.
             full: Whether each image is executed fully in this frame.
 
         Raises:
-            StateError: If a stream arrives here with part of its blocks although none of its
-                frames was ever written here fully.
+            StateError: If a stream arrives here with part of its blocks although its last frame
+                left nothing here.
         """
-        for slot, token, is_full in zip(slots, tokens, full, strict=True):
-            if is_full:
-                self._written_by[slot] = token
-            elif self._written_by[slot] != token:
+        for slot, stream, is_full in zip(slots, streams, full, strict=True):
+            # The same number again: a frame that failed before it changed anything.
+            fresh = [(stream.token, stream.frames - 1), (stream.token, stream.frames)]
+            if not is_full and self._used[slot] not in fresh:
                 raise StateError(
-                    f"{self.key} has no state of this stream: the layer did not run on the stream's "
-                    "first frame. Call reset_(model) to have the next frame executed fully."
+                    f"{self.key} has no state of the stream's last frame: the layer did not run on "
+                    "it. Call reset_(model) to have the next frame executed fully, or convert only "
+                    "the part of the model whose layers run on every frame."
                 )
+            self._used[slot] = (stream.token, stream.frames)
 
 
 @dataclass
@@ -94,6 +97,7 @@ class Stream:
         frames: Frames executed so far.
         broken: A frame failed half-way: the next one must be executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
+        calls: How often each module used state in the last frame.
     """
 
     token: int
@@ -101,6 +105,7 @@ class Stream:
     frames: int = 0
     broken: bool = False
     last_grid: Tensor | None = None
+    calls: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -195,7 +200,8 @@ class StreamStates:
                 raise FrameError(
                     f"stream {stream_id!r} has frames of (C, H, W, dtype, device) = {found[0]}, "
                     f"but this one is {geometry}. Resize or pad the frames of a stream to one size "
-                    f"and type, or call reset_(model, streams=[{stream_id!r}]) before another video."
+                    f"and type, or call reset_(model, streams=[{stream_id!r}]) before another "
+                    "video."
                 )
         live = sum(len(store.streams) for store in self._stores.values())
         if live + new > self.max_streams:
@@ -226,17 +232,18 @@ class StreamStates:
         if ids is None:
             self._stores.clear()
             return
-        for stream_id in ids:
-            found = self.find(stream_id)
-            if found is None:
+        found = {stream_id: self.find(stream_id) for stream_id in ids}
+        for stream_id, place in found.items():
+            if place is None:
                 raise StateError(
                     f"no live stream {stream_id!r}; live are {self.ids()}. "
                     "Name live streams, or none to reset all."
                 )
-            store = self._stores[found[0]]
+        for stream_id, place in found.items():
+            store = self._stores[place[0]]
             del store.streams[stream_id]
             if not store.streams:
-                del self._stores[found[0]]
+                del self._stores[place[0]]
 
     def ids(self) -> list[Hashable]:
         """Ids of all live streams."""

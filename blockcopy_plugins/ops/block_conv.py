@@ -75,7 +75,9 @@ class SlidingWindow:
             dilation=self.dilation[axis],
         )
 
-    def convolve(self, gathered: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    def convolve(
+        self, gathered: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+    ) -> Tensor:
         """Convolve windows that were gathered with this object's tables, without padding.
 
         Args:
@@ -105,8 +107,8 @@ def block_conv2d(
 ) -> Tensor:
     """Convolve the executed blocks of a feature map; what they read beyond themselves is state.
 
-    Equal to the executed blocks of ``F.conv2d(state', ...)``, where ``state'`` is ``state`` with the
-    packed blocks written into it. Borders are zero at the edge of the map and nowhere else.
+    Equal to the executed blocks of ``F.conv2d(state', ...)``, where ``state'`` is ``state`` with
+    the packed blocks written into it. Borders are zero at the edge of the map and nowhere else.
 
     Args:
         state: ``(N, C, H, W)``, channels last: the map as earlier frames left it. The packed blocks
@@ -156,8 +158,8 @@ def _check(state: Tensor, packed: Tensor, grid: Tensor, stride: tuple[int, int])
     executed = int(grid.sum())
     if packed.dim() != 4 or packed.shape[:2] != (executed, state.shape[1]):
         raise GridError(
-            f"packed is {tuple(packed.shape)}, expected ({executed}, {state.shape[1]}, bh, bw): one "
-            "row for each True of the grid, with the channels of the state."
+            f"packed is {tuple(packed.shape)}, expected ({executed}, {state.shape[1]}, bh, bw): "
+            "one row for each True of the grid, with the channels of the state."
         )
     for axis, name in ((0, "height"), (1, "width")):
         block, blocks, size = packed.shape[2 + axis], grid.shape[1 + axis], state.shape[2 + axis]

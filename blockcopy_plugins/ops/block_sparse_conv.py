@@ -41,8 +41,8 @@ class BlockSparseConv2d(nn.Conv2d):
         """
         if self.padding_mode != "zeros":
             raise ConfigError(
-                f"padding_mode={self.padding_mode!r}, expected 'zeros'. Inside a converted model any "
-                "padding mode works: the padding is an op of its own there."
+                f"padding_mode={self.padding_mode!r}, expected 'zeros'. Inside a converted model "
+                "any padding mode works: the padding is an op of its own there."
             )
         padding = self.padding
         if isinstance(padding, str):

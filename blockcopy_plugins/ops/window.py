@@ -1,8 +1,9 @@
 """Index tables: which row (column) of a full map each row (column) of a gathered window reads.
 
-Everything that a spatial op needs to know about halos, strides, dilations and borders is one integer
-table per axis, made here once for a geometry and looked up by :func:`blockcopy_plugins.ops.gather`.
-The index arithmetic therefore stands in one place for every device.
+Everything that a spatial op needs to know about halos, strides, dilations and borders is one
+integer table per axis, made here once for a geometry and looked up by
+:func:`blockcopy_plugins.ops.gather`. The index arithmetic therefore stands in one place for every
+device.
 """
 
 from __future__ import annotations
@@ -64,7 +65,13 @@ def tap_table(
     contiguous window of :func:`window_table` would then be mostly pixels that no tap reads.
 
     Args:
-        blocks: As in :func:`window_table`, as are all others.
+        blocks: Number of blocks along this axis.
+        block_out: Width of a block in pixels of the *output* map.
+        size: Width of the *input* map in pixels. What lies beyond is ``OUTSIDE``.
+        kernel: Number of taps.
+        stride: Step between outputs, in input pixels.
+        padding: Padding before the first input pixel.
+        dilation: Distance of the taps, in input pixels.
 
     Returns:
         int32 ``(blocks, block_out * kernel)``.

@@ -120,6 +120,7 @@ class FrameDifferencePolicy(Policy):
             looked = (context, self._look(frame, context))
         self._looked = None
         scores, known, picture = looked[1]
+        grid = grid.to(frame.device)
         scalars = super().feedback(frame, grid, outputs, context)
         if self.target is not None and bool(known.any()):
             threshold = self._threshold_for(scores, known)

@@ -114,9 +114,6 @@ class RLPolicy(Policy):
         sampling: str = "bernoulli",
         seed: int | None = None,
         net: dict[str, Any] | None = None,
-        skipped_gain: bool = False,
-        rate_control: float = 0.0,
-        bias_correction: bool = False,
     ) -> None:
         self.target = check_rate("target", target)
         if self.target in (0.0, 1.0):
@@ -147,10 +144,6 @@ class RLPolicy(Policy):
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
         self.sampling = sampling
-        self.skipped_gain = skipped_gain
-        self.rate_control = rate_control
-        self.shift = 0.0
-        self.bias_correction = bias_correction
         self.running_rate: float | None = None
         self.updates = 0
         self._generator = make_generator(seed)
@@ -199,6 +192,7 @@ class RLPolicy(Policy):
         Raises:
             FrameError: If the outputs are missing or do not fit the batch. Nothing is committed.
         """
+        grid = grid.to(frame.device)
         scalars = super().feedback(frame, grid, outputs, context)
         if outputs is None and self.online:
             raise FrameError(
@@ -372,7 +366,7 @@ class RLPolicy(Policy):
         last_grid = grid_to_cells(context.last_grid.to(frame.device), per_block)
         statistics = picture_statistics(picture)
         cells = policy_input(picture, last_picture, last_output, last_grid, statistics)
-        logits = self._logits(cells, per_block) + self.shift
+        logits = self._logits(cells, per_block)
         self._generator.set_state(self._committed)
         draw = torch.rand(logits.shape, generator=self._generator).to(frame.device)
         if not bool(torch.isfinite(logits).all()):
@@ -408,7 +402,7 @@ class RLPolicy(Policy):
                         previous, summaries[image], geometry
                     )
         # What changed where nothing was executed was not found there.
-        return gain if self.skipped_gain else gain * grid
+        return gain * grid
 
     def _remember(
         self, look: _Look, grid: Tensor, summaries: list[Any], maps: list[Tensor | None]
@@ -425,13 +419,9 @@ class RLPolicy(Policy):
             output = maps[image]
             if output is None:
                 output = torch.zeros(picture.shape[1:])
-            self._memories[stream] = _Memory(
-                picture, output.to(picture.device), summaries[image]
-            )
+            self._memories[stream] = _Memory(picture, output.to(picture.device), summaries[image])
 
-    def _learn(
-        self, look: _Look, grid: Tensor, gain: Tensor, chosen: Tensor
-    ) -> dict[str, float]:
+    def _learn(self, look: _Look, grid: Tensor, gain: Tensor, chosen: Tensor) -> dict[str, float]:
         """Take the reward of the images that the policy chose, and keep them for the update."""
         grid, gain, sampled = grid[chosen], gain[chosen], look.sampled[chosen]
         executed = int(grid.count_nonzero())
@@ -442,8 +432,6 @@ class RLPolicy(Policy):
             self.running_rate = self.momentum * self.running_rate + (1 - self.momentum) * rate
         error = self.target - self.running_rate
         cost = self.gamma * error * abs(error)
-        if self.rate_control:
-            self.shift += self.rate_control * (self.target - rate)
         reward = gain + cost
         reward = torch.where(grid, reward, -reward)
         if self.online:
@@ -472,15 +460,15 @@ class RLPolicy(Policy):
             blocks = sum(int(item.credited.count_nonzero()) for item in self._experience)
             loss = torch.zeros((), device=self.net.offset.device)
             for item in self._experience:
-                logits = self._logits(item.cells, item.per_block) + self.shift
+                logits = self._logits(item.cells, item.per_block)
                 # log pi of what was done: log p if executed, log (1 - p) if skipped.
                 log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
                 loss = loss - (log_pi * item.reward * item.credited).sum()
             loss = loss / max(blocks, 1)
             loss.backward()
-            if self.bias_correction:
+            if getattr(self, "WARM", True):
                 for group in self._optimizer.param_groups:
-                    group["lr"] = self.lr * math.sqrt(1 - 0.99 ** (self.updates + 1))
+                    group["lr"] = self.lr * math.sqrt(1 - group["alpha"] ** (self.updates + 1))
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         self._experience.clear()

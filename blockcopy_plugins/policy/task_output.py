@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -76,7 +75,7 @@ class Detections:
 
 
 # A detector's output, or dense logits or features of one image, float (C, h, w).
-TaskOutput = Union[Detections, Tensor]
+TaskOutput = Detections | Tensor
 
 
 def check_task_output(output: object) -> TaskOutput:

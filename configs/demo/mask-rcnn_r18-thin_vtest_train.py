@@ -2,7 +2,7 @@
 _base_ = './mask-rcnn_r18-thin_vtest.py'
 
 load_from = None
-max_iters = 1200
+max_iters = 1400
 crop = (256, 256)
 
 train_pipeline = [
@@ -59,6 +59,6 @@ custom_hooks = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=400, by_epoch=False, max_keep_ckpts=2, save_optimizer=False))
+    checkpoint=dict(interval=200, by_epoch=False, max_keep_ckpts=2, save_optimizer=False))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import multiprocessing
 import pickle
 
@@ -31,11 +32,11 @@ def moving_frames(count, size=SIZE, seed=0):
     return frames
 
 
-def write_video(path, frames, codec="mpeg4", gop=12, b_frames=0, rate=10):
+def write_video(path, frames, codec="mpeg4", gop=12, b_frames=0, rate=10, pixels="yuv420p"):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         for frame in frames:
@@ -98,14 +99,23 @@ def test_sequential_reading_opens_the_file_once(tmp_path, monkeypatch):
     assert len(opened) == 2
 
 
-def test_frames_belong_to_the_caller(tmp_path):
-    reader = VideoReader(write_video(tmp_path / "clip.avi", moving_frames(3)))
+@pytest.mark.parametrize(("codec", "pixels"), [("mpeg4", "yuv420p"), ("rawvideo", "bgr24")])
+@pytest.mark.parametrize("size", [SIZE, (46, 66)])  # without and with padding of rows
+def test_frames_belong_to_the_caller(tmp_path, codec, pixels, size):
+    frames = moving_frames(3, size)
+    reader = VideoReader(write_video(tmp_path / "clip.avi", frames, codec, pixels=pixels))
     first = reader.read(0)
     before = first.copy()
     second = reader.read(1)
+    kept = second.copy()
     second[:] = 0
     np.testing.assert_array_equal(first, before)
-    assert reader.read(1).any()
+    np.testing.assert_array_equal(reader.read(1), kept)
+    for frame in (first, second, reader.read(2)):
+        assert frame.flags.c_contiguous
+        assert frame.flags.writeable
+    if codec == "rawvideo":
+        np.testing.assert_array_equal(kept, frames[1])
 
 
 def test_copies_and_pickles_read_on_their_own(tmp_path):
@@ -120,7 +130,9 @@ def test_copies_and_pickles_read_on_their_own(tmp_path):
 
 
 def _read_in_child(reader, indices, queue):
-    queue.put([reader.read(i) for i in indices])
+    frames = [reader.read(i) for i in indices]
+    gc.collect()  # frees what was garbage at the fork
+    queue.put(frames)
 
 
 def test_a_forked_process_does_not_share_the_position(tmp_path):
@@ -130,10 +142,16 @@ def test_a_forked_process_does_not_share_the_position(tmp_path):
     expected = list(VideoReader(path).frames())
     reader = VideoReader(path)
     reader.read(9)  # opened before the fork
+    gc.disable()
+    for _ in range(3):
+        garbage = [VideoReader(path)]
+        garbage[0].read(4)
+        garbage.append(garbage)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_read_in_child, args=(reader, [10, 11, 4, 29], queue))
     child.start()
+    gc.enable()
     got = queue.get(timeout=60)
     child.join(60)
     assert child.exitcode == 0

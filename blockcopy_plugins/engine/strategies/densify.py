@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
+from torch import Tensor
+from torch.overrides import enable_reentrant_dispatch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from ...errors import DensifiedError
 from ..block_tensor import BlockTensor
 from ..frame import Frame
 from ..geometry import resized_block
+
+aten = torch.ops.aten
+
+# These read a large map in any layout and give a small one.
+_FEW_PIXELS_COME_OUT = frozenset(
+    {
+        aten.mean.dim,
+        aten.sum.dim_IntList,
+        aten.amax.default,
+        aten._adaptive_avg_pool2d.default,
+        aten.adaptive_max_pool2d.default,
+    }
+)
 
 
 class Decline:
@@ -21,6 +37,9 @@ class Decline:
 
 def run_dense(frame: Frame, func, args, kwargs, reason: str):
     """Run an op on the full maps; the result is an ordinary tensor.
+
+    The maps are contiguous, as the BlockTensors claimed to be to whoever chose this op: a ``view``
+    of another layout could fail, a fused kernel could misread it.
 
     Args:
         frame: The frame at work.
@@ -35,11 +54,12 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     Raises:
         DensifiedError: If the frame is strict.
     """
-    _refuse_if_strict(frame, func, reason)
-    written = _written_argument(func, args)
-    out = _call(frame, func, args, kwargs, reason, copy=_may_alias(func))
+    frame.refuse_if_strict(str(func), reason)
+    written = _written_argument(func, args, kwargs)
+    as_claimed = func not in _FEW_PIXELS_COME_OUT
+    out = _call(frame, func, args, kwargs, reason, _may_alias(func), as_claimed)
     if not isinstance(written, BlockTensor):
-        return out
+        return out if as_claimed else tree_map(Tensor.contiguous, out)
     # The op wrote into a copy of the map: take the executed blocks back from there.
     written.packed.copy_(frame.packed_from(out, written.block))
     written.changed()
@@ -52,9 +72,9 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
     For ops whose result is again a map of the whole frame, such as group norm: only the op itself
     runs dense, not all that follows it. Falls back to a dense result where no block width fits.
     """
-    _refuse_if_strict(frame, func, reason)
+    frame.refuse_if_strict(str(func), reason)
     x = next(a for a in args if isinstance(a, BlockTensor))
-    out = _call(frame, func, args, kwargs, reason, copy=False)
+    out = _call(frame, func, args, kwargs, reason, copy=False, as_claimed=False)
     first, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
     block = tuple(
         resized_block(
@@ -67,26 +87,24 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
     return first if rest is None else (first, *rest)
 
 
-def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool):
+def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed: bool = True):
     name = str(func)
+    lends = copy and not func._schema.is_mutable
 
     def densify(value):
-        return frame.dense(value, name, copy) if isinstance(value, BlockTensor) else value
+        if not isinstance(value, BlockTensor):
+            return value
+        return value.lend(name) if lends else frame.dense(value, name, copy, as_claimed)
 
     args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
-    out = func(*args, **kwargs)
+    # In inference mode a view made here would not share its base's version count, see LentMap.
+    counts = lends and torch.is_inference_mode_enabled()
+    with enable_reentrant_dispatch() if counts else nullcontext():
+        out = func(*args, **kwargs)
     count = flop_registry.get(func._overloadpacket)
     macs = 0 if count is None else count(*args, **kwargs, out_val=out) // 2
     frame.count_densified(name, reason, macs)
     return out
-
-
-def _refuse_if_strict(frame: Frame, func, reason: str) -> None:
-    if frame.strict:
-        raise DensifiedError(
-            f"{func} in module {frame.path!r} cannot run on blocks: {reason}. "
-            "With strict=False it runs on the whole map, which is right but saves nothing there."
-        )
 
 
 def _may_alias(func: torch._ops.OpOverload) -> bool:
@@ -97,8 +115,8 @@ def _may_alias(func: torch._ops.OpOverload) -> bool:
     )
 
 
-def _written_argument(func: torch._ops.OpOverload, args):
-    for argument, value in zip(func._schema.arguments, args, strict=False):
+def _written_argument(func: torch._ops.OpOverload, args, kwargs):
+    for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            return value
+            return args[i] if i < len(args) else kwargs.get(argument.name)
     return None

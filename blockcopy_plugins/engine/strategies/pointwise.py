@@ -16,6 +16,8 @@ def pointwise(frame: Frame, func, args, kwargs):
     A dense map of the same size gives its executed blocks; a tensor that is constant over the
     image gives each block its image's row.
     """
+    if "out" in kwargs:
+        return Decline("its result goes to a tensor that was given")
     template = _widest([a for a in args if isinstance(a, BlockTensor)])
     if template is None:
         return Decline("its map operands differ in size or block")
@@ -29,10 +31,12 @@ def pointwise(frame: Frame, func, args, kwargs):
     out = func(*packed, **kwargs)
     if func._schema.is_mutable:
         target = args[0]
-        if not isinstance(target, BlockTensor) or "out" in kwargs:
+        if not isinstance(target, BlockTensor):
             return Decline("it writes into a dense tensor")
         target.changed()
         return target
+    if isinstance(out, tuple):
+        return tuple(template.like(part) for part in out)
     return template.like(out)
 
 

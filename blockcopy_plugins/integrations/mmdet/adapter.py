@@ -44,8 +44,8 @@ class DetectorAdapter(ModelAdapter):
         inputs, samples = given.get("inputs"), given.get("data_samples")
         if not isinstance(inputs, Tensor):
             raise FrameError(
-                f"the detector was called with inputs of type {type(inputs).__name__}, expected one "
-                "tensor (N, 3, H, W): let its data_preprocessor stack the images of a batch."
+                f"the detector was called with inputs of type {type(inputs).__name__}, expected "
+                "one tensor (N, 3, H, W): let its data_preprocessor stack the images of a batch."
             )
         if mode == "loss":
             if inputs.requires_grad or torch.is_grad_enabled():
@@ -63,9 +63,13 @@ class DetectorAdapter(ModelAdapter):
         )
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """RoI extractors and mmcv's compiled ops: they read maps and keep none."""
+        """RoI extractors: they read maps and keep none."""
+        return (module for module in model.modules() if isinstance(module, BaseRoIExtractor))
+
+    def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """The compiled ops of mmcv (deformable convolution, CARAFE), which know no blocks."""
         for module in model.modules():
-            if isinstance(module, BaseRoIExtractor) or type(module).__module__.startswith("mmcv.ops"):
+            if type(module).__module__.startswith("mmcv.ops"):
                 yield module
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
@@ -115,5 +119,3 @@ def _masks_at_network_scale(
         inside.append(source < length)
         masks = masks.index_select(1 + axis, source.clamp(max=max(length - 1, 0)))
     return masks.bool() & inside[0][:, None] & inside[1][None, :]
-
-

@@ -9,6 +9,9 @@ from blockcopy_plugins.integrations.mmengine.hook import (
     save_policy,
 )
 from blockcopy_plugins.integrations.mmengine.loops import BlockCopyTestLoop
+from blockcopy_plugins.integrations.mmengine.policy_checkpoint_hook import PolicyCheckpointHook
+from blockcopy_plugins.integrations.mmengine.policy_curve_hook import PolicyCurveHook
+from blockcopy_plugins.integrations.mmengine.policy_train_loop import PolicyTrainLoop
 from blockcopy_plugins.integrations.mmengine.sampler import VideoBatchSampler, VideoSampler
 from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
 
@@ -18,6 +21,9 @@ __all__ = [
     "BlockCopyTestLoop",
     "BlockCopyVideoHook",
     "CheckpointCheckHook",
+    "PolicyCheckpointHook",
+    "PolicyCurveHook",
+    "PolicyTrainLoop",
     "VideoBatchSampler",
     "VideoSampler",
     "find_hook",

@@ -87,5 +87,3 @@ class BlockCopyBackbone(BaseModule):
         """What ``print(model)`` shows of the wrapper."""
         config = handle(self.inner).config
         return f"{type(self.inner).__name__}, block_size={config.block_size}"
-
-

@@ -78,8 +78,31 @@ class BlockCopyHook(Hook):
             ConfigError: If no loop is at work.
         """
         if self._handle is None:
-            raise ConfigError("BlockCopyHook has no converted model: no test or validation is at work.")
+            raise ConfigError(
+                "BlockCopyHook has no converted model: no test or validation is at work."
+            )
         return self._handle
+
+    def begin(self, runner: Runner) -> None:
+        """Convert the model, for loops that are neither test nor validation.
+
+        Args:
+            runner: The runner, its weights loaded.
+        """
+        self._begin(runner)
+
+    def end(self, runner: Runner) -> None:
+        """Log the report and restore the model after :meth:`begin`.
+
+        Args:
+            runner: The runner.
+        """
+        self._end(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Drop streams of videos that are over; nothing where the model itself is trained."""
+        if self._handle is not None:
+            self._name_streams(data_batch)
 
     def before_test(self, runner: Runner) -> None:
         """Convert the model."""
@@ -99,19 +122,21 @@ class BlockCopyHook(Hook):
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Drop streams of videos that are over."""
-        self._before_iter(data_batch)
+        self._name_streams(data_batch)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Drop streams of videos that are over."""
-        self._before_iter(data_batch)
+        self._name_streams(data_batch)
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         """Pass the frame's figures on to the log."""
-        self._after_iter(runner, "test")
+        self._log_scalars(runner, "test")
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Pass the frame's figures on to the log."""
-        self._after_iter(runner, "val")
+        self._log_scalars(runner, "val")
 
     def _begin(self, runner: Runner) -> None:
         model = unwrap(runner.model)
@@ -133,7 +158,7 @@ class BlockCopyHook(Hook):
             self.handle.reset()
         self._handle = None
 
-    def _before_iter(self, data_batch) -> None:
+    def _name_streams(self, data_batch) -> None:
         samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
         if self._names_streams is not None:
             ids, restarts = self._names_streams.read(samples)
@@ -144,7 +169,7 @@ class BlockCopyHook(Hook):
         if ids is not None and not self.interleaved:
             self.handle.reset(i for i in self.handle.states.ids() if i not in ids)
 
-    def _after_iter(self, runner: Runner, mode: str) -> None:
+    def _log_scalars(self, runner: Runner, mode: str) -> None:
         last = self.handle.last
         if last is None:
             return

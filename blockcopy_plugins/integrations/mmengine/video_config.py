@@ -249,6 +249,16 @@ def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any)
     # A Runner trains with an optimizer of the model only; this one is never stepped. The policy's
     # own is part of the policy.
     config.optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.0))
+    # The model's weights do not change, so they are not saved; param_scheduler has nothing to do.
+    config.default_hooks = {**(config.get("default_hooks") or {}), "checkpoint": None}
+    # The figures of single frames jump.
+    smooth = [
+        dict(data_src=name, method_name="mean", window_size=50)
+        for name in ("executed_rate", "information_gain", "reward")
+    ]
+    config.log_processor = dict(
+        type="LogProcessor", window_size=50, by_epoch=True, custom_cfg=smooth
+    )
     # Before training a Runner initialises weights, which the checkpoint then replaces: without the
     # network, fetching those of ImageNet would fail for nothing.
     _drop_pretrained(config.model)
@@ -286,26 +296,27 @@ def set_weights(config: Config, checkpoint: str | None) -> str:
 
 
 def set_launcher(config: Config, launcher: str) -> None:
-    """Set how processes are started, with a backend that this machine has.
+    """Set how the processes were started, and join them with a backend that this machine has.
 
     Args:
         config: Changed in place.
-        launcher: ``'none'``, ``'pytorch'``, ...
+        launcher: ``'none'``, or ``'pytorch'`` for torchrun.
+
+    Raises:
+        ConfigError: If torchrun has not started this process.
     """
     config.launcher = launcher
     if launcher == "none":
         return
+    if "RANK" not in os.environ:
+        raise ConfigError(
+            "--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node 2 "
+            "tools/test_video.py ... --launcher pytorch"
+        )
     if not torch.cuda.is_available():
-        environment = config.get("env_cfg") or {}
-        config.env_cfg = {**environment, "dist_cfg": {"backend": "gloo"}}
-        # MMEngine would pass the local rank as a GPU.
+        # MMEngine's own start and its wrapper take the local rank for a GPU.
+        torch.distributed.init_process_group("gloo")
         config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
-
-
-def list_videos_of(dataloader: dict[str, Any]) -> list[str]:
-    """The videos of a dataloader's config as a flat list of paths or patterns."""
-    videos = dataloader["dataset"]["videos"]
-    return [videos] if isinstance(videos, (str, os.PathLike)) else list(videos)
 
 
 def _absolute(path: str) -> str:

@@ -123,12 +123,12 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
         )
     # The cells inside the image, of which the last row and column may be cut by its edge.
     inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]
-    pooled = [min(side, most) for side, most in zip(values.shape[1:], inside)]
+    pooled = [min(side, most) for side, most in zip(values.shape[1:], inside, strict=True)]
     if pooled != list(values.shape[1:]):
         values = F.adaptive_avg_pool2d(values, pooled)
     rows, columns = (
         _nearest(pixels, source, cells, geometry.cell_size, values.device)
-        for pixels, source, cells in zip(geometry.size, pooled, geometry.map_size)
+        for pixels, source, cells in zip(geometry.size, pooled, geometry.map_size, strict=True)
     )
     return values[:, rows][:, :, columns]
 

@@ -118,7 +118,7 @@ class DetectionGain(InformationGain):
 
     def output_map(self, summary: DetectionSummary, geometry: Geometry) -> Tensor:
         """Paint each detection with its score."""
-        return _paint(list(zip(summary.scores, summary.regions)), geometry)
+        return _paint(list(zip(summary.scores, summary.regions, strict=True)), geometry)
 
     def compare(
         self, previous: DetectionSummary, current: DetectionSummary, geometry: Geometry
@@ -133,7 +133,7 @@ class DetectionGain(InformationGain):
         """Return the painted changes, float32 ``(h, w)`` on cells."""
         best, match = _best_matches(previous, current)
         paint, matched = [], set()
-        for index, (overlap, other) in enumerate(zip(best, match)):
+        for index, (overlap, other) in enumerate(zip(best, match, strict=True)):
             change = 1.0 - overlap
             paint.append((change * current.scores[index], current.regions[index]))
             if overlap > 0:
@@ -227,8 +227,10 @@ def _mask_region(mask: _Mask, geometry: Geometry) -> _Region:
 
 
 def _axis(mask: _Mask, axis: int, geometry: Geometry) -> tuple[tuple[int, int], Tensor]:
-    """Return the range of cells of a crop along an axis, and float ``(cells, mask pixels)`` that
-    is 1 where a mask pixel touches a cell."""
+    """Return the range of cells of a crop along an axis, and which of its pixels touch which.
+
+    The latter is float ``(cells, mask pixels)``, 1 where they touch.
+    """
     pixel = geometry.size[axis] / mask.resolution[axis]
     first, count = mask.corner[axis], mask.inside.shape[axis]
     start, stop = _span(

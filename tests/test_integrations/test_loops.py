@@ -1,0 +1,261 @@
+"""The loops through real Runners, on a tiny detector."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("mmdet")
+
+from mmengine.runner import Runner  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from blockcopy_plugins.errors import ConfigError  # noqa: E402
+from blockcopy_plugins.integrations.mmengine import (  # noqa: E402
+    PolicyCurveHook,
+    find_hook,
+    load_policy,
+    video_config,
+)
+from blockcopy_plugins.integrations.mmengine.comparison import summarise  # noqa: E402
+from blockcopy_plugins.integrations.mmengine.frame_entry import FrameEntry  # noqa: E402
+from blockcopy_plugins.policy import RLPolicy  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location(
+    "tiny_detector", Path(__file__).resolve().parents[1] / "test_tools" / "tiny_detector.py"
+)
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+FRAMES = 9
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loops")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = tiny.write_weights(folder)
+    config = tiny.write_config(folder, weights)
+    clip = tiny.write_clip(folder / "a.mp4", FRAMES, seed=1)
+    return folder, config, str(clip)
+
+
+def make(place, videos=None, policy=None, training=False, edit=None, **loop):
+    folder, path, clip = place
+    config = video_config.read_config(str(path))
+    video_config.set_policy(config, policy, None)
+    loader = video_config.video_dataloader(config, videos or [clip])
+    video_config.set_weights(config, None)
+    config.work_dir = str(folder / "work")
+    config.log_level = "ERROR"
+    prepare = video_config.for_policy_training if training else video_config.for_testing
+    prepare(config, loader, **loop)
+    if edit is not None:
+        edit(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Runner.from_cfg(config)
+
+
+def run_test(place, **arguments):
+    runner = make(place, **arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        runner.test()
+    return runner.test_loop
+
+
+def results(loop, name="blockcopy"):
+    return loop.evaluators[name].metrics[0].last_results
+
+
+@pytest.fixture(scope="module")
+def all_blocks(place):
+    return run_test(place, policy="all")
+
+
+def test_all_blocks_are_the_dense_model(all_blocks):
+    summary = all_blocks.summary
+
+    assert summary["frames"] == FRAMES
+    assert summary["size"] == list(tiny.SIZE)
+    assert summary["executed_rate"] == 1.0
+    # Random weights would give empty frames or ties, and then this would say nothing.
+    assert all(len(result.predictions) >= 3 for result in results(all_blocks, "dense"))
+    assert summary["fidelity"]["bbox_AP"] > 0.99
+    assert summary["fidelity"]["segm_AP"] > 0.99
+    assert summary["macs_blockcopy"] == pytest.approx(summary["macs_dense"])
+    assert summary["macs_policy"] == 0
+    json.dumps(summary, allow_nan=False)
+
+
+def test_dense_macs_are_those_of_torch(place, all_blocks):
+    """Of each counted frame, against torch's counter on a model that was never converted."""
+    counted = [e for e in all_blocks.entries if e.macs_outside_dense is not None]
+    assert len(counted) == all_blocks.summary["mac_frames"] >= 3
+    runner = make(place)
+    runner.load_or_resume()
+    model = runner.model.eval()
+    batches = list(runner.test_dataloader)
+    for entry in counted:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.test_step(batches[entry.frame_id])
+        total = entry.macs_blocks_dense + entry.macs_densified + entry.macs_outside_dense
+        assert total == counter.get_total_flops() // 2
+
+
+def test_times_are_of_frames_without_a_counter(all_blocks):
+    for index, entry in enumerate(all_blocks.entries):
+        assert entry.timed == (index >= 3 and entry.macs_outside is None)
+    timed = [e for e in all_blocks.entries if e.timed]
+    assert all_blocks.summary["timing"]["frames"] == len(timed) > 0
+    total = sum(e.ms_dense for e in timed), sum(e.ms_blockcopy for e in timed)
+    assert all_blocks.summary["speedup"] == pytest.approx(total[0] / total[1])
+
+
+def test_dense_runs_leave_the_sparse_ones_alone(place):
+    """State, policy and learning are the same whether frames also run dense or not."""
+    with_dense, without = (run_test(place, dense=dense) for dense in (True, False))
+
+    assert 0 < with_dense.summary["executed_rate_after_first"] < 1
+    assert [e.executed_rate for e in with_dense.entries] == [
+        e.executed_rate for e in without.entries
+    ]
+    for first, second in zip(results(with_dense), results(without), strict=True):
+        assert (first.predictions.boxes == second.predictions.boxes).all()
+        assert (first.predictions.scores == second.predictions.scores).all()
+    assert without.summary["fidelity"] is None
+    assert "not run dense" in without.summary["fidelity_reason"]
+    assert without.summary["ms_dense"] is None and without.summary["speedup"] is None
+    assert without.summary["macs_dense"] > without.summary["macs_blockcopy"]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_each_video_starts_with_the_first_policy(place, restart):
+    clip = place[2]
+    # No seed: the runs of the two streams can only be equal where the policy starts again.
+    policy = dict(type="RLPolicy", target=0.5)
+    loop = tested(
+        place, videos=[clip, clip], policy=policy, dense=False, restart_policy=restart,
+        mac_samples=0,
+    )
+
+    rates = [[e.executed_rate for e in loop.entries if e.video_id == v] for v in (0, 1)]
+    assert rates[0][0] == rates[1][0] == 1.0
+    assert (rates[0] == rates[1]) == restart
+
+
+def test_a_runner_without_the_hook_is_told_what_to_add(place):
+    runner = make(place, edit=lambda config: config.update(custom_hooks=[]))
+
+    with pytest.raises(ConfigError, match="custom_hooks"):
+        runner.test()
+
+
+def test_restarting_needs_single_images(place):
+    def edit(config):
+        config.test_dataloader.batch_size = 2
+        config.test_dataloader.batch_sampler = dict(type="blockcopy_plugins.VideoBatchSampler")
+
+    clip = place[2]
+    with pytest.raises(ConfigError, match="restart_policy=False"):
+        run_test(place, videos=[clip, clip], edit=edit)
+
+    loop = run_test(place, videos=[clip, clip], policy="all", edit=edit, restart_policy=False)
+    assert loop.summary["frames"] == 2 * FRAMES
+    assert loop.summary["fidelity"]["bbox_AP"] > 0.99
+
+
+def entry(frame_id, rate, ms=(10.0, 5.0), timed=True, outside=None):
+    return FrameEntry(
+        video_id=0, frame_id=frame_id, video_name="v", size=(64, 96), grid=(2, 3),
+        executed_rate=rate, macs_blocks=rate * 100, macs_blocks_dense=100.0, macs_densified=7.0,
+        macs_outside=outside, macs_outside_dense=None if outside is None else outside + 1,
+        ms_dense=ms[0], ms_blockcopy=ms[1], ms_policy=1.0, timed=timed,
+    )
+
+
+def test_summary_of_known_frames():
+    found = summarise(
+        [
+            entry(2, 0.5, (12.0, 4.0)),
+            entry(0, 1.0, (99.0, 99.0), timed=False),
+            entry(1, 0.0, timed=False, outside=20.0),
+            entry(3, 0.5, (8.0, 6.0), outside=None),
+        ]
+    )
+
+    assert found["executed_rate"] == 0.5
+    assert found["executed_rate_after_first"] == pytest.approx(1 / 3)
+    assert found["macs_blockcopy"] == 50 + 7 + 20
+    assert found["macs_dense"] == 100 + 7 + 21
+    assert (found["ms_dense"], found["ms_blockcopy"], found["speedup"]) == (10.0, 5.0, 2.0)
+    assert found["size"] == [64, 96]
+    assert found["mac_frames"] == 1
+
+
+def test_policy_training_changes_the_policy_alone(place, tmp_path):
+    def edit(config):
+        config.work_dir = str(tmp_path)
+        config.default_hooks["logger"] = dict(type="LoggerHook", interval=4)
+        config.custom_hooks = [
+            *config.custom_hooks,
+            dict(type="blockcopy_plugins.PolicyCheckpointHook", keep_epochs=True),
+            dict(type="blockcopy_plugins.PolicyCurveHook"),
+        ]
+
+    runner = make(place, training=True, edit=edit, max_epochs=2)
+    policy = find_hook(runner).policy
+    before = {name: value.clone() for name, value in policy.net.state_dict().items()}
+    runner.train()
+
+    saved = torch.load(place[0] / "tiny.pth", weights_only=True)["state_dict"]
+    for name, value in runner.model.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+    assert any(not torch.equal(value, before[name]) for name, value in policy.net.state_dict().items())
+    assert policy.updates >= 3
+    assert runner.iter == 2 * FRAMES and runner.epoch == 2
+
+    logged = runner.message_hub.log_scalars
+    assert len(logged["train/executed_rate"].data[0]) == 2 * FRAMES
+    assert {"train/information_gain", "train/reward", "train/loss"} <= set(logged)
+    curve = next(hook for hook in runner.hooks if isinstance(hook, PolicyCurveHook))
+    rates = [record["executed_rate"] for record in curve.records]
+    assert rates[0] == rates[FRAMES] == 1.0 and min(rates) < 1
+
+    # The policy alone, complete, and of a use without the Runner.
+    assert not list(tmp_path.glob("**/epoch_*.pth")) and not list(tmp_path.glob("last_checkpoint"))
+    assert (tmp_path / "policy_epoch_1.pth").is_file()
+    assert (tmp_path / "policy.pth").stat().st_size < 2_000_000
+    loaded = RLPolicy(target=0.3)
+    load_policy(loaded, tmp_path / "policy.pth")
+    for name, value in loaded.net.state_dict().items():
+        assert torch.equal(value, policy.net.state_dict()[name])
+    log = json.loads((tmp_path / "policy_log.json").read_text())
+    assert len(log["frames"]) == 2 * FRAMES
+    assert (tmp_path / "policy_curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [("all", "learns nothing"), (dict(type="RLPolicy", online=False), "online=True")],
+)
+def test_a_policy_that_does_not_learn_is_refused(place, policy, words):
+    runner = make(place, training=True, policy=policy)
+
+    with pytest.raises(ConfigError, match=words):
+        runner.train()
+
+
+def test_a_model_that_is_trained_itself_is_left_alone(place):
+    """The hook in an ordinary training run: it converts for testing only."""
+    hook = find_hook(make(place))
+
+    hook.before_train_iter(None, 0, {"data_samples": []})
+    hook.after_train_iter(None, 0, {"data_samples": []}, {})

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from blockcopy_plugins.policy.net import INPUT_CHANNELS, PolicyNet, policy_input
+from blockcopy_plugins.policy.picture import picture_statistics
+
+
+def _net(rate=0.3, seed=0, **arguments):
+    return PolicyNet(rate, torch.Generator().manual_seed(seed), **arguments)
+
+
+@pytest.mark.parametrize("per_block", [4, 8, 16])
+@pytest.mark.parametrize("grid", [(1, 1), (5, 10), (8, 16)])
+def test_one_logit_a_block(per_block, grid):
+    cells = torch.randn(2, INPUT_CHANNELS, grid[0] * per_block, grid[1] * per_block)
+    logits = _net()(cells, per_block)
+    assert logits.shape == (2, *grid) and logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
+def test_it_begins_near_the_rate(rate):
+    for seed in range(3):
+        cells = torch.randn(1, INPUT_CHANNELS, 128, 256)
+        probability = _net(rate, seed)(cells, 16).sigmoid()
+        assert (probability - rate).abs().max() < 0.1
+
+
+def test_gain_leaves_the_net_as_it_is_and_speeds_the_step():
+    cells = torch.randn(1, INPUT_CHANNELS, 32, 32)
+    one, eight = _net(gain=1.0), _net(gain=8.0)
+    torch.testing.assert_close(one(cells, 16), eight(cells, 16), atol=1e-5, rtol=0)
+    moved = []
+    for net in (one, eight):
+        before = net(cells, 16).detach()
+        optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-6)
+        net(cells, 16).sum().backward()
+        optimizer.step()
+        moved.append(float((net(cells, 16) - before).detach().sum()))
+    # The optimizer's step has the same length for both, whatever the gradient.
+    assert moved[1] == pytest.approx(8 * moved[0], rel=0.1)
+
+
+def test_initial_weights_come_from_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, same, other = _net(seed=1), _net(seed=1), _net(seed=2)
+    assert torch.equal(before, torch.get_rng_state())
+    for (name, a), b in zip(one.state_dict().items(), same.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_what_a_block_decides_depends_on_its_cells_most():
+    net = _net()
+    torch.nn.init.ones_(net.head.weight)
+    cells = torch.zeros(1, INPUT_CHANNELS, 5 * 16, 5 * 16, requires_grad=True)
+    net(cells + torch.randn(cells.shape), 16)[0, 2, 2].backward()
+    reach = cells.grad.abs().sum((0, 1)).reshape(5, 16, 5, 16).sum((1, 3))
+    assert reach.argmax() == 12  # the middle of 5 x 5
+    assert (reach > 0).sum() > 1
+
+
+def test_inputs_are_normalised_whatever_the_unit():
+    torch.manual_seed(0)
+    now, last = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    output, grid = torch.rand(2, 1, 16, 16), torch.rand(2, 16, 16) > 0.5
+    cells = policy_input(now, last, output, grid, picture_statistics(now))
+    assert cells.shape == (2, INPUT_CHANNELS, 16, 16)
+    bright = now * 255 + 40, last * 255 + 40
+    other = policy_input(*bright, output, grid, picture_statistics(bright[0]))
+    torch.testing.assert_close(cells, other, atol=1e-4, rtol=1e-4)
+    assert (policy_input(now, now, output, grid, picture_statistics(now))[:, 6:9] == 0).all()
+    torch.testing.assert_close(cells[:, 9:10], output - 0.5)
+    assert set(cells[:, 10].unique().tolist()) == {-0.5, 0.5}

@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Train a policy online on video, without labels; the detector's weights do not change.
+
+    python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \\
+        --video street.mp4 --epochs 2
+
+Written to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval
+frames), policy_curve.png and policy_log.json (executed rate, information gain, reward and loss over
+the frames), and MMEngine's log. Use the policy by
+
+    python tools/test_video.py CONFIG CHECKPOINT --video ... --policy-checkpoint WORK_DIR/policy.pth
+
+or by policy_checkpoint='.../policy.pth' in the config's BlockCopyHook. A policy also learns while
+tools/test_video.py runs; training gives it a better start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from _cli import (
+    add_config_options,
+    add_video_options,
+    downloads,
+    make_runner,
+    quiet,
+    run,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config file of a detector")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="the detector's weights, a file or URL; default: load_from of the config",
+    )
+    add_video_options(parser)
+    parser.add_argument(
+        "--epochs", type=int, default=1, help="how often to run the videos (default 1)"
+    )
+    parser.add_argument(
+        "--policy", help="policy in place of the config's: \"dict(type='RLPolicy', target=0.2)\""
+    )
+    parser.add_argument(
+        "--resume-policy", metavar="FILE", help="policy.pth to go on from, optimizer included"
+    )
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="folder of all that is written (default work_dirs/NAME OF CONFIG_policy)",
+    )
+    parser.add_argument(
+        "--log-interval", type=int, default=50, metavar="N", help="frames between two log lines"
+    )
+    parser.add_argument(
+        "--save-interval",
+        type=int,
+        default=500,
+        metavar="N",
+        help="frames between two writings of policy.pth within an epoch (default 500, 0: none)",
+    )
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    quiet(args.verbose)
+    from blockcopy_plugins.integrations.mmengine import (
+        PolicyCheckpointHook,
+        PolicyCurveHook,
+        video_config,
+    )
+
+    config = video_config.read_config(args.config, args.cfg_options)
+    if not video_config.has_hook(config):
+        print(
+            "note: the config has no BlockCopyHook; added one with block_size=128 and "
+            "RLPolicy(target=0.3)",
+            file=sys.stderr,
+        )
+    policy = None if args.policy is None else video_config.parse_policy(args.policy)
+    video_config.set_policy(config, policy, args.resume_policy)
+    loader = video_config.video_dataloader(
+        config, args.video, start=args.start, frames=args.frames, shuffle=True
+    )
+    video_config.set_weights(config, args.checkpoint)
+    work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
+    config.work_dir = str(work_dir)
+    video_config.for_policy_training(config, loader, max_epochs=args.epochs, progress=True)
+    config.default_hooks["logger"] = dict(type="LoggerHook", interval=max(1, args.log_interval))
+    config.custom_hooks = [
+        *config.custom_hooks,
+        dict(type="blockcopy_plugins.CheckpointCheckHook"),
+        dict(type="blockcopy_plugins.PolicyCheckpointHook", interval=args.save_interval),
+        dict(type="blockcopy_plugins.PolicyCurveHook"),
+    ]
+
+    runner = make_runner(config, args.verbose)
+    with downloads(config.load_from):
+        runner.train()
+    for hook in runner.hooks:
+        if isinstance(hook, PolicyCheckpointHook):
+            print(f"wrote {hook.path}")
+        elif isinstance(hook, PolicyCurveHook):
+            for path in hook.paths:
+                print(f"wrote {path}")
+    print(f"use it by --policy-checkpoint {work_dir / 'policy.pth'}")
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    sys.exit(run(main, arguments))
