@@ -1,8 +1,9 @@
 """An allocator that keeps its pages, for dense and sparse alike.
 
-glibc gives every large buffer back to the system when it is freed and gets it again, zeroed page by
-page, for the next layer. Dense frames of 1024x2048 px lose up to a third of their time with that, so
-whoever wants the best dense speed runs another allocator. So do we, on both sides of a comparison.
+glibc gives every large buffer back to the system when it is freed and gets it again, zeroed page
+by page, for the next layer. Dense frames of 1024x2048 px lose a fifth to a third of their time with
+that, so whoever wants the best dense speed runs another allocator. So do we, on both sides of a
+comparison.
 """
 
 from __future__ import annotations

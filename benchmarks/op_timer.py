@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,19 +39,20 @@ class OpTimer(TorchDispatchMode):
     A profiler would name an op on a BlockTensor and the packed op that it becomes alike. This mode
     lets the BlockTensor take its op apart first and times what then runs.
 
-    With one thread it counts the CPU time of that thread, which neighbours on the machine disturb
-    far less than wall time.
+    Args:
+        clock: What tells the seconds: ``time.perf_counter``, or ``time.process_time`` for CPU time
+            summed over the threads, which busy neighbours on the machine disturb far less.
 
     Attributes:
         ops: :class:`OpTime` by ``(op, shapes of its tensor arguments)``.
         total: Seconds between entering and leaving, this mode's own work included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
         self.ops: dict[tuple[str, tuple], OpTime] = defaultdict(OpTime)
         self.total = 0.0
-        self._clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+        self._clock = clock
         self._start = 0.0
 
     def __enter__(self):

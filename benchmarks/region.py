@@ -75,7 +75,7 @@ def find_config(name: str) -> str:
     found = sorted(root.glob(pattern))
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{len(found)} configs match {pattern!r} under the configs of MMDetection, expected one; "
+            f"{len(found)} configs match {pattern!r} among those of MMDetection, expected one; "
             "give it as 'mask-rcnn_r50_fpn' or 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'."
         )
     return str(found[0])

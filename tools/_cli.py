@@ -67,6 +67,13 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     """Run a tool; mistakes of the user end it with one message on stderr and status 2."""
+    if not os.path.isfile(args.config):  # said before the frameworks are imported, in no time
+        print(
+            f"error: there is no config file {args.config!r} (the working directory is "
+            f"{os.getcwd()!r}).",
+            file=sys.stderr,
+        )
+        return 2
     # Errors of the package derive from it; imported here, so that --help is quick.
     from blockcopy_plugins.errors import BlockCopyError
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run a detector on video, each frame dense and block-sparse, and compare.
+r"""Run a detector on video, each frame dense and block-sparse, and compare.
 
     python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn.pth --video street.mp4
 
@@ -17,7 +17,7 @@ dense ones of score >= 0.3 as ground truth), dense_ops (what could not run on bl
 
 Several clips, several processes, the same metrics:
 
-    torchrun --nproc-per-node 2 tools/test_video.py CONFIG CHECKPOINT --video a.mp4 b.mp4 \\
+    torchrun --nproc-per-node 2 tools/test_video.py CONFIG CHECKPOINT --video a.mp4 b.mp4 \
         --launcher pytorch
 """
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Train a policy online on video, without labels; the detector's weights do not change.
+r"""Train a policy online on video, without labels; the detector's weights do not change.
 
-    python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \\
+    python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \
         --video street.mp4 --epochs 2
 
 Written to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval

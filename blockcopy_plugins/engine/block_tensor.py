@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ class Version:
     Attributes:
         count: Changes so far.
         lent: Whole maps of which the model holds views.
+        first: The tensor that all others are slices of, as long as it lives.
     """
 
-    __slots__ = ("count", "lent")
+    __slots__ = ("count", "lent", "first")
 
-    def __init__(self) -> None:
+    def __init__(self, first: BlockTensor) -> None:
         self.count = 0
         self.lent: list[LentMap] = []
+        self.first = weakref.ref(first)
 
 
 class BlockTensor(torch.Tensor):
@@ -81,7 +84,7 @@ class BlockTensor(torch.Tensor):
         self._packed = packed
         self.block = block
         self.frame = frame
-        self.version = Version() if version is None else version
+        self.version = Version(self) if version is None else version
         self._full = None
         return self
 
@@ -130,7 +133,7 @@ class BlockTensor(torch.Tensor):
             if lent.packed is packed:
                 return lent.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
-        self.version.lent.append(LentMap(self, packed, map_))
+        self.version.lent.append(LentMap(self.version.first, packed, map_))
         return map_
 
     def _take_back(self) -> None:

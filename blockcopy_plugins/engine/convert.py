@@ -359,7 +359,9 @@ class _DenseInputs:
 
         def densify(value):
             if isinstance(value, BlockTensor):
-                return frame.dense(value, "input", self.copy)
+                # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and
+                # take it for NCHW without a look at the strides.
+                return frame.dense(value, "input", self.copy).contiguous()
             return value
 
         return tree_map(densify, (args, kwargs))

@@ -15,7 +15,7 @@ class LentMap:
     other. This notices the writes, so that the engine can do the same.
 
     Args:
-        lender: The BlockTensor.
+        base: The BlockTensor of which that, as autograd sees it, is a view, or itself.
         packed: Its packed memory.
         map_: The copy, ``(N, C, H, W)``.
 
@@ -24,12 +24,12 @@ class LentMap:
         map: As given.
     """
 
-    def __init__(self, lender: Tensor, packed: Tensor, map_: Tensor) -> None:
+    def __init__(self, base: weakref.ref, packed: Tensor, map_: Tensor) -> None:
         self.packed = packed
         self.map = map_
-        # Autograd makes a view share the version count of the BlockTensor, inference mode, which
-        # has no autograd, that of the copy. A BlockTensor that is gone has no views either.
-        self._counted = weakref.ref(map_ if torch.is_inference_mode_enabled() else lender)
+        # Autograd makes a view share the version count of its base, inference mode, which has no
+        # autograd, that of the copy. A base that is gone has no views either.
+        self._counted = weakref.ref(map_) if torch.is_inference_mode_enabled() else base
         self._seen = self._count()
 
     def _count(self) -> int | None:

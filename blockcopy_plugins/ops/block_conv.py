@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import GridError
+from ..errors import ConfigError, GridError
 from .gather import gather
 from .scatter import scatter_
 from .window import tap_table, window_table
@@ -129,9 +129,12 @@ def block_conv2d(
     Raises:
         GridError: If grid, packed and state do not fit each other, or the stride does not divide
             the block.
+        ConfigError: If weight, bias or groups do not fit the state, or the map is smaller than the
+            kernel. On any error the state is as it was.
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     _check(state, packed, grid, stride)
+    _check_weight(state, weight, bias, padding, dilation, groups)
     block = tuple(packed.shape[2:])
     shape = SlidingWindow(
         kernel=tuple(weight.shape[2:]),
@@ -172,6 +175,29 @@ def _check(state: Tensor, packed: Tensor, grid: Tensor, stride: tuple[int, int])
             raise GridError(
                 f"stride {stride[axis]} does not divide the block {name} {block}. "
                 "Use a block size that is a multiple of the network's total stride."
+            )
+
+
+def _check_weight(state: Tensor, weight: Tensor, bias: Tensor | None, padding, dilation, groups):
+    channels = state.shape[1]
+    fits = weight.dim() == 4 and groups >= 1 and weight.shape[1] * groups == channels
+    if not fits or weight.shape[0] % groups:
+        raise ConfigError(
+            f"weight is {tuple(weight.shape)} with groups={groups}, expected "
+            f"(C_out, {channels} / groups, kh, kw) with C_out a multiple of groups."
+        )
+    if weight.dtype != state.dtype and not torch.is_autocast_enabled(state.device.type):
+        raise ConfigError(
+            f"weight is {weight.dtype}, but the state is {state.dtype}. Convert one of them."
+        )
+    if bias is not None and tuple(bias.shape) != (len(weight),):
+        raise ConfigError(f"bias is {tuple(bias.shape)}, expected ({len(weight)},).")
+    for axis, name in ((0, "height"), (1, "width")):
+        reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+        if state.shape[2 + axis] + 2 * padding[axis] < reach:
+            raise ConfigError(
+                f"the kernel reaches over {reach} px, more than the {name} of the padded state, "
+                f"{state.shape[2 + axis] + 2 * padding[axis]} px."
             )
 
 

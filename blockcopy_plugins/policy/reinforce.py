@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -440,7 +440,7 @@ class RLPolicy(Policy):
             with torch.inference_mode(False):
                 self._experience.append(
                     _Experience(
-                        look.cells[chosen].clone(),
+                        look.cells[chosen].clone(memory_format=torch.channels_last),
                         cells_per_block(look.context.block_size),
                         grid.clone(),
                         (grid == sampled).clone(),
@@ -459,16 +459,13 @@ class RLPolicy(Policy):
             self._optimizer.zero_grad(set_to_none=True)
             blocks = sum(int(item.credited.count_nonzero()) for item in self._experience)
             loss = torch.zeros((), device=self.net.offset.device)
-            for item in self._experience:
+            for item in _batches(self._experience):
                 logits = self._logits(item.cells, item.per_block)
                 # log pi of what was done: log p if executed, log (1 - p) if skipped.
                 log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
                 loss = loss - (log_pi * item.reward * item.credited).sum()
             loss = loss / max(blocks, 1)
             loss.backward()
-            if getattr(self, "WARM", True):
-                for group in self._optimizer.param_groups:
-                    group["lr"] = self.lr * math.sqrt(1 - group["alpha"] ** (self.updates + 1))
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         self._experience.clear()
@@ -485,6 +482,21 @@ class RLPolicy(Policy):
             self._optimizer.load_state_dict(self._optimizer.state_dict())
         self._experience.clear()
         self._memories.clear()
+
+
+def _batches(items: list[_Experience]) -> Iterator[_Experience]:
+    """Join what has the same shape: one pass over four frames costs half of four passes."""
+    groups: dict[tuple, list[_Experience]] = {}
+    for item in items:
+        groups.setdefault((item.cells.shape[1:], item.per_block), []).append(item)
+    for (_, per_block), group in groups.items():
+        yield _Experience(
+            torch.cat([item.cells for item in group]),
+            per_block,
+            torch.cat([item.grid for item in group]),
+            torch.cat([item.credited for item in group]),
+            torch.cat([item.reward for item in group]),
+        )
 
 
 def _copy(value: Any) -> Any:

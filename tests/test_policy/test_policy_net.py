@@ -42,6 +42,20 @@ def test_gain_leaves_the_net_as_it_is_and_speeds_the_step():
     assert moved[1] == pytest.approx(8 * moved[0], rel=0.1)
 
 
+def test_logits_are_bounded_and_find_their_way_back():
+    cells = torch.zeros(1, INPUT_CHANNELS, 16, 16)
+    for pushed in (30.0, -30.0):
+        net = _net(gain=1.0)
+        torch.nn.init.constant_(net.head.bias, pushed)
+        logit = net(cells, 16).detach()
+        assert logit.abs().max() == pytest.approx(4.6)
+        # Descent along +logit or -logit: only the direction back between the bounds is learned.
+        for sign in (1.0, -1.0):
+            net.zero_grad()
+            (sign * net(cells, 16)).sum().backward()
+            assert float(net.head.bias.grad) == (sign if sign * pushed > 0 else 0.0)
+
+
 def test_initial_weights_come_from_the_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -52,14 +66,23 @@ def test_initial_weights_come_from_the_generator_alone():
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
-def test_what_a_block_decides_depends_on_its_cells_most():
-    net = _net()
-    torch.nn.init.ones_(net.head.weight)
-    cells = torch.zeros(1, INPUT_CHANNELS, 5 * 16, 5 * 16, requires_grad=True)
-    net(cells + torch.randn(cells.shape), 16)[0, 2, 2].backward()
-    reach = cells.grad.abs().sum((0, 1)).reshape(5, 16, 5, 16).sum((1, 3))
-    assert reach.argmax() == 12  # the middle of 5 x 5
-    assert (reach > 0).sum() > 1
+@pytest.mark.parametrize("per_block", [4, 8, 16])
+def test_what_a_block_sees_is_centred_on_it(per_block):
+    torch.manual_seed(0)
+    net = _net(gain=1.0, bound=1e9)
+    for parameter in net.parameters():
+        torch.nn.init.constant_(parameter, 0.01)  # so that nothing is cut off by a ReLU
+    cells = torch.rand(1, INPUT_CHANNELS, 7 * per_block, 7 * per_block, requires_grad=True)
+    net(cells, per_block)[0, 3, 3].backward()
+    reach = cells.grad.abs().sum((0, 1))
+    blocks = reach.reshape(7, per_block, 7, per_block).sum((1, 3))
+    assert blocks.argmax() == 24  # the middle of 7 x 7
+    assert (blocks[2:5, 2:5] > 0).all()
+    places = torch.arange(7 * per_block) + 0.5
+    middle = 3.5 * per_block
+    for axis in (0, 1):
+        centre = float((reach.sum(1 - axis) * places).sum() / reach.sum())
+        assert abs(centre - middle) < 0.6  # cells
 
 
 def test_inputs_are_normalised_whatever_the_unit():

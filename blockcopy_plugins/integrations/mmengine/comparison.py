@@ -20,7 +20,8 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
       is added. Neither has the policy's own MACs in it.
     * ``ms_dense`` and ``ms_blockcopy`` are means over the same timed frames, and ``speedup`` is
       their ratio. Means, since the cost of a block-sparse frame varies with its executed rate, and
-      the total time is what a user waits for; ``timing`` has the medians.
+      the total time is what a user waits for; ``timing`` has the medians. Where all frames are
+      warm-up, they are timed for want of others (``timing.only_warmup``).
 
     Args:
         entries: Of all frames, in any order.
@@ -41,6 +42,9 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
         e.macs_outside if e.macs_outside_dense is None else e.macs_outside_dense for e in counted
     )
     timed = [e for e in entries if e.timed]
+    only_warmup = not timed
+    if only_warmup:
+        timed = [e for e in entries if e.macs_outside is None]
     dense = [e.ms_dense for e in timed if e.ms_dense is not None]
     sparse = [e.ms_blockcopy for e in timed]
     ms_dense, ms_sparse = _mean(dense), _mean(sparse)
@@ -59,6 +63,7 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
         "speedup": ms_dense / ms_sparse if ms_dense and ms_sparse else None,
         "timing": {
             "frames": len(timed),
+            "only_warmup": only_warmup,
             "executed_rate": _mean(e.executed_rate for e in timed),
             "median_ms_dense": statistics.median(dense) if dense else None,
             "median_ms_blockcopy": statistics.median(sparse) if sparse else None,

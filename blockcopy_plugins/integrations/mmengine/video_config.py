@@ -69,7 +69,8 @@ def parse_policy(text: str) -> str | dict[str, Any]:
         return text
     try:
         node = ast.parse(text, mode="eval").body
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
+        is_dict = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict"
+        if is_dict and not node.args:
             found = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
         else:
             found = ast.literal_eval(node)
@@ -284,13 +285,13 @@ def set_weights(config: Config, checkpoint: str | None) -> str:
             "no weights are given: pass the model's checkpoint as CHECKPOINT, or set load_from in "
             "the config."
         )
-    if not str(found).partition("://")[1] and not os.path.isfile(found):
+    if "://" not in str(found) and not os.path.isfile(found):
         said = "given" if checkpoint else "that the config's load_from names"
         raise ConfigError(
             f"there is no checkpoint {str(found)!r}, {said} (the working directory is "
             f"{os.getcwd()!r}). Pass an existing file as CHECKPOINT."
         )
-    config.load_from = str(found)
+    config.load_from = str(found) if "://" in str(found) else os.path.normpath(found)
     config.resume = False
     return config.load_from
 

@@ -46,7 +46,11 @@ class BlockCopyVideoHook(Hook):
         self._open: dict[int, tuple[Any, Any]] = {}
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence | None = None,
     ) -> None:
         """Draw the frames of a batch."""
         handle = find_hook(runner).handle

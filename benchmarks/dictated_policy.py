@@ -1,0 +1,79 @@
+"""A policy that costs what the learned one costs, and executes what it is told."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.policy import Detections, Policy, PolicyContext, RLPolicy
+
+
+class DictatedPolicy(Policy):
+    """Executes the grid it was given; an RLPolicy looks, is rewarded and learns beside it.
+
+    So the executed rate is exact while the time of a frame has the policy's in it: its network,
+    its information gain over the detections of a busy scene, and its updates.
+
+    Args:
+        target: Of the RLPolicy.
+        masks: Whether the detections have masks.
+        detections: How many there are in a frame.
+        seed: Of the RLPolicy and the detections.
+
+    Attributes:
+        grid: bool ``(1, GH, GW)``, to be set before each call.
+    """
+
+    def __init__(
+        self, target: float = 0.25, masks: bool = True, detections: int = 20, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.grid: Tensor | None = None
+        self._learned = RLPolicy(target=target, seed=seed)
+        self._masks = masks
+        self._count = detections
+        self._generator = torch.Generator().manual_seed(seed)
+        self._scenes: list[Detections] = []
+
+    def prepare(self, size: tuple[int, int], scenes: int = 3) -> None:
+        """Make the detections beforehand: finding them is the model's work, not the policy's.
+
+        Args:
+            size: ``(H, W)`` of the frames in pixels.
+            scenes: Different sets, taken in turn.
+        """
+        draw = self._generator
+        extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
+        corner = torch.rand(self._count, 2, generator=draw) * extent * 0.8
+        side = (0.05 + 0.15 * torch.rand(self._count, 2, generator=draw)) * extent
+        labels = torch.randint(0, 8, (self._count,), generator=draw)
+        for _ in range(scenes):
+            first = corner + 4 * torch.randn(self._count, 2, generator=draw)
+            boxes = torch.cat([first, first + side], 1).clamp(min=0)
+            boxes = torch.minimum(boxes, extent.repeat(2))
+            scores = 0.3 + 0.7 * torch.rand(self._count, generator=draw)
+            masks = _filled(boxes / 4, size[0] // 4, size[1] // 4) if self._masks else None
+            self._scenes.append(
+                Detections(boxes=boxes, scores=scores, labels=labels, masks=masks, size=size)
+            )
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        self._learned.select(frame, context)
+        return self.grid
+
+    def feedback(self, frame, grid, outputs, context) -> dict[str, float]:
+        super().feedback(frame, grid, None, context)
+        scene = self._scenes[context.frame_index[0] % len(self._scenes)]
+        return self._learned.feedback(frame, grid, [scene], context)
+
+    def reset(self, streams=None) -> None:
+        super().reset(streams)
+        self._learned.reset(streams)
+
+
+def _filled(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Masks bool ``(K, height, width)`` that fill their boxes."""
+    y = torch.arange(height).view(1, -1, 1)
+    x = torch.arange(width).view(1, 1, -1)
+    x0, y0, x1, y1 = (boxes[:, i].view(-1, 1, 1) for i in range(4))
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)

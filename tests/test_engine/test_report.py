@@ -1,0 +1,128 @@
+"""Figures of the report against counts by hand, and the MAC counter against torch's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import blockcopy_plugins as bc
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.up = nn.ConvTranspose2d(8, 4, 2, 2)
+
+    def forward(self, x):
+        return self.up(F.relu(self.depthwise(self.stem(x))))
+
+
+def converted(net, grids, **options):
+    config = bc.BlockCopyConfig(block_size=16, policy=lambda f, c: grids.pop(0), **options)
+    return bc.blockcopy_(net, config)
+
+
+# MACs of a pixel of the half-sized map: 3x3 taps, input channels of the group, output channels.
+STEM, DEPTHWISE = 9 * 3 * 8, 9 * 8
+UP = 8 * 4 * 2 * 2  # Of a pixel of the transposed convolution's input.
+
+
+def test_figures_of_two_frames():
+    """32 x 48 px in 16-px blocks: 6 blocks of 8 x 8 px in the half-sized maps."""
+    two_of_six = torch.zeros(1, 2, 3, dtype=torch.bool)
+    two_of_six[0, 0, 1] = two_of_six[0, 1, 2] = True
+    net = converted(Net().eval(), [~two_of_six | two_of_six, two_of_six])
+    net(torch.randn(1, 3, 32, 48))
+    net(torch.randn(1, 3, 32, 48))
+    report = bc.report(net)
+    whole = 16 * 24
+    assert report.frames == 2 and report.block_size == 16 and report.policy == "CallablePolicy"
+    assert report.executed_rate == pytest.approx((1 + 2 / 6) / 2)
+    assert report.macs_dense == whole * (STEM + DEPTHWISE + UP)
+    assert report.macs_densified == whole * UP
+    executed = (1 + 2 / 6) / 2 * whole * (STEM + DEPTHWISE) + whole * UP
+    assert report.macs_executed == pytest.approx(executed)
+    assert report.modules["stem"] == pytest.approx((4 / 6 * whole * STEM, whole * STEM))
+    assert set(report.modules) == {"stem", "depthwise"}
+    (up,) = report.dense_ops
+    assert (up.path, up.count, up.macs) == ("up", 2, 2 * whole * UP) and "transposed" in up.reason
+    # State: the frame, and the maps that stem, depthwise and the output read or write.
+    maps = 3 * 32 * 48 + 8 * whole + 8 * whole + 4 * 32 * 48
+    assert report.state_bytes == 4 * maps
+    assert report.ms_model > 0 and report.ms_policy > 0
+    json.dumps(report.as_dict())
+    assert "33.3%" not in str(report) and "66.7%" in str(report) and "up: aten.conv" in str(report)
+    assert bc.handle(net).last.executed_rate == pytest.approx(2 / 6)
+    assert bc.handle(net).last.counts.blocks == 2 * 64 * (STEM + DEPTHWISE)
+
+
+def test_figures_count_images():
+    grid = torch.tensor([True, False]).view(2, 1, 1).expand(2, 2, 3)
+    net = converted(Net().eval(), [torch.ones(2, 2, 3).bool(), grid.clone()])
+    for _ in range(2):
+        net(torch.randn(2, 3, 32, 48))
+    report = bc.report(net)
+    assert report.frames == 4 and report.executed_rate == pytest.approx(0.75)
+    assert report.macs_dense == 16 * 24 * (STEM + DEPTHWISE + UP)
+
+
+def test_a_report_before_the_first_frame():
+    report = bc.report(converted(Net().eval(), []))
+    assert report.frames == 0 and report.macs_executed == 0 and "0 frames" in str(report)
+
+
+def test_edge_blocks_count_what_they_compute():
+    """At 20 x 20 px the four blocks hold 32 x 32 px, all of which a packed frame computes."""
+    grids = [torch.ones(1, 2, 2).bool()]
+    net = converted(nn.Sequential(nn.Conv2d(3, 5, 1)).eval(), list(grids), pack_whole_frames=True)
+    net(torch.randn(1, 3, 20, 20))
+    report = bc.report(net)
+    assert report.macs_dense == 20 * 20 * 15 and report.macs_executed == 32 * 32 * 15
+    bc.restore_(net)
+    converted(net, list(grids))
+    net(torch.randn(1, 3, 20, 20))
+    assert bc.report(net).macs_executed == 20 * 20 * 15
+
+
+class Mixed(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 7)
+
+    def forward(self, x):
+        x = super().forward(x)
+        attention = x.flatten(2) @ x.flatten(2).transpose(1, 2)
+        return self.linear(x.mean((2, 3))), attention
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_mac_counter_is_half_of_torchs_flop_counter(mode):
+    net, frame = Mixed().eval(), torch.randn(2, 3, 32, 48)
+    with mode():
+        with FlopCounterMode(display=False) as flops:
+            net(frame)
+        with bc.MacCounter() as counter:
+            net(frame)
+    assert counter.macs == flops.get_total_flops() // 2 > 0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("pack", [False, True])
+def test_mac_counter_sees_the_packed_ops(mode, pack):
+    grids = [torch.ones(1, 2, 3).bool(), torch.zeros(1, 2, 3).bool()]
+    grids[1][0, 1, 1] = True
+    net, frame = Net().eval(), torch.randn(1, 3, 32, 48)
+    converted(net, list(grids), pack_whole_frames=pack)
+    for grid in grids:
+        with mode(), bc.MacCounter() as counter:
+            net(frame)
+        packed = int(grid.sum()) * 64 * (STEM + DEPTHWISE)
+        assert counter.macs == packed + 16 * 24 * UP
+        assert bc.handle(net).last.counts.blocks == packed
