@@ -32,22 +32,31 @@ from blockcopy_plugins.integrations.mmengine.video_config import (
 )
 from blockcopy_plugins.visualization import plot_rate_accuracy
 
+KINDS = ("learned", "difference", "random", "nth")
 
-def policies(targets: Iterable[float], periods: Iterable[int]) -> Iterator[tuple[str, dict]]:
+
+def policies(
+    kinds: Iterable[str], targets: Iterable[float], periods: Iterable[int]
+) -> Iterator[tuple[str, dict]]:
     """Name and config of each policy at each rate.
 
     Args:
+        kinds: Which policies: names from ``KINDS``.
         targets: Executed rates, of the policies that have a target.
         periods: Periods in frames, of executing every n-th frame.
     """
-    for target in targets:
-        yield "learned (RLPolicy)", dict(type="RLPolicy", target=target, seed=0)
-    for target in targets:
-        yield "frame difference", dict(type="FrameDifferencePolicy", target=target)
-    for target in targets:
-        yield "random", dict(type="RandomPolicy", rate=target, seed=0)
-    for n in periods:
-        yield "every n-th frame", dict(type="EveryNthFramePolicy", n=n)
+    for kind in kinds:
+        if kind == "nth":
+            for n in periods:
+                yield "every n-th frame", dict(type="EveryNthFramePolicy", n=n)
+            continue
+        for target in targets:
+            if kind == "learned":
+                yield "learned (RLPolicy)", dict(type="RLPolicy", target=target, seed=0)
+            elif kind == "difference":
+                yield "frame difference", dict(type="FrameDifferencePolicy", target=target)
+            else:
+                yield "random", dict(type="RandomPolicy", rate=target, seed=0)
 
 
 class Experiment:
@@ -122,10 +131,10 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict:
         epochs=args.epochs,
         block_size=experiment.block_size,
         dense=dict(ms=dense["ms"], **detection_ap(truth, predictions, "bbox", sizes=False)),
-        runs=[],
+        runs=_earlier_runs(args),
     )
     print(f"{'dense':<20} AP50 {report['dense']['AP50']:.3f}  {dense['ms']:.0f} ms", flush=True)
-    for name, config in policies(args.targets, args.periods):
+    for name, config in policies(args.kinds, args.targets, args.periods):
         options = bc.BlockCopyConfig(block_size=experiment.block_size, policy=config)
         bc.blockcopy_(experiment.model, options)
         try:
@@ -180,11 +189,24 @@ def parse_args() -> argparse.Namespace:
         "--targets", type=_floats, default=[0.1, 0.2, 0.3, 0.5], help="rates, such as 0.1,0.3"
     )
     parser.add_argument("--periods", type=_ints, default=[10, 5, 3, 2], help="such as 10,5,2")
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which policies")
+    parser.add_argument("--json", help="file for the figures; runs in it are kept")
     parser.add_argument("--plot", help="file for the plot, PNG")
     parser.add_argument("--save-policies", help="folder for what the policies learned")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="changes, KEY=VALUE")
     return parser.parse_args()
+
+
+def _earlier_runs(args: argparse.Namespace) -> list[dict]:
+    """Runs of an earlier call on the same frames, of policies that this one does not measure."""
+    path = Path(args.json) if args.json else None
+    if path is None or not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    if before["test"] != list(args.test):
+        return []
+    again = [config for _, config in policies(args.kinds, args.targets, args.periods)]
+    return [run for run in before["runs"] if run["config"] not in again]
 
 
 def _window(text: str) -> tuple[int, int]:

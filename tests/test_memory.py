@@ -57,7 +57,8 @@ def growth(frames: int, policy, streams: bool) -> float:
     return (process.memory_info().rss - start) / MIB
 
 
-# Were one map of 0.6 MiB kept of each frame, 290 frames would show 160 MiB. The allocator's own noise stays far below the limit.
+# Were one map of 0.6 MiB kept of each frame, 290 frames would show 160 MiB. The allocator's own
+# noise stays far below the limit.
 LIMIT = 24
 
 

@@ -135,7 +135,9 @@ def test_a_deep_copy_has_a_state_of_its_own(policy):
     twin = copy.deepcopy(net)
     assert bc.handle(twin).model is twin and bc.handle(twin) is not bc.handle(net)
     assert bc.handle(twin).policy is not bc.handle(net).policy
-    kept = [e.map.clone() for s in bc.handle(net).states._stores.values() for e in s.entries.values()]
+    kept = [
+        e.map.clone() for s in bc.handle(net).states._stores.values() for e in s.entries.values()
+    ]
     bc.reset_(twin)
     twin(second)
     now = [e.map for s in bc.handle(net).states._stores.values() for e in s.entries.values()]

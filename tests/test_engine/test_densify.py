@@ -78,7 +78,10 @@ DENSE = {
         lambda x, m: F.interpolate(x, size=(13, 17), mode="bilinear", antialias=True),
         "_upsample_bilinear2d_aa",
     ),
-    "grid_sample": (lambda x, m: F.grid_sample(x, torch.zeros(len(x), 5, 5, 2), align_corners=False), "grid_sampler"),
+    "grid_sample": (
+        lambda x, m: F.grid_sample(x, torch.zeros(len(x), 5, 5, 2), align_corners=False),
+        "grid_sampler",
+    ),
     "unfold": (lambda x, m: F.unfold(x, 3), "im2col"),
     "pixel_shuffle": (lambda x, m: F.pixel_shuffle(x, 2), "pixel_shuffle"),
     "glu": (lambda x, m: F.glu(x, 1), "glu"),
@@ -144,7 +147,9 @@ def test_right_and_reported(name, pack, mode):
     assert named[0].reason
 
 
-@pytest.mark.parametrize("name", ["softmax over channels", "flatten and linear", "adaptive average"])
+@pytest.mark.parametrize(
+    "name", ["softmax over channels", "flatten and linear", "adaptive average"]
+)
 def test_partial_grids_see_fresh_blocks_and_kept_ones(name):
     """A densified op sees this frame where it was executed and the kept map elsewhere."""
     net, dense, grids = prepared(DENSE[name][0])

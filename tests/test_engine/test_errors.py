@@ -42,9 +42,7 @@ class Stream:
         self.shape = (images, 3, 4)
         self.answers: list = []
         self.contexts: list = []
-        bc.blockcopy_(
-            self.net, bc.BlockCopyConfig(block_size=16, policy=self.answer, **options)
-        )
+        bc.blockcopy_(self.net, bc.BlockCopyConfig(block_size=16, policy=self.answer, **options))
         self.check(torch.ones(self.shape, dtype=torch.bool))
         self.check()
 
@@ -321,7 +319,9 @@ def test_a_block_tensor_that_escapes():
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy="all"))
     net(torch.randn(1, 3, 40, 50))
     escaped = net.last
-    assert isinstance(escaped, bc.BlockTensor) and "BlockTensor(shape=(1, 6, 40, 50)" in repr(escaped)
+    assert isinstance(escaped, bc.BlockTensor) and "BlockTensor(shape=(1, 6, 40, 50)" in repr(
+        escaped
+    )
     for use in (lambda x: x + 1, bc.to_dense, torch.relu_, lambda x: x.sum()):
         with pytest.raises(StateError, match="return value"):
             use(escaped)

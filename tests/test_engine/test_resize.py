@@ -102,9 +102,7 @@ def test_bilinear_has_no_seams():
     ramp = torch.arange(32.0).expand(1, 1, 32, 32).contiguous()
     for corners in (False, True):
         options = dict(scale_factor=2, mode="bilinear", align_corners=corners)
-        config = bc.BlockCopyConfig(
-            block_size=8, policy="all", pack_whole_frames=True, strict=True
-        )
+        config = bc.BlockCopyConfig(block_size=8, policy="all", pack_whole_frames=True, strict=True)
         net = bc.blockcopy_(Resize(options).eval(), config)
         steps = net(ramp).diff(dim=3)[..., 1:-1]
         torch.testing.assert_close(steps, steps[:1, :1, :1, :1].expand_as(steps))

@@ -72,9 +72,7 @@ def check(function, size, block, window, seed, pack, ceil_mode=False):
     frames = [torch.randn(2, 4, *size) for _ in range(4)]
     grids = [torch.rand(shape) < rate for rate in (2.0, 0.4, 0.0, 0.6)]
     block_out = [block // stride[i] for i in (0, 1)]
-    fits = all(
-        block % stride[i] == 0 and out[i] <= shape[1 + i] * block_out[i] for i in (0, 1)
-    )
+    fits = all(block % stride[i] == 0 and out[i] <= shape[1 + i] * block_out[i] for i in (0, 1))
     if not fits:  # Runs dense: the whole result is fresh.
         block_out = [10**6] * 2
     left = list(grids)

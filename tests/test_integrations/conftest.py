@@ -11,9 +11,7 @@ from torch import nn
 CLASSES = 3
 CHANNELS = 16
 ANCHORS = dict(type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32])
-CODER = dict(
-    type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2]
-)
+CODER = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
 
 
 def preprocessor(divisor=32):
@@ -39,15 +37,11 @@ def backbone(**changed):
 
 
 def neck(levels=4):
-    return dict(
-        type="FPN", in_channels=[8, 16, 32, 64], out_channels=CHANNELS, num_outs=levels
-    )
+    return dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=CHANNELS, num_outs=levels)
 
 
 def mask_rcnn(**changed):
-    roi = dict(
-        type="SingleRoIExtractor", out_channels=CHANNELS, featmap_strides=[4, 8, 16, 32]
-    )
+    roi = dict(type="SingleRoIExtractor", out_channels=CHANNELS, featmap_strides=[4, 8, 16, 32])
     config = dict(
         type="MaskRCNN",
         data_preprocessor=preprocessor(),
@@ -87,7 +81,10 @@ def mask_rcnn(**changed):
         train_cfg=dict(rpn=None, rcnn=None),
         test_cfg=dict(
             rpn=dict(
-                nms_pre=200, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
+                nms_pre=200,
+                max_per_img=50,
+                nms=dict(type="nms", iou_threshold=0.7),
+                min_bbox_size=0,
             ),
             rcnn=dict(
                 score_thr=0.3,
@@ -142,6 +139,8 @@ def with_weights(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.normal_(module.bias, 0, 0.1)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)

@@ -66,9 +66,7 @@ def test_mask_rcnn_with_all_blocks_is_mask_rcnn(model, tiny, size, pack):
     batches = [tiny.batch([tiny.picture(size, seed)], scale=[0.5]) for seed in (1, 2)]
     with torch.no_grad():
         wanted = [model.test_step(copy.deepcopy(batch)) for batch in batches]
-    config = bc.BlockCopyConfig(
-        block_size=BLOCK, policy="all", strict=True, pack_whole_frames=pack
-    )
+    config = bc.BlockCopyConfig(block_size=BLOCK, policy="all", strict=True, pack_whole_frames=pack)
     bc.blockcopy_(model, config)
     with torch.no_grad():
         for batch, want in zip(batches, wanted, strict=True):
@@ -177,7 +175,9 @@ def test_a_refused_first_frame_does_not_hide_that_the_video_starts_again(model, 
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy="none"))
     handle = bc.handle(model)
     for frame_id in (6, 7):
-        model.test_step(tiny.batch([tiny.picture((64, 96), 1)], video_id=["a"], frame_id=[frame_id]))
+        model.test_step(
+            tiny.batch([tiny.picture((64, 96), 1)], video_id=["a"], frame_id=[frame_id])
+        )
     bad = torch.full((1, 3, 64, 96), float("nan"))
     sample = tiny.sample((64, 96), "a", 3)
     with pytest.raises(FrameError, match="nan"), torch.no_grad():

@@ -45,9 +45,7 @@ def test_equals_conv2d_on_the_merged_map(
     torch.manual_seed(seed)
     steps = stride if isinstance(stride, tuple) else (stride, stride)
     reach = dilation if isinstance(dilation, tuple) else (dilation, dilation)
-    out = [
-        (size[i] + 2 * padding - reach[i] * (kernel[i] - 1) - 1) // steps[i] + 1 for i in (0, 1)
-    ]
+    out = [(size[i] + 2 * padding - reach[i] * (kernel[i] - 1) - 1) // steps[i] + 1 for i in (0, 1)]
     assume(min(out) >= 1)
     grid = torch.rand(2, -(-size[0] // block), -(-size[1] // block)) < rate
     state = channels_last(torch.randn(2, 4, *size))
@@ -120,9 +118,21 @@ BAD = {
         "Double|float64",
     ),
     "layout of the state": (dict(state=torch.randn(1, 4, 8, 12)), ValueError, "channels-last"),
-    "channels of the weight": (dict(weight=torch.randn(2, 3, 3, 3)), ConfigError, r"expected \(C_out, 4 / groups"),
-    "weight of another dtype": (dict(weight=torch.randn(2, 4, 3, 3).double()), ConfigError, "float64"),
-    "kernel larger than the map": (dict(weight=torch.randn(2, 4, 9, 20)), ConfigError, "reaches over 20 px"),
+    "channels of the weight": (
+        dict(weight=torch.randn(2, 3, 3, 3)),
+        ConfigError,
+        r"expected \(C_out, 4 / groups",
+    ),
+    "weight of another dtype": (
+        dict(weight=torch.randn(2, 4, 3, 3).double()),
+        ConfigError,
+        "float64",
+    ),
+    "kernel larger than the map": (
+        dict(weight=torch.randn(2, 4, 9, 20)),
+        ConfigError,
+        "reaches over 20 px",
+    ),
     "groups": (dict(groups=3), ConfigError, "groups=3"),
     "bias": (dict(bias=torch.randn(5)), ConfigError, r"expected \(2,\)"),
 }

@@ -73,8 +73,19 @@ class BlockCopyBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise the wrapped backbone by its own rules."""
-        if hasattr(self.inner, "init_weights"):
+        if not hasattr(self.inner, "init_weights"):
+            return
+        # MMEngine's book of who initialised what, which it hands to all submodules of a model; the
+        # wrapped backbone is none, and would open and close a book of its own.
+        book = self.__dict__.get("_params_init_info")
+        if book is not None:
+            self.inner._params_init_info = book
+        try:
             self.inner.init_weights()
+        finally:
+            if book is not None:
+                del self.inner._params_init_info
+        self._is_init = True
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the wrapped backbone, such as ``out_channels`` or ``norm1``."""

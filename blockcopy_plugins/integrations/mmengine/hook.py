@@ -68,6 +68,7 @@ class BlockCopyHook(Hook):
         )
         self.interleaved = interleaved
         self._handle: Handle | None = None
+        self._by_hand = False
         self._names_streams: StreamIds | None = None
 
     @property
@@ -90,6 +91,7 @@ class BlockCopyHook(Hook):
             runner: The runner, its weights loaded.
         """
         self._begin(runner)
+        self._by_hand = True
 
     def end(self, runner: Runner) -> None:
         """Log the report and restore the model after :meth:`begin`.
@@ -139,6 +141,9 @@ class BlockCopyHook(Hook):
         self._log_scalars(runner, "val")
 
     def _begin(self, runner: Runner) -> None:
+        if self._handle is not None and not self._by_hand:
+            # The last loop failed and never came to its end.
+            self._release()
         model = unwrap(runner.model)
         wrapped = [m for m in model.modules() if isinstance(m, BlockCopyBackbone)]
         if wrapped:
@@ -151,12 +156,16 @@ class BlockCopyHook(Hook):
 
     def _end(self, runner: Runner) -> None:
         MMLogger.get_current_instance().info(str(self.handle.report()))
+        self._release()
+
+    def _release(self) -> None:
+        self.handle.reset()
         if self._names_streams is None:
             restore_(self.handle.model)
         else:
             self.handle.name_streams(None)
-            self.handle.reset()
         self._handle = None
+        self._by_hand = False
 
     def _name_streams(self, data_batch) -> None:
         samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
