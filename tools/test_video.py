@@ -178,7 +178,8 @@ def _results(args, config, checkpoint: str, summary: dict) -> dict:
     return {
         "model": config.model.get("type", "?"),
         "config": args.config,
-        "checkpoint": checkpoint,
+        # The file's name: results are shown to others, whose folders are other ones.
+        "checkpoint": checkpoint.rpartition("/")[2],
         **{name: summary.get(name) for name in first},
         **{name: value for name, value in summary.items() if name not in first},
         "machine": {

@@ -53,6 +53,7 @@ class BlockTensor(torch.Tensor):
     version: Version
     _packed: Tensor
     _full: tuple[StateEntry, int] | None
+    read_only: tuple[int, Tensor] | None
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -86,6 +87,7 @@ class BlockTensor(torch.Tensor):
         self.frame = frame
         self.version = Version(self) if version is None else version
         self._full = None
+        self.read_only = None
         return self
 
     def __init__(self, *args, **kwargs) -> None:

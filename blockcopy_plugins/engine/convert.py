@@ -361,7 +361,9 @@ class _DenseInputs:
             if isinstance(value, BlockTensor):
                 # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and
                 # take it for NCHW without a look at the strides.
-                return frame.dense(value, "input", self.copy).contiguous()
+                if self.copy:
+                    return frame.dense(value, "input", copy=True, contiguous=True)
+                return frame.dense_to_read(value, "input")
             return value
 
         return tree_map(densify, (args, kwargs))

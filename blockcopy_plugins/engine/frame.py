@@ -292,6 +292,17 @@ class Frame:
             map_ = map_[: self.images]
             return map_.clone(memory_format=layout) if copy or contiguous else map_
 
+    def dense_to_read(self, x: BlockTensor, op: str) -> Tensor:
+        """As :meth:`dense`, contiguous, for readers who neither write to the map nor keep it.
+
+        All of them get the same tensor: a detector's extractors read the same maps in turn.
+        """
+        version, map_ = x.read_only or (None, None)
+        if version != x.version.count:
+            map_ = self.dense(x, op, copy=False, contiguous=True)
+            x.read_only = (x.version.count, map_)
+        return map_
+
     @property
     def image_index(self) -> Tensor:
         """int64 ``(n_executed,)``: the image of each packed row."""

@@ -74,6 +74,10 @@ class RLPolicy(Policy):
     not choose them. Blocks that were executed or skipped against the sampled grid are not credited
     either. c begins at the rate of the first frame that the policy chose.
 
+    The cost term rewards the target, it does not enforce it: as long as skipped blocks would bring
+    gain, the rate settles above it, where the two balance (a block of gain g is worth executing up
+    to ``c = target + sqrt(g / (2 gamma))``). Where nothing moves, the rate is the target.
+
     One network serves all streams; each stream has a memory of its own, of constant size, which
     :meth:`reset` drops. ``select`` only looks: called twice without a feedback in between, it
     gives the same grid. It works under ``no_grad``, ``inference_mode`` and autocast, and draws

@@ -82,8 +82,8 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
         )
         for i in (0, 1)
     )
-    if None not in block:
-        first = frame.from_dense(first, block)
+    # Compiled ops of others take a dense map for NCHW without a look at its strides.
+    first = first.contiguous() if None in block else frame.from_dense(first, block)
     return first if rest is None else (first, *rest)
 
 
