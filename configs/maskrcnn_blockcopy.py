@@ -4,13 +4,14 @@
 #
 # The weights are fetched when they are first used. Without network, get the file by hand and pass
 # it: python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn_r50_fpn_1x_coco....pth ...
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+_base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
 
-load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth'
+load_from = "https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth"
 
 custom_hooks = [
     dict(
-        type='blockcopy_plugins.BlockCopyHook',
+        type="blockcopy_plugins.BlockCopyHook",
         block_size=128,
-        policy=dict(type='RLPolicy', target=0.3))
+        policy=dict(type="RLPolicy", target=0.3),
+    )
 ]

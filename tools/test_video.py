@@ -199,9 +199,7 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")
     by_frame = out.with_name(f"{out.stem}_frames.jsonl")
-    by_frame.write_text(
-        "".join(json.dumps(plain(asdict(entry))) + "\n" for entry in loop.entries)
-    )
+    by_frame.write_text("".join(json.dumps(plain(asdict(entry))) + "\n" for entry in loop.entries))
     files = [out, by_frame]
     if loop.entries:
         records = [

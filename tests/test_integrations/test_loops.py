@@ -142,7 +142,11 @@ def test_each_video_starts_with_the_first_policy(place, restart):
     # No seed: the runs of the two streams can only be equal where the policy starts again.
     policy = dict(type="RLPolicy", target=0.5)
     loop = run_test(
-        place, videos=[clip, clip], policy=policy, dense=False, restart_policy=restart,
+        place,
+        videos=[clip, clip],
+        policy=policy,
+        dense=False,
+        restart_policy=restart,
         mac_samples=0,
     )
 
@@ -174,10 +178,21 @@ def test_restarting_needs_single_images(place):
 
 def entry(frame_id, rate, ms=(10.0, 5.0), timed=True, outside=None):
     return FrameEntry(
-        video_id=0, frame_id=frame_id, video_name="v", size=(64, 96), grid=(2, 3),
-        executed_rate=rate, macs_blocks=rate * 100, macs_blocks_dense=100.0, macs_densified=7.0,
-        macs_outside=outside, macs_outside_dense=None if outside is None else outside + 1,
-        ms_dense=ms[0], ms_blockcopy=ms[1], ms_policy=1.0, timed=timed,
+        video_id=0,
+        frame_id=frame_id,
+        video_name="v",
+        size=(64, 96),
+        grid=(2, 3),
+        executed_rate=rate,
+        macs_blocks=rate * 100,
+        macs_blocks_dense=100.0,
+        macs_densified=7.0,
+        macs_outside=outside,
+        macs_outside_dense=None if outside is None else outside + 1,
+        ms_dense=ms[0],
+        ms_blockcopy=ms[1],
+        ms_policy=1.0,
+        timed=timed,
     )
 
 

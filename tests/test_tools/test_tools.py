@@ -22,8 +22,20 @@ _spec.loader.exec_module(tiny)
 
 TOOLS = tiny.ROOT / "tools"
 KEYS = {
-    "model", "frames", "size", "block_size", "target", "executed_rate", "macs_dense",
-    "macs_blockcopy", "macs_policy", "ms_dense", "ms_blockcopy", "speedup", "metrics", "fidelity",
+    "model",
+    "frames",
+    "size",
+    "block_size",
+    "target",
+    "executed_rate",
+    "macs_dense",
+    "macs_blockcopy",
+    "macs_policy",
+    "ms_dense",
+    "ms_blockcopy",
+    "speedup",
+    "metrics",
+    "fidelity",
     "dense_ops",
 }
 
@@ -45,8 +57,13 @@ def start(folder, *command, **options):
     """Run a command in another folder than the clone's, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [str(part) for part in command], cwd=folder, env=environment, text=True,
-        capture_output=True, timeout=300, **options,
+        [str(part) for part in command],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        **options,
     )
 
 
@@ -74,9 +91,23 @@ def all_blocks(place):
     """A config without the hook, all blocks, annotations, and a video to look at."""
     tiny.write_coco(place / "a.json", "a", 7)
     done = tool(
-        place, "test_video.py", "without_hook.py", "--video", "a.mp4", "--ann", "a.json",
-        "--policy", "all", "--cfg-options", "model.test_cfg.rcnn.max_per_img=8",
-        "--out", "out/all.json", "--show-dir", "shown", "--work-dir", "work",
+        place,
+        "test_video.py",
+        "without_hook.py",
+        "--video",
+        "a.mp4",
+        "--ann",
+        "a.json",
+        "--policy",
+        "all",
+        "--cfg-options",
+        "model.test_cfg.rcnn.max_per_img=8",
+        "--out",
+        "out/all.json",
+        "--show-dir",
+        "shown",
+        "--work-dir",
+        "work",
     )
     assert done.returncode == 0, done.stderr
     return done, read(place / "out/all.json")
@@ -108,7 +139,10 @@ def test_what_a_run_leaves_and_says(place, all_blocks):
     written = [line.split(" ", 1)[1] for line in lines if line.startswith("wrote")]
     assert all((place / path).is_file() for path in written)
     assert {Path(path).name for path in written} == {
-        "all.json", "all_frames.jsonl", "all_curve.png", "a_blockcopy.mp4",
+        "all.json",
+        "all_frames.jsonl",
+        "all_curve.png",
+        "a_blockcopy.mp4",
     }
     assert codec(place / "shown/a_blockcopy.mp4") == ("h264", "yuv420p", 7)
     lines = (place / "out/all_frames.jsonl").read_text().splitlines()
@@ -118,8 +152,18 @@ def test_what_a_run_leaves_and_says(place, all_blocks):
 
 def test_policy_is_trained_and_then_used(place):
     trained = tool(
-        place, "train_policy.py", "tiny.py", "--video", "a.mp4", "b.mp4", "--frames", "5",
-        "--epochs", "2", "--work-dir", "trained",
+        place,
+        "train_policy.py",
+        "tiny.py",
+        "--video",
+        "a.mp4",
+        "b.mp4",
+        "--frames",
+        "5",
+        "--epochs",
+        "2",
+        "--work-dir",
+        "trained",
     )
     assert trained.returncode == 0, trained.stderr
     folder = place / "trained"
@@ -131,8 +175,20 @@ def test_policy_is_trained_and_then_used(place):
     assert list(folder.glob("*/vis_data/scalars.json"))
 
     tested = tool(
-        place, "test_video.py", "tiny.py", "--video", "a.mp4", "--start", "2", "--frames", "3",
-        "--policy-checkpoint", "trained/policy.pth", "--no-dense-too", "--out", "out/rl.json",
+        place,
+        "test_video.py",
+        "tiny.py",
+        "--video",
+        "a.mp4",
+        "--start",
+        "2",
+        "--frames",
+        "3",
+        "--policy-checkpoint",
+        "trained/policy.pth",
+        "--no-dense-too",
+        "--out",
+        "out/rl.json",
     )
     assert tested.returncode == 0, tested.stderr
     results = read(place / "out/rl.json")
@@ -149,10 +205,27 @@ def test_two_processes_give_the_metrics_of_one(place):
     tiny.write_coco(place / "a.json", "a", 7)
     one = tool(place, "test_video.py", "tiny.py", *clips, "--out", "out/one.json")
     two = start(
-        place, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-        TOOLS / "test_video.py", "tiny.py", *clips, "--out", "out/two.json",
-        "--show-dir", "two", "--launcher", "pytorch",
+        place,
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+        TOOLS / "test_video.py",
+        "tiny.py",
+        *clips,
+        "--out",
+        "out/two.json",
+        "--show-dir",
+        "two",
+        "--launcher",
+        "pytorch",
     )
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
@@ -161,8 +234,17 @@ def test_two_processes_give_the_metrics_of_one(place):
     assert (first["processes"], second["processes"]) == (1, 2)
     assert first["frames"] == 16 and 0 < first["executed_rate"] < 1
     same = (
-        "frames", "size", "executed_rate", "executed_rate_after_first", "macs_dense",
-        "macs_blockcopy", "mac_frames", "metrics", "fidelity", "videos", "dense_ops",
+        "frames",
+        "size",
+        "executed_rate",
+        "executed_rate_after_first",
+        "macs_dense",
+        "macs_blockcopy",
+        "mac_frames",
+        "metrics",
+        "fidelity",
+        "videos",
+        "dense_ops",
     )
     assert {k: first[k] for k in same} == {k: second[k] for k in same}
     assert first["metrics"]["dense"]["video/annotated_frames"] == 7
@@ -175,32 +257,47 @@ MISTAKES = {
     "no video": ("test_video.py", ["tiny.py"], "--video"),
     "no checkpoint": ("test_video.py", ["tiny.py", "nope.pth", "--video", "a.mp4"], "nope.pth"),
     "no annotations": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--ann", "nope.json"], "nope.json",
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--ann", "nope.json"],
+        "nope.json",
     ),
     "no policy file": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "nope"], "nope",
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "nope"],
+        "nope",
     ),
     "unknown policy": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--policy", "foo"], "foo",
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--policy", "foo"],
+        "foo",
     ),
     "wrong policy file": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "tiny.pth"],
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "tiny.pth"],
         "no policy file",
     ),
     "no such frames": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--start", "99"], "lower the start",
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--start", "99"],
+        "lower the start",
     ),
     "not a video": ("test_video.py", ["tiny.py", "--video", "tiny.py"], "tiny.py"),
     "wrong weights": (
-        "test_video.py", ["tiny.py", "other.pth", "--video", "a.mp4"], "fit the model",
+        "test_video.py",
+        ["tiny.py", "other.pth", "--video", "a.mp4"],
+        "fit the model",
     ),
     "no torchrun": (
-        "test_video.py", ["tiny.py", "--video", "a.mp4", "--launcher", "pytorch"], "torchrun",
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--launcher", "pytorch"],
+        "torchrun",
     ),
     "config without data": ("test_video.py", ["bare.py", "--video", "a.mp4"], "test_dataloader"),
     "no model": ("test_video.py", ["empty.py", "--video", "a.mp4"], "no model"),
     "policy that cannot learn": (
-        "train_policy.py", ["tiny.py", "--video", "a.mp4", "--policy", "all"], "learns nothing",
+        "train_policy.py",
+        ["tiny.py", "--video", "a.mp4", "--policy", "all"],
+        "learns nothing",
     ),
     "no weights": ("train_policy.py", ["bare_data.py", "--video", "a.mp4"], "CHECKPOINT"),
 }

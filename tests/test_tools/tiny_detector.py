@@ -88,13 +88,25 @@ def write_weights(folder: Path) -> Path:
 def write_coco(path: Path, clip: str, frames: int) -> Path:
     """COCO annotations of the moving square in every frame of a clip."""
     annotations = [
-        {"id": t + 1, "image_id": t + 1, "category_id": 1, "iscrowd": 0, "area": 32 * 32,
-         "bbox": [(7 * t) % (SIZE[1] - 32), 40, 32, 32]}
+        {
+            "id": t + 1,
+            "image_id": t + 1,
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": 32 * 32,
+            "bbox": [(7 * t) % (SIZE[1] - 32), 40, 32, 32],
+        }
         for t in range(frames)
     ]
     images = [
-        {"id": t + 1, "file_name": f"{clip}/{t:06d}.jpg", "height": SIZE[0], "width": SIZE[1],
-         "frame_id": t, "video_id": 1}
+        {
+            "id": t + 1,
+            "file_name": f"{clip}/{t:06d}.jpg",
+            "height": SIZE[0],
+            "width": SIZE[1],
+            "frame_id": t,
+            "video_id": 1,
+        }
         for t in range(frames)
     ]
     path.write_text(

@@ -351,8 +351,14 @@ def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
     """The figures that loggers and backends take: numbers by name."""
     flat = {
         name: summary[name]
-        for name in ("executed_rate", "macs_dense", "macs_blockcopy", "ms_dense", "ms_blockcopy",
-                     "speedup")
+        for name in (
+            "executed_rate",
+            "macs_dense",
+            "macs_blockcopy",
+            "ms_dense",
+            "ms_blockcopy",
+            "speedup",
+        )
         if summary.get(name) is not None
     }
     for part in ("dense", "blockcopy"):

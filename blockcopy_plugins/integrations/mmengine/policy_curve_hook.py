@@ -55,9 +55,7 @@ class PolicyCurveHook(Hook):
         log = folder / "policy_log.json"
         log.write_text(
             json.dumps(
-                plain(
-                    {"policy": type(policy).__name__, "target": target, "frames": self.records}
-                ),
+                plain({"policy": type(policy).__name__, "target": target, "frames": self.records}),
                 indent=1,
             )
             + "\n"

@@ -112,9 +112,7 @@ def has_hook(config: Config) -> bool:
     return len(probe.custom_hooks) == before
 
 
-def set_policy(
-    config: Config, policy: str | dict[str, Any] | None, checkpoint: str | None
-) -> None:
+def set_policy(config: Config, policy: str | dict[str, Any] | None, checkpoint: str | None) -> None:
     """Change the hook's policy and the file that it starts from.
 
     Args:
@@ -347,8 +345,15 @@ def _metainfo(dataset: dict[str, Any], config: Config) -> Any:
 
 def _without_training(config: Config) -> None:
     for name in (
-        "train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr",
-        "val_dataloader", "val_cfg", "val_evaluator", "tta_model",
+        "train_dataloader",
+        "train_cfg",
+        "optim_wrapper",
+        "param_scheduler",
+        "auto_scale_lr",
+        "val_dataloader",
+        "val_cfg",
+        "val_evaluator",
+        "tta_model",
     ):
         config[name] = None
 
