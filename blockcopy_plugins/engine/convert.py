@@ -25,6 +25,28 @@ from .strategies import run
 
 _ATTRIBUTE = "_blockcopy"
 
+# They keep no state and are never densified, so nobody asks when they are at work; and there are
+# more of them than of all others.
+_POINTWISE_MODULES = frozenset(
+    {
+        nn.Identity,
+        nn.ReLU,
+        nn.ReLU6,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+        nn.Sigmoid,
+        nn.Tanh,
+        nn.Hardswish,
+        nn.Hardsigmoid,
+        nn.BatchNorm2d,
+        nn.Dropout,
+        nn.Dropout2d,
+    }
+)
+
 
 @dataclass(frozen=True)
 class FrameRecord:
@@ -76,6 +98,7 @@ class Handle:
         self._paused = 0
         self._named: tuple[Hashable, ...] | None = None
         self._removers: list = []
+        self._modules: tuple[tuple[str, nn.Module], ...] = ()
 
     # -- one call ---------------------------------------------------------------------------------
 
@@ -164,7 +187,7 @@ class Handle:
                 f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
                 "tensor (N, C, H, W) without empty dimensions."
             )
-        for name, module in self.model.named_modules():
+        for name, module in self._modules:
             if module.training:
                 raise FrameError(
                     f"module {name or '(root)'!r} is in training mode, in which features depend on "
@@ -241,8 +264,9 @@ class Handle:
 
     def attach(self) -> None:
         """Put the model's forward and the hooks of its submodules in place."""
-        for path, module in self.model.named_modules():
-            if path:
+        self._modules = tuple(self.model.named_modules())
+        for path, module in self._modules:
+            if path and type(module) not in _POINTWISE_MODULES:
                 self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
         for module in self.adapter.read_only_inputs(self.model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -116,8 +116,9 @@ class Frame:
         Raises:
             StateError: If the frame is over.
         """
-        for x in _block_tensors((*args, *kwargs.values())):
-            x.frame.check_open(func)
+        _check_open(func, args)
+        if kwargs:
+            _check_open(func, kwargs.values())
         return self._run(self, func, args, kwargs)
 
     def check_open(self, what: object) -> None:
@@ -346,9 +347,10 @@ class Frame:
 Strategies = Mapping[object, Callable]
 
 
-def _block_tensors(values) -> Iterator[BlockTensor]:
+def _check_open(func, values) -> None:
     for value in values:
-        if isinstance(value, BlockTensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _block_tensors(value)
+        kind = type(value)
+        if kind is BlockTensor:
+            value.frame.check_open(func)
+        elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
+            _check_open(func, value)

@@ -31,7 +31,10 @@ def _packed_again(reason: str) -> Callable:
 STRATEGIES: Mapping[object, Callable] = MappingProxyType(
     {
         aten.convolution.default: sliding.convolution,
+        # Whole composite ops arrive in inference mode. To take them apart costs another dispatch.
+        aten.conv2d.default: sliding.conv2d,
         aten.max_pool2d_with_indices.default: sliding.max_pool,
+        aten.max_pool2d.default: sliding.max_pool_values,
         aten.avg_pool2d.default: sliding.avg_pool,
         aten.upsample_nearest2d.default: resize.nearest,
         aten._upsample_nearest_exact2d.default: resize.nearest,

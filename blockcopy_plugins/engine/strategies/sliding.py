@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,10 +35,29 @@ def convolution(frame: Frame, func, args, kwargs):
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, _is_local(window))
     elif _is_local(window):
-        out = F.conv2d(x.packed, weight, bias, window.stride, 0, window.dilation, groups)
+        packed, stride = x.packed, window.stride
+        if window.kernel == (1, 1) and stride != (1, 1):
+            # Pixels that no output reads go first: oneDNN's strided 1x1 convolution is slower.
+            packed = packed[:, :, :: stride[0], :: stride[1]]
+            packed, stride = packed.contiguous(memory_format=torch.channels_last), (1, 1)
+        out = F.conv2d(packed, weight, bias, stride, 0, window.dilation, groups)
     else:
         out = window.convolve(_gather(frame, func, x, window, 0.0), weight, bias, groups)
     return BlockTensor(out, size_out, block, frame)
+
+
+def conv2d(frame: Frame, func, args, kwargs):
+    """``F.conv2d`` as it arrives in inference mode."""
+    given = _named(func, args, kwargs)
+    groups = given.pop("groups")
+    args = (*given.values(), False, (0, 0), groups)
+    return convolution(frame, torch.ops.aten.convolution.default, args, {})
+
+
+def max_pool_values(frame: Frame, func, args, kwargs):
+    """``F.max_pool2d`` as it arrives in inference mode."""
+    out = max_pool(frame, torch.ops.aten.max_pool2d_with_indices.default, args, kwargs)
+    return out if isinstance(out, Decline) else out[0]
 
 
 def max_pool(frame: Frame, func, args, kwargs):
@@ -99,19 +120,32 @@ def avg_pool(frame: Frame, func, args, kwargs):
 
 def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, ceil_mode=False):
     """Window and output size of a sliding op on ``x``, or why it cannot run on blocks."""
-    kernel, stride = _pair(kernel), _pair(stride)
-    padding, dilation = _pair(padding), _pair(dilation)
-    if any(x.block[i] % stride[i] for i in (0, 1)):
+    return _window(
+        x.block,
+        tuple(x.shape[2:]),
+        frame.grid_size,
+        frame.block_size,
+        _pair(kernel),
+        _pair(stride),
+        _pair(padding),
+        _pair(dilation),
+        ceil_mode,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _window(block, size, grid_size, block_size, kernel, stride, padding, dilation, ceil_mode):
+    if any(block[i] % stride[i] for i in (0, 1)):
         return Decline(
-            f"stride {stride} does not divide blocks of {x.block} px; "
-            f"block_size={frame.block_size * max(stride)} would do"
+            f"stride {stride} does not divide blocks of {block} px; "
+            f"block_size={block_size * max(stride)} would do"
         )
-    block = (x.block[0] // stride[0], x.block[1] // stride[1])
+    block = (block[0] // stride[0], block[1] // stride[1])
     size = tuple(
-        sliding_output(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
+        sliding_output(size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
         for i in (0, 1)
     )
-    if any(size[i] > frame.grid_size[i] * block[i] for i in (0, 1)):
+    if any(size[i] > grid_size[i] * block[i] for i in (0, 1)):
         return Decline(f"its padding {padding} makes the map larger than its blocks")
     if min(size) < 1:
         return Decline("the map is smaller than its kernel")
