@@ -99,7 +99,7 @@ def bandwidth(report: dict[str, Any]) -> str:
 def memory(report: dict[str, Any]) -> str:
     """Memory of the process and of the state over many frames."""
     samples = report["samples"]
-    chosen = [s for s in samples if s["frame"] in (10, 50, 100, 200, 500, 1000)] or samples
+    chosen = [s for s in samples if s["frame"] in (10, 100, 300, 999)] or samples
     rows = [
         (str(s["frame"]), f"{s['rss'] / 2**20:.0f}", f"{s['state_bytes'] / 2**20:.1f}")
         for s in chosen
@@ -147,10 +147,10 @@ def main() -> None:
         text = document.read_text()
         for name, make in TABLES:
             file = args.results / f"{name}.json"
-            marker = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+            marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
             if file.exists() and marker.search(text):
                 table = make(json.loads(file.read_text()))
-                text = marker.sub(lambda m, t=table: m[1] + t + m[2], text)
+                text = marker.sub(lambda m, t=table: m[1] + t + "\n" + m[2], text)
         document.write_text(text)
 
 
