@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -342,9 +342,6 @@ class Frame:
         found.count += 1
         found.macs += macs
         self.counts.densified += macs
-
-
-Strategies = Mapping[object, Callable]
 
 
 def _check_open(func, values) -> None:
