@@ -20,7 +20,6 @@ from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 from blockcopy_plugins.errors import ConfigError
@@ -34,7 +33,6 @@ __all__ = [
     "MODELS",
     "POLICIES",
     "TRANSFORMS",
-    "VISUALIZERS",
 ]
 
 SCOPE = "blockcopy_plugins"
@@ -118,12 +116,6 @@ METRICS = Registry(
     parent=MMENGINE_METRICS,
     scope=SCOPE,
     locations=["blockcopy_plugins.evaluation.frame_detection_metric"],
-)
-VISUALIZERS = Registry(
-    "visualizer",
-    parent=MMENGINE_VISUALIZERS,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.visualization"],
 )
 # A root of its own: MMEngine has nothing like a policy.
 POLICIES = Registry(

@@ -166,7 +166,6 @@ class BlockCopyTestLoop(BaseLoop):
         self.last_entries = tuple(
             _entry(i, infos[i], images, record, seconds, macs, timed) for i in range(images)
         )
-        self.last_dense_outputs = outputs.get("dense")
         runner.call_hook(
             "after_test_iter", batch_idx=index, data_batch=data_batch, outputs=outputs["blockcopy"]
         )
