@@ -14,7 +14,7 @@ import urllib.error
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # A clone works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -105,6 +105,21 @@ def downloads(address: str) -> Iterator[None]:
             f"the weights cannot be downloaded ({error.reason}). Fetch {address} by hand, on "
             "another machine if this one has no network, and pass the file as CHECKPOINT."
         ) from error
+
+
+def leave_process_group() -> NoReturn:
+    """End one of the processes that torchrun started, with status 0.
+
+    Without Python's own finalisation: the model's wrapper keeps the group alive, and a thread of
+    the group that lets go of a tensor by then asks for the interpreter's lock and aborts the
+    process.
+    """
+    import torch.distributed
+
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def quiet(verbose: bool) -> None:

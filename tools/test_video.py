@@ -32,6 +32,7 @@ from _cli import (
     add_config_options,
     add_video_options,
     downloads,
+    leave_process_group,
     make_runner,
     quiet,
     run,
@@ -140,7 +141,6 @@ def main(args: argparse.Namespace) -> None:
     config.custom_hooks = hooks
     video_config.set_launcher(config, args.launcher)
 
-    import torch.distributed
     from mmengine.dist import all_gather_object, is_main_process
 
     runner = make_runner(config, args.verbose)
@@ -158,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
         for path in [*files, *videos]:
             print(f"wrote {path}")
     if args.launcher != "none":
-        torch.distributed.destroy_process_group()
+        leave_process_group()
 
 
 def _videos(runner) -> list[Path]:

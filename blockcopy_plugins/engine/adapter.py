@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ class Call:
         replace: ``replace(frame) -> (args, kwargs)``, the call with another tensor in its place.
         streams: Stream id of each image, or ``None`` if the call does not tell.
         restarts: Streams that begin anew with this call.
+        left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense, by
+            module path; filled in while the call runs.
     """
 
     frame: Tensor
     replace: Callable[[Tensor], tuple[tuple, dict]]
     streams: tuple[Hashable, ...] | None = None
     restarts: tuple[Hashable, ...] = ()
+    left: dict[str, Any] = field(default_factory=dict)
 
 
 class ModelAdapter:

@@ -95,6 +95,7 @@ class Handle:
         self.last: FrameRecord | None = None
         self.totals = Totals()
         self._active: Frame | None = None
+        self._call: Call | None = None
         self._paused = 0
         self._named: tuple[Hashable, ...] | None = None
         self._removers: list = []
@@ -151,7 +152,7 @@ class Handle:
         at_work.channels_last = not frame.is_contiguous() and frame.is_contiguous(
             memory_format=torch.channels_last
         )
-        self._active = at_work
+        self._active, self._call = at_work, call
         try:
             args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))
             out = tree_map(self._leave_dense, original(*args, **kwargs))
@@ -166,7 +167,7 @@ class Handle:
             raise
         finally:
             at_work.close()
-            self._active = None
+            self._active = self._call = None
         for stream, its_grid in zip(streams, grid, strict=True):
             stream.frames += 1
             stream.broken = False
@@ -277,10 +278,12 @@ class Handle:
         for module in (*self.adapter.dense_inputs(self.model), *pools):
             hook = _DenseInputs(self, copy=True, reason="this module needs the whole map")
             self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-        for module in self.adapter.dense_outputs(self.model):
-            # Before the hook that leaves the module, so that the entry belongs to it.
-            hook = module.register_forward_hook(_DenseOutputs(self), prepend=True)
-            self._removers.append(hook)
+        ends = set(self.adapter.dense_outputs(self.model))
+        for path, module in self._modules:
+            if module in ends:
+                # Before the hook that leaves the module, so that the entry belongs to it.
+                hook = module.register_forward_hook(_DenseOutputs(self, path), prepend=True)
+                self._removers.append(hook)
         self.model.__dict__[_ATTRIBUTE] = self
         self.model.__dict__["forward"] = _Forward(self, self.model.forward)
 
@@ -396,9 +399,13 @@ class _DenseInputs:
 @dataclass
 class _DenseOutputs:
     handle: Handle
+    path: str
 
     def __call__(self, module, args, output):
-        return tree_map(self.handle._leave_dense, output)
+        output = tree_map(self.handle._leave_dense, output)
+        if self.handle._call is not None:
+            self.handle._call.left[self.path] = output
+        return output
 
 
 # -- public functions ------------------------------------------------------------------------------
