@@ -20,8 +20,8 @@ class Call:
         replace: ``replace(frame) -> (args, kwargs)``, the call with another tensor in its place.
         streams: Stream id of each image, or ``None`` if the call does not tell.
         restarts: Streams that begin anew with this call.
-        left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense, by
-            module path; filled in while the call runs.
+        left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense,
+            by module path; filled in while the call runs.
     """
 
     frame: Tensor
@@ -88,6 +88,24 @@ class ModelAdapter:
         """
         found = _first_map(outputs, len(call.frame))
         return None if found is None else list(found.unbind(0))
+
+
+def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple[nn.Module, str]]:
+    """Modules that run on whole maps, with the reason why.
+
+    The map that such a module returns is cut into blocks again.
+
+    Args:
+        model: The model.
+        adapter: Knows modules of its own.
+    """
+    for module in adapter.dense_inputs(model):
+        yield module, "a compiled op, which knows no blocks"
+    for module in model.modules():
+        if isinstance(module, nn.InstanceNorm2d):
+            yield module, "statistics over the whole map"
+        elif isinstance(module, nn.Conv2d) and module.padding_mode == "circular":
+            yield module, "circular padding"
 
 
 def _first_map(outputs: Any, images: int) -> Tensor | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .lent import LentMap
 
 if TYPE_CHECKING:
@@ -21,36 +23,46 @@ class Version:
 
     Attributes:
         count: Changes so far.
+        shared: More than one tensor looks at the memory.
         lent: Whole maps of which the model holds views.
         first: The tensor that all others are slices of, as long as it lives.
     """
 
-    __slots__ = ("count", "lent", "first")
+    __slots__ = ("count", "shared", "lent", "first")
 
     def __init__(self, first: BlockTensor) -> None:
         self.count = 0
+        self.shared = False
         self.lent: list[LentMap] = []
         self.first = weakref.ref(first)
 
 
 class BlockTensor(torch.Tensor):
-    """A ``(N, C, H, W)`` feature map that holds its executed blocks alone.
+    """A feature map that holds its executed blocks alone.
 
     Its shape is that of the dense map, so that model code which reads sizes works unchanged. An op
     on it is looked up in the table of :mod:`blockcopy_plugins.engine.strategies`; what has no
     strategy runs on the densified map. It lives as long as the frame that made it.
 
     Attributes:
-        packed: ``(n_executed, C, bh, bw)``, channels last, rows in the order of
-            ``grid.nonzero()``. Pixels of an edge block beyond the image hold no meaning. In a whole
-            frame (:attr:`Frame.whole`) it is the dense map itself.
+        packed: The executed blocks, one after the other in the order of ``grid.nonzero()``:
+            ``(n_executed, C, bh, bw)``, channels last, or the same pixels in the form that ``axes``
+            tells. Pixels of an edge block beyond the image hold no meaning. In a whole frame
+            (:attr:`Frame.whole`) it is the dense tensor itself.
+        axes: What each dimension means, see :mod:`blockcopy_plugins.engine.axes`; ``'NCHW'`` for
+            a map.
+        size_of_map: ``(H, W)`` of the dense map.
         block: ``(bh, bw)``, height and width of a block in pixels of this map.
         frame: The frame it belongs to.
+        cropped: Its memory has pixels of its map that it does not show.
     """
 
+    axes: str
+    size_of_map: tuple[int, int]
     block: tuple[int, int]
     frame: Frame
     version: Version
+    cropped: bool
     _packed: Tensor
     _full: tuple[StateEntry, int] | None
     read_only: tuple[int, Tensor] | None
@@ -65,27 +77,39 @@ class BlockTensor(torch.Tensor):
         block: tuple[int, int],
         frame: Frame,
         version: Version | None = None,
+        axes: str = MAP,
+        strides: Sequence[int] | None = None,
     ) -> BlockTensor:
         """Wrap packed blocks.
 
         Args:
             cls: This class.
-            packed: ``(n_executed, C, bh, bw)``.
+            packed: ``(n_executed, C, bh, bw)``, or the form of ``axes``.
             size: ``(H, W)`` of the dense map.
             block: ``(bh, bw)``.
             frame: The frame in which it is made.
             version: That of the tensor whose memory ``packed`` shares, if any.
+            axes: Letter of each dimension.
+            strides: Those that the dense tensor would have; by default it would be contiguous.
         """
+        if axes == MAP:
+            shape = (frame.images, packed.shape[1], *size)
+        else:
+            shape = sizes_of(axes, channels_of(axes, packed.shape), frame.images, size)
         self = torch.Tensor._make_wrapper_subclass(
             cls,
-            (frame.images, packed.shape[1], *size),
+            shape,
+            strides=strides,
             dtype=packed.dtype,
             device=packed.device,
         )
         self._packed = packed
+        self.axes = axes
+        self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
         self.version = Version(self) if version is None else version
+        self.cropped = False
         self._full = None
         self.read_only = None
         return self
@@ -96,8 +120,8 @@ class BlockTensor(torch.Tensor):
 
     def __repr__(self, *, tensor_contents=None) -> str:
         return (
-            f"BlockTensor(shape={tuple(self.shape)}, block={self.block}, "
-            f"executed={self._packed.shape[0]}, dtype={self.dtype})"
+            f"BlockTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block}, "
+            f"executed={self.frame.executed}, dtype={self.dtype})"
         )
 
     def __deepcopy__(self, memo) -> BlockTensor:
@@ -106,11 +130,54 @@ class BlockTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        return _frame_of(args, kwargs).dispatch(func, args, kwargs or {})
+        return frame_of(args, kwargs).dispatch(func, args, kwargs or {})
 
-    def like(self, packed: Tensor, version: Version | None = None) -> BlockTensor:
-        """A tensor of the same size and blocks as this one with other contents."""
-        return BlockTensor(packed, self.shape[2:], self.block, self.frame, version)
+    @property
+    def data(self) -> Tensor:
+        """See ``torch.Tensor.data``."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        self.copy_(value)
+
+    def numpy(self, *, force: bool = False):
+        """See ``torch.Tensor.numpy``; of the whole map."""
+        return self._whole("numpy").numpy(force=force)
+
+    def tolist(self) -> list:
+        """See ``torch.Tensor.tolist``; of the whole map."""
+        return self._whole("tolist").tolist()
+
+    def __array__(self, dtype=None):
+        return self._whole("numpy").__array__(dtype)
+
+    def _whole(self, op: str) -> Tensor:
+        self.frame.refuse_if_strict(op, "it reads the whole map")
+        self.frame.count_densified(op, "it reads the whole map", 0)
+        return self.frame.dense(self, op, copy=True, contiguous=True)
+
+    def like(
+        self,
+        packed: Tensor,
+        version: Version | None = None,
+        axes: str | None = None,
+        strides: Sequence[int] | None = None,
+    ) -> BlockTensor:
+        """A tensor of the same map size and blocks as this one with other contents.
+
+        Args:
+            packed: Its contents.
+            version: That of this tensor if it shares its memory.
+            axes: Its axes, by default those of this tensor.
+            strides: Those that the dense tensor would have; by default it would be contiguous.
+        """
+        axes = self.axes if axes is None else axes
+        out = BlockTensor(packed, self.size_of_map, self.block, self.frame, version, axes, strides)
+        if version is not None:
+            version.shared = True
+            out.cropped = self.cropped
+        return out
 
     @property
     def packed(self) -> Tensor:
@@ -118,6 +185,32 @@ class BlockTensor(torch.Tensor):
         if self.version.lent:
             self._take_back()
         return self._packed
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of what ``packed`` holds: of a block, or of the map in a whole frame."""
+        return self.size_of_map if self.frame.whole else self.block
+
+    def make_contiguous(self) -> bool:
+        """Lay ``packed`` out as this tensor claims to be, so that it has the views that it should.
+
+        Returns:
+            Whether that was possible: no other tensor looks at the same memory.
+        """
+        alone = not self.version.shared and not self.version.lent
+        if alone:
+            self._packed = self._packed.contiguous()
+        return alone
+
+    def packed_map(self) -> Tensor:
+        """``packed`` in the form of a map, ``(n_executed, C, bh, bw)``."""
+        if self.axes == MAP:
+            return self.packed
+        return to_map(self.packed, self.axes, self.frame.rows, self.tile)
+
+    def in_its_form(self, map_: Tensor) -> Tensor:
+        """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""
+        return from_map(map_, self.axes, channels_of(self.axes, self.shape))
 
     def lend(self, op: str) -> Tensor:
         """A copy of this tensor's whole map, of which views go to the model.
@@ -128,36 +221,46 @@ class BlockTensor(torch.Tensor):
             op: The op that makes the view.
 
         Returns:
-            ``(N, C, H, W)``, contiguous as this tensor claims to be.
+            A tensor of this one's shape, contiguous as it claims to be.
         """
         packed = self.packed
         for lent in self.version.lent:
             if lent.packed is packed:
                 return lent.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
-        self.version.lent.append(LentMap(self.version.first, packed, map_))
+        self.version.lent.append(LentMap(self, map_))
         return map_
 
     def _take_back(self) -> None:
         written = [lent for lent in self.version.lent if lent.written()]
         for lent in written:
-            now = self.frame.packed_from(lent.map, self.block)
+            now = self.frame.packed_like(lent.map, lent.template)
             # Slices of the channels may share a count: then only the contents tell them apart.
             if len(written) == 1 or not torch.equal(now, lent.packed):
-                lent.packed.copy_(now)
+                with lent.template.writing():
+                    lent.packed.copy_(now)
         if written:
-            self.changed(by=written)
+            self._changed(by=written)
 
-    def changed(self, by: Sequence[LentMap] = ()) -> None:
-        """Note that ``packed`` was written in place: maps that hold this tensor are out of date.
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside the context ``packed`` is written in place; maps that hold it are then outdated.
 
-        Args:
-            by: The lent maps from which it was written, if it was.
+        Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
+        before = self.packed.clone() if self.cropped and not self.frame.whole else None
+        yield
+        if before is not None:
+            shown = torch.ones(self.shape, dtype=torch.bool, device=self.device)
+            shown = self.frame.packed_like(shown, self)
+            self._packed.copy_(torch.where(shown, self._packed, before))
+        self._changed()
+
+    def _changed(self, by: Sequence[LentMap] = ()) -> None:
         self.version.count += 1
         for lent in self.version.lent:
             if lent not in by:
-                shown = BlockTensor(lent.packed, self.shape[2:], self.block, self.frame)
+                shown = lent.template.like(lent.packed)
                 lent.map.copy_(self.frame.dense(shown, "view", copy=False))
 
     @property
@@ -174,7 +277,8 @@ class BlockTensor(torch.Tensor):
         self._full = (entry, self.version.count)
 
 
-def _frame_of(args, kwargs) -> Frame:
+def frame_of(args, kwargs) -> Frame:
+    """The frame of the first BlockTensor among the arguments of an op."""
     for value in args:
         if isinstance(value, BlockTensor):
             return value.frame
@@ -182,4 +286,4 @@ def _frame_of(args, kwargs) -> Frame:
             for item in value:
                 if isinstance(item, BlockTensor):
                     return item.frame
-    return _frame_of(tuple((kwargs or {}).values()), None)
+    return frame_of(tuple((kwargs or {}).values()), None)

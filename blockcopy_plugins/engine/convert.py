@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field, fields, is_dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -15,13 +17,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..policy import Policy, PolicyContext, build_policy
-from .adapter import Call, ModelAdapter
+from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .frame import Frame, FrameCounts
 from .geometry import grid_size
+from .macs import MacsByPath
 from .report import Report, Totals
 from .state import StreamStates
-from .strategies import run
+from .strategies import pack_again, run
 
 _ATTRIBUTE = "_blockcopy"
 
@@ -96,6 +99,7 @@ class Handle:
         self.totals = Totals()
         self._active: Frame | None = None
         self._call: Call | None = None
+        self._thread: int | None = None
         self._paused = 0
         self._named: tuple[Hashable, ...] | None = None
         self._removers: list = []
@@ -120,7 +124,15 @@ class Handle:
             GridError: If the policy gives anything but a bool grid of the right shape.
             StateError: If the streams do not fit the batch or the state.
         """
-        if self._active is not None or self._paused:
+        if self._active is not None:
+            if self._thread != get_ident():
+                raise StateError(
+                    f"{type(self.model).__name__} was called in one thread while another thread's "
+                    "frame was at work. Take turns under a lock, or give each thread a copy "
+                    "(copy.deepcopy) of the model: one frame changes the state that the next reads."
+                )
+            return original(*args, **kwargs)
+        if self._paused:
             return original(*args, **kwargs)
         call = self.adapter.read_call(args, kwargs)
         if call is None:
@@ -152,10 +164,13 @@ class Handle:
         at_work.channels_last = not frame.is_contiguous() and frame.is_contiguous(
             memory_format=torch.channels_last
         )
-        self._active, self._call = at_work, call
+        self._active, self._call, self._thread = at_work, call, get_ident()
+        # Counting what runs on ordinary tensors takes time: once for each stream.
+        counter = MacsByPath(at_work) if bool(context.first.any()) else nullcontext()
         try:
             args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))
-            out = tree_map(self._leave_dense, original(*args, **kwargs))
+            with counter:
+                out = tree_map(self._leave_dense, original(*args, **kwargs))
             at_work.finish()
         except BaseException:
             # Layers before the failure have this frame's features, those behind it older ones.
@@ -178,6 +193,8 @@ class Handle:
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
+        if isinstance(counter, MacsByPath):
+            at_work.counts.outside = counter.on_ordinary_tensors()
         self.last = FrameRecord(ids, grid, at_work.counts, scalars, seconds)
         self.totals.add(grid, at_work.counts, seconds)
         return out
@@ -259,6 +276,11 @@ class Handle:
         if isinstance(value, BlockTensor):
             frame = value.frame
             return frame.dense(value, "output", copy=True, contiguous=not frame.channels_last)
+        if is_dataclass(value) and not isinstance(value, type):
+            value = copy(value)
+            for item in fields(value):
+                dense = tree_map(self._leave_dense, getattr(value, item.name))
+                object.__setattr__(value, item.name, dense)
         return value
 
     # -- hooks on submodules -----------------------------------------------------------------------
@@ -271,13 +293,13 @@ class Handle:
                 self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
         for module in self.adapter.read_only_inputs(self.model):
-            hook = _DenseInputs(self, copy=False)
+            hook = _ReadOnlyInputs(self)
             self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-        # The indices of a pooling are positions in the whole map.
-        pools = (m for m in self.model.modules() if getattr(m, "return_indices", False) is True)
-        for module in (*self.adapter.dense_inputs(self.model), *pools):
-            hook = _DenseInputs(self, copy=True, reason="this module needs the whole map")
-            self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        for module, reason in whole_map_modules(self.model, self.adapter):
+            go, back = _GoDense(self, reason), _ComeBack(self)
+            self._removers.append(module.register_forward_pre_hook(go, with_kwargs=True))
+            # Before the hook that leaves the module, so that its ops belong to it.
+            self._removers.append(module.register_forward_hook(back, prepend=True))
         ends = set(self.adapter.dense_outputs(self.model))
         for path, module in self._modules:
             if module in ends:
@@ -369,31 +391,61 @@ class _Leave:
 
 
 @dataclass
-class _DenseInputs:
+class _ReadOnlyInputs:
     handle: Handle
-    copy: bool
-    reason: str | None = None  # To be counted as an op that ran dense.
+
+    def __call__(self, module, args, kwargs):
+        frame = self.handle._active
+        if frame is None:
+            return None
+
+        # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and take it
+        # for NCHW without a look at the strides.
+        def densify(value):
+            return frame.dense_to_read(value, "input") if isinstance(value, BlockTensor) else value
+
+        return tree_map(densify, (args, kwargs))
+
+
+@dataclass
+class _GoDense:
+    handle: Handle
+    reason: str
 
     def __call__(self, module, args, kwargs):
         frame = self.handle._active
         if frame is None:
             return None
         given = [v for v in tree_leaves((args, kwargs)) if isinstance(v, BlockTensor)]
-        if given and self.reason is not None:
+        frame.at_work.append(given)
+        if given:
             name = type(module).__name__
             frame.refuse_if_strict(name, self.reason)
             frame.count_densified(name, self.reason, 0)
 
         def densify(value):
             if isinstance(value, BlockTensor):
-                # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and
-                # take it for NCHW without a look at the strides.
-                if self.copy:
-                    return frame.dense(value, "input", copy=True, contiguous=True)
-                return frame.dense_to_read(value, "input")
+                return frame.dense(value, "input", copy=True, contiguous=True)
             return value
 
         return tree_map(densify, (args, kwargs))
+
+
+@dataclass
+class _ComeBack:
+    handle: Handle
+
+    def __call__(self, module, args, output):
+        frame = self.handle._active
+        if frame is None:
+            return None
+        given = frame.at_work.pop()
+        first, *rest = output if isinstance(output, (tuple, list)) else (output,)
+        map_like = type(first) is Tensor and first.dim() == 4 and len(first) == frame.images
+        if not given or not map_like:
+            return None
+        first = pack_again(frame, first, given[0])
+        return type(output)([first, *rest]) if isinstance(output, (tuple, list)) else first
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from numbers import Rational
 
 import torch
 from torch import Tensor
@@ -12,7 +14,9 @@ from torch import Tensor
 from .. import ops
 from ..errors import DensifiedError, StateError
 from ..ops import window
+from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
+from .dense_on_use import DenseOnUse
 from .geometry import grid_size
 from .state import StateEntry, StateKey, StateStore, Stream
 
@@ -36,15 +40,22 @@ class FrameCounts:
         blocks: MACs that ran on executed blocks.
         blocks_dense: What the same ops cost on the whole map.
         densified: MACs of ops that met a BlockTensor and ran on the whole map.
+        tiles: Blocks of the maps that ops on blocks gave, in pixels of those maps. Fractions where
+            an op ran on the whole map because its stride does not divide the block.
         by_op: Densified ops by ``(path, op)``.
         modules: ``path -> [executed MACs, dense MACs]`` of the ops that ran on blocks.
+        outside: ``path -> MACs`` of ops on ordinary tensors: behind the exits (RoI heads), or
+            behind an op whose result is no map. ``None`` where they were not counted; they are on
+            first frames.
     """
 
     blocks: int = 0
     blocks_dense: int = 0
     densified: int = 0
+    tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
     by_op: dict[tuple[str, str], Densified] = field(default_factory=dict)
-    modules: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    modules: dict[str, list[int]] = field(default_factory=dict)
+    outside: dict[str, int] | None = None
 
 
 class Frame:
@@ -56,13 +67,15 @@ class Frame:
         block_size: Side of a block in pixels of the frame.
         store: State of the streams.
         streams: Stream of each image.
-        run: ``run(frame, func, args, kwargs)``, executes an aten op that met a BlockTensor.
+        run: ``run(frame, func, args, kwargs, on_use)``, executes an aten op that met a BlockTensor.
         strict: Raise where an op would be densified.
         pack_whole: Run on packed blocks even where every block of every image is executed.
 
     Attributes:
         whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
             as they would in the model alone, and only the state is written beside.
+        channels_last: Results leave in this layout.
+        at_work: What the modules that need whole maps and are at work were given.
     """
 
     def __init__(
@@ -86,6 +99,7 @@ class Frame:
         self.counts = FrameCounts()
         self.touched_state = False
         self.channels_last = True
+        self.at_work: list[list[BlockTensor]] = []
         self._run = run
         self._closed = False
         self._path = [""]
@@ -110,8 +124,14 @@ class Frame:
 
     # -- dispatch ---------------------------------------------------------------------------------
 
-    def dispatch(self, func, args, kwargs):
+    def dispatch(self, func, args, kwargs, on_use: bool = False):
         """Run an aten op on the BlockTensors of this frame.
+
+        Args:
+            func: The op.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+            on_use: There are :class:`DenseOnUse` tensors among them.
 
         Raises:
             StateError: If the frame is over.
@@ -119,7 +139,7 @@ class Frame:
         _check_open(func, args)
         if kwargs:
             _check_open(func, kwargs.values())
-        return self._run(self, func, args, kwargs)
+        return self._run(self, func, args, kwargs, on_use)
 
     def check_open(self, what: object) -> None:
         """Refuse what would be done with a BlockTensor after its frame.
@@ -183,10 +203,33 @@ class Frame:
 
     # -- copies between packed and full ------------------------------------------------------------
 
+    @property
+    def rows(self) -> int:
+        """Size of the first dimension of packed maps: executed blocks, images in a whole frame."""
+        return self.images if self.whole else self.executed
+
     def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
         """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
         size = tuple(dense.shape[2:])
         return BlockTensor(self.packed_from(dense, block), size, block, self)
+
+    def packed_like(self, dense: Tensor, template: BlockTensor) -> Tensor:
+        """The executed blocks of a dense tensor, in the form of a BlockTensor's ``packed``.
+
+        Args:
+            dense: Of the axes of ``template``; its channels may be others.
+            template: Tells axes, blocks and size of the map.
+
+        Returns:
+            A copy.
+        """
+        if self.whole:
+            return dense.clone()
+        map_ = to_map(dense, template.axes, self.images, template.size_of_map)
+        packed = self.packed_from(map_, template.block)
+        if template.axes == MAP:
+            return packed
+        return from_map(packed, template.axes, channels_of(template.axes, dense.shape))
 
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
         """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
@@ -244,7 +287,9 @@ class Frame:
         entry = x.full
         if entry is None:
             key = self.next_key(op)
-            entry = self.store.entry(key, x.shape[1:], x.block, x.dtype, x.device)
+            channels = prod(channels_of(x.axes, x.shape))
+            shape = (channels, *x.size_of_map)
+            entry = self.store.entry(key, shape, x.block, x.dtype, x.device)
             entry.claim(self.slots, self._streams, self.full)
             if self.executed:
                 self.touched_state = True
@@ -256,23 +301,30 @@ class Frame:
         if not self.whole:
             ops.scatter_(map_, *self._on_the_map(x))
         elif self._slot_index is None:
-            map_[: self.images].copy_(x.packed)
+            map_[: self.images].copy_(x.packed_map())
         else:
-            map_.index_copy_(0, self._slot_index, x.packed)
+            map_.index_copy_(0, self._slot_index, x.packed_map())
 
     def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
         """Packed blocks and their places, without blocks that lie wholly beyond the map.
 
         There are such where unpadded convolutions made the map smaller than its grid.
         """
-        if all((self.grid_size[i] - 1) * x.block[i] < x.shape[2 + i] for i in (0, 1)):
-            return x.packed, self.blocks_by_slot
+        packed = x.packed_map()
+        if all((self.grid_size[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1)):
+            return packed, self.blocks_by_slot
         start = self.blocks_by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
-        inside = (start < torch.tensor(x.shape[2:], device=x.device)).all(1)
-        return x.packed[inside], self.blocks_by_slot[inside].contiguous()
+        inside = (start < torch.tensor(x.size_of_map, device=x.device)).all(1)
+        return packed[inside], self.blocks_by_slot[inside].contiguous()
+
+    def in_batch_order(self, map_: Tensor) -> Tensor:
+        """The maps of this frame's images, ``(N, C, H, W)``, of a map of all slots."""
+        if self._slot_index is None:
+            return map_[: self.images]
+        return map_.index_select(0, self._slot_index)
 
     def dense(self, x: BlockTensor, op: str, copy: bool, contiguous: bool = False) -> Tensor:
-        """The full map of ``x`` as a plain ``(N, C, H, W)`` tensor in batch order.
+        """The whole of ``x`` as a plain tensor in batch order.
 
         Args:
             x: A tensor of this frame.
@@ -282,15 +334,22 @@ class Frame:
             contiguous: Give a copy in the memory layout that a BlockTensor claims.
 
         Returns:
-            The map, channels last or contiguous.
+            A tensor of the shape of ``x``; a map is channels last or contiguous.
         """
+        if isinstance(x, DenseOnUse):
+            return x.dense().clone() if copy else x.dense()
         map_ = self.keep(x, op).map
-        layout = torch.contiguous_format if contiguous else torch.channels_last
         # Not in inference mode: the result must count its versions, see BlockTensor.lend.
         with torch.inference_mode(False), torch.no_grad():
+            map_ = self.in_batch_order(map_)
+            if x.axes != MAP:
+                value = x.in_its_form(map_)
+                if contiguous:
+                    return value.clone(memory_format=torch.contiguous_format)
+                return value.clone() if copy else value
+            layout = torch.contiguous_format if contiguous else torch.channels_last
             if self._slot_index is not None:
-                return map_.index_select(0, self._slot_index).contiguous(memory_format=layout)
-            map_ = map_[: self.images]
+                return map_.contiguous(memory_format=layout)
             return map_.clone(memory_format=layout) if copy or contiguous else map_
 
     def dense_to_read(self, x: BlockTensor, op: str) -> Tensor:
@@ -313,11 +372,12 @@ class Frame:
 
     # -- what happened -----------------------------------------------------------------------------
 
-    def count_blocks(self, executed: int, dense: int) -> None:
-        """Count the MACs of an op that ran on blocks."""
+    def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
+        """Count the MACs of an op that ran on blocks and gave blocks of ``block`` pixels."""
+        self.counts.tiles.add(block)
         self.counts.blocks += executed
         self.counts.blocks_dense += dense
-        module = self.counts.modules[self.path]
+        module = self.counts.modules.setdefault(self.path, [0, 0])
         module[0] += executed
         module[1] += dense
 
@@ -347,7 +407,7 @@ class Frame:
 def _check_open(func, values) -> None:
     for value in values:
         kind = type(value)
-        if kind is BlockTensor:
+        if kind is BlockTensor or isinstance(value, DenseOnUse):
             value.frame.check_open(func)
         elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
             _check_open(func, value)

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import weakref
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from .block_tensor import BlockTensor
+
 
 class LentMap:
-    """A copy of a BlockTensor's whole map of which the model holds views (``x[:, 0]``, ``x.view``).
+    """A copy of a BlockTensor's whole map of which the model holds views (``x[:, :, 0]``).
 
     In the dense model such a view and its base share memory: what is written to one is seen in the
     other. This notices the writes, so that the engine can do the same.
 
     Args:
-        base: The BlockTensor of which that, as autograd sees it, is a view, or itself.
-        packed: Its packed memory.
-        map_: The copy, ``(N, C, H, W)``.
+        of: The tensor that is lent.
+        map_: The copy, of its shape.
 
     Attributes:
-        packed: As given.
+        packed: The packed memory of ``of``.
         map: As given.
+        template: A tensor with a version of its own that says how ``packed`` is to be read.
     """
 
-    def __init__(self, base: weakref.ref, packed: Tensor, map_: Tensor) -> None:
-        self.packed = packed
+    def __init__(self, of: BlockTensor, map_: Tensor) -> None:
+        self.packed = of._packed
         self.map = map_
+        self.template = of.like(of._packed)
         # Autograd makes a view share the version count of its base, inference mode, which has no
         # autograd, that of the copy. A base that is gone has no views either.
-        self._counted = weakref.ref(map_) if torch.is_inference_mode_enabled() else base
+        inference = torch.is_inference_mode_enabled()
+        self._counted = weakref.ref(map_) if inference else of.version.first
         self._seen = self._count()
 
     def _count(self) -> int | None:

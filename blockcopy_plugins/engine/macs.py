@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .block_tensor import BlockTensor
+
+if TYPE_CHECKING:
+    from .frame import Frame
 
 
 class MacCounter(TorchDispatchMode):
@@ -40,5 +46,37 @@ class MacCounter(TorchDispatchMode):
                 return out
         out = func(*args, **kwargs)
         if count is not None:
-            self.macs += count(*args, **kwargs, out_val=out) // 2
+            self.add(count(*args, **kwargs, out_val=out) // 2)
         return out
+
+    def add(self, macs: int) -> None:
+        """An op has run."""
+        self.macs += macs
+
+
+class MacsByPath(MacCounter):
+    """Counts MACs by the module at work.
+
+    Args:
+        frame: The frame at work; it knows the module.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__()
+        self.frame = frame
+        self.by_path: dict[str, int] = defaultdict(int)
+
+    def add(self, macs: int) -> None:
+        """An op of the module at work has run."""
+        super().add(macs)
+        self.by_path[self.frame.path] += macs
+
+    def on_ordinary_tensors(self) -> dict[str, int]:
+        """What the frame has not counted itself, by module path: ops that met no BlockTensor."""
+        rest = dict(self.by_path)
+        counts = self.frame.counts
+        for path, (executed, _) in counts.modules.items():
+            rest[path] = rest.get(path, 0) - executed
+        for op in counts.by_op.values():
+            rest[op.path] = rest.get(op.path, 0) - op.macs
+        return {path: macs for path, macs in rest.items() if macs > 0}

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from math import lcm
+from numbers import Rational
 
 from torch import Tensor
 
 from .frame import Densified, FrameCounts
+
+_ROWS = 12
+LARGEST_BLOCK = 256
+"""Block sizes are proposed up to here, px; larger blocks hold much that did not change."""
+
+
+@dataclass(frozen=True)
+class ModuleMacs:
+    """MACs of one module in a frame, those of its submodules not included.
+
+    Attributes:
+        executed: What ran on blocks.
+        dense: What the same ops cost on the whole map.
+        densified: Ops that met blocks and ran on the whole map.
+        outside: Ops on ordinary tensors, as counted in the first frames of streams.
+    """
+
+    executed: float = 0.0
+    dense: float = 0.0
+    densified: float = 0.0
+    outside: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """MACs of the module in the dense model."""
+        return self.dense + self.densified + self.outside
+
+    def __add__(self, other: ModuleMacs) -> ModuleMacs:
+        return ModuleMacs(
+            self.executed + other.executed,
+            self.dense + other.dense,
+            self.densified + other.densified,
+            self.outside + other.outside,
+        )
 
 
 @dataclass(frozen=True)
@@ -20,14 +58,18 @@ class Report:
         policy: Class name of the policy.
         target: The executed rate that the policy is to hold, if it has one.
         macs_dense: MACs of a frame if all that ran on blocks ran dense, densified ops included.
-        macs_executed: MACs of a frame that really ran, densified ops included. What a model does
-            after its dense exits (RoI heads, decoding) is in neither.
+        macs_executed: MACs of a frame that really ran, densified ops included.
         macs_densified: The part of both that met blocks and ran on the whole map.
+        macs_outside: MACs on ordinary tensors, in none of these: what a model does after its dense
+            exits (RoI heads, decoding) or behind an op whose result is no map. Counted in the first
+            frame of each stream.
         ms_model: Milliseconds of a call in the model, mean.
         ms_policy: Milliseconds of a call in the policy, learning included, mean.
         state_bytes: Memory of the state.
         dense_ops: Ops that ran on the whole map, with module path, reason and share.
-        modules: MACs executed and dense by module path, for a frame.
+        modules: MACs by module path.
+        block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
+            blocks; with others the layers behind such a stride run on whole maps.
     """
 
     frames: int
@@ -38,15 +80,23 @@ class Report:
     macs_dense: float
     macs_executed: float
     macs_densified: float
+    macs_outside: float
     ms_model: float
     ms_policy: float
     state_bytes: int
     dense_ops: tuple[Densified, ...]
-    modules: dict[str, tuple[float, float]]
+    modules: dict[str, ModuleMacs]
+    block_sizes: tuple[int, ...]
+
+    @property
+    def share_on_blocks(self) -> float:
+        """The part of the dense model's MACs that is run on blocks, 0 to 1."""
+        total = self.macs_dense + self.macs_outside
+        return (self.macs_dense - self.macs_densified) / total if total else 0.0
 
     def as_dict(self) -> dict:
         """The figures as plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "share_on_blocks": self.share_on_blocks}
 
     def __str__(self) -> str:
         lines = [
@@ -58,16 +108,78 @@ class Report:
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
         ]
+        if self.modules:
+            lines += self._table()
+        if self.block_sizes:
+            sizes = ", ".join(map(str, self.block_sizes))
+            lines.append(f"  block sizes that suit the strides: {sizes} px")
         if self.dense_ops:
-            lines.append(f"  ran dense         {len(self.dense_ops):8d} ops")
+            lines.append(f"  ran on whole maps: {len(self.dense_ops)} ops")
             lines += [
                 f"    {op.path or '(root)'}: {op.op} ({op.reason}), {op.count} times, "
                 f"{op.macs / max(self.frames, 1) / 1e9:.3f} GMACs per frame"
                 for op in self.dense_ops
             ]
         else:
-            lines.append("  ran dense             none: every op met blocks")
+            lines.append("  ran on whole maps: nothing that met blocks")
         return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        parts = by_part(self.modules)
+        width = max(20, *map(len, parts))
+        lines = [
+            f"  {'part':{width}}  {'GMACs':>8}  {'on blocks':>9}  {'whole map':>9}  {'outside':>8}"
+        ]
+        for name, macs in {**parts, "all": sum(parts.values(), ModuleMacs())}.items():
+            total = macs.total or 1.0
+            lines.append(
+                f"  {name:{width}}  {macs.total / 1e9:8.3f}  {macs.dense / total:9.1%}  "
+                f"{macs.densified / total:9.1%}  {macs.outside / total:8.1%}"
+            )
+        return lines
+
+
+def by_part(modules: Mapping[str, ModuleMacs]) -> dict[str, ModuleMacs]:
+    """Sum the MACs of modules up to parts of the model, as finely as a short table can show.
+
+    Args:
+        modules: By module path.
+
+    Returns:
+        By path of the part, in the order of the modules.
+    """
+    parts: dict[str, ModuleMacs] = {}
+    for depth in range(1, 5):
+        finer: dict[str, ModuleMacs] = {}
+        for path, macs in modules.items():
+            name = ".".join(path.split(".")[:depth]) or "(root)"
+            finer[name] = finer.get(name, ModuleMacs()) + macs
+        if parts and len(finer) > _ROWS:
+            break
+        parts = finer
+    return parts
+
+
+def suitable_block_sizes(block_size: int, tiles: Iterable[tuple[Rational, Rational]]) -> tuple:
+    """Block sizes for which each block of each map is a whole number of pixels wide.
+
+    Args:
+        block_size: The block size at work, px.
+        tiles: Height and width of the blocks of all maps, in pixels of those maps.
+
+    Returns:
+        The smallest such size that is at least 32 px, and its doubles up to 256 px; the smallest
+        alone if it is larger.
+    """
+    strides = {Fraction(block_size) / width for tile in tiles for width in tile}
+    if not strides:
+        return ()
+    unit = lcm(*(stride.numerator for stride in strides))
+    size = unit * max(1, -(-32 // unit))
+    sizes = [size]
+    while sizes[-1] * 2 <= LARGEST_BLOCK:
+        sizes.append(sizes[-1] * 2)
+    return tuple(sizes)
 
 
 @dataclass
@@ -83,6 +195,9 @@ class Totals:
     seconds: dict[str, float] = field(default_factory=dict)
     dense_ops: dict[tuple[str, str], Densified] = field(default_factory=dict)
     modules: dict[str, list[int]] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
+    outside_frames: int = 0
+    tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
 
     def add(self, grid: Tensor, counts: FrameCounts, seconds: dict[str, float]) -> None:
         """Add one call.
@@ -98,6 +213,7 @@ class Totals:
         self.macs_blocks += counts.blocks
         self.macs_blocks_dense += counts.blocks_dense
         self.macs_densified += counts.densified
+        self.tiles |= counts.tiles
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
         for key, op in counts.by_op.items():
@@ -108,10 +224,22 @@ class Totals:
             kept = self.modules.setdefault(path, [0, 0])
             kept[0] += executed
             kept[1] += dense
+        if counts.outside is not None:
+            self.outside_frames += len(grid)
+            for path, macs in counts.outside.items():
+                self.outside[path] = self.outside.get(path, 0) + macs
 
     def report(self, *, block_size: int, policy: str, target, state_bytes: int) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
+        outside = {p: m / self.outside_frames for p, m in self.outside.items()}
+        modules = {p: ModuleMacs(e / frames, d / frames) for p, (e, d) in self.modules.items()}
+        for op in self.dense_ops.values():
+            if op.macs:
+                found = modules.get(op.path, ModuleMacs())
+                modules[op.path] = found + ModuleMacs(densified=op.macs / frames)
+        for path, macs in outside.items():
+            modules[path] = modules.get(path, ModuleMacs()) + ModuleMacs(outside=macs)
         return Report(
             frames=self.frames,
             executed_rate=self.executed / frames,
@@ -121,9 +249,11 @@ class Totals:
             macs_dense=(self.macs_blocks_dense + self.macs_densified) / frames,
             macs_executed=(self.macs_blocks + self.macs_densified) / frames,
             macs_densified=self.macs_densified / frames,
+            macs_outside=sum(outside.values()),
             ms_model=1e3 * self.seconds.get("model", 0.0) / calls,
             ms_policy=1e3 * self.seconds.get("policy", 0.0) / calls,
             state_bytes=state_bytes,
             dense_ops=tuple(Densified(**vars(op)) for op in self.dense_ops.values()),
-            modules={p: (e / frames, d / frames) for p, (e, d) in self.modules.items()},
+            modules=modules,
+            block_sizes=suitable_block_sizes(block_size, self.tiles),
         )

@@ -98,6 +98,21 @@ def index_table(*, blocks: int, block_out: int, index: Tensor) -> Tensor:
     return table.view(blocks, block_out)
 
 
+def through(table: Tensor, sources: Tensor) -> Tensor:
+    """A table of a map that is itself read by index, for example with reflected borders.
+
+    Args:
+        table: int32 ``(blocks, width)``, positions in the map as the op sees it.
+        sources: int64 ``(size,)``, where in memory each of these positions is; ``OUTSIDE`` where it
+            is nowhere.
+
+    Returns:
+        int32 ``(blocks, width)``, places in memory.
+    """
+    found = sources[table.long().clamp(min=0)]
+    return torch.where(table == OUTSIDE, OUTSIDE, found).to(torch.int32).contiguous()
+
+
 def _mark_outside(positions: Tensor, size: int) -> Tensor:
     inside = (positions >= 0) & (positions < size)
     return torch.where(inside, positions, OUTSIDE).to(torch.int32).contiguous()

@@ -24,6 +24,17 @@ class Net(nn.Module):
         return self.up(F.relu(self.depthwise(self.stem(x))))
 
 
+class Mixed(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 7)
+
+    def forward(self, x):
+        x = super().forward(x)
+        attention = x.flatten(2) @ x.flatten(2).transpose(1, 2)
+        return self.linear(x.mean((2, 3))), attention
+
+
 def converted(net, grids, **options):
     config = bc.BlockCopyConfig(block_size=16, policy=lambda f, c: grids.pop(0), **options)
     return bc.blockcopy_(net, config)
@@ -46,21 +57,25 @@ def test_figures_of_two_frames():
     assert report.frames == 2 and report.block_size == 16 and report.policy == "CallablePolicy"
     assert report.executed_rate == pytest.approx((1 + 2 / 6) / 2)
     assert report.macs_dense == whole * (STEM + DEPTHWISE + UP)
-    assert report.macs_densified == whole * UP
-    executed = (1 + 2 / 6) / 2 * whole * (STEM + DEPTHWISE) + whole * UP
+    assert report.macs_densified == report.macs_outside == 0 and report.share_on_blocks == 1
+    executed = (1 + 2 / 6) / 2 * whole * (STEM + DEPTHWISE + UP)
     assert report.macs_executed == pytest.approx(executed)
-    assert report.modules["stem"] == pytest.approx((4 / 6 * whole * STEM, whole * STEM))
-    assert set(report.modules) == {"stem", "depthwise"}
-    (up,) = report.dense_ops
-    assert (up.path, up.count, up.macs) == ("up", 2, 2 * whole * UP) and "transposed" in up.reason
-    # State: the frame, and the maps that stem, depthwise and the output read or write.
-    maps = 3 * 32 * 48 + 8 * whole + 8 * whole + 4 * 32 * 48
+    for name, macs in (("stem", STEM), ("depthwise", DEPTHWISE), ("up", UP)):
+        found = report.modules[name]
+        assert (found.dense, found.densified, found.outside) == (whole * macs, 0, 0)
+        assert found.executed == pytest.approx(4 / 6 * whole * macs)
+    assert set(report.modules) == {"stem", "depthwise", "up"} and report.dense_ops == ()
+    assert report.block_sizes == (32, 64, 128, 256)
+    # State: the frame, the map between stem and depthwise, and the output.
+    maps = 3 * 32 * 48 + 8 * whole + 4 * 32 * 48
     assert report.state_bytes == 4 * maps
     assert report.ms_model > 0 and report.ms_policy > 0
     json.dumps(report.as_dict())
-    assert "33.3%" not in str(report) and "66.7%" in str(report) and "up: aten.conv" in str(report)
+    assert (
+        "33.3%" not in str(report) and "66.7%" in str(report) and "nothing that met" in str(report)
+    )
     assert bc.handle(net).last.executed_rate == pytest.approx(2 / 6)
-    assert bc.handle(net).last.counts.blocks == 2 * 64 * (STEM + DEPTHWISE)
+    assert bc.handle(net).last.counts.blocks == 2 * 64 * (STEM + DEPTHWISE + UP)
 
 
 def test_figures_count_images():
@@ -71,6 +86,41 @@ def test_figures_count_images():
     report = bc.report(net)
     assert report.frames == 4 and report.executed_rate == pytest.approx(0.75)
     assert report.macs_dense == 16 * 24 * (STEM + DEPTHWISE + UP)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_runs_on_whole_maps_and_outside(mode):
+    """Attention meets blocks and runs on the whole map; the linear layer meets an ordinary mean."""
+    net = converted(Mixed().eval(), [torch.ones(2, 2, 3).bool(), torch.zeros(2, 2, 3).bool()])
+    with mode():
+        net(torch.randn(2, 3, 32, 48))
+        net(torch.randn(2, 3, 32, 48))
+    report = bc.report(net)
+    attention, linear = 4 * 4 * 32 * 48, 4 * 7
+    on_blocks = 16 * 24 * (STEM + DEPTHWISE + UP)
+    assert (report.macs_densified, report.macs_outside) == (attention, linear)
+    assert report.modules["linear"].outside == report.modules["linear"].total == linear
+    assert report.modules[""].densified == report.modules[""].total == attention
+    whole = on_blocks + attention + linear
+    assert report.macs_dense + report.macs_outside == whole
+    assert report.share_on_blocks == pytest.approx(on_blocks / whole)
+    (product,) = [op for op in report.dense_ops if "bmm" in op.op]
+    assert (product.path, product.count, product.macs) == ("", 2, 4 * attention)
+    table = str(report)
+    assert f"{on_blocks / whole:.1%}" in table and "bmm" in table and "linear" in table
+
+
+def test_block_sizes_follow_the_strides():
+    """Strides 2, 3 and 2: 12 in all. Blocks of 32 px stop at the second one."""
+    layers = [nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 4, 3, 3), nn.Conv2d(4, 4, 2, 2)]
+    net = nn.Sequential(*layers).eval()
+    for size, found in ((32, (36, 72, 144)), (24, (36, 72, 144)), (12, (36, 72, 144))):
+        bc.blockcopy_(net, bc.BlockCopyConfig(block_size=size, policy="all"))
+        net(torch.randn(1, 3, 72, 72))
+        report = bc.report(net)
+        assert report.block_sizes == found
+        assert bool(report.dense_ops) == (size == 32)
+        bc.restore_(net)
 
 
 def test_a_report_before_the_first_frame():
@@ -89,17 +139,6 @@ def test_edge_blocks_count_what_they_compute():
     converted(net, list(grids))
     net(torch.randn(1, 3, 20, 20))
     assert bc.report(net).macs_executed == 20 * 20 * 15
-
-
-class Mixed(Net):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 7)
-
-    def forward(self, x):
-        x = super().forward(x)
-        attention = x.flatten(2) @ x.flatten(2).transpose(1, 2)
-        return self.linear(x.mean((2, 3))), attention
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -123,6 +162,6 @@ def test_mac_counter_sees_the_packed_ops(mode, pack):
     for grid in grids:
         with mode(), bc.MacCounter() as counter:
             net(frame)
-        packed = int(grid.sum()) * 64 * (STEM + DEPTHWISE)
-        assert counter.macs == packed + 16 * 24 * UP
+        packed = int(grid.sum()) * 64 * (STEM + DEPTHWISE + UP)
+        assert counter.macs == packed
         assert bc.handle(net).last.counts.blocks == packed

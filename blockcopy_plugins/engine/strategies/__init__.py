@@ -12,11 +12,12 @@ from types import MappingProxyType
 
 import torch
 
+from ..axes import CHANNEL_OPS, is_pointwise
 from ..frame import Frame
-from . import channels, pointwise, resize, sliding
-from .densify import Decline, run_dense, run_dense_and_pack
+from . import channels, padding, pixels, pointwise, resize, sliding
+from .densify import Decline, pack_again, run_dense, run_dense_and_pack
 
-__all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
+__all__ = ["STRATEGIES", "Decline", "pack_again", "run", "run_dense", "run_dense_and_pack"]
 
 aten = torch.ops.aten
 
@@ -50,12 +51,9 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten._native_batch_norm_legit_no_training.default: pointwise.batch_norm,
         aten.cudnn_batch_norm.default: pointwise.batch_norm,
         aten.native_group_norm.default: _packed_again("statistics over the whole map"),
-        # Element-wise, though torch does not tag them so.
-        aten.hardswish.default: pointwise.pointwise,
-        aten.hardswish_.default: pointwise.pointwise,
-        aten._prelu_kernel.default: pointwise.pointwise,
-        aten.fill_.Scalar: pointwise.pointwise,
-        aten.zero_.default: pointwise.pointwise,
+        aten.upsample_bicubic2d.default: _packed_again("bicubic resize"),
+        aten._upsample_bilinear2d_aa.default: _packed_again("resize with anti-aliasing"),
+        aten._upsample_bicubic2d_aa.default: _packed_again("resize with anti-aliasing"),
         aten.clone.default: pointwise.copy_like,
         aten._to_copy.default: pointwise.copy_like,
         aten.zeros_like.default: pointwise.copy_like,
@@ -69,15 +67,34 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.new_ones.default: pointwise.new_tensor,
         aten.new_full.default: pointwise.new_tensor,
         aten.new_empty.default: pointwise.new_tensor,
+        **dict.fromkeys(CHANNEL_OPS, channels.over_channels),
         aten.cat.default: channels.cat,
-        aten.slice.Tensor: channels.channel_view,
-        aten.split.Tensor: channels.channel_view,
-        aten.split_with_sizes.default: channels.channel_view,
+        aten.stack.default: channels.stack,
+        aten.mm.default: channels.matrix_product,
+        aten.addmm.default: channels.matrix_product,
+        aten.bmm.default: channels.batched_product,
+        aten.slice.Tensor: pixels.pixel_slice,
+        aten.pixel_shuffle.default: pixels.shuffle,
+        aten.pixel_unshuffle.default: pixels.unshuffle,
+        aten.im2col.default: pixels.patches,
+        aten.constant_pad_nd.default: padding.constant,
+        aten.reflection_pad2d.default: padding.reflect,
+        aten.replication_pad2d.default: padding.replicate,
+    }
+)
+
+_TAKE_PADDED = frozenset(
+    {
+        aten.convolution.default,
+        aten.conv2d.default,
+        aten.max_pool2d_with_indices.default,
+        aten.max_pool2d.default,
+        aten.avg_pool2d.default,
     }
 )
 
 
-def run(frame: Frame, func, args, kwargs):
+def run(frame: Frame, func, args, kwargs, on_use: bool = False):
     """Execute an aten op that met a BlockTensor of ``frame``.
 
     Args:
@@ -85,12 +102,15 @@ def run(frame: Frame, func, args, kwargs):
         func: The op.
         args: Its arguments.
         kwargs: Its keyword arguments.
+        on_use: There are :class:`~..dense_on_use.DenseOnUse` tensors among them.
 
     Returns:
         The op's result: BlockTensors where it ran on blocks.
     """
+    if on_use and func not in _TAKE_PADDED:
+        return run_dense(frame, func, args, kwargs, "it reads a padding or positions of a pooling")
     strategy = STRATEGIES.get(func)
-    if strategy is None and pointwise.is_pointwise(func):
+    if strategy is None and is_pointwise(func):
         strategy = pointwise.pointwise
     if strategy is None:
         # In inference mode composite ops arrive whole; elsewhere torch has taken them apart.
@@ -100,5 +120,7 @@ def run(frame: Frame, func, args, kwargs):
         return run_dense(frame, func, args, kwargs, "no strategy for this op")
     out = strategy(frame, func, args, kwargs)
     if isinstance(out, Decline):
+        if out.tile is not None:
+            frame.counts.tiles.add(out.tile)
         return run_dense(frame, func, args, kwargs, out.reason)
     return out

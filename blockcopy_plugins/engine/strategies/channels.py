@@ -1,42 +1,149 @@
-"""Ops along the channels: they join and part packed blocks as they would whole maps."""
+"""Ops that leave pixels where they are: views, joins and sums of channels, linear layers."""
 
 from __future__ import annotations
 
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ..axes import View, axes_after, sizes_of
 from ..block_tensor import BlockTensor
 from ..frame import Frame
 from .densify import Decline
-from .pointwise import _operand
+
+aten = torch.ops.aten
+
+_VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
+
+
+def over_channels(frame: Frame, func, args, kwargs):
+    """Any op of :data:`~blockcopy_plugins.engine.axes.CHANNEL_OPS`, on the packed blocks.
+
+    Views stay views: what is written to them is seen in their base.
+    """
+    x = args[0]
+    axes = None
+    if isinstance(x, BlockTensor):
+        view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map)
+        axes = axes_after(func, view, args, kwargs)
+    if axes is None:
+        return Decline("it mixes pixels or images")
+    if func in _VIEWS:
+        out = _view(x, axes, args[1], may_copy=func is aten._unsafe_view.default)
+        if out is None:
+            return Decline("the packed blocks have no such view")
+    elif func is aten.expand.default:
+        size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
+        out = func(x.packed, size, **kwargs)
+    else:
+        out = func(x.packed, *args[1:], **kwargs)
+    if func is aten.linear.default:
+        _count(frame, x, args[1])
+    version = x.version if func._schema.returns[0].alias_info is not None else None
+    strides = None
+    if version is not None and axes != "NCHW":
+        strides = _strides(x, func, args, kwargs)
+    if isinstance(out, Tensor):
+        return x.like(out, version, axes, strides)
+    return [x.like(part, version, axes, strides) for part in out]
 
 
 def cat(frame: Frame, func, args, kwargs):
-    """Concatenation of BlockTensors and dense maps of one size along the channels."""
+    """Concatenation of BlockTensors and dense tensors of one size along channels."""
     tensors = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    if dim not in (1, -3):
-        return Decline(f"it joins along dimension {dim}, not along the channels")
     template = next(t for t in tensors if isinstance(t, BlockTensor))
+    if len(tensors) == 1:
+        return template.like(template.packed.clone())
+    dim %= template.dim()
+    if template.axes[dim] != "C":
+        return Decline(f"it joins along dimension {dim}, not along channels")
     packed = []
     for tensor in tensors:
-        whole_map = tensor.dim() == 4 and tensor.shape[2:] == template.shape[2:]
         value = None
-        if whole_map and isinstance(tensor, BlockTensor):
-            value = _operand(frame, tensor, template)
-        elif whole_map and tensor.shape[0] == frame.images:
-            value = frame.packed_from(tensor, template.block)
+        if tensor.dim() == template.dim() and all(
+            i == dim or a == b
+            for i, (a, b) in enumerate(zip(tensor.shape, template.shape, strict=True))
+        ):
+            value = _joined(frame, tensor, template)
         if value is None:
             return Decline("its maps differ in size or block")
         packed.append(value)
-    return template.like(func(packed, 1))
+    return template.like(func(packed, dim))
 
 
-def channel_view(frame: Frame, func, args, kwargs):
-    """Slices and splits of the channels: views on the same packed memory."""
-    x = args[0]
-    position = [a.name for a in func._schema.arguments].index("dim")
-    dim = args[position] if len(args) > position else kwargs.get("dim", 0)
-    if dim not in (1, -3):
-        return Decline(f"it cuts along dimension {dim}, not along the channels")
-    out = func(x.packed, *args[1:], **kwargs)
-    if isinstance(out, (list, tuple)):
-        return type(out)(x.like(part, x.version) for part in out)
-    return x.like(out, x.version)
+def stack(frame: Frame, func, args, kwargs):
+    """Concatenation along a new dimension."""
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    dim %= args[0][0].dim() + 1
+    return aten.cat.default([aten.unsqueeze.default(t, dim) for t in args[0]], dim)
+
+
+def matrix_product(frame: Frame, func, args, kwargs):
+    """The two matrix products that a linear layer becomes: of pixels with a weight."""
+    place = 1 if func is aten.addmm.default else 0
+    x, weight = args[place], args[place + 1]
+    plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
+    if not isinstance(x, BlockTensor) or x.axes != "RC" or not plain:
+        return Decline("it is no product of pixels with a weight")
+    _count(frame, x, weight)
+    return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))
+
+
+def batched_product(frame: Frame, func, args, kwargs):
+    """``bmm`` of pixels with a matrix for each image, or one for all as of a linear layer."""
+    x, weight = args
+    if not isinstance(x, BlockTensor) or x.axes not in ("NLC", "GWC") or type(weight) is not Tensor:
+        return Decline("it is no product of pixels with a matrix")
+    if frame.whole:
+        out = func(x.packed, weight)
+    elif weight.stride(0) == 0 or len(weight) == 1:
+        out = torch.matmul(x.packed, weight[0])
+    elif x.axes == "NLC":
+        out = func(x.packed, weight.index_select(0, frame.image_index))
+    else:
+        return Decline("each row has a matrix of its own")
+    _count(frame, x, weight[0])
+    return x.like(out)
+
+
+def _count(frame: Frame, x: BlockTensor, weight: Tensor) -> None:
+    per_pixel = weight.numel()
+    frame.count_blocks(
+        prod(x.packed.shape[:-1]) * per_pixel, prod(x.shape[:-1]) * per_pixel, x.block
+    )
+
+
+def _joined(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None:
+    if not isinstance(value, BlockTensor):
+        return frame.packed_like(value, template)
+    same = value.block == template.block and value.size_of_map == template.size_of_map
+    return value.packed if same and value.axes == template.axes else None
+
+
+def _view(x: BlockTensor, axes: str, size, may_copy: bool) -> Tensor | None:
+    size = list(size)
+    if -1 in size:
+        size[size.index(-1)] = prod(x.shape) // -prod(size)
+    channels = [s for s, letter in zip(size, axes, strict=True) if letter == "C"]
+    size = sizes_of(axes, channels, x.frame.rows, x.tile)
+    if may_copy:
+        return x.packed.reshape(size)
+    try:
+        return x.packed.view(size)
+    except RuntimeError:  # torch has no other way to ask
+        return x.packed.view(size) if x.is_contiguous() and x.make_contiguous() else None
+
+
+def _strides(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:
+    """Strides of the view that the dense tensor would have: they tell torch what is a view of it.
+
+    ``None`` if there is no such view.
+    """
+    shadow = torch.empty_strided(x.shape, x.stride(), device="meta", dtype=x.dtype)
+    try:
+        out = func(shadow, *args[1:], **kwargs)
+    except RuntimeError:
+        return None
+    return (out if isinstance(out, Tensor) else out[0]).stride()

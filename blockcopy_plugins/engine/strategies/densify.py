@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch.overrides import enable_reentrant_dispatch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
+from ..axes import MAP
 from ..block_tensor import BlockTensor
+from ..dense_on_use import DenseOnUse
 from ..frame import Frame
 from ..geometry import resized_block
 
@@ -29,10 +32,16 @@ _FEW_PIXELS_COME_OUT = frozenset(
 
 
 class Decline:
-    """What a strategy returns for arguments that it cannot run on blocks."""
+    """What a strategy returns for arguments that it cannot run on blocks.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: Why, for the report.
+        tile: The block that the result would have, where it is no whole number of pixels.
+    """
+
+    def __init__(self, reason: str, tile: tuple[Fraction, Fraction] | None = None) -> None:
         self.reason = reason
+        self.tile = tile
 
 
 def run_dense(frame: Frame, func, args, kwargs, reason: str):
@@ -61,8 +70,8 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     if not isinstance(written, BlockTensor):
         return out if as_claimed else tree_map(Tensor.contiguous, out)
     # The op wrote into a copy of the map: take the executed blocks back from there.
-    written.packed.copy_(frame.packed_from(out, written.block))
-    written.changed()
+    with written.writing():
+        written.packed.copy_(frame.packed_like(out, written))
     return written
 
 
@@ -72,19 +81,35 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
     For ops whose result is again a map of the whole frame, such as group norm: only the op itself
     runs dense, not all that follows it. Falls back to a dense result where no block width fits.
     """
-    frame.refuse_if_strict(str(func), reason)
     x = next(a for a in args if isinstance(a, BlockTensor))
+    if x.axes != MAP or isinstance(x, DenseOnUse):
+        return run_dense(frame, func, args, kwargs, reason)
+    frame.refuse_if_strict(str(func), reason)
     out = _call(frame, func, args, kwargs, reason, copy=False, as_claimed=False)
     first, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
+    first = pack_again(frame, first, x)
+    return first if rest is None else (first, *rest)
+
+
+def pack_again(frame: Frame, dense: Tensor, x: BlockTensor) -> Tensor:
+    """The executed blocks of a dense map that was made of ``x``.
+
+    Args:
+        frame: The frame at work.
+        dense: ``(N, C, H, W)``.
+        x: The map that it comes from.
+
+    Returns:
+        A BlockTensor, or ``dense``, contiguous, where no block width fits.
+    """
     block = tuple(
         resized_block(
-            frame.grid_size[i], x.block[i], x.shape[2 + i], first.shape[2 + i], frame.block_size
+            frame.grid_size[i], x.block[i], x.size_of_map[i], dense.shape[2 + i], frame.block_size
         )
         for i in (0, 1)
     )
     # Compiled ops of others take a dense map for NCHW without a look at its strides.
-    first = first.contiguous() if None in block else frame.from_dense(first, block)
-    return first if rest is None else (first, *rest)
+    return dense.contiguous() if None in block else frame.from_dense(dense, block)
 
 
 def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed: bool = True):

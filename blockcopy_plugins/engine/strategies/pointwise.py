@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..frame import Frame
 from .densify import Decline
@@ -28,22 +28,23 @@ def pointwise(frame: Frame, func, args, kwargs):
             if value is None:
                 return Decline("an operand is neither a map of this size nor constant over it")
         packed.append(value)
-    out = func(*packed, **kwargs)
+    if func._schema.is_mutable and not isinstance(args[0], BlockTensor):
+        return Decline("it writes into a dense tensor")
     if func._schema.is_mutable:
-        target = args[0]
-        if not isinstance(target, BlockTensor):
-            return Decline("it writes into a dense tensor")
-        target.changed()
-        return target
+        with args[0].writing():
+            func(*packed, **kwargs)
+        return args[0]
+    out = func(*packed, **kwargs)
+    strides = None if template.axes == MAP else template.stride()
     if isinstance(out, tuple):
-        return tuple(template.like(part) for part in out)
-    return template.like(out)
+        return tuple(template.like(part, strides=strides) for part in out)
+    return template.like(out, strides=strides)
 
 
 def alias(frame: Frame, func, args, kwargs):
     """``detach`` and its like: another tensor on the same memory."""
     (x, *rest) = args
-    out = x.like(func(x.packed, *rest, **kwargs), x.version)
+    out = x.like(func(x.packed, *rest, **kwargs), x.version, strides=x.stride())
     out._full = x._full
     return out
 
@@ -51,11 +52,12 @@ def alias(frame: Frame, func, args, kwargs):
 def copy_like(frame: Frame, func, args, kwargs):
     """``clone``, dtype conversions and ``*_like``: one input, as many blocks out.
 
-    Packed memory is channels last whatever layout is asked for: the layout of the logical map has
-    no meaning for it.
+    Packed maps are channels last whatever layout is asked for: the layout of the logical map has no
+    meaning for them.
     """
     (x, *rest) = args
-    kwargs = {k: v for k, v in kwargs.items() if k != "memory_format"}
+    if x.axes == MAP:
+        kwargs = {k: v for k, v in kwargs.items() if k != "memory_format"}
     return x.like(func(x.packed, *rest, **kwargs))
 
 
@@ -67,8 +69,8 @@ def copy_into(frame: Frame, func, args, kwargs):
     source = _operand(frame, source, target)
     if source is None:
         return Decline("its source is neither a map of this size nor constant over it")
-    target.packed.copy_(source)
-    target.changed()
+    with target.writing():
+        target.packed.copy_(source)
     return target
 
 
@@ -82,6 +84,8 @@ def batch_norm(frame: Frame, func, args, kwargs):
     """Batch norm by running statistics."""
     names = [a.name for a in func._schema.arguments]
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    if args[0].axes != MAP:
+        return Decline("batch norm of a view whose second dimension may be no channels")
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
@@ -90,37 +94,43 @@ def batch_norm(frame: Frame, func, args, kwargs):
 
 
 def _widest(tensors: list[BlockTensor]) -> BlockTensor | None:
-    """The operand with the channels of the result, or ``None`` if blocks or sizes differ."""
-    first = tensors[0]
+    """The operand with the axes of the result, or ``None`` if the operands do not go together."""
+    first = widest = tensors[0]
     for other in tensors[1:]:
-        if other.block != first.block or other.shape[2:] != first.shape[2:]:
+        if other.block != first.block or other.size_of_map != first.size_of_map:
             return None
-    return max(tensors, key=lambda t: t.shape[1])
+        long, short = (other, widest) if other.dim() > widest.dim() else (widest, other)
+        if not long.axes.endswith(short.axes):
+            return None
+        widest = long
+    return widest
 
 
 def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None:
     """What stands for one operand beside the packed blocks, or ``None`` if nothing can."""
     if isinstance(value, BlockTensor):
-        same = value.block == template.block and value.shape[2:] == template.shape[2:]
-        return value.packed if same else None
+        same = value.block == template.block and value.size_of_map == template.size_of_map
+        return value.packed if same and template.axes.endswith(value.axes) else None
     if value.dim() == 0:
         return value
-    shape = (1,) * (4 - value.dim()) + tuple(value.shape)
-    if value.dim() > 4 or shape[0] not in (1, frame.images):
+    rank = template.dim()
+    if value.dim() > rank:
         return None
-    if shape[1] not in (1, template.shape[1]):
-        return None
-    if shape[2:] == (1, 1):
-        value = value.view(shape)
-        if shape[0] == 1 or frame.whole:
-            return value
-        return value.index_select(0, frame.image_index)
-    if shape[2:] == tuple(template.shape[2:]):
-        value = value.view(shape).expand(frame.images, *shape[1:])
-        return frame.packed_from(value, template.block)
-    return None
-
-
-def is_pointwise(func: torch._ops.OpOverload) -> bool:
-    """Whether torch itself declares an op to be element-wise."""
-    return torch.Tag.pointwise in func.tags
+    axes = template.axes[rank - value.dim() :]
+    whole = template.shape[rank - value.dim() :]
+    over_pixels = over_images = False
+    for letter, size, full in zip(axes, value.shape, whole, strict=True):
+        if letter == "C" or size == 1:
+            continue
+        if size != full:
+            return None
+        over_images = over_images or letter in "NRG"
+        over_pixels = over_pixels or letter != "N"
+    if frame.whole or not (over_pixels or over_images):
+        return value
+    if not over_pixels:
+        return value.index_select(axes.index("N"), frame.image_index)
+    value = value.view((1,) * (rank - value.dim()) + tuple(value.shape))
+    channels = zip(template.axes, value.shape, template.shape, strict=True)
+    value = value.expand([size if letter == "C" else full for letter, size, full in channels])
+    return frame.packed_like(value, template)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.window import index_table
+from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..frame import Frame
 from ..geometry import resized_block
@@ -18,7 +19,7 @@ def nearest(frame: Frame, func, args, kwargs):
     x, size_out, scales = _arguments(func, args, kwargs)
     block = _block(frame, x, size_out)
     if block is None:
-        return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
+        return Decline(f"no block width fits a resize from {x.size_of_map} to {size_out}")
     if _enlarges_each_block(x, size_out, block, scales):
         out = func(x.packed, size_out if frame.whole else block)
         return BlockTensor(out, size_out, block, frame)
@@ -27,13 +28,13 @@ def nearest(frame: Frame, func, args, kwargs):
         return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
     exact = "exact" in str(func)
     rows, cols = frame.tables(
-        (str(func), tuple(x.shape[2:]), scales),
+        (str(func), x.size_of_map, scales),
         size_out,
         block,
         lambda axis, size, width: index_table(
             blocks=frame.grid_size[axis],
             block_out=width,
-            index=_nearest_index(x.shape[2 + axis], size, scales[axis], exact),
+            index=_nearest_index(x.size_of_map[axis], size, scales[axis], exact),
         ),
     )
     out = ops.gather(entry.map, frame.blocks_by_slot, rows, cols)
@@ -46,15 +47,15 @@ def bilinear(frame: Frame, func, args, kwargs):
     align_corners = args[2]
     block = _block(frame, x, size_out)
     if block is None:
-        return Decline(f"no block width fits a resize from {tuple(x.shape[2:])} to {size_out}")
+        return Decline(f"no block width fits a resize from {x.size_of_map} to {size_out}")
     entry = frame.keep(x, str(func))
     if frame.whole:
         return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
     sources = [
-        _bilinear_source(x.shape[2 + i], size_out[i], scales[i], align_corners) for i in (0, 1)
+        _bilinear_source(x.size_of_map[i], size_out[i], scales[i], align_corners) for i in (0, 1)
     ]
     rows, cols = frame.tables(
-        (str(func), tuple(x.shape[2:]), scales, align_corners),
+        (str(func), x.size_of_map, scales, align_corners),
         size_out,
         block,
         # The two pixels that an output reads stand side by side.
@@ -84,7 +85,7 @@ def by_scale(frame: Frame, func, args, kwargs):
     given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
     x, size, scales = args[0], given["output_size"], given["scale_factors"]
     if size is None:
-        size = [int(x.shape[2 + i] * scales[i]) for i in (0, 1)]
+        size = [int(x.size_of_map[i] * scales[i]) for i in (0, 1)]
     scales = [None, None] if scales is None else scales
     corners = [given["align_corners"]] if "align_corners" in given else []
     return func._overloadpacket.default(x, size, *corners, *scales)
@@ -98,8 +99,12 @@ def _arguments(func, args, kwargs):
 
 
 def _block(frame: Frame, x: BlockTensor, size_out: tuple[int, int]) -> tuple[int, int] | None:
+    if x.axes != MAP:
+        return None
     block = tuple(
-        resized_block(frame.grid_size[i], x.block[i], x.shape[2 + i], size_out[i], frame.block_size)
+        resized_block(
+            frame.grid_size[i], x.block[i], x.size_of_map[i], size_out[i], frame.block_size
+        )
         for i in (0, 1)
     )
     return None if None in block else block
@@ -108,7 +113,7 @@ def _block(frame: Frame, x: BlockTensor, size_out: tuple[int, int]) -> tuple[int
 def _enlarges_each_block(x: BlockTensor, size_out, block, scales) -> bool:
     """Whether every block is enlarged by itself, with no rounding that could reach a neighbour."""
     for i in (0, 1):
-        times, rest = divmod(size_out[i], x.shape[2 + i])
+        times, rest = divmod(size_out[i], x.size_of_map[i])
         power_of_two = times > 0 and times & (times - 1) == 0
         whole = rest == 0 and power_of_two and block[i] == times * x.block[i]
         if not whole or scales[i] not in (None, float(times)):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ... import ops
+from ...errors import StateError
 from ...ops.block_conv import SlidingWindow
+from ...ops.window import through
+from ..axes import MAP
 from ..block_tensor import BlockTensor
+from ..dense_on_use import PaddedMap, PoolIndices
 from ..frame import Frame
 from ..geometry import sliding_output
-from .densify import Decline, run_dense_and_pack
+from .densify import Decline, run_dense
+from .transposed import transposed_convolution
 
 
 def convolution(frame: Frame, func, args, kwargs):
@@ -22,8 +29,8 @@ def convolution(frame: Frame, func, args, kwargs):
     if not isinstance(x, BlockTensor) or isinstance(weight, BlockTensor) or weight.dim() != 4:
         return Decline("its weight is a map, or it is not two-dimensional")
     if transposed:
-        return run_dense_and_pack(frame, func, args, kwargs, "transposed convolution")
-    plan = _plan(frame, x, weight.shape[2:], stride, padding, dilation)
+        return transposed_convolution(frame, func, args, kwargs)
+    plan = _plan(frame, x, weight.shape[2:], stride, padding, dilation, 0.0)
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
@@ -31,10 +38,11 @@ def convolution(frame: Frame, func, args, kwargs):
     block = window.block_out
     dense = frame.images * size_out[0] * size_out[1] * per_pixel
     executed = dense if frame.whole else frame.executed * block[0] * block[1] * per_pixel
-    frame.count_blocks(executed, dense)
+    frame.count_blocks(executed, dense, block)
+    local = _is_local(x, window)
     if frame.whole:
-        out = _run_whole(frame, func, args, kwargs, _is_local(window))
-    elif _is_local(window):
+        out = _run_whole(frame, func, args, kwargs, local)
+    elif local:
         packed, stride = x.packed, window.stride
         if window.kernel == (1, 1) and stride != (1, 1):
             # Pixels that no output reads go first: oneDNN's strided 1x1 convolution is slower.
@@ -61,16 +69,13 @@ def max_pool_values(frame: Frame, func, args, kwargs):
 
 
 def max_pool(frame: Frame, func, args, kwargs):
-    """Max pooling. The indices are not there: they would be those of the packed blocks.
-
-    ``F.max_pool2d`` drops them. Who asks for them with ``return_indices=True`` gets ``None``.
-    """
+    """Max pooling. The indices are found on the whole map, for who looks at them."""
     x, kernel, stride, padding, dilation, ceil_mode = _pooling_arguments(func, args, kwargs)
-    plan = _plan(frame, x, kernel, stride, padding, dilation, ceil_mode)
+    plan = _plan(frame, x, kernel, stride, padding, dilation, float("-inf"), ceil_mode)
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
-    local = _is_local(window) and not ceil_mode
+    local = _is_local(x, window) and not ceil_mode
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)[0]
     elif local:
@@ -79,7 +84,21 @@ def max_pool(frame: Frame, func, args, kwargs):
         gathered = _gather(frame, func, x, window, float("-inf"))
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
-    return BlockTensor(out, size_out, window.block_out, frame), None
+    values = BlockTensor(out, size_out, window.block_out, frame)
+    count, path = x.version.count, frame.path
+
+    def indices() -> Tensor:
+        if x.version.count != count:
+            raise StateError(
+                f"the indices of a max pooling in {path!r} are wanted after its input was "
+                "changed in place. Use them before, or let the op not work in place."
+            )
+        frame.enter(path)
+        found = run_dense(frame, func, args, kwargs, "indices are positions in the whole map")[1]
+        frame.leave(path)
+        return found
+
+    return values, PoolIndices.of(values, indices)
 
 
 def avg_pool(frame: Frame, func, args, kwargs):
@@ -89,12 +108,12 @@ def avg_pool(frame: Frame, func, args, kwargs):
     stride = _pair(given["stride"] or kernel)
     padding = _pair(given["padding"])
     include_pad, divisor = given["count_include_pad"], given["divisor_override"]
-    plan = _plan(frame, x, kernel, stride, padding, (1, 1), ceil_mode)
+    plan = _plan(frame, x, kernel, stride, padding, (1, 1), 0.0, ceil_mode)
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
-    local = uniform and _is_local(window) and not ceil_mode
+    local = uniform and _is_local(x, window) and not ceil_mode
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:
@@ -118,16 +137,24 @@ def avg_pool(frame: Frame, func, args, kwargs):
     return BlockTensor(out, size_out, window.block_out, frame)
 
 
-def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, ceil_mode=False):
+def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, fill, ceil_mode=False):
     """Window and output size of a sliding op on ``x``, or why it cannot run on blocks."""
+    if x.axes != MAP:
+        return Decline("its input is a view of a map whose dimensions are others")
+    padding = _pair(padding)
+    if isinstance(x, PaddedMap):
+        if x.written is not None:
+            return Decline("the padded map was densified before")
+        if x.fill not in (None, fill) and any(padding):
+            return Decline("two paddings of different values, one around the other")
     return _window(
         x.block,
-        tuple(x.shape[2:]),
+        x.size_of_map,
         frame.grid_size,
         frame.block_size,
         _pair(kernel),
         _pair(stride),
-        _pair(padding),
+        padding,
         _pair(dilation),
         ceil_mode,
     )
@@ -136,9 +163,12 @@ def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, ceil_
 @lru_cache(maxsize=4096)
 def _window(block, size, grid_size, block_size, kernel, stride, padding, dilation, ceil_mode):
     if any(block[i] % stride[i] for i in (0, 1)):
+        tile = (Fraction(block[0], stride[0]), Fraction(block[1], stride[1]))
+        strides = (Fraction(block_size) / width for width in tile)
         return Decline(
-            f"stride {stride} does not divide blocks of {block} px; "
-            f"block_size={block_size * max(stride)} would do"
+            f"stride {stride} does not divide blocks of {block} px; a block_size that is a "
+            f"multiple of {lcm(*(s.numerator for s in strides))} would do",
+            tile,
         )
     block = (block[0] // stride[0], block[1] // stride[1])
     size = tuple(
@@ -155,26 +185,39 @@ def _window(block, size, grid_size, block_size, kernel, stride, padding, dilatio
 def _run_whole(frame: Frame, func, args, kwargs, local: bool):
     """The op on the dense map of a whole frame; the state is written where blocks will read it."""
     x = args[0]
-    if not local:
+    if not local and not isinstance(x, PaddedMap):  # whose map is kept already
         frame.keep(x, str(func))
     return func(x.packed, *args[1:], **kwargs)
 
 
-def _is_local(window: SlidingWindow) -> bool:
+def _is_local(x: BlockTensor, window: SlidingWindow) -> bool:
     """Whether a block's outputs read nothing but the block itself."""
-    return window.padding == (0, 0) and all(
-        kernel == 1 or (kernel == stride and dilation == 1)
-        for kernel, stride, dilation in zip(
-            window.kernel, window.stride, window.dilation, strict=True
+    return (
+        window.padding == (0, 0)
+        and not isinstance(x, PaddedMap)
+        and all(
+            kernel == 1 or (kernel == stride and dilation == 1)
+            for kernel, stride, dilation in zip(
+                window.kernel, window.stride, window.dilation, strict=True
+            )
         )
     )
 
 
 def _gather(frame: Frame, func, x: BlockTensor, window: SlidingWindow, fill: float) -> Tensor:
+    if isinstance(x, PaddedMap):
+        sources = x.sources
+        tables = (
+            through(window.table(axis, frame.grid_size[axis], x.size_of_map[axis]), sources[axis])
+            for axis in (0, 1)
+        )
+        rows, cols = (table.to(x.device) for table in tables)
+        fill = fill if x.fill is None else x.fill
+        return ops.gather(x.entry.map, frame.blocks_by_slot, rows, cols, fill)
     entry = frame.keep(x, str(func))
     rows, cols = frame.tables(
         window,
-        x.shape[2:],
+        x.size_of_map,
         window.block_out,
         lambda axis, size, _: window.table(axis, frame.grid_size[axis], size),
     )
@@ -190,7 +233,7 @@ def _taps_at_edges(
     frame: Frame, x: BlockTensor, window: SlidingWindow, size_out, axis: int, include_pad: bool
 ) -> Tensor:
     """How many taps each output of each block is divided by along one axis: ``(blocks, block)``."""
-    size, pad = x.shape[2 + axis], window.padding[axis]
+    size, pad = x.size_of_map[axis], window.padding[axis]
     blocks, block = frame.grid_size[axis], window.block_out[axis]
     start = torch.arange(blocks * block, device=x.device) * window.stride[axis] - pad
     end = (start + window.kernel[axis]).clamp(max=size + pad)

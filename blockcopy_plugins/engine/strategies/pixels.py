@@ -1,0 +1,72 @@
+"""Ops that move pixels within their block: strided slices, pixel shuffle, patches."""
+
+from __future__ import annotations
+
+from ..axes import MAP
+from ..block_tensor import BlockTensor
+from ..frame import Frame
+from .channels import over_channels
+from .densify import Decline
+
+
+def pixel_slice(frame: Frame, func, args, kwargs):
+    """Slices of channels, and of rows and columns as in space-to-depth (``x[..., 1::2, ::2]``).
+
+    They are views, as in the dense model. What leaves pixels away at the far end is a crop.
+    """
+    given = dict(zip(("self", "dim", "start", "end", "step"), (*args, *[None] * 4), strict=False))
+    given.update(kwargs)
+    x, dim = given["self"], (given["dim"] or 0) % args[0].dim()
+    if x.axes[dim] not in "HW" or x.axes != MAP:
+        return over_channels(frame, func, args, kwargs)
+    axis = dim - 2
+    step = 1 if given["step"] is None else given["step"]
+    size = x.size_of_map[axis]
+    start, end, _ = slice(given["start"], given["end"]).indices(size)
+    if (start, end, step) == (0, size, 1):
+        return over_channels(frame, func, args, kwargs)
+    count = len(range(start, end, step))
+    block = list(x.block)
+    block[axis] //= step
+    if x.block[axis] % step or start >= step or not count:
+        return Decline("it takes pixels out of their blocks")
+    if frame.whole:
+        packed = func(x.packed, *args[1:], **kwargs)
+    else:
+        packed = func(x.packed, dim, start, None, step)
+    sizes = list(x.size_of_map)
+    sizes[axis] = count
+    out = BlockTensor(packed, tuple(sizes), tuple(block), frame, x.version)
+    out.cropped = x.cropped or count < len(range(start, size, step))
+    return out
+
+
+def shuffle(frame: Frame, func, args, kwargs):
+    """Pixel shuffle: channels become pixels."""
+    x, times = args
+    if x.axes != MAP:
+        return Decline("its input is a view of a map whose dimensions are others")
+    size = tuple(s * times for s in x.size_of_map)
+    return BlockTensor(func(x.packed, times), size, tuple(b * times for b in x.block), frame)
+
+
+def unshuffle(frame: Frame, func, args, kwargs):
+    """The inverse of pixel shuffle: pixels become channels."""
+    x, times = args
+    if x.axes != MAP or any(s % times for s in (*x.size_of_map, *x.block)):
+        return Decline(f"a factor of {times} does not divide map and blocks")
+    size = tuple(s // times for s in x.size_of_map)
+    return BlockTensor(func(x.packed, times), size, tuple(b // times for b in x.block), frame)
+
+
+def patches(frame: Frame, func, args, kwargs):
+    """``F.unfold`` into patches that do not overlap, as transformers merge them."""
+    x, kernel, dilation, padding, stride = args
+    kernel, stride = tuple(kernel), tuple(stride)
+    apart = kernel == stride and not any(padding) and set(dilation) == {1}
+    block = tuple(b // s for b, s in zip(x.block, stride, strict=True))
+    size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
+    fits = x.axes == MAP and apart and not any(b % s for b, s in zip(x.block, stride, strict=True))
+    if not fits or not all(size):
+        return Decline("its patches overlap or reach over blocks")
+    return BlockTensor(func(x.packed, *args[1:]), size, block, frame, axes="NCL")
