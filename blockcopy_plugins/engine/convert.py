@@ -24,7 +24,7 @@ from .geometry import grid_size
 from .macs import MacsByPath
 from .report import Report, Totals
 from .state import StreamStates
-from .strategies import pack_again, run
+from .strategies import run
 
 _ATTRIBUTE = "_blockcopy"
 
@@ -444,7 +444,7 @@ class _ComeBack:
         map_like = type(first) is Tensor and first.dim() == 4 and len(first) == frame.images
         if not given or not map_like:
             return None
-        first = pack_again(frame, first, given[0])
+        first = frame.pack_again(first, given[0])
         return type(output)([first, *rest]) if isinstance(output, (tuple, list)) else first
 
 

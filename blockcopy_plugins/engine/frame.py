@@ -10,6 +10,7 @@ from numbers import Rational
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import ops
 from ..errors import DensifiedError, StateError
@@ -17,7 +18,7 @@ from ..ops import window
 from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
-from .geometry import grid_size
+from .geometry import grid_size, resized_block
 from .state import StateEntry, StateKey, StateStore, Stream
 
 
@@ -245,6 +246,58 @@ class Frame:
         )
         dense = dense.contiguous(memory_format=torch.channels_last)
         return ops.gather(dense, self.blocks_by_image, rows, cols)
+
+    def pack_again(self, dense: Tensor, x: BlockTensor) -> Tensor:
+        """The executed blocks of a dense map that was made of ``x``.
+
+        Args:
+            dense: ``(N, C, H, W)``.
+            x: The map that it comes from.
+
+        Returns:
+            A BlockTensor, or ``dense``, contiguous, where no block width fits.
+        """
+        block = tuple(
+            resized_block(
+                self.grid_size[i],
+                x.block[i],
+                x.size_of_map[i],
+                dense.shape[2 + i],
+                self.block_size,
+            )
+            for i in (0, 1)
+        )
+        # Compiled ops of others take a dense map for NCHW without a look at its strides.
+        return dense.contiguous() if None in block else self.from_dense(dense, block)
+
+    def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
+        """Call a function that knows no BlockTensors with whole maps.
+
+        Args:
+            function: The function.
+            args: Its arguments, BlockTensors among them.
+            name: Its name in the report.
+            reason: Why it does not run on blocks.
+            gives_map: Its result is again a map of the whole frame; its executed blocks go on.
+
+        Returns:
+            Its result.
+
+        Raises:
+            DensifiedError: If the frame is strict.
+        """
+        self.refuse_if_strict(name, reason)
+        maps = [v for v in tree_leaves(args) if isinstance(v, BlockTensor)]
+        self.count_densified(name, reason, 0)
+
+        def densify(value):
+            if isinstance(value, BlockTensor):
+                return self.dense(value, name, copy=True, contiguous=True)
+            return value
+
+        out = function(*tree_map(densify, args))
+        plain_map = gives_map and type(out) is Tensor and out.dim() == 4 and len(out) == self.images
+        return self.pack_again(out, maps[0]) if plain_map else out
 
     def tables(
         self,

@@ -177,7 +177,10 @@ class _Run:
 
     def come_back(self, module, args, output):
         """The map that such a module gives is a map of blocks again."""
-        maps = self.at_work.pop()
+        return self.masked_again(output, self.at_work.pop())
+
+    def masked_again(self, output, maps):
+        """A dense map made of some maps of blocks, as a map of blocks."""
         first = output[0] if isinstance(output, (tuple, list)) else output
         if (
             not maps
@@ -375,6 +378,12 @@ class _MaskedTensor(torch.Tensor):
 
     def __repr__(self, *, tensor_contents=None) -> str:
         return f"_MaskedTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block})"
+
+    def call_whole(self, function, args, name, reason, gives_map):
+        """A function that knows no blocks, on the kept maps."""
+        maps = [v for v in tree_leaves(args) if isinstance(v, _MaskedTensor)]
+        out = function(*tree_map(self.run.leave, args))
+        return self.run.masked_again(out, maps) if gives_map else out
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):

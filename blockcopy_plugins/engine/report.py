@@ -103,8 +103,8 @@ class Report:
             f"BlockCopy: {self.frames} frames, blocks of {self.block_size} px, {self.policy}"
             + ("" if self.target is None else f" (target {self.target:g})"),
             f"  executed rate     {self.executed_rate:8.1%}",
-            f"  GMACs per frame   {self.macs_executed / 1e9:8.2f} "
-            f"of {self.macs_dense / 1e9:.2f} dense",
+            f"  GMACs per frame   {self.macs_executed / 1e9:8.3g} "
+            f"of {self.macs_dense / 1e9:.3g} dense",
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
         ]
@@ -117,7 +117,7 @@ class Report:
             lines.append(f"  ran on whole maps: {len(self.dense_ops)} ops")
             lines += [
                 f"    {op.path or '(root)'}: {op.op} ({op.reason}), {op.count} times, "
-                f"{op.macs / max(self.frames, 1) / 1e9:.3f} GMACs per frame"
+                f"{op.macs / max(self.frames, 1) / 1e9:.3g} GMACs per frame"
                 for op in self.dense_ops
             ]
         else:
@@ -133,7 +133,7 @@ class Report:
         for name, macs in {**parts, "all": sum(parts.values(), ModuleMacs())}.items():
             total = macs.total or 1.0
             lines.append(
-                f"  {name:{width}}  {macs.total / 1e9:8.3f}  {macs.dense / total:9.1%}  "
+                f"  {name:{width}}  {macs.total / 1e9:8.3g}  {macs.dense / total:9.1%}  "
                 f"{macs.densified / total:9.1%}  {macs.outside / total:8.1%}"
             )
         return lines

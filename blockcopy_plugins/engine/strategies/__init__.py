@@ -15,9 +15,9 @@ import torch
 from ..axes import CHANNEL_OPS, is_pointwise
 from ..frame import Frame
 from . import channels, padding, pixels, pointwise, resize, sliding
-from .densify import Decline, pack_again, run_dense, run_dense_and_pack
+from .densify import Decline, run_dense, run_dense_and_pack
 
-__all__ = ["STRATEGIES", "Decline", "pack_again", "run", "run_dense", "run_dense_and_pack"]
+__all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
 
 aten = torch.ops.aten
 

@@ -15,7 +15,6 @@ from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..dense_on_use import DenseOnUse
 from ..frame import Frame
-from ..geometry import resized_block
 
 aten = torch.ops.aten
 
@@ -87,29 +86,8 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
     frame.refuse_if_strict(str(func), reason)
     out = _call(frame, func, args, kwargs, reason, copy=False, as_claimed=False)
     first, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
-    first = pack_again(frame, first, x)
+    first = frame.pack_again(first, x)
     return first if rest is None else (first, *rest)
-
-
-def pack_again(frame: Frame, dense: Tensor, x: BlockTensor) -> Tensor:
-    """The executed blocks of a dense map that was made of ``x``.
-
-    Args:
-        frame: The frame at work.
-        dense: ``(N, C, H, W)``.
-        x: The map that it comes from.
-
-    Returns:
-        A BlockTensor, or ``dense``, contiguous, where no block width fits.
-    """
-    block = tuple(
-        resized_block(
-            frame.grid_size[i], x.block[i], x.size_of_map[i], dense.shape[2 + i], frame.block_size
-        )
-        for i in (0, 1)
-    )
-    # Compiled ops of others take a dense map for NCHW without a look at its strides.
-    return dense.contiguous() if None in block else frame.from_dense(dense, block)
 
 
 def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed: bool = True):
