@@ -108,21 +108,24 @@ class Report:
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
         ]
-        if self.modules:
-            lines += self._table()
+        return "\n".join(lines + self.shares())
+
+    def shares(self) -> list[str]:
+        """Lines of text: the parts of the model and how much of each runs on blocks, and why."""
+        lines = self._table() if self.modules else []
         if self.block_sizes:
             sizes = ", ".join(map(str, self.block_sizes))
             lines.append(f"  block sizes that suit the strides: {sizes} px")
         if self.dense_ops:
-            lines.append(f"  ran on whole maps: {len(self.dense_ops)} ops")
+            lines.append("  ran on whole maps:")
             lines += [
-                f"    {op.path or '(root)'}: {op.op} ({op.reason}), {op.count} times, "
+                f"    {op.path or '(root)'}: {op.op} ({op.reason}), {op.count} x, "
                 f"{op.macs / max(self.frames, 1) / 1e9:.3g} GMACs per frame"
                 for op in self.dense_ops
             ]
         else:
             lines.append("  ran on whole maps: nothing that met blocks")
-        return "\n".join(lines)
+        return lines
 
     def _table(self) -> list[str]:
         parts = by_part(self.modules)
