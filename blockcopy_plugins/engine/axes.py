@@ -191,14 +191,6 @@ def _transposed(x: View, given: Mapping) -> str:
     return "".join(axes)
 
 
-def _sliced(x: View, given: Mapping) -> str | None:
-    dim = given["dim"]
-    whole = (given["start"] or 0) == 0 and given["step"] == 1
-    end = x.shape[dim] if given["end"] is None else given["end"]
-    whole = whole and end >= x.shape[dim]
-    return x.axes if whole or x.axes[dim] == "C" else None
-
-
 def _expanded(x: View, given: Mapping) -> str | None:
     size = given["size"]
     if len(size) != len(x.axes):
@@ -307,7 +299,7 @@ CHANNEL_OPS: Mapping[object, Callable[[View, Mapping], str | None]] = MappingPro
         aten.squeeze.dims: _squeezed,
         aten.select.int: _dropped,
         aten.unbind.int: _dropped,
-        aten.slice.Tensor: _sliced,
+        aten.slice.Tensor: _kept,
         aten.split.Tensor: _kept,
         aten.split_with_sizes.default: _kept,
         aten.expand.default: _expanded,

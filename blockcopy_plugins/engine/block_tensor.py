@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..errors import StateError
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .lent import LentMap
 
@@ -26,15 +27,38 @@ class Version:
         shared: More than one tensor looks at the memory.
         lent: Whole maps of which the model holds views.
         first: The tensor that all others are slices of, as long as it lives.
+        source: For a copy that stands for a view, the version of what it was copied from, and its
+            count by then.
     """
 
-    __slots__ = ("count", "shared", "lent", "first")
+    __slots__ = ("count", "shared", "lent", "first", "source")
 
     def __init__(self, first: BlockTensor) -> None:
         self.count = 0
         self.shared = False
         self.lent: list[LentMap] = []
         self.first = weakref.ref(first)
+        self.source: tuple[Version, int] | None = None
+
+    def of_copy(self, of: BlockTensor) -> Version:
+        """The version of a copy of ``of`` that stands for a view of it."""
+        version = Version(of)
+        version.source = (self, self.count)
+        return version
+
+    def check(self, writes: bool = False) -> None:
+        """Refuse what a copy that stands for a view cannot do: to follow writes.
+
+        Raises:
+            StateError: If the copy is written to, or is read after what it was copied from has
+                changed.
+        """
+        if self.source is not None and (writes or self.source[0].count != self.source[1]):
+            raise StateError(
+                "a view of a feature map was changed in place, or read after the map was, but its "
+                "blocks lie in memory in a way that has no such view. Write y = x.reshape(...)"
+                ".clone() and change that, or change the map before the view is taken."
+            )
 
 
 class BlockTensor(torch.Tensor):
@@ -188,6 +212,8 @@ class BlockTensor(torch.Tensor):
         """See the class."""
         if self.version.lent:
             self._take_back()
+        if self.version.source is not None:
+            self.version.check()
         return self._packed
 
     @property
@@ -252,6 +278,7 @@ class BlockTensor(torch.Tensor):
 
         Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
+        self.version.check(writes=True)
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
         if before is not None:

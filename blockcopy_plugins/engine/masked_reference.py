@@ -67,6 +67,9 @@ _WHOLE_MAPS = (
 class MaskedReference:
     """Runs a model by the masked sentence, frame after frame.
 
+    For models that do not write in place through views of pixels (``x[:, :, 3] = 0``): here such a
+    view is a copy.
+
     Args:
         model: A module in eval mode, not converted.
         block_size: Side of a block in pixels of the input.
@@ -212,6 +215,10 @@ class _Run:
             writes_dense = func._schema.is_mutable and not isinstance(args[0], _MaskedTensor)
             if not writes_dense and all(template.axes.endswith(x.axes) for x in maps):
                 axes = template.axes
+        elif func is aten.constant_pad_nd.default and not any(args[1][:4]):
+            axes = MAP if template.axes == MAP and not any(args[1][6:]) else None
+        elif func is aten.slice.Tensor and args[0].shape == _shape_of(func, args, kwargs):
+            axes = template.axes
         elif func in _JOINS:
             if len(args[0]) == 1:
                 axes = template.axes
@@ -403,6 +410,10 @@ def _is_composite(func: torch._ops.OpOverload) -> bool:
 def _nothing(like: Tensor) -> Tensor:
     """What must not be read: NaN where the dtype has it."""
     return torch.full_like(like, float("nan") if like.is_floating_point() else 0)
+
+
+def _shape_of(func, args, kwargs) -> torch.Size:
+    return func(args[0].value, *args[1:], **kwargs).shape
 
 
 def _value(value):

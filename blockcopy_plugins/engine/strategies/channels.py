@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..axes import View, axes_after, sizes_of
+from ..axes import MAP, View, axes_after, sizes_of
 from ..block_tensor import BlockTensor
 from ..frame import Frame
 from .densify import Decline
@@ -30,10 +30,8 @@ def over_channels(frame: Frame, func, args, kwargs):
     if axes is None:
         return Decline("it mixes pixels or images")
     if func in _VIEWS:
-        out = _view(x, axes, args[1], may_copy=func is aten._unsafe_view.default)
-        if out is None:
-            return Decline("the packed blocks have no such view")
-    elif func is aten.expand.default:
+        return _view(x, func, axes, args)
+    if func is aten.expand.default:
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
         out = func(x.packed, size, **kwargs)
     else:
@@ -42,7 +40,7 @@ def over_channels(frame: Frame, func, args, kwargs):
         _count(frame, x, args[1])
     version = x.version if func._schema.returns[0].alias_info is not None else None
     strides = None
-    if version is not None and axes != "NCHW":
+    if version is not None and axes != MAP:
         strides = _strides(x, func, args, kwargs)
     if isinstance(out, Tensor):
         return x.like(out, version, axes, strides)
@@ -122,18 +120,23 @@ def _joined(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None
     return value.packed if same and value.axes == template.axes else None
 
 
-def _view(x: BlockTensor, axes: str, size, may_copy: bool) -> Tensor | None:
-    size = list(size)
+def _view(x: BlockTensor, func, axes: str, args) -> BlockTensor:
+    """A view, whatever the layout of the packed blocks: with a copy, if it must be."""
+    size = list(args[1])
     if -1 in size:
         size[size.index(-1)] = prod(x.shape) // -prod(size)
     channels = [s for s, letter in zip(size, axes, strict=True) if letter == "C"]
     size = sizes_of(axes, channels, x.frame.rows, x.tile)
-    if may_copy:
-        return x.packed.reshape(size)
+    strides = None if axes == MAP else _strides(x, func, args, {})
     try:
-        return x.packed.view(size)
+        out = x.packed.view(size)
     except RuntimeError:  # torch has no other way to ask
-        return x.packed.view(size) if x.is_contiguous() and x.make_contiguous() else None
+        if func is aten._unsafe_view.default:
+            return x.like(x.packed.reshape(size), None, axes, strides)
+        if not x.make_contiguous():
+            return x.like(x.packed.reshape(size), x.version.of_copy(x), axes, strides)
+        out = x.packed.view(size)
+    return x.like(out, x.version, axes, strides)
 
 
 def _strides(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:

@@ -63,7 +63,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
         DensifiedError: If the frame is strict.
     """
     frame.refuse_if_strict(str(func), reason)
-    written = _written_argument(func, args, kwargs)
+    written = written_argument(func, args, kwargs)
     as_claimed = func not in _FEW_PIXELS_COME_OUT
     out = _call(frame, func, args, kwargs, reason, _may_alias(func), as_claimed)
     if not isinstance(written, BlockTensor):
@@ -118,7 +118,8 @@ def _may_alias(func: torch._ops.OpOverload) -> bool:
     )
 
 
-def _written_argument(func: torch._ops.OpOverload, args, kwargs):
+def written_argument(func: torch._ops.OpOverload, args, kwargs):
+    """The argument that an op writes to, or ``None``."""
     for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             return args[i] if i < len(args) else kwargs.get(argument.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..frame import Frame
@@ -17,14 +19,14 @@ def pixel_slice(frame: Frame, func, args, kwargs):
     given = dict(zip(("self", "dim", "start", "end", "step"), (*args, *[None] * 4), strict=False))
     given.update(kwargs)
     x, dim = given["self"], (given["dim"] or 0) % args[0].dim()
+    step = 1 if given["step"] is None else given["step"]
+    size = x.shape[dim]
+    start, end, _ = slice(given["start"], given["end"]).indices(size)
+    if (start, end, step) == (0, size, 1):
+        return x.like(x.packed, x.version, strides=x.stride())
     if x.axes[dim] not in "HW" or x.axes != MAP:
         return over_channels(frame, func, args, kwargs)
     axis = dim - 2
-    step = 1 if given["step"] is None else given["step"]
-    size = x.size_of_map[axis]
-    start, end, _ = slice(given["start"], given["end"]).indices(size)
-    if (start, end, step) == (0, size, 1):
-        return over_channels(frame, func, args, kwargs)
     count = len(range(start, end, step))
     block = list(x.block)
     block[axis] //= step
@@ -47,7 +49,9 @@ def shuffle(frame: Frame, func, args, kwargs):
     if x.axes != MAP:
         return Decline("its input is a view of a map whose dimensions are others")
     size = tuple(s * times for s in x.size_of_map)
-    return BlockTensor(func(x.packed, times), size, tuple(b * times for b in x.block), frame)
+    block = tuple(b * times for b in x.block)
+    channels = x.shape[1] // (times * times)
+    return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
 def unshuffle(frame: Frame, func, args, kwargs):
@@ -56,7 +60,16 @@ def unshuffle(frame: Frame, func, args, kwargs):
     if x.axes != MAP or any(s % times for s in (*x.size_of_map, *x.block)):
         return Decline(f"a factor of {times} does not divide map and blocks")
     size = tuple(s // times for s in x.size_of_map)
-    return BlockTensor(func(x.packed, times), size, tuple(b // times for b in x.block), frame)
+    block = tuple(b // times for b in x.block)
+    channels = x.shape[1] * times * times
+    return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
+
+
+def _moved(func, x: BlockTensor, times: int, channels: int, block: tuple[int, int]) -> Tensor:
+    # torch gives tensors without elements back in the shape in which they came.
+    if x.packed.numel():
+        return func(x.packed, times)
+    return x.packed.new_empty((0, channels, *block))
 
 
 def patches(frame: Frame, func, args, kwargs):

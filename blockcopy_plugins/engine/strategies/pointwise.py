@@ -7,7 +7,7 @@ from torch import Tensor
 from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..frame import Frame
-from .densify import Decline
+from .densify import Decline, written_argument
 
 
 def pointwise(frame: Frame, func, args, kwargs):
@@ -28,13 +28,16 @@ def pointwise(frame: Frame, func, args, kwargs):
             if value is None:
                 return Decline("an operand is neither a map of this size nor constant over it")
         packed.append(value)
-    if func._schema.is_mutable and not isinstance(args[0], BlockTensor):
+    written = written_argument(func, args, kwargs) if func._schema.is_mutable else None
+    if written is not None and not isinstance(written, BlockTensor):
         return Decline("it writes into a dense tensor")
-    if func._schema.is_mutable:
-        with args[0].writing():
-            func(*packed, **kwargs)
-        return args[0]
-    out = func(*packed, **kwargs)
+    if written is None:
+        out = func(*packed, **kwargs)
+    else:
+        with written.writing():
+            out = func(*packed, **kwargs)
+        if written is args[0]:
+            return written
     strides = None if template.axes == MAP else template.stride()
     if isinstance(out, tuple):
         return tuple(template.like(part, strides=strides) for part in out)
