@@ -176,7 +176,10 @@ def _window(block, size, grid_size, block_size, kernel, stride, padding, dilatio
         for i in (0, 1)
     )
     if any(size[i] > grid_size[i] * block[i] for i in (0, 1)):
-        return Decline(f"its padding {padding} makes the map larger than its blocks")
+        return Decline(
+            f"its padding {padding} makes the map, {size} px, larger than its blocks; a block_size "
+            "that does not divide the frame leaves room"
+        )
     if min(size) < 1:
         return Decline("the map is smaller than its kernel")
     return SlidingWindow(kernel, stride, padding, dilation, block), size
