@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import StateError
-from ..ops.window import OUTSIDE
 from .block_tensor import BlockTensor, frame_of
 
 if TYPE_CHECKING:
-    from .frame import Frame
     from .state import StateEntry
 
 
@@ -68,50 +67,56 @@ class PoolIndices(DenseOnUse):
         return self.found
 
 
+@dataclass(frozen=True)
+class Padding:
+    """One use of ``F.pad`` on a map.
+
+    Attributes:
+        key: Tells it from others.
+        pad: Pads a dense map.
+        source: ``source(axis)``, for rows (0) and columns (1): int64 ``(padded size,)``, the row of
+            the map that is read, ``OUTSIDE`` where the padding is ``fill``.
+        size: ``(H, W)`` of the padded map.
+        fill: Value of a constant padding, ``None`` for those that repeat pixels of the map.
+    """
+
+    key: tuple
+    pad: Callable[[Tensor], Tensor]
+    source: Callable[[int], Tensor]
+    size: tuple[int, int]
+    fill: float | None
+
+
 class PaddedMap(DenseOnUse):
-    """What ``F.pad`` gives of a BlockTensor: the kept map and where each padded pixel reads it.
+    """What ``F.pad`` gives of a BlockTensor: the kept map, and how it is to be padded.
 
     Blocks keep their size, so that a convolution without padding of its own gives blocks as if it
-    had padded itself. Any other op gets the dense tensor. In a whole frame ``packed`` is the dense
-    padded map.
+    had padded itself. Any other op but pooling gets the dense tensor. In a whole frame ``packed``
+    is the dense padded map.
 
     Attributes:
         entry: The state that holds the map without its padding.
-        sources: For rows and columns, int64 ``(padded size,)``: the row of the map that is read,
-            ``OUTSIDE`` where the padding is ``fill``.
-        fill: Value of a constant padding, ``None`` for those that repeat pixels of the map.
+        padding: How it is padded.
         written: A dense copy has been made; it stands for the map from then on, since the model
             may write to it.
     """
 
     entry: StateEntry
-    sources: tuple[Tensor, Tensor]
-    fill: float | None
+    padding: Padding
     written: Tensor | None
 
     @staticmethod
-    def make(
-        x: BlockTensor,
-        entry: StateEntry,
-        sources: tuple[Tensor, Tensor],
-        fill: float | None,
-        frame: Frame,
-    ) -> PaddedMap:
+    def make(x: BlockTensor, entry: StateEntry, padding: Padding) -> PaddedMap:
         """Pad a map.
 
         Args:
             x: The map.
             entry: The state that holds it.
-            sources: See the class.
-            fill: See the class.
-            frame: The frame at work.
+            padding: How it is padded.
         """
-        size = (len(sources[0]), len(sources[1]))
-        packed = x.packed
-        if frame.whole:
-            packed = _read(packed, sources, fill)
-        out = BlockTensor.__new__(PaddedMap, packed, size, x.block, frame)
-        out.entry, out.sources, out.fill, out.written = entry, sources, fill, None
+        packed = padding.pad(x.packed) if x.frame.whole else x.packed
+        out = BlockTensor.__new__(PaddedMap, packed, padding.size, x.block, x.frame)
+        out.entry, out.padding, out.written = entry, padding, None
         return out
 
     @property
@@ -131,17 +136,8 @@ class PaddedMap(DenseOnUse):
             if self.frame.whole:
                 self.written = self._packed
             else:
-                map_ = self.frame.in_batch_order(self.entry.map)
-                self.written = _read(map_, self.sources, self.fill)
+                # Not in inference mode: the model may write to it outside.
+                with torch.inference_mode(False), torch.no_grad():
+                    map_ = self.frame.in_batch_order(self.entry.map)
+                    self.written = self.padding.pad(map_).contiguous()
         return self.written
-
-
-def _read(map_: Tensor, sources: Sequence[Tensor], fill: float | None) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():
-        for axis, source in enumerate(sources):
-            source = source.to(map_.device)
-            map_ = map_.index_select(2 + axis, source.clamp(min=0))
-            if fill is not None:
-                shape = (-1, 1) if axis == 0 else (-1,)
-                map_ = map_.masked_fill((source == OUTSIDE).view(shape), fill)
-        return map_.contiguous()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...ops.window import OUTSIDE
 from ..axes import MAP
-from ..dense_on_use import PaddedMap
+from ..dense_on_use import PaddedMap, Padding
 from ..frame import Frame
 from .densify import Decline
 
@@ -26,15 +26,18 @@ def constant(frame: Frame, func, args, kwargs):
     if any(amounts[4:6]):
         return Decline("it pads rows or columns and channels at once")
 
-    def sources(size: int, before: int, after: int) -> Tensor:
-        place = torch.arange(-before, size + after)
-        return torch.where((place >= 0) & (place < size), place, OUTSIDE)
-
     height, width = x.size_of_map
-    rows, cols = sources(height, top, bottom), sources(width, left, right)
-    if not len(rows) or not len(cols):
+    before, size = (top, left), (height + top + bottom, width + left + right)
+    if min(size) < 1:
         return Decline("it leaves nothing of the map")
-    return PaddedMap.make(x, frame.keep(x, str(func)), (rows, cols), float(value), frame)
+
+    def source(axis: int) -> Tensor:
+        place = torch.arange(size[axis]) - before[axis]
+        return torch.where((place >= 0) & (place < x.size_of_map[axis]), place, OUTSIDE)
+
+    key = (str(func), (left, right, top, bottom))
+    padding = Padding(key, lambda map_: func(map_, *args[1:], **kwargs), source, size, float(value))
+    return PaddedMap.make(x, frame.keep(x, str(func)), padding)
 
 
 def reflect(frame: Frame, func, args, kwargs):
@@ -56,8 +59,11 @@ def _repeat(frame: Frame, func, args, rule, limit: int = 0):
     height, width = x.size_of_map
     if limit and (max(top, bottom) >= height or max(left, right) >= width):
         return Decline("the padding is as large as the map")  # the dense op says so itself
-    sources = tuple(
-        rule(torch.arange(-before, size + after), size - 1)
-        for size, before, after in ((height, top, bottom), (width, left, right))
-    )
-    return PaddedMap.make(x, frame.keep(x, str(func)), sources, None, frame)
+    before, size = (top, left), (height + top + bottom, width + left + right)
+
+    def source(axis: int) -> Tensor:
+        return rule(torch.arange(size[axis]) - before[axis], x.size_of_map[axis] - 1)
+
+    key = (str(func), (left, right, top, bottom))
+    padding = Padding(key, lambda map_: func(map_, *args[1:]), source, size, None)
+    return PaddedMap.make(x, frame.keep(x, str(func)), padding)

@@ -145,7 +145,7 @@ def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, fill,
     if isinstance(x, PaddedMap):
         if x.written is not None:
             return Decline("the padded map was densified before")
-        if x.fill not in (None, fill) and any(padding):
+        if x.padding.fill not in (None, fill) and any(padding):
             return Decline("two paddings of different values, one around the other")
     return _window(
         x.block,
@@ -209,13 +209,15 @@ def _is_local(x: BlockTensor, window: SlidingWindow) -> bool:
 
 def _gather(frame: Frame, func, x: BlockTensor, window: SlidingWindow, fill: float) -> Tensor:
     if isinstance(x, PaddedMap):
-        sources = x.sources
-        tables = (
-            through(window.table(axis, frame.grid_size[axis], x.size_of_map[axis]), sources[axis])
-            for axis in (0, 1)
+        rows, cols = frame.tables(
+            (window, x.padding.key),
+            x.size_of_map,
+            window.block_out,
+            lambda axis, size, _: through(
+                window.table(axis, frame.grid_size[axis], size), x.padding.source(axis)
+            ),
         )
-        rows, cols = (table.to(x.device) for table in tables)
-        fill = fill if x.fill is None else x.fill
+        fill = fill if x.padding.fill is None else x.padding.fill
         return ops.gather(x.entry.map, frame.blocks_by_slot, rows, cols, fill)
     entry = frame.keep(x, str(func))
     rows, cols = frame.tables(
