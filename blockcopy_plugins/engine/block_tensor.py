@@ -16,6 +16,7 @@ from .lent import LentMap
 
 if TYPE_CHECKING:
     from .frame import Frame
+    from .layout import Layout
     from .state import StateEntry
 
 
@@ -217,6 +218,16 @@ class BlockTensor(torch.Tensor):
         return self._packed
 
     @property
+    def layout(self) -> Layout:
+        """Which blocks are executed, and where they lie."""
+        return self.frame.layout(self.size_of_map, self.block)
+
+    @property
+    def rows(self) -> int:
+        """Size of the first dimension of ``packed``: executed blocks, images in a whole frame."""
+        return self.frame.images if self.frame.whole else self.layout.executed
+
+    @property
     def tile(self) -> tuple[int, int]:
         """Height and width of what ``packed`` holds: of a block, or of the map in a whole frame."""
         return self.size_of_map if self.frame.whole else self.block
@@ -236,7 +247,7 @@ class BlockTensor(torch.Tensor):
         """``packed`` in the form of a map, ``(n_executed, C, bh, bw)``."""
         if self.axes == MAP:
             return self.packed
-        return to_map(self.packed, self.axes, self.frame.rows, self.tile)
+        return to_map(self.packed, self.axes, self.rows, self.tile)
 
     def in_its_form(self, map_: Tensor) -> Tensor:
         """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""

@@ -19,6 +19,7 @@ from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
+from .layout import Layout
 from .state import StateEntry, StateKey, StateStore, Stream
 
 
@@ -106,22 +107,15 @@ class Frame:
         self._path = [""]
         self._calls: dict[str, int] = defaultdict(int)
 
-        executed = grid.nonzero().to(torch.int32).contiguous()
-        self.executed = executed.shape[0]
-        self.blocks_by_image = executed
         self.full = tuple(grid.flatten(1).all(1).tolist())
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
         self._streams = tuple(streams)
-        if self.slots == tuple(range(self.images)):
-            self.blocks_by_slot = executed
-            self._slot_index = None
-        else:
+        self._slot_index = None
+        if self.slots != tuple(range(self.images)):
             self._slot_index = torch.tensor(self.slots, device=grid.device)
-            by_slot = executed.clone()
-            by_slot[:, 0] = self._slot_index.to(torch.int32)[executed[:, 0].long()]
-            self.blocks_by_slot = by_slot
-        self._image_index: Tensor | None = None
+        self._layouts: dict[tuple[int, int], Layout] = {}
+        self.executed = self.layout(size, (block_size, block_size)).executed
 
     # -- dispatch ---------------------------------------------------------------------------------
 
@@ -204,10 +198,19 @@ class Frame:
 
     # -- copies between packed and full ------------------------------------------------------------
 
-    @property
-    def rows(self) -> int:
-        """Size of the first dimension of packed maps: executed blocks, images in a whole frame."""
-        return self.images if self.whole else self.executed
+    def layout(self, size: Sequence[int], block: Sequence[int]) -> Layout:
+        """The executed blocks of a map.
+
+        Args:
+            size: ``(H, W)`` of the map.
+            block: Height and width of a block of it.
+        """
+        have = self.grid_size
+        blocks = (max(have[0], -(-size[0] // block[0])), max(have[1], -(-size[1] // block[1])))
+        found = self._layouts.get(blocks)
+        if found is None:
+            found = self._layouts[blocks] = Layout(self.grid, blocks, self.slots)
+        return found
 
     def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
         """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
@@ -236,16 +239,17 @@ class Frame:
         """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
         if self.whole:
             return dense.clone(memory_format=torch.channels_last)
+        layout = self.layout(dense.shape[2:], block)
         rows, cols = self.tables(
             "identity",
             dense.shape[2:],
             block,
             lambda axis, size, width: window.index_table(
-                blocks=self.grid_size[axis], block_out=width, index=torch.arange(size)
+                blocks=layout.blocks[axis], block_out=width, index=torch.arange(size)
             ),
         )
         dense = dense.contiguous(memory_format=torch.channels_last)
-        return ops.gather(dense, self.blocks_by_image, rows, cols)
+        return ops.gather(dense, layout.by_image, rows, cols)
 
     def pack_again(self, dense: Tensor, x: BlockTensor) -> Tensor:
         """The executed blocks of a dense map that was made of ``x``.
@@ -364,11 +368,12 @@ class Frame:
         There are such where unpadded convolutions made the map smaller than its grid.
         """
         packed = x.packed_map()
-        if all((self.grid_size[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1)):
-            return packed, self.blocks_by_slot
-        start = self.blocks_by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
+        layout = x.layout
+        if all((layout.blocks[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1)):
+            return packed, layout.by_slot
+        start = layout.by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
         inside = (start < torch.tensor(x.size_of_map, device=x.device)).all(1)
-        return packed[inside], self.blocks_by_slot[inside].contiguous()
+        return packed[inside], layout.by_slot[inside].contiguous()
 
     def in_batch_order(self, map_: Tensor) -> Tensor:
         """The maps of this frame's images, ``(N, C, H, W)``, of a map of all slots."""
@@ -415,13 +420,6 @@ class Frame:
             map_ = self.dense(x, op, copy=False, contiguous=True)
             x.read_only = (x.version.count, map_)
         return map_
-
-    @property
-    def image_index(self) -> Tensor:
-        """int64 ``(n_executed,)``: the image of each packed row."""
-        if self._image_index is None:
-            self._image_index = self.blocks_by_image[:, 0].long()
-        return self._image_index
 
     # -- what happened -----------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def ceil_div(a: int, b: int) -> int:
     """Integer division that rounds up."""
@@ -20,6 +22,17 @@ def grid_size(height: int, width: int, block_size: int) -> tuple[int, int]:
         ``(GH, GW)``; a block at the lower or right edge may reach beyond the image.
     """
     return ceil_div(height, block_size), ceil_div(width, block_size)
+
+
+def fits_blocks(grid: tuple[int, int], size: Sequence[int], block: Sequence[int]) -> bool:
+    """Whether blocks of this width are of use for a map: it is at most one block larger than they.
+
+    Args:
+        grid: Rows and columns of the grid.
+        size: ``(H, W)`` of the map in pixels.
+        block: Height and width of a block in pixels of the map.
+    """
+    return all(0 < s <= (g + 1) * b for g, s, b in zip(grid, size, block, strict=True))
 
 
 def sliding_output(

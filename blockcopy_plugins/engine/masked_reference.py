@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..errors import GridError
 from .adapter import ModelAdapter, whole_map_modules
 from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_pointwise, to_map
-from .geometry import grid_size, resized_block
+from .geometry import fits_blocks, grid_size, resized_block
 
 aten = torch.ops.aten
 
@@ -145,8 +145,9 @@ class _Run:
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
         """Pixels of executed blocks, bool ``(N, 1, H, W)``."""
-        rows = torch.arange(size[0]) // block[0]
-        cols = torch.arange(size[1]) // block[1]
+        # What lies beyond the last block belongs to it.
+        rows = (torch.arange(size[0]) // block[0]).clamp(max=self.grid.shape[1] - 1)
+        cols = (torch.arange(size[1]) // block[1]).clamp(max=self.grid.shape[2] - 1)
         return self.grid[:, rows][:, :, cols].unsqueeze(1)
 
     def merge(self, x: _MaskedTensor, argument: int) -> Tensor:
@@ -296,7 +297,7 @@ class _Run:
         block = tuple(b // k for b, k in zip(x.block, kernel, strict=True))
         apart = kernel == stride and not any(padding) and set(dilation) == {1}
         divides = all(b % k == 0 for b, k in zip(x.block, kernel, strict=True))
-        if not apart or not divides or not self._covered(size, block):
+        if not apart or not divides or not self._same_blocks(x, size, block):
             return out
         return _MaskedTensor(out, block, self, "NCL", size)
 
@@ -308,7 +309,8 @@ class _Run:
         if func in (aten.pixel_shuffle.default, aten.pixel_unshuffle.default):
             times = Fraction(size[0], x.size_of_map[0])
             block = tuple(b * times for b in x.block)
-            return tuple(map(int, block)) if all(b.denominator == 1 for b in block) else None
+            whole = all(b.denominator == 1 for b in block)
+            return tuple(map(int, block)) if whole and self._same_blocks(x, size, block) else None
         if func is aten.slice.Tensor:
             return self._block_of_slice(args, x, size)
         if func is aten.convolution.default and args[6]:
@@ -316,7 +318,7 @@ class _Run:
             block = tuple(
                 x.block[i] * (stride[i] if len(stride) > 1 else stride[0]) for i in (0, 1)
             )
-            if not x.padded and self._covered(size, block):
+            if not x.padded and fits_blocks(tuple(self.grid.shape[1:]), size, block):
                 return block
         if func in _WHOLE_MAPS or (func is aten.convolution.default and args[6]):
             return None if x.padded else self._resized(x, out)
@@ -330,10 +332,10 @@ class _Run:
         for axis in (0, 1):
             step = stride[axis] if len(stride) > 1 else stride[0]
             width, rest = divmod(x.block[axis], step)
-            if rest or out.shape[2 + axis] > self.grid.shape[1 + axis] * width:
+            if rest:
                 return None
             block.append(width)
-        return tuple(block)
+        return tuple(block) if fits_blocks(tuple(self.grid.shape[1:]), size, block) else None
 
     def _block_of_slice(self, args, x: _MaskedTensor, size) -> tuple[int, int] | None:
         _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
@@ -344,13 +346,18 @@ class _Run:
         first = (start or 0) % x.size_of_map[axis]
         block = list(x.block)
         block[axis] //= step
-        fits = x.block[axis] % step == 0 and first < step and self._covered(size, block)
+        fits = x.block[axis] % step == 0 and first < step and self._same_blocks(x, size, block)
         return tuple(block) if fits else None
 
-    def _covered(self, size: Sequence[int], block: Sequence[int]) -> bool:
-        """Whether the blocks suffice for a map of this size."""
-        blocks = self.grid.shape[1:]
-        return all(0 < s <= n * b for n, b, s in zip(blocks, block, size, strict=True))
+    def _same_blocks(self, x: _MaskedTensor, size: Sequence[int], block: Sequence[int]) -> bool:
+        """Whether a map of this size has as many blocks as ``x``."""
+
+        def count(size, block):
+            return [
+                max(n, -(-s // b)) for n, s, b in zip(self.grid.shape[1:], size, block, strict=True)
+            ]
+
+        return min(size) > 0 and count(size, block) == count(x.size_of_map, x.block)
 
     def _resized(self, x: _MaskedTensor, out: Tensor) -> tuple[int, int] | None:
         width = [

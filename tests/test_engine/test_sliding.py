@@ -25,22 +25,29 @@ class Op(nn.Module):
 
 
 def by_hand(function, frames, grids, block_in, block_out):
-    """``s <- where(M, x, s)``, op on s, ``out <- where(M', op(s), out)``, pixel by pixel."""
+    """``s <- where(M, x, s)``, op on s, ``out <- where(M', op(s), out)``, pixel by pixel.
+
+    What of a result lies beyond the last block belongs to it.
+    """
+
+    def pixels(place, block, blocks):
+        return slice(place * block, None if place == blocks - 1 else (place + 1) * block)
+
     state = output = None
     for frame, grid in zip(frames, grids, strict=True):
         x = frame * 2.0
         if state is None:
             state = x.clone()
         for image, gy, gx in grid.nonzero().tolist():
-            rows = slice(gy * block_in[0], (gy + 1) * block_in[0])
-            cols = slice(gx * block_in[1], (gx + 1) * block_in[1])
+            rows = pixels(gy, block_in[0], grid.shape[1])
+            cols = pixels(gx, block_in[1], grid.shape[2])
             state[image, :, rows, cols] = x[image, :, rows, cols]
         fresh = function(state) + 1.0
         if output is None:
             output = fresh.clone()
         for image, gy, gx in grid.nonzero().tolist():
-            rows = slice(gy * block_out[0], (gy + 1) * block_out[0])
-            cols = slice(gx * block_out[1], (gx + 1) * block_out[1])
+            rows = pixels(gy, block_out[0], grid.shape[1])
+            cols = pixels(gx, block_out[1], grid.shape[2])
             output[image, :, rows, cols] = fresh[image, :, rows, cols]
         yield output.clone()
 
@@ -72,7 +79,10 @@ def check(function, size, block, window, seed, pack, ceil_mode=False):
     frames = [torch.randn(2, 4, *size) for _ in range(4)]
     grids = [torch.rand(shape) < rate for rate in (2.0, 0.4, 0.0, 0.6)]
     block_out = [block // stride[i] for i in (0, 1)]
-    fits = all(block % stride[i] == 0 and out[i] <= shape[1 + i] * block_out[i] for i in (0, 1))
+    # A map may be larger than its blocks by a block.
+    fits = all(
+        block % stride[i] == 0 and out[i] <= (shape[1 + i] + 1) * block_out[i] for i in (0, 1)
+    )
     if not fits:  # Runs dense: the whole result is fresh.
         block_out = [10**6] * 2
     left = list(grids)

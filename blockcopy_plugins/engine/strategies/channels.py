@@ -99,7 +99,7 @@ def batched_product(frame: Frame, func, args, kwargs):
     elif weight.stride(0) == 0 or len(weight) == 1:
         out = torch.matmul(x.packed, weight[0])
     elif x.axes == "NLC":
-        out = func(x.packed, weight.index_select(0, frame.image_index))
+        out = func(x.packed, weight.index_select(0, x.layout.image_index))
     else:
         return Decline("each row has a matrix of its own")
     _count(frame, x, weight[0])
@@ -126,7 +126,7 @@ def _view(x: BlockTensor, func, axes: str, args) -> BlockTensor:
     if -1 in size:
         size[size.index(-1)] = prod(x.shape) // -prod(size)
     channels = [s for s, letter in zip(size, axes, strict=True) if letter == "C"]
-    size = sizes_of(axes, channels, x.frame.rows, x.tile)
+    size = sizes_of(axes, channels, x.rows, x.tile)
     strides = None if axes == MAP else _strides(x, func, args, {})
     try:
         out = x.packed.view(size)

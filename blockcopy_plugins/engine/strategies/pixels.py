@@ -30,14 +30,14 @@ def pixel_slice(frame: Frame, func, args, kwargs):
     count = len(range(start, end, step))
     block = list(x.block)
     block[axis] //= step
-    if x.block[axis] % step or start >= step or not count:
+    sizes = list(x.size_of_map)
+    sizes[axis] = count
+    if x.block[axis] % step or start >= step or not _same_blocks(frame, x, sizes, block):
         return Decline("it takes pixels out of their blocks")
     if frame.whole:
         packed = func(x.packed, *args[1:], **kwargs)
     else:
         packed = func(x.packed, dim, start, None, step)
-    sizes = list(x.size_of_map)
-    sizes[axis] = count
     out = BlockTensor(packed, tuple(sizes), tuple(block), frame, x.version)
     out.cropped = x.cropped or count < len(range(start, size, step))
     return out
@@ -51,6 +51,8 @@ def shuffle(frame: Frame, func, args, kwargs):
     size = tuple(s * times for s in x.size_of_map)
     block = tuple(b * times for b in x.block)
     channels = x.shape[1] // (times * times)
+    if not _same_blocks(frame, x, size, block):
+        return Decline("its blocks are not those of the map before")
     return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
@@ -62,6 +64,8 @@ def unshuffle(frame: Frame, func, args, kwargs):
     size = tuple(s // times for s in x.size_of_map)
     block = tuple(b // times for b in x.block)
     channels = x.shape[1] * times * times
+    if not _same_blocks(frame, x, size, block):
+        return Decline("its blocks are not those of the map before")
     return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
@@ -80,6 +84,11 @@ def patches(frame: Frame, func, args, kwargs):
     block = tuple(b // s for b, s in zip(x.block, stride, strict=True))
     size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
     fits = x.axes == MAP and apart and not any(b % s for b, s in zip(x.block, stride, strict=True))
-    if not fits or not all(size):
+    if not fits or not _same_blocks(frame, x, size, block):
         return Decline("its patches overlap or reach over blocks")
     return BlockTensor(func(x.packed, *args[1:]), size, block, frame, axes="NCL")
+
+
+def _same_blocks(frame: Frame, x: BlockTensor, size, block) -> bool:
+    """Whether a map of this size and blocks has the executed blocks that ``x`` has."""
+    return min(size) > 0 and frame.layout(size, block) is x.layout

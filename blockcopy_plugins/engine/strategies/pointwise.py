@@ -132,7 +132,7 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
     if frame.whole or not (over_pixels or over_images):
         return value
     if not over_pixels:
-        return value.index_select(axes.index("N"), frame.image_index)
+        return value.index_select(axes.index("N"), template.layout.image_index)
     value = value.view((1,) * (rank - value.dim()) + tuple(value.shape))
     channels = zip(template.axes, value.shape, template.shape, strict=True)
     value = value.expand([size if letter == "C" else full for letter, size, full in channels])

@@ -20,24 +20,26 @@ def nearest(frame: Frame, func, args, kwargs):
     block = _block(frame, x, size_out)
     if block is None:
         return Decline(f"no block width fits a resize from {x.size_of_map} to {size_out}")
-    if _enlarges_each_block(x, size_out, block, scales):
+    same = x.layout is frame.layout(size_out, block)
+    if same and _enlarges_each_block(x, size_out, block, scales):
         out = func(x.packed, size_out if frame.whole else block)
         return BlockTensor(out, size_out, block, frame)
     entry = frame.keep(x, str(func))
     if frame.whole:
         return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
     exact = "exact" in str(func)
+    layout = frame.layout(size_out, block)
     rows, cols = frame.tables(
         (str(func), x.size_of_map, scales),
         size_out,
         block,
         lambda axis, size, width: index_table(
-            blocks=frame.grid_size[axis],
+            blocks=layout.blocks[axis],
             block_out=width,
             index=_nearest_index(x.size_of_map[axis], size, scales[axis], exact),
         ),
     )
-    out = ops.gather(entry.map, frame.blocks_by_slot, rows, cols)
+    out = ops.gather(entry.map, layout.by_slot, rows, cols)
     return BlockTensor(out, size_out, block, frame)
 
 
@@ -54,25 +56,26 @@ def bilinear(frame: Frame, func, args, kwargs):
     sources = [
         _bilinear_source(x.size_of_map[i], size_out[i], scales[i], align_corners) for i in (0, 1)
     ]
+    layout = frame.layout(size_out, block)
     rows, cols = frame.tables(
         (str(func), x.size_of_map, scales, align_corners),
         size_out,
         block,
         # The two pixels that an output reads stand side by side.
         lambda axis, size, width: index_table(
-            blocks=frame.grid_size[axis],
+            blocks=layout.blocks[axis],
             block_out=2 * width,
             index=torch.stack(sources[axis][:2], 1).flatten(),
         ),
     )
-    pairs = ops.gather(entry.map, frame.blocks_by_slot, rows, cols)
+    pairs = ops.gather(entry.map, layout.by_slot, rows, cols)
     work = torch.promote_types(x.dtype, torch.float32)
     out = pairs.to(work)
     for axis in (0, 1):
-        weight = torch.zeros(frame.grid_size[axis] * block[axis], dtype=work)
+        weight = torch.zeros(layout.blocks[axis] * block[axis], dtype=work)
         weight[: size_out[axis]] = sources[axis][2].to(work)
         weight = weight.view(-1, block[axis]).to(x.device)
-        weight = weight[frame.blocks_by_image[:, 1 + axis].long()]
+        weight = weight[layout.index(axis)]
         weight = weight.view((-1, 1, block[0], 1) if axis == 0 else (-1, 1, 1, block[1]))
         first, second = (out[:, :, i::2] if axis == 0 else out[:, :, :, i::2] for i in (0, 1))
         out = first + (second - first) * weight

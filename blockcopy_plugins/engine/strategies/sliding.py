@@ -18,7 +18,7 @@ from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..dense_on_use import PaddedMap, PoolIndices
 from ..frame import Frame
-from ..geometry import sliding_output
+from ..geometry import fits_blocks, sliding_output
 from .densify import Decline, run_dense
 from .transposed import transposed_convolution
 
@@ -37,9 +37,13 @@ def convolution(frame: Frame, func, args, kwargs):
     per_pixel = weight.numel()
     block = window.block_out
     dense = frame.images * size_out[0] * size_out[1] * per_pixel
-    executed = dense if frame.whole else frame.executed * block[0] * block[1] * per_pixel
+    executed = (
+        dense
+        if frame.whole
+        else frame.layout(size_out, block).executed * block[0] * block[1] * per_pixel
+    )
     frame.count_blocks(executed, dense, block)
-    local = _is_local(x, window)
+    local = _is_local(x, window, size_out)
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:
@@ -50,7 +54,7 @@ def convolution(frame: Frame, func, args, kwargs):
             packed, stride = packed.contiguous(memory_format=torch.channels_last), (1, 1)
         out = F.conv2d(packed, weight, bias, stride, 0, window.dilation, groups)
     else:
-        out = window.convolve(_gather(frame, func, x, window, 0.0), weight, bias, groups)
+        out = window.convolve(_gather(frame, func, x, window, size_out, 0.0), weight, bias, groups)
     return BlockTensor(out, size_out, block, frame)
 
 
@@ -75,13 +79,13 @@ def max_pool(frame: Frame, func, args, kwargs):
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
-    local = _is_local(x, window) and not ceil_mode
+    local = _is_local(x, window, size_out) and not ceil_mode
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)[0]
     elif local:
         out = F.max_pool2d(x.packed, window.kernel, window.stride)
     else:
-        gathered = _gather(frame, func, x, window, float("-inf"))
+        gathered = _gather(frame, func, x, window, size_out, float("-inf"))
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
@@ -113,13 +117,13 @@ def avg_pool(frame: Frame, func, args, kwargs):
         return plan
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
-    local = uniform and _is_local(x, window) and not ceil_mode
+    local = uniform and _is_local(x, window, size_out) and not ceil_mode
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:
         out = F.avg_pool2d(x.packed, kernel, stride, divisor_override=divisor)
     else:
-        gathered = _gather(frame, func, x, window, 0.0)
+        gathered = _gather(frame, func, x, window, size_out, 0.0)
         stride_after, _ = _after_gather(window)
         if uniform:
             divisor = divisor or kernel[0] * kernel[1]
@@ -130,7 +134,7 @@ def avg_pool(frame: Frame, func, args, kwargs):
             out = F.avg_pool2d(gathered.to(work), kernel, stride_after, divisor_override=1)
             for axis in (0, 1):
                 taps = _taps_at_edges(frame, x, window, size_out, axis, include_pad)
-                block_index = frame.blocks_by_image[:, 1 + axis].long()
+                block_index = frame.layout(size_out, window.block_out).index(axis)
                 shape = (-1, 1, 1, 1)[: 2 + axis] + (window.block_out[axis],) + (1,) * (1 - axis)
                 out = out / taps.to(work)[block_index].view(shape)
             out = out.to(gathered.dtype)
@@ -175,13 +179,10 @@ def _window(block, size, grid_size, block_size, kernel, stride, padding, dilatio
         sliding_output(size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
         for i in (0, 1)
     )
-    if any(size[i] > grid_size[i] * block[i] for i in (0, 1)):
-        return Decline(
-            f"its padding {padding} makes the map, {size} px, larger than its blocks; a block_size "
-            "that does not divide the frame leaves room"
-        )
     if min(size) < 1:
         return Decline("the map is smaller than its kernel")
+    if not fits_blocks(grid_size, size, block):
+        return Decline(f"its padding {padding} makes the map, {size} px, larger than its blocks")
     return SlidingWindow(kernel, stride, padding, dilation, block), size
 
 
@@ -193,10 +194,11 @@ def _run_whole(frame: Frame, func, args, kwargs, local: bool):
     return func(x.packed, *args[1:], **kwargs)
 
 
-def _is_local(x: BlockTensor, window: SlidingWindow) -> bool:
+def _is_local(x: BlockTensor, window: SlidingWindow, size_out: tuple[int, int]) -> bool:
     """Whether a block's outputs read nothing but the block itself."""
     return (
         window.padding == (0, 0)
+        and x.layout is x.frame.layout(size_out, window.block_out)
         and not isinstance(x, PaddedMap)
         and all(
             kernel == 1 or (kernel == stride and dilation == 1)
@@ -207,26 +209,29 @@ def _is_local(x: BlockTensor, window: SlidingWindow) -> bool:
     )
 
 
-def _gather(frame: Frame, func, x: BlockTensor, window: SlidingWindow, fill: float) -> Tensor:
+def _gather(
+    frame: Frame, func, x: BlockTensor, window: SlidingWindow, size_out, fill: float
+) -> Tensor:
+    layout = frame.layout(size_out, window.block_out)
     if isinstance(x, PaddedMap):
         rows, cols = frame.tables(
             (window, x.padding.key),
             x.size_of_map,
             window.block_out,
             lambda axis, size, _: through(
-                window.table(axis, frame.grid_size[axis], size), x.padding.source(axis)
+                window.table(axis, layout.blocks[axis], size), x.padding.source(axis)
             ),
         )
         fill = fill if x.padding.fill is None else x.padding.fill
-        return ops.gather(x.entry.map, frame.blocks_by_slot, rows, cols, fill)
+        return ops.gather(x.entry.map, layout.by_slot, rows, cols, fill)
     entry = frame.keep(x, str(func))
     rows, cols = frame.tables(
         window,
         x.size_of_map,
         window.block_out,
-        lambda axis, size, _: window.table(axis, frame.grid_size[axis], size),
+        lambda axis, size, _: window.table(axis, layout.blocks[axis], size),
     )
-    return ops.gather(entry.map, frame.blocks_by_slot, rows, cols, fill)
+    return ops.gather(entry.map, layout.by_slot, rows, cols, fill)
 
 
 def _after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -239,7 +244,8 @@ def _taps_at_edges(
 ) -> Tensor:
     """How many taps each output of each block is divided by along one axis: ``(blocks, block)``."""
     size, pad = x.size_of_map[axis], window.padding[axis]
-    blocks, block = frame.grid_size[axis], window.block_out[axis]
+    blocks = frame.layout(size_out, window.block_out).blocks[axis]
+    block = window.block_out[axis]
     start = torch.arange(blocks * block, device=x.device) * window.stride[axis] - pad
     end = (start + window.kernel[axis]).clamp(max=size + pad)
     if not include_pad:

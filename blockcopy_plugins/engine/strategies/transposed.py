@@ -10,7 +10,7 @@ from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..dense_on_use import DenseOnUse
 from ..frame import Frame
-from ..geometry import ceil_div
+from ..geometry import ceil_div, fits_blocks
 from .densify import Decline, run_dense_and_pack
 
 
@@ -39,16 +39,18 @@ def transposed_convolution(frame: Frame, func, args, kwargs):
         skip.append(padding[i] - first[i] * stride[i])
         missing.append(max(0, skip[i] + block[i] - (count[i] - 1) * stride[i] - reach - 1))
     size, block = tuple(size), tuple(block)
-    if any(not 0 < size[i] <= frame.grid_size[i] * block[i] for i in (0, 1)):
+    if not fits_blocks(frame.grid_size, size, block):
         return run_dense_and_pack(
             frame, func, args, kwargs, f"its output {size} is not covered by blocks of {block}"
         )
     per_pixel = weight.numel()
     dense = frame.images * x.size_of_map[0] * x.size_of_map[1] * per_pixel
+    layout = frame.layout(size, block)
     local = kernel == stride and padding == (0, 0) and dilation == (1, 1)
+    local = local and layout is x.layout
     if local:
         count = x.block
-    executed = dense if frame.whole else frame.executed * count[0] * count[1] * per_pixel
+    executed = dense if frame.whole else layout.executed * count[0] * count[1] * per_pixel
     frame.count_blocks(executed, dense, block)
     if frame.whole:
         if not local:
@@ -63,14 +65,14 @@ def transposed_convolution(frame: Frame, func, args, kwargs):
         x.size_of_map,
         x.block,
         lambda axis, length, width: window_table(
-            blocks=frame.grid_size[axis],
+            blocks=layout.blocks[axis],
             block_out=width,
             size=length,
             kernel=count[axis] - width + 1,
             padding=-first[axis],
         ),
     )
-    gathered = ops.gather(entry.map, frame.blocks_by_slot, rows, cols, 0.0)
+    gathered = ops.gather(entry.map, layout.by_slot, rows, cols, 0.0)
     out = F.conv_transpose2d(gathered, weight, bias, stride, 0, missing, groups, dilation)
     out = out[:, :, skip[0] : skip[0] + block[0], skip[1] : skip[1] + block[1]]
     return BlockTensor(out, size, block, frame)
