@@ -9,6 +9,7 @@ from torch import nn
 from .config import BlockCopyConfig
 from .engine.adapter import ModelAdapter
 from .engine.convert import convert_
+from .integrations.mmcv_ops import teach_compiled_ops
 
 
 def blockcopy_(
@@ -33,13 +34,16 @@ def blockcopy_(
         The same model.
 
     Raises:
-        ConfigError: If the model is converted already or an option is out of range.
+        ConfigError: If the model is converted already, an option is out of range, or a segmentor
+            runs on windows of the image (``test_cfg.mode='slide'``).
 
     Examples:
         >>> bc.blockcopy_(model, bc.BlockCopyConfig(policy=dict(type='RLPolicy', target=0.3)))
         >>> outputs = [model(frame) for frame in video]
         >>> bc.reset_(model)      # before the next video
     """
+    if "mmcv.ops" in sys.modules:
+        teach_compiled_ops()
     return convert_(model, config, adapter or _adapter_for(model))
 
 
@@ -50,4 +54,9 @@ def _adapter_for(model: nn.Module) -> ModelAdapter:
 
         if DetectorAdapter.fits(model):
             return DetectorAdapter()
+    if "mmseg.models.segmentors.base" in sys.modules:
+        from .integrations.mmseg.adapter import SegmentorAdapter
+
+        if SegmentorAdapter.fits(model):
+            return SegmentorAdapter(model)
     return ModelAdapter()

@@ -297,7 +297,11 @@ class _Run:
         block = tuple(b // k for b, k in zip(x.block, kernel, strict=True))
         apart = kernel == stride and not any(padding) and set(dilation) == {1}
         divides = all(b % k == 0 for b, k in zip(x.block, kernel, strict=True))
-        if not apart or not divides or not self._same_blocks(x, size, block):
+        if x.padded:
+            fits = fits_blocks(tuple(self.grid.shape[1:]), size, block)
+        else:
+            fits = self._same_blocks(x, size, block)
+        if not apart or not divides or not fits:
             return out
         return _MaskedTensor(out, block, self, "NCL", size)
 

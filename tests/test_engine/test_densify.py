@@ -344,6 +344,10 @@ ON_BLOCKS = {
     ),
     "crop": lambda x, m: x[:, :, :19, :23] * 2,
     "pixel_unshuffle": lambda x, m: F.pixel_unshuffle(F.pad(x[..., :24], (0, 0, 0, 0)), 2),
+    "patches of a padded map": lambda x, m: F.conv2d(
+        F.unfold(F.pad(x, (1, 2, 0, 0)), 2, stride=2).view(len(x), 32, 10, 14),
+        torch.ones(8, 32, 3, 3) / 50,
+    ),
     "patches": lambda x, m: F.unfold(x[..., :24], 2, stride=2),
     "deconvolution with more": lambda x, m: F.conv_transpose2d(
         x, torch.ones(8, 4, 3, 3), None, 2, 1, output_padding=1

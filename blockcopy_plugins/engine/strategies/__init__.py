@@ -90,6 +90,7 @@ _TAKE_PADDED = frozenset(
         aten.max_pool2d_with_indices.default,
         aten.max_pool2d.default,
         aten.avg_pool2d.default,
+        aten.im2col.default,
     }
 )
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ... import ops
+from ...ops.window import through, window_table
 from ..axes import MAP
 from ..block_tensor import BlockTensor
+from ..dense_on_use import PaddedMap
 from ..frame import Frame
+from ..geometry import fits_blocks
 from .channels import over_channels
 from .densify import Decline
 
@@ -84,9 +88,29 @@ def patches(frame: Frame, func, args, kwargs):
     block = tuple(b // s for b, s in zip(x.block, stride, strict=True))
     size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
     fits = x.axes == MAP and apart and not any(b % s for b, s in zip(x.block, stride, strict=True))
-    if not fits or not _same_blocks(frame, x, size, block):
+    if isinstance(x, PaddedMap):
+        fits = fits and x.written is None and fits_blocks(frame.grid_size, size, block)
+    else:
+        fits = fits and _same_blocks(frame, x, size, block)
+    if not fits:
         return Decline("its patches overlap or reach over blocks")
-    return BlockTensor(func(x.packed, *args[1:]), size, block, frame, axes="NCL")
+    padded = isinstance(x, PaddedMap) and not frame.whole
+    packed = _blocks_of_padded(frame, x, size, block) if padded else x.packed
+    return BlockTensor(func(packed, *args[1:]), size, block, frame, axes="NCL")
+
+
+def _blocks_of_padded(frame: Frame, x: PaddedMap, size, block) -> Tensor:
+    layout = frame.layout(size, block)
+    rows, cols = frame.tables(
+        ("blocks", x.padding.key),
+        x.size_of_map,
+        x.block,
+        lambda axis, length, width: through(
+            window_table(blocks=layout.blocks[axis], block_out=width, size=length),
+            x.padding.source(axis),
+        ),
+    )
+    return ops.gather(x.entry.map, layout.by_slot, rows, cols, x.padding.fill or 0.0)
 
 
 def _same_blocks(frame: Frame, x: BlockTensor, size, block) -> bool:
