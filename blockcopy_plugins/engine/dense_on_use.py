@@ -133,11 +133,8 @@ class PaddedMap(DenseOnUse):
     def dense(self) -> Tensor:
         """See :meth:`DenseOnUse.dense`."""
         if self.written is None:
-            if self.frame.whole:
-                self.written = self._packed
-            else:
-                # Not in inference mode: the model may write to it outside.
-                with torch.inference_mode(False), torch.no_grad():
-                    map_ = self.frame.in_batch_order(self.entry.map)
-                    self.written = self.padding.pad(map_).contiguous()
+            # Not in inference mode: the model may write to it outside.
+            with torch.inference_mode(False), torch.no_grad():
+                map_ = self.frame.in_batch_order(self.entry.map)
+                self.written = self.padding.pad(map_).contiguous()
         return self.written

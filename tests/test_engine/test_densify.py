@@ -74,6 +74,10 @@ DENSE = {
         lambda x, m: F.interpolate(x, size=(13, 17), mode="bilinear", antialias=True),
         "_upsample_bilinear2d_aa",
     ),
+    "antialias to a column": (
+        lambda x, m: F.interpolate(x, size=(13, 1), mode="bicubic", antialias=True),
+        "_upsample_bicubic2d_aa",
+    ),
     "grid_sample": (
         lambda x, m: F.grid_sample(x, torch.zeros(len(x), 5, 5, 2), align_corners=False),
         "grid_sampler",
@@ -286,6 +290,7 @@ def test_inplace_ops(name):
 
 POINTWISE = {
     "gelu": lambda x, m: F.gelu(x),
+    "squeeze": lambda x, m: (x.squeeze(0) + 1).squeeze(1).squeeze(-1),
     "rrelu": lambda x, m: F.rrelu(x),
     "image slice": lambda x, m: x[:2, :, :20] + 1,
     "logsigmoid": lambda x, m: F.logsigmoid(x),

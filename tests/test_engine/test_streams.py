@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,3 +190,37 @@ def test_a_failed_batch_breaks_the_streams_in_it_alone():
         found = net(torch.randn(2, 3, 20, 30))
     assert bc.handle(net).last.grid.flatten(1).all(1).tolist() == [True, False]
     assert torch.equal(found[0][1], kept["out"][0][0])
+
+
+class Attention(nn.Module):
+    """As timm and mmseg write it: torch copies in other places for one image than for two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x):
+        x = self.stem(x)
+        tokens = x.flatten(2).transpose(1, 2)
+        images, pixels, channels = tokens.shape
+        qkv = self.qkv(tokens).reshape(images, pixels, 3, 2, channels // 2).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        found = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        tokens = tokens + found.transpose(1, 2).reshape(images, pixels, channels)
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_attention_in_batches_of_changing_size(pack):
+    net, grids = Attention().eval(), []
+    reference = MaskedReference(copy.deepcopy(net), 8)
+    config = bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids[-1], pack_whole_frames=pack)
+    bc.blockcopy_(net, config)
+    for ids, rate in (((0, 1), 2), ((1,), 0.5), ((0, 1), 0.5), ((1, 0), 0.3), ((0,), 0.0)):
+        frames = torch.randn(len(ids), 3, 20, 25)
+        grids.append(torch.rand(len(ids), 3, 4) < rate)
+        with bc.streams(net, ids):
+            found = net(frames)
+        wanted = reference(grids[-1], frames, streams=ids)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

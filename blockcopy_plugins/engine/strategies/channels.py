@@ -14,6 +14,7 @@ from .densify import Decline
 
 aten = torch.ops.aten
 
+_SQUEEZES = (aten.squeeze.dim, aten.squeeze.dims)
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
 
@@ -34,6 +35,10 @@ def over_channels(frame: Frame, func, args, kwargs):
     if func is aten.expand.default:
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
         out = func(x.packed, size, **kwargs)
+    elif func in _SQUEEZES:
+        # By the dense sizes: of the packed ones any may happen to be 1.
+        dims = [args[1]] if isinstance(args[1], int) else args[1]
+        out = x.packed.squeeze([d for d in dims if x.shape[d] == 1])
     else:
         out = func(x.packed, *args[1:], **kwargs)
     if func is aten.linear.default:

@@ -18,6 +18,10 @@ from ..frame import Frame
 
 aten = torch.ops.aten
 
+# Which of several ops is the first to densify a map may depend on the batch: torch copies for some
+# views of two images and not for one. The state is the same.
+_KEY = "whole map"
+
 # These read a large map in any layout and give a small one.
 _FEW_PIXELS_COME_OUT = frozenset(
     {
@@ -74,17 +78,18 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     return written
 
 
-def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str):
+def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = False):
     """Run an op on the full map and go on with the executed blocks of its result.
 
     For ops whose result is again a map of the whole frame, such as group norm: only the op itself
     runs dense, not all that follows it. Falls back to a dense result where no block width fits.
+    ``as_claimed`` gives the op a contiguous map, as :func:`run_dense` does.
     """
     x = next(a for a in args if isinstance(a, BlockTensor))
     if x.axes != MAP or isinstance(x, DenseOnUse):
         return run_dense(frame, func, args, kwargs, reason)
     frame.refuse_if_strict(str(func), reason)
-    out = _call(frame, func, args, kwargs, reason, copy=False, as_claimed=False)
+    out = _call(frame, func, args, kwargs, reason, copy=False, as_claimed=as_claimed)
     first, rest = (out[0], out[1:]) if isinstance(out, tuple) else (out, None)
     first = frame.pack_again(first, x)
     return first if rest is None else (first, *rest)
@@ -97,7 +102,7 @@ def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed:
     def densify(value):
         if not isinstance(value, BlockTensor):
             return value
-        return value.lend(name) if lends else frame.dense(value, name, copy, as_claimed)
+        return value.lend(_KEY) if lends else frame.dense(value, _KEY, copy, as_claimed)
 
     args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
     # In inference mode a view made here would not share its base's version count, see LentMap.
