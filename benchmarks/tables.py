@@ -1,7 +1,8 @@
-"""Makes the tables of ``docs/results.md`` from the figures that were measured.
+"""Makes the tables of the documents from the figures that were measured.
 
 ``python -m benchmarks.tables`` reads ``benchmarks/results/*.json`` and writes each table between
-its two markers in the document. No figure in a table is written by hand.
+its two markers in README.md, ``docs/results.md`` and ``docs/zoo.md``. No figure in a table is
+written by hand.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,12 +109,46 @@ def memory(report: dict[str, Any]) -> str:
     return _table(("after frame", "process, MiB", "state, MiB"), rows)
 
 
+def zoo(report: dict[str, Any]) -> str:
+    """The laws on architectures of the zoos: detectors, then segmentors."""
+    head = (
+        "architecture", "there for", "GMACs", "on blocks", "law 1", "law 3", "whole maps",
+    )  # fmt: skip
+    parts = []
+    for title, package in (("Detectors", "mmdet"), ("Segmentors", "mmseg")):
+        rows = [
+            (
+                row["name"] + (" †" if row["convolutional"] else ""),
+                row["covers"],
+                f"{row['macs'] / 1e9:.2f}",
+                f"{100 * row['share']:.1f} %",
+                f"{row['law_1']:.0e}",
+                f"{row['law_3']:.0e}",
+                _whole_map_ops(row["dense_ops"]),
+            )
+            for row in report["rows"]
+            if row["package"] == package
+        ]
+        parts.append(f"### {title} ({len(rows)})\n\n" + _table(head, rows))
+    if report["skipped"]:
+        names = ", ".join(f"{row['name']} ({row['needs']})" for row in report["skipped"])
+        parts.append(f"Not tried, for want of a package: {names}.")
+    return "\n\n".join(parts)
+
+
+def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
+    """The kinds of op that ran on whole maps, and in how many places."""
+    places = Counter(op.removeprefix("aten.").removesuffix(".default") for _, op, _, _ in ops)
+    return ", ".join(f"{op}" + (f" ({n})" if n > 1 else "") for op, n in places.most_common())
+
+
 TABLES: tuple[tuple[str, Callable[[dict], str]], ...] = (
     ("efficiency", efficiency),
     ("policies", policies),
     ("demo", demo),
     ("ops_bandwidth", bandwidth),
     ("memory", memory),
+    ("zoo", zoo),
 )
 
 
@@ -140,7 +176,7 @@ def main() -> None:
         "--documents",
         type=Path,
         nargs="+",
-        default=[_ROOT / "docs" / "results.md", _ROOT / "README.md"],
+        default=[_ROOT / "docs" / "results.md", _ROOT / "docs" / "zoo.md", _ROOT / "README.md"],
     )
     args = parser.parse_args()
     for document in args.documents:

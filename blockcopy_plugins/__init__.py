@@ -10,11 +10,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .api import blockcopy_
 from .config import BlockCopyConfig
 from .engine.block_tensor import BlockTensor
 from .engine.convert import dense, handle, report, reset_, restore_, streams, to_dense
 from .engine.macs import MacCounter
+
+if TYPE_CHECKING:
+    from .integrations.mmengine.video_inferencer import VideoInferencer as VideoInferencer
 
 __version__ = "0.1.0"
 
@@ -31,3 +36,18 @@ __all__ = [
     "streams",
     "to_dense",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Not in __all__: it needs MMEngine, which whoever does not use it need not have.
+    if name != "VideoInferencer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from .integrations.mmengine.video_inferencer import VideoInferencer
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"VideoInferencer needs {error.name}, which is not installed: pip install "
+            "onedl-mmengine onedl-mmcv, and onedl-mmdetection or onedl-mmsegmentation for models, "
+            "or OpenMMLab's packages of these names without onedl-"
+        ) from error
+    return VideoInferencer

@@ -109,13 +109,19 @@ TRANSFORMS = Registry(
     "transform",
     parent=MMENGINE_TRANSFORMS,
     scope=SCOPE,
-    locations=["blockcopy_plugins.datasets.load_video_frame"],
+    locations=[
+        "blockcopy_plugins.datasets.load_frame_labels",
+        "blockcopy_plugins.datasets.load_video_frame",
+    ],
 )
 METRICS = Registry(
     "metric",
     parent=MMENGINE_METRICS,
     scope=SCOPE,
-    locations=["blockcopy_plugins.evaluation.frame_detection_metric"],
+    locations=[
+        "blockcopy_plugins.evaluation.frame_detection_metric",
+        "blockcopy_plugins.evaluation.frame_segmentation_metric",
+    ],
 )
 # A root of its own: MMEngine has nothing like a policy.
 POLICIES = Registry(

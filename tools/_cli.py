@@ -131,9 +131,17 @@ def quiet(verbose: bool) -> None:
     warnings.filterwarnings("ignore", message="torch.meshgrid")
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
     warnings.filterwarnings("ignore", message="Setting [A-Z_]+ environment variable")
-    # These print while they are imported; where they are missing, the config's error says so.
+    warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+    warnings.filterwarnings("ignore", message="The draw is False")
+    warnings.filterwarnings("ignore", message="DeprecationWarning: pretrained")
+    import_quietly("mmdet")  # before a config's custom_imports do
+
+
+def import_quietly(scope: str) -> None:
+    """Import a framework's datasets, which print while they are imported."""
+    # Where the framework is missing, the config's error says so.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ModuleNotFoundError):
-        importlib.import_module("mmdet.datasets")
+        importlib.import_module(f"{scope}.datasets")
 
 
 def make_runner(config: Any, verbose: bool) -> Any:

@@ -1,19 +1,27 @@
 #!/usr/bin/env python
-r"""Run a detector on video, each frame dense and block-sparse, and compare.
+r"""Run a detector or segmentor on video, each frame dense and block-sparse, and compare.
 
     python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn.pth --video street.mp4
+    python tools/test_video.py configs/deeplabv3plus_blockcopy.py --video street/ --ann labels/
 
-Any detection config of MMDetection works: its test pipeline loads the frames; where it has no
-BlockCopyHook, one with the defaults is added.
+Any detection config of MMDetection and any segmentation config of MMSegmentation works: its test
+pipeline loads the frames; where it has no BlockCopyHook, one with the defaults is added.
 
 Written: results.json (see below), one line of figures per frame beside it, a plot of the executed
-rate over the frames, and with --show-dir a video with detections and executed blocks.
+rate over the frames, and with --show-dir a video with results and executed blocks.
 
 results.json holds, among others: executed_rate (mean over all frames; the first frame of each video
 is executed fully and counts), macs_dense and macs_blockcopy (of a frame, without the policy's own
 macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included), speedup
-(their ratio), metrics (COCO AP, with --ann), fidelity (AP of the block-sparse detections with the
-dense ones of score >= 0.3 as ground truth), dense_ops (what could not run on blocks).
+(their ratio), metrics (with --ann: COCO AP, or mIoU and accuracies, from 0 to 1), fidelity (AP of
+the block-sparse detections with the dense ones of score >= 0.3 as ground truth; of a segmentor mIoU
+and share of equal pixels, aAcc, with the dense labels as ground truth), dense_ops (what could not
+run on blocks).
+
+Label images of a segmentor (--ann, a folder) hold one class index a pixel. They have the names of
+their frames, but for the suffixes of the config's dataset; those of a video file end in the number
+of the frame, from 0. Not every frame needs one. reduce_zero_label and ignore_index are as the
+config says.
 
 Several clips, several processes, the same metrics:
 
@@ -32,6 +40,7 @@ from _cli import (
     add_config_options,
     add_video_options,
     downloads,
+    import_quietly,
     leave_process_group,
     make_runner,
     quiet,
@@ -43,18 +52,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="config file of a detector")
+    parser.add_argument("config", help="config file of a detector or segmentor")
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        help="the detector's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_video_options(parser)
     parser.add_argument(
         "--ann",
         nargs="+",
-        metavar="FILE",
-        help="ground truth: COCO json or MOTChallenge gt.txt, one for all videos or one for each",
+        metavar="PATH",
+        help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
+        "for segmentors folders of label images",
     )
     parser.add_argument(
         "--policy",
@@ -84,7 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="where to write the results (default WORK_DIR/results.json)",
     )
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write videos with detections and executed blocks there"
+        "--show-dir", metavar="DIR", help="write videos with results and executed blocks there"
     )
     parser.add_argument(
         "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
@@ -109,6 +119,8 @@ def main(args: argparse.Namespace) -> None:
     from blockcopy_plugins.integrations.mmengine import video_config
 
     config = video_config.read_config(args.config, args.cfg_options)
+    if not args.verbose:
+        import_quietly(config.get("default_scope", "mmdet"))
     notes = []
     if not video_config.has_hook(config):
         notes.append(
@@ -155,6 +167,8 @@ def main(args: argparse.Namespace) -> None:
         results = _results(args, config, checkpoint, loop.summary)
         files = _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
         print(_table(results))
+        if args.ann and not _annotated(results):
+            print("note: none of the frames is annotated in --ann", file=sys.stderr)
         for path in [*files, *videos]:
             print(f"wrote {path}")
     if args.launcher != "none":
@@ -238,13 +252,16 @@ def _table(results: dict) -> str:
     ]
     dense, sparse = (results["metrics"].get(name) or {} for name in ("dense", "blockcopy"))
     for name in sparse:
-        short = name.rpartition("/")[2]
-        if short.endswith(("_AP", "_AP50")):
-            words = f"{short.replace('_', ' ')} (ground truth)"
-            rows.append((words, figure(dense.get(name), 100), figure(sparse[name], 100)))
+        words = _in_words(name.rpartition("/")[2])
+        if words:
+            rows.append(
+                (f"{words} (ground truth)", figure(dense.get(name), 100), figure(sparse[name], 100))
+            )
+    if 0 < _annotated(results) < results["frames"]:
+        rows.append(("  of annotated frames", "", f"{_annotated(results):.0f}"))
     for name, value in (results["fidelity"] or {}).items():
-        if name.endswith(("_AP", "_AP50")):
-            rows.append((f"fidelity {name.replace('_', ' ')}", "100.0", figure(value, 100)))
+        if _in_words(name):
+            rows.append((f"fidelity {_in_words(name)}", "100.0", figure(value, 100)))
     width = max(len(row[0]) for row in rows)
     line = "-" * (width + 28)
     lines = [
@@ -263,6 +280,17 @@ def _table(results: dict) -> str:
         names = ", ".join(f"{op['path'] or '(root)'}: {op['op']}" for op in results["dense_ops"])
         lines.append(f"ran on whole maps: {names}")
     return "\n".join(lines)
+
+
+def _annotated(results: dict) -> float:
+    return (results["metrics"]["blockcopy"] or {}).get("video/annotated_frames", 0)
+
+
+def _in_words(name: str) -> str | None:
+    """A metric as the table calls it; None if it is not in the table."""
+    if name.endswith(("_AP", "_AP50")):
+        return name.replace("_", " ")
+    return {"mIoU": "mIoU", "aAcc": "pixel accuracy", "mAcc": "class accuracy"}.get(name)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Train a policy online on video, without labels; the detector's weights do not change.
+r"""Train a policy online on video, without labels; the model's weights do not change.
 
     python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \
         --video street.mp4 --epochs 2
@@ -24,6 +24,7 @@ from _cli import (
     add_config_options,
     add_video_options,
     downloads,
+    import_quietly,
     make_runner,
     quiet,
     run,
@@ -34,11 +35,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", help="config file of a detector")
+    parser.add_argument("config", help="config file of a detector or segmentor")
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="the detector's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_video_options(parser)
     parser.add_argument(
@@ -78,6 +79,8 @@ def main(args: argparse.Namespace) -> None:
     )
 
     config = video_config.read_config(args.config, args.cfg_options)
+    if not args.verbose:
+        import_quietly(config.get("default_scope", "mmdet"))
     if not video_config.has_hook(config):
         print(
             "note: the config has no BlockCopyHook; added one with block_size=128 and "

@@ -25,29 +25,37 @@ def adapt_pipeline(
     annotated: bool,
     has_masks: bool,
     max_open_videos: int = 64,
+    labelled: bool = False,
 ) -> list[Mapping[str, Any] | Callable]:
     """Put our frame loader in the place of the image loader, and fit the annotation loader.
 
     ``LoadImageFromFile`` (and ``LoadImageFromNDArray``) of any scope becomes
     ``blockcopy_plugins.LoadVideoFrame``. ``LoadAnnotations`` is left out without annotations; with
-    annotations it stays, without what they do not have (masks, segmentation maps). Everything else
-    is passed on.
+    annotations it stays, without what they do not have (masks, segmentation maps); with label
+    images it loads those of the frames that have one. Everything else is passed on.
 
     Args:
         pipeline: The transforms, as configs or callables.
         annotated: Whether there are annotations.
         has_masks: Whether they have masks.
         max_open_videos: See `LoadVideoFrame`.
+        labelled: Whether there are label images.
 
     Returns:
         The fitted transforms; the arguments are not changed.
 
     Raises:
-        ConfigError: The loader is set to something that frames of videos do not offer.
+        ConfigError: The loader is set to something that frames of videos do not offer, or nothing
+            in the pipeline loads the label images.
     """
+    names = [_type_name(transform) for transform in pipeline]
+    if labelled and not any(name in _ANNOTATIONS for name in names):
+        raise ConfigError(
+            f"there are label images, but the pipeline ({', '.join(names)}) loads none; put "
+            "dict(type='LoadAnnotations') behind its Resize"
+        )
     adapted: list[Mapping[str, Any] | Callable] = []
-    for transform in pipeline:
-        name = _type_name(transform)
+    for name, transform in zip(names, pipeline, strict=True):
         if name in _LOADERS:
             adapted.append(
                 {
@@ -57,7 +65,14 @@ def adapt_pipeline(
                 }
             )
         elif name in _ANNOTATIONS:
-            if annotated:
+            if labelled:
+                adapted.append(
+                    {
+                        "type": "blockcopy_plugins.LoadFrameLabels",
+                        "loader": copy.deepcopy(transform),
+                    }
+                )
+            elif annotated:
                 adapted.append(_without_missing(transform, has_masks))
         else:
             adapted.append(transform)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from blockcopy_plugins.evaluation.annotations import (
     VideoReference,
     read_annotations,
 )
+from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
 from blockcopy_plugins.registry import DATASETS
 
-# What every data sample gets, whatever PackDetInputs' meta_keys are.
+# What every data sample gets, whatever the meta_keys of PackDetInputs or PackSegInputs are.
 _SAMPLE_KEYS = (
     "img_id",
     "img_path",
@@ -34,6 +36,7 @@ _SAMPLE_KEYS = (
     "video_path",
     "video_length",
     "instances",
+    "seg_map_path",
 )
 
 
@@ -51,14 +54,16 @@ class VideoFrameDataset(BaseDataset):
     ``video_name``, ``video_path``, ``video_length`` (number of selected frames), ``img_id``,
     ``img_path`` (of a video file ``PATH#NUMBER``), and, for annotated frames, ``instances``: the
     ground truth in pixels of the original frame, which `FrameDetectionMetric` and MMDetection's
-    ``CocoMetric`` (without ``ann_file``) evaluate against.
+    ``CocoMetric`` (without ``ann_file``) evaluate against. Of label images the pipeline's
+    ``LoadAnnotations`` makes the ``gt_sem_seg`` of those frames that have one.
 
     Args:
         videos: Video files and/or folders of frames (images in natural order): a path, a pattern
             such as ``'clips/*.mp4'``, or a sequence of them. A path that occurs twice is two
             streams.
-        ann_file: Ground truth: COCO json or MOTChallenge ``gt.txt``. One for all videos, or a
-            sequence with one (or None) for each; see `read_annotations`.
+        ann_file: Ground truth: COCO json or MOTChallenge ``gt.txt``, see `read_annotations`, or a
+            folder of label images, see `find_label_images`. One for all videos, or a sequence with
+            one (or None) for each.
         frames: First frame number and the one to stop before, of each video; either may be None.
         stride: Take every so many-th frame.
         classes: Names of the classes, in the order of the model's labels; shorthand for
@@ -68,6 +73,8 @@ class VideoFrameDataset(BaseDataset):
         pipeline: The test pipeline.
         data_root: Folder that relative paths are in.
         mot_class: Class of MOTChallenge boxes; must be one of the classes.
+        label_rules: How label images are named and read: fields of `LabelRules`. By default, as
+            the dataset that ``metainfo`` names says.
         trust_frame_count: Take the number of frames that a video file states instead of decoding
             the file once to count them. Saves that time; where the file states too many, reading
             the missing frame raises.
@@ -97,6 +104,7 @@ class VideoFrameDataset(BaseDataset):
         pipeline: Sequence[Mapping[str, Any] | Callable] = (),
         data_root: str | None = "",
         mot_class: str = "person",
+        label_rules: Mapping[str, Any] | None = None,
         trust_frame_count: bool = False,
         max_open_videos: int = 64,
         indices: int | Sequence[int] | None = None,
@@ -120,6 +128,7 @@ class VideoFrameDataset(BaseDataset):
         self.mot_class = mot_class
         self.trust_frame_count = trust_frame_count
         self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
+        self.label_rules = _label_rules(label_rules, metainfo)
         self._video_ids = np.zeros(0, dtype=np.int64)
         super().__init__(
             metainfo=_find_metainfo(metainfo, classes),
@@ -212,6 +221,7 @@ class VideoFrameDataset(BaseDataset):
             shapes.append(source.shape)
             counts.append(count)
             source.close()
+        label_images = self._find_label_images(references)
         annotations = self._read_annotations(references)
         known = [a for a in annotations if a is not None]
         if known and "classes" not in self._metainfo:
@@ -222,6 +232,7 @@ class VideoFrameDataset(BaseDataset):
                 annotated=bool(known),
                 has_masks=any(a.has_masks for a in known),
                 max_open_videos=self._max_open_videos,
+                labelled=any(label_images),
             )
         )
         # The file's image ids, if they are unique (several files may use the same ones).
@@ -258,6 +269,12 @@ class VideoFrameDataset(BaseDataset):
                 instances = None if truth is None else truth.instances(number)
                 if instances is not None:
                     info["instances"] = instances
+                if number in label_images[video_id]:
+                    # What MMSegmentation's LoadAnnotations reads.
+                    info["seg_map_path"] = label_images[video_id][number]
+                    info["reduce_zero_label"] = self.label_rules.reduce_zero_label
+                    info["label_map"] = self.label_rules.label_map
+                    info["seg_fields"] = []
                 data_list.append(info)
         return data_list
 
@@ -315,16 +332,30 @@ class VideoFrameDataset(BaseDataset):
             return self._video_ids[:indices] if indices >= 0 else self._video_ids[indices:]
         return self._video_ids[np.asarray(indices, dtype=np.int64)]
 
+    def _find_label_images(self, references: Sequence[VideoReference]) -> list[dict[int, str]]:
+        if isinstance(self._ann_files, str):
+            if not os.path.isdir(self._ann_files):
+                return [{} for _ in references]
+            return find_label_images(self._ann_files, references, self.label_rules)
+        return [
+            find_label_images(path, [reference], self.label_rules)[0]
+            if path is not None and os.path.isdir(path)
+            else {}
+            for reference, path in zip(references, self._ann_files, strict=True)
+        ]
+
     def _read_annotations(
         self, references: Sequence[VideoReference]
     ) -> list[VideoAnnotations | None]:
         classes = self._metainfo.get("classes")
         if isinstance(self._ann_files, str):
+            if os.path.isdir(self._ann_files):
+                return [None] * len(references)
             return read_annotations(self._ann_files, references, classes, self.mot_class)
         annotations: list[VideoAnnotations | None] = []
         for reference, path in zip(references, self._ann_files, strict=True):
             found = None
-            if path is not None:
+            if path is not None and not os.path.isdir(path):
                 found = read_annotations(path, [reference], classes, self.mot_class)[0]
                 if found is not None and classes is None:
                     classes = found.classes
@@ -360,17 +391,34 @@ def _list_ann_files(
     return [None if path is None else os.path.join(root, path) for path in ann_file]
 
 
+def _named_dataset(name: str) -> type:
+    dataset = MMENGINE_DATASETS.get(name)
+    if dataset is None or not hasattr(dataset, "METAINFO"):
+        raise ConfigError(
+            f"metainfo={name!r} is no registered dataset with METAINFO; name one with its scope, "
+            "such as 'mmdet.CocoDataset', or give dict(classes=...)"
+        )
+    return dataset
+
+
+def _label_rules(
+    given: Mapping[str, Any] | None, metainfo: Mapping[str, Any] | str | None
+) -> LabelRules:
+    known = [field.name for field in fields(LabelRules)]
+    unknown = sorted(set(given or {}) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"label_rules has no key {', '.join(unknown)}; its keys are {', '.join(known)}"
+        )
+    dataset = _named_dataset(metainfo) if isinstance(metainfo, str) else None
+    return LabelRules.of(dataset, given or {})
+
+
 def _find_metainfo(
     metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
 ) -> dict[str, Any] | None:
     if isinstance(metainfo, str):
-        dataset = MMENGINE_DATASETS.get(metainfo)
-        if dataset is None or not hasattr(dataset, "METAINFO"):
-            raise ConfigError(
-                f"metainfo={metainfo!r} is no registered dataset with METAINFO; name one with its "
-                "scope, such as 'mmdet.CocoDataset', or give dict(classes=...)"
-            )
-        metainfo = dataset.METAINFO
+        metainfo = _named_dataset(metainfo).METAINFO
     found = dict(metainfo) if metainfo is not None else {}
     if classes is not None:
         if isinstance(classes, str):

@@ -22,17 +22,26 @@ if TYPE_CHECKING:
     from blockcopy_plugins.evaluation.frame_detection_metric import FrameDetectionMetric
     from blockcopy_plugins.evaluation.frame_objects import FrameObjects
     from blockcopy_plugins.evaluation.frame_result import FrameResult
+    from blockcopy_plugins.evaluation.frame_segmentation_metric import (
+        FrameAreas,
+        FrameSegmentationMetric,
+    )
+    from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
     from blockcopy_plugins.evaluation.masks import encode_masks
 
 __all__ = [
+    "FrameAreas",
     "FrameDetectionMetric",
     "FrameObjects",
     "FrameResult",
+    "FrameSegmentationMetric",
+    "LabelRules",
     "VideoAnnotations",
     "VideoReference",
     "detection_ap",
     "detection_fidelity",
     "encode_masks",
+    "find_label_images",
     "read_annotations",
     "read_coco",
     "read_mot",
@@ -41,14 +50,18 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     modules = {
+        "FrameAreas": "frame_segmentation_metric",
         "FrameDetectionMetric": "frame_detection_metric",
         "FrameObjects": "frame_objects",
         "FrameResult": "frame_result",
+        "FrameSegmentationMetric": "frame_segmentation_metric",
+        "LabelRules": "label_images",
         "VideoAnnotations": "annotations",
         "VideoReference": "annotations",
         "detection_ap": "average_precision",
         "detection_fidelity": "fidelity",
         "encode_masks": "masks",
+        "find_label_images": "label_images",
         "read_annotations": "annotations",
         "read_coco": "annotations",
         "read_mot": "annotations",

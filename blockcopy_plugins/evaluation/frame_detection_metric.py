@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
-from mmengine.evaluator import BaseMetric
-
-from blockcopy_plugins.errors import ConfigError, StateError
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.average_precision import IOU_TYPES, detection_ap
+from blockcopy_plugins.evaluation.frame_metric import FrameMetric, require_keys
 from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 from blockcopy_plugins.evaluation.frame_result import FrameResult
 from blockcopy_plugins.registry import METRICS
 
-logger = logging.getLogger(__name__)
-
 
 @METRICS.register_module()
-class FrameDetectionMetric(BaseMetric):
+class FrameDetectionMetric(FrameMetric):
     """COCO average precision of a detector over the frames of videos.
 
     Works with `VideoFrameDataset`, which puts ``video_id``, ``frame_id`` and, for annotated frames,
     ``instances`` (ground truth in pixels of the original frame) into the data samples. Frames that
     are not annotated are kept, but do not count for AP.
 
-    Results of all processes are gathered whole: unlike with `BaseMetric`, nothing is cut off when
-    the processes' videos have different lengths, and two results of one frame are an error.
-
-    After an evaluation, `last_results` holds what was evaluated, in the order of video and frame,
-    in every process; with it two runs can be compared by `detection_fidelity`.
+    Its `last_results` are `FrameResult`; with them two runs can be compared by
+    `detection_fidelity`.
 
     Args:
         iou_types: Of ``'bbox'`` and ``'segm'``. None computes boxes, and masks where predictions
             and ground truth both have them.
         max_detections: Of each frame and class only the best-scored so many count.
-        keep_results: Keep `last_results`.
-        collect_device: As for `BaseMetric`; results travel by the process group's own backend.
-        prefix: Put in front of the metrics' names; ``'video'`` by default.
+        keep_results: See `FrameMetric`.
+        collect_device: See `FrameMetric`.
+        prefix: See `FrameMetric`.
 
     Raises:
         ConfigError: An unknown iou type.
     """
-
-    default_prefix = "video"
 
     def __init__(
         self,
@@ -55,7 +44,7 @@ class FrameDetectionMetric(BaseMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(keep_results, collect_device, prefix)
         if isinstance(iou_types, str):
             iou_types = (iou_types,)
         unknown = [t for t in iou_types or () if t not in IOU_TYPES]
@@ -63,8 +52,6 @@ class FrameDetectionMetric(BaseMetric):
             raise ConfigError(f"iou_types must be of {IOU_TYPES}, but got {unknown}")
         self.iou_types = None if iou_types is None else tuple(iou_types)
         self.max_detections = max_detections
-        self.keep_results = keep_results
-        self.last_results: tuple[FrameResult, ...] = ()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take over one batch's detections.
@@ -79,17 +66,7 @@ class FrameDetectionMetric(BaseMetric):
             ConfigError: One of these is missing.
         """
         for sample in data_samples:
-            missing = [
-                key
-                for key in ("pred_instances", "video_id", "frame_id", "ori_shape")
-                if key not in sample
-            ]
-            if missing:
-                raise ConfigError(
-                    f"a data sample lacks {', '.join(missing)} (it has {sorted(sample)}); load the "
-                    "frames by blockcopy_plugins.VideoFrameDataset, which sets the video's and the "
-                    "frame's ids, and keep ori_shape among PackDetInputs' meta_keys"
-                )
+            require_keys(sample, "pred_instances", "ori_shape")
             size = tuple(sample["ori_shape"][:2])
             instances = sample.get("instances")
             self.results.append(
@@ -103,45 +80,6 @@ class FrameDetectionMetric(BaseMetric):
                     ),
                 )
             )
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Gather the results of all processes and compute the metrics.
-
-        Args:
-            size: Number of frames of the dataset. Another number of results is logged as a warning,
-                never cut.
-
-        Returns:
-            The metrics by name; the same in every process.
-
-        Raises:
-            StateError: A frame was evaluated twice.
-        """
-        gathered = [result for part in all_gather_object(self.results) for result in part]
-        self.results.clear()
-        # In every process alike: an error stops all of them instead of leaving some waiting.
-        repeated = [key for key, n in Counter(r.key for r in gathered).items() if n > 1]
-        if repeated:
-            raise StateError(
-                f"{len(repeated)} frames were evaluated more than once, the first is video "
-                f"{repeated[0][0]}, frame {repeated[0][1]}; a sampler repeats frames to fill up "
-                "processes or batches: use sampler=dict(type='blockcopy_plugins.VideoSampler')"
-            )
-        gathered.sort(key=lambda result: result.key)
-        if len(gathered) != size:
-            logger.warning(
-                "%d frames were evaluated, but the dataset has %d; the metrics are of the former",
-                len(gathered),
-                size,
-            )
-        if self.keep_results:
-            self.last_results = tuple(gathered)
-        metrics: list[dict[str, float] | None] = [None]
-        if is_main_process():
-            computed = self.compute_metrics(gathered)
-            metrics = [{f"{self.prefix}/{name}": value for name, value in computed.items()}]
-        broadcast_object_list(metrics)
-        return dict(metrics[0] or {})
 
     def compute_metrics(self, results: Sequence[FrameResult]) -> dict[str, float]:
         """Average precision over the annotated frames.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         plot_rate_accuracy,
         rate_accuracy_figure,
     )
+    from blockcopy_plugins.visualization.segmentation import draw_segmentation
     from blockcopy_plugins.visualization.speedup import plot_speedup, speedup_figure
     from blockcopy_plugins.visualization.video_writer import VideoWriter
 
@@ -26,6 +27,7 @@ __all__ = [
     "draw_blocks",
     "draw_caption",
     "draw_detections",
+    "draw_segmentation",
     "plot_policy_curve",
     "plot_rate_accuracy",
     "plot_speedup",
@@ -41,6 +43,7 @@ _MODULE_OF = {
     "draw_blocks": "overlay",
     "draw_caption": "caption",
     "draw_detections": "overlay",
+    "draw_segmentation": "segmentation",
     "plot_policy_curve": "policy_curve",
     "plot_rate_accuracy": "rate_accuracy",
     "plot_speedup": "speedup",

@@ -292,7 +292,7 @@ def test_deformable_convolution_runs_dense_and_is_reported(tiny):
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy="all"))
     same_detections(model.test_step(copy.deepcopy(batch)), wanted)
     (paths, ops) = zip(*{(op.path, op.op) for op in bc.report(model).dense_ops}, strict=True)
-    assert "backbone.layer4.0.conv2" in paths and "ModulatedDeformConv2dPack" in ops
+    assert "backbone.layer4.0.conv2" in paths and "ModulatedDeformConv2d" in ops
     bc.restore_(model)
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy="all", strict=True))
     with pytest.raises(DensifiedError, match=r"backbone.layer4.0.conv2"):

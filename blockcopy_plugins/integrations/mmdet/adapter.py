@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,67 +10,29 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 from torch import Tensor, nn
 
-from ...engine.adapter import Call, ModelAdapter
-from ...errors import FrameError
+from ...engine.adapter import Call
 from ...policy import Detections
-from ..mmengine.stream_ids import StreamIds
+from ..mmengine.sample_adapter import SampleAdapter
 
 MASK_STEP = 4
 """Masks are compared on every fourth pixel of the network input: enough for blocks of 32 px."""
 
 
-class DetectorAdapter(ModelAdapter):
-    """Any ``BaseDetector``: its ``forward(inputs, data_samples, mode)`` and its parts.
+class DetectorAdapter(SampleAdapter):
+    """Any ``BaseDetector``: its ``forward(inputs, data_samples, mode)`` and its parts."""
 
-    Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again starts the
-    stream again. Where data samples carry none, image i of a batch is stream i.
-    """
-
+    _KIND = "detector"
     # Parts of a detector that take or give feature maps as they are.
     _MAP_TO_MAP = ("backbone", "neck")
-
-    def __init__(self) -> None:
-        self._ids = StreamIds()
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
         """Whether the model is a detector of MMDetection."""
         return isinstance(model, BaseDetector)
 
-    def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
-        """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""
-        given = dict(zip(("inputs", "data_samples", "mode"), args, strict=False)) | dict(kwargs)
-        mode = given.get("mode", "tensor")
-        inputs, samples = given.get("inputs"), given.get("data_samples")
-        if not isinstance(inputs, Tensor):
-            raise FrameError(
-                f"the detector was called with inputs of type {type(inputs).__name__}, expected "
-                "one tensor (N, 3, H, W): let its data_preprocessor stack the images of a batch."
-            )
-        if mode == "loss":
-            if inputs.requires_grad or torch.is_grad_enabled():
-                raise FrameError(
-                    "the detector was called for its loss, but block-sparse execution is for "
-                    "inference. Call restore_(model) before training."
-                )
-            return None
-        ids, restarts = self._ids.read(samples)
-        return Call(
-            frame=inputs,
-            replace=lambda frame: ((), {**given, "inputs": frame}),
-            streams=ids,
-            restarts=restarts,
-        )
-
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """RoI extractors: they read maps and keep none."""
         return (module for module in model.modules() if isinstance(module, BaseRoIExtractor))
-
-    def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """The compiled ops of mmcv (deformable convolution, CARAFE), which know no blocks."""
-        for module in model.modules():
-            if type(module).__module__.startswith("mmcv.ops"):
-                yield module
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """All heads beside the RoI head, whose decoding needs whole maps."""

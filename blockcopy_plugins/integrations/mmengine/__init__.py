@@ -2,6 +2,7 @@
 
 from blockcopy_plugins.integrations.mmengine.backbone import BlockCopyBackbone
 from blockcopy_plugins.integrations.mmengine.checkpoint_check_hook import CheckpointCheckHook
+from blockcopy_plugins.integrations.mmengine.config_names import find_mmseg_configs
 from blockcopy_plugins.integrations.mmengine.hook import (
     BlockCopyHook,
     find_hook,
@@ -27,6 +28,9 @@ __all__ = [
     "VideoBatchSampler",
     "VideoSampler",
     "find_hook",
+    "find_mmseg_configs",
     "load_policy",
     "save_policy",
 ]
+
+find_mmseg_configs()

@@ -29,6 +29,8 @@ class BlockCopyBackbone(BaseModule):
             gain is the change of the backbone's features.
         strict: Raise where an op cannot run on blocks.
         max_streams: Live streams at most.
+        pretrained: Weights that a segmentor of MMSegmentation hands to its backbone, for the
+            wrapped one.
 
     Raises:
         ConfigError: If an option is out of range.
@@ -46,9 +48,12 @@ class BlockCopyBackbone(BaseModule):
         policy: Any = None,
         strict: bool = False,
         max_streams: int = 64,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__()
         policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        if pretrained is not None and isinstance(backbone, dict):
+            backbone = {**backbone, "pretrained": pretrained}
         inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
         config = BlockCopyConfig(block_size, policy, strict, max_streams)
         # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its

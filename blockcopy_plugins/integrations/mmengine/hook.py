@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -123,7 +124,18 @@ class BlockCopyHook(Hook):
         self._end(runner)
 
     def before_test_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Drop streams of videos that are over."""
+        """Drop streams of videos that are over.
+
+        Raises:
+            ConfigError: If the model runs test-time augmentation.
+        """
+        # MMEngine's PrepareTTAHook may wrap the model before this hook's turn or after it.
+        if isinstance(unwrap(runner.model), BaseTTAModel):
+            raise ConfigError(
+                f"the model is a {type(unwrap(runner.model)).__name__}: test-time augmentation "
+                "runs an image several times, flipped and resized, which would be taken for the "
+                "frames of a video. Test without it (no --tta, no PrepareTTAHook)."
+            )
         self._name_streams(data_batch)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -147,6 +159,11 @@ class BlockCopyHook(Hook):
         model = unwrap(runner.model)
         wrapped = [m for m in model.modules() if isinstance(m, BlockCopyBackbone)]
         if wrapped:
+            # A whole model is looked at where it is converted.
+            if "mmseg.models.segmentors.base" in sys.modules:
+                from ..mmseg.adapter import refuse_windows
+
+                refuse_windows(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
         else:

@@ -16,17 +16,17 @@ from ...engine.convert import FrameRecord, Handle
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
 from ...errors import ConfigError
-from ...evaluation import FrameDetectionMetric, detection_fidelity
 from ...registry import LOOPS
 from .comparison import plain, summarise
 from .frame_entry import FrameEntry
-from .hook import find_hook
+from .hook import find_hook, unwrap
 from .policy_meter import PolicyMeter
+from .task import task_for
 
 
 @LOOPS.register_module()
 class BlockCopyTestLoop(BaseLoop):
-    """Tests a detector on video, each frame dense and block-sparse in turn, in one process.
+    """Tests a detector or segmentor on video, each frame dense and block-sparse, in one process.
 
     :class:`BlockCopyHook` must be among the hooks: it converts the model. Of two runs of a frame
     the first one is the dense one in every other frame, so that warm caches favour neither. The
@@ -43,14 +43,15 @@ class BlockCopyTestLoop(BaseLoop):
         runner: The runner.
         dataloader: Of a ``VideoFrameDataset``, in the order of a ``VideoSampler``.
         evaluator: Its metrics are computed of both runs. Where none of them is a
-            ``FrameDetectionMetric``, one is added, since fidelity is computed from its results.
+            ``FrameDetectionMetric`` (of a segmentor a ``FrameSegmentationMetric``), one is added.
         dense: Run dense too. Without it there is neither fidelity nor dense time.
         warmup: So many first calls of a process are not timed.
         mac_samples: MACs outside the blocks are counted in about so many frames of each video,
             which are not timed, as counting slows them down.
         restart_policy: Start each video with the policy as it was at first. Needs batches of one
             image; with ``False`` what is learned goes over to the next video.
-        fidelity_threshold: Score from which a dense detection has to be found.
+        fidelity_threshold: Score from which a dense detection has to be found; of no use for
+            segmentors.
         progress: Show a progress bar on stderr.
 
     Raises:
@@ -84,7 +85,7 @@ class BlockCopyTestLoop(BaseLoop):
         self.warmup = warmup
         self.mac_samples = mac_samples
         self.restart_policy = restart_policy
-        self.fidelity_threshold = fidelity_threshold
+        self.task = task_for(type(unwrap(runner.model)), fidelity_threshold)
         self.progress = progress
         names = ("dense", "blockcopy") if dense else ("blockcopy",)
         self.evaluators = {name: self._build_evaluator(evaluator) for name in names}
@@ -122,6 +123,10 @@ class BlockCopyTestLoop(BaseLoop):
         handle.policy.load_state_dict(copy.deepcopy(self._first_policy))
 
         self._totals, self._timed_calls = Totals(), 0
+        self.task.begin(self.evaluator.dataset_meta)
+        for evaluator in self.evaluators.values():
+            for metric in evaluator.metrics:
+                metric.results.clear()  # of a run that failed
         entries: list[FrameEntry] = []
         for index, data_batch in enumerate(self._shown(self.dataloader)):
             entries += self._run_iter(index, data_batch, handle)
@@ -158,6 +163,8 @@ class BlockCopyTestLoop(BaseLoop):
         self._totals.add(record.grid, record.counts, record.seconds)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=outputs[name], data_batch=data_batch)
+        if self.dense:
+            self.task.compare(outputs["blockcopy"], outputs["dense"])
         # The preprocessor puts the size of the network input into the samples that it was given.
         infos = [
             {**info, **getattr(output, "metainfo", {})}
@@ -221,8 +228,8 @@ class BlockCopyTestLoop(BaseLoop):
             evaluator = copy.deepcopy(evaluator)
         else:
             evaluator = self.runner.build_evaluator(copy.deepcopy(evaluator))
-        if not any(isinstance(m, FrameDetectionMetric) for m in evaluator.metrics):
-            evaluator.metrics.append(FrameDetectionMetric())
+        if not any(isinstance(m, self.task.metric_type) for m in evaluator.metrics):
+            evaluator.metrics.append(self.task.metric_type())
         return evaluator
 
     def _shown(self, batches: Iterable) -> Iterable:
@@ -237,6 +244,9 @@ class BlockCopyTestLoop(BaseLoop):
     ) -> tuple[dict[str, Any], tuple[FrameEntry, ...]]:
         frames = len(self.dataloader.dataset)
         metrics = {name: e.evaluate(frames) for name, e in self.evaluators.items()}
+        fidelity, reason = None, "the frames were not run dense"
+        if self.dense:
+            fidelity, reason = self.task.fidelity(self.evaluators, frames)
         gathered = [entry for part in all_gather_object(entries) for entry in part]
         gathered.sort(key=lambda entry: entry.key)
         dense_ops = _dense_ops(all_gather_object(self._totals), len(gathered))
@@ -248,7 +258,6 @@ class BlockCopyTestLoop(BaseLoop):
             if size is not None:
                 shape = (1, 3, *size)
                 macs_policy = handle.policy.macs(shape, handle.config.block_size)["total"]
-            fidelity, reason = self._fidelity()
             summary[0] = plain(
                 {
                     **figures,
@@ -265,23 +274,6 @@ class BlockCopyTestLoop(BaseLoop):
             )
         broadcast_object_list(summary)
         return summary[0], tuple(gathered)
-
-    def _fidelity(self) -> tuple[dict[str, float] | None, str | None]:
-        if not self.dense:
-            return None, "the frames were not run dense"
-        sparse, dense = (
-            next(m for m in self.evaluators[n].metrics if isinstance(m, FrameDetectionMetric))
-            for n in ("blockcopy", "dense")
-        )
-        found = detection_fidelity(
-            [result.predictions for result in sparse.last_results],
-            [result.predictions for result in dense.last_results],
-            self.fidelity_threshold,
-        )
-        reason = None
-        if all(value != value for value in found.values()):
-            reason = f"the dense run has no detection of score {self.fidelity_threshold} or more"
-        return {**found, "score_threshold": self.fidelity_threshold}, reason
 
 
 def _timed(function: Callable, data: dict) -> tuple[Any, float]:
@@ -311,7 +303,8 @@ def _entry(
         outside = (outside - counts.blocks - counts.densified) / images
     if outside_dense is not None:
         outside_dense = (outside_dense - counts.blocks_dense - counts.densified) / images
-    height, width = info.get("batch_input_shape") or info.get("img_shape") or (0, 0)
+    sizes = (info.get(key) for key in ("batch_input_shape", "pad_shape", "img_shape"))
+    height, width = next((size[:2] for size in sizes if size), (0, 0))
     return FrameEntry(
         video_id=int(info["video_id"]),
         frame_id=int(info["frame_id"]),

@@ -1,17 +1,21 @@
-"""Turns the config of a detector into one that runs it on a video."""
+"""Turns the config of a detector or segmentor into one that runs it on a video."""
 
 from __future__ import annotations
 
 import ast
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
 
 from ...errors import ConfigError
+from ...evaluation import LabelRules
+from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
     type="blockcopy_plugins.BlockCopyHook",
@@ -146,10 +150,11 @@ def video_dataloader(
     """A dataloader of video frames with the config's own test pipeline and classes.
 
     Args:
-        config: Config of a detector. Its ``test_dataloader`` may have any dataset; what is set in a
-            ``VideoFrameDataset`` stays where the arguments say nothing.
+        config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset;
+            what is set in a ``VideoFrameDataset`` stays where the arguments say nothing.
         videos: Video files, folders of frames or patterns.
-        ann_file: Ground truth, one file for all videos or one for each.
+        ann_file: Ground truth, one for all videos or one for each: files of a detector's, folders
+            of label images of a segmentor's.
         start: First frame of each video.
         frames: Number of frames of each video, ``None`` for all.
         shuffle: Visit the videos in random order.
@@ -179,6 +184,9 @@ def video_dataloader(
                 "do not become inputs of the model. Set test_dataloader.dataset.pipeline."
             )
         dataset = dict(pipeline=pipeline, metainfo=_metainfo(found, config))
+        if not isinstance(task_of(config), DetectionTask):
+            rules = LabelRules.of(_dataset_class(found, config), found)
+            dataset["label_rules"] = asdict(rules)
     dataset["type"] = f"blockcopy_plugins.{_DATASET}"
     if videos:
         if ours:  # the config's own annotations and frames are of its own video
@@ -192,9 +200,7 @@ def video_dataloader(
         )
     if ann_file:
         files = [_absolute(path) for path in ann_file]
-        for path in files:
-            if not os.path.isfile(path):
-                raise ConfigError(f"there is no annotation file {path!r}.")
+        _check_annotations(files, config)
         dataset["ann_file"] = files[0] if len(files) == 1 else files
     if start < 0 or (frames is not None and frames < 1):
         raise ConfigError(
@@ -224,8 +230,9 @@ def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Conf
         The same config.
     """
     _without_training(config)
+    rules = LabelRules(**(dataloader["dataset"].get("label_rules") or {}))
+    config.test_evaluator = task_of(config).metric_config(config, rules)
     config.test_dataloader = dataloader
-    config.test_evaluator = dict(type="blockcopy_plugins.FrameDetectionMetric")
     config.test_cfg = dict(type="blockcopy_plugins.BlockCopyTestLoop", **loop)
     return config
 
@@ -260,7 +267,7 @@ def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any)
     )
     # Before training a Runner initialises weights, which the checkpoint then replaces: without the
     # network, fetching those of ImageNet would fail for nothing.
-    _drop_pretrained(config.model)
+    drop_pretrained(config.model)
     return config
 
 
@@ -332,15 +339,42 @@ def _innermost(dataset: Any) -> dict[str, Any]:
     return dataset
 
 
-def _metainfo(dataset: dict[str, Any], config: Config) -> Any:
-    metainfo = dataset.get("metainfo")
-    if metainfo and metainfo.get("classes"):
-        return metainfo
+def _check_annotations(paths: Sequence[str], config: Config) -> None:
+    boxes = isinstance(task_of(config), DetectionTask)
+    for path in paths:
+        if not os.path.exists(path):
+            raise ConfigError(f"there is no annotation file or folder {path!r}.")
+        if boxes and not os.path.isfile(path):
+            raise ConfigError(
+                f"the annotations {path!r} are a folder, but the config's model is a detector, "
+                "whose ground truth is a file: COCO json or MOTChallenge gt.txt."
+            )
+        if not boxes and not os.path.isdir(path):
+            raise ConfigError(
+                f"the annotations {path!r} are a file, but the config's model is a segmentor, "
+                "whose ground truth is a folder of label images (class indices, named as the "
+                "frames or numbered from 0)."
+            )
+
+
+def _dataset_class(dataset: Mapping[str, Any], config: Config) -> type | None:
     kind = dataset.get("type")
-    if not isinstance(kind, str):
-        return getattr(kind, "METAINFO", None) or None
-    scope = config.get("default_scope", "mmdet")
-    return kind if "." in kind else f"{scope}.{kind}"
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
+            return registry.get(kind)
+    return kind
+
+
+def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
+    metainfo = dict(dataset.get("metainfo") or {})
+    known = getattr(_dataset_class(dataset, config), "METAINFO", None) or {}
+    if metainfo.get("classes") is None:
+        return {**known, **metainfo} or None
+    names, palette = list(known.get("classes") or ()), known.get("palette")
+    if palette and "palette" not in metainfo and set(metainfo["classes"]) <= set(names):
+        # Some of the dataset's classes keep its colours.
+        metainfo["palette"] = [palette[names.index(name)] for name in metainfo["classes"]]
+    return metainfo
 
 
 def _without_training(config: Config) -> None:
@@ -358,13 +392,20 @@ def _without_training(config: Config) -> None:
         config[name] = None
 
 
-def _drop_pretrained(model: Any) -> None:
+def drop_pretrained(model: Any) -> None:
+    """Let a model start from random weights, without a look for files of pretrained ones.
+
+    Args:
+        model: Config of a model, changed in place, at any depth.
+    """
     if isinstance(model, dict):
+        if "pretrained" in model:  # of MMSegmentation's models
+            model["pretrained"] = None
         init = model.get("init_cfg")
         if isinstance(init, dict) and init.get("type") == "Pretrained":
             model["init_cfg"] = None
         for value in model.values():
-            _drop_pretrained(value)
+            drop_pretrained(value)
     elif isinstance(model, (list, tuple)):
         for value in model:
-            _drop_pretrained(value)
+            drop_pretrained(value)

@@ -1,4 +1,4 @@
-"""Writes videos with detections and executed blocks while a loop is at work."""
+"""Writes videos with results and executed blocks while a loop is at work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .hook import find_hook
 
 @HOOKS.register_module()
 class BlockCopyVideoHook(Hook):
-    """Draws each tested frame: detections, executed blocks, and a bar of figures below.
+    """Draws each tested frame: results, executed blocks, and a bar of figures below.
 
     Writes an MP4 file (H.264, which browsers play) for each video, at the size of its frames.
     Skipped blocks are dark and nearly grey.
@@ -66,30 +66,19 @@ class BlockCopyVideoHook(Hook):
 
     def _draw(self, sample: Any, handle: Any, image: int, entry: Any, dataset: Any) -> None:
         # Whoever draws nothing needs neither PyAV nor OpenCV.
-        from ...visualization import FrameCaption, draw_blocks, draw_caption, draw_detections
+        from ...visualization import FrameCaption, draw_caption
+        from .drawing import draw_sample
 
         info = sample.metainfo
         video_id = info["video_id"]
         writer, source = self._opened(info, getattr(dataset, "stride", 1))
-        picture = source.read(info["frame_number"])
-        scale_w, scale_h = info.get("scale_factor", (1.0, 1.0))[:2]
-        block = handle.config.block_size
-        picture = draw_blocks(
-            picture,
+        picture = draw_sample(
+            source.read(info["frame_number"]),
+            sample,
             handle.last.grid[image],
-            (block / scale_h, block / scale_w),
-            line_colour=(0, 200, 255),
-        )
-        found = sample.pred_instances
-        picture = draw_detections(
-            picture,
-            found.bboxes,
-            found.scores,
-            found.labels,
-            found.get("masks", None),
-            class_names=dataset.metainfo.get("classes"),
-            score_threshold=self.score_threshold,
-            bgr=True,
+            handle.config.block_size,
+            dataset.metainfo,
+            self.score_threshold,
         )
         speed_up = None
         if entry is not None and entry.timed and entry.ms_dense is not None:

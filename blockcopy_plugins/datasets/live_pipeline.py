@@ -1,0 +1,86 @@
+"""Makes a picture that is there already into an input of the model, by its own test pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+
+from blockcopy_plugins.datasets.pipeline import adapt_pipeline
+from blockcopy_plugins.errors import ConfigError
+
+
+class LivePipeline:
+    """A test pipeline from the loaded picture on.
+
+    Args:
+        pipeline: The transforms, as configs or callables.
+        scope: Where names without a scope are looked up.
+
+    Raises:
+        ConfigError: The pipeline loads pictures in a way that frames of videos do not offer.
+    """
+
+    def __init__(self, pipeline: Sequence[Mapping[str, Any] | Callable], scope: str) -> None:
+        with DefaultScope.overwrite_default_scope(scope):
+            transforms = adapt_pipeline(pipeline, annotated=False, has_masks=False)
+            self._transforms = Compose([_without_loading(t) for t in transforms])
+
+    def __call__(self, image: np.ndarray, index: int, name: str) -> tuple[Any, Any]:
+        """Prepare a frame.
+
+        Args:
+            image: uint8, shape (H, W, 3), BGR.
+            index: Number of the frame in its source.
+            name: What the source is called.
+
+        Returns:
+            ``(inputs, data_sample)``: uint8 tensor (3, h, w) and what goes with it.
+
+        Raises:
+            ConfigError: The pipeline gives something else.
+        """
+        size = image.shape[:2]
+        packed = self._transforms(
+            {
+                "img": image,
+                "img_shape": size,
+                "ori_shape": size,
+                "height": size[0],
+                "width": size[1],
+                "img_id": index,
+                "img_path": f"{name}#{index:06d}",
+            }
+        )
+        inputs = packed.get("inputs") if isinstance(packed, dict) else None
+        if not hasattr(inputs, "shape") or "data_samples" not in packed:
+            raise ConfigError(
+                "the test pipeline gives no inputs and data_samples of one picture; let it end in "
+                "PackDetInputs or PackSegInputs (test-time augmentation is not for streams)"
+            )
+        packed["data_samples"].set_metainfo({"frame_number": index, "video_name": name})
+        return inputs, packed["data_samples"]
+
+
+class _Given:
+    """Stands where the pipeline loads a picture: it is there."""
+
+    def __init__(self, to_float32: bool) -> None:
+        self.to_float32 = to_float32
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        if self.to_float32:
+            results["img"] = results["img"].astype(np.float32)
+        return results
+
+
+def _without_loading(transform: Any) -> Any:
+    kind = transform.get("type") if isinstance(transform, dict) else None
+    if kind == "blockcopy_plugins.LoadVideoFrame":
+        return _Given(transform["to_float32"])
+    # InferencerLoader, which the frameworks' inferencers write into the configs of their models,
+    # takes a loaded picture as it is.
+    return transform

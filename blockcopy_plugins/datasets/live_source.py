@@ -1,0 +1,174 @@
+"""Anything that gives frames, read once from first to last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from blockcopy_plugins.datasets.frame_folder import FrameFolder
+from blockcopy_plugins.datasets.frame_source import open_frames
+from blockcopy_plugins.datasets.live_arrays import LiveArrays
+from blockcopy_plugins.datasets.live_camera import LiveCamera
+from blockcopy_plugins.datasets.live_decoder import LiveDecoder
+from blockcopy_plugins.datasets.live_frame import LiveFrame
+from blockcopy_plugins.datasets.live_read_ahead import ReadAhead
+from blockcopy_plugins.errors import ConfigError, FrameError
+
+_AHEAD = 4  # Decoded frames that wait: enough for a key frame that takes long, little memory.
+
+
+class LiveSource:
+    """Iterates once over the frames of a file, folder, camera, address or program.
+
+    Files, folders, cameras and addresses are read in a thread of their own. Of a live source the
+    newest frame counts: where frames come faster than they are asked for, the older ones are
+    dropped and counted.
+
+    Args:
+        source: A video file, a folder of frames, the index of a camera, an address such as
+            ``rtsp://...`` or ``http://...``, or an iterable of frames (uint8, shape (H, W, 3), BGR;
+            None for one that failed to come), which is iterated over where the frames are asked
+            for.
+        start: First frame that is wanted.
+        frames: Number of frames, dropped ones too; None for all.
+        drop: Drop frames that come too fast. None: of cameras, and of addresses that state no
+            duration, as live ones do. An iterable is asked for each frame, so none is dropped.
+        timeout: Seconds to wait for a camera or an address before it counts as gone.
+
+    Attributes:
+        name: What to call it.
+        live: Whether it goes on by itself, so that what comes late is gone.
+        frame_rate: Frames a second, or None where it is not stated.
+        length: Number of frames as stated (may be wrong), or None.
+
+    Raises:
+        ConfigError: ``start``, ``frames`` or ``timeout`` is out of range, or ``source`` is none of
+            these.
+        FrameError: It cannot be opened.
+
+    Examples:
+        >>> with LiveSource('rtsp://camera/stream') as source:
+        ...     for frame in source:
+        ...         print(frame.index, frame.time, frame.image.shape, source.dropped)
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | int | Iterable[np.ndarray | None],
+        *,
+        start: int = 0,
+        frames: int | None = None,
+        drop: bool | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        if start < 0 or (frames is not None and frames < 1) or not timeout > 0:
+            raise ConfigError(
+                f"start={start}, frames={frames}, timeout={timeout}; expected start >= 0, "
+                "frames >= 1 and timeout > 0"
+            )
+        stop = None if frames is None else start + frames
+        self._reader = _open(source, start, stop, timeout)
+        self.name = _name(source)
+        self.live: bool = self._reader.live
+        self.frame_rate: float | None = self._reader.frame_rate
+        self.length: int | None = self._reader.length
+        self._start, self._any = start, False
+        self._frames: Iterator[LiveFrame] | None = None
+        self._ahead: ReadAhead | None = None
+        self._closed = False
+        if isinstance(source, (str, os.PathLike, int)):
+            drop = self.live if drop is None else drop
+            self._ahead = ReadAhead(
+                self._reader,
+                ahead=1 if drop else _AHEAD,
+                drop=drop,
+                finish=self._reader.close,
+                patience=timeout + 1,
+            )
+
+    @property
+    def dropped(self) -> int:
+        """Frames that nobody got, as newer ones were there, so far."""
+        return 0 if self._ahead is None else self._ahead.dropped
+
+    @property
+    def corrupt(self) -> int:
+        """Frames that were lost on the way or could not be decoded, so far."""
+        return self._reader.corrupt
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        return self
+
+    def __next__(self) -> LiveFrame:
+        """The next frame.
+
+        Raises:
+            StopIteration: The source has ended or is closed.
+            FrameError: A frame cannot be read, is no picture, or the source ends before its start.
+        """
+        if self._closed:
+            raise StopIteration
+        if self._frames is None:
+            self._frames = iter(self._reader if self._ahead is None else self._ahead)
+        frame = next(self._frames, None)
+        if frame is None:
+            if self._start and not self._any and not self._closed:
+                self.close()
+                raise FrameError(f"{self.name} ends before frame {self._start}; lower the start")
+            raise StopIteration
+        self._any = True
+        return frame
+
+    def close(self) -> None:
+        """Stop reading; the thread ends. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        (self._reader if self._ahead is None else self._ahead).close()
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+def _open(
+    source: Any, start: int, stop: int | None, timeout: float
+) -> LiveArrays | LiveCamera | LiveDecoder:
+    if isinstance(source, int) and not isinstance(source, bool):
+        return LiveCamera(source, start, stop, timeout)
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        if "://" in path:
+            return LiveDecoder(path, start, stop, timeout)
+        # Its checks of what is there are those of the other tools.
+        found = open_frames(path)
+        if isinstance(found, FrameFolder):
+            end = found.count(stop)
+            return LiveArrays(found.frames(start, end), start, max(0, end - start))
+        return LiveDecoder(path, start, stop, timeout)
+    if isinstance(source, Iterable) and not isinstance(source, (bytes, np.ndarray, dict)):
+        length = len(source) if hasattr(source, "__len__") else None
+        if length is not None:
+            length = max(0, (length if stop is None else min(length, stop)) - start)
+        return LiveArrays(islice(source, start, stop), start, length)
+    raise ConfigError(
+        f"the source is a {type(source).__name__}, expected a path, the index of a camera, an "
+        "address such as 'rtsp://...', or an iterable of frames"
+    )
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, int):
+        return f"camera {source}"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return type(source).__name__

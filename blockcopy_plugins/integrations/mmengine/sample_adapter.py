@@ -1,0 +1,53 @@
+"""Models that are called with images and data samples: what detectors and segmentors share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine.adapter import Call, ModelAdapter
+from ...errors import FrameError
+from .stream_ids import StreamIds
+
+
+class SampleAdapter(ModelAdapter):
+    """Any model with MMEngine's ``forward(inputs, data_samples, mode)``.
+
+    Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again starts the
+    stream again. Where data samples carry none, image i of a batch is stream i.
+    """
+
+    # What errors call the model.
+    _KIND = "model"
+
+    def __init__(self) -> None:
+        self._ids = StreamIds()
+
+    def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
+        """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""
+        given = dict(zip(("inputs", "data_samples", "mode"), args, strict=False)) | dict(kwargs)
+        mode = given.get("mode", "tensor")
+        inputs, samples = given.get("inputs"), given.get("data_samples")
+        if not isinstance(inputs, Tensor):
+            raise FrameError(
+                f"the {self._KIND} was called with inputs of type {type(inputs).__name__}, "
+                "expected one tensor (N, 3, H, W): let its data_preprocessor stack the images of "
+                "a batch."
+            )
+        if mode == "loss":
+            if inputs.requires_grad or torch.is_grad_enabled():
+                raise FrameError(
+                    f"the {self._KIND} was called for its loss, but block-sparse execution is for "
+                    "inference. Call restore_(model) before training."
+                )
+            return None
+        ids, restarts = self._ids.read(samples)
+        return Call(
+            frame=inputs,
+            replace=lambda frame: ((), {**given, "inputs": frame}),
+            streams=ids,
+            restarts=restarts,
+        )

@@ -1,0 +1,179 @@
+"""What a test on video has to know of the kind of model: its metric, and fidelity."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.registry import MODELS
+
+from ...evaluation import (
+    FrameDetectionMetric,
+    FrameSegmentationMetric,
+    LabelRules,
+    detection_fidelity,
+)
+from ...evaluation.frame_metric import FrameMetric
+
+Fidelity = tuple[dict[str, float] | None, str | None]
+
+
+class Task(ABC):
+    """A kind of model. One object serves one test run."""
+
+    @property
+    @abstractmethod
+    def metric_type(self) -> type[FrameMetric]:
+        """The metric that keeps the results of each frame."""
+
+    @abstractmethod
+    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """The metric as a config's evaluator.
+
+        Args:
+            config: The model's config, as it was.
+            rules: How its dataset's label images are read.
+        """
+
+    @abstractmethod
+    def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
+        """Start a run; what an earlier one noted is dropped.
+
+        Args:
+            dataset_meta: Metainfo of the dataset.
+        """
+
+    @abstractmethod
+    def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
+        """Take note of a batch that ran both ways.
+
+        Args:
+            sparse: Data samples of the block-sparse run.
+            dense: Those of the dense run, in the same order.
+        """
+
+    @abstractmethod
+    def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
+        """How far the block-sparse outputs are the dense ones. Called in all processes.
+
+        Args:
+            evaluators: ``dense`` and ``blockcopy``, after their evaluation.
+            frames: Number of frames of the dataset.
+
+        Returns:
+            The figures by name, and why they say nothing, if that is so; both are of use in the
+            main process alone.
+        """
+
+
+class DetectionTask(Task):
+    """Boxes and masks.
+
+    Args:
+        threshold: Score from which a dense detection has to be found.
+    """
+
+    metric_type = FrameDetectionMetric
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """See :meth:`Task.metric_config`."""
+        return dict(type="blockcopy_plugins.FrameDetectionMetric")
+
+    def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
+        """Nothing to start."""
+
+    def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
+        """Nothing: the metrics keep all detections."""
+
+    def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
+        """Average precision with the dense detections as ground truth."""
+        if not is_main_process():
+            return None, None
+        sparse, dense = (
+            next(m for m in evaluators[name].metrics if isinstance(m, self.metric_type))
+            for name in ("blockcopy", "dense")
+        )
+        found = detection_fidelity(
+            [result.predictions for result in sparse.last_results],
+            [result.predictions for result in dense.last_results],
+            self.threshold,
+        )
+        reason = None
+        if all(value != value for value in found.values()):
+            reason = f"the dense run has no detection of score {self.threshold} or more"
+        return {**found, "score_threshold": self.threshold}, reason
+
+
+class SegmentationTask(Task):
+    """A class for each pixel."""
+
+    metric_type = FrameSegmentationMetric
+
+    def __init__(self) -> None:
+        self.begin(None)
+
+    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """See :meth:`Task.metric_config`; ignored is what the config's own metric ignores."""
+        given = config.get("test_evaluator") or []
+        given = given if isinstance(given, (list, tuple)) else [given]
+        ignored = [metric["ignore_index"] for metric in given if "ignore_index" in metric]
+        return dict(
+            type="blockcopy_plugins.FrameSegmentationMetric",
+            ignore_index=ignored[0] if ignored else rules.ignore_index,
+        )
+
+    def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
+        """Start a count of agreement."""
+        # The dense labels are all classes: none is ignored.
+        self._agreement = Evaluator(FrameSegmentationMetric(ignore_index=-1))
+        self._agreement.dataset_meta = dataset_meta
+
+    def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
+        """Count where the labels agree; the label maps of all frames would fill the memory."""
+        pairs = []
+        for found, wanted in zip(sparse, dense, strict=True):
+            pair = found.clone()
+            pair.gt_sem_seg = wanted.pred_sem_seg
+            pairs.append(pair)
+        self._agreement.process(data_samples=pairs)
+
+    def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
+        """Mean IoU and share of equal pixels with the dense labels as ground truth."""
+        found = self._agreement.evaluate(frames)
+        return {name: found[f"video/{name}"] for name in ("mIoU", "aAcc")}, None
+
+
+def task_for(kind: type | None, fidelity_threshold: float = 0.3) -> Task:
+    """The task of a kind of model.
+
+    Args:
+        kind: The model's class; what is no segmentor of MMSegmentation is taken for a detector.
+        fidelity_threshold: See :class:`DetectionTask`.
+    """
+    # A segmentor exists only where the framework has been imported.
+    framework = sys.modules.get("mmseg.models.segmentors.base")
+    if framework is not None and isinstance(kind, type):
+        if issubclass(kind, framework.BaseSegmentor):
+            return SegmentationTask()
+    return DetectionTask(fidelity_threshold)
+
+
+def task_of(config: Config) -> Task:
+    """The task of a config's model, which is looked up but not built.
+
+    Args:
+        config: The config.
+    """
+    kind = config.model.get("type")
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(config.get("default_scope")) as registry:
+            kind = registry.get(kind)
+    return task_for(kind)

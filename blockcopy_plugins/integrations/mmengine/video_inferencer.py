@@ -1,0 +1,379 @@
+"""A model of MMDetection or MMSegmentation on a video or camera, frame by frame."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ...api import blockcopy_
+from ...config import BlockCopyConfig
+from ...datasets.live_frame import LiveFrame
+from ...datasets.live_pipeline import LivePipeline
+from ...datasets.live_source import LiveSource
+from ...engine.convert import handle, restore_
+from ...errors import ConfigError, StateError
+from ...policy import build_policy
+from .backbone import BlockCopyBackbone
+from .checkpoint_check_hook import CheckpointCheckHook
+from .hook import load_policy
+from .video_config import hook_of, read_config, set_weights, video_dataloader
+
+
+@dataclass(frozen=True, eq=False)
+class FrameOutput:
+    """What a :class:`VideoInferencer` gives for a frame.
+
+    Attributes:
+        source: Index of the source in a :meth:`VideoInferencer.batch`, else 0.
+        index: Number of the frame in its source, from 0; dropped frames have one too.
+        time: Seconds: of a file by its container, of a live source since reading began; None where
+            nobody knows.
+        frame: uint8 ``(H, W, 3)``, BGR.
+        prediction: The data sample of MMDetection or MMSegmentation on the CPU, in pixels of
+            ``frame``.
+        grid: bool ``(GH, GW)`` on the CPU, the blocks of the network's input that were executed.
+        restarted: Whether the stream began anew with this frame: it is the first one, or of another
+            size than the one before.
+        ms_model: Milliseconds of the test step, without the policy; of a batch its share.
+        ms_policy: Milliseconds of the policy, learning included; of a batch its share.
+        dropped: Frames of the source that were dropped so far.
+        corrupt: Frames of the source that could not be decoded so far.
+    """
+
+    source: int
+    index: int
+    time: float | None
+    frame: np.ndarray
+    prediction: Any
+    grid: Tensor
+    restarted: bool
+    ms_model: float
+    ms_policy: float
+    dropped: int
+    corrupt: int
+
+    @property
+    def executed_rate(self) -> float:
+        """Executed blocks / all blocks."""
+        return self.grid.float().mean().item()
+
+
+class VideoInferencer:
+    """Runs a detector or segmentor block-sparsely on video, and keeps nothing of earlier frames.
+
+    Frames go through the config's own test pipeline and the model's data preprocessor. Each source
+    is a stream of its own, which ends with the source and begins anew where the size of its frames
+    changes. What the policy learns stays from one source to the next.
+
+    Args:
+        model: A detector or segmentor with its config as ``model.cfg``, as ``init_detector``,
+            ``init_model``, ``DetInferencer(...).model`` and ``MMSegInferencer(...).model`` have it;
+            or the path of a config file.
+        config: How it is to run: a :class:`~blockcopy_plugins.BlockCopyConfig`, or options of
+            :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``).
+            ``None`` takes the ``BlockCopyHook`` of the model's config, or the defaults.
+        weights: Where ``model`` is a path, the weights, a file or URL; ``None`` takes the config's
+            ``load_from``.
+        device: Where the model is to run. ``None`` leaves a model where it is, and puts one that is
+            built here on a GPU if there is one.
+
+    Attributes:
+        model: The model; converted until :meth:`close`.
+        handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`.
+        metainfo: What the data set of the config, else the model, tells: ``classes``, ``palette``.
+
+    Raises:
+        ConfigError: If the config or an option is wrong, the weights do not fit, or the model is
+            converted already.
+
+    Examples:
+        >>> with VideoInferencer(init_detector(config, weights)) as inferencer:
+        ...     for output in inferencer('street.mp4'):
+        ...         print(output.index, output.executed_rate, output.prediction.pred_instances)
+        >>> with VideoInferencer('my_config.py', weights='my_weights.pth') as inferencer:
+        ...     for outputs in inferencer.batch(['rtsp://camera0/live', 'rtsp://camera1/live']):
+        ...         print([(output.source, output.dropped) for output in outputs])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str | os.PathLike[str],
+        config: BlockCopyConfig | Mapping[str, Any] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if isinstance(model, nn.Module):
+            if weights is not None:
+                raise ConfigError(
+                    f"weights={os.fspath(weights)!r} were given beside a built model, which has "
+                    "its own. Leave them away, or give the path of a config as model."
+                )
+            if getattr(model, "cfg", None) is None:
+                raise ConfigError(
+                    f"the {type(model).__name__} has no config, which says how frames become its "
+                    "inputs. Set model.cfg to the mmengine Config, take a model of init_detector "
+                    "or init_model, or give the path of a config."
+                )
+            self.model, model_config = model, copy.deepcopy(model.cfg)
+            if device is not None:
+                self.model.to(device)
+        else:
+            self.model, model_config = _build(os.fspath(model), weights, device or get_device())
+        scope = model_config.get("default_scope", "mmdet")
+        dataset = video_dataloader(model_config, videos=["frames"])["dataset"]
+        self._pipeline = LivePipeline(dataset["pipeline"], scope)
+        self.metainfo: dict[str, Any] = _metainfo(dataset.get("metainfo"), self.model)
+        if any(isinstance(module, BlockCopyBackbone) for module in self.model.modules()):
+            raise ConfigError(
+                "the model's backbone is a BlockCopyBackbone. Take the config without that "
+                "wrapper: a VideoInferencer runs the whole model on blocks."
+            )
+        blockcopy_(self.model, _options(config, model_config))
+        self.handle = handle(self.model)
+        self._streams: dict[int, _Stream] = {}
+        self._closed = False
+
+    def __call__(self, source: Any) -> Iterator[FrameOutput]:
+        """Run a video, camera or program's frames.
+
+        Args:
+            source: A :class:`~blockcopy_plugins.datasets.live_source.LiveSource`, or what one is
+                made of: a video file, a folder of frames, the index of a camera, an address
+                (``rtsp://...``), or an iterable of uint8 ``(H, W, 3)`` BGR frames.
+
+        Yields:
+            One output for each frame. Leaving the loop ends the reading.
+
+        Raises:
+            FrameError: If the source cannot be read, or a frame cannot be run.
+            StateError: If the inferencer is closed.
+        """
+        for (output,) in self.batch([source]):
+            yield output
+            del output  # not kept alive while the next one is waited for
+
+    def batch(self, sources: Sequence[Any]) -> Iterator[tuple[FrameOutput, ...]]:
+        """Run several sources in step, so that their frames share a call of the model.
+
+        Frames whose network inputs have different sizes go through the model by separate calls. A
+        source that ends leaves the others running.
+
+        Args:
+            sources: Each as for :meth:`__call__`.
+
+        Yields:
+            One output for each source that has not ended, in their order.
+
+        Raises:
+            FrameError: If a source cannot be read, or a frame cannot be run.
+            StateError: If the inferencer is closed.
+        """
+        running: list[_Stream] = []
+        try:
+            for number, source in enumerate(sources):
+                running.append(self._open(number, source))
+            while running:
+                outputs = self._step(running)
+                if outputs:
+                    yield outputs
+                del outputs  # not kept alive while the next ones are waited for
+        finally:
+            while running:
+                self._end(running.pop())
+
+    @torch.no_grad()
+    def run_dense(self, frame: np.ndarray) -> tuple[Any, float]:
+        """Run the plain model on a frame; streams and policy stay as they are.
+
+        Args:
+            frame: uint8 ``(H, W, 3)``, BGR.
+
+        Returns:
+            Its data sample on the CPU, and the milliseconds of the test step.
+        """
+        inputs, sample = self._pipeline(frame, 0, "dense")
+        with self.handle.paused():
+            start = time.perf_counter()
+            (output,) = self.model.test_step({"inputs": [inputs], "data_samples": [sample]})
+            output = output.cpu()
+        return output, 1e3 * (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """End all sources and restore the model. Closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for stream in list(self._streams.values()):
+            stream.source.close()
+        self.handle.reset()
+        restore_(self.model)
+
+    def __enter__(self) -> VideoInferencer:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, number: int, source: Any) -> _Stream:
+        if self._closed:
+            raise StateError(
+                "the VideoInferencer is closed and its model restored. Make a new one, and leave "
+                "its with block after the last frame."
+            )
+        if not isinstance(source, LiveSource):
+            source = LiveSource(source)
+        # The lowest free number: ids are used again, so that a million sources leave nothing.
+        stream_id = next(i for i in range(len(self._streams) + 1) if i not in self._streams)
+        self._streams[stream_id] = stream = _Stream(stream_id, number, source)
+        return stream
+
+    def _end(self, stream: _Stream) -> None:
+        stream.source.close()
+        del self._streams[stream.id]
+        self._reset(stream)
+
+    def _reset(self, stream: _Stream) -> None:
+        if stream.id in self.handle.states.ids():
+            self.handle.reset([stream.id])
+
+    def _step(self, running: list[_Stream]) -> tuple[FrameOutput, ...]:
+        """The next frame of each source; those that have ended are taken out of ``running``."""
+        groups: dict[tuple[int, ...], list[_Prepared]] = {}
+        for stream in list(running):
+            frame = next(stream.source, None)
+            if frame is None:
+                running.remove(stream)
+                self._end(stream)
+                continue
+            restarts = frame.image.shape != stream.shape
+            if restarts:
+                self._reset(stream)
+                stream.shape = frame.image.shape
+            inputs, sample = self._pipeline(frame.image, frame.index, stream.source.name)
+            prepared = _Prepared(stream, frame, restarts, inputs, sample)
+            groups.setdefault(tuple(inputs.shape), []).append(prepared)
+        outputs = [output for group in groups.values() for output in self._run(group)]
+        return tuple(sorted(outputs, key=lambda output: output.source))
+
+    @torch.no_grad()
+    def _run(self, group: list[_Prepared]) -> list[FrameOutput]:
+        """One call of the model."""
+        data = {
+            "inputs": [one.inputs for one in group],
+            "data_samples": [one.sample for one in group],
+        }
+        start = time.perf_counter()
+        with self.handle.named([one.stream.id for one in group]):
+            # On the CPU when the clock stops, so that a GPU's work is in the time.
+            predictions = [sample.cpu() for sample in self.model.test_step(data)]
+        ms = 1e3 * (time.perf_counter() - start) / len(group)
+        record = self.handle.last
+        ms_policy = 1e3 * record.seconds["policy"] / len(group)
+        return [
+            FrameOutput(
+                source=one.stream.number,
+                index=one.frame.index,
+                time=one.frame.time,
+                frame=one.frame.image,
+                prediction=prediction,
+                grid=grid.cpu(),
+                restarted=one.restarts,
+                ms_model=ms - ms_policy,
+                ms_policy=ms_policy,
+                dropped=one.stream.source.dropped,
+                corrupt=one.stream.source.corrupt,
+            )
+            for one, prediction, grid in zip(group, predictions, record.grid, strict=True)
+        ]
+
+
+@dataclass(eq=False)
+class _Stream:
+    """A source that is at work: id of its stream, its place among the sources, size of frames."""
+
+    id: int
+    number: int
+    source: LiveSource
+    shape: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A frame on its way into the model."""
+
+    stream: _Stream
+    frame: LiveFrame
+    restarts: bool
+    inputs: Tensor
+    sample: Any
+
+
+def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Module, Config]:
+    config = read_config(path)
+    weights = set_weights(config, None if weights is None else os.fspath(weights))
+    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+        model = revert_sync_batchnorm(MODELS.build(config.model))
+    checkpoint = CheckpointLoader.load_checkpoint(weights, "cpu", logger="silent")
+    # The check needs nothing else of a Runner.
+    CheckpointCheckHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+    saved = checkpoint.get("state_dict", checkpoint)
+    model.load_state_dict(
+        {name.removeprefix("module."): value for name, value in saved.items()}, strict=False
+    )
+    model.cfg = config
+    return model.to(device).eval(), config
+
+
+def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
+    if isinstance(metainfo, str):
+        metainfo = getattr(DATASETS.get(metainfo), "METAINFO", None)
+    if not (metainfo and metainfo.get("classes")):
+        metainfo = getattr(model, "dataset_meta", None) or {}
+    known = {name: metainfo.get(name) for name in ("classes", "palette")}
+    # MMDetection's models may have a palette by name, such as 'random'.
+    return {name: value for name, value in known.items() if value and not isinstance(value, str)}
+
+
+def _options(config: Any, model_config: Config) -> BlockCopyConfig:
+    """The options of the conversion, from what the user gave or the model's config says."""
+    if isinstance(config, BlockCopyConfig):
+        return config
+    if config is None:
+        config = {k: v for k, v in hook_of(model_config).items() if k not in ("type", "priority")}
+        config.pop("interleaved", None)  # Each source has a stream of its own here.
+    elif not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
+            "dict(block_size=128, policy=dict(type='RLPolicy', target=0.3))."
+        )
+    options = dict(config)
+    checkpoint = options.pop("policy_checkpoint", None)
+    try:
+        options = BlockCopyConfig(**options)
+    except TypeError as error:
+        known = ", ".join((*BlockCopyConfig.__dataclass_fields__, "policy_checkpoint"))
+        raise ConfigError(f"config={dict(config)!r}: {error}. Options are {known}.") from error
+    if checkpoint is None:
+        return options
+    policy = build_policy(options.policy)
+    load_policy(policy, checkpoint)
+    return BlockCopyConfig(**{**options.__dict__, "policy": policy})

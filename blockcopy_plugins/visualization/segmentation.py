@@ -1,0 +1,63 @@
+"""The class of each pixel, drawn on a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.visualization._checks import check_image, describe, to_numpy
+from blockcopy_plugins.visualization.palette import key_colour
+
+
+def draw_segmentation(
+    image: np.ndarray,
+    labels: Any,
+    *,
+    palette: Sequence[Sequence[int]] | None = None,
+    opacity: float = 0.5,
+    bgr: bool = False,
+) -> np.ndarray:
+    """Tints each pixel with the colour of its class.
+
+    Args:
+        image (np.ndarray): uint8 (H, W, 3), RGB (BGR with ``bgr=True``).
+        labels (Tensor | np.ndarray): (h, w), class index of each pixel; another size than the
+            image's is resized. Pixels of a class beyond the palette, or below 0, stay as they are.
+        palette (Sequence | None): Red, green and blue of each class, 0 to 255, as in the metainfo
+            of MMSegmentation's datasets. None takes colours that are told apart easily.
+        opacity (float): How much the colours cover, 0 to 1. Defaults to 0.5.
+        bgr (bool): The image is BGR. Defaults to False.
+
+    Returns:
+        np.ndarray: A new picture, uint8 (H, W, 3).
+
+    Raises:
+        FrameError: If the image is not uint8 (H, W, 3), or the labels are not (h, w).
+        ConfigError: If ``opacity`` is not from 0 to 1, or the palette is not (K, 3).
+    """
+    check_image(image)
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity must be from 0 to 1, but got {opacity}")
+    labels = to_numpy(labels)
+    if labels.ndim != 2 or 0 in labels.shape:
+        raise FrameError(f"labels must have shape (h, w), but got {describe(labels)}")
+    labels = labels.astype(np.int32)
+    if labels.shape != image.shape[:2]:
+        size = (image.shape[1], image.shape[0])
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    if palette is None:
+        palette = [key_colour(key) for key in range(max(int(labels.max()) + 1, 1))]
+    colours = np.asarray(palette)
+    if colours.ndim != 2 or colours.shape[1] != 3:
+        raise ConfigError(
+            f"the palette must be one (red, green, blue) a class, but got {describe(colours)}"
+        )
+    colours = colours.astype(np.uint8)[:, ::-1] if bgr else colours.astype(np.uint8)
+    known = (labels >= 0) & (labels < len(colours))
+    tint = colours[np.where(known, labels, 0)]
+    blended = cv2.addWeighted(image, 1 - opacity, tint, opacity, 0.0)
+    return np.where(known[..., None], blended, image)

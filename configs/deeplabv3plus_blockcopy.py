@@ -1,0 +1,26 @@
+# DeepLabV3+ R50 of MMSegmentation (Cityscapes), block-sparse. Three lines of ours; weights and the
+# rest stay.
+#
+#   python tools/test_video.py configs/deeplabv3plus_blockcopy.py --video my.mp4 --show-dir out
+#
+# The weights are fetched when they are first used. Without network, get the file by hand and pass
+# it as CHECKPOINT.
+#
+# The base is the stock config mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-...
+# MMEngine looks for mmseg:: in a package called mmsegmentation, and OneDL's is called otherwise
+# (ModuleNotFoundError). It evaluates _base_ as an expression, so the folder of the installed module
+# works for both, and also in a process that imports nothing of ours.
+_base_ = (
+    __import__("mmseg").__path__[0]
+    + "/.mim/configs/deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py"
+)
+
+load_from = "https://download.openmmlab.com/mmsegmentation/v0.5/deeplabv3plus/deeplabv3plus_r50-d8_512x1024_80k_cityscapes/deeplabv3plus_r50-d8_512x1024_80k_cityscapes_20200606_114049-f9fb496d.pth"
+
+custom_hooks = [
+    dict(
+        type="blockcopy_plugins.BlockCopyHook",
+        block_size=128,
+        policy=dict(type="RLPolicy", target=0.3),
+    )
+]

@@ -1,0 +1,55 @@
+"""A picture that is there already, through a model's own test pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+from blockcopy_plugins.datasets.live_pipeline import LivePipeline  # noqa: E402
+from blockcopy_plugins.errors import ConfigError  # noqa: E402
+
+PACK = {"mmdet": dict(type="PackDetInputs"), "mmseg": dict(type="PackSegInputs")}
+
+
+def picture():
+    return np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("to_float32", [False, True])
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
+def test_inputs_are_those_of_the_frameworks_own_loader(scope, to_float32):
+    from mmengine.dataset import Compose
+    from mmengine.registry import DefaultScope
+
+    behind = [dict(type="Resize", scale=(64, 48), keep_ratio=True), PACK[scope]]
+    with DefaultScope.overwrite_default_scope(scope):
+        wanted = Compose([dict(type="LoadImageFromNDArray", to_float32=to_float32), *behind])(
+            dict(img=picture(), img_id=3, img_path=None)
+        )
+    loader = dict(type="LoadImageFromFile", to_float32=to_float32)
+    annotations = dict(type="LoadAnnotations", with_bbox=True)
+    prepare = LivePipeline([loader, behind[0], annotations, behind[1]], scope)
+    frame = picture()
+    inputs, sample = prepare(frame, 3, "clip")
+
+    assert inputs.is_floating_point() == to_float32
+    assert torch.equal(inputs, wanted["inputs"])
+    for key in ("ori_shape", "img_shape", "scale_factor"):
+        assert sample.metainfo[key] == wanted["data_samples"].metainfo[key]
+    assert sample.metainfo["frame_number"] == 3 and sample.metainfo["video_name"] == "clip"
+    assert np.array_equal(frame, picture())  # the caller's picture is as it was
+
+
+def test_pipeline_that_packs_nothing_is_refused():
+    prepare = LivePipeline([dict(type="LoadImageFromFile")], "mmdet")
+    with pytest.raises(ConfigError, match="PackDetInputs or PackSegInputs"):
+        prepare(picture(), 0, "clip")
+
+
+def test_loader_that_does_what_frames_do_not_offer_is_refused():
+    with pytest.raises(ConfigError, match="color_type"):
+        LivePipeline([dict(type="LoadImageFromFile", color_type="grayscale")], "mmdet")

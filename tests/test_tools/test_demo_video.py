@@ -1,0 +1,256 @@
+"""tools/demo_video.py as a user runs it: real processes, the written video, messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+av = pytest.importorskip("av")
+cv2 = pytest.importorskip("cv2")
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools/demo_video.py"
+_spec = importlib.util.spec_from_file_location(
+    "tiny_projects", ROOT / "tests/test_integrations/tiny_projects.py"
+)
+projects = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(projects)
+
+SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms a frame"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    projects.write_detector(folder, hook=True)
+    projects.write_segmentor(folder)
+    projects.tiny_detector.write_clip(folder / "clip.mp4", 9, seed=1)
+    (folder / "frames").mkdir()
+    for i, frame in enumerate(projects.pictures(6)):
+        cv2.imwrite(str(folder / f"frames/{i}.png"), frame)
+    # A film whose frames change their size.
+    for i, size in enumerate([(96, 128)] * 3 + [(64, 64)] * 2):
+        data = cv2.imencode(".jpg", projects.pictures(1, seed=i, size=size)[0])[1].tobytes()
+        with open(folder / "sizes.mjpeg", "ab") as file:
+            file.write(data)
+    (folder / "no_video.mp4").write_text("no video")
+    return folder
+
+
+def begin(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Where tests run in the background, Ctrl-C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        rate = float(stream.average_rate)
+        return [f.to_ndarray(format="bgr24") for f in container.decode(video=0)], rate
+
+
+# Arguments of runs that are all made in one process, since importing the frameworks takes seconds.
+DETECTOR, SEGMENTOR = ["--config", "detector.py"], ["--config", "segmentor.py"]
+NTH = ["--policy", "dict(type='EveryNthFramePolicy', n=4)"]
+RUNS = {
+    "detector": ["clip.mp4", "out/det.mp4", *DETECTOR, *NTH, "--dense-too", "--show-score", "0.4"],
+    "segmentor": ["frames", "seg.mp4", *SEGMENTOR, "--policy", "none", "--block-size", "32"],
+    "part": ["clip.mp4", "part.mp4", *DETECTOR, "--start", "3", "--frames", "4", *NTH],
+    "sizes": ["sizes.mjpeg", "sizes.mp4", *DETECTOR, "--policy", "none"],
+}
+MISTAKES = {
+    "no input": (["nope.mp4", "o.mp4", *DETECTOR], "nope.mp4"),
+    "no video": (["no_video.mp4", "o.mp4", *DETECTOR], "no_video.mp4"),
+    "no config": (["clip.mp4", "o.mp4", "--config", "nope.py"], "no config file 'nope.py'"),
+    "no weights": (["clip.mp4", "o.mp4", *DETECTOR, "--checkpoint", "nope.pth"], "nope.pth"),
+    "wrong weights": (["clip.mp4", "o.mp4", *DETECTOR, "--checkpoint", "seg.pth"], "fit the model"),
+    "no mp4": (["clip.mp4", "o.avi", *DETECTOR], ".mp4"),
+    "policy": (["clip.mp4", "o.mp4", *DETECTOR, "--policy", "foo"], "foo"),
+    "policy file": (["clip.mp4", "o.mp4", *DETECTOR, "--policy-checkpoint", "x"], "train_policy"),
+    "block size": (["clip.mp4", "o.mp4", *DETECTOR, "--block-size", "0"], "block_size=0"),
+    "score": (["clip.mp4", "o.mp4", *DETECTOR, "--show-score", "3"], "--show-score"),
+    "start": (["clip.mp4", "o.mp4", *DETECTOR, "--start", "50"], "lower the start"),
+    "frames": (["clip.mp4", "o.mp4", *DETECTOR, "--frames", "0"], "frames=0"),
+}
+_DRIVER = """
+import contextlib, io, json, sys
+sys.path.insert(0, sys.argv[1])
+import demo_video
+found = {}
+for name, arguments in json.loads(sys.argv[2]).items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
+        status = demo_video.run(demo_video.main, demo_video.parse_args(arguments))
+    found[name] = (status, out.getvalue(), err.getvalue())
+print('FOUND' + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(place):
+    everything = {**RUNS, **{name: arguments for name, (arguments, _) in MISTAKES.items()}}
+    done = begin(place, "-c", _DRIVER, TOOL.parent, json.dumps(everything))
+    out, err = done.communicate(timeout=300)
+    assert done.returncode == 0, err
+    return json.loads(out.rpartition("FOUND")[2])
+
+
+def test_video_of_a_detector(place, runs):
+    status, out, err = runs["detector"]
+    assert status == 0, err
+    # Frames 0, 4 and 8 of nine.
+    summary = SUMMARY.format(frames=9, rate=r"33\.3")
+    assert re.search(summary + r", dense [\d.]+ ms, speed-up [\d.]+ x\n", out), out
+    assert out.endswith("wrote out/det.mp4\n")
+    assert "frames: 100%" in err and "note:" not in err
+
+    frames, rate = decoded(place / "out/det.mp4")
+    height, width = projects.SIZE
+    assert len(frames) == 9 and rate == 10 and frames[0].shape[1] == width
+    assert frames[0].shape[0] > height  # the bar of figures
+    # Frame 1 is skipped: dark and grey; frame 4 is executed and as bright as frame 0.
+    bright = [frame[:height].mean() for frame in frames]
+    assert bright[1] < 0.8 * bright[0] and bright[4] > 0.9 * bright[0]
+    with av.open(str(place / "clip.mp4")) as container:
+        plain = next(container.decode(video=0)).to_ndarray(format="bgr24")
+    assert (np.abs(frames[0][:height].astype(int) - plain) > 60).any(), "no detection is drawn"
+
+
+def test_video_of_a_segmentor_from_a_folder(place, runs):
+    status, out, err = runs["segmentor"]
+    assert status == 0, err
+    assert re.search(SUMMARY.format(frames=6, rate=r"16\.7"), out), out
+    assert "no BlockCopyHook" in err
+    frames, _ = decoded(place / "seg.mp4")
+    assert len(frames) == 6
+    picture = projects.pictures(1)[0].astype(float)
+    shown = frames[0][: projects.SIZE[0]].astype(float)
+    # Half the picture, half the colours of the classes (BGR).
+    palette = np.array(projects.tiny_segmentor.PALETTE)[:, ::-1]
+    tint = np.abs((2 * shown - picture)[..., None, :] - palette).sum(-1)
+    assert np.median(tint.min(-1)) < 60
+
+
+def test_part_of_a_video(place, runs):
+    status, out, err = runs["part"]
+    assert status == 0, err
+    assert re.search(SUMMARY.format(frames=4, rate=r"25\.0"), out), out
+    assert len(decoded(place / "part.mp4")[0]) == 4
+
+
+def test_frames_that_change_their_size(place, runs):
+    status, out, err = runs["sizes"]
+    assert status == 0, err
+    # Two of five are first frames of a stream.
+    assert re.search(SUMMARY.format(frames=5, rate=r"40\.0"), out), out
+    assert len({frame.shape for frame in decoded(place / "sizes.mp4")[0]}) == 1
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_in_one_message(place, runs, name):
+    status, out, err = runs[name]
+    assert status == 2 and out == ""
+    messages = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1 and MISTAKES[name][1] in messages[0], err
+    assert "Traceback" not in err
+    assert not list(place.glob("o.*")) and not list(place.glob(".o.*"))
+
+
+def test_without_a_config_it_is_the_demo_detector(place):
+    """One process just as a newcomer starts it."""
+    clip = ROOT / "demo/vtest_excerpt.mp4"
+    process = begin(place, TOOL, clip, "demo.mp4", "--frames", "3")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "note: no --config: this is the demo's detector" in err
+    assert re.search(
+        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\nwrote demo.mp4$", out.strip()
+    ), out
+    assert len(decoded(place / "demo.mp4")[0]) == 3
+
+
+class Camera(BaseHTTPRequestHandler):
+    """Goes on until somebody stops it."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        pictures = [cv2.imencode(".jpg", p)[1].tobytes() for p in projects.pictures(20)]
+        i = 0
+        while not self.server.stop.wait(0.1):
+            data = pictures[i % 20]
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + data + b"\r\n")
+            except OSError:
+                return
+            i += 1
+
+
+def test_camera_until_ctrl_c(place):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server.stop = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/live"
+        process = begin(place, TOOL, address, "live.mp4", *DETECTOR, "--policy", "none")
+        said, began = "", time.monotonic()
+        while not re.search(r"frames: [1-9]\d*frame", said):  # it is at work
+            said += process.stderr.read(1)
+            assert process.poll() is None and time.monotonic() - began < 120, said
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        stopped = time.monotonic()
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - stopped < 15
+    finally:
+        server.stop.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert process.returncode == 0, err
+    assert "note: stopped; the video ends here" in err
+    found = re.search(r"^(\d+) frames, (?:\d+ dropped, )?executed rate ", out)
+    assert found, out
+    frames, rate = decoded(place / "live.mp4")
+    # As long as it took, at the rate of the video, however few frames there were.
+    assert rate == 25 and 1.4 < len(frames) / 25 < stopped - began
+    assert int(found[1]) < len(frames) / 1.5
+    assert not list(place.glob(".live*"))
+
+
+def test_help_is_quick_and_explains(place):
+    began = time.monotonic()
+    process = begin(place, TOOL, "--help")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and time.monotonic() - began < 5
+    for word in ("IN", "OUT", "rtsp://", "--config", "--policy-checkpoint", "--dense-too"):
+        assert word in out

@@ -1,0 +1,207 @@
+#!/usr/bin/env python
+r"""Run a detector or segmentor on a video, block-sparsely, and write a video that shows it.
+
+    python tools/demo_video.py street.mp4 out.mp4
+    python tools/demo_video.py street.mp4 out.mp4 --config my_config.py --checkpoint my_weights.pth
+    python tools/demo_video.py 0 out.mp4                          # the first camera, until Ctrl-C
+    python tools/demo_video.py rtsp://camera/stream out.mp4
+
+OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
+skipped ones dark and grey, with a bar of figures below. Any detection or segmentation config of
+MMDetection or MMSegmentation works; its test pipeline prepares the frames. Of a live source (a
+camera, a stream) the newest frame counts: those that come while the model is at work are dropped,
+and OUT shows a picture for as long as it took. Ctrl-C ends the video where it is.
+
+To measure accuracy and cost, see tools/test_video.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from _cli import downloads, import_quietly, quiet, run
+
+_DEMO = Path(__file__).resolve().parent.parent / "configs/demo/maskrcnn_blockcopy_demo.py"
+_WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "input",
+        metavar="IN",
+        help="video file, folder of frames, index of a camera, or address (rtsp://, http://, ...)",
+    )
+    parser.add_argument("output", metavar="OUT", help="video to write, ends in .mp4")
+    parser.add_argument(
+        "--config", help="config file of the model; default: the demo's detector of pedestrians"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="the model's weights, a file or URL; default: load_from of the config",
+    )
+    parser.add_argument(
+        "--policy",
+        help="policy in place of the config's: all, none, frame_difference, ... or "
+        "\"dict(type='RLPolicy', target=0.2)\"",
+    )
+    parser.add_argument(
+        "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
+    )
+    parser.add_argument(
+        "--block-size",
+        type=int,
+        metavar="PX",
+        help="side of a block in pixels of the network input",
+    )
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
+    parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
+    parser.add_argument(
+        "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
+    )
+    parser.add_argument(
+        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what the frameworks say, tracebacks of errors"
+    )
+    args = parser.parse_args(argv)
+    args.is_demo = args.config is None
+    if args.is_demo:
+        args.config = str(_DEMO)
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    quiet(args.verbose)
+    from blockcopy_plugins.datasets.live_source import LiveSource
+    from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine.video_inferencer import VideoInferencer
+
+    if not 0 <= args.show_score <= 1:
+        raise ConfigError(f"--show-score must be from 0 to 1, found {args.show_score}.")
+    if args.is_demo:
+        _note(
+            "no --config: this is the demo's detector, which knows the pedestrians of one camera "
+            "(demo/README.md) and nothing else; give --config and --checkpoint for a model of yours"
+        )
+    config = video_config.read_config(args.config)
+    if not args.verbose:
+        import_quietly(config.get("default_scope", "mmdet"))
+    if not video_config.has_hook(config):
+        _note("the config has no BlockCopyHook; the policy is RLPolicy(target=0.3) unless given")
+    policy = None if args.policy is None else video_config.parse_policy(args.policy)
+    video_config.set_policy(config, policy, args.policy_checkpoint)
+    options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
+    if args.block_size is not None:
+        options["block_size"] = args.block_size
+    # First what is quickly found to be wrong.
+    with LiveSource(_source(args.input), start=args.start, frames=args.frames) as source:
+        with downloads(args.checkpoint or str(config.get("load_from"))):
+            inferencer = VideoInferencer(args.config, options, args.checkpoint)
+        with inferencer:
+            summary = _run(args, inferencer, source)
+    print(summary)
+    print(f"wrote {args.output}")
+
+
+def _source(text: str) -> str | int:
+    return int(text) if text.isdecimal() and not os.path.exists(text) else text
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _run(args, inferencer, source) -> str:
+    """Write the video; returns the summary."""
+    from tqdm import tqdm
+
+    from blockcopy_plugins.visualization import VideoWriter
+
+    rates, sparse, dense, written = [], [], [], 0
+    fps = 25 if source.live else source.frame_rate or 10
+    with VideoWriter(args.output, fps=fps, bgr=True) as writer:
+        bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
+        try:
+            with bar:
+                for output in inferencer(source):
+                    ms_dense = inferencer.run_dense(output.frame)[1] if args.dense_too else None
+                    rates.append(output.executed_rate)
+                    timed = len(rates) > _WARMUP
+                    sparse.append(output.ms_model + output.ms_policy)
+                    dense.append(ms_dense)
+                    picture = _picture(args, inferencer, output, ms_dense, timed, writer.frame_size)
+                    # Frames of a live source come as they can; OUT plays as fast as life.
+                    due = 1 + (round(output.time * fps) if source.live else written)
+                    for _ in range(due - written):
+                        writer.write(picture)
+                    written = max(written, due)
+                    bar.update()
+        except KeyboardInterrupt:
+            if not written:
+                raise
+            _note("stopped; the video ends here")
+    return _summary(inferencer, source, rates, sparse, dense)
+
+
+def _picture(args, inferencer, output, ms_dense, timed, size):
+    import cv2
+
+    from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
+    from blockcopy_plugins.visualization import FrameCaption, draw_caption
+
+    picture = draw_sample(
+        output.frame,
+        output.prediction,
+        output.grid,
+        inferencer.handle.config.block_size,
+        inferencer.metainfo,
+        args.show_score,
+    )
+    ms = output.ms_model + output.ms_policy
+    caption = FrameCaption(
+        frame=output.index,
+        executed_rate=output.executed_rate,
+        target=getattr(inferencer.handle.policy, "target", None),
+        milliseconds=ms if timed else None,
+        speed_up=ms_dense / ms if timed and ms_dense is not None else None,
+    )
+    picture = draw_caption(picture, caption, bgr=True)
+    if size is not None and picture.shape[:2] != size:
+        # The camera changed its resolution; a video has one.
+        picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def _summary(inferencer, source, rates, sparse, dense) -> str:
+    parts = [f"{len(rates)} frames"]
+    if source.dropped:
+        parts.append(f"{source.dropped} dropped")
+    if source.corrupt:
+        parts.append(f"{source.corrupt} corrupt")
+    parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
+    if rates:
+        # Where all are first frames, they are timed for want of others.
+        sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
+        ms = sum(sparse) / len(sparse)
+        parts.append(f"{ms:.1f} ms a frame")
+        if dense[0] is not None:
+            ms_dense = sum(dense) / len(dense)
+            parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
+    dense_ops = inferencer.handle.report().dense_ops
+    if dense_ops:
+        parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    sys.exit(run(main, arguments))
