@@ -53,12 +53,15 @@ def describe(
     """
     if importlib.util.find_spec("mmengine") is None:
         raise ConfigError("a config is read by MMEngine, which is not installed.")
+    from tqdm import tqdm
+
     from .integrations.mmengine import survey, video_config
 
     config = video_config.read_config(path)
     model = survey.build_model(config)
     size = survey.frame_size(config) if size is None else size
-    reports = {block: survey.survey(model, size, block) for block in block_sizes}
+    tried = tqdm(block_sizes, desc="block sizes", unit="frame", leave=False, disable=None)
+    reports = {block: survey.survey(model, size, block) for block in tried}
     best = max(reports, key=lambda block: _merit(reports[block], block))
     lines = [
         f"{config.model.type}, one frame of {size[1]}x{size[0]} px, random weights, float32",

@@ -107,7 +107,7 @@ def build_model(architecture: Architecture) -> nn.Module:
         if architecture.package == "mmseg":
             # The size of crops in training; frames have their own.
             config.model.data_preprocessor = {"type": "SegDataPreProcessor"}
-            config.model.test_cfg = {"mode": "whole"}
+            config.model.test_cfg.mode = "whole"
         else:
             test = config.model.test_cfg
             for stage in (test, test.get("rpn"), test.get("rcnn")):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blockcopy_plugins.datasets.frame_folder import FrameFolder
     from blockcopy_plugins.datasets.frame_source import FrameSource, open_frames
+    from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.datasets.load_video_frame import LoadVideoFrame
     from blockcopy_plugins.datasets.video_frame_dataset import VideoFrameDataset
     from blockcopy_plugins.datasets.video_reader import VideoReader
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FrameFolder",
     "FrameSource",
+    "LiveSource",
     "LoadVideoFrame",
     "VideoFrameDataset",
     "VideoReader",
@@ -30,6 +32,7 @@ def __getattr__(name: str) -> Any:
     modules = {
         "FrameFolder": "frame_folder",
         "FrameSource": "frame_source",
+        "LiveSource": "live_source",
         "LoadVideoFrame": "load_video_frame",
         "VideoFrameDataset": "video_frame_dataset",
         "VideoReader": "video_reader",

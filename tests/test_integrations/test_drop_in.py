@@ -139,7 +139,8 @@ custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, poli
 """,
     "first_frame_only": """
 _base_ = './detector.py'
-custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, policy='none')]
+custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, policy='none',
+                     one_video=True)]
 """,
     "backbone_all_blocks": """
 _base_ = './detector.py'
@@ -152,13 +153,21 @@ _base_ = './detector.py'
 model = dict(backbone=dict(
     _delete_=True, type='blockcopy_plugins.BlockCopyBackbone', block_size=32,
     policy=dict(type='RandomPolicy', rate=0.2, seed=0), backbone={{_base_.model.backbone}}))
-custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook')]
+custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', one_video=True)]
 """,
-    "other_sizes": """
+    "pictures_dense": """
 _base_ = './detector.py'
-custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, policy='all')]
 test_dataloader = dict(dataset=dict(ann_file='sizes.json'))
 test_evaluator = dict(ann_file='data/sizes.json')
+""",
+    "pictures": """
+_base_ = './pictures_dense.py'
+custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, policy='none')]
+""",
+    "other_sizes": """
+_base_ = './pictures_dense.py'
+custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=32, policy='all',
+                     one_video=True)]
 """,
 }
 
@@ -322,8 +331,21 @@ def test_checkpoint_of_the_project_fits_as_it_is(project, runs):
         assert "missing keys" not in log and "unexpected key" not in log
 
 
-def test_unrelated_images_of_several_sizes_are_refused_in_words(runs):
-    """Images without video ids are frames of one stream; a stream keeps its size."""
+def test_images_without_videos_are_pictures(project, runs):
+    """A stock dataset under our hook: the dense results, and a word on what is missing."""
+    for found, want in zip(
+        detections(project, "pictures"), detections(project, "pictures_dense"), strict=True
+    ):
+        torch.testing.assert_close(found["scores"], want["scores"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found["bboxes"], want["bboxes"], rtol=1e-3, atol=2e-2)
+    assert executed_rate(project, "pictures") == 100
+    log = log_of(project, "pictures")
+    assert log.count("have no video_id") == 1 and "one_video=True" in log
+    assert "have no video_id" not in log_of(project, "first_frame_only")
+
+
+def test_unrelated_images_of_several_sizes_are_no_video(runs):
+    """A stream keeps its size."""
     status, output = runs["others"]
     assert status != 0
     last = output.strip().splitlines()[-1]

@@ -57,7 +57,7 @@ for name, policy in (('dense', None), ('all', 'all'), ('none', 'none')):
         config.custom_hooks = []
         assert not any(m.startswith('blockcopy_plugins') for m in sys.modules)
     else:
-        config.custom_hooks[0].update(policy=policy, block_size=32)
+        config.custom_hooks[0].update(policy=policy, block_size=32, one_video=True)
     config.experiment_name = name
     runner = Runner.from_cfg(config)
     if policy is None:

@@ -15,6 +15,7 @@ from blockcopy_plugins.integrations.mmengine.policy_curve_hook import PolicyCurv
 from blockcopy_plugins.integrations.mmengine.policy_train_loop import PolicyTrainLoop
 from blockcopy_plugins.integrations.mmengine.sampler import VideoBatchSampler, VideoSampler
 from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
+from blockcopy_plugins.integrations.mmengine.video_inferencer import FrameOutput, VideoInferencer
 
 __all__ = [
     "BlockCopyBackbone",
@@ -22,10 +23,12 @@ __all__ = [
     "BlockCopyTestLoop",
     "BlockCopyVideoHook",
     "CheckpointCheckHook",
+    "FrameOutput",
     "PolicyCheckpointHook",
     "PolicyCurveHook",
     "PolicyTrainLoop",
     "VideoBatchSampler",
+    "VideoInferencer",
     "VideoSampler",
     "find_hook",
     "find_mmseg_configs",

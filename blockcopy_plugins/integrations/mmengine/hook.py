@@ -40,6 +40,9 @@ class BlockCopyHook(Hook):
         check_finite: Refuse frames with NaN or infinity.
         interleaved: Frames of several videos take turns in consecutive batches. By default a video
             that is not in a batch is taken to be over and its state is given back.
+        one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
+            i of each batch of stream i. By default they are taken for pictures that have nothing to
+            do with each other: each is executed fully, and a warning says so once.
 
     Raises:
         ConfigError: If an option is out of range or the policy file does not fit.
@@ -59,6 +62,7 @@ class BlockCopyHook(Hook):
         strict: bool = False,
         check_finite: bool = True,
         interleaved: bool = False,
+        one_video: bool = False,
     ) -> None:
         policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
         self.policy = build_policy(policy)
@@ -68,6 +72,8 @@ class BlockCopyHook(Hook):
             block_size=block_size, policy=self.policy, strict=strict, check_finite=check_finite
         )
         self.interleaved = interleaved
+        self.one_video = one_video
+        self._warned = False
         self._handle: Handle | None = None
         self._by_hand = False
         self._names_streams: StreamIds | None = None
@@ -192,8 +198,23 @@ class BlockCopyHook(Hook):
             self.handle.name_streams(ids)
         else:
             ids, _ = StreamIds().read(samples)
-        if ids is not None and not self.interleaved:
+        if ids is None:
+            if not self.one_video:
+                self._take_for_pictures()
+        elif not self.interleaved:
             self.handle.reset(i for i in self.handle.states.ids() if i not in ids)
+
+    def _take_for_pictures(self) -> None:
+        self.handle.reset()
+        if not self._warned:
+            self._warned = True
+            MMLogger.get_current_instance().warning(
+                "the data samples have no video_id, so each image is executed fully, as if it had "
+                "nothing to do with the one before. For block-sparse execution load frames of "
+                "videos by dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...), "
+                "or, if the images of the dataset are the frames of one video, in order, set "
+                "one_video=True in the BlockCopyHook."
+            )
 
     def _log_scalars(self, runner: Runner, mode: str) -> None:
         last = self.handle.last
