@@ -133,7 +133,11 @@ class BlockTensor(torch.Tensor):
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
-        self.version = Version(self) if version is None else version
+        if version is None:
+            self.version = Version(self)
+        else:
+            self.version = version
+            version.shared = True
         self.cropped = False
         self._full = None
         self.read_only = None
@@ -203,9 +207,7 @@ class BlockTensor(torch.Tensor):
         """
         axes = self.axes if axes is None else axes
         out = BlockTensor(packed, self.size_of_map, self.block, self.frame, version, axes, strides)
-        if version is not None:
-            version.shared = True
-            out.cropped = self.cropped
+        out.cropped = version is not None and self.cropped
         return out
 
     @property
