@@ -64,10 +64,10 @@ def resized_block(
 ) -> int | None:
     """Block width after a resize from ``size_in`` to ``size_out`` pixels.
 
-    Where blocks grow or shrink by exactly the ratio of the sizes, they do. Otherwise the blocks of
-    the result must cover it tightly: all ``blocks`` of them are needed and they suffice. Of the
-    widths for which that holds, divisors of the block size come first, since only they meet the
-    blocks of the network's other maps, and then the nearest to the ratio of the sizes.
+    Where the size is multiplied or divided by a whole number, so are the blocks. Otherwise the
+    blocks of the result must cover it tightly: all ``blocks`` of them are needed and they suffice.
+    Of the widths for which that holds, divisors of the block size come first, since only they meet
+    the blocks of the network's other maps, and then the nearest to the ratio of the sizes.
 
     Args:
         blocks: Blocks along the axis.
@@ -80,7 +80,8 @@ def resized_block(
         Block width in pixels, or ``None`` if no width fits.
     """
     ratio = block_in * size_out / size_in
-    if ratio == int(ratio) and 0 < size_out <= (blocks + 1) * ratio:
+    scaled = size_out % size_in == 0 or size_in % size_out == 0
+    if scaled and ratio == int(ratio) and size_out <= (blocks + 1) * ratio:
         return int(ratio)
     low = ceil_div(size_out, blocks)
     high = ceil_div(size_out, blocks - 1) - 1 if blocks > 1 else max(low, round(ratio), block_size)

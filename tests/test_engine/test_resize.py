@@ -131,3 +131,20 @@ def test_odd_pyramid_levels_meet_their_neighbours():
     config = bc.BlockCopyConfig(block_size=32, policy="all", strict=True, pack_whole_frames=True)
     bc.blockcopy_(net, config)
     torch.testing.assert_close(net(frame), dense, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_nearest_resize_to_its_own_size_is_a_copy(pack):
+    """torch leaves the scale factor out of account there."""
+    net = nn.Sequential(nn.Upsample(scale_factor=1.3)).eval()
+    frames = torch.randn(2, 1, 3, 3, 3).unbind(0)
+    with torch.no_grad():
+        assert torch.equal(net(frames[0]), frames[0])
+    grids = [torch.ones(1, 2, 2).bool(), torch.tensor([[[True, False], [False, True]]])]
+    config = bc.BlockCopyConfig(
+        block_size=2, policy=lambda f, c: grids.pop(0), pack_whole_frames=pack
+    )
+    bc.blockcopy_(net, config)
+    assert torch.equal(net(frames[0]), frames[0])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    assert torch.equal(net(frames[1]), torch.where(mask, frames[1], frames[0]))
