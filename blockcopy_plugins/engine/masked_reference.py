@@ -239,6 +239,8 @@ class _Run:
             if args[0] is template and len(maps) == 1:
                 axes = template.axes if template.axes == "NLC" or one else None
                 axes = axes if axes in ("NLC", "GWC") else None
+            elif len(maps) == 1 and template.axes == "NCL":
+                axes = "NCL"
         elif func in CHANNEL_OPS and args[0] is template and len(maps) == 1:
             view = View(template.axes, tuple(template.shape), len(self.grid), template.size_of_map)
             axes = axes_after(func, view, args, kwargs)

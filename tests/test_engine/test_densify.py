@@ -344,6 +344,9 @@ ON_BLOCKS = {
     "zeros": lambda x, m: F.conv2d(F.pad(x, (0, 3, 2, 1)), m.last.weight, None, 2, 1),
     "pad with a value, pool": lambda x, m: F.max_pool2d(F.pad(x, (1, 2, 0, 1), value=0.5), 2, 2),
     "negative pad": lambda x, m: F.conv2d(F.pad(x, (-1, 0, 0, -2)), torch.ones(8, 8, 2, 2)),
+    "weights of the image": lambda x, m: torch.bmm(
+        torch.arange(len(x) * 24.0).view(-1, 3, 8) / 50, x.flatten(2)
+    ).view(-1, 3, *SIZE),
     "view of a mean": lambda x, m: F.linear(
         torch.stack([x * 1, x * 2]).mean(0).flatten(2).mT, torch.ones(8, 8)
     ),

@@ -95,10 +95,23 @@ def matrix_product(frame: Frame, func, args, kwargs):
 
 
 def batched_product(frame: Frame, func, args, kwargs):
-    """``bmm`` of pixels with a matrix for each image, or one for all as of a linear layer."""
-    x, weight = args
-    if not isinstance(x, BlockTensor) or x.axes not in ("NLC", "GWC") or type(weight) is not Tensor:
+    """``bmm`` of pixels with a matrix for each image, or one for all as of a linear layer.
+
+    Either ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
+    weights are made of the image.
+    """
+    first, second = args
+    x, weight = (first, second) if isinstance(first, BlockTensor) else (second, first)
+    axes = ("NLC", "GWC") if x is first else ("NCL",)
+    if x.axes not in axes or isinstance(weight, BlockTensor):
         return Decline("it is no product of pixels with a matrix")
+    if x is second:
+        mine = weight if frame.whole else weight.index_select(0, x.layout.image_index)
+        out = func(mine, x.packed)
+        per_pixel = weight[0].numel()
+        pixels = out.shape[0] * out.shape[2], x.shape[0] * x.shape[2]
+        frame.count_blocks(pixels[0] * per_pixel, pixels[1] * per_pixel, x.block)
+        return x.like(out)
     if frame.whole:
         out = func(x.packed, weight)
     elif weight.stride(0) == 0 or len(weight) == 1:
