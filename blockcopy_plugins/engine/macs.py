@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .block_tensor import BlockTensor
+from .composite import take_apart
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -41,7 +42,7 @@ class MacCounter(TorchDispatchMode):
         count = flop_registry.get(func._overloadpacket)
         if count is None and func is not torch.ops.prim.device.default:
             with self:
-                out = func.decompose(*args, **kwargs)
+                out = take_apart(func, args, kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..errors import GridError
 from .adapter import ModelAdapter, whole_map_modules
 from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_pointwise, to_map
+from .composite import take_apart
 from .geometry import fits_blocks, grid_size, resized_block
 
 aten = torch.ops.aten
@@ -409,15 +410,10 @@ class _MaskedTensor(torch.Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         flat = torch.utils._pytree.tree_leaves((args, kwargs or {}))
         run = next(v for v in flat if isinstance(v, _MaskedTensor)).run
-        out = func.decompose(*args, **(kwargs or {})) if _is_composite(func) else NotImplemented
+        # Some are element-wise by their tag: they are one op.
+        composite = torch.Tag.pointwise not in func.tags
+        out = take_apart(func, args, kwargs or {}) if composite else NotImplemented
         return run.execute(func, args, kwargs or {}) if out is NotImplemented else out
-
-
-def _is_composite(func: torch._ops.OpOverload) -> bool:
-    if "upsample" in func._schema.name:
-        # Has a decomposition into index arithmetic, which would hide that it is one op.
-        return False
-    return func._can_decompose() and torch.Tag.pointwise not in func.tags
 
 
 def _nothing(like: Tensor) -> Tensor:

@@ -357,6 +357,12 @@ ON_BLOCKS = {
         torch.ones(8, 32, 3, 3) / 50,
     ),
     "patches": lambda x, m: F.unfold(x[..., :24], 2, stride=2),
+    "dilated deconvolution": lambda x, m: F.conv_transpose2d(
+        x, torch.arange(128.0).view(8, 4, 2, 2) / 99, None, 2, dilation=2
+    ),
+    "deconvolution with few taps": lambda x, m: F.conv_transpose2d(
+        x, torch.arange(32.0).view(8, 4, 1, 1) / 99, torch.ones(4), 3, 1
+    ),
     "deconvolution with more": lambda x, m: F.conv_transpose2d(
         x, torch.ones(8, 4, 3, 3), None, 2, 1, output_padding=1
     ),

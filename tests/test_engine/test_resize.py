@@ -133,6 +133,18 @@ def test_odd_pyramid_levels_meet_their_neighbours():
     torch.testing.assert_close(net(frame), dense, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+def test_one_side_keeps_its_size(mode):
+    """A factor of 1.3 gives 3 of 3 rows, of which the scale still takes the first one twice."""
+    net = nn.Sequential(nn.Upsample(scale_factor=1.3, mode=mode)).eval()
+    frame = torch.randn(1, 3, 3, 4)
+    with torch.no_grad():
+        wanted = net(frame)
+    assert wanted.shape[2:] == (3, 5) and not torch.equal(wanted[:, :, 1], frame[:, :, 1, :1])
+    config = bc.BlockCopyConfig(block_size=2, policy="all", pack_whole_frames=True)
+    assert torch.equal(bc.blockcopy_(net, config)(frame), wanted)
+
+
 @pytest.mark.parametrize("pack", [True, False])
 def test_a_nearest_resize_to_its_own_size_is_a_copy(pack):
     """torch leaves the scale factor out of account there."""

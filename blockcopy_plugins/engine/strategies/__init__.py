@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 
 from ..axes import CHANNEL_OPS, is_pointwise
+from ..composite import take_apart
 from ..frame import Frame
 from . import channels, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
@@ -116,7 +117,7 @@ def run(frame: Frame, func, args, kwargs, on_use: bool = False):
         strategy = pointwise.pointwise
     if strategy is None:
         # In inference mode composite ops arrive whole; elsewhere torch has taken them apart.
-        out = func.decompose(*args, **kwargs)
+        out = take_apart(func, args, kwargs)
         if out is not NotImplemented:
             return out
         return run_dense(frame, func, args, kwargs, "no strategy for this op")

@@ -127,11 +127,12 @@ def _enlarges_each_block(x: BlockTensor, size_out, block, scales) -> bool:
 
 
 def _nearest_index(size_in: int, size_out: int, scale: float | None, exact: bool) -> Tensor:
-    # torch's own op on a ramp: whatever its rounding does, the table does too.
-    ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in)
+    # torch's own op on a ramp: whatever its rounding does, the table does too. It has a second
+    # column, which is resized, since torch copies a map that keeps its size.
+    ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in, 1)
     aten = torch.ops.aten
-    resize = aten._upsample_nearest_exact1d if exact else aten.upsample_nearest1d
-    return resize.default(ramp, [size_out], scale).flatten().long()
+    resize = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
+    return resize.default(ramp, [size_out, 2], scale, None)[0, 0, :, 0].long()
 
 
 def _bilinear_source(size_in: int, size_out: int, scale: float | None, align_corners: bool):
