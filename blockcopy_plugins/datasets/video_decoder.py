@@ -1,4 +1,4 @@
-"""One pass over the frames of a video file, by PyAV.
+"""One pass over the frames of a video file or network stream, by PyAV.
 
 PyAV rather than OpenCV, although that converts colours faster: when frames change their size in the
 middle of a file, OpenCV goes on giving the last frame of the old size without a word.
@@ -22,41 +22,53 @@ logger = logging.getLogger(__name__)
 
 
 class VideoDecoder:
-    """Decodes a video file from its start, frame after frame.
+    """Decodes a video from its start, frame after frame.
 
     Packets that are corrupt are skipped with a warning; how many frames a file has is therefore
     what decoding it gives.
 
     Args:
-        path: The file.
+        path: The file, or an address that FFmpeg can open (RTSP, HTTP, UDP, ...).
+        timeout: Seconds to wait for a network stream to answer or to send on.
+
+    Attributes:
+        path: As given.
+        skipped: Corrupt packets so far.
 
     Raises:
         ConfigError: PyAV is not installed.
-        FrameError: FFmpeg cannot open the file, or there is no video in it.
+        FrameError: FFmpeg cannot open it, or there is no video in it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timeout: float | None = None) -> None:
         try:
             import av
         except ImportError as error:
             raise ConfigError(
-                f"reading the video file {path!r} needs PyAV: pip install av (folders of frames "
+                f"reading the video {path!r} needs PyAV: pip install av (folders of frames "
                 "need only OpenCV)"
             ) from error
         self.path = path
+        self.skipped = 0
         self._error = av.error.FFmpegError
+        # Over UDP, RTSP's default, every lost packet smears pictures until the next key frame.
+        options = {"rtsp_transport": "tcp"} if path.startswith(("rtsp:", "rtsps:")) else {}
         try:
-            self._container = av.open(path)
+            self._container = av.open(path, options=options, timeout=timeout)
         except self._error as error:
+            remedy = (
+                "Check the address and that its camera or server is on."
+                if "://" in path
+                else "It is no video, cut off before its header, or corrupt; copy it again, or "
+                "re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
             raise FrameError(
-                f"FFmpeg cannot open {path!r}: {error.strerror or error}. It is no video, cut off "
-                "before its header, or corrupt; copy it again, or re-encode it with "
-                "ffmpeg -i IN -c:v libx264 OUT.mp4"
+                f"FFmpeg cannot open {path!r}: {error.strerror or error}. {remedy}"
             ) from error
         stream = self._container.streams.best("video")
         if stream is None:
             self._container.close()
-            raise FrameError(f"{path!r} holds no video stream; give a video file")
+            raise FrameError(f"{path!r} holds no video stream; give a video")
         # Without threads of its own, in decoding and in conversion: a process that is forked from
         # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
         # there would crash.
@@ -68,13 +80,17 @@ class VideoDecoder:
         self._threads = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
         self._packets: Iterator[av.Packet] = self._container.demux(stream)
         self._ready: deque[av.VideoFrame] = deque()
-        self._skipped = 0
 
     @property
     def frame_rate(self) -> float | None:
         """Frames a second by the container, or None."""
         rate = self._stream.average_rate
         return float(rate) if rate else None
+
+    @property
+    def states_duration(self) -> bool:
+        """Whether the container states how long it lasts; that of a live stream does not."""
+        return self._container.duration is not None
 
     @property
     def stated_length(self) -> int | None:
@@ -92,7 +108,9 @@ class VideoDecoder:
                 packet = next(self._packets, None)
             except self._error as error:
                 logger.warning(
-                    "%s cannot be read to its end (%s); it is cut off or corrupt", self.path, error
+                    "%s breaks off here (%s); it is cut off, corrupt or no longer sent",
+                    self.path,
+                    error,
                 )
                 packet = None
             if packet is None:
@@ -100,8 +118,8 @@ class VideoDecoder:
             try:
                 self._ready.extend(packet.decode())
             except self._error as error:
-                self._skipped += 1
-                if self._skipped == 1:
+                self.skipped += 1
+                if self.skipped == 1:
                     logger.warning(
                         "%s has corrupt packets, which are skipped (the first: %s); frames are "
                         "numbered as they are decoded",

@@ -295,7 +295,7 @@ def test_corrupt_frames_of_a_camera_are_counted(serve, caplog):
         frames = list(source)
     assert len(frames) == 38 and source.corrupt == 2
     assert number_of(frames[10].image) == pytest.approx(12, abs=1)
-    assert "corrupt frames, which are skipped" in caplog.text
+    assert "corrupt packets, which are skipped" in caplog.text
 
 
 def test_pictures_of_which_a_part_was_lost_on_the_way_are_counted(serve):

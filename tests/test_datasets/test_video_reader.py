@@ -90,7 +90,9 @@ def test_sequential_reading_opens_the_file_once(tmp_path, monkeypatch):
     path = write_video(tmp_path / "clip.avi", moving_frames(10))
     opened = []
     original = av.open
-    monkeypatch.setattr(av, "open", lambda p: (opened.append(p), original(p))[1])
+    monkeypatch.setattr(
+        av, "open", lambda p, **options: (opened.append(p), original(p, **options))[1]
+    )
     reader = VideoReader(path)
     for index in (0, 1, 2, 2, 3, 7, 9):
         reader.read(index)
