@@ -22,7 +22,7 @@ import os
 import sys
 from pathlib import Path
 
-from _cli import downloads, import_quietly, quiet, run
+from _cli import add_policy_options, downloads, import_quietly, quiet, run
 
 _DEMO = Path(__file__).resolve().parent.parent / "configs/demo/maskrcnn_blockcopy_demo.py"
 _WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
@@ -46,14 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="the model's weights, a file or URL; default: load_from of the config",
     )
-    parser.add_argument(
-        "--policy",
-        help="policy in place of the config's: all, none, frame_difference, ... or "
-        "\"dict(type='RLPolicy', target=0.2)\"",
-    )
-    parser.add_argument(
-        "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
-    )
+    add_policy_options(parser)
     parser.add_argument(
         "--block-size",
         type=int,

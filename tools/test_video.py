@@ -38,6 +38,7 @@ from pathlib import Path
 
 from _cli import (
     add_config_options,
+    add_policy_options,
     add_video_options,
     downloads,
     import_quietly,
@@ -66,14 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
         "for segmentors folders of label images",
     )
-    parser.add_argument(
-        "--policy",
-        help="policy in place of the config's: all, none, frame_difference, ... or "
-        "\"dict(type='RLPolicy', target=0.2)\"",
-    )
-    parser.add_argument(
-        "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
-    )
+    add_policy_options(parser)
     parser.add_argument(
         "--dense-too",
         action=argparse.BooleanOptionalAction,

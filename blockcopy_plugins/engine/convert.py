@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
@@ -416,19 +416,9 @@ class _GoDense:
         frame = self.handle._active
         if frame is None:
             return None
-        given = [v for v in tree_leaves((args, kwargs)) if isinstance(v, BlockTensor)]
+        inputs, given = frame.make_whole((args, kwargs), type(module).__name__, self.reason)
         frame.at_work.append(given)
-        if given:
-            name = type(module).__name__
-            frame.refuse_if_strict(name, self.reason)
-            frame.count_densified(name, self.reason, 0)
-
-        def densify(value):
-            if isinstance(value, BlockTensor):
-                return frame.dense(value, "input", copy=True, contiguous=True)
-            return value
-
-        return tree_map(densify, (args, kwargs))
+        return inputs
 
 
 @dataclass
@@ -440,12 +430,11 @@ class _ComeBack:
         if frame is None:
             return None
         given = frame.at_work.pop()
-        first, *rest = output if isinstance(output, (tuple, list)) else (output,)
-        map_like = type(first) is Tensor and first.dim() == 4 and len(first) == frame.images
-        if not given or not map_like:
+        if not given:
             return None
-        first = frame.pack_again(first, given[0])
-        return type(output)([first, *rest]) if isinstance(output, (tuple, list)) else first
+        if isinstance(output, (tuple, list)):
+            return type(output)([frame.pack_again(output[0], given[0]), *output[1:]])
+        return frame.pack_again(output, given[0])
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from numbers import Rational
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -251,16 +252,18 @@ class Frame:
         dense = dense.contiguous(memory_format=torch.channels_last)
         return ops.gather(dense, layout.by_image, rows, cols)
 
-    def pack_again(self, dense: Tensor, x: BlockTensor) -> Tensor:
+    def pack_again(self, dense: Any, x: BlockTensor) -> Any:
         """The executed blocks of a dense map that was made of ``x``.
 
         Args:
-            dense: ``(N, C, H, W)``.
+            dense: ``(N, C, H, W)``; anything else is given back.
             x: The map that it comes from.
 
         Returns:
             A BlockTensor, or ``dense``, contiguous, where no block width fits.
         """
+        if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
+            return dense
         block = tuple(
             resized_block(
                 self.grid_size[i],
@@ -290,18 +293,35 @@ class Frame:
         Raises:
             DensifiedError: If the frame is strict.
         """
-        self.refuse_if_strict(name, reason)
-        maps = [v for v in tree_leaves(args) if isinstance(v, BlockTensor)]
-        self.count_densified(name, reason, 0)
+        args, maps = self.make_whole(args, name, reason)
+        out = function(*args)
+        return self.pack_again(out, maps[0]) if gives_map else out
+
+    def make_whole(self, values: Any, name: str, reason: str) -> tuple[Any, list[BlockTensor]]:
+        """Densify what is given to something that knows no BlockTensors.
+
+        Args:
+            values: Nested arguments.
+            name: Whose, for the report.
+            reason: Why it does not run on blocks.
+
+        Returns:
+            The arguments with dense copies, contiguous, and the BlockTensors that were among them.
+
+        Raises:
+            DensifiedError: If the frame is strict and there are some.
+        """
+        maps = [v for v in tree_leaves(values) if isinstance(v, BlockTensor)]
+        if maps:
+            self.refuse_if_strict(name, reason)
+            self.count_densified(name, reason, 0)
 
         def densify(value):
             if isinstance(value, BlockTensor):
                 return self.dense(value, name, copy=True, contiguous=True)
             return value
 
-        out = function(*tree_map(densify, args))
-        plain_map = gives_map and type(out) is Tensor and out.dim() == 4 and len(out) == self.images
-        return self.pack_again(out, maps[0]) if plain_map else out
+        return tree_map(densify, values), maps
 
     def tables(
         self,

@@ -248,7 +248,8 @@ class _Run:
         if axes is None:
             return None
         out = func(*tree_map(_value, list(args)), **tree_map(_value, dict(kwargs)))
-        if func._schema.is_mutable:
+        written = func._schema.arguments[0].alias_info
+        if written is not None and written.is_write:
             args[0].value = out
             return args[0]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 
 
@@ -209,3 +212,37 @@ def test_nested_outputs_leave_dense():
     for x in (out["map"], out["list"][0], out["list"][1][0]):
         assert type(x) is torch.Tensor
     assert out["number"] == 3 and out["size"] == (1, 2, 40, 50) and out["list"][1][1] is None
+
+
+class Foreign(nn.Module):
+    """Reads memory by itself, as a compiled extension does."""
+
+    def forward(self, x):
+        return (
+            torch.from_numpy(
+                np.ctypeslib.as_array((ctypes.c_float * x.numel()).from_address(x.data_ptr()))
+                .reshape(x.shape)
+                .copy()
+            )
+            * 2
+        )
+
+
+class ForeignAdapter(ModelAdapter):
+    def dense_inputs(self, model):
+        return (module for module in model.modules() if isinstance(module, Foreign))
+
+
+def test_an_adapter_names_modules_that_need_whole_maps():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), Foreign(), nn.Conv2d(4, 4, 3, 1, 1)).eval()
+    reference, grids = MaskedReference(copy.deepcopy(net), 8, ForeignAdapter()), []
+    config = bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids[-1])
+    bc.blockcopy_(net, config, ForeignAdapter())
+    for rate in (2.0, 0.5, 0.3):
+        grids.append(torch.rand(2, 3, 4) < rate)
+        frame = torch.randn(2, 3, 20, 25)
+        wanted = reference(grids[-1], frame)
+        torch.testing.assert_close(net(frame), wanted, rtol=1e-4, atol=1e-5)
+    (op,) = bc.report(net).dense_ops
+    assert (op.path, op.op, op.count) == ("1", "Foreign", 3)
+    assert bc.report(net).share_on_blocks == 1

@@ -428,3 +428,27 @@ def test_pointwise_ops_stay_on_blocks(name):
         assert_same(net(frame), wanted)
     if name != "logsigmoid":
         assert bc.report(net).dense_ops == ()
+
+
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2d(8, 8, 3, 1, 1, padding_mode="circular"), "circular padding"),
+        (nn.InstanceNorm2d(8), "statistics over the whole map"),
+    ],
+)
+def test_behind_a_layer_that_needs_the_whole_map_blocks_go_on(layer, reason, pack):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), layer, nn.Conv2d(8, 8, 3, 1, 1)).eval()
+    reference, grids = MaskedReference(copy.deepcopy(net), 8), []
+    config = bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids[-1], pack_whole_frames=pack)
+    bc.blockcopy_(net, config)
+    for rate in (2.0, 0.5, 0.3):
+        grids.append(torch.rand(2, 3, 4) < rate)
+        frame = torch.randn(2, 3, *SIZE)
+        assert_same(net(frame), reference(grids[-1], frame))
+    report = bc.report(net)
+    (op,) = report.dense_ops
+    assert (op.path, op.op, op.reason) == ("1", type(layer).__name__, reason)
+    last = report.modules["2"]
+    assert last.dense == SIZE[0] * SIZE[1] * 9 * 8 * 8 and last.densified == last.outside == 0
