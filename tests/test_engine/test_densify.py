@@ -439,6 +439,7 @@ def test_pointwise_ops_stay_on_blocks(name):
     ],
 )
 def test_behind_a_layer_that_needs_the_whole_map_blocks_go_on(layer, reason, pack):
+    layer = copy.deepcopy(layer)  # each case converts one of its own
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), layer, nn.Conv2d(8, 8, 3, 1, 1)).eval()
     reference, grids = MaskedReference(copy.deepcopy(net), 8), []
     config = bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids[-1], pack_whole_frames=pack)
