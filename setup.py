@@ -117,7 +117,7 @@ def extension_options() -> dict:
     if torch.backends.openmp.is_available() and not windows:
         # at::parallel_for is a header template that runs serially unless compiled with OpenMP.
         host_flags.append("-fopenmp")
-    sources = [SOURCES / "register.cpp", SOURCES / "checks.cpp", *sorted(SOURCES.glob("cpu/*.cpp"))]
+    sources = [SOURCES / "register.cpp", SOURCES / "checks.cpp", *sorted(SOURCES.glob("cpu/**/*.cpp"))]
     flags = {"cxx": host_flags}
     kind = cpp_extension.CppExtension
     if wants_cuda(torch.version.cuda, cpp_extension.CUDA_HOME):
@@ -128,7 +128,7 @@ def extension_options() -> dict:
         EXTENSION,
         [source.as_posix() for source in sources],
         include_dirs=[str(Path(__file__).resolve().parent / SOURCES / "include")],
-        depends=[path.as_posix() for path in sorted(SOURCES.rglob("*.h*"))],
+        depends=[p.as_posix() for kind in ("*.h", "*.inc") for p in sorted(SOURCES.rglob(kind))],
         extra_compile_args=flags,
     )
     return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension}}

@@ -13,6 +13,17 @@ TORCH_LIBRARY(blockcopy, m) {
       "Tensor(a!) out) -> ()",
       tags);
   m.def("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", tags);
+  m.def("scatter_border_(Tensor(a!) state, Tensor packed, Tensor blocks, int border) -> ()", tags);
+  m.def("copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
+        tags);
+  m.def("conv_kernels() -> str[]");
+  m.def("conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor", tags);
+  m.def(
+      "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
+      "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
+      "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
+      "Tensor(b!) workspace) -> Tensor",
+      tags);
 }
 
 // An empty module: everything above and in the other files happens when the library is loaded.

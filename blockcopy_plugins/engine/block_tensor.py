@@ -15,6 +15,7 @@ from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .lent import LentMap
 
 if TYPE_CHECKING:
+    from .deferred import Deferred
     from .frame import Frame
     from .layout import Layout
     from .state import StateEntry
@@ -88,7 +89,8 @@ class BlockTensor(torch.Tensor):
     frame: Frame
     version: Version
     cropped: bool
-    _packed: Tensor
+    _packed: Tensor | None
+    _waiting: Deferred | None
     _full: tuple[StateEntry, int] | None
     read_only: tuple[int, Tensor] | None
 
@@ -129,6 +131,7 @@ class BlockTensor(torch.Tensor):
             device=packed.device,
         )
         self._packed = packed
+        self._waiting = None
         self.axes = axes
         self.size_of_map = (size[0], size[1])
         self.block = block
@@ -141,6 +144,60 @@ class BlockTensor(torch.Tensor):
         self.cropped = False
         self._full = None
         self.read_only = None
+        return self
+
+    @staticmethod
+    def waiting(
+        deferred: Deferred,
+        like: BlockTensor,
+        channels: int,
+        size: tuple[int, int],
+        block: tuple[int, int],
+    ) -> BlockTensor:
+        """A map that is computed when it is looked at.
+
+        Args:
+            deferred: What computes it.
+            like: A map of the same frame, dtype and device.
+            channels: Its channels.
+            size: ``(H, W)`` of its dense map.
+            block: Height and width of its blocks.
+        """
+        frame = like.frame
+        self = torch.Tensor._make_wrapper_subclass(
+            BlockTensor, (frame.images, channels, *size), dtype=like.dtype, device=like.device
+        )
+        self._packed = None
+        self._waiting = deferred
+        self.axes = MAP
+        self.size_of_map = (size[0], size[1])
+        self.block = block
+        self.frame = frame
+        self.version = Version(self)
+        self.cropped = False
+        self._full = None
+        self.read_only = None
+        frame.waiting.append(weakref.ref(self))
+        return self
+
+    def then(self, deferred: Deferred | None, in_place: bool) -> BlockTensor | None:
+        """This map, which is not computed yet, with one more op behind it.
+
+        Args:
+            deferred: What computes the result, ``None`` if that cannot be.
+            in_place: The op changes this tensor.
+
+        Returns:
+            The result, or ``None``.
+        """
+        if deferred is None:
+            return None
+        if not in_place:
+            return BlockTensor.waiting(
+                deferred, self, self.shape[1], self.size_of_map, self.block
+            )
+        self._waiting = deferred
+        self.version.count += 1
         return self
 
     def __init__(self, *args, **kwargs) -> None:
@@ -213,11 +270,23 @@ class BlockTensor(torch.Tensor):
     @property
     def packed(self) -> Tensor:
         """See the class."""
+        if self._waiting is not None:
+            self.compute()
         if self.version.lent:
             self._take_back()
         if self.version.source is not None:
             self.version.check()
         return self._packed
+
+    @property
+    def deferred(self) -> Deferred | None:
+        """What is yet to compute it, ``None`` if it has been computed."""
+        return self._waiting
+
+    def compute(self) -> None:
+        """Compute it now, if it waits."""
+        if self._waiting is not None:
+            self._packed, self._waiting = self._waiting.compute(), None
 
     @property
     def layout(self) -> Layout:
@@ -242,7 +311,7 @@ class BlockTensor(torch.Tensor):
         """
         alone = not self.version.shared and not self.version.lent
         if alone:
-            self._packed = self._packed.contiguous()
+            self._packed = self.packed.contiguous()
         return alone
 
     def packed_map(self) -> Tensor:
@@ -292,6 +361,8 @@ class BlockTensor(torch.Tensor):
         Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
         self.version.check(writes=True)
+        # What waits may read this memory, and means it as it is now.
+        self.frame.compute_waiting()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
         if before is not None:

@@ -22,6 +22,7 @@ from .block_tensor import BlockTensor
 from .frame import Frame, FrameCounts
 from .geometry import grid_size
 from .macs import MacsByPath
+from .native import NativeConvolutions
 from .report import Report, Totals
 from .state import StreamStates
 from .strategies import run
@@ -95,6 +96,7 @@ class Handle:
         self.policy = policy
         self.adapter = adapter
         self.states = StreamStates(config.max_streams)
+        self.native = NativeConvolutions.make(config.fuse, config.winograd)
         self.last: FrameRecord | None = None
         self.totals = Totals()
         self._active: Frame | None = None
@@ -158,7 +160,15 @@ class Handle:
         size, block = tuple(frame.shape[2:]), self.config.block_size
         config = self.config
         at_work = Frame(
-            grid, size, block, store, streams, run, config.strict, config.pack_whole_frames
+            grid,
+            size,
+            block,
+            store,
+            streams,
+            run,
+            config.strict,
+            config.pack_whole_frames,
+            self.native,
         )
         # Results leave in the layout of the frame, as they would leave the model alone.
         at_work.channels_last = not frame.is_contiguous() and frame.is_contiguous(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from numbers import Rational
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,10 @@ from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
 from .layout import Layout
-from .state import StateEntry, StateKey, StateStore, Stream
+from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
+
+if TYPE_CHECKING:
+    from .native import NativeConvolutions
 
 
 @dataclass
@@ -73,12 +77,14 @@ class Frame:
         run: ``run(frame, func, args, kwargs, on_use)``, executes an aten op that met a BlockTensor.
         strict: Raise where an op would be densified.
         pack_whole: Run on packed blocks even where every block of every image is executed.
+        native: The package's own convolutions, ``None`` to use torch's.
 
     Attributes:
         whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
             as they would in the model alone, and only the state is written beside.
         channels_last: Results leave in this layout.
         at_work: What the modules that need whole maps and are at work were given.
+        waiting: Maps that may not be computed yet.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Frame:
         run: Callable,
         strict: bool = False,
         pack_whole: bool = False,
+        native: NativeConvolutions | None = None,
     ) -> None:
         self.grid = grid
         self.images = grid.shape[0]
@@ -103,6 +110,8 @@ class Frame:
         self.touched_state = False
         self.channels_last = True
         self.at_work: list[list[BlockTensor]] = []
+        self.native = native
+        self.waiting: list[weakref.ref[BlockTensor]] = []
         self._run = run
         self._closed = False
         self._path = [""]
@@ -212,6 +221,24 @@ class Frame:
         if found is None:
             found = self._layouts[blocks] = Layout(self.grid, blocks, self.slots)
         return found
+
+    @property
+    def image_places(self) -> Tensor:
+        """int32 ``(N, 3)``: each image as one block of its own."""
+        key = ("images", self.images)
+        if key not in self.store.tables:
+            with torch.inference_mode(False):
+                places = torch.zeros((self.images, 3), dtype=torch.int32, device=self.grid.device)
+                places[:, 0] = torch.arange(self.images)
+            self.store.tables[key] = places
+        return self.store.tables[key]
+
+    def compute_waiting(self) -> None:
+        """Compute all maps that wait."""
+        waiting, self.waiting = self.waiting, []
+        for found in (reference() for reference in waiting):
+            if found is not None:
+                found.compute()
 
     def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
         """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
@@ -349,16 +376,22 @@ class Frame:
             self.store.tables[key] = found
         return found
 
-    def keep(self, x: BlockTensor, op: str) -> StateEntry:
+    def keep(self, x: BlockTensor, op: str, border: int = EVERYTHING) -> StateEntry:
         """Write the executed blocks of ``x`` into its full map, unless some op did so already.
 
         Args:
             x: A tensor of this frame.
             op: The op that wants to read the map, for the key of a new entry.
+            border: Pixels from the edge of a block that it reads of the map, if it reads executed
+                blocks where they are packed.
 
         Returns:
             The entry whose map now holds ``x``: this frame's values where executed, earlier ones
-            elsewhere. Its map is the state itself: read it, never write to it or hand it out.
+            elsewhere, near the edges of the blocks or everywhere. Its map is the state itself: read
+            it, never write to it or hand it out.
+
+        Raises:
+            StateError: If earlier frames left something else there, or not enough.
         """
         self.check_open(op)
         entry = x.full
@@ -367,29 +400,43 @@ class Frame:
             channels = prod(channels_of(x.axes, x.shape))
             shape = (channels, *x.size_of_map)
             entry = self.store.entry(key, shape, x.block, x.dtype, x.device)
-            entry.claim(self.slots, self._streams, self.full)
-            if self.executed:
-                self.touched_state = True
-                self._write(entry.map, x)
-            x.full = entry
+            border = max(border, entry.border)
+        elif border <= entry.border:
+            return entry
+        entry.claim(self.slots, self._streams, self.full, border)
+        if self.executed:
+            self.touched_state = True
+            self._write(entry.map, x, border)
+        entry.border = border
+        x.full = entry
         return entry
 
-    def _write(self, map_: Tensor, x: BlockTensor) -> None:
+    def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
         if not self.whole:
-            ops.scatter_(map_, *self._on_the_map(x))
+            if border == EVERYTHING:
+                ops.scatter_(map_, *self._on_the_map(x))
+            else:
+                ops.scatter_border_(map_, *self._on_the_map(x), border)
+        elif border != EVERYTHING:
+            ops.copy_border_(map_, x.packed_map(), self.slots, x.block, border)
         elif self._slot_index is None:
             map_[: self.images].copy_(x.packed_map())
         else:
             map_.index_copy_(0, self._slot_index, x.packed_map())
 
-    def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
-        """Packed blocks and their places, without blocks that lie wholly beyond the map.
+    def covers(self, x: BlockTensor) -> bool:
+        """Whether every block of ``x`` has a pixel on its map.
 
-        There are such where unpadded convolutions made the map smaller than its grid.
+        There are others where unpadded convolutions made the map smaller than its grid.
         """
+        blocks = x.layout.blocks
+        return all((blocks[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1))
+
+    def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
+        """Packed blocks and their places, without blocks that lie wholly beyond the map."""
         packed = x.packed_map()
         layout = x.layout
-        if all((layout.blocks[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1)):
+        if self.covers(x):
             return packed, layout.by_slot
         start = layout.by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
         inside = (start < torch.tensor(x.size_of_map, device=x.device)).all(1)

@@ -11,6 +11,10 @@ from torch import Tensor
 from ..errors import FrameError, StateError
 
 
+EVERYTHING = 1 << 30
+"""Border of a map whose blocks are kept whole, not near their edges alone."""
+
+
 @dataclass(frozen=True)
 class StateKey:
     """Where in the model an entry belongs: op ``op``, use ``call`` of ``path`` in a frame."""
@@ -29,14 +33,18 @@ class StateEntry:
     Attributes:
         map: ``(slots, C, H, W)``, channels last.
         block: Height and width of a block of this map, in its pixels.
+        border: Pixels from the edge of a block that are kept: the most that any reader asked for.
     """
 
     def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
         self.key = key
         self.map = map_
         self.block = block
-        # Token of the stream and number of the frame that last used each slot.
+        self.border = 0
+        # Token of the stream and number of the frame that last used each slot, and the border that
+        # is right there.
         self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
+        self._right: list[int] = [0] * map_.shape[0]
 
     def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
         """Refuse a tensor that this entry was not made for.
@@ -62,29 +70,35 @@ class StateEntry:
             wider[:have].copy_(self.map)
             self.map = wider
             self._used += [None] * (slots - have)
+            self._right += [0] * (slots - have)
 
-    def claim(self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool]) -> None:
+    def claim(
+        self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool], border: int
+    ) -> None:
         """Note who writes, and refuse to let a stream read what was not written for it.
 
         Args:
             slots: Slot of each image.
             streams: Stream of each image.
             full: Whether each image is executed fully in this frame.
+            border: What is about to be written, and may then be read.
 
         Raises:
             StateError: If a stream arrives here with part of its blocks although its last frame
-                left nothing here.
+                left nothing here, or less than that.
         """
         for slot, stream, is_full in zip(slots, streams, full, strict=True):
             # The same number again: a frame that failed before it changed anything.
             fresh = [(stream.token, stream.frames - 1), (stream.token, stream.frames)]
-            if not is_full and self._used[slot] not in fresh:
+            if not is_full and (self._used[slot] not in fresh or self._right[slot] < border):
                 raise StateError(
                     f"{self.key} has no state of the stream's last frame: the layer did not run on "
                     "it. Call reset_(model) to have the next frame executed fully, or convert only "
                     "the part of the model whose layers run on every frame."
                 )
             self._used[slot] = (stream.token, stream.frames)
+            if is_full:
+                self._right[slot] = border
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
+from blockcopy_plugins.ops.border import copy_border_, scatter_border_
+from blockcopy_plugins.ops.conv_blocks import conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.library import extension_status, has_extension
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
@@ -11,10 +13,15 @@ from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 __all__ = [
     "BlockSparseConv2d",
     "block_conv2d",
+    "conv_blocks",
+    "conv_kernels",
+    "conv_prepare",
+    "copy_border_",
     "extension_status",
     "gather",
     "gather_reference",
     "has_extension",
     "scatter_",
+    "scatter_border_",
     "scatter_reference_",
 ]

@@ -64,7 +64,16 @@ class SlidingWindow:
         Returns:
             int32 ``(blocks, width)``, see :mod:`blockcopy_plugins.ops.window`.
         """
-        make = tap_table if self.by_taps else window_table
+        return self._table(tap_table if self.by_taps else window_table, axis, blocks, size)
+
+    def contiguous_table(self, axis: int, blocks: int, size: int) -> Tensor:
+        """As :meth:`table`, of the contiguous windows whether or not they are the smaller ones.
+
+        They are what :func:`.conv_blocks.conv_blocks` reads, which copies none of them.
+        """
+        return self._table(window_table, axis, blocks, size)
+
+    def _table(self, make, axis: int, blocks: int, size: int) -> Tensor:
         return make(
             blocks=blocks,
             block_out=self.block_out[axis],

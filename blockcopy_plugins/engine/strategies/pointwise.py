@@ -2,12 +2,97 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..axes import MAP
 from ..block_tensor import BlockTensor
+from ..deferred import INFINITY
 from ..frame import Frame
 from .densify import Decline, written_argument
+
+aten = torch.ops.aten
+
+_ADD = (aten.add.Tensor, aten.add_.Tensor)
+_RELU = (aten.relu.default, aten.relu_.default)
+_CLAMP = (
+    aten.clamp.default,
+    aten.clamp_.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
+    aten.clamp_min.default,
+    aten.clamp_min_.default,
+)
+_RELU6 = (aten.relu6.default, aten.relu6_.default)
+_NORM_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def fuse(func, args, kwargs) -> BlockTensor | None:
+    """Let a map that is not computed yet take an addition or a clamping activation along.
+
+    Returns:
+        The op's result, or ``None`` where the op has to run by itself.
+    """
+    x = args[0]
+    if func in _ADD:
+        return _fuse_add(func, args, kwargs)
+    if not isinstance(x, BlockTensor) or x.deferred is None or kwargs:
+        return None
+    in_place = func._schema.is_mutable
+    if func in _RELU:
+        return x.then(x.deferred.with_bounds(0.0, INFINITY), in_place)
+    if func in _RELU6:
+        return x.then(x.deferred.with_bounds(0.0, 6.0), in_place)
+    if func in _CLAMP:
+        low, high = (*args[1:3], None, None)[:2]
+        if func in (aten.hardtanh.default, aten.hardtanh_.default):
+            low, high = (-1 if low is None else low), (1 if high is None else high)
+        low, high = -INFINITY if low is None else low, INFINITY if high is None else high
+        # Bounds the wrong way round: torch gives the upper one everywhere, as the kernel does.
+        return x.then(x.deferred.with_bounds(float(low), float(high)), in_place)
+    return None
+
+
+def _fuse_add(func, args, kwargs) -> BlockTensor | None:
+    one, other = args[:2]
+    if kwargs or not (isinstance(one, BlockTensor) and isinstance(other, BlockTensor)):
+        return None
+    same = (
+        one is not other
+        and one.axes == other.axes == MAP
+        and one.shape == other.shape
+        and one.block == other.block
+        and one.size_of_map == other.size_of_map
+        and one.dtype == other.dtype
+    )
+    if not same:
+        return None
+    in_place = func._schema.is_mutable
+    if one.deferred is not None:
+        return one.then(one.deferred.with_residual(other.packed), in_place)
+    if other.deferred is not None and not in_place:
+        return other.then(other.deferred.with_residual(one.packed), in_place)
+    return None
+
+
+def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> BlockTensor | None:
+    """Let a map that is not computed yet take a batch norm by running statistics along.
+
+    Returns:
+        The result, or ``None`` where the op has to run by itself.
+    """
+    if x.deferred is None:
+        return None
+    norm = (weight, bias, mean, variance)
+    for value in norm:
+        fits = value is None or (
+            value.dtype in _NORM_DTYPES and value.is_contiguous() and value.device.type == "cpu"
+        )
+        if not fits:
+            return None
+    if mean is None or variance is None:
+        return None
+    return x.then(x.deferred.with_norm(norm, eps), in_place=False)
 
 
 def pointwise(frame: Frame, func, args, kwargs):
@@ -18,6 +103,9 @@ def pointwise(frame: Frame, func, args, kwargs):
     """
     if "out" in kwargs:
         return Decline("its result goes to a tensor that was given")
+    fused = fuse(func, args, kwargs)
+    if fused is not None:
+        return fused
     template = _widest([a for a in args if isinstance(a, BlockTensor)])
     if template is None:
         return Decline("its map operands differ in size or block")
@@ -92,6 +180,10 @@ def batch_norm(frame: Frame, func, args, kwargs):
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
+    fused = fuse_norm(x, *(given[name] for name in names[1:5]), given.get("eps", given.get("epsilon")))
+    if fused is not None:
+        nothing = torch.empty(0)
+        return (fused, nothing, nothing, nothing)[: len(func._schema.returns)]
     out, *statistics = func(x.packed, *args[1:], **kwargs)
     return (x.like(out), *statistics)
 

@@ -44,6 +44,10 @@ def convolution(frame: Frame, func, args, kwargs):
     )
     frame.count_blocks(executed, dense, block)
     local = _is_local(x, window, size_out)
+    if frame.native is not None and frame.native.takes(x, weight, groups):
+        return frame.native.convolution(
+            frame, x, weight, bias, window, size_out, local, str(func)
+        )
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:

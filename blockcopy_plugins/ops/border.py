@@ -1,0 +1,81 @@
+"""Border writes: the pixels near the edges of blocks, all that a neighbour's convolution reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.ops.checks import mutation_mode
+from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.scatter import scatter_reference_
+
+
+def scatter_border_reference_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
+    """Pure-PyTorch twin of :func:`scatter_border_`; writes whole blocks, which is right too."""
+    _check_border("scatter_border_", border)
+    scatter_reference_(state, packed, blocks)
+
+
+def copy_border_reference_(
+    state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
+) -> None:
+    """Pure-PyTorch twin of :func:`copy_border_`; copies whole maps, which is right too."""
+    _check_border("copy_border_", border)
+    with mutation_mode(state):
+        state[list(slots)] = map
+
+
+def _check_border(op: str, border: int) -> None:
+    torch._check_value(
+        border >= 1, lambda: f"blockcopy::{op}: border is {border}, expected at least 1 pixel"
+    )
+
+
+_SCATTER_BORDER = register_operator(
+    "scatter_border_(Tensor(a!) state, Tensor packed, Tensor blocks, int border) -> ()",
+    reference=scatter_border_reference_,
+    fake=lambda state, packed, blocks, border: None,
+)
+_COPY_BORDER = register_operator(
+    "copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
+    reference=copy_border_reference_,
+    fake=lambda state, map, slots, block, border: None,
+)
+
+
+def scatter_border_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
+    """As :func:`.scatter.scatter_`, but what is not near an edge of its block may be left out.
+
+    Args:
+        state: ``(S, C, H, W)``, channels last. Written in place.
+        packed: ``(n, C, bh, bw)``.
+        blocks: int32 ``(n, 3)``: slot, block row, block column.
+        border: Pixels from the edge of a block that are written at least.
+
+    Raises:
+        ValueError: If a shape does not fit, or the border is less than 1.
+        TypeError: If a dtype does not fit.
+        IndexError: If an index is out of range.
+    """
+    _SCATTER_BORDER(state, packed, blocks, border)
+
+
+def copy_border_(
+    state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
+) -> None:
+    """Copy whole maps into their slots; what is not near an edge of a block may be left out.
+
+    Args:
+        state: ``(S, C, H, W)``, channels last. Written in place.
+        map: ``(N, C, H, W)``.
+        slots: Slot of each map.
+        block: Height and width of a block.
+        border: Pixels from the edge of a block that are written at least.
+
+    Raises:
+        ValueError: If shapes or dtypes do not fit, or the border is less than 1.
+        IndexError: If a slot is out of range.
+    """
+    _COPY_BORDER(state, map, slots, block, border)

@@ -1,0 +1,224 @@
+"""Convolution of executed blocks straight from the full map, with what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockcopy_plugins.ops.checks import check_no_grad, mutation_mode
+from blockcopy_plugins.ops.gather import gather_reference
+from blockcopy_plugins.ops.library import register_operator
+
+
+def conv_prepare_reference(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
+    """Twin of :func:`conv_prepare`: nothing to prepare."""
+    return torch.empty((0,), dtype=torch.uint8, device=weight.device)
+
+
+def conv_blocks_reference(
+    source: Tensor,
+    packed: Tensor | None,
+    blocks: Tensor | None,
+    rows: Tensor | None,
+    cols: Tensor | None,
+    weight: Tensor,
+    prepared: Tensor,
+    bias: Tensor | None,
+    norm: Sequence[Tensor | None],
+    eps: float,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    block_out: Sequence[int],
+    residual: Tensor | None,
+    low: float,
+    high: float,
+    workspace: Tensor,
+) -> Tensor:
+    """Pure-PyTorch twin of :func:`conv_blocks`, of any floating-point dtype and on any device."""
+    check_no_grad("conv_blocks", source, weight)
+    if blocks is None:
+        windows = source
+    else:
+        if packed is not None:
+            source = _with_blocks(source, packed, blocks)
+        windows = gather_reference(source, blocks, rows, cols, 0.0)
+    reach = [
+        (block_out[i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in (0, 1)
+    ]
+    out = F.conv2d(
+        windows[:, :, : reach[0], : reach[1]], weight, None, list(stride), 0, list(dilation)
+    )
+    work = torch.promote_types(out.dtype, torch.float32)
+    out = out.to(work)
+    if bias is not None:
+        out = out + bias.to(work).view(1, -1, 1, 1)
+    if norm:
+        scale, offset, mean, variance = norm
+        out = F.batch_norm(out, mean.to(work), variance.to(work), _to(scale, work), _to(offset, work),
+                           eps=eps)
+    if residual is not None:
+        out = out + residual.to(work)
+    return out.clamp(low, high).to(source.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _to(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if value is None else value.to(dtype)
+
+
+def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
+    source = source.clone()
+    height, width = packed.shape[2:]
+    for block, (slot, gy, gx) in zip(packed, blocks.tolist(), strict=True):
+        place = source[slot, :, gy * height : (gy + 1) * height, gx * width : (gx + 1) * width]
+        place.copy_(block[:, : place.shape[1], : place.shape[2]])
+    return source
+
+
+def _prepare_fake(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
+    return weight.new_empty((weight.numel(),), dtype=torch.uint8)
+
+
+def _conv_blocks_fake(
+    source,
+    packed,
+    blocks,
+    rows,
+    cols,
+    weight,
+    prepared,
+    bias,
+    norm,
+    eps,
+    stride,
+    dilation,
+    block_out,
+    residual,
+    low,
+    high,
+    workspace,
+) -> Tensor:
+    count = source.shape[0] if blocks is None else blocks.shape[0]
+    out = source.new_empty((count, weight.shape[0], *block_out))
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+_PREPARE = register_operator(
+    "conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor",
+    reference=conv_prepare_reference,
+    fake=_prepare_fake,
+)
+_CONV_BLOCKS = register_operator(
+    "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
+    "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
+    "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
+    "Tensor(b!) workspace) -> Tensor",
+    reference=conv_blocks_reference,
+    fake=_conv_blocks_fake,
+)
+
+
+def conv_kernels() -> tuple[str, ...]:
+    """Instruction sets of this processor that native convolutions are there for, best first.
+
+    Returns:
+        Some of ``'avx512_bf16'``, ``'avx512'``, ``'avx2'``; empty without the extension.
+    """
+    found = getattr(torch.ops.blockcopy, "conv_kernels", None)
+    return () if found is None else tuple(found())
+
+
+def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
+    """Lay a weight out for :func:`conv_blocks`.
+
+    Args:
+        weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16; bfloat16 with an even ``C_in``.
+        winograd: For Winograd's F(4x4, 3x3): a 3x3 kernel and a multiple of 16 input channels.
+        kernels: One of :func:`conv_kernels`, by default the best.
+
+    Returns:
+        uint8 ``(bytes,)``; what is in it is the kernels' own affair.
+
+    Raises:
+        ValueError: If the weight does not fit, or the processor has no such kernels.
+        TypeError: If the dtype is another.
+    """
+    return _PREPARE(weight, winograd, kernels)
+
+
+def conv_blocks(
+    source: Tensor,
+    packed: Tensor | None,
+    blocks: Tensor | None,
+    rows: Tensor | None,
+    cols: Tensor | None,
+    weight: Tensor,
+    prepared: Tensor,
+    bias: Tensor | None,
+    norm: Sequence[Tensor | None],
+    eps: float,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    block_out: Sequence[int],
+    residual: Tensor | None,
+    low: float,
+    high: float,
+    workspace: Tensor,
+) -> Tensor:
+    """Convolve executed blocks, and do what follows to the sums before they are stored.
+
+    ``clamp(norm(conv(x) + bias) + residual, low, high)``, the sums in float32. The inputs are read
+    where they lie: executed blocks in ``packed``, the others in ``source``.
+
+    Args:
+        source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``
+            the packed blocks themselves, of which each is convolved by itself.
+        packed: ``(n, C, bh, bw)``, what the blocks hold in this frame, or None if ``source`` holds
+            it already.
+        blocks: int32 ``(n, 3)``: slot, block row, block column; see :func:`.gather.gather`.
+        rows: int32 ``(GH, wh)``, the windows' rows in ``source``, -1 = outside, where it is zero.
+        cols: int32 ``(GW, ww)``, the same for columns.
+        weight: ``(C_out, C, kh, kw)``, dtype of ``source``.
+        prepared: What :func:`conv_prepare` made of it; made anew here where the weight is seen to
+            have changed.
+        bias: ``(C_out,)`` or None.
+        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C_out,)``
+            or None.
+        eps: Of the batch norm.
+        stride: Rows, columns.
+        dilation: Rows, columns.
+        block_out: Height and width of a block of the result.
+        residual: Of the shape of the result, or None.
+        low: Lower bound of the result, ``-inf`` for none.
+        high: Upper bound.
+        workspace: uint8 ``(bytes,)``, scratch memory; grows where it is too small.
+
+    Returns:
+        ``(n, C_out, *block_out)``, channels last.
+
+    Raises:
+        ValueError: If shapes do not fit each other.
+        TypeError: If a dtype does not fit.
+        IndexError: If an index is out of range.
+    """
+    return _CONV_BLOCKS(
+        source,
+        packed,
+        blocks,
+        rows,
+        cols,
+        weight,
+        prepared,
+        bias,
+        norm,
+        eps,
+        stride,
+        dilation,
+        block_out,
+        residual,
+        low,
+        high,
+        workspace,
+    )

@@ -1,0 +1,90 @@
+// One convolution of executed blocks, as the kernels of every instruction set get it. Plain data,
+// and no other header: code that is compiled for one processor must not be linked into the rest.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace blockcopy {
+
+enum class ConvElement : int { kFloat32, kBFloat16 };
+
+struct ConvShape {
+  int64_t channels;
+  int64_t channels_out;
+  int64_t kernel_h, kernel_w;
+  int64_t stride_h, stride_w;
+  int64_t dilation_h, dilation_w;
+};
+
+// What happens to a sum before it is stored: `sum * scale + shift + residual`, then clamped.
+struct ConvEpilogue {
+  const float* scale;    // (C_out), or null for 1; then there is a shift too
+  const float* shift;    // (C_out), or null for 0
+  const void* residual;  // of the shape of the result, or null
+  float low;
+  float high;
+};
+
+// Where a pixel of the input is found. Pixels are `channels` elements.
+struct ConvSource {
+  const void* map;  // (slots, map_h, map_w, channels)
+  int64_t map_h, map_w;
+  // The windows, as in the gather: row y of a block in block row gy reads map row
+  // rows[gy * window_h + y], -1 outside the image. Null: block i is slot i of the map, as it is.
+  const int32_t* rows;
+  const int32_t* cols;
+  int64_t window_h, window_w;
+  const int32_t* blocks;  // (count, 3): slot, gy, gx; null with rows
+  // Pixels of executed blocks are read from here if it is not null: (count, input_h, input_w,
+  // channels). executed[(slot * grid_h + gy) * grid_w + gx] is the block's place in it, or -1.
+  const void* packed;
+  int64_t input_h, input_w;  // a block in pixels of the input
+  const int32_t* executed;
+  int64_t grid_h, grid_w;
+  const void* zeros;  // a pixel outside the image
+};
+
+struct ConvProblem {
+  ConvElement element;
+  ConvShape shape;
+  ConvSource source;
+  int64_t count;             // blocks
+  int64_t block_h, block_w;  // of the result
+  const void* weight;        // as pack_weight or pack_winograd left it
+  ConvEpilogue epilogue;
+  void* out;  // (count, block_h, block_w, channels_out)
+};
+
+// Kernels of one instruction set. The work is cut into tasks, for a number of threads; they may run
+// in any order and at once, each with scratch of its own.
+struct ConvKernels {
+  const char* name;
+  int64_t lanes;  // floats in a vector
+
+  // Elements that a packed weight takes.
+  int64_t (*weight_size)(const ConvShape&);
+  // `weight`: (C_out, kernel_h, kernel_w, C_in), of `element`.
+  void (*pack_weight)(const ConvShape&, ConvElement, const void* weight, void* packed);
+  int64_t (*direct_tasks)(const ConvProblem&, int64_t threads);
+  int64_t (*direct_scratch)(const ConvProblem&);  // bytes
+  void (*direct)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
+
+  // The same for 3x3 kernels of stride and dilation 1 and a multiple of `lanes` channels.
+  int64_t winograd_points;
+  // (9, points): what one weight of a kernel is in each point.
+  void (*winograd_matrix)(double* matrix);
+  int64_t (*winograd_size)(const ConvShape&);
+  // `weight`: (points, C_out, C_in) in float32, whatever the element.
+  void (*pack_winograd)(const ConvShape&, const float* weight, float* packed);
+  int64_t (*winograd_tasks)(const ConvProblem&, int64_t threads);
+  int64_t (*winograd_scratch)(const ConvProblem&);
+  void (*winograd)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
+};
+
+// Null where the compiler or the processor does not have them.
+const ConvKernels* conv_kernels_avx512_bf16();
+const ConvKernels* conv_kernels_avx512();
+const ConvKernels* conv_kernels_avx2();
+
+}  // namespace blockcopy

@@ -1,0 +1,362 @@
+// blockcopy::conv_blocks on CPU: convolution of executed blocks straight from the full map.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "blockcopy/checks.h"
+#include "conv/problem.h"
+
+namespace blockcopy {
+namespace {
+
+constexpr int64_t kSamples = 8;
+constexpr size_t kAlignment = 64;
+
+// What stands before the weights in a prepared tensor.
+struct Header {
+  int64_t kernels;  // place in kAllKernels: a tensor may be copied to another process
+  int64_t winograd;
+  double samples[kSamples];
+};
+constexpr int64_t kHeaderBytes = 128;
+static_assert(sizeof(Header) <= kHeaderBytes, "The header must fit its place");
+
+// Best first.
+constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
+                                                   conv_kernels_avx2};
+
+const ConvKernels& kernels_of(const Header& header) {
+  const ConvKernels* kernels = kAllKernels[header.kernels]();
+  TORCH_CHECK(kernels != nullptr, "blockcopy::conv_blocks: the weights were prepared on another "
+              "processor; prepare them again");
+  return *kernels;
+}
+
+std::vector<std::string> conv_kernels() {
+  std::vector<std::string> names;
+  for (const auto kernels : kAllKernels) {
+    if (kernels() != nullptr) {
+      names.emplace_back(kernels()->name);
+    }
+  }
+  return names;
+}
+
+ConvElement element_of(const at::Tensor& tensor) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16,
+                   "blockcopy::conv_blocks: dtype ", tensor.scalar_type(),
+                   ", expected float32 or bfloat16; use gather and torch's convolution");
+  return tensor.scalar_type() == at::kFloat ? ConvElement::kFloat32 : ConvElement::kBFloat16;
+}
+
+char* aligned(const at::Tensor& bytes) {
+  const auto at = reinterpret_cast<uintptr_t>(bytes.mutable_data_ptr());
+  return reinterpret_cast<char*>((at + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef dilation) {
+  return {weight.size(1), weight.size(0), weight.size(2), weight.size(3),
+          stride[0],      stride[1],      dilation[0],    dilation[1]};
+}
+
+// A few weights, by which changes are noticed that no version counter tells (`weight.data`).
+void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
+  const int64_t last = weight.numel() - 1;
+  for (int64_t i = 0; i < kSamples; ++i) {
+    const int64_t at = last * i / (kSamples - 1);
+    samples[i] = weight.scalar_type() == at::kFloat
+                     ? static_cast<double>(weight.const_data_ptr<float>()[at])
+                     : static_cast<double>(weight.const_data_ptr<at::BFloat16>()[at]);
+  }
+}
+
+void check_weight(const at::Tensor& weight) {
+  element_of(weight);
+  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
+                    "blockcopy::conv_prepare: weight has shape ", weight.sizes(),
+                    ", expected (C_out, C_in, kh, kw) without empty dimensions");
+  TORCH_CHECK_VALUE(weight.is_non_overlapping_and_dense(),
+                    "blockcopy::conv_prepare: weight has strides ", weight.strides(),
+                    ", expected memory without gaps; pass weight.contiguous()");
+  TORCH_CHECK_VALUE(weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0,
+                    "blockcopy::conv_prepare: bfloat16 needs an even number of input channels, "
+                    "found ", weight.size(1), "; use gather and torch's convolution");
+}
+
+// (9, points): what one weight of a 3x3 kernel is in each point.
+at::Tensor kernels_points(const ConvKernels& kernels) {
+  const at::Tensor points = at::empty({9, kernels.winograd_points}, at::kDouble);
+  kernels.winograd_matrix(points.mutable_data_ptr<double>());
+  return points;
+}
+
+void fill(const at::Tensor& prepared, const at::Tensor& weight) {
+  char* memory = aligned(prepared);
+  Header* header = reinterpret_cast<Header*>(memory);
+  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
+  // (C_out, kh, kw, C_in)
+  const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
+  const ConvKernels& kernels = kernels_of(*header);
+  if (header->winograd != 0) {
+    // In double, so that the weights bring no rounding but that of their storage.
+    const at::Tensor points = kernels_points(kernels);
+    const at::Tensor values = at::matmul(weight.reshape({-1, 9}).to(at::kDouble), points)
+                                  .to(at::kFloat)
+                                  .t()
+                                  .contiguous();
+    kernels.pack_winograd(shape, values.const_data_ptr<float>(),
+                          reinterpret_cast<float*>(memory + kHeaderBytes));
+  } else {
+    kernels.pack_weight(shape, element_of(weight), ordered.const_data_ptr(),
+                        memory + kHeaderBytes);
+  }
+  sample(weight, header->samples);
+}
+
+at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string_view kernels) {
+  check_weight(weight);
+  const ConvKernels* chosen = nullptr;
+  int64_t place = 0;
+  for (const auto candidate : kAllKernels) {
+    if (candidate() != nullptr && (kernels.empty() || kernels == candidate()->name)) {
+      chosen = candidate();
+      break;
+    }
+    ++place;
+  }
+  TORCH_CHECK_VALUE(chosen != nullptr, "blockcopy::conv_prepare: this processor has no kernels '",
+                    std::string(kernels), "'; it has ", conv_kernels());
+  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
+  if (winograd) {
+    TORCH_CHECK_VALUE(shape.kernel_h == 3 && shape.kernel_w == 3 &&
+                          shape.channels % chosen->lanes == 0,
+                      "blockcopy::conv_prepare: Winograd needs a 3x3 kernel and a multiple of ",
+                      chosen->lanes, " input channels, found ", weight.sizes(),
+                      "; pass winograd=False");
+  }
+  const int64_t bytes = winograd ? 4 * chosen->winograd_size(shape)
+                                 : static_cast<int64_t>(weight.element_size()) *
+                                       chosen->weight_size(shape);
+  const at::Tensor prepared = at::empty({kHeaderBytes + bytes + static_cast<int64_t>(kAlignment)},
+                                        weight.options().dtype(at::kByte));
+  Header* header = reinterpret_cast<Header*>(aligned(prepared));
+  header->kernels = place;
+  header->winograd = winograd ? 1 : 0;
+  fill(prepared, weight);
+  return prepared;
+}
+
+void check_pair(const char* name, at::IntArrayRef pair, int64_t least) {
+  TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= least && pair[1] >= least,
+                    "blockcopy::conv_blocks: ", name, " is ", pair, ", expected two integers of at "
+                    "least ", least);
+}
+
+// One value for each output channel, in float.
+std::vector<float> channel_values(const char* name, const std::optional<at::Tensor>& values,
+                                  int64_t channels, float otherwise) {
+  std::vector<float> found(channels, otherwise);
+  if (!values.has_value()) {
+    return found;
+  }
+  TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == channels &&
+                        values->is_contiguous() && values->device().is_cpu(),
+                    "blockcopy::conv_blocks: ", name, " is ", values->sizes(), " on ",
+                    values->device(), ", expected contiguous (", channels, ",) on the CPU");
+  if (values->scalar_type() == at::kFloat) {
+    std::memcpy(found.data(), values->const_data_ptr<float>(), channels * sizeof(float));
+  } else {
+    element_of(*values);
+    const at::BFloat16* from = values->const_data_ptr<at::BFloat16>();
+    for (int64_t i = 0; i < channels; ++i) {
+      found[i] = static_cast<float>(from[i]);
+    }
+  }
+  return found;
+}
+
+// Bias and batch norm as one `sum * scale + shift`.
+struct Affine {
+  std::vector<float> scale;
+  std::vector<float> shift;
+
+  Affine(const std::optional<at::Tensor>& bias,
+         const c10::List<std::optional<at::Tensor>>& norm, double eps, int64_t channels) {
+    TORCH_CHECK_VALUE(norm.empty() || norm.size() == 4,
+                      "blockcopy::conv_blocks: norm has ", norm.size(),
+                      " tensors, expected none or weight, bias, mean and variance");
+    if (bias.has_value() || !norm.empty()) {
+      shift = channel_values("bias", bias, channels, 0);
+    }
+    if (norm.empty()) {
+      return;
+    }
+    scale = channel_values("norm weight", norm.get(0), channels, 1);
+    const std::vector<float> offset = channel_values("norm bias", norm.get(1), channels, 0);
+    const std::vector<float> mean = channel_values("norm mean", norm.get(2), channels, 0);
+    const std::vector<float> variance = channel_values("norm variance", norm.get(3), channels, 1);
+    for (int64_t i = 0; i < channels; ++i) {
+      const double factor = scale[i] / std::sqrt(static_cast<double>(variance[i]) + eps);
+      scale[i] = static_cast<float>(factor);
+      shift[i] = static_cast<float>((static_cast<double>(shift[i]) - mean[i]) * factor + offset[i]);
+    }
+  }
+};
+
+at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Tensor>& packed,
+                           const std::optional<at::Tensor>& blocks,
+                           const std::optional<at::Tensor>& rows,
+                           const std::optional<at::Tensor>& cols, const at::Tensor& weight,
+                           const at::Tensor& prepared, const std::optional<at::Tensor>& bias,
+                           const c10::List<std::optional<at::Tensor>>& norm, double eps,
+                           at::IntArrayRef stride, at::IntArrayRef dilation,
+                           at::IntArrayRef block_out, const std::optional<at::Tensor>& residual,
+                           double low, double high, const at::Tensor& workspace) {
+  const ConvElement element = element_of(source);
+  check_weight(weight);
+  check_pair("stride", stride, 1);
+  check_pair("dilation", dilation, 1);
+  check_pair("block_out", block_out, 1);
+  const ConvShape shape = shape_of(weight, stride, dilation);
+  TORCH_CHECK_VALUE(source.dim() == 4 && source.size(1) == shape.channels &&
+                        source.scalar_type() == weight.scalar_type(),
+                    "blockcopy::conv_blocks: source is ", source.scalar_type(), " ",
+                    source.sizes(), ", but weight is ", weight.scalar_type(), " ", weight.sizes());
+  const int64_t reach_h = (block_out[0] - 1) * stride[0] + (shape.kernel_h - 1) * dilation[0] + 1;
+  const int64_t reach_w = (block_out[1] - 1) * stride[1] + (shape.kernel_w - 1) * dilation[1] + 1;
+  const at::Tensor map = source.contiguous(at::MemoryFormat::ChannelsLast);
+
+  ConvProblem problem = {};
+  problem.element = element;
+  problem.shape = shape;
+  problem.block_h = block_out[0];
+  problem.block_w = block_out[1];
+  ConvSource& from = problem.source;
+  from.map = map.const_data_ptr();
+  from.map_h = map.size(2);
+  from.map_w = map.size(3);
+  at::Tensor fresh;
+  std::vector<int32_t> executed;
+  if (blocks.has_value()) {
+    TORCH_CHECK_VALUE(rows.has_value() && cols.has_value(),
+                      "blockcopy::conv_blocks: blocks need rows and cols; pass all three or none");
+    const GatherGeometry g = check_gather(map, *blocks, *rows, *cols);
+    check_indices(g, block_data(*blocks), rows->const_data_ptr<int32_t>(),
+                  cols->const_data_ptr<int32_t>());
+    TORCH_CHECK_VALUE(g.window_h >= reach_h && g.window_w >= reach_w,
+                      "blockcopy::conv_blocks: windows of ", g.window_h, "x", g.window_w,
+                      " pixels are smaller than the ", reach_h, "x", reach_w,
+                      " that blocks of ", block_out, " read");
+    problem.count = g.count;
+    from.rows = rows->const_data_ptr<int32_t>();
+    from.cols = cols->const_data_ptr<int32_t>();
+    from.window_h = g.window_h;
+    from.window_w = g.window_w;
+    from.blocks = blocks->const_data_ptr<int32_t>();
+    if (packed.has_value()) {
+      fresh = packed->contiguous(at::MemoryFormat::ChannelsLast);
+      const ScatterGeometry s = check_scatter(map, fresh, *blocks);
+      check_indices(s, block_data(*blocks));
+      from.packed = fresh.const_data_ptr();
+      from.input_h = s.block_h;
+      from.input_w = s.block_w;
+      from.grid_h = ceil_div(from.map_h, s.block_h);
+      from.grid_w = ceil_div(from.map_w, s.block_w);
+      executed.assign(map.size(0) * from.grid_h * from.grid_w, -1);
+      for (int64_t i = 0; i < s.count; ++i) {
+        const Block block = block_data(*blocks)[i];
+        executed[(block.slot * from.grid_h + block.grid_y) * from.grid_w + block.grid_x] =
+            static_cast<int32_t>(i);
+      }
+      from.executed = executed.data();
+    }
+  } else {
+    TORCH_CHECK_VALUE(!rows.has_value() && !cols.has_value() && !packed.has_value(),
+                      "blockcopy::conv_blocks: rows, cols and packed need blocks");
+    TORCH_CHECK_VALUE(from.map_h >= reach_h && from.map_w >= reach_w,
+                      "blockcopy::conv_blocks: source blocks of ", from.map_h, "x", from.map_w,
+                      " pixels are smaller than the ", reach_h, "x", reach_w,
+                      " that blocks of ", block_out, " read");
+    problem.count = map.size(0);
+  }
+
+  const at::Tensor out =
+      at::empty({problem.count, shape.channels_out, block_out[0], block_out[1]},
+                source.options().memory_format(at::MemoryFormat::ChannelsLast));
+  at::Tensor added;
+  if (residual.has_value()) {
+    TORCH_CHECK_VALUE(residual->sizes() == out.sizes() &&
+                          residual->scalar_type() == out.scalar_type(),
+                      "blockcopy::conv_blocks: residual is ", residual->scalar_type(), " ",
+                      residual->sizes(), ", but the result is ", out.scalar_type(), " ",
+                      out.sizes());
+    added = residual->contiguous(at::MemoryFormat::ChannelsLast);
+    problem.epilogue.residual = added.const_data_ptr();
+  }
+  const Affine affine(bias, norm, eps, shape.channels_out);
+  problem.epilogue.scale = affine.scale.empty() ? nullptr : affine.scale.data();
+  problem.epilogue.shift = affine.shift.empty() ? nullptr : affine.shift.data();
+  problem.epilogue.low = static_cast<float>(low);
+  problem.epilogue.high = static_cast<float>(high);
+  problem.out = out.mutable_data_ptr();
+  if (out.numel() == 0) {
+    return out;
+  }
+
+  const Header* header = reinterpret_cast<const Header*>(aligned(prepared));
+  double samples[kSamples];
+  sample(weight, samples);
+  if (std::memcmp(samples, header->samples, sizeof(samples)) != 0) {
+    fill(prepared, weight);
+  }
+  problem.weight = aligned(prepared) + kHeaderBytes;
+  const ConvKernels& kernels = kernels_of(*header);
+  const bool winograd = header->winograd != 0;
+  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && dilation[0] == 1 &&
+                                  dilation[1] == 1 && blocks.has_value()),
+                    "blockcopy::conv_blocks: weights were prepared for Winograd, which needs "
+                    "blocks, and stride and dilation 1, found ", stride, " and ", dilation);
+
+  const int64_t threads = at::get_num_threads();
+  const int64_t tasks = winograd ? kernels.winograd_tasks(problem, threads)
+                                 : kernels.direct_tasks(problem, threads);
+  const int64_t scratch = (winograd ? kernels.winograd_scratch(problem)
+                                    : kernels.direct_scratch(problem)) /
+                              static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
+  const int64_t zeros = (shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
+  const int64_t needed = zeros + scratch * threads + static_cast<int64_t>(kAlignment);
+  if (workspace.numel() < needed) {
+    workspace.resize_({needed});
+  }
+  char* memory = aligned(workspace);
+  std::memset(memory, 0, zeros);
+  problem.source.zeros = memory;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    char* own = memory + zeros + scratch * at::get_thread_num();
+    for (int64_t task = begin; task < end; ++task) {
+      if (winograd) {
+        kernels.winograd(problem, threads, task, own);
+      } else {
+        kernels.direct(problem, threads, task, own);
+      }
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
+  m.impl("conv_prepare", &conv_prepare_cpu);
+  m.impl("conv_blocks", &conv_blocks_cpu);
+}
+
+TORCH_LIBRARY_IMPL(blockcopy, CatchAll, m) { m.impl("conv_kernels", &conv_kernels); }
+
+}  // namespace blockcopy
