@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from .. import ops
 from .block_tensor import BlockTensor
 from .composite import take_apart
 
@@ -39,7 +40,7 @@ class MacCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(issubclass(t, BlockTensor) for t in types):
             return NotImplemented
-        count = flop_registry.get(func._overloadpacket)
+        count = ops.FLOPS.get(func) or flop_registry.get(func._overloadpacket)
         if count is None and func is not torch.ops.prim.device.default:
             with self:
                 out = take_apart(func, args, kwargs)

@@ -126,8 +126,11 @@ class NativeConvolutions:
         prepared = self._prepare(weight, winograd)
         stride, dilation, workspace = window.stride, window.dilation, self._workspace
 
+        path = frame.path
+
         def run(deferred: Deferred) -> Tensor:
-            return ops.conv_blocks(
+            frame.enter(path)  # for who counts what runs where
+            out = ops.conv_blocks(
                 source,
                 fresh,
                 places,
@@ -146,8 +149,9 @@ class NativeConvolutions:
                 deferred.high,
                 workspace,
             )
+            frame.leave(path)
+            return out
 
-        path = frame.path
         deferred = Deferred(ConvCall(run, lambda: self._eager.add(path)))
         if not self.fuse or path in self._eager:
             return BlockTensor(deferred.compute(), size_out, window.block_out, frame)
@@ -158,9 +162,13 @@ class NativeConvolutions:
         if local:
             return x.packed, None, None, None, None
         padded = isinstance(x, PaddedMap)
+        layout = frame.layout(size_out, window.block_out)
+        # Whole frames decide as later ones will.
+        near = not padded and x.layout is layout and frame.covers(x)
+        border = _border(x, window) if near else EVERYTHING
         if frame.whole:
             if not padded:  # whose map is kept already
-                frame.keep(x, op, _border(x, window))
+                frame.keep(x, op, border)
             shape = SlidingWindow(
                 window.kernel, window.stride, window.padding, window.dilation, size_out
             )
@@ -171,7 +179,6 @@ class NativeConvolutions:
                 lambda axis, size, _: shape.contiguous_table(axis, 1, size),
             )
             return x.packed, None, frame.image_places, rows, cols
-        layout = frame.layout(size_out, window.block_out)
         if padded:
             rows, cols = frame.tables(
                 ("windows", window, x.padding.key),
@@ -188,10 +195,8 @@ class NativeConvolutions:
             window.block_out,
             lambda axis, size, _: window.contiguous_table(axis, layout.blocks[axis], size),
         )
-        if x.layout is not layout or not frame.covers(x):
-            return frame.keep(x, op).map, None, layout.by_slot, rows, cols
-        entry = frame.keep(x, op, _border(x, window))
-        return entry.map, x.packed, layout.by_slot, rows, cols
+        entry = frame.keep(x, op, border)
+        return entry.map, x.packed if near else None, layout.by_slot, rows, cols
 
     def _by_winograd(self, weight: Tensor, window: SlidingWindow, block) -> bool:
         if (

@@ -5,12 +5,13 @@ from __future__ import annotations
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
-from blockcopy_plugins.ops.conv_blocks import conv_blocks, conv_kernels, conv_prepare
+from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.library import extension_status, has_extension
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 
 __all__ = [
+    "FLOPS",
     "BlockSparseConv2d",
     "block_conv2d",
     "conv_blocks",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad, mutation_mode
+from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.gather import gather_reference
 from blockcopy_plugins.ops.library import register_operator
 
@@ -118,6 +119,15 @@ _CONV_BLOCKS = register_operator(
     reference=conv_blocks_reference,
     fake=_conv_blocks_fake,
 )
+
+
+def _count_flops(*args, out_val: Tensor) -> int:
+    return 2 * out_val.numel() * args[5][0].numel()
+
+
+FLOPS: Mapping[object, Callable[..., int]] = MappingProxyType({_CONV_BLOCKS: _count_flops})
+"""Floating-point operations of this package's operators, as ``torch.utils.flop_counter`` has those
+of torch's: those of the convolution itself, whatever the algorithm."""
 
 
 def conv_kernels() -> tuple[str, ...]:
