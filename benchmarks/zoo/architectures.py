@@ -181,6 +181,7 @@ DETECTORS: tuple[Architecture, ...] = (
         "yolox/yolox_nano_8xb8-300e_coco.py",
         "Focus stem, depthwise convolution",
         convolutional=True,
+        dtype="float64",
         **_EVEN,
         quick=True,
     ),

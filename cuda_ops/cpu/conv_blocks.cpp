@@ -209,6 +209,29 @@ struct Affine {
   }
 };
 
+// The block of every entry of a table; nothing where that lies outside.
+std::vector<int32_t> blocks_of(const at::Tensor& table, int64_t block) {
+  const int32_t* from = table.const_data_ptr<int32_t>();
+  std::vector<int32_t> found(table.numel());
+  for (size_t i = 0; i < found.size(); ++i) {
+    found[i] = from[i] < 0 ? 0 : from[i] / static_cast<int32_t>(block);
+  }
+  return found;
+}
+
+// How many entries from each on are consecutive columns of one block, or of the map.
+std::vector<int32_t> runs_of(const at::Tensor& table, const std::vector<int32_t>& blocks) {
+  const int32_t* from = table.const_data_ptr<int32_t>();
+  const int64_t width = table.size(1);
+  std::vector<int32_t> found(table.numel());
+  for (int64_t i = table.numel() - 1; i >= 0; --i) {
+    const bool goes_on = (i + 1) % width != 0 && from[i] >= 0 && from[i + 1] == from[i] + 1 &&
+                         (blocks.empty() || blocks[i + 1] == blocks[i]);
+    found[i] = goes_on ? found[i + 1] + 1 : 1;
+  }
+  return found;
+}
+
 at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Tensor>& packed,
                            const std::optional<at::Tensor>& blocks,
                            const std::optional<at::Tensor>& rows,
@@ -243,6 +266,9 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   from.map_w = map.size(3);
   at::Tensor fresh;
   std::vector<int32_t> executed;
+  std::vector<int32_t> row_blocks;
+  std::vector<int32_t> col_blocks;
+  std::vector<int32_t> col_runs;
   if (blocks.has_value()) {
     TORCH_CHECK_VALUE(rows.has_value() && cols.has_value(),
                       "blockcopy::conv_blocks: blocks need rows and cols; pass all three or none");
@@ -275,7 +301,13 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
             static_cast<int32_t>(i);
       }
       from.executed = executed.data();
+      row_blocks = blocks_of(*rows, s.block_h);
+      col_blocks = blocks_of(*cols, s.block_w);
+      from.row_blocks = row_blocks.data();
+      from.col_blocks = col_blocks.data();
     }
+    col_runs = runs_of(*cols, col_blocks);
+    from.col_runs = col_runs.data();
   } else {
     TORCH_CHECK_VALUE(!rows.has_value() && !cols.has_value() && !packed.has_value(),
                       "blockcopy::conv_blocks: rows, cols and packed need blocks");

@@ -36,10 +36,14 @@ struct ConvSource {
   const int32_t* cols;
   int64_t window_h, window_w;
   const int32_t* blocks;  // (count, 3): slot, gy, gx; null with rows
+  // For each entry of cols, how many entries from it on are neighbours in memory.
+  const int32_t* col_runs;
   // Pixels of executed blocks are read from here if it is not null: (count, input_h, input_w,
   // channels). executed[(slot * grid_h + gy) * grid_w + gx] is the block's place in it, or -1.
   const void* packed;
-  int64_t input_h, input_w;  // a block in pixels of the input
+  int64_t input_h, input_w;   // a block in pixels of the input
+  const int32_t* row_blocks;  // for each entry of rows, in which block row it is
+  const int32_t* col_blocks;
   const int32_t* executed;
   int64_t grid_h, grid_w;
   const void* zeros;  // a pixel outside the image
