@@ -193,9 +193,7 @@ class BlockTensor(torch.Tensor):
         if deferred is None:
             return None
         if not in_place:
-            return BlockTensor.waiting(
-                deferred, self, self.shape[1], self.size_of_map, self.block
-            )
+            return BlockTensor.waiting(deferred, self, self.shape[1], self.size_of_map, self.block)
         self._waiting = deferred
         self.version.count += 1
         return self

@@ -21,6 +21,7 @@ from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .frame import Frame, FrameCounts
 from .geometry import grid_size
+from .leaves import Leaf, leaf_for
 from .macs import MacsByPath
 from .native import NativeConvolutions
 from .report import Report, Totals
@@ -299,7 +300,10 @@ class Handle:
         """Put the model's forward and the hooks of its submodules in place."""
         self._modules = tuple(self.model.named_modules())
         for path, module in self._modules:
-            if path and type(module) not in _POINTWISE_MODULES:
+            leaf = leaf_for(self, path, module) if path and self.native is not None else None
+            if leaf is not None:
+                module.__dict__["forward"] = leaf
+            elif path and type(module) not in _POINTWISE_MODULES:
                 self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
         for module in self.adapter.read_only_inputs(self.model):
@@ -324,6 +328,11 @@ class Handle:
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
+        for _, module in self._modules:
+            if isinstance(module.__dict__.get("forward"), Leaf):
+                del module.__dict__["forward"]
+        if self.native is not None:
+            self.native.clear()
         original = self.model.__dict__.pop("forward").original
         if getattr(original, "__func__", None) is not type(self.model).forward:
             # The model had a forward of its own instance before.
@@ -476,6 +485,7 @@ def convert_(
         )
     for name, module in model.named_modules():
         inside = any(isinstance(hook, _Enter) for hook in module._forward_pre_hooks.values())
+        inside = inside or isinstance(module.__dict__.get("forward"), Leaf)
         if _ATTRIBUTE in module.__dict__ or inside:
             raise ConfigError(
                 f"module {name or '(root)'!r} is converted already"

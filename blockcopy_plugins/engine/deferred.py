@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 INFINITY = float("inf")
 
 
-@dataclass
 class ConvCall:
     """One use of a convolution in a frame.
 
-    Attributes:
+    Args:
         run: ``run(deferred) -> Tensor``: computes packed blocks.
-        runs: How often it has done so. More than once where the model reads the sums both as they
-            are and with something added to them.
-        on_second_run: Called then.
+        on_second_run: Called where it runs again: the model reads the sums both as they are and
+            with something done to them.
     """
 
-    run: Callable[[Deferred], Tensor]
-    on_second_run: Callable[[], None]
-    runs: int = 0
+    __slots__ = ("on_second_run", "run", "runs")
+
+    def __init__(
+        self, run: Callable[[Deferred], Tensor], on_second_run: Callable[[], None]
+    ) -> None:
+        self.run = run
+        self.on_second_run = on_second_run
+        self.runs = 0
 
 
-@dataclass(frozen=True)
 class Deferred:
     """A convolution that has not run yet, and what is to happen to its sums.
 
-    They become ``clamp(norm(sums + bias) + residual, low, high)``.
+    They become ``clamp(norm(sums + bias) + residual, low, high)``. It never changes.
 
-    Attributes:
+    Args:
         call: The convolution.
         norm: Weight, bias, running mean and variance of a batch norm, or nothing.
         eps: Of the batch norm.
@@ -41,35 +42,47 @@ class Deferred:
         high: Upper bound.
     """
 
-    call: ConvCall
-    norm: tuple[Tensor | None, ...] = ()
-    eps: float = 0.0
-    residual: Tensor | None = None
-    low: float = -INFINITY
-    high: float = INFINITY
+    # No dataclass: some hundred are made in a frame.
+    __slots__ = ("call", "eps", "high", "low", "norm", "residual")
+
+    def __init__(
+        self,
+        call: ConvCall,
+        norm: tuple[Tensor | None, ...] = (),
+        eps: float = 0.0,
+        residual: Tensor | None = None,
+        low: float = -INFINITY,
+        high: float = INFINITY,
+    ) -> None:
+        self.call = call
+        self.norm = norm
+        self.eps = eps
+        self.residual = residual
+        self.low = low
+        self.high = high
 
     @property
     def is_clamped(self) -> bool:
-        """Whether bounds are set: then nothing but other bounds can follow."""
+        """Whether bounds are set: then nothing can follow."""
         return self.low > -INFINITY or self.high < INFINITY
 
     def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> Deferred | None:
         """With a batch norm behind it, or ``None`` where that must be an op of its own."""
         if self.norm or self.residual is not None or self.is_clamped:
             return None
-        return replace(self, norm=norm, eps=eps)
+        return Deferred(self.call, norm, eps)
 
     def with_residual(self, residual: Tensor) -> Deferred | None:
         """With packed blocks added, or ``None`` where that must be an op of its own."""
         if self.residual is not None or self.is_clamped:
             return None
-        return replace(self, residual=residual)
+        return Deferred(self.call, self.norm, self.eps, residual)
 
     def with_bounds(self, low: float, high: float) -> Deferred | None:
         """With its values clamped, or ``None`` where that must be an op of its own."""
         if self.is_clamped:
             return None
-        return replace(self, low=low, high=high)
+        return Deferred(self.call, self.norm, self.eps, self.residual, low, high)
 
     def compute(self) -> Tensor:
         """Run it.
@@ -77,7 +90,8 @@ class Deferred:
         Returns:
             Packed blocks, channels last.
         """
-        self.call.runs += 1
-        if self.call.runs == 2:
-            self.call.on_second_run()
-        return self.call.run(self)
+        call = self.call
+        call.runs += 1
+        if call.runs == 2:
+            call.on_second_run()
+        return call.run(self)

@@ -217,6 +217,10 @@ class Frame:
         """
         have = self.grid_size
         blocks = (max(have[0], -(-size[0] // block[0])), max(have[1], -(-size[1] // block[1])))
+        return self.layout_of(blocks)
+
+    def layout_of(self, blocks: tuple[int, int]) -> Layout:
+        """The executed blocks of a map of so many rows and columns of blocks."""
         found = self._layouts.get(blocks)
         if found is None:
             found = self._layouts[blocks] = Layout(self.grid, blocks, self.slots)

@@ -19,6 +19,7 @@ from .state import EVERYTHING
 if TYPE_CHECKING:
     from .frame import Frame
 
+_OP = "aten.convolution.default"
 _WINOGRAD_TILE = 4
 _WINOGRAD_CHANNELS = 16
 # A tile that the block's edge cuts costs as much as a whole one.
@@ -31,6 +32,40 @@ class _Prepared:
     version: int
     memory: int
     packed: Tensor
+
+
+@dataclass
+class ConvPlan:
+    """A convolution of maps of one size, in whole frames or in others.
+
+    Attributes:
+        window: Shape of the op.
+        size_out: ``(H, W)`` of the result.
+        tile: Height and width of what one result holds: a block, or the map in whole frames.
+        local: Blocks read nothing but themselves.
+        blocks: Rows and columns of blocks of the result.
+        dense_macs: MACs on the whole map, of all images.
+        block_macs: MACs of one block.
+        winograd: By Winograd's algorithm.
+        near: Executed blocks are read where they are packed, and of the state no more than what is
+            near the edges of blocks.
+        border: How near.
+        rows: The windows' rows, int32 ``(GH, wh)``.
+        cols: The windows' columns, int32 ``(GW, ww)``.
+    """
+
+    window: SlidingWindow
+    size_out: tuple[int, int]
+    tile: tuple[int, int]
+    local: bool
+    blocks: tuple[int, int]
+    dense_macs: int
+    block_macs: int
+    winograd: bool
+    near: bool = False
+    border: int = EVERYTHING
+    rows: Tensor | None = None
+    cols: Tensor | None = None
 
 
 @dataclass
@@ -82,9 +117,9 @@ class NativeConvolutions:
         if (
             groups != 1
             or dtype != x.dtype
+            or not isinstance(weight, nn.Parameter)
             or weight.device.type != "cpu"
             or x.device.type != "cpu"
-            or not isinstance(weight, nn.Parameter)
             or weight.is_inference()
             or torch.is_autocast_enabled("cpu")
         ):
@@ -94,39 +129,111 @@ class NativeConvolutions:
             return weight.shape[1] % 2 == 0 and not _has_amx()
         return dtype == torch.float32
 
-    def convolution(
+    def plan(
         self,
         frame: Frame,
         x: BlockTensor,
         weight: Tensor,
-        bias: Tensor | None,
         window: SlidingWindow,
         size_out: tuple[int, int],
         local: bool,
-        op: str,
+    ) -> ConvPlan:
+        """What is the same in all frames of one size about a convolution.
+
+        Args:
+            frame: The frame at work.
+            x: ``(N, C, H, W)``.
+            weight: ``(C_out, C, kh, kw)``.
+            window: Shape of the op.
+            size_out: ``(H, W)`` of the result.
+            local: Blocks read nothing but themselves.
+        """
+        layout = frame.layout(size_out, window.block_out)
+        tile = size_out if frame.whole else window.block_out
+        per_pixel = weight.numel()
+        plan = ConvPlan(
+            window=window,
+            size_out=size_out,
+            tile=tile,
+            local=local,
+            blocks=layout.blocks,
+            dense_macs=frame.images * size_out[0] * size_out[1] * per_pixel,
+            block_macs=window.block_out[0] * window.block_out[1] * per_pixel,
+            winograd=not local and self._by_winograd(weight, window, tile),
+        )
+        if local:
+            return plan
+        padding = x.padding if isinstance(x, PaddedMap) else None
+        # Whole frames decide as later ones will.
+        plan.near = padding is None and x.layout is layout and frame.covers(x)
+        plan.border = _border(x, window) if plan.near else EVERYTHING
+        if frame.whole:
+            shape = SlidingWindow(
+                window.kernel, window.stride, window.padding, window.dilation, size_out
+            )
+            plan.rows, plan.cols = frame.tables(
+                ("whole", shape),
+                x.size_of_map,
+                size_out,
+                lambda axis, size, _: shape.contiguous_table(axis, 1, size),
+            )
+        elif padding is not None:
+            plan.rows, plan.cols = frame.tables(
+                ("windows", window, padding.key),
+                x.size_of_map,
+                window.block_out,
+                lambda axis, size, _: through(
+                    window.contiguous_table(axis, layout.blocks[axis], size), padding.source(axis)
+                ),
+            )
+        else:
+            plan.rows, plan.cols = frame.tables(
+                ("windows", window),
+                x.size_of_map,
+                window.block_out,
+                lambda axis, size, _: window.contiguous_table(axis, layout.blocks[axis], size),
+            )
+        return plan
+
+    def run(
+        self,
+        frame: Frame,
+        path: str,
+        x: BlockTensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        plan: ConvPlan,
     ) -> BlockTensor:
         """Convolve, or have it wait.
 
         Args:
             frame: The frame at work.
+            path: The module at work.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C, kh, kw)``, taken by :meth:`takes`.
             bias: ``(C_out,)`` or None.
-            window: Shape of the op.
-            size_out: ``(H, W)`` of the result.
-            local: Blocks read nothing but themselves.
-            op: Name for the state's key.
+            plan: From :meth:`plan`.
 
         Returns:
             ``(N, C_out, *size_out)``.
         """
-        block = size_out if frame.whole else window.block_out
-        source, fresh, places, rows, cols = self._inputs(frame, x, window, size_out, local, op)
-        winograd = not local and self._by_winograd(weight, window, block)
-        prepared = self._prepare(weight, winograd)
-        stride, dilation, workspace = window.stride, window.dilation, self._workspace
-
-        path = frame.path
+        window = plan.window
+        places = fresh = None
+        if plan.local:
+            source = x.packed
+        elif frame.whole:
+            if not isinstance(x, PaddedMap):  # whose map is kept already
+                frame.keep(x, _OP, plan.border)
+            source, places = x.packed, frame.image_places
+        else:
+            places = frame.layout_of(plan.blocks).by_slot
+            if isinstance(x, PaddedMap):
+                source = x.entry.map
+            else:
+                source = frame.keep(x, _OP, plan.border).map
+                fresh = x.packed if plan.near else None
+        prepared = self._prepare(weight, plan.winograd)
+        workspace = self._workspace
 
         def run(deferred: Deferred) -> Tensor:
             frame.enter(path)  # for who counts what runs where
@@ -134,16 +241,16 @@ class NativeConvolutions:
                 source,
                 fresh,
                 places,
-                rows,
-                cols,
+                plan.rows,
+                plan.cols,
                 weight,
                 prepared,
                 bias,
                 deferred.norm,
                 deferred.eps,
-                stride,
-                dilation,
-                block,
+                window.stride,
+                window.dilation,
+                plan.tile,
                 deferred.residual,
                 deferred.low,
                 deferred.high,
@@ -152,51 +259,16 @@ class NativeConvolutions:
             frame.leave(path)
             return out
 
+        executed = (
+            plan.dense_macs
+            if frame.whole
+            else frame.layout_of(plan.blocks).executed * plan.block_macs
+        )
+        frame.count_blocks(executed, plan.dense_macs, window.block_out)
         deferred = Deferred(ConvCall(run, lambda: self._eager.add(path)))
         if not self.fuse or path in self._eager:
-            return BlockTensor(deferred.compute(), size_out, window.block_out, frame)
-        return BlockTensor.waiting(deferred, x, weight.shape[0], size_out, window.block_out)
-
-    def _inputs(self, frame: Frame, x: BlockTensor, window, size_out, local: bool, op: str):
-        """Where the inputs lie: map, fresh blocks, their places, and the windows' tables."""
-        if local:
-            return x.packed, None, None, None, None
-        padded = isinstance(x, PaddedMap)
-        layout = frame.layout(size_out, window.block_out)
-        # Whole frames decide as later ones will.
-        near = not padded and x.layout is layout and frame.covers(x)
-        border = _border(x, window) if near else EVERYTHING
-        if frame.whole:
-            if not padded:  # whose map is kept already
-                frame.keep(x, op, border)
-            shape = SlidingWindow(
-                window.kernel, window.stride, window.padding, window.dilation, size_out
-            )
-            rows, cols = frame.tables(
-                ("whole", shape),
-                x.size_of_map,
-                size_out,
-                lambda axis, size, _: shape.contiguous_table(axis, 1, size),
-            )
-            return x.packed, None, frame.image_places, rows, cols
-        if padded:
-            rows, cols = frame.tables(
-                ("windows", window, x.padding.key),
-                x.size_of_map,
-                window.block_out,
-                lambda axis, size, _: through(
-                    window.contiguous_table(axis, layout.blocks[axis], size), x.padding.source(axis)
-                ),
-            )
-            return x.entry.map, None, layout.by_slot, rows, cols
-        rows, cols = frame.tables(
-            ("windows", window),
-            x.size_of_map,
-            window.block_out,
-            lambda axis, size, _: window.contiguous_table(axis, layout.blocks[axis], size),
-        )
-        entry = frame.keep(x, op, border)
-        return entry.map, x.packed if near else None, layout.by_slot, rows, cols
+            return BlockTensor(deferred.compute(), plan.size_out, window.block_out, frame)
+        return BlockTensor.waiting(deferred, x, weight.shape[0], plan.size_out, window.block_out)
 
     def _by_winograd(self, weight: Tensor, window: SlidingWindow, block) -> bool:
         if (

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import FrameError, StateError
+
+if TYPE_CHECKING:
+    from .native import ConvPlan
 
 
 EVERYTHING = 1 << 30
@@ -132,12 +136,14 @@ class StateStore:
         entries: By place in the model.
         streams: By stream id.
         tables: Window tables, made once for each geometry.
+        plans: Convolutions by the package's own kernels, by place in the model.
     """
 
     capacity: int = 0
     entries: dict[StateKey, StateEntry] = field(default_factory=dict)
     streams: dict[Hashable, Stream] = field(default_factory=dict)
     tables: dict[tuple, Tensor] = field(default_factory=dict)
+    plans: dict[tuple, ConvPlan | None] = field(default_factory=dict)
 
     def add_stream(self, stream_id: Hashable, token: int) -> Stream:
         """Give a new stream the lowest free slot."""

@@ -57,16 +57,11 @@ def conv_blocks_reference(
     if bias is not None:
         out = out + bias.to(work).view(1, -1, 1, 1)
     if norm:
-        scale, offset, mean, variance = norm
-        out = F.batch_norm(out, mean.to(work), variance.to(work), _to(scale, work), _to(offset, work),
-                           eps=eps)
+        scale, offset, mean, variance = (None if t is None else t.to(work) for t in norm)
+        out = F.batch_norm(out, mean, variance, scale, offset, eps=eps)
     if residual is not None:
         out = out + residual.to(work)
     return out.clamp(low, high).to(source.dtype).contiguous(memory_format=torch.channels_last)
-
-
-def _to(value: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if value is None else value.to(dtype)
 
 
 def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:

@@ -180,7 +180,8 @@ def batch_norm(frame: Frame, func, args, kwargs):
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
-    fused = fuse_norm(x, *(given[name] for name in names[1:5]), given.get("eps", given.get("epsilon")))
+    eps = given["eps"] if "eps" in given else given["epsilon"]
+    fused = fuse_norm(x, *(given[name] for name in names[1:5]), eps)
     if fused is not None:
         nothing = torch.empty(0)
         return (fused, nothing, nothing, nothing)[: len(func._schema.returns)]

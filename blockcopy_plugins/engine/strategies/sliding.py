@@ -19,6 +19,7 @@ from ..block_tensor import BlockTensor
 from ..dense_on_use import PaddedMap, PoolIndices
 from ..frame import Frame
 from ..geometry import fits_blocks, sliding_output
+from ..native import ConvPlan
 from .densify import Decline, run_dense
 from .transposed import transposed_convolution
 
@@ -34,6 +35,10 @@ def convolution(frame: Frame, func, args, kwargs):
     if isinstance(plan, Decline):
         return plan
     window, size_out = plan
+    local = _is_local(x, window, size_out)
+    if frame.native is not None and frame.native.takes(x, weight, groups):
+        plan = frame.native.plan(frame, x, weight, window, size_out, local)
+        return frame.native.run(frame, frame.path, x, weight, bias, plan)
     per_pixel = weight.numel()
     block = window.block_out
     dense = frame.images * size_out[0] * size_out[1] * per_pixel
@@ -43,11 +48,6 @@ def convolution(frame: Frame, func, args, kwargs):
         else frame.layout(size_out, block).executed * block[0] * block[1] * per_pixel
     )
     frame.count_blocks(executed, dense, block)
-    local = _is_local(x, window, size_out)
-    if frame.native is not None and frame.native.takes(x, weight, groups):
-        return frame.native.convolution(
-            frame, x, weight, bias, window, size_out, local, str(func)
-        )
     if frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:
@@ -143,6 +143,18 @@ def avg_pool(frame: Frame, func, args, kwargs):
                 out = out / taps.to(work)[block_index].view(shape)
             out = out.to(gathered.dtype)
     return BlockTensor(out, size_out, window.block_out, frame)
+
+
+def native_plan(
+    frame: Frame, x: BlockTensor, weight: Tensor, stride, padding, dilation
+) -> ConvPlan | None:
+    """How the package's own kernels convolve a map, ``None`` if it cannot run on blocks."""
+    plan = _plan(frame, x, weight.shape[2:], stride, padding, dilation, 0.0)
+    if isinstance(plan, Decline):
+        return None
+    window, size_out = plan
+    local = _is_local(x, window, size_out)
+    return frame.native.plan(frame, x, weight, window, size_out, local)
 
 
 def _plan(frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, fill, ceil_mode=False):

@@ -1,0 +1,125 @@
+"""Convolutions, batch norms and ReLUs of a converted model, on a shorter way than torch's dispatch.
+
+They do what the strategies do where the package's own kernels run: nothing here changes a result.
+On everything else they call the module's own forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .axes import MAP
+from .block_tensor import BlockTensor
+from .deferred import INFINITY
+from .strategies.pointwise import fuse_norm
+from .strategies.sliding import native_plan
+
+if TYPE_CHECKING:
+    from .convert import Handle
+
+
+@dataclass
+class Leaf:
+    """Stands for the forward of one module.
+
+    Attributes:
+        handle: Of the converted model.
+        path: Of the module.
+        module: The module.
+        original: Its own forward.
+    """
+
+    handle: Handle
+    path: str
+    module: nn.Module
+    original: Any
+
+    def run_original(self, x):
+        """The module's own forward; its ops are known to be the module's."""
+        frame = self.handle._active
+        if frame is None:
+            return self.original(x)
+        frame.enter(self.path)
+        out = self.original(x)
+        frame.leave(self.path)
+        return out
+
+
+class ConvLeaf(Leaf):
+    """A convolution."""
+
+    def __call__(self, input):
+        """See ``nn.Conv2d.forward``."""
+        frame, module = self.handle._active, self.module
+        if frame is None or type(input) is not BlockTensor or input.frame is not frame:
+            return self.run_original(input)
+        native, weight = frame.native, module.weight
+        if input.axes != MAP or not native.takes(input, weight, module.groups):
+            return self.run_original(input)
+        frame.enter(self.path)
+        key = (self.path, input.size_of_map, input.block, frame.images, frame.whole, weight.shape)
+        plan = frame.store.plans.get(key)
+        if plan is None:
+            plan = native_plan(frame, input, weight, module.stride, module.padding, module.dilation)
+            frame.store.plans[key] = plan
+        if plan is None:
+            out = self.original(input)
+        else:
+            out = native.run(frame, self.path, input, weight, module.bias, plan)
+        frame.leave(self.path)
+        return out
+
+
+class NormLeaf(Leaf):
+    """A batch norm."""
+
+    def __call__(self, input):
+        """See ``nn.BatchNorm2d.forward``."""
+        module = self.module
+        waits = type(input) is BlockTensor and input.deferred is not None
+        if waits and not module.training and module.running_mean is not None:
+            out = fuse_norm(
+                input,
+                module.weight,
+                module.bias,
+                module.running_mean,
+                module.running_var,
+                module.eps,
+            )
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+class ReluLeaf(Leaf):
+    """A ReLU."""
+
+    def __call__(self, input):
+        """See ``nn.ReLU.forward``."""
+        if type(input) is BlockTensor and input.deferred is not None:
+            bounded = input.deferred.with_bounds(0.0, INFINITY)
+            out = input.then(bounded, self.module.inplace)
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+def leaf_for(handle: Handle, path: str, module: nn.Module) -> Leaf | None:
+    """What is to stand for a module's forward, ``None`` for most modules."""
+    if "forward" in module.__dict__:
+        return None
+    forward = type(module).forward
+    if forward is nn.Conv2d.forward:
+        # Other paddings are ops of their own, strings are torch's affair.
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            return None
+        return ConvLeaf(handle, path, module, module.forward)
+    if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
+        return NormLeaf(handle, path, module, module.forward)
+    if forward is nn.ReLU.forward:
+        return ReluLeaf(handle, path, module, module.forward)
+    return None
