@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .allocator import retain_pages
 from .api import blockcopy_
 from .config import BlockCopyConfig
 from .engine.block_tensor import BlockTensor
@@ -33,6 +34,7 @@ __all__ = [
     "report",
     "reset_",
     "restore_",
+    "retain_pages",
     "streams",
     "to_dense",
 ]

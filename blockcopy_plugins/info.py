@@ -22,6 +22,7 @@ def environment() -> dict[str, str]:
     facts = {
         "blockcopy_plugins": __version__,
         "native kernels": "yes" if ops.has_extension() else f"no ({ops.extension_status()})",
+        "convolutions": " ".join(ops.conv_kernels()) or "torch's (no AVX2 or AVX-512 kernels)",
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
         "CUDA": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

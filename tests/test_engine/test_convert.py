@@ -126,6 +126,10 @@ def test_modules_that_are_called_several_times_in_a_frame():
     assert {key.call for key in keys if key.path == "head"} == {0, 1, 2, 3}
 
 
+def _is_touched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks) or "forward" in module.__dict__
+
+
 POLICIES = ["all", "none", "random", "frame_difference", "every_nth_frame", "rl"]
 
 
@@ -147,7 +151,7 @@ def test_a_deep_copy_has_a_state_of_its_own(policy):
     assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True))
     assert bc.handle(net).states.ids() == [0]
     bc.restore_(twin)
-    assert len(net.head._forward_hooks) == 1 and not twin.head._forward_hooks
+    assert _is_touched(net.head) and not _is_touched(twin.head)
     with torch.no_grad(), bc.dense(net):
         assert torch.equal(twin(second), net(second))
 
