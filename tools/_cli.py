@@ -86,8 +86,10 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         )
         return 2
     # Errors of the package derive from it; imported here, so that --help is quick.
+    from blockcopy_plugins import retain_pages
     from blockcopy_plugins.errors import BlockCopyError
 
+    retain_pages()  # the process is the tool's own
     try:
         return main(args) or 0
     except KeyboardInterrupt:

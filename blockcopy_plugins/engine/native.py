@@ -275,12 +275,15 @@ class NativeConvolutions:
             not self.winograd
             or window.kernel != (3, 3)
             or window.stride != (1, 1)
-            or window.dilation != (1, 1)
             or weight.shape[1] % _WINOGRAD_CHANNELS
         ):
             return False
-        tiles = [-(-side // _WINOGRAD_TILE) * _WINOGRAD_TILE for side in block]
-        return tiles[0] * tiles[1] <= _WINOGRAD_WASTE * block[0] * block[1]
+        outputs = 1
+        for side, dilation in zip(block, window.dilation, strict=True):
+            # With a dilation d every d-th output is a convolution of its own.
+            outputs *= min(dilation, side) * -(-(-(-side // dilation)) // _WINOGRAD_TILE)
+            outputs *= _WINOGRAD_TILE
+        return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
 
     def _prepare(self, weight: Tensor, winograd: bool) -> Tensor:
         key = (id(weight), winograd)

@@ -350,10 +350,9 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   problem.weight = aligned(prepared) + kHeaderBytes;
   const ConvKernels& kernels = kernels_of(*header);
   const bool winograd = header->winograd != 0;
-  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && dilation[0] == 1 &&
-                                  dilation[1] == 1 && blocks.has_value()),
+  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && blocks.has_value()),
                     "blockcopy::conv_blocks: weights were prepared for Winograd, which needs "
-                    "blocks, and stride and dilation 1, found ", stride, " and ", dilation);
+                    "blocks, and stride 1, found ", stride);
 
   const int64_t threads = at::get_num_threads();
   const int64_t tasks = winograd ? kernels.winograd_tasks(problem, threads)

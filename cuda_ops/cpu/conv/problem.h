@@ -74,7 +74,7 @@ struct ConvKernels {
   int64_t (*direct_scratch)(const ConvProblem&);  // bytes
   void (*direct)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
 
-  // The same for 3x3 kernels of stride and dilation 1 and a multiple of `lanes` channels.
+  // The same for 3x3 kernels of stride 1 and a multiple of `lanes` channels.
   int64_t winograd_points;
   // (9, points): what one weight of a kernel is in each point.
   void (*winograd_matrix)(double* matrix);
