@@ -379,6 +379,7 @@ class Handle:
             policy=type(self.policy).__name__,
             target=getattr(self.policy, "target", None),
             state_bytes=self.states.bytes(),
+            kernel_bytes=0 if self.native is None else self.native.bytes(),
         )
 
 

@@ -66,6 +66,7 @@ class Report:
         ms_model: Milliseconds of a call in the model, mean.
         ms_policy: Milliseconds of a call in the policy, learning included, mean.
         state_bytes: Memory of the state.
+        kernel_bytes: Memory of weights in the kernels' layout and of their scratch.
         dense_ops: Ops that ran on the whole map, with module path, reason and share.
         modules: MACs by module path.
         block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
@@ -84,6 +85,7 @@ class Report:
     ms_model: float
     ms_policy: float
     state_bytes: int
+    kernel_bytes: int
     dense_ops: tuple[Densified, ...]
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
@@ -107,6 +109,7 @@ class Report:
             f"of {self.macs_dense / 1e9:.3g} dense",
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
+            f"  kernels' weights  {self.kernel_bytes / 2**20:8.1f} MiB",
         ]
         return "\n".join(lines + self.shares())
 
@@ -232,7 +235,9 @@ class Totals:
             for path, macs in counts.outside.items():
                 self.outside[path] = self.outside.get(path, 0) + macs
 
-    def report(self, *, block_size: int, policy: str, target, state_bytes: int) -> Report:
+    def report(
+        self, *, block_size: int, policy: str, target, state_bytes: int, kernel_bytes: int
+    ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
         outside = {p: m / self.outside_frames for p, m in self.outside.items()}
@@ -256,6 +261,7 @@ class Totals:
             ms_model=1e3 * self.seconds.get("model", 0.0) / calls,
             ms_policy=1e3 * self.seconds.get("policy", 0.0) / calls,
             state_bytes=state_bytes,
+            kernel_bytes=kernel_bytes,
             dense_ops=tuple(Densified(**vars(op)) for op in self.dense_ops.values()),
             modules=modules,
             block_sizes=suitable_block_sizes(block_size, self.tiles),

@@ -4,6 +4,7 @@
 #include <ATen/ops/matmul.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -89,30 +90,38 @@ void check_weight(const at::Tensor& weight) {
                     "found ", weight.size(1), "; use gather and torch's convolution");
 }
 
-// (9, points): what one weight of a 3x3 kernel is in each point.
-at::Tensor kernels_points(const ConvKernels& kernels) {
+// Winograd's weights, a few points at a time: all of them in double would be eight times as large as
+// the weight.
+void fill_winograd(const ConvKernels& kernels, const ConvShape& shape, const at::Tensor& weight,
+                   float* packed) {
+  constexpr int64_t kAtOnce = 6;
   const at::Tensor points = at::empty({9, kernels.winograd_points}, at::kDouble);
   kernels.winograd_matrix(points.mutable_data_ptr<double>());
-  return points;
+  // In double, so that the weights bring no rounding but that of their storage.
+  const at::Tensor taps = weight.reshape({-1, 9}).to(at::kDouble);
+  for (int64_t first = 0; first < kernels.winograd_points; first += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, kernels.winograd_points - first);
+    const at::Tensor values =
+        at::matmul(taps, points.narrow(1, first, count)).to(at::kFloat).t().contiguous();
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        kernels.pack_winograd(shape, first + i, values.const_data_ptr<float>() + i * values.size(1),
+                              packed);
+      }
+    });
+  }
 }
 
 void fill(const at::Tensor& prepared, const at::Tensor& weight) {
   char* memory = aligned(prepared);
   Header* header = reinterpret_cast<Header*>(memory);
-  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
-  // (C_out, kh, kw, C_in)
-  const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
   const ConvKernels& kernels = kernels_of(*header);
+  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
   if (header->winograd != 0) {
-    // In double, so that the weights bring no rounding but that of their storage.
-    const at::Tensor points = kernels_points(kernels);
-    const at::Tensor values = at::matmul(weight.reshape({-1, 9}).to(at::kDouble), points)
-                                  .to(at::kFloat)
-                                  .t()
-                                  .contiguous();
-    kernels.pack_winograd(shape, values.const_data_ptr<float>(),
-                          reinterpret_cast<float*>(memory + kHeaderBytes));
+    fill_winograd(kernels, shape, weight, reinterpret_cast<float*>(memory + kHeaderBytes));
   } else {
+    // (C_out, kh, kw, C_in)
+    const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
     kernels.pack_weight(shape, element_of(weight), ordered.const_data_ptr(),
                         memory + kHeaderBytes);
   }

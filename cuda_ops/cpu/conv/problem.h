@@ -79,8 +79,8 @@ struct ConvKernels {
   // (9, points): what one weight of a kernel is in each point.
   void (*winograd_matrix)(double* matrix);
   int64_t (*winograd_size)(const ConvShape&);
-  // `weight`: (points, C_out, C_in) in float32, whatever the element.
-  void (*pack_winograd)(const ConvShape&, const float* weight, float* packed);
+  // `weight`: (C_out, C_in) of one point, in float32, whatever the element.
+  void (*pack_winograd)(const ConvShape&, int64_t point, const float* weight, float* packed);
   int64_t (*winograd_tasks)(const ConvProblem&, int64_t threads);
   int64_t (*winograd_scratch)(const ConvProblem&);
   void (*winograd)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
