@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import lcm
 from numbers import Rational
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .frame import Densified, FrameCounts
+
+if TYPE_CHECKING:
+    from .cuda_graphs import GraphReport
 
 _ROWS = 12
 LARGEST_BLOCK = 256
@@ -70,6 +74,7 @@ class Report:
         modules: MACs by module path.
         block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
             blocks; with others the layers behind such a stride run on whole maps.
+        graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
     """
 
     frames: int
@@ -87,6 +92,7 @@ class Report:
     dense_ops: tuple[Densified, ...]
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
+    graphs: GraphReport | None = None
 
     @property
     def share_on_blocks(self) -> float:
@@ -108,6 +114,8 @@ class Report:
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
         ]
+        if self.graphs is not None:
+            lines += self.graphs.lines()
         return "\n".join(lines + self.shares())
 
     def shares(self) -> list[str]:
@@ -232,7 +240,9 @@ class Totals:
             for path, macs in counts.outside.items():
                 self.outside[path] = self.outside.get(path, 0) + macs
 
-    def report(self, *, block_size: int, policy: str, target, state_bytes: int) -> Report:
+    def report(
+        self, *, block_size: int, policy: str, target, state_bytes: int, graphs=None
+    ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
         outside = {p: m / self.outside_frames for p, m in self.outside.items()}
@@ -259,4 +269,5 @@ class Totals:
             dense_ops=tuple(Densified(**vars(op)) for op in self.dense_ops.values()),
             modules=modules,
             block_sizes=suitable_block_sizes(block_size, self.tiles),
+            graphs=graphs,
         )
