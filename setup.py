@@ -117,7 +117,8 @@ def extension_options() -> dict:
     if torch.backends.openmp.is_available() and not windows:
         # at::parallel_for is a header template that runs serially unless compiled with OpenMP.
         host_flags.append("-fopenmp")
-    sources = [SOURCES / "register.cpp", SOURCES / "checks.cpp", *sorted(SOURCES.glob("cpu/**/*.cpp"))]
+    sources = [SOURCES / "register.cpp", SOURCES / "checks.cpp"]
+    sources += sorted(SOURCES.glob("cpu/**/*.cpp"))
     flags = {"cxx": host_flags}
     kind = cpp_extension.CppExtension
     if wants_cuda(torch.version.cuda, cpp_extension.CUDA_HOME):

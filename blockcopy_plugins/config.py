@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .engine.buckets import check_buckets
 from .errors import ConfigError
 
 
@@ -30,6 +31,15 @@ class BlockCopyConfig:
         winograd: Let these kernels run 3x3 convolutions of stride 1 by Winograd's algorithm, with a
             quarter of the multiplications and rounding errors that are some five times as large
             (about 1e-6 of the values' scale in float32; below the rounding of bfloat16).
+        buckets: Round the number of executed blocks of a batch up to one of a few, by the policy's
+            next-best blocks: how many equal steps, or the executed rates themselves. ``None``: some
+            13 rates where frames run as CUDA graphs, which need few different counts, and no
+            rounding elsewhere.
+        cuda_graphs: Capture the work of frames on CUDA, one graph for each number of executed
+            blocks, and replay it without the Python of the model. A model whose forward depends on
+            more than its arguments, parameters and buffers (a counter of its own, say) needs
+            ``False``. What cannot be captured runs as ever; the report says why.
+        graph_memory_mib: Memory of all graphs at most, in MiB.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -43,9 +53,14 @@ class BlockCopyConfig:
     pack_whole_frames: bool = False
     fuse: bool = True
     winograd: bool = True
+    buckets: int | Sequence[float] | None = None
+    cuda_graphs: bool = True
+    graph_memory_mib: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "max_streams"):
+        for name in ("block_size", "max_streams", "graph_memory_mib"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name}={value!r}, expected an integer of at least 1.")
+        if self.buckets is not None:
+            check_buckets(self.buckets)

@@ -35,7 +35,12 @@ class ModelAdapter:
     """Any module whose forward takes a ``(N, C, H, W)`` tensor as its first argument.
 
     Integrations derive from it for models that are called in another way.
+
+    Attributes:
+        graph_obstacle: Why calls of such models cannot be CUDA graphs, ``None`` if they can.
     """
+
+    graph_obstacle: str | None = None
 
     def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
         """Take a call apart.

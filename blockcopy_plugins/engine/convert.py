@@ -20,14 +20,17 @@ from ..errors import ConfigError, FrameError, GridError, StateError
 from ..policy import Policy, PolicyContext, build_policy
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
+from .buckets import Buckets
+from .cuda_graphs import MIB, FrameGraphs
 from .frame import Frame, FrameCounts
+from .frame_work import FrameWork
 from .geometry import grid_size
+from .host_grid import read_grid, upload
 from .leaves import Leaf, leaf_for
 from .macs import MacsByPath
 from .native import NativeConvolutions
 from .report import Report, Totals
 from .state import StreamStates
-from .strategies import run
 
 _ATTRIBUTE = "_blockcopy"
 
@@ -87,6 +90,7 @@ class Handle:
         policy: What picks the blocks.
         adapter: What knows how the model is called.
         states: State of all streams.
+        graphs: What is captured of the frames of all streams.
         last: Record of the last call, ``None`` before the first.
     """
 
@@ -99,6 +103,8 @@ class Handle:
         self.adapter = adapter
         self.states = StreamStates(config.max_streams)
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
+        self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
+        self._buckets = Buckets(config.buckets)
         self.last: FrameRecord | None = None
         self.totals = Totals()
         self._active: Frame | None = None
@@ -149,51 +155,43 @@ class Handle:
         frame = call.frame
         # First: that a video starts anew holds for the next frame too if this one is refused.
         self._forget(call.restarts)
-        self._check_frame(frame)
+        finite = self._check_frame(frame)
         ids = self._streams_of(call)
         geometry = (*frame.shape[1:], frame.dtype, frame.device)
         self.states.check(ids, geometry)
 
+        kind = self.graphs.kind_of(self, call)
         context = self._context(ids, frame)
         grid = self._select(frame, context)
+        if kind is not None or self.config.buckets is not None:
+            grid = self._buckets.round_up(grid, self.policy.scores(frame, context))
+        host, is_finite = read_grid(grid, finite)
+        if not is_finite:
+            _refuse_infinite(frame)
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
-        size, block = tuple(frame.shape[2:]), self.config.block_size
-        config = self.config
-        at_work = Frame(
-            grid,
-            size,
-            block,
-            store,
-            streams,
-            run,
-            config.strict,
-            config.pack_whole_frames,
-            self.native,
-        )
-        # Results leave in the layout of the frame, as they would leave the model alone.
-        at_work.channels_last = not frame.is_contiguous() and frame.is_contiguous(
-            memory_format=torch.channels_last
-        )
-        self._active, self._call, self._thread = at_work, call, get_ident()
+        work = FrameWork(self, call, original, grid, host, store, streams)
         # Counting what runs on ordinary tensors takes time: once for each stream.
-        counter = MacsByPath(at_work) if bool(context.first.any()) else nullcontext()
+        counter = None
         try:
-            args, kwargs = call.replace(at_work.from_dense(frame, (block, block)))
-            with counter:
-                out = tree_map(self._leave_dense, original(*args, **kwargs))
-            at_work.finish()
+            if kind is not None and work.for_graphs:
+                out = self.graphs.run(work, kind)
+            else:
+                at_work = work.open()
+                counter = MacsByPath(at_work) if work.has_first else None
+                with counter or nullcontext():
+                    out = work.run(at_work, frame)
         except BaseException:
             # Layers before the failure have this frame's features, those behind it older ones.
             for stream_id, stream in zip(ids, streams, strict=True):
                 if stream.frames == 0:
                     self.states.drop([stream_id])
-                elif at_work.touched_state:
+                elif work.touched_state:
                     stream.broken = True
             raise
         finally:
-            at_work.close()
+            work.close()
             self._active = self._call = None
         for stream, its_grid in zip(streams, grid, strict=True):
             stream.frames += 1
@@ -205,13 +203,41 @@ class Handle:
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
-        if isinstance(counter, MacsByPath):
-            at_work.counts.outside = counter.on_ordinary_tensors()
-        self.last = FrameRecord(ids, grid, at_work.counts, scalars, seconds)
-        self.totals.add(grid, at_work.counts, seconds)
+        if counter is not None:
+            work.counts.outside = counter.on_ordinary_tensors()
+        self.last = FrameRecord(ids, grid, work.counts, scalars, seconds)
+        self.totals.add(host, work.counts, seconds)
         return out
 
-    def _check_frame(self, frame: Tensor) -> None:
+    @property
+    def modules(self) -> tuple[tuple[str, nn.Module], ...]:
+        """The model's modules with their paths."""
+        return self._modules
+
+    def set_active(self, frame: Frame, call: Call) -> None:
+        """From now on the hooks of the model's modules belong to this frame."""
+        self._active, self._call, self._thread = frame, call, get_ident()
+
+    def execute(self, original, call: Call, frame: Frame, pixels: Tensor):
+        """Run the model on the executed blocks of a frame.
+
+        Args:
+            original: The model's own forward.
+            call: The call.
+            frame: The frame at work.
+            pixels: ``(N, C, H, W)``, the picture.
+
+        Returns:
+            What the model returns, with dense tensors.
+        """
+        block = (self.config.block_size, self.config.block_size)
+        args, kwargs = call.replace(frame.from_dense(pixels, block))
+        out = tree_map(self._leave_dense, original(*args, **kwargs))
+        frame.finish()
+        return out
+
+    def _check_frame(self, frame: Tensor) -> Tensor | None:
+        """Refuse what is no frame; on a GPU, say later whether it is finite."""
         if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
             raise FrameError(
                 f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
@@ -224,16 +250,16 @@ class Handle:
                     "more than the frame. Call model.eval() first, or restore_(model) to train."
                 )
         if self.config.check_finite:
-            # A sum with NaN or infinity in it is not finite. That of large values may not be either,
-            # so that settles it for finite sums alone; to look at each value takes seven times as
-            # long. (The sum of a float16 frame would overflow at once.)
-            total = frame.sum(dtype=torch.float32 if frame.dtype == torch.float16 else None)
-            if not math.isfinite(total) and not torch.isfinite(frame).all():
-                low, high = torch.aminmax(frame)
-                raise FrameError(
-                    f"the frame has values from {low.item()} to {high.item()}, expected finite "
-                    "ones: NaN or infinity would stay in the state. Mend or skip the frame."
-                )
+            # A sum with NaN or infinity in it is not finite. That of huge values may not be either,
+            # which a second look tells; to look at each value at once takes seven times as long.
+            # (The sum of a float16 frame would overflow soon.)
+            finite = frame.sum(dtype=torch.float32 if frame.dtype == torch.float16 else None)
+            # To ask now would be to wait for the device twice in a frame.
+            if frame.is_cuda or self.graphs.backend is not None:
+                return finite.isfinite()
+            if not math.isfinite(finite):
+                _refuse_infinite(frame)
+        return None
 
     def _streams_of(self, call: Call) -> tuple[Hashable, ...]:
         images = len(call.frame)
@@ -267,7 +293,7 @@ class Handle:
             streams=tuple(ids),
             grid_shape=shape,
             block_size=self.config.block_size,
-            first=torch.tensor(first, device=frame.device),
+            first=upload(torch.tensor(first), frame.device),
             frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
             last_grid=last,
         )
@@ -330,6 +356,7 @@ class Handle:
 
     def detach(self) -> None:
         """Take everything away that :meth:`attach` put in place."""
+        self.graphs.forget()
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
@@ -380,6 +407,7 @@ class Handle:
             target=getattr(self.policy, "target", None),
             state_bytes=self.states.bytes(),
             kernel_bytes=0 if self.native is None else self.native.bytes(),
+            graphs=self.graphs.report(),
         )
 
 
@@ -472,6 +500,16 @@ class _DenseOutputs:
         if self.handle._call is not None:
             self.handle._call.left[self.path] = output
         return output
+
+
+def _refuse_infinite(frame: Tensor) -> None:
+    if torch.isfinite(frame).all():
+        return
+    low, high = torch.aminmax(frame)
+    raise FrameError(
+        f"the frame has values from {low.item()} to {high.item()}, expected finite ones: NaN or "
+        "infinity would stay in the state. Mend or skip the frame."
+    )
 
 
 # -- public functions ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
+from .host_grid import read_grid, upload
 from .layout import Layout
 from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
@@ -78,6 +79,7 @@ class Frame:
         strict: Raise where an op would be densified.
         pack_whole: Run on packed blocks even where every block of every image is executed.
         native: The package's own convolutions, ``None`` to use torch's.
+        host: The grid in host memory, if it is there already.
 
     Attributes:
         whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
@@ -98,6 +100,7 @@ class Frame:
         strict: bool = False,
         pack_whole: bool = False,
         native: NativeConvolutions | None = None,
+        host: Tensor | None = None,
     ) -> None:
         self.grid = grid
         self.images = grid.shape[0]
@@ -117,13 +120,14 @@ class Frame:
         self._path = [""]
         self._calls: dict[str, int] = defaultdict(int)
 
-        self.full = tuple(grid.flatten(1).all(1).tolist())
+        self.host = read_grid(grid)[0] if host is None else host
+        self.full = tuple(self.host.flatten(1).all(1).tolist())
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
         self._streams = tuple(streams)
         self._slot_index = None
         if self.slots != tuple(range(self.images)):
-            self._slot_index = torch.tensor(self.slots, device=grid.device)
+            self._slot_index = upload(torch.tensor(self.slots), grid.device)
         self._layouts: dict[tuple[int, int], Layout] = {}
         self.executed = self.layout(size, (block_size, block_size)).executed
 
@@ -223,7 +227,7 @@ class Frame:
         """The executed blocks of a map of so many rows and columns of blocks."""
         found = self._layouts.get(blocks)
         if found is None:
-            found = self._layouts[blocks] = Layout(self.grid, blocks, self.slots)
+            found = self._layouts[blocks] = self._new_layout(blocks)
         return found
 
     @property
@@ -243,6 +247,9 @@ class Frame:
         for found in (reference() for reference in waiting):
             if found is not None:
                 found.compute()
+
+    def _new_layout(self, blocks: tuple[int, int]) -> Layout:
+        return Layout(self.host, blocks, self.slots, self.grid.device)
 
     def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
         """Take the executed blocks of a dense ``(N, C, H, W)`` map."""

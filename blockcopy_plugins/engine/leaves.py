@@ -61,7 +61,17 @@ class ConvLeaf(Leaf):
         if input.axes != MAP or not native.takes(input, weight, module.groups):
             return self.run_original(input)
         frame.enter(self.path)
-        key = (self.path, input.size_of_map, input.block, frame.images, frame.whole, weight.shape)
+        key = (
+            self.path,
+            input.size_of_map,
+            input.block,
+            frame.images,
+            frame.whole,
+            weight.shape,
+            module.stride,
+            module.padding,
+            module.dilation,
+        )
         plan = frame.store.plans.get(key)
         if plan is None:
             plan = native_plan(frame, input, weight, module.stride, module.padding, module.dilation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -281,8 +282,9 @@ class NativeConvolutions:
         outputs = 1
         for side, dilation in zip(block, window.dilation, strict=True):
             # With a dilation d every d-th output is a convolution of its own.
-            outputs *= min(dilation, side) * -(-(-(-side // dilation)) // _WINOGRAD_TILE)
-            outputs *= _WINOGRAD_TILE
+            outputs_of_each = ceil(side / dilation)
+            tiles = min(dilation, side) * ceil(outputs_of_each / _WINOGRAD_TILE)
+            outputs *= tiles * _WINOGRAD_TILE
         return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
 
     def _prepare(self, weight: Tensor, winograd: bool) -> Tensor:

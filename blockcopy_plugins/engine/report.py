@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import lcm
 from numbers import Rational
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .frame import Densified, FrameCounts
+
+if TYPE_CHECKING:
+    from .cuda_graphs import GraphReport
 
 _ROWS = 12
 LARGEST_BLOCK = 256
@@ -71,6 +75,7 @@ class Report:
         modules: MACs by module path.
         block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
             blocks; with others the layers behind such a stride run on whole maps.
+        graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
     """
 
     frames: int
@@ -89,6 +94,7 @@ class Report:
     dense_ops: tuple[Densified, ...]
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
+    graphs: GraphReport | None = None
 
     @property
     def share_on_blocks(self) -> float:
@@ -111,6 +117,8 @@ class Report:
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
             f"  kernels' weights  {self.kernel_bytes / 2**20:8.1f} MiB",
         ]
+        if self.graphs is not None:
+            lines += self.graphs.lines()
         return "\n".join(lines + self.shares())
 
     def shares(self) -> list[str]:
@@ -236,7 +244,14 @@ class Totals:
                 self.outside[path] = self.outside.get(path, 0) + macs
 
     def report(
-        self, *, block_size: int, policy: str, target, state_bytes: int, kernel_bytes: int
+        self,
+        *,
+        block_size: int,
+        policy: str,
+        target,
+        state_bytes: int,
+        kernel_bytes: int,
+        graphs=None,
     ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
@@ -265,4 +280,5 @@ class Totals:
             dense_ops=tuple(Densified(**vars(op)) for op in self.dense_ops.values()),
             modules=modules,
             block_sizes=suitable_block_sizes(block_size, self.tiles),
+            graphs=graphs,
         )

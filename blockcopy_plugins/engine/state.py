@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FrameError, StateError
+from .graph_pool import GraphPool
 
 if TYPE_CHECKING:
     from .native import ConvPlan
@@ -57,7 +58,7 @@ class StateEntry:
             StateError: If channels, size, block or dtype differ from those of earlier frames.
         """
         found = (channels, height, width, tuple(block), dtype)
-        kept = (*self.map.shape[1:], self.block, self.map.dtype)
+        kept = self._fits()
         if found != kept:
             raise StateError(
                 f"state of {self.key} holds (C, H, W, block, dtype) = {kept}, but this frame "
@@ -65,6 +66,25 @@ class StateEntry:
                 "frames. Call reset_(model), or convert only the part of the model whose layers "
                 "run in the same order on every frame."
             )
+
+    def _fits(self) -> tuple:
+        return (*self.map.shape[1:], self.block, self.map.dtype)
+
+    def is_left_over(self, streams: Iterable[Stream], *wanted) -> bool:
+        """Whether it does not fit, and is of streams that are gone: then another takes its place.
+
+        Args:
+            streams: Live streams.
+            *wanted: As for :meth:`check`.
+        """
+        if self._fits() == wanted:
+            return False
+        users = {used[0] for used in self._used if used is not None}
+        return not any(stream.token in users for stream in streams)
+
+    def used_now(self, streams: Iterable[Stream]) -> bool:
+        """Whether the streams have claimed it for the frame that is at work."""
+        return all(self._used[s.slot] == (s.token, s.frames) for s in streams)
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` streams; what is there stays."""
@@ -137,6 +157,7 @@ class StateStore:
         streams: By stream id.
         tables: Window tables, made once for each geometry.
         plans: Convolutions by the package's own kernels, by place in the model.
+        graphs: CUDA graphs over these maps, see :mod:`~blockcopy_plugins.engine.cuda_graphs`.
     """
 
     capacity: int = 0
@@ -144,6 +165,7 @@ class StateStore:
     streams: dict[Hashable, Stream] = field(default_factory=dict)
     tables: dict[tuple, Tensor] = field(default_factory=dict)
     plans: dict[tuple, ConvPlan | None] = field(default_factory=dict)
+    graphs: GraphPool = field(default_factory=GraphPool)
 
     def add_stream(self, stream_id: Hashable, token: int) -> Stream:
         """Give a new stream the lowest free slot."""
@@ -172,7 +194,10 @@ class StateStore:
             StateError: If the entry exists and holds something else.
         """
         found = self.entries.get(key)
-        if found is None:
+        left_over = found is not None and found.is_left_over(
+            self.streams.values(), *shape, tuple(block), dtype
+        )
+        if found is None or left_over:
             found = StateEntry(key, _allocate((self.capacity, *shape), dtype, device), tuple(block))
             self.entries[key] = found
         else:
@@ -191,6 +216,8 @@ class StreamStates:
     def __init__(self, max_streams: int) -> None:
         self.max_streams = max_streams
         self._stores: dict[tuple, StateStore] = {}
+        # Without streams. Their graphs serve the next video, and read and write their maps.
+        self._idle: dict[tuple, StateStore] = {}
         self._next_token = 0
 
     def find(self, stream_id: Hashable) -> tuple[tuple, Stream] | None:
@@ -233,7 +260,9 @@ class StreamStates:
 
     def open(self, ids: Sequence[Hashable], geometry: tuple) -> tuple[StateStore, list[Stream]]:
         """Store and streams of a frame that passed :meth:`check`; new streams get a slot."""
-        store = self._stores.setdefault(geometry, StateStore())
+        store = self._stores.get(geometry)
+        if store is None:
+            store = self._stores[geometry] = self._idle.pop(geometry, None) or StateStore()
         streams = []
         for stream_id in ids:
             stream = store.streams.get(stream_id)
@@ -246,12 +275,13 @@ class StreamStates:
     def drop(self, ids: Iterable[Hashable] | None = None) -> None:
         """Forget streams (``None``: all); memory is given back when a store has none left.
 
+        A store with graphs is kept for streams of the same geometry: the graphs hold its maps.
+
         Raises:
             StateError: If a named stream is not live.
         """
         if ids is None:
-            self._stores.clear()
-            return
+            ids = self.ids()
         found = {stream_id: self.find(stream_id) for stream_id in ids}
         for stream_id, place in found.items():
             if place is None:
@@ -264,14 +294,28 @@ class StreamStates:
             del store.streams[stream_id]
             if not store.streams:
                 del self._stores[place[0]]
+                self._idle[place[0]] = store
+        self.forget_idle()
+
+    def forget_idle(self) -> None:
+        """Give back the memory of stores that have neither streams nor graphs."""
+        self._idle = {geometry: s for geometry, s in self._idle.items() if s.graphs}
+
+    def idle(self) -> list[StateStore]:
+        """The stores that have graphs and no streams, the longest idle first."""
+        return list(self._idle.values())
 
     def ids(self) -> list[Hashable]:
         """Ids of all live streams."""
         return [stream_id for store in self._stores.values() for stream_id in store.streams]
 
+    def stores(self) -> list[StateStore]:
+        """All stores, those without streams too."""
+        return [*self._stores.values(), *self._idle.values()]
+
     def bytes(self) -> int:
         """Memory of all maps of all stores, in bytes."""
-        return sum(store.bytes() for store in self._stores.values())
+        return sum(store.bytes() for store in self.stores())
 
 
 def _allocate(shape: Sequence[int], dtype, device) -> Tensor:

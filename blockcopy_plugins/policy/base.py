@@ -86,6 +86,23 @@ class Policy:
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement select()")
 
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Say which of the blocks that :meth:`select` has not picked are the next best.
+
+        Where the number of executed blocks is rounded up
+        (:class:`~blockcopy_plugins.engine.buckets.Buckets`), these are executed too. Called after
+        :meth:`select` with the same arguments.
+
+        Args:
+            frame: The frame given to :meth:`select`.
+            context: The context given to :meth:`select`.
+
+        Returns:
+            Floating point ``(N, GH, GW)``, higher = executed earlier; or None, as here, for blocks
+            next to those that are executed.
+        """
+        return None
+
     def feedback(
         self,
         frame: Tensor,

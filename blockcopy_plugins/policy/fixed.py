@@ -47,12 +47,19 @@ class RandomPolicy(Policy):
         self.rate = check_rate("rate", rate)
         self._generator = make_generator(seed)
         self._committed = self._generator.get_state()
+        self._drawn: tuple[PolicyContext, Tensor] | None = None
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Draw a grid."""
         self._generator.set_state(self._committed)
-        grid = torch.rand(context.grid_shape, generator=self._generator) < self.rate
-        return grid.to(frame.device)
+        drawn = torch.rand(context.grid_shape, generator=self._generator)
+        self._drawn = (context, drawn)
+        return (drawn < self.rate).to(frame.device)
+
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Return the draws, the smallest first: what a higher rate would have executed."""
+        drawn = self._drawn
+        return -drawn[1] if drawn is not None and drawn[0] is context else None
 
     def feedback(
         self,

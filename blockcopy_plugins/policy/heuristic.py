@@ -103,6 +103,11 @@ class FrameDifferencePolicy(Policy):
         # A stream that this policy has not seen (it was put in in mid-stream) is executed fully.
         return (scores > threshold) | ~known[:, None, None]
 
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Return the differences, float32 ``(N, GH, GW)``."""
+        looked = self._looked
+        return looked[1][0] if looked is not None and looked[0] is context else None
+
     def feedback(
         self,
         frame: Tensor,

@@ -42,6 +42,7 @@ class _Look:
     known: Tensor  # bool (N,) on the CPU: the stream has a memory and is not forced
     cells: Tensor  # float32 (N, 11, h, w): the network's input
     sampled: Tensor  # bool (N, GH, GW)
+    logits: Tensor  # float32 (N, GH, GW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +179,11 @@ class RLPolicy(Policy):
         self._look_made = look
         forced = ~look.known.to(frame.device)
         return look.sampled | forced[:, None, None]
+
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Return the logits of the blocks' probabilities, float32 ``(N, GH, GW)``."""
+        look = self._look_made
+        return look.logits if look is not None and look.context is context else None
 
     def feedback(
         self,
@@ -382,7 +388,7 @@ class RLPolicy(Policy):
             )
         probability = logits.sigmoid()
         limit = 0.5 if self.sampling == "threshold" else draw
-        return _Look(context, picture, known, cells, probability > limit)
+        return _Look(context, picture, known, cells, probability > limit, logits)
 
     def _logits(self, cells: Tensor, per_block: int) -> Tensor:
         # The caller's autocast is not for this network: its steps are finer than bfloat16's.

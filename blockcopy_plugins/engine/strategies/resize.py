@@ -73,11 +73,18 @@ def bilinear(frame: Frame, func, args, kwargs):
     pairs = ops.gather(entry.map, layout.by_slot, rows, cols)
     work = torch.promote_types(x.dtype, torch.float32)
     out = pairs.to(work)
+
+    def weights(axis: int, size: int, width: int) -> Tensor:
+        weight = torch.zeros(layout.blocks[axis] * width, dtype=work)
+        weight[:size] = sources[axis][2].to(work)
+        return weight.view(-1, width)
+
+    # Kept on the device: a CUDA graph cannot copy from the host, and an eager frame would wait.
+    kept = frame.tables(
+        (str(func), "weights", x.size_of_map, scales, align_corners, work), size_out, block, weights
+    )
     for axis in (0, 1):
-        weight = torch.zeros(layout.blocks[axis] * block[axis], dtype=work)
-        weight[: size_out[axis]] = sources[axis][2].to(work)
-        weight = weight.view(-1, block[axis]).to(x.device)
-        weight = weight[layout.index(axis)]
+        weight = kept[axis][layout.index(axis)]
         weight = weight.view((-1, 1, block[0], 1) if axis == 0 else (-1, 1, 1, block[1]))
         first, second = (out[:, :, i::2] if axis == 0 else out[:, :, :, i::2] for i in (0, 1))
         out = first + (second - first) * weight

@@ -20,6 +20,12 @@ class SampleAdapter(ModelAdapter):
     stream again. Where data samples carry none, image i of a batch is stream i.
     """
 
+    graph_obstacle = (
+        "a whole detector or segmentor is called with data samples, and what follows its heads "
+        "(proposals, suppression, results of the image's size) depends on the picture; a backbone "
+        "converted by itself (BlockCopyBackbone) can be a graph"
+    )
+
     # What errors call the model.
     _KIND = "model"
 

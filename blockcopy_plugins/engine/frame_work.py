@@ -1,0 +1,120 @@
+"""One call of a converted model that is about to run: what it needs, and the ways to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .adapter import Call
+from .frame import Frame, FrameCounts
+from .state import StateStore, Stream
+from .strategies import run
+
+if TYPE_CHECKING:
+    from .convert import Handle
+
+
+class FrameWork:
+    """One frame to be run, in whichever way.
+
+    Args:
+        handle: Of the model.
+        call: Its call.
+        original: The model's own forward.
+        grid: bool ``(N, GH, GW)``.
+        host: The grid in host memory.
+        store: State of the streams.
+        streams: Stream of each image.
+
+    Attributes:
+        executed: Number of executed blocks of the batch.
+        counts: MACs of the frame, once it has run.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        call: Call,
+        original: Callable,
+        grid: Tensor,
+        host: Tensor,
+        store: StateStore,
+        streams: list[Stream],
+    ) -> None:
+        self.handle = handle
+        self.call = call
+        self.grid = grid
+        self.host = host
+        self.store = store
+        self.streams = streams
+        self.slots = tuple(stream.slot for stream in streams)
+        self.executed = int(host.count_nonzero())
+        frame = call.frame
+        # Results leave in the layout of the frame, as they would leave the model alone.
+        self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
+            memory_format=torch.channels_last
+        )
+        self._original = original
+        self._frames: list[Frame] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Of the frame."""
+        return self.call.frame.device
+
+    @property
+    def counts(self) -> FrameCounts:
+        """See the class."""
+        return self._frames[-1].counts
+
+    @property
+    def touched_state(self) -> bool:
+        """Whether state may have been written."""
+        return any(frame.touched_state for frame in self._frames)
+
+    @property
+    def for_graphs(self) -> bool:
+        """Whether it is a frame that graphs are for: no stream is new, some block is skipped."""
+        return not self.has_first and self.executed < self.host.numel()
+
+    @property
+    def has_first(self) -> bool:
+        """Whether it is the first frame of a stream, or the first after one that failed."""
+        return any(stream.frames == 0 or stream.broken for stream in self.streams)
+
+    def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
+        """A context of the frame; it is the one at work until the next is opened."""
+        config = self.handle.config
+        frame = kind(
+            self.grid,
+            tuple(self.call.frame.shape[2:]),
+            config.block_size,
+            self.store,
+            self.streams,
+            run,
+            config.strict,
+            config.pack_whole_frames,
+            native=self.handle.native,
+            host=self.host,
+            **options,
+        )
+        frame.channels_last = self.channels_last
+        self._frames.append(frame)
+        self.handle.set_active(frame, self.call)
+        return frame
+
+    def run(self, frame: Frame, pixels: Tensor) -> Any:
+        """Run the model on the executed blocks of ``pixels``; returns dense results."""
+        return self.handle.execute(self._original, self.call, frame, pixels)
+
+    def run_as_ever(self) -> Any:
+        """Run the model, nothing captured."""
+        return self.run(self.open(), self.call.frame)
+
+    def close(self) -> None:
+        """The frame is over: its BlockTensors can no longer be used."""
+        for frame in self._frames:
+            frame.close()
