@@ -318,3 +318,12 @@ def test_errors_of_the_engine_reach_the_user(make, tiny):
 def test_bad_options_show_when_the_runner_is_made(make, bad):
     with pytest.raises(Exception, match="block_size=0|no policy|needs a 'type'"):
         make(hook={**HOOK, **bad})
+
+
+def test_options_of_a_conversion_reach_it():
+    hook = BlockCopyHook(block_size=32, policy="all", winograd=False, buckets=4)
+    assert (hook.config.winograd, hook.config.buckets, hook.config.fuse) == (False, 4, True)
+    with pytest.raises(ConfigError, match=r"no option windograd.*winograd"):
+        BlockCopyHook(windograd=False)
+    with pytest.raises(ConfigError, match="buckets"):
+        BlockCopyHook(buckets=0)

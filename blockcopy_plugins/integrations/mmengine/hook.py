@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class BlockCopyHook(Hook):
         one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
             i of each batch of stream i. By default they are taken for pictures that have nothing to
             do with each other: each is executed fully, and a warning says so once.
+        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`, such as ``winograd=False``.
 
     Raises:
         ConfigError: If an option is out of range or the policy file does not fit.
@@ -63,13 +65,25 @@ class BlockCopyHook(Hook):
         check_finite: bool = True,
         interleaved: bool = False,
         one_video: bool = False,
+        **options: Any,
     ) -> None:
+        known = {item.name for item in fields(BlockCopyConfig)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(
+                f"BlockCopyHook has no option {', '.join(unknown)}; besides its own there are those "
+                f"of BlockCopyConfig: {', '.join(sorted(known))}."
+            )
         policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
         self.policy = build_policy(policy)
         if policy_checkpoint is not None:
             load_policy(self.policy, policy_checkpoint)
         self.config = BlockCopyConfig(
-            block_size=block_size, policy=self.policy, strict=strict, check_finite=check_finite
+            block_size=block_size,
+            policy=self.policy,
+            strict=strict,
+            check_finite=check_finite,
+            **options,
         )
         self.interleaved = interleaved
         self.one_video = one_video

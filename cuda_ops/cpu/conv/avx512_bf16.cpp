@@ -1,7 +1,7 @@
 // The convolution kernels with AVX-512 and its products of bfloat16.
 #include "problem.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 10))
 
 #include <immintrin.h>
 
