@@ -44,7 +44,7 @@ class BlockCopyHook(Hook):
         one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
             i of each batch of stream i. By default they are taken for pictures that have nothing to
             do with each other: each is executed fully, and a warning says so once.
-        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`, such as ``winograd=False``.
+        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`: ``winograd=False``, say.
 
     Raises:
         ConfigError: If an option is out of range or the policy file does not fit.
@@ -71,8 +71,8 @@ class BlockCopyHook(Hook):
         unknown = sorted(set(options) - known)
         if unknown:
             raise ConfigError(
-                f"BlockCopyHook has no option {', '.join(unknown)}; besides its own there are those "
-                f"of BlockCopyConfig: {', '.join(sorted(known))}."
+                f"BlockCopyHook has no option {', '.join(unknown)}; besides its own there are "
+                f"those of BlockCopyConfig: {', '.join(sorted(known))}."
             )
         policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
         self.policy = build_policy(policy)
