@@ -80,7 +80,7 @@ class Deferred:
 
     def with_bounds(self, low: float, high: float) -> Deferred | None:
         """With its values clamped, or ``None`` where that must be an op of its own."""
-        if self.is_clamped:
+        if self.is_clamped or low != low or high != high:  # torch has a rule for NaN as a bound
             return None
         return Deferred(self.call, self.norm, self.eps, self.residual, low, high)
 

@@ -57,8 +57,13 @@ def conv_blocks_reference(
     if bias is not None:
         out = out + bias.to(work).view(1, -1, 1, 1)
     if norm:
-        scale, offset, mean, variance = (None if t is None else t.to(work) for t in norm)
-        out = F.batch_norm(out, mean, variance, scale, offset, eps=eps)
+        # What is not given changes nothing.
+        scale, offset, mean, variance = (
+            out.new_full((1,), default) if value is None else value.to(work)
+            for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)
+        )
+        scale = scale / (variance + eps).sqrt()
+        out = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
     if residual is not None:
         out = out + residual.to(work)
     return out.clamp(low, high).to(source.dtype).contiguous(memory_format=torch.channels_last)

@@ -23,9 +23,11 @@ constexpr size_t kAlignment = 64;
 struct Header {
   int64_t kernels;  // place in kAllKernels: a tensor may be copied to another process
   int64_t winograd;
+  int64_t dtype;
+  int64_t sizes[4];  // of the weight
   double samples[kSamples];
 };
-constexpr int64_t kHeaderBytes = 128;
+constexpr int64_t kHeaderBytes = 192;
 static_assert(sizeof(Header) <= kHeaderBytes, "The header must fit its place");
 
 // Best first.
@@ -157,8 +159,23 @@ at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string
   Header* header = reinterpret_cast<Header*>(aligned(prepared));
   header->kernels = place;
   header->winograd = winograd ? 1 : 0;
+  header->dtype = static_cast<int64_t>(weight.scalar_type());
+  std::copy(weight.sizes().begin(), weight.sizes().end(), header->sizes);
   fill(prepared, weight);
   return prepared;
+}
+
+// What stands at the head of a prepared tensor, if that was prepared for such a weight.
+const Header& header_of(const at::Tensor& prepared, const at::Tensor& weight) {
+  const bool readable = prepared.scalar_type() == at::kByte && prepared.is_contiguous() &&
+                        prepared.numel() >= kHeaderBytes + static_cast<int64_t>(kAlignment);
+  const Header* header = readable ? reinterpret_cast<const Header*>(aligned(prepared)) : nullptr;
+  TORCH_CHECK_VALUE(header != nullptr && weight.sizes() == at::IntArrayRef(header->sizes, 4) &&
+                        header->dtype == static_cast<int64_t>(weight.scalar_type()),
+                    "blockcopy::conv_blocks: prepared, ", prepared.scalar_type(), " ",
+                    prepared.sizes(), ", was not made of a weight of ", weight.scalar_type(), " ",
+                    weight.sizes(), "; make it with conv_prepare(weight)");
+  return *header;
 }
 
 void check_pair(const char* name, at::IntArrayRef pair, int64_t least) {
@@ -255,6 +272,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   check_pair("stride", stride, 1);
   check_pair("dilation", dilation, 1);
   check_pair("block_out", block_out, 1);
+  const Header* header = &header_of(prepared, weight);
   const ConvShape shape = shape_of(weight, stride, dilation);
   TORCH_CHECK_VALUE(source.dim() == 4 && source.size(1) == shape.channels &&
                         source.scalar_type() == weight.scalar_type(),
@@ -350,7 +368,6 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     return out;
   }
 
-  const Header* header = reinterpret_cast<const Header*>(aligned(prepared));
   double samples[kSamples];
   sample(weight, samples);
   if (std::memcmp(samples, header->samples, sizeof(samples)) != 0) {
