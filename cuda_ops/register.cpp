@@ -13,6 +13,7 @@ TORCH_LIBRARY(blockcopy, m) {
       "Tensor(a!) out) -> ()",
       tags);
   m.def("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", tags);
+  m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
 }
 
 // An empty module: everything above and in the other files happens when the library is loaded.
