@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, repeat
 
 import torch
 import torch.nn.functional as F
@@ -83,21 +84,89 @@ class PolicyNet(nn.Module):
         Returns:
             float32 ``(N, GH, GW)``.
         """
+        return self.logits(self.features(cells, per_block))
+
+    def features(
+        self, cells: Tensor, per_block: int, known: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return what the 3x3 convolutions give.
+
+        Args:
+            cells: As in :meth:`forward`.
+            per_block: As in :meth:`forward`.
+            known: What this method gave for these cells and weights before. It is not computed
+                again, but is returned with the gradients' way back.
+
+        Returns:
+            Five maps, float32 ``(N, width, ...)``; the last two are of a value a block.
+        """
         halvings = per_block.bit_length() - 1
-        x = cells
+        recall = iter(known) if known is not None else repeat(None)
+        found = [cells]
         for index, stage in enumerate(self.stages, start=1):
+            x = found[-1]
             # A 3x3 window of stride 2 padded on both sides lies half a step up and left of what
             # it stands for. Four in a row would centre a block's window on its corner; one shift
             # the other way, in the last and largest step, makes up for the others.
             if index == halvings:
                 x = F.pad(x, (0, 1, 0, 1))
-            x = F.relu(self._conv(x, stage, 2 if index <= halvings else 1, index != halvings))
-        x = x + F.relu(self._conv(x, self.context))
-        return _Bounded.apply(self._conv(x, self.head).squeeze(1) + self.offset, self.bound)
+            stride = 2 if index <= halvings else 1
+            found.append(self._relu_conv(x, stage, stride, int(index != halvings), next(recall)))
+        found.append(self._relu_conv(found[-1], self.context, 1, 1, next(recall)))
+        return tuple(found[1:])
 
-    def _conv(self, x: Tensor, layer: nn.Conv2d, stride: int = 1, padded: bool = True) -> Tensor:
-        weight, bias = layer.weight * self.gain, layer.bias * self.gain
-        return F.conv2d(x, weight, bias, stride=stride, padding=layer.padding if padded else 0)
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the logits ``(N, GH, GW)`` from what :meth:`features` gave."""
+        weight, bias = self._weights(self.head)
+        logits = F.conv2d(features[-2] + features[-1], weight, bias).squeeze(1) + self.offset
+        return _Bounded.apply(logits, self.bound)
+
+    def revision(self) -> int:
+        """Return a number that changes whenever a weight is written."""
+        layers = (*self.stages, self.context, self.head)
+        return sum(layer.weight._version + layer.bias._version for layer in layers)
+
+    def _weights(self, layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        return layer.weight * self.gain, layer.bias * self.gain
+
+    def _relu_conv(
+        self, x: Tensor, layer: nn.Conv2d, stride: int, padding: int, known: Tensor | None
+    ) -> Tensor:
+        weight, bias = self._weights(layer)
+        if known is not None:
+            return _Known.apply(x, weight, bias, stride, padding, known)
+        # In place: nobody else reads a convolution's own result.
+        return F.relu_(F.conv2d(x, weight, bias, stride=stride, padding=padding))
+
+
+class _Known(torch.autograd.Function):
+    """``relu(conv2d(x))`` whose result is known: nothing to compute but the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, known: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, known)
+        ctx.stride, ctx.padding = stride, padding
+        return known
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, known = ctx.saved_tensors
+        gradients = torch.ops.aten.convolution_backward(
+            torch.ops.aten.threshold_backward(gradient, known, 0),
+            x,
+            weight,
+            [weight.shape[0]],
+            [ctx.stride] * 2,
+            [ctx.padding] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            ctx.needs_input_grad[:3],
+        )
+        return *gradients, None, None, None
 
 
 class _Bounded(torch.autograd.Function):
@@ -138,11 +207,11 @@ def policy_input(
         float32 ``(N, 11, h, w)``.
     """
     mean, deviation = scale
-    difference = ((picture - last_picture).abs() / deviation).mul(10).log1p()
+    difference = (picture - last_picture).abs_().div_(deviation).mul_(10).log1p_()
     cells = torch.cat(
         (
-            (picture - mean) / deviation,
-            (last_picture - mean) / deviation,
+            (picture - mean).div_(deviation),
+            (last_picture - mean).div_(deviation),
             difference,
             last_output - 0.5,
             last_grid.unsqueeze(1).to(picture.dtype) - 0.5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +35,26 @@ class _Memory:
 
 
 @dataclass(frozen=True, eq=False)
+class _Recalled:
+    """What the network found on the way to a decision; the update need not find it again."""
+
+    features: tuple[Tensor, ...]  # each of n images
+    revision: int  # of the weights
+
+    def chosen(self, index: Tensor) -> _Recalled:
+        """Return those of some images."""
+        return _Recalled(tuple(feature[index] for feature in self.features), self.revision)
+
+
+@dataclass(frozen=True, eq=False)
 class _Look:
     """One look at a batch: what select() found and feedback() goes on with."""
 
     context: PolicyContext
     picture: Tensor  # float32 (N, 3, h, w)
-    known: Tensor  # bool (N,) on the CPU: the stream has a memory and is not forced
+    known: tuple[bool, ...]  # N: the stream has a memory and is not forced
     cells: Tensor  # float32 (N, 11, h, w): the network's input
+    recalled: _Recalled | None
     sampled: Tensor  # bool (N, GH, GW)
     logits: Tensor  # float32 (N, GH, GW)
 
@@ -50,6 +64,7 @@ class _Experience:
     """One batch to learn from."""
 
     cells: Tensor  # float32 (n, 11, h, w)
+    recalled: _Recalled | None
     per_block: int
     grid: Tensor  # bool (n, GH, GW): what was executed
     credited: Tensor  # bool (n, GH, GW): where that is what the policy sampled
@@ -177,7 +192,7 @@ class RLPolicy(Policy):
         with torch.no_grad():
             look = self._look(frame, context)
         self._look_made = look
-        forced = ~look.known.to(frame.device)
+        forced = torch.tensor(look.known, device=frame.device).logical_not_()
         return look.sampled | forced[:, None, None]
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
@@ -230,9 +245,8 @@ class RLPolicy(Policy):
             self._remember(look, grid, summaries, maps)
             self._look_made = None
             self._committed = self._generator.get_state()
-            chosen = look.known.nonzero().flatten().to(grid.device)
-            if chosen.numel():
-                scalars.update(self._learn(look, grid, gain, chosen))
+            if any(look.known):
+                scalars.update(self._learn(look, grid, gain))
         if self.online and len(self._experience) >= self.update_every:
             scalars["loss"] = self._update()
         if self.running_rate is not None:
@@ -254,22 +268,24 @@ class RLPolicy(Policy):
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
         """Count the multiply-accumulates of a call, by running the network on zeros.
 
-        The update is that of one batch's share: forward and backward of it, once. Pooling the
-        frame to cells multiplies nothing and is not in it.
+        The update is that of one batch's share: the backward pass, as the forward one is the
+        decision's. Pooling the frame to cells multiplies nothing and is not in it.
         """
         images, _, height, width = frame_shape
         rows, columns = -(-height // block_size), -(-width // block_size)
         per_block = cells_per_block(block_size)
         shape = (images, INPUT_CHANNELS, rows * per_block, columns * per_block)
-        device = self.net.offset.device
         with torch.inference_mode(False):
-            cells = torch.zeros(shape, device=device)
+            cells = torch.zeros(shape, device=self.net.offset.device)
             with torch.no_grad(), FlopCounterMode(display=False) as forward:
-                self._logits(cells, per_block)
+                _, recalled = self._decide(cells, per_block)
             update = 0
             if self.online:
+                # Only the logits are differentiated, so it does not matter what was executed.
+                unknown = torch.zeros(0)
+                item = _Experience(cells, recalled, per_block, unknown, unknown, unknown)
                 with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-                    loss = self._logits(cells, per_block).sum()
+                    loss = self._logits(item).sum()
                     # grad() leaves the parameters' own gradients alone.
                     torch.autograd.grad(loss, list(self.net.parameters()))
                 update = counter.get_total_flops() // 2
@@ -362,21 +378,24 @@ class RLPolicy(Policy):
     def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
         self._move(frame.device)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
-        known = ~context.first.cpu()
-        last_picture = picture.clone()
-        last_output = torch.zeros_like(picture[:, :1])
-        for image, stream in enumerate(context.streams):
+        known, last_pictures, last_outputs = [], [], []
+        for mine, stream, first in zip(
+            picture, context.streams, context.first.tolist(), strict=True
+        ):
             memory = self._memories.get(stream)
-            if memory is None or memory.picture.shape != picture.shape[1:]:
-                known[image] = False
-            elif known[image]:
-                last_picture[image] = memory.picture
-                last_output[image, 0] = memory.output_map
+            known.append(not first and memory is not None and memory.picture.shape == mine.shape)
+            last_pictures.append(memory.picture if known[-1] else mine)
+            last_outputs.append(memory.output_map if known[-1] else torch.zeros_like(mine[0]))
         per_block = cells_per_block(context.block_size)
         last_grid = grid_to_cells(context.last_grid.to(frame.device), per_block)
-        statistics = picture_statistics(picture)
-        cells = policy_input(picture, last_picture, last_output, last_grid, statistics)
-        logits = self._logits(cells, per_block)
+        cells = policy_input(
+            picture,
+            _stack(last_pictures),
+            _stack(last_outputs).unsqueeze(1),
+            last_grid,
+            picture_statistics(picture),
+        )
+        logits, recalled = self._decide(cells, per_block)
         self._generator.set_state(self._committed)
         draw = torch.rand(logits.shape, generator=self._generator).to(frame.device)
         if not bool(torch.isfinite(logits).all()):
@@ -388,12 +407,22 @@ class RLPolicy(Policy):
             )
         probability = logits.sigmoid()
         limit = 0.5 if self.sampling == "threshold" else draw
-        return _Look(context, picture, known, cells, probability > limit, logits)
+        return _Look(context, picture, tuple(known), cells, recalled, probability > limit, logits)
 
-    def _logits(self, cells: Tensor, per_block: int) -> Tensor:
-        # The caller's autocast is not for this network: its steps are finer than bfloat16's.
-        with torch.autocast(cells.device.type, enabled=False):
-            return self.net(cells, per_block)
+    def _decide(self, cells: Tensor, per_block: int) -> tuple[Tensor, _Recalled | None]:
+        with _full_precision(cells.device):
+            if not isinstance(self.net, PolicyNet):
+                return self.net(cells, per_block), None
+            features = self.net.features(cells, per_block)
+            return self.net.logits(features), _Recalled(features, self.net.revision())
+
+    def _logits(self, item: _Experience) -> Tensor:
+        """Return the logits once more, with gradients."""
+        with _full_precision(item.cells.device):
+            if item.recalled is None:
+                return self.net(item.cells, item.per_block)
+            known = item.recalled.features
+            return self.net.logits(self.net.features(item.cells, item.per_block, known))
 
     def _summarise(
         self, outputs: Sequence[TaskOutput] | None, images: int, geometry: Geometry
@@ -417,13 +446,13 @@ class RLPolicy(Policy):
     def _remember(
         self, look: _Look, grid: Tensor, summaries: list[Any], maps: list[Tensor | None]
     ) -> None:
-        executed = grid_to_cells(grid, cells_per_block(look.context.block_size))
+        executed = grid_to_cells(grid.float(), cells_per_block(look.context.block_size))
         for image, stream in enumerate(look.context.streams):
             picture = look.picture[image]
             if look.known[image]:
-                last = self._memories[stream].picture
-                picture = torch.where(executed[image], picture, last)
-            else:
+                # Weights of 0 and 1 pick, as where() does, and several times as fast.
+                picture = torch.lerp(self._memories[stream].picture, picture, executed[image])
+            elif len(look.known) > 1:
                 # A copy: a view would keep the whole batch.
                 picture = picture.clone()
             output = maps[image]
@@ -431,9 +460,13 @@ class RLPolicy(Policy):
                 output = torch.zeros(picture.shape[1:])
             self._memories[stream] = _Memory(picture, output.to(picture.device), summaries[image])
 
-    def _learn(self, look: _Look, grid: Tensor, gain: Tensor, chosen: Tensor) -> dict[str, float]:
+    def _learn(self, look: _Look, grid: Tensor, gain: Tensor) -> dict[str, float]:
         """Take the reward of the images that the policy chose, and keep them for the update."""
-        grid, gain, sampled = grid[chosen], gain[chosen], look.sampled[chosen]
+        sampled, cells, recalled = look.sampled, look.cells, look.recalled
+        if not all(look.known):
+            chosen = torch.tensor(look.known, device=grid.device).nonzero().flatten()
+            grid, gain, sampled = grid[chosen], gain[chosen], sampled[chosen]
+            cells, recalled = cells[chosen], recalled and recalled.chosen(chosen)
         executed = int(grid.count_nonzero())
         rate = executed / grid.numel()
         if self.running_rate is None:
@@ -445,18 +478,11 @@ class RLPolicy(Policy):
         reward = gain + cost
         reward = torch.where(grid, reward, -reward)
         if self.online:
-            # Out of inference mode, so that the update may differentiate; and copies, so that
-            # neither the caller's grid nor the whole batch is held.
-            with torch.inference_mode(False):
-                self._experience.append(
-                    _Experience(
-                        look.cells[chosen].clone(memory_format=torch.channels_last),
-                        cells_per_block(look.context.block_size),
-                        grid.clone(),
-                        (grid == sampled).clone(),
-                        reward.clone(),
-                    )
-                )
+            per_block = cells_per_block(look.context.block_size)
+            # The grid is the caller's, who may write into it: a copy.
+            self._experience.append(
+                _Experience(cells, recalled, per_block, grid.clone(), grid == sampled, reward)
+            )
         return {
             "information_gain": float(gain.sum()) / max(executed, 1),
             "reward": float(reward.mean()),
@@ -469,8 +495,9 @@ class RLPolicy(Policy):
             self._optimizer.zero_grad(set_to_none=True)
             blocks = sum(int(item.credited.count_nonzero()) for item in self._experience)
             loss = torch.zeros((), device=self.net.offset.device)
-            for item in _batches(self._experience):
-                logits = self._logits(item.cells, item.per_block)
+            revision = self.net.revision() if isinstance(self.net, PolicyNet) else None
+            for item in _batches(self._experience, revision):
+                logits = self._logits(item)
                 # log pi of what was done: log p if executed, log (1 - p) if skipped.
                 log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
                 loss = loss - (log_pi * item.reward * item.credited).sum()
@@ -494,19 +521,44 @@ class RLPolicy(Policy):
         self._memories.clear()
 
 
-def _batches(items: list[_Experience]) -> Iterator[_Experience]:
-    """Join what has the same shape: one pass over four frames costs half of four passes."""
+def _stack(maps: list[Tensor]) -> Tensor:
+    """Stack; one map alone is not copied."""
+    return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)
+
+
+def _batches(items: list[_Experience], revision: int | None) -> Iterator[_Experience]:
+    """Join what has the same shape: one pass over four frames costs half of four passes.
+
+    Joining copies, also a single item: outside inference mode this makes ordinary tensors, of
+    which the gradients' graph may keep some.
+
+    Args:
+        items: What to join.
+        revision: Of the weights; what was found with other weights is dropped.
+    """
     groups: dict[tuple, list[_Experience]] = {}
     for item in items:
         groups.setdefault((item.cells.shape[1:], item.per_block), []).append(item)
     for (_, per_block), group in groups.items():
+        recalled = None
+        if all(item.recalled and item.recalled.revision == revision for item in group):
+            features = zip(*(item.recalled.features for item in group), strict=True)
+            recalled = _Recalled(tuple(map(torch.cat, features)), revision)
         yield _Experience(
             torch.cat([item.cells for item in group]),
+            recalled,
             per_block,
             torch.cat([item.grid for item in group]),
             torch.cat([item.credited for item in group]),
             torch.cat([item.reward for item in group]),
         )
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Without the caller's autocast: the network's steps are finer than bfloat16's."""
+    with torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _copy(value: Any) -> Any:

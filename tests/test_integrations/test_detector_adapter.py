@@ -234,6 +234,23 @@ def test_task_outputs_are_in_pixels_of_the_network_input(adapter_type, tiny):
     assert found.masks[1, :15].all() and not found.masks[1, 15:].any()
 
 
+def test_masks_of_detectors_without_boxes_are_looked_at_whole(adapter_type, tiny):
+    """SOLO gives masks and boxes of nothing."""
+    from mmengine.structures import InstanceData
+
+    masks = np.zeros((1, 64, 96), dtype=bool)
+    masks[0, 32:48, 8:40] = True
+    sample = tiny.sample((64, 96))
+    sample.pred_instances = InstanceData(
+        bboxes=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.zeros(1).long(), masks=masks
+    )
+    call = Call(frame=torch.zeros(1, 3, 64, 96), replace=None)
+    (found,) = adapter_type().task_outputs([sample], call)
+    wanted = torch.zeros(16, 24, dtype=torch.bool)
+    wanted[8:12, 2:10] = True
+    assert torch.equal(found.masks[0], wanted)
+
+
 def test_task_outputs_without_detections(adapter_type, tiny):
     from mmengine.structures import InstanceData
 

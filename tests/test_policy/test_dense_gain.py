@@ -110,6 +110,17 @@ def test_to_cells_keeps_places(resolution):
     assert (cells[1] - centres.clamp_max(150)[None]).abs().max() <= slack[1]
 
 
+@pytest.mark.parametrize("side", [128, 127, 126, 125])
+def test_a_cell_takes_the_value_at_its_centre_also_where_the_last_cell_is_cut(side):
+    geometry = Geometry(size=(side, side), grid=(2, 2), block_size=64)
+    values = torch.arange(32.0).expand(1, 32, 32)
+    centres = ((torch.arange(32) + 0.5) * 4).clamp_max(side - 0.5)
+    expected = (centres * 32 / side).floor()
+    cells = to_cells(values, geometry)
+    assert torch.equal(cells[0], expected.expand(32, 32))
+    assert torch.equal(to_cells(values.mT, geometry)[0], expected[:, None].expand(32, 32))
+
+
 def test_summaries_share_no_memory_with_the_output():
     logits = torch.rand(3, 32, 48)
     kept = FeatureChange().summarise(logits, GEOMETRY)
@@ -144,6 +155,21 @@ def test_nan_and_another_number_of_classes_raise():
         SemanticGain()(torch.zeros(3, 16, 24), torch.zeros(4, 16, 24), GEOMETRY)
     with pytest.raises(ConfigError, match="clip"):
         SemanticGain(clip=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [(128, 192), (90, 101), (32, 48), (16, 24)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_raises(value, size, dtype):
+    logits = torch.randn(3, *size).to(dtype)
+    logits[1, 7, 11] = value
+    with pytest.raises(FrameError, match="NaN or infinity"):
+        SemanticGain().summarise(logits, GEOMETRY)
+
+
+def test_huge_values_are_finite_even_if_their_sum_is_not():
+    logits = torch.full((3, 32, 48), 3e38)
+    assert torch.isfinite(SemanticGain().summarise(logits, GEOMETRY)).all()
 
 
 def test_auto_picks_by_what_it_gets(detections):

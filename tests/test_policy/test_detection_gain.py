@@ -207,12 +207,59 @@ def test_masks_use_the_mask_iou_and_paint_the_masks(detections, resolution):
     _check(gain, _expect({(1, 0): 0.4 * 0.5, (1, 1): 0.4 * 0.9, (1, 2): 0.4 * 0.5}))
 
 
+def _touched(mask, size, geometry):
+    """The cells of which a set mask pixel covers a part, one pixel at a time."""
+    down, across = size[0] / mask.shape[0], size[1] / mask.shape[1]
+    cell, cells = geometry.cell_size, torch.zeros(geometry.map_size)
+    for row, column in mask.nonzero().tolist():
+        top, bottom = row * down + 1e-6, (row + 1) * down - 1e-6
+        left, right = column * across + 1e-6, (column + 1) * across - 1e-6
+        rows = slice(int(top / cell), int(bottom / cell) + 1)
+        columns = slice(int(left / cell), int(right / cell) + 1)
+        cells[rows, columns] = 1
+    return cells
+
+
+@pytest.mark.parametrize("resolution", [(256, 512), (64, 128), (100, 77), (7, 9), (300, 1000)])
+@pytest.mark.parametrize(
+    ("size", "block_size"), [(SIZE, 64), (SIZE, 40), ((250, 500), 128), ((250, 500), 20)]
+)
+def test_a_mask_covers_the_cells_that_it_touches(detections, resolution, size, block_size):
+    grid = (-(-size[0] // block_size), -(-size[1] // block_size))
+    geometry = Geometry(size=size, grid=grid, block_size=block_size)
+    draw = torch.Generator().manual_seed(resolution[0] + block_size)
+    masks = torch.rand(3, *resolution, generator=draw) < 40 / (resolution[0] * resolution[1])
+    masks[:, : resolution[0] // 3] = False
+    boxes = []
+    for mask in masks:
+        rows, columns = (mask.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        rows, columns = rows or [0], columns or [0]
+        down, across = size[0] / resolution[0], size[1] / resolution[1]
+        corners = (columns[0] * across, rows[0] * down)
+        corners += ((columns[-1] + 1) * across, (rows[-1] + 1) * down)
+        boxes.append((*corners, 1.0, 0))
+    assert masks.any()
+    gain = DetectionGain()
+    for box, mask in zip(boxes, masks, strict=True):
+        output = detections([box], size, mask[None])
+        painted = gain.output_map(gain.summarise(output, geometry), geometry)
+        assert torch.equal(painted, _touched(mask, size, geometry))
+
+
 def test_masks_of_one_pixel_do_not_vanish_and_empty_ones_are_skipped(detections):
     masks = torch.zeros(2, *SIZE, dtype=torch.bool)
     masks[0, 70, 130] = True
     boxes = [(120, 60, 150, 80, 0.9, 0), (300, 100, 320, 120, 0.5, 0)]
     gain = DetectionGain()(detections([], SIZE), detections(boxes, SIZE, masks), GEOMETRY)
     _check(gain, _expect({(1, 2): 0.9}))
+
+
+def test_a_mask_may_reach_one_pixel_out_of_its_box(detections):
+    masks = torch.zeros(1, *SIZE, dtype=torch.bool)
+    masks[0, 60:68, 127:193] = True
+    after = detections([(128, 64, 192, 68, 0.9, 0)], SIZE, masks)
+    painted = DetectionGain().output_map(DetectionGain().summarise(after, GEOMETRY), GEOMETRY)
+    assert painted[16].nonzero().flatten().tolist() == list(range(31, 49))
 
 
 def test_coarse_masks_cover_the_cells_of_their_pixels(detections):

@@ -85,6 +85,40 @@ def test_what_a_block_sees_is_centred_on_it(per_block):
         assert abs(centre - middle) < 0.6  # cells
 
 
+@pytest.mark.parametrize("per_block", [4, 8, 16])
+def test_known_features_give_the_same_gradients(per_block):
+    torch.manual_seed(0)
+    net = _net(gain=2.0)
+    cells = torch.randn(2, INPUT_CHANNELS, 3 * per_block, 5 * per_block)
+    wanted = torch.randn(2, 3, 5)
+    (net(cells, per_block) * wanted).sum().backward()
+    expected = {name: p.grad.clone() for name, p in net.named_parameters()}
+    net.zero_grad()
+    with torch.no_grad():
+        known = net.features(cells, per_block)
+        logits = net.logits(known)
+    again = net.features(cells, per_block, known)
+    assert all(torch.equal(a, b) for a, b in zip(again, known, strict=True))
+    found = net.logits(again)
+    assert torch.equal(found, logits)
+    (found * wanted).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert expected[name].abs().max() > 0
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+def test_the_revision_tells_that_weights_were_written():
+    net = _net()
+    optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-4)
+    seen = [net.revision()]
+    net(torch.randn(1, INPUT_CHANNELS, 32, 32), 16).sum().backward()
+    assert net.revision() == seen[0]
+    for write in (optimizer.step, lambda: net.load_state_dict(_net(seed=1).state_dict())):
+        write()
+        assert net.revision() not in seen
+        seen.append(net.revision())
+
+
 def test_inputs_are_normalised_whatever_the_unit():
     torch.manual_seed(0)
     now, last = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)

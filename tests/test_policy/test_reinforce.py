@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -318,19 +319,22 @@ def test_each_stream_has_its_own_memory_wherever_it_is_in_the_batch(make_context
     assert not policy._memories
 
 
+@pytest.mark.parametrize("update_every", [4, 1])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-def test_it_learns_in_any_mode_and_the_same(drive, mode):
+def test_it_learns_in_any_mode_and_the_same(drive, mode, update_every):
     frames, gains = _moving(9)
 
     def run(context):
         with context():
-            policy = RLPolicy(seed=0, information_gain=DictatedGain(gains))
+            policy = RLPolicy(
+                seed=0, update_every=update_every, information_gain=DictatedGain(gains)
+            )
             grids, scalars = drive(policy, [frame.clone() for frame in frames], OUTPUT)
         return policy, grids, scalars
 
     policy, grids, scalars = run(mode)
     expected, other_grids, other_scalars = run(torch.no_grad)
-    assert policy.updates == expected.updates == 2
+    assert policy.updates == expected.updates == 8 // update_every
     assert scalars == other_scalars
     assert all(torch.equal(a, b) for a, b in zip(grids, other_grids, strict=True))
     for a, b in zip(policy.net.parameters(), expected.net.parameters(), strict=True):
@@ -485,6 +489,71 @@ def test_wrong_arguments_raise(arguments):
         RLPolicy(**arguments)
 
 
+def _gathered(make_context, frames=3, streams=1):
+    """A policy with a few frames to learn from; some of the batch's streams are new to it."""
+    torch.manual_seed(1)
+    policy = RLPolicy(seed=0, update_every=1000, information_gain=DictatedGain(0.5))
+    _start(policy, torch.rand(streams, 3, 128, 192), make_context)
+    for _ in range(frames):
+        frame = torch.rand(streams + 1, 3, 128, 192)
+        policy.reset([streams])
+        context = make_context(frame, last_grid=torch.rand(streams + 1, 2, 3) > 0.5)
+        policy.feedback(frame, policy.select(frame, context), OUTPUT * (streams + 1), context)
+    assert len(policy._experience) == frames
+    return policy
+
+
+def _learned_plainly(policy):
+    """Weights after an update that is written down from scratch, forward pass and all."""
+    net = copy.deepcopy(policy.net)
+    optimizer = torch.optim.RMSprop(
+        net.parameters(), lr=policy.lr, weight_decay=policy.weight_decay
+    )
+    terms = []
+    for item in policy._experience:
+        probability = net(item.cells, 16).sigmoid()
+        log_pi = torch.where(item.grid, probability, 1 - probability).log()
+        terms.append((log_pi * item.reward)[item.credited])
+    (-torch.cat(terms).mean()).backward()
+    optimizer.step()
+    return list(net.parameters())
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_update_is_that_of_a_fresh_forward_pass(make_context, streams, changed):
+    policy = _gathered(make_context, streams=streams)
+    if changed:
+        # What was found with the old weights must not be used for the new ones.
+        with torch.no_grad():
+            policy.net.stages[1].weight.mul_(1.5)
+    before = [parameter.detach().clone() for parameter in policy.net.parameters()]
+    expected = _learned_plainly(policy)
+    policy._update()
+    for old, new, wanted in zip(before, policy.net.parameters(), expected, strict=True):
+        assert not torch.equal(old, new)
+        # A step is as long as the learning rate; a hundredth of it is rounding.
+        torch.testing.assert_close(new, wanted, atol=0.01 * 1e-3, rtol=0)
+
+
+def test_the_memory_is_each_blocks_last_executed_picture(make_context):
+    policy = RLPolicy(seed=0, information_gain=DictatedGain(0.5))
+    _start(policy, torch.rand(1, 3, 128, 192), make_context)
+    expected = policy._memories[0].picture.clone()
+    for _ in range(4):
+        frame = torch.rand(1, 3, 128, 192)
+        context = make_context(frame)
+        policy.select(frame, context)
+        grid = torch.rand(1, 2, 3) > 0.5
+        policy.feedback(frame, grid, OUTPUT, context)
+        now = frame.reshape(3, 32, 4, 48, 4).mean((2, 4))  # cells of 4 px
+        executed = grid[0].repeat_interleave(16, 0).repeat_interleave(16, 1)
+        kept = policy._memories[0].picture
+        torch.testing.assert_close(kept[:, executed], now[:, executed])
+        assert torch.equal(kept[:, ~executed], expected[:, ~executed])
+        expected = kept.clone()
+
+
 def test_macs_are_those_of_the_convolutions():
     policy = RLPolicy(seed=0)
     counted = policy.macs((1, 3, 1024, 2048), 128)
@@ -496,8 +565,9 @@ def test_macs_are_those_of_the_convolutions():
         for before, after, place in zip(channels, channels[1:], places, strict=False)
     ] + [9 * 64 * 64 * places[3], 64 * places[3]]
     assert counted["forward"] == sum(layers)
-    # Forward, gradients of the weights, and of all inputs but the first layer's.
-    assert counted["update"] == 3 * sum(layers) - layers[0]
+    # Gradients of the weights, and of all inputs but the first layer's; forward of the head alone,
+    # as what the other layers gave is known from the decision.
+    assert counted["update"] == 2 * sum(layers) - layers[0] + layers[-1]
     assert counted["total"] == counted["forward"] + counted["update"] < 0.5e9
     assert policy.macs((2, 3, 1000, 2000), 128)["forward"] == 2 * counted["forward"]
     policy.online = False

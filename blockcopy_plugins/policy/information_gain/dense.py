@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.ops.reduce_picture import reduce_picture as mean_of_squares
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import TaskOutput
 
@@ -59,7 +62,7 @@ class SemanticGain(InformationGain):
             FrameError: If the number of classes changed.
         """
         _check_same(previous, current)
-        divergence = (current.exp() * (current - previous)).sum(0)
+        divergence = current.exp().mul_(current - previous).sum(0)
         # Rounding can make an exact 0 slightly negative.
         return _largest_part(divergence, geometry).clamp(0, self.clip)
 
@@ -78,7 +81,8 @@ class FeatureChange(InformationGain):
         Raises:
             FrameError: If the output is no float tensor ``(C, h, w)``.
         """
-        return to_cells(output, geometry)
+        cells = to_cells(output, geometry)
+        return cells.clone() if cells.data_ptr() == output.data_ptr() else cells
 
     def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
         """Return the features' mean magnitude, relative to its highest."""
@@ -106,8 +110,9 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
         geometry: The image's.
 
     Returns:
-        float32 ``(C, GH * cells, GW * cells)``, sharing no memory with ``output``. Finer outputs
-        are area-pooled, coarser ones repeated; cells outside the image repeat the nearest inside.
+        float32 ``(C, GH * cells, GW * cells)``; ``output``'s own memory where it is that already.
+        Finer outputs are area-pooled, coarser ones repeated; cells outside the image repeat the
+        nearest inside.
 
     Raises:
         FrameError: If the output is no finite float tensor ``(C, h, w)``.
@@ -115,22 +120,34 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
     if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
         found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
         raise FrameError(f"a dense output must be a float tensor (C, h, w), found {found!r}")
-    values = output.detach().float()
-    if not bool(torch.isfinite(values).all()):
-        raise FrameError(
-            "the dense output holds NaN or infinity; the network that made it is broken, or its "
-            "input was"
-        )
+    values = output.detach()
     # The cells inside the image, of which the last row and column may be cut by its edge.
     inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]
     pooled = [min(side, most) for side, most in zip(values.shape[1:], inside, strict=True)]
     if pooled != list(values.shape[1:]):
-        values = F.adaptive_avg_pool2d(values, pooled)
-    rows, columns = (
-        _nearest(pixels, source, cells, geometry.cell_size, values.device)
-        for pixels, source, cells in zip(geometry.size, pooled, geometry.map_size, strict=True)
-    )
-    return values[:, rows][:, :, columns]
+        values = _area_pool(values, pooled)
+    else:
+        values = values.float()
+    # A mean or sum with NaN or infinity in it is never finite; that of finite values may overflow.
+    if not math.isfinite(values.sum()) and not bool(torch.isfinite(output).all()):
+        raise FrameError(
+            "the dense output holds NaN or infinity; the network that made it is broken, or its "
+            "input was"
+        )
+    for axis in (0, 1):
+        pixels, cells = geometry.size[axis], geometry.map_size[axis]
+        if pooled[axis] != cells or cells * geometry.cell_size != pixels:
+            nearest = _nearest(pixels, pooled[axis], cells, geometry.cell_size, values.device)
+            values = values.index_select(1 + axis, nearest)
+    return values
+
+
+def _area_pool(values: Tensor, size: list[int]) -> Tensor:
+    """Average ``(C, h, w)`` to ``(C, *size)``, which is nowhere finer; float32."""
+    side = values.shape[1] // size[0]
+    if [side * cells for cells in size] == list(values.shape[1:]):
+        return mean_of_squares(values[None], side)[0]
+    return F.adaptive_avg_pool2d(values.float(), size)
 
 
 def _nearest(pixels: int, source: int, cells: int, cell: float, device: torch.device) -> Tensor:

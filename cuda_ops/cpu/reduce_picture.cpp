@@ -1,0 +1,274 @@
+// blockcopy::reduce_picture on CPU: the mean of each square of pixels, in one pass over the frame.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/BFloat16.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+// The sums are memory-bound only with wide vectors, so these functions are compiled for several
+// processors and the loader picks one. Needs indirect functions: GCC and glibc.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#define BLOCKCOPY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define BLOCKCOPY_CLONES
+#endif
+
+namespace blockcopy {
+namespace {
+
+// Squares are dealt to threads in chunks that read about this much.
+constexpr int64_t kChunkBytes = 128 * 1024;
+
+// Values of a row that are summed at a time: their sums stay in the innermost cache. Long strips
+// let the processor fetch ahead.
+constexpr int64_t kStrip = 8192;
+
+// sums[i] += rows[0][i] + rows[step][i] + ... over `count` rows.
+BLOCKCOPY_CLONES void add_rows(float* sums, const float* rows, int64_t step, int64_t count,
+                               int64_t width) {
+  int64_t row = 0;
+  for (; row + 4 <= count; row += 4) {
+    const float* a = rows + row * step;
+    const float* b = a + step;
+    const float* c = b + step;
+    const float* d = c + step;
+    for (int64_t i = 0; i < width; ++i) {
+      sums[i] += (a[i] + b[i]) + (c[i] + d[i]);
+    }
+  }
+  for (; row < count; ++row) {
+    const float* a = rows + row * step;
+    for (int64_t i = 0; i < width; ++i) {
+      sums[i] += a[i];
+    }
+  }
+}
+
+// The same for bfloat16, which is the upper half of a float.
+BLOCKCOPY_CLONES void add_rows(float* sums, const uint16_t* rows, int64_t step, int64_t count,
+                               int64_t width) {
+  const auto widen = [](uint16_t half) {
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  };
+  int64_t row = 0;
+  for (; row + 4 <= count; row += 4) {
+    const uint16_t* a = rows + row * step;
+    const uint16_t* b = a + step;
+    const uint16_t* c = b + step;
+    const uint16_t* d = c + step;
+    for (int64_t i = 0; i < width; ++i) {
+      sums[i] += (widen(a[i]) + widen(b[i])) + (widen(c[i]) + widen(d[i]));
+    }
+  }
+  for (; row < count; ++row) {
+    const uint16_t* a = rows + row * step;
+    for (int64_t i = 0; i < width; ++i) {
+      sums[i] += widen(a[i]);
+    }
+  }
+}
+
+// A frame as planes of rows of pixels, each pixel of `lanes` values that lie side by side: channels
+// where they come last, else 1.
+struct Layout {
+  int64_t planes, height, width, lanes;
+};
+
+// Where the mean of each lane goes.
+struct Target {
+  float* first;
+  int64_t step;  // from a lane to the next
+
+  void write(int64_t lane, float value) const { first[lane * step] = value; }
+};
+
+// Four floats that are added at once.
+#if defined(__GNUC__)
+typedef float Four __attribute__((vector_size(16)));
+#else
+struct Four {
+  float value[4];
+  float operator[](int i) const { return value[i]; }
+  Four& operator+=(const Four& other) {
+    for (int i = 0; i < 4; ++i) {
+      value[i] += other.value[i];
+    }
+    return *this;
+  }
+};
+#endif
+
+inline Four load_four(const float* from) {
+  Four four;
+  std::memcpy(&four, from, sizeof(four));
+  return four;
+}
+
+// The sum of each lane over `columns` pixels, times `scale`. The usual numbers of lanes are template
+// arguments, so that their sums stay in registers; 0 is any.
+template <int kLanes>
+void add_columns(const float* pixels, int64_t columns, int64_t any_lanes, float scale,
+                 Target target);
+
+// The fourth value is of the next pixel and is dropped. There is one value more behind the last
+// pixel.
+template <>
+void add_columns<3>(const float* pixels, int64_t columns, int64_t, float scale, Target target) {
+  Four total = {};
+  for (int64_t i = 0; i < columns; ++i) {
+    total += load_four(pixels + i * 3);
+  }
+  for (int lane = 0; lane < 3; ++lane) {
+    target.write(lane, total[lane] * scale);
+  }
+}
+
+template <>
+void add_columns<1>(const float* pixels, int64_t columns, int64_t, float scale, Target target) {
+  Four part = {};
+  const int64_t fours = columns / 4;
+  for (int64_t i = 0; i < fours; ++i) {
+    part += load_four(pixels + 4 * i);
+  }
+  float total = (part[0] + part[1]) + (part[2] + part[3]);
+  for (int64_t i = 4 * fours; i < columns; ++i) {
+    total += pixels[i];
+  }
+  target.write(0, total * scale);
+}
+
+// Many lanes: written side by side, to be dealt to their planes a row at a time.
+template <>
+void add_columns<0>(const float* pixels, int64_t columns, int64_t lanes, float scale,
+                    Target target) {
+  float* __restrict total = target.first;
+  std::copy_n(pixels, lanes, total);
+  for (int64_t i = 1; i < columns; ++i) {
+    const float* pixel = pixels + i * lanes;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      total[lane] += pixel[lane];
+    }
+  }
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    total[lane] *= scale;
+  }
+}
+
+template <int kLanes, typename Value>
+void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
+  const int64_t lanes = kLanes ? kLanes : in.lanes;
+  const int64_t out_height = (in.height + side - 1) / side;
+  const int64_t out_width = (in.width + side - 1) / side;
+  const int64_t plane_size = out_height * out_width;
+  const int64_t row_values = in.width * lanes;
+  // Whole squares, as many as fit into a strip, and at least one.
+  const int64_t squares = std::max<int64_t>(1, kStrip / (side * lanes));
+  const int64_t row_bytes = std::max<int64_t>(1, side * row_values * sizeof(Value));
+  at::parallel_for(0, in.planes * out_height, std::max<int64_t>(1, kChunkBytes / row_bytes),
+                   [&](int64_t begin, int64_t end) {
+    std::vector<float> sums(std::min(squares * side, in.width) * lanes + 1);
+    std::vector<float> means(kLanes ? 0 : std::min(squares, out_width) * lanes);
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t plane = index / out_height;
+      const int64_t y = index % out_height;
+      const int64_t rows = std::min(side, in.height - y * side);
+      const Value* top = frame + (plane * in.height + y * side) * row_values;
+      for (int64_t x = 0; x < out_width; x += squares) {
+        const int64_t pixels = std::min(squares * side, in.width - x * side);
+        float* target = out + (plane * lanes * out_height + y) * out_width + x;
+        std::fill_n(sums.begin(), pixels * lanes, 0.0F);
+        add_rows(sums.data(), top + x * side * lanes, row_values, rows, pixels * lanes);
+        const int64_t whole = pixels / side;
+        const int64_t rest = pixels - whole * side;
+        // Where the first square's means go, and the step from a square to the next.
+        const Target first = kLanes ? Target{target, plane_size} : Target{means.data(), 1};
+        const int64_t step = kLanes ? 1 : lanes;
+        const float scale = 1.0F / static_cast<float>(rows * side);
+        for (int64_t i = 0; i < whole; ++i) {
+          add_columns<kLanes>(sums.data() + i * side * lanes, side, lanes, scale,
+                              {first.first + i * step, first.step});
+        }
+        if (rest > 0) {
+          add_columns<kLanes>(sums.data() + whole * side * lanes, rest, lanes,
+                              1.0F / static_cast<float>(rows * rest),
+                              {first.first + whole * step, first.step});
+        }
+        if (kLanes == 0) {
+          const int64_t count = whole + (rest > 0);
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            for (int64_t i = 0; i < count; ++i) {
+              target[lane * plane_size + i] = means[i * lanes + lane];
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+template <typename Value>
+void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
+  switch (in.lanes) {
+    case 1:
+      return reduce<1>(in, frame, side, out);
+    case 3:
+      return reduce<3>(in, frame, side, out);
+    default:
+      return reduce<0>(in, frame, side, out);
+  }
+}
+
+at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
+  TORCH_CHECK(!frame.requires_grad() || !c10::GradMode::is_enabled(),
+              "blockcopy::reduce_picture has no backward, but gradients are recorded and the frame "
+              "requires grad; call it under torch.no_grad() or torch.inference_mode(), or detach "
+              "the frame");
+  TORCH_CHECK_VALUE(frame.dim() == 4, "blockcopy::reduce_picture: frame must be 4-D (N, C, H, W), "
+                    "but has shape ", frame.sizes(),
+                    "; add or remove dimensions with unsqueeze/squeeze");
+  TORCH_CHECK_TYPE(at::isFloatingType(frame.scalar_type()), "blockcopy::reduce_picture: frame has "
+                   "dtype ", frame.scalar_type(), ", expected a floating point type of 16 to 64 "
+                   "bits; convert it first");
+  TORCH_CHECK_VALUE(side >= 1, "blockcopy::reduce_picture: side is ", side,
+                    ", expected at least 1 (pixels)");
+  const int64_t out_height = (frame.size(2) + side - 1) / side;
+  const int64_t out_width = (frame.size(3) + side - 1) / side;
+  const at::Tensor out = at::empty({frame.size(0), frame.size(1), out_height, out_width},
+                                   frame.options().dtype(at::kFloat));
+  if (out.numel() == 0) {
+    return out;
+  }
+  const bool half = frame.scalar_type() == at::kBFloat16;
+  at::Tensor source = half ? frame : frame.to(at::kFloat);
+  const bool channels_last = source.is_contiguous(at::MemoryFormat::ChannelsLast);
+  if (!channels_last) {
+    source = source.contiguous();
+  }
+  Layout layout = {source.size(0), source.size(2), source.size(3), source.size(1)};
+  if (!channels_last) {
+    layout = {source.size(0) * source.size(1), source.size(2), source.size(3), 1};
+  }
+  float* target = out.mutable_data_ptr<float>();
+  if (half) {
+    // A bfloat16 is a struct of one uint16_t; its bits are what is needed.
+    reduce(layout, static_cast<const uint16_t*>(source.const_data_ptr()), side, target);
+  } else {
+    reduce(layout, source.const_data_ptr<float>(), side, target);
+  }
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
+  m.impl("reduce_picture", &reduce_picture_cpu);
+}
+
+}  // namespace blockcopy
