@@ -89,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m blockcopy_plugins.info",
         description="Without CONFIG: versions and what was found, for a bug report. With CONFIG: "
         "how much of the model runs on blocks, what does not and why, and which block sizes suit "
-        "it. The model is run with random weights; no checkpoint is needed.",
+        "it; with --estimate, how much faster it will be here. The model is run with random "
+        "weights; no checkpoint is needed.",
     )
     parser.add_argument("config", nargs="?", help="config of MMDetection or MMSegmentation")
     parser.add_argument(
@@ -107,6 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=BLOCK_SIZES,
         help=f"block sizes to try (default: {' '.join(map(str, BLOCK_SIZES))})",
     )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="measure a few seconds and predict the speed-up by executed rate on this machine",
+    )
     options = parser.parse_args(arguments)
     if options.config is None:
         for name, value in environment().items():
@@ -115,7 +121,15 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore")  # of the frameworks; nothing that a user can act on
     size = None if options.size is None else tuple(options.size)
     try:
-        print(describe(options.config, size, tuple(options.block_size)))
+        if options.estimate:
+            from .allocator import retain_pages
+            from .estimate import estimate_config
+
+            retain_pages()  # the process is this command's own
+            blocks = None if options.block_size is BLOCK_SIZES else options.block_size
+            print(estimate_config(options.config, size, blocks))
+        else:
+            print(describe(options.config, size, tuple(options.block_size)))
     except BlockCopyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

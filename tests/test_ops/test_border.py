@@ -147,7 +147,9 @@ def test_threads_share_the_rows(threads):
 
 def test_a_wide_border_is_the_whole_block():
     state = filled(0, 1, 3, 8, 8)
-    scatter_border_(state, filled(1, 4, 3, 4, 4), torch.ones(1, 2, 2).nonzero().int().contiguous(), 1 << 30)
+    scatter_border_(
+        state, filled(1, 4, 3, 4, 4), torch.ones(1, 2, 2).nonzero().int().contiguous(), 1 << 30
+    )
     assert state.eq(1).all()
     state = filled(0, 1, 3, 8, 8)
     copy_border_(state, filled(1, 1, 3, 8, 8), [0], (4, 4), 1 << 30)

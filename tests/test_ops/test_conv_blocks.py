@@ -69,9 +69,7 @@ class Case:
             count = len(blocks)
             packed = self.random(count, self.channels, *block) if self.packed else None
             rows, cols = (
-                table(
-                    self.grid[i], block[i], self.padding[i], reach[i] + i * self.wider, size[i]
-                )
+                table(self.grid[i], block[i], self.padding[i], reach[i] + i * self.wider, size[i])
                 for i in (0, 1)
             )
         weight = self.random(self.channels_out, self.channels, *self.kernel)
