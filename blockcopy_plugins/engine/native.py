@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ _WINOGRAD_WASTE = 1.5
 
 @dataclass
 class _Prepared:
-    weight: Tensor
+    weight: weakref.ref[Tensor]
     version: int
     memory: int
     packed: Tensor
@@ -117,6 +118,8 @@ class NativeConvolutions:
         dtype = weight.dtype
         if (
             groups != 1
+            # Outside the image the kernels have zeros.
+            or (isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0))
             or dtype != x.dtype
             or not isinstance(weight, nn.Parameter)
             or weight.device.type != "cpu"
@@ -294,13 +297,28 @@ class NativeConvolutions:
             found is None
             or found.version != weight._version
             or found.memory != weight.data_ptr()
-            or found.weight is not weight
+            or found.weight() is not weight
         ):
             with torch.inference_mode(False), torch.no_grad():
                 packed = ops.conv_prepare(weight, winograd, self.kernels)
-            found = _Prepared(weight, weight._version, weight.data_ptr(), packed)
+            # Where the weight goes, so does this.
+            reference = weakref.ref(weight, _Forget(self._prepared, key))
+            found = _Prepared(reference, weight._version, weight.data_ptr(), packed)
             self._prepared[key] = found
         return found.packed
+
+
+@dataclass
+class _Forget:
+    """Drops what was prepared of a weight that is no more."""
+
+    prepared: dict[tuple[int, bool], _Prepared]
+    key: tuple[int, bool]
+
+    def __call__(self, reference: weakref.ref) -> None:
+        found = self.prepared.get(self.key)
+        if found is not None and found.weight is reference:
+            del self.prepared[self.key]
 
 
 def _border(x: BlockTensor, window: SlidingWindow) -> int:

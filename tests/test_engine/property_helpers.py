@@ -223,7 +223,7 @@ def rounding(net: nn.Module, exact: nn.Module, frame: torch.Tensor, around) -> f
             scale = wanted.abs().max().clamp(min=1e-3)
             worst = max(worst, ((found - wanted).abs().max() / scale).item())
     if eps < 1e-5:
-        allowed, most = max(16 * worst, 128 * eps), 2e-3
+        allowed, most = max(32 * worst, 128 * eps), 2e-3
     else:  # Eight or eleven bits: a bound of more than a dozen epsilons would prove nothing.
         allowed, most = max(3 * worst, 4 * eps), 16 * eps
     return allowed if allowed < most else None

@@ -129,7 +129,7 @@ class ResNet(nn.Sequential):
         )
 
 
-# -- drawn nets --------------------------------------------------------------------------------------
+# -- drawn nets -----------------------------------------------------------------------------------
 
 NORMS = {
     "none": nn.Identity,
@@ -249,10 +249,18 @@ def test_each_activation_behind_each_addition(act, add):
         converted.step(rate)
 
 
-# -- what runs ---------------------------------------------------------------------------------------
+# -- what runs ------------------------------------------------------------------------------------
 
-ALONE = ("native_batch_norm", "batch_norm", "_native_batch_norm_legit_no_training", "add", "relu",
-         "clamp", "clamp_min", "hardtanh")  # fmt: skip
+ALONE = (
+    "native_batch_norm",
+    "batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "add",
+    "relu",
+    "clamp",
+    "clamp_min",
+    "hardtanh",
+)
 
 
 @native
@@ -303,7 +311,7 @@ def test_sums_read_twice_are_computed_once_from_the_next_frame_on():
     converted.steps()
 
 
-# -- aliases -----------------------------------------------------------------------------------------
+# -- aliases --------------------------------------------------------------------------------------
 
 
 class Trap(nn.Module):
@@ -470,13 +478,31 @@ def shared_in_and_out_of_place(net, x):
     return y, z, net.b(y), net.b(z)
 
 
-TRAPS = {f.__name__: f for f in (
-    residual_changed, residual_waits_and_changes, input_changed, input_changed_by_a_view,
-    input_changed_by_a_lent_view, views_of_a_waiting_map, view_written, waiting_and_twin,
-    in_place_on_what_others_hold, in_place_after_a_twin, in_place_twice, two_waiting_added,
-    added_to_itself, residual_of_a_residual, copied_into, copied_into_the_waiting_one,
-    deep_copies, unused, read_in_full, shared_in_and_out_of_place,
-)}  # fmt: skip
+TRAPS = {
+    f.__name__: f
+    for f in (
+        residual_changed,
+        residual_waits_and_changes,
+        input_changed,
+        input_changed_by_a_view,
+        input_changed_by_a_lent_view,
+        views_of_a_waiting_map,
+        view_written,
+        waiting_and_twin,
+        in_place_on_what_others_hold,
+        in_place_after_a_twin,
+        in_place_twice,
+        two_waiting_added,
+        added_to_itself,
+        residual_of_a_residual,
+        copied_into,
+        copied_into_the_waiting_one,
+        deep_copies,
+        unused,
+        read_in_full,
+        shared_in_and_out_of_place,
+    )
+}
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -504,7 +530,7 @@ def test_aliases(trap, pack, fuse, monkeypatch):
                 same(found, converted.plain(frame.clone()))
 
 
-# -- exceptions --------------------------------------------------------------------------------------
+# -- exceptions -----------------------------------------------------------------------------------
 
 
 class Fails(Exception):
@@ -542,7 +568,7 @@ def test_an_exception_with_maps_that_wait(fuse, rate):
     assert not bc.handle(net).last.grid.all()
 
 
-# -- hooks -------------------------------------------------------------------------------------------
+# -- hooks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["0", "1", "2", "3.conv1", "3.bn1", "3.relu", "3.conv2"])
@@ -579,7 +605,7 @@ def test_pre_hooks_are_called():
     Converted(net).steps()
 
 
-# -- weights -----------------------------------------------------------------------------------------
+# -- weights --------------------------------------------------------------------------------------
 
 
 def new_values(net):
@@ -649,7 +675,7 @@ def test_weights_and_statistics_that_change_between_frames(change, inside):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
 
 
-# -- conversion --------------------------------------------------------------------------------------
+# -- conversion -----------------------------------------------------------------------------------
 
 
 def test_restore_leaves_every_module_as_it_was():

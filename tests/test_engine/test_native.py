@@ -67,7 +67,7 @@ def stack(middle, *after):
     return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), middle, *after, nn.Conv2d(16, 4, 1))
 
 
-# -- what is not taken -------------------------------------------------------------------------------
+# -- what is not taken ----------------------------------------------------------------------------
 
 
 class Functional(nn.Module):
@@ -120,6 +120,7 @@ MIDDLES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 @pytest.mark.parametrize("name", MIDDLES)
 @pytest.mark.parametrize("pack", [False, True])
 def test_every_kind_of_convolution(name, pack):
@@ -164,7 +165,8 @@ import blockcopy_plugins as bc
 from blockcopy_plugins import ops
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 assert ops.conv_kernels() == () and not ops.has_extension()
-net = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
+layers = nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3)
+net = nn.Sequential(*layers).eval()
 reference, grids = MaskedReference(net, 8), []
 frames = [(torch.rand(1, 3, 4) < rate, torch.randn(1, 3, 24, 32)) for rate in (2, .5, .3, 2)]
 wanted = [reference(*f) for f in frames]
@@ -182,7 +184,7 @@ print('right')
     assert found.stdout.strip() == "right", found.stderr[-2000:]
 
 
-# -- borders -----------------------------------------------------------------------------------------
+# -- borders --------------------------------------------------------------------------------------
 
 
 def entries(net):
@@ -303,7 +305,7 @@ def test_streams_with_borders_come_and_go(examples):
     run()
 
 
-# -- geometry ----------------------------------------------------------------------------------------
+# -- geometry -------------------------------------------------------------------------------------
 
 
 class Chain(nn.Module):
@@ -368,9 +370,12 @@ def test_maps_and_blocks_of_any_size(examples):
 def test_dilations_over_several_blocks(dilation, winograd):
     """A far tap reads the state of a block that was executed frames ago, as it was then."""
     net = nn.Sequential(
-        nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, dilation, dilation), nn.ReLU(),
+        nn.Conv2d(3, 16, 1),
+        nn.ReLU(),
         nn.Conv2d(16, 16, 3, 1, dilation, dilation),
-    )  # fmt: skip
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 1, dilation, dilation),
+    )
     Steps(net, 8, (45, 53), winograd=winograd).steps(ids=("a", "b"))
 
 
@@ -400,3 +405,13 @@ def test_new_parameters_in_each_frame_do_not_pile_up():
         steps.reference.kept.clear()
         steps.step(2.0)
     assert len(bc.handle(steps.net).native._prepared) <= 4
+
+
+def test_a_layer_whose_options_change_between_videos():
+    steps = Steps(stack(nn.Conv2d(16, 16, 3, 1, 1)))
+    steps.steps()
+    for net in (steps.net, steps.plain):
+        net[2].padding = net[2].dilation = (2, 2)
+    bc.reset_(steps.net)
+    steps.reference.kept.clear()
+    steps.steps()

@@ -469,13 +469,22 @@ ERRORS = {
     "source of three dimensions": (ValueError, change(source=lambda c: c.source[0])),
     "source of another dtype": (ValueError, change(source=lambda c: c.source.bfloat16())),
     "source of float64": (TypeError, change(source=lambda c: c.source.double())),
-    "packed of other channels": (ValueError, change(packed_blocks=lambda c: c.packed_blocks[:, :8])),
+    "packed of other channels": (
+        ValueError,
+        change(packed_blocks=lambda c: c.packed_blocks[:, :8]),
+    ),
     "packed of another dtype": (TypeError, change(packed_blocks=lambda c: c.packed_blocks.half())),
     "fewer packed blocks": (ValueError, change(packed_blocks=lambda c: c.packed_blocks[:2])),
     "blocks without tables": (ValueError, change(rows=None)),
     "packed without blocks": (ValueError, change(blocks=None, rows=None, cols=None)),
-    "a slot out of range": (IndexError, change(blocks=lambda c: c.blocks + c.blocks.new_tensor([1, 0, 0]))),
-    "a block out of range": (IndexError, change(blocks=lambda c: c.blocks + c.blocks.new_tensor([0, 0, 3]))),
+    "a slot out of range": (
+        IndexError,
+        change(blocks=lambda c: c.blocks + c.blocks.new_tensor([1, 0, 0])),
+    ),
+    "a block out of range": (
+        IndexError,
+        change(blocks=lambda c: c.blocks + c.blocks.new_tensor([0, 0, 3])),
+    ),
     "a row out of range": (IndexError, change(rows=lambda c: c.rows + 5)),
     "int64 blocks": (TypeError, change(blocks=lambda c: c.blocks.long())),
     "windows too small": (ValueError, change(cols=lambda c: c.cols[:, :-1].contiguous())),
@@ -483,12 +492,24 @@ ERRORS = {
     "three dilations": (ValueError, change(dilation=(1, 1, 1))),
     "block of no rows": (ValueError, change(block_out=(0, 4))),
     "norm of three": (ValueError, change(norm_values=lambda c: c.norm_values[:3])),
-    "norm of other channels": (ValueError, change(norm_values=lambda c: [t[:-1] for t in c.norm_values])),
-    "norm in float64": (TypeError, change(norm_values=lambda c: [t.double() for t in c.norm_values])),
+    "norm of other channels": (
+        ValueError,
+        change(norm_values=lambda c: [t[:-1] for t in c.norm_values]),
+    ),
+    "norm in float64": (
+        TypeError,
+        change(norm_values=lambda c: [t.double() for t in c.norm_values]),
+    ),
     "bias of other channels": (ValueError, change(bias_values=lambda c: c.bias_values[:-1])),
-    "residual of another shape": (ValueError, change(residual_blocks=lambda c: c.residual_blocks[..., :3])),
-    "residual of another dtype": (ValueError, change(residual_blocks=lambda c: c.residual_blocks.half())),
-}  # fmt: skip
+    "residual of another shape": (
+        ValueError,
+        change(residual_blocks=lambda c: c.residual_blocks[..., :3]),
+    ),
+    "residual of another dtype": (
+        ValueError,
+        change(residual_blocks=lambda c: c.residual_blocks.half()),
+    ),
+}
 
 
 @native
