@@ -1,7 +1,12 @@
 """Speed and memory of block-sparse execution, measured, never asserted.
 
-``python -m benchmarks.efficiency``     E of DESIGN's table, as JSON, table and picture
-``python -m benchmarks.profile_frame``  where the time of a sparse frame goes
-``python -m benchmarks.ops_bandwidth``  gather and scatter against a plain copy
-``python -m benchmarks.memory``         memory over many frames
+``python -m benchmarks.efficiency``  speed-up and E, beside other engines; JSON, table, picture
+``python -m benchmarks.profile``     where the time of a frame goes
+``python -m benchmarks.ops``         gather and scatter against a plain copy
+``python -m benchmarks.memory``      memory over many frames
+``python -m benchmarks.policies``    accuracy against executed rate
+``python -m benchmarks.zoo``         the laws on the architectures of the model zoos
+``python -m benchmarks.tables``      the tables of the documents
+
+Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds.
 """

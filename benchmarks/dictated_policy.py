@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.policy import Detections, Policy, PolicyContext, RLPolicy
+
+from .clock import Clock
 
 
 class DictatedPolicy(Policy):
     """Executes the grid it was given; an RLPolicy looks, is rewarded and learns beside it.
 
     So the executed rate is exact while the time of a frame has the policy's in it: its network,
-    its information gain over the detections of a busy scene, and its updates.
+    its information gain, and its updates. The gain is over the detections of a busy scene, made
+    beforehand; for segmentation over the model's own logits.
 
     Args:
+        task: ``'masks'``, ``'boxes'`` or ``'segmentation'``.
+        clock: What marks the time spent in it.
         target: Of the RLPolicy.
-        masks: Whether the detections have masks.
         detections: How many there are in a frame.
         seed: Of the RLPolicy and the detections.
 
     Attributes:
         grid: bool ``(1, GH, GW)``, to be set before each call.
+        ran: bool ``(1, GH, GW)``, what was executed in the last call.
     """
 
     def __init__(
-        self, target: float = 0.25, masks: bool = True, detections: int = 20, seed: int = 0
+        self,
+        task: str = "masks",
+        clock: Clock | None = None,
+        target: float = 0.25,
+        detections: int = 20,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.grid: Tensor | None = None
+        self.ran: Tensor | None = None
+        self.needs_outputs = task == "segmentation"
+        self._clock = Clock() if clock is None else clock
+        self._marks: list[tuple[Any, Any]] = []
         self._learned = RLPolicy(target=target, seed=seed)
-        self._masks = masks
+        self._masks = task == "masks"
         self._count = detections
         self._generator = torch.Generator().manual_seed(seed)
         self._scenes: list[Detections] = []
 
-    def prepare(self, size: tuple[int, int], scenes: int = 3) -> None:
+    def prepare(self, size: tuple[int, int], device: str = "cpu", scenes: int = 3) -> None:
         """Make the detections beforehand: finding them is the model's work, not the policy's.
 
         Args:
             size: ``(H, W)`` of the frames in pixels.
+            device: Where they are.
             scenes: Different sets, taken in turn.
         """
+        if self.needs_outputs:
+            return
         draw = self._generator
         extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
         corner = torch.rand(self._count, 2, generator=draw) * extent * 0.8
@@ -54,17 +74,40 @@ class DictatedPolicy(Policy):
             scores = 0.3 + 0.7 * torch.rand(self._count, generator=draw)
             masks = _filled(boxes / 4, size[0] // 4, size[1] // 4) if self._masks else None
             self._scenes.append(
-                Detections(boxes=boxes, scores=scores, labels=labels, masks=masks, size=size)
+                Detections(
+                    boxes=boxes.to(device),
+                    scores=scores.to(device),
+                    labels=labels.to(device),
+                    masks=None if masks is None else masks.to(device),
+                    size=size,
+                )
             )
 
+    def seconds(self) -> float:
+        """Time spent in the policy since this was last asked, once the device has come here."""
+        total = sum(self._clock.between(a, b) for a, b in self._marks)
+        self._marks.clear()
+        return total
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Of the RLPolicy."""
+        return self._learned.macs(frame_shape, block_size)
+
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        start = self._clock.mark()
         self._learned.select(frame, context)
+        self._marks.append((start, self._clock.mark()))
         return self.grid
 
     def feedback(self, frame, grid, outputs, context) -> dict[str, float]:
+        start = self._clock.mark()
+        self.ran = grid
         super().feedback(frame, grid, None, context)
-        scene = self._scenes[context.frame_index[0] % len(self._scenes)]
-        return self._learned.feedback(frame, grid, [scene], context)
+        if not self.needs_outputs:
+            outputs = [self._scenes[context.frame_index[0] % len(self._scenes)]]
+        found = self._learned.feedback(frame, grid, outputs, context)
+        self._marks.append((start, self._clock.mark()))
+        return found
 
     def reset(self, streams=None) -> None:
         super().reset(streams)

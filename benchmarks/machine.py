@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +15,12 @@ from blockcopy_plugins import ops
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def describe(allocator: str) -> dict:
+def describe(allocator: str, devices: Sequence[str] = ("cpu",)) -> dict:
     """Machine, versions and settings, for the head of a JSON file.
 
     Args:
         allocator: What :func:`benchmarks.allocator.retain_pages` returned.
+        devices: Those that are measured.
     """
     return {
         "cpu": _cpu_model(),
@@ -29,6 +31,7 @@ def describe(allocator: str) -> dict:
         "allocator": allocator,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "gpu": _gpu() if "cuda" in devices else None,
         "extension": ops.has_extension(),
         "commit": _commit(),
     }
@@ -45,6 +48,20 @@ def _cpu_model() -> str:
         # Virtual machines hide the name; family and model still tell the generation.
         return f"{name} (family {found.get('cpu family', '?')}, model {found.get('model', '?')})"
     return platform.processor() or platform.machine()
+
+
+def _gpu() -> dict | None:
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "compute_capability": f"{found.major}.{found.minor}",
+        "memory_gib": round(found.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+    }
 
 
 def _commit() -> str | None:

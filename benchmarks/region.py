@@ -1,82 +1,160 @@
-"""The part of a detector that is measured: backbone, neck and dense head, nothing behind them."""
+"""What is measured: a model's part that runs on blocks, or the whole of it."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+MODELS = ("mask-rcnn_r50_fpn", "deeplabv3plus_r50", "retinanet_r50_fpn")
+
+# Of each package, the ends of its config names that --models may leave out.
+_ENDS = {
+    "mmdet": ("_1x_coco.py",),
+    "mmseg": ("-d8_4xb2-80k_cityscapes-512x1024.py",),
+}
+
 
 class Region(nn.Module):
-    """Backbone, neck and RPN (or one-stage head) of a detector.
+    """Backbone, neck and dense head: RPN, one-stage head or decode head with its logits.
 
-    Proposals, RoI heads and NMS get dense tensors either way and are in neither time.
+    Proposals, RoI heads, NMS and the resize of logits to the image get dense tensors either way
+    and are in neither time.
+
+    Args:
+        model: A detector of MMDetection or a segmentor of MMSegmentation.
     """
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.detector = detector
+        self.model = model
 
     def forward(self, frame: Tensor):
-        """Features and head maps of a frame ``(N, 3, H, W)``."""
-        features = self.detector.extract_feat(frame)
-        head = getattr(self.detector, "rpn_head", None) or self.detector.bbox_head
+        """Features and head maps of a frame ``(N, 3, H, W)``; of a segmentor its logits."""
+        features = self.model.extract_feat(frame)
+        if hasattr(self.model, "decode_head"):
+            return self.model.decode_head(features)
+        head = getattr(self.model, "rpn_head", None) or self.model.bbox_head
         return features, head(features)
 
 
-def build_region(name: str, dtype: torch.dtype, seed: int = 0) -> Region:
-    """A stock MMDetection model in its best dense form.
-
-    Random weights, batch norm folded into the convolutions, channels last, eval mode.
+def task_of(model: nn.Module) -> str:
+    """``'segmentation'``, ``'masks'`` or ``'boxes'``: what a policy compares.
 
     Args:
-        name: A config of MMDetection, ``'mask-rcnn_r50_fpn'`` or ``'mask_rcnn/mask-rcnn_...py'``.
+        model: A whole model.
+    """
+    if hasattr(model, "decode_head"):
+        return "segmentation"
+    roi_head = getattr(model, "roi_head", None)
+    return "masks" if getattr(roi_head, "with_mask", False) else "boxes"
+
+
+def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> nn.Module:
+    """A stock model in its best dense form.
+
+    Random weights, batch norm folded into the convolutions, channels last, eval mode; segmentors
+    run on whole images.
+
+    Args:
+        name: A config of MMDetection or MMSegmentation, see :func:`find_config`.
         dtype: Of weights and frames.
         seed: Of the weights.
+        device: ``'cpu'`` or ``'cuda'``.
 
     Returns:
-        The region, ready to run.
+        The whole model, ready to run.
 
     Raises:
         FileNotFoundError: If no config has that name.
     """
     from mmcv.cnn import fuse_conv_bn
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
     from mmengine.config import Config
+    from mmengine.registry import MODELS as REGISTRY
+    from mmengine.registry import DefaultScope
 
-    register_all_modules()
-    config = Config.fromfile(find_config(name)).model
-    config.backbone.init_cfg = None
+    config = Config.fromfile(find_config(name))
+    scope = config.get("default_scope") or "mmdet"
+    importlib.import_module(f"{scope}.models")  # they register themselves
+    config = config.model
+    for part in (config, config.backbone):
+        part.pop("pretrained", None)
+        part.pop("init_cfg", None)
     config.pop("data_preprocessor", None)
+    if "decode_head" in config:
+        config.test_cfg = dict(mode="whole")
     torch.manual_seed(seed)
-    detector = MODELS.build(config).eval()
-    _sensible_weights(detector)
-    region = Region(fuse_conv_bn(detector)).eval()
-    return region.to(dtype).to(memory_format=torch.channels_last)
+    with DefaultScope.overwrite_default_scope(scope):
+        model = REGISTRY.build(config).eval()
+    _sensible_weights(model)
+    model = fuse_conv_bn(model).eval().to(device=device, dtype=dtype)
+    return model.to(memory_format=torch.channels_last)
+
+
+def build_region(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> Region:
+    """The part of :func:`build_model` that runs on blocks."""
+    return Region(build_model(name, dtype, seed, device)).eval()
+
+
+def data_samples(model: nn.Module, size: tuple[int, int]) -> list[Any]:
+    """A data sample for one frame, as the whole model's ``predict`` wants it.
+
+    Args:
+        model: A whole model.
+        size: ``(H, W)`` of the frame in pixels; the image is as large.
+    """
+    info = dict(
+        img_shape=size,
+        ori_shape=size,
+        pad_shape=size,
+        batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+        img_id=0,
+    )
+    if hasattr(model, "decode_head"):
+        from mmseg.structures import SegDataSample
+
+        return [SegDataSample(metainfo=info)]
+    from mmdet.structures import DetDataSample
+
+    return [DetDataSample(metainfo=info)]
 
 
 def find_config(name: str) -> str:
-    """Path of a config in the installed MMDetection.
+    """Path of a config in the installed MMDetection or MMSegmentation.
+
+    Args:
+        name: A file; ``'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'``, below a package's configs; or
+            that without folder and usual end: ``'mask-rcnn_r50_fpn'``, ``'deeplabv3plus_r50'``.
 
     Raises:
-        FileNotFoundError: If there is none, or several and no ``*_1x_coco.py`` among them.
+        FileNotFoundError: If there is none, or several.
     """
-    import mmdet
-
     if Path(name).is_file():
         return name
-    root = Path(mmdet.__file__).parent / ".mim" / "configs"
-    if not root.is_dir():  # a checkout
-        root = Path(mmdet.__file__).parents[1] / "configs"
-    name = {"retinanet": "retinanet_r50_fpn"}.get(name, name)
-    pattern = name if name.endswith(".py") else f"*/{name}_1x_coco.py"
-    found = sorted(root.glob(pattern))
+    found = []
+    for package, ends in _ENDS.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            continue
+        home = Path(spec.origin).parent
+        # An installed package, or a checkout.
+        roots = [root for root in (home / ".mim" / "configs", home.parent / "configs")]
+        root = next((root for root in roots if root.is_dir()), None)
+        if root is None:
+            continue
+        patterns = [name] if name.endswith(".py") else [f"*/{name}{end}" for end in ends]
+        for pattern in patterns:
+            found += sorted(root.glob(pattern))
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{len(found)} configs match {pattern!r} among those of MMDetection, expected one; "
-            "give it as 'mask-rcnn_r50_fpn' or 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'."
+            f"{len(found)} configs of MMDetection and MMSegmentation are called {name!r}, expected "
+            f"one; give one of {', '.join(MODELS)}, a path below their configs such as "
+            "'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', or a file."
         )
     return str(found[0])
 
@@ -89,7 +167,7 @@ def _sensible_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             # The last norm of a residual branch: else activations double in each of 16 blocks.

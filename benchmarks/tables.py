@@ -1,8 +1,8 @@
 """Makes the tables of the documents from the figures that were measured.
 
 ``python -m benchmarks.tables`` reads ``benchmarks/results/*.json`` and writes each table between
-its two markers in README.md, ``docs/results.md`` and ``docs/zoo.md``. No figure in a table is
-written by hand.
+its two markers, such as ``<!-- efficiency -->`` and ``<!-- /efficiency -->``, in README.md,
+``docs/results.md`` and ``docs/zoo.md``. No figure in a table is written by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,21 +20,122 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def efficiency(report: dict[str, Any]) -> str:
-    """Times, speed-up and E by dtype and executed rate."""
-    rows = [
-        (
-            row["dtype"],
+    """Times, speed-up and E by model, dtype and executed rate, and against the fastest engine."""
+    rows = report["rows"]
+    _refuse_older(rows, "fastest")
+    columns = _differing(rows)
+    with_peers = any("ms" in peer for peer in report["peers"])
+    head = [*columns, "executed", "dense ms", "sparse ms", "of it policy", "speed-up", "E"]
+    head += ["fastest dense", "speed-up over it"] if with_peers else []
+    lines = []
+    for row in rows:
+        line = [_cell(name, row[name]) for name in columns]
+        line += [
             f"{row['rate']:.1%}",
             f"{row['dense_ms']:.0f}",
             f"{row['sparse_ms']:.0f}",
             f"{row['policy_ms']:.0f}",
             f"{row['speedup']:.2f}×",
             f"**{row['efficiency']:.2f}**",
-        )
-        for row in report["rows"]
+        ]
+        if with_peers:
+            fastest = row["fastest"]
+            line += [f"{fastest['engine']}, {fastest['ms']:.0f} ms"]
+            line += [f"{row['speedup_over_fastest']:.2f}×"]
+        lines.append(line)
+    return _table(head, lines) + "\n\n" + _machine(report["machine"])
+
+
+def peers(report: dict[str, Any]) -> str:
+    """Milliseconds of a dense frame by engine, and why one is absent."""
+    _refuse_older(report["rows"], "fastest")
+    keys = ("model", "size", "dtype", "device", "threads")
+    columns = _differing(report["rows"], keys)
+    engines = list(dict.fromkeys(peer["engine"] for peer in report["peers"]))
+    lines, reasons = [], {}
+    for setting in dict.fromkeys(
+        tuple(map(_hashable, map(row.get, keys))) for row in report["rows"]
+    ):
+        here = dict(zip(keys, setting, strict=True))
+
+        def of_setting(row, here=here):
+            return all(_hashable(row[key]) == here[key] for key in keys)
+
+        torch_ms = next(row["dense_ms"] for row in report["rows"] if of_setting(row))
+        found = {peer["engine"]: peer for peer in report["peers"] if of_setting(peer)}
+        times = [torch_ms, *(found.get(engine, {}).get("ms") for engine in engines)]
+        least = min(ms for ms in times if ms is not None)
+        line = [_cell(name, here[name]) for name in columns]
+        for engine, ms in zip(["torch", *engines], times, strict=True):
+            if ms is None:
+                number = reasons.setdefault(_reason(engine, found), len(reasons) + 1)
+                line.append(f"– ({number})")
+            else:
+                line.append(f"**{ms:.0f}**" if ms == least else f"{ms:.0f}")
+        lines.append(line)
+    head = [*columns, *(f"{name} ms" for name in ["torch", *engines])]
+    versions = {
+        p["engine"]: f"{p['engine']} {p['version']} ({p['setting']})"
+        for p in report["peers"]
+        if "ms" in p
+    }
+    parts = [_table(head, lines)]
+    if reasons:
+        parts.append(" ".join(f"({number}) {text}." for text, number in reasons.items()))
+    if versions:
+        parts.append("*" + ", ".join(versions.values()) + ".*")
+    return "\n\n".join([*parts, _machine(report["machine"])])
+
+
+def _reason(engine: str, found: dict[str, dict]) -> str:
+    text = found.get(engine, {}).get("reason", "not tried")
+    text = re.sub(r"\s+", " ", text).replace("|", "/").strip(" .")
+    return f"{engine}: {text if len(text) <= 220 else text[:220] + ' ...'}"
+
+
+def whole(report: dict[str, Any]) -> str:
+    """Speed-up of the whole model, RoI heads and post-processing included, beside its part's."""
+    rows = [row for row in report["whole"] if "reason" not in row]
+    columns = _differing(rows)
+    lines = [
+        [
+            *(_cell(name, row[name]) for name in columns),
+            f"{row['rate']:.1%}",
+            f"{row['dense_ms']:.0f}",
+            f"{row['sparse_ms']:.0f}",
+            f"**{row['speedup']:.2f}×**",
+            f"{row['part_speedup']:.2f}×",
+        ]
+        for row in rows
     ]
-    head = ("dtype", "executed", "dense ms", "sparse ms", "of it policy", "speed-up", "E")
-    return _table(head, rows) + "\n\n" + _machine(report["machine"])
+    head = [*columns, "executed", "dense ms", "sparse ms", "speed-up", "of the part on blocks"]
+    absent = [
+        f"{row['model']}, {row['dtype']}: {_reason('not measured', {'not measured': row})}."
+        for row in report["whole"]
+        if "reason" in row
+    ]
+    parts = [_table(head, lines), *([" ".join(absent)] if absent else [])]
+    return "\n\n".join([*parts, _machine(report["machine"])])
+
+
+def profile(report: dict[str, Any]) -> str:
+    """Milliseconds by kind of op, for dense and each rate."""
+    runs = report["runs"]
+    several = len(runs) > 1
+    parts = []
+    for run in runs:
+        found = run["profile"]
+        kinds = next(iter(found.values()))["kinds_ms"]
+        shown = [kind for kind in kinds if any(entry["kinds_ms"][kind] for entry in found.values())]
+        lines = [
+            [kind, *(f"{entry['kinds_ms'][kind]:.1f}" for entry in found.values())]
+            for kind in shown
+        ]
+        lines.append(["**frame**", *(f"**{entry['ms']:.1f}**" for entry in found.values())])
+        names = [n if n == "dense" else f"{float(n):.1%}" for n in found]
+        title = f"{run['device']}, {run['dtype']}:\n\n" if several else ""
+        parts.append(title + _table(["ms", *names], lines))
+    return "\n\n".join([*parts, _machine(report["machine"])])
 
 
 def policies(report: dict[str, Any]) -> str:
@@ -83,30 +185,46 @@ def demo(report: dict[str, Any]) -> str:
     return _table(("", "dense", "block-sparse"), rows)
 
 
-def bandwidth(report: dict[str, Any]) -> str:
-    """Gigabytes a second of the kernels and of a plain copy."""
-    rows = [
-        (
-            str(row["channels"]),
-            f"{row['block']} px",
-            str(row["executed"]),
-            *(f"{row[name]['GB/s']:.1f}" for name in ("copy", "gather", "scatter")),
-        )
-        for row in report["rows"]
-    ]
-    head = ("channels", "block", "executed", "copy GB/s", "gather GB/s", "scatter GB/s")
-    return _table(head, rows) + "\n\n" + _machine(report["machine"])
+def ops(report: dict[str, Any]) -> str:
+    """Gigabytes a second of the kernels beside a plain copy of as many bytes."""
+    rows = report["rows"]
+    columns = [c for c in ("device", "threads", "dtype", "kernel", "dilation") if _varies(rows, c)]
+    lines = []
+    for row in rows:
+        line = [str(row[name]) for name in columns]
+        line += [str(row["channels"]), f"{row['block']} px", str(row["executed"])]
+        for name in ("gather", "scatter"):
+            found = row[name]
+            line += [f"{found['copy_GB/s']:.1f}", f"{found['GB/s']:.1f}", f"{found['share']:.0%}"]
+        lines.append(line)
+    head = [*columns, "channels", "block", "executed"]
+    head += ["copy GB/s", "gather GB/s", "share", "copy GB/s", "scatter GB/s", "share"]
+    return _table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
 def memory(report: dict[str, Any]) -> str:
-    """Memory of the process and of the state over many frames."""
-    samples = report["samples"]
-    chosen = [s for s in samples if s["frame"] in (10, 100, 300, 999)] or samples
-    rows = [
-        (str(s["frame"]), f"{s['rss'] / 2**20:.0f}", f"{s['state_bytes'] / 2**20:.1f}")
-        for s in chosen
-    ]
-    return _table(("after frame", "process, MiB", "state, MiB"), rows)
+    """Memory of the process and of the state over many frames, and beside the ops' inputs."""
+    _refuse_older([report], "runs")
+    parts = []
+    for run in report["runs"]:
+        samples = run["samples"]
+        last = samples[-1]["frame"]
+        chosen = [s for s in samples if s["frame"] == 10]
+        # A tenth, a third and all of the way.
+        for part in (0.1, 1 / 3, 1.0):
+            chosen.append(min(samples, key=lambda s: abs(s["frame"] - part * last)))  # noqa: B023
+        rows = [
+            (str(frame), f"{s['in_use'] / 2**20:.0f}", f"{s['state_bytes'] / 2**20:.1f}")
+            for frame, s in sorted({s["frame"]: s for s in chosen}.items())
+        ]
+        used = "process, MiB" if run["device"] == "cpu" else "GPU, MiB"
+        parts.append(_table(("after frame", used, "state, MiB"), rows))
+        parts.append(
+            f"One copy of the spatial ops' inputs is {run['spatial_inputs_bytes'] / 2**20:.1f} "
+            f"MiB: the state is {run['state_copies']:.2f} of it, all memory beyond dense "
+            f"{run['beyond_dense_copies']:.2f}."
+        )
+    return "\n\n".join([*parts, _machine(report["machine"])])
 
 
 def zoo(report: dict[str, Any]) -> str:
@@ -142,14 +260,49 @@ def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
     return ", ".join(f"{op}" + (f" ({n})" if n > 1 else "") for op, n in places.most_common())
 
 
-TABLES: tuple[tuple[str, Callable[[dict], str]], ...] = (
-    ("efficiency", efficiency),
-    ("policies", policies),
-    ("demo", demo),
-    ("ops_bandwidth", bandwidth),
-    ("memory", memory),
-    ("zoo", zoo),
+# Marker in the documents, the JSON file that it is made from, and how.
+TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
+    ("efficiency", "efficiency", efficiency),
+    ("peers", "efficiency", peers),
+    ("whole", "efficiency", whole),
+    ("profile", "profile", profile),
+    ("policies", "policies", policies),
+    ("demo", "demo", demo),
+    ("ops", "ops", ops),
+    ("memory", "memory", memory),
+    ("zoo", "zoo", zoo),
 )
+
+
+class OlderResult(Exception):
+    """A JSON file was written by an earlier version of its benchmark."""
+
+
+def _refuse_older(rows: Sequence[dict[str, Any]], key: str) -> None:
+    if not rows or key not in rows[0]:
+        raise OlderResult(f"it has no {key!r}; run the benchmark again")
+
+
+_SETTING = ("model", "size", "dtype", "device", "threads", "block_size")
+
+
+def _differing(rows: Sequence[dict[str, Any]], keys: Sequence[str] = _SETTING) -> list[str]:
+    """Those parts of a setting that need a column; the dtype always has one."""
+    return [key for key in keys if key == "dtype" or _varies(rows, key)]
+
+
+def _varies(rows: Sequence[dict[str, Any]], key: str) -> bool:
+    return len({_hashable(row[key]) for row in rows}) > 1
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "size":
+        return f"{value[0]}×{value[1]}"
+    return f"{value} px" if name == "block_size" else str(value)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -158,8 +311,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _machine(machine: dict[str, Any]) -> str:
+    gpu = f"{machine['gpu']['name']}, " if machine.get("gpu") else ""
     return (
-        f"*{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"*{machine['cpu']}, {gpu}{machine['threads']} threads, torch {machine['torch']}, "
         f"allocator: {machine['allocator']}, load before {machine['load_1min']}.*"
     )
 
@@ -181,11 +335,17 @@ def main() -> None:
     args = parser.parse_args()
     for document in args.documents:
         text = document.read_text()
-        for name, make in TABLES:
-            file = args.results / f"{name}.json"
+        for name, source, make in TABLES:
+            file = args.results / f"{source}.json"
             marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
             if file.exists() and marker.search(text):
-                table = make(json.loads(file.read_text()))
+                try:
+                    table = make(json.loads(file.read_text()))
+                except OlderResult as error:
+                    print(
+                        f"{document.name}: {name} stays as it is: {file}: {error}", file=sys.stderr
+                    )
+                    continue
                 text = marker.sub(lambda m, t=table: m[1] + t + "\n" + m[2], text)
         document.write_text(text)
 

@@ -18,6 +18,7 @@ from .config import BlockCopyConfig
 from .engine.block_tensor import BlockTensor
 from .engine.convert import dense, handle, report, reset_, restore_, streams, to_dense
 from .engine.macs import MacCounter
+from .estimate import Estimate, estimate
 
 if TYPE_CHECKING:
     from .integrations.mmengine.video_inferencer import VideoInferencer as VideoInferencer
@@ -27,9 +28,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockCopyConfig",
     "BlockTensor",
+    "Estimate",
     "MacCounter",
     "blockcopy_",
     "dense",
+    "estimate",
     "handle",
     "report",
     "reset_",

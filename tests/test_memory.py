@@ -78,6 +78,11 @@ def test_1000_frames(streams):
 
 
 @pytest.mark.slow
+def test_10000_frames():
+    assert growth(10_000, half_of_the_blocks, False) < LIMIT
+
+
+@pytest.mark.slow
 def test_1000_frames_of_a_learning_policy():
     assert growth(1000, dict(type="RLPolicy", target=0.3), False) < 3 * LIMIT
 

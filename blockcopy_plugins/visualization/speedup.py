@@ -20,7 +20,10 @@ from blockcopy_plugins.visualization._figure import (
 
 
 def speedup_figure(
-    series: Mapping[str, Sequence[tuple[float, float]]], *, title: str | None = None
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    fastest: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draws speed-up against executed rate, with the ideal 1 / rate.
 
@@ -30,19 +33,32 @@ def speedup_figure(
     Args:
         series (Mapping[str, Sequence[tuple[float, float]]]): Name, e.g. ``'Mask R-CNN, float32'``
             -> its points (executed rate above 0 to 1, dense time / sparse time), in any order.
+        fastest (Mapping | None): Of some of the series, the same against the fastest dense engine
+            that was tried; drawn dotted in the colour of the series.
         title (str | None): Title of the figure.
 
     Returns:
         Figure: Not known to pyplot.
 
     Raises:
-        ConfigError: If there is no point, a rate is not above 0 and at most 1, or a speed-up is not
-            above 0.
+        ConfigError: If there is no point, a rate is not above 0 and at most 1, a speed-up is not
+            above 0, or ``fastest`` names what is no series.
     """
     _check_points(series)
-    all_points = np.array([point for points in series.values() for point in points], np.float64)
+    fastest = {} if fastest is None else fastest
+    if fastest:
+        _check_points(fastest)
+    if not set(fastest) <= set(series):
+        raise ConfigError(
+            f"fastest names {sorted(set(fastest) - set(series))}, expected names of series: "
+            f"{list(series)}"
+        )
+    drawn = [*series.values(), *fastest.values()]
+    all_points = np.array([point for points in drawn for point in points], np.float64)
     lowest = min(0.5, float(all_points[:, 0].min()))
-    figure = new_figure(7.0, 4.6)
+    # Many lines leave no room for their names between them.
+    beside = len(series) > 3
+    figure = new_figure(9.6 if beside else 7.0, 4.6)
     axes = figure.add_subplot()
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
@@ -57,6 +73,18 @@ def speedup_figure(
     for i, (name, points) in enumerate(series.items()):
         rates, values = zip(*sorted(points), strict=True)
         axes.plot(rates, values, linewidth=2.0, markersize=6.0, label=name, **line_style(i))
+        if name in fastest:
+            rates, values = zip(*sorted(fastest[name]), strict=True)
+            axes.plot(
+                rates,
+                values,
+                linestyle=":",
+                linewidth=1.6,
+                markersize=5.0,
+                markerfacecolor="white",
+                label=f"_{name}, over the fastest dense engine",  # not in the legend
+                **line_style(i),
+            )
     axes.axhline(1.0, color=REFERENCE_COLOUR, linewidth=0.8)
 
     # Halves from 100 % down to the lowest rate; doublings over the whole range of speed-ups.
@@ -71,7 +99,12 @@ def speedup_figure(
     axes.set_xlabel("executed blocks")
     axes.set_ylabel("speed-up over dense")
     style_axes(axes)
-    axes.legend(loc="upper left", framealpha=0.85)
+    if fastest:
+        axes.plot([], [], ":", color=REFERENCE_COLOUR, label="over the fastest dense engine")
+    if beside:
+        figure.legend(loc="outside right upper", frameon=False)
+    else:
+        axes.legend(loc="upper left", framealpha=0.85)
     if title:
         axes.set_title(title)
     return figure
@@ -81,6 +114,7 @@ def plot_speedup(
     series: Mapping[str, Sequence[tuple[float, float]]],
     path: str | Path,
     *,
+    fastest: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     title: str | None = None,
 ) -> Path:
     """Saves :func:`speedup_figure` as PNG.
@@ -88,6 +122,7 @@ def plot_speedup(
     Args:
         series (Mapping): See there.
         path (str | Path): The file, ending in ``.png``.
+        fastest (Mapping | None): See there.
         title (str | None): See there.
 
     Returns:
@@ -97,7 +132,7 @@ def plot_speedup(
         ConfigError: If there is no point, a value is out of range, or the suffix is not ``.png``.
         OSError: If the path cannot be written.
     """
-    return save_png(speedup_figure(series, title=title), path)
+    return save_png(speedup_figure(series, fastest=fastest, title=title), path)
 
 
 def _percent(value: float, _position: int | None = None) -> str:

@@ -14,8 +14,19 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.efficiency import efficiency_row  # noqa: E402
+import blockcopy_plugins as bc  # noqa: E402
+from benchmarks.clock import Clock  # noqa: E402
+from benchmarks.command import usable_devices  # noqa: E402
+from benchmarks.dictated_policy import DictatedPolicy  # noqa: E402
+from benchmarks.efficiency import (  # noqa: E402
+    LAYOUTS,
+    efficiency_row,
+    fastest_engine,
+    parse_arguments,
+    save_plot,
+)
 from benchmarks.grids import draw_grid, executed_blocks  # noqa: E402
+from benchmarks.region import MODELS, build_region, find_config, task_of  # noqa: E402
 
 
 def test_row_is_computed_from_its_times():
@@ -51,26 +62,201 @@ def test_count_of_a_rate():
     assert [executed_blocks(r, 128) for r in (1.0, 0.5, 0.25, 0.125, 0.001)] == [128, 64, 32, 16, 1]
 
 
+def test_fastest_engine_is_what_the_speedup_is_over():
+    row = efficiency_row(
+        executed=1, blocks=4, dense=[200.0], sparse=[45.0], policy=[5.0], fastest=("other", 150.0)
+    )
+    assert row["speedup"] == 4.0 and row["efficiency"] == 1.0
+    assert row["speedup_over_fastest"] == 3.0 and row["policy_share"] == 0.025
+    assert row["fastest"] == {"engine": "other", "ms": 150.0}
+    alone = efficiency_row(executed=1, blocks=4, dense=[200.0], sparse=[45.0], policy=[5.0])
+    assert alone["fastest"]["engine"] == "torch" and alone["speedup_over_fastest"] == 4.0
+
+
+def test_engines_that_are_absent_are_not_the_fastest():
+    peers = [{"engine": "a", "reason": "gone"}, {"engine": "b", "ms": 90.0}]
+    assert fastest_engine(100.0, peers) == ("b", 90.0)
+    assert fastest_engine(80.0, peers) == ("torch", 80.0)
+    assert fastest_engine(80.0, []) == ("torch", 80.0)
+
+
+def test_lines_of_the_plot_are_called_by_what_differs(tmp_path, monkeypatch):
+    from blockcopy_plugins.visualization import speedup
+
+    drawn = {}
+    monkeypatch.setattr(
+        speedup, "plot_speedup", lambda s, path, fastest: drawn.update(s=s, f=fastest)
+    )
+    row = dict(model="m", dtype="float32", device="cpu", threads=2, block_size=64, rate=0.5)
+    row |= dict(speedup=1.8, speedup_over_fastest=1.2)
+    rows = [
+        row | dict(size=[64, 128], fastest={"engine": "torch", "ms": 1.0}),
+        row | dict(size=[32, 64], fastest={"engine": "other", "ms": 1.0}),
+    ]
+    save_plot({"rows": rows}, "x.png")
+    assert drawn["s"] == {
+        "m, 64\u00d7128, float32": [(0.5, 1.8)],
+        "m, 32\u00d764, float32": [(0.5, 1.8)],
+    }
+    assert drawn["f"] == {"m, 32\u00d764, float32": [(0.5, 1.2)]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--sizes", "1024"],
+        ["--sizes", "0x64"],
+        ["--block-sizes", "0"],
+        ["--rates", "1.5"],
+        ["--rates", "0"],
+        ["--dtypes", "int8"],
+        ["--devices", "tpu"],
+        ["--peers", "tensorrt"],
+        ["--plot", "x.jpg"],
+    ],
+)
+def test_bad_arguments_are_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse_arguments(arguments)
+    assert error.value.code == 2
+    assert arguments[1] in capsys.readouterr().err
+
+
+def test_lists_on_the_command_line():
+    args = parse_arguments("--sizes 64x128,32x64 --rates 1,0.25 --devices cpu,cuda".split())
+    assert args.sizes == [(64, 128), (32, 64)] and args.rates == [1.0, 0.25]
+    assert args.devices == ["cpu", "cuda"] and args.peers == []
+
+
+def test_dictated_policy_executes_what_it_is_told_and_is_timed():
+    class Ticks:
+        device = "cpu"
+        count = 0
+
+        def mark(self):
+            self.count += 1
+            return self.count
+
+        def between(self, first, second):
+            return 10.0 * (second - first)
+
+    policy = DictatedPolicy("boxes", Ticks(), seed=0)
+    policy.prepare((96, 128))
+    net = torch.nn.Conv2d(3, 4, 3, 1, 1).eval()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
+    draw = torch.Generator().manual_seed(0)
+    for count in (12, 3, 7):
+        policy.grid = draw_grid(count, (3, 4), draw)
+        net(torch.randn(1, 3, 96, 128))
+        assert torch.equal(policy.ran, policy.grid) and int(policy.ran.sum()) == count
+        assert policy.seconds() == 20.0, "one tick to choose, one to learn"
+        assert policy.seconds() == 0.0
+
+
+def test_clock_of_a_gpu_waits_before_and_after_and_asks_the_events(monkeypatch):
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("event")
+
+        def elapsed_time(self, other):
+            return 12.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("wait"))
+    clock = Clock("cuda", "cpu")
+    first = clock.start()
+    clock.mark()
+    last = clock.stop()
+    assert log == ["wait", "event", "event", "event", "wait"]
+    assert clock.between(first, last) == 0.012
+
+
+def test_names_of_models():
+    pytest.importorskip("mmdet")
+    pytest.importorskip("mmseg")
+    for name in MODELS:
+        assert Path(find_config(name)).name.startswith(name)
+    with pytest.raises(FileNotFoundError, match="0 configs .*no-such-net"):
+        find_config("no-such-net")
+
+
+def test_regions_stop_at_the_dense_head():
+    pytest.importorskip("mmseg")
+    region = build_region("deeplabv3plus_r50", torch.float32)
+    assert task_of(region.model) == "segmentation"
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in region.modules())
+    with torch.inference_mode():
+        assert region(torch.randn(1, 3, 64, 64)).shape == (1, 19, 16, 16)
+
+
+def run(module, *arguments):
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
 def test_command_writes_consistent_json(tmp_path):
     pytest.importorskip("mmdet")
-    target = tmp_path / "results.json"
-    command = [sys.executable, "-m", "benchmarks.efficiency", "--size", "64x128"]
-    command += ["--block-size", "64", "--rates", "1,0.5", "--dtypes", "float32", "--threads", "1"]
-    command += ["--repeats", "2", "--warmup", "1", "--json", str(target)]
-    run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False
+    pytest.importorskip("matplotlib")
+    target, plot = tmp_path / "results.json", tmp_path / "plot.png"
+    done = run(
+        *"efficiency --sizes 64x128 --block-sizes 64,32 --rates 1,0.5 --dtypes float32".split(),
+        *"--threads 1 --repeats 2 --warmup 1 --whole-detector --peers onnxruntime".split(),
+        *("--json", str(target), "--plot", str(plot)),
     )
-    assert run.returncode == 0, run.stderr
+    assert done.returncode == 0, done.stderr
     results = json.loads(target.read_text())
     assert set(results["machine"]) >= {"cpu", "cores", "threads", "torch", "allocator", "commit"}
     assert results["machine"]["threads"] == 1
-    assert [row["executed"] for row in results["rows"]] == [2, 1]
+    assert [(row["block_size"], row["executed"]) for row in results["rows"]] == [
+        (64, 2),
+        (64, 1),
+        (32, 8),
+        (32, 4),
+    ]
     for row in results["rows"]:
         times = row["times"]
         assert {len(times[name]) for name in ("dense", "sparse", "policy")} == {2}
         dense = statistics.median(times["dense"])
         sparse = statistics.median(times["sparse"]) + statistics.fmean(times["policy"])
-        assert row["policy_ms"] > 0 and row["state_bytes"] > 0 and row["blocks"] == 2
+        assert row["policy_ms"] > 0 and row["state_bytes"] > 0
+        assert row["blocks"] == {64: 2, 32: 8}[row["block_size"]]
         assert row["speedup"] == pytest.approx(dense / sparse)
-        assert row["efficiency"] == pytest.approx(dense / sparse * row["executed"] / 2)
-    assert "100.0%" in run.stdout and "50.0%" in run.stdout
+        assert row["efficiency"] == pytest.approx(dense / sparse * row["executed"] / row["blocks"])
+        assert row["macs_dense"] > 100 * row["macs_policy"] > 0
+        assert row["deviation"] < 1e-4 and row["dense_layout"] in LAYOUTS
+    (check,) = results["checks"]
+    assert max(check["against_dense"], check["against_reference"]) < 1e-4
+    (peer,) = results["peers"]
+    assert peer["engine"] == "onnxruntime" and ("ms" in peer) != ("reason" in peer)
+    assert [row["detections"] for row in results["whole"]] == [20] * 4
+    for row, part in zip(results["whole"], results["rows"], strict=True):
+        assert row["part_speedup"] == part["speedup"] and row["dense_ms"] > part["dense_ms"]
+    assert "100.0%" in done.stdout and "50.0%" in done.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_device_that_is_not_there_is_told():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    there, absent = usable_devices(["cpu", "cuda"])
+    assert there == ["cpu"] and absent[0]["what"] == "device cuda" and absent[0]["reason"]
+    with pytest.raises(SystemExit, match="none of the devices"):
+        usable_devices(["cuda"])
+
+
+@pytest.mark.parametrize("module", ["efficiency", "ops", "memory", "profile", "tables", "policies"])
+def test_help_explains(module):
+    done = run(module, "--help")
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"python -m benchmarks.{module}" in done.stdout
+        and "--json" in done.stdout
+        or (module == "tables")
+    )

@@ -137,6 +137,26 @@ def test_speedup_holds_the_points_and_the_ideal():
     ]
 
 
+def test_speedup_over_the_fastest_engine_is_dotted_in_the_same_colour():
+    figure = speedup_figure(SPEEDS, fastest={"float32": [(0.5, 1.2), (0.25, 2.1)]})
+    (axes,) = figure.axes
+    (dotted,) = [line for line in axes.get_lines() if "fastest" in line.get_label()][:1]
+    assert (list(dotted.get_xdata()), list(dotted.get_ydata())) == ([0.25, 0.5], [2.1, 1.2])
+    (solid,) = [line for line in axes.get_lines() if line.get_label() == "float32"]
+    assert dotted.get_color() == solid.get_color() and dotted.get_linestyle() == ":"
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == ["ideal, 1 / rate", "float32", "bfloat16", "over the fastest dense engine"]
+    with pytest.raises(ConfigError, match="names of series"):
+        speedup_figure(SPEEDS, fastest={"nonesuch": [(0.5, 1.2)]})
+
+
+def test_names_of_many_series_stand_beside_the_axes():
+    many = {f"model {i}": [(1.0, 1.0), (0.5, 1.5 + i / 10)] for i in range(6)}
+    figure = speedup_figure(many)
+    assert figure.axes[0].get_legend() is None and len(figure.legends) == 1
+    assert len(figure.legends[0].get_texts()) == 7
+
+
 @pytest.mark.parametrize(
     ("draw", "bad"),
     [

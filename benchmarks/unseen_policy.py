@@ -1,0 +1,29 @@
+"""A policy whose ops no timer counts: its time is told as a whole."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from .dictated_policy import DictatedPolicy
+from .op_timer import OpTimer
+
+
+class UnseenPolicy(DictatedPolicy):
+    """See the module.
+
+    Attributes:
+        timer: That at work, if any.
+    """
+
+    timer: OpTimer | None = None
+
+    def select(self, frame, context):
+        with self._aside():
+            return super().select(frame, context)
+
+    def feedback(self, frame, grid, outputs, context):
+        with self._aside():
+            return super().feedback(frame, grid, outputs, context)
+
+    def _aside(self):
+        return nullcontext() if self.timer is None else self.timer.paused()

@@ -1,0 +1,124 @@
+"""Tables hold the figures of the JSON files, and only those between the markers change."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+
+MACHINE = dict(cpu="a CPU", threads=2, torch="9.9", allocator="one", load_1min=0.1, gpu=None)
+SETTING = dict(size=[64, 128], device="cpu", threads=2, block_size=32)
+
+
+def row(model, dtype, rate, **more):
+    found = dict(SETTING, model=model, dtype=dtype, rate=rate, dense_ms=400.0, sparse_ms=123.0)
+    found |= dict(policy_ms=7.0, speedup=3.25, efficiency=0.81, speedup_over_fastest=2.5)
+    return found | dict(fastest={"engine": "openvino", "ms": 307.0}) | more
+
+
+def efficiency_report():
+    engine = dict(SETTING, model="m", setting="fast", version="1.2")
+    return dict(
+        machine=MACHINE,
+        rows=[row("m", "float32", 0.25), row("m", "bfloat16", 0.125)],
+        peers=[
+            engine | dict(dtype="float32", engine="openvino", ms=307.0),
+            engine | dict(dtype="float32", engine="onnxruntime", ms=512.0),
+            engine | dict(dtype="bfloat16", engine="onnxruntime", reason="no such | type"),
+        ],
+        whole=[
+            row("m", "float32", 0.25, part_speedup=3.25, speedup=1.5),
+            dict(SETTING, model="m", dtype="bfloat16", reason="RuntimeError: no"),
+        ],
+    )
+
+
+def test_efficiency():
+    text = tables.efficiency(efficiency_report())
+    assert (
+        "| float32 | 25.0% | 400 | 123 | 7 | 3.25× | **0.81** | openvino, 307 ms | 2.50× |" in text
+    )
+    assert "| bfloat16 | 12.5% |" in text and "a CPU, 2 threads" in text
+    assert "| model |" not in text, "there is but one"
+    report = efficiency_report()
+    report["rows"].append(row("other", "float32", 0.25))
+    assert "| other | float32 |" in tables.efficiency(report)
+    report["peers"] = []
+    assert "openvino" not in tables.efficiency(report)
+
+
+def test_peers():
+    text = tables.peers(efficiency_report())
+    assert "| dtype | torch ms | openvino ms | onnxruntime ms |" in text
+    assert "| float32 | 400 | **307** | 512 |" in text
+    assert "| bfloat16 | **400** | – (1) | – (2) |" in text
+    assert "(1) openvino: not tried. (2) onnxruntime: no such / type." in text
+    assert "openvino 1.2 (fast)" in text
+
+
+def test_whole():
+    text = tables.whole(efficiency_report())
+    assert "| float32 | 25.0% | 400 | 123 | **1.50×** | 3.25× |" in text
+    assert "m, bfloat16: not measured: RuntimeError: no." in text
+
+
+def test_ops():
+    found = {"copy_GB/s": 10.0, "GB/s": 8.0, "share": 0.8}
+    one = dict(device="cpu", threads=1, dtype="float32", kernel=3, dilation=1)
+    one |= dict(channels=64, block=32, executed=5, gather=found, scatter=found)
+    text = tables.ops(dict(machine=MACHINE, rows=[one, one | dict(dtype="bfloat16")]))
+    assert "| bfloat16 | 64 | 32 px | 5 | 10.0 | 8.0 | 80% | 10.0 | 8.0 | 80% |" in text
+    assert "| kernel |" not in text
+
+
+def test_memory():
+    samples = [dict(frame=i, in_use=(600 + i) * 2**20, state_bytes=2**20) for i in range(101)]
+    run = dict(device="cpu", samples=samples, spatial_inputs_bytes=2**21, state_copies=0.5)
+    text = tables.memory(dict(machine=MACHINE, runs=[run | dict(beyond_dense_copies=0.75)]))
+    assert "| 10 | 610 | 1.0 |" in text and "| 100 | 700 | 1.0 |" in text
+    assert "2.0 MiB: the state is 0.50 of it, all memory beyond dense 0.75." in text
+
+
+def test_profile():
+    def entry(conv, copy, ms):
+        return dict(ms=ms, kinds_ms=dict(conv=conv, gather=0.0, copy=copy))
+
+    found = {"dense": entry(9.0, 0.0, 10.0), "0.25": entry(2.5, 0.5, 4.0)}
+    run = dict(device="cpu", dtype="float32", profile=found)
+    text = tables.profile(dict(machine=MACHINE, runs=[run]))
+    assert "| ms | dense | 25.0% |" in text and "| conv | 9.0 | 2.5 |" in text
+    assert "gather" not in text and "| **frame** | **10.0** | **4.0** |" in text
+
+
+def test_only_what_is_between_markers_changes(tmp_path, monkeypatch, capsys):
+    document = tmp_path / "doc.md"
+    document.write_text(
+        "a\n<!-- peers -->\nold\n<!-- /peers -->\nb\n<!-- ops -->\nx\n<!-- /ops -->\n"
+    )
+    (tmp_path / "efficiency.json").write_text(json.dumps(efficiency_report()))
+    command = ["tables", "--results", str(tmp_path), "--documents", str(document)]
+    monkeypatch.setattr(sys, "argv", command)
+    tables.main()
+    text = document.read_text()
+    assert text.startswith("a\n<!-- peers -->\n| dtype |") and "old" not in text
+    assert text.endswith("<!-- /peers -->\nb\n<!-- ops -->\nx\n<!-- /ops -->\n")
+    before = text
+    (tmp_path / "efficiency.json").write_text(json.dumps({"rows": [{"rate": 1}], "peers": []}))
+    tables.main()
+    assert document.read_text() == before
+    assert "stays as it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/results.md", "docs/zoo.md"])
+def test_markers_of_the_documents_are_known(document):
+    import re
+
+    opened = re.findall(r"<!-- (\w+) -->", (ROOT / document).read_text())
+    assert opened and set(opened) <= {name for name, _, _ in tables.TABLES} | {"ops_bandwidth"}
