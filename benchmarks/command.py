@@ -116,7 +116,7 @@ def prepare_process(clock: str = "wall", retain: bool = True) -> str:
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if not retain:
         return "system default"
-    from .allocator import retain_pages
+    from blockcopy_plugins import retain_pages
 
     return retain_pages()
 

@@ -19,7 +19,7 @@ def describe(allocator: str, devices: Sequence[str] = ("cpu",)) -> dict:
     """Machine, versions and settings, for the head of a JSON file.
 
     Args:
-        allocator: What :func:`benchmarks.allocator.retain_pages` returned.
+        allocator: What :func:`blockcopy_plugins.retain_pages` returned.
         devices: Those that are measured.
     """
     return {

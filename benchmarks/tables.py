@@ -202,6 +202,24 @@ def ops(report: dict[str, Any]) -> str:
     return _table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
+def policy_cost(report: dict[str, Any]) -> str:
+    """Milliseconds and MACs of the learned policy by part."""
+    head = ("frames", "outputs", "select ms", "feedback ms", "update ms, its share", "ms a frame")
+    lines = [
+        (
+            f"{row['dtype']}, {row['layout'].replace('_', ' ')}",
+            row["output"],
+            f"{row['select_ms']:.1f}",
+            f"{row['feedback_ms']:.1f}",
+            f"{row['update_ms'] / row['update_every']:.1f}",
+            f"**{row['frame_ms']:.1f}**",
+        )
+        for row in report["rows"]
+    ]
+    gmacs = max(row["macs"]["total"] for row in report["rows"]) / 1e9
+    return f"{_table(head, lines)}\n\n{gmacs:.3f} GMACs a frame. {_machine(report['machine'])}"
+
+
 def memory(report: dict[str, Any]) -> str:
     """Memory of the process and of the state over many frames, and beside the ops' inputs."""
     _refuse_older([report], "runs")
@@ -266,6 +284,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("peers", "efficiency", peers),
     ("whole", "efficiency", whole),
     ("profile", "profile", profile),
+    ("policy_cost", "policy_cost", policy_cost),
     ("policies", "policies", policies),
     ("demo", "demo", demo),
     ("ops", "ops", ops),

@@ -121,4 +121,4 @@ def test_markers_of_the_documents_are_known(document):
     import re
 
     opened = re.findall(r"<!-- (\w+) -->", (ROOT / document).read_text())
-    assert opened and set(opened) <= {name for name, _, _ in tables.TABLES} | {"ops_bandwidth"}
+    assert opened and set(opened) <= {name for name, _, _ in tables.TABLES}

@@ -244,7 +244,9 @@ def test_drawn_nets_follow_the_masked_sentence(examples):
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("add", ("none", "x + r", "r + x", "x += r"))
 def test_each_activation_behind_each_addition(act, add):
-    converted = Converted(Drawn([(3, 1, "affine", add, act, ("norm", "add", "act"))]))
+    net = Drawn([(3, 1, "affine", add, act, ("norm", "add", "act"))])
+    net.stages[0].conv.weight.data.mul_(10)  # beyond all bounds
+    converted = Converted(net)
     for rate in (2.0, 0.5):
         converted.step(rate)
 
@@ -630,6 +632,22 @@ def in_place(net):
             value.mul_(0.5).add_(0.1)
 
 
+@torch.no_grad()
+def one_value(net):
+    """Too few for a sample of the values to show."""
+    for value in net.parameters():
+        if value.dim() == 4:
+            value[3, 1, 1, 0] += 3
+
+
+def one_value_in_other_memory(net):
+    for value in net.parameters():
+        if value.dim() == 4:
+            other = value.data.clone()
+            other[3, 1, 1, 0] += 3
+            value.data = other
+
+
 def data_copy(net):
     for value in [*net.parameters(), *net.buffers()]:
         if value.is_floating_point():
@@ -655,7 +673,18 @@ def optimizer(net):
 
 
 @pytest.mark.parametrize(
-    "change", [load, assign, in_place, data_copy, data_other, new_parameters, optimizer]
+    "change",
+    [
+        load,
+        assign,
+        in_place,
+        one_value,
+        one_value_in_other_memory,
+        data_copy,
+        data_other,
+        new_parameters,
+        optimizer,
+    ],
 )
 @pytest.mark.parametrize("inside", [torch.no_grad, torch.inference_mode])
 def test_weights_and_statistics_that_change_between_frames(change, inside):

@@ -257,6 +257,33 @@ def test_a_map_of_which_borders_were_kept_is_not_read_in_full(name, pack):
     steps.step(0.3)
 
 
+@native
+@pytest.mark.parametrize("pack", [False, True])
+def test_what_was_read_in_full_once_is_kept_in_full(pack):
+    """Also in frames in which the reader of the whole map has a rest."""
+
+    class Beside(Optional):
+        def forward(self, x):
+            y = self.a(x)
+            return self.b(y), self.read(y) if self.on else 0
+
+    net = Beside(lambda y: y.mean((1, 2, 3)))
+    net.on = True  # and always in the oracle
+    steps = Steps(net, pack_whole_frames=pack)
+    for rate, on in (
+        (2.0, True),
+        (0.4, False),
+        (0.4, False),
+        (0.2, True),
+        (2.0, False),
+        (0.2, True),
+    ):
+        net.on = on
+        grid, frame = steps.frame(rate)
+        found, wanted = steps.run(grid, frame), steps.reference(grid, frame)
+        torch.testing.assert_close(found[: 1 + on], wanted[: 1 + on], rtol=1e-4, atol=1e-5)
+
+
 class Readers(nn.Module):
     """One map, read by several convolutions, a pooling and an exit."""
 

@@ -23,7 +23,6 @@ _CLAMP = (
     aten.clamp_min.default,
     aten.clamp_min_.default,
 )
-_RELU6 = (aten.relu6.default, aten.relu6_.default)
 _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -41,8 +40,6 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
     in_place = func._schema.is_mutable
     if func in _RELU:
         return x.then(x.deferred.with_bounds(0.0, INFINITY), in_place)
-    if func in _RELU6:
-        return x.then(x.deferred.with_bounds(0.0, 6.0), in_place)
     if func in _CLAMP:
         low, high = (*args[1:3], None, None)[:2]
         if func in (aten.hardtanh.default, aten.hardtanh_.default):
