@@ -306,7 +306,11 @@ class Contest:
                     bar.update()
                     if step >= args.warmup:
                         times.setdefault(name, []).append(spent)
-                for block, rate in itertools.product(args.block_sizes, args.rates):
+                # Another rate first in each round: the policy learns every few frames, and as many
+                # rates would else have all of that fall on the same one.
+                first = step % len(args.rates)
+                rates = [*args.rates[first:], *args.rates[:first]]
+                for block, rate in itertools.product(args.block_sizes, rates):
                     model, policy = sparse[block]
                     policy.grid = self._grid(rate, block)
                     spent = timed(model, self.frames[index])
@@ -528,7 +532,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="random",
         help="executed blocks: each alike, or those around a random point (default random)",
     )
-    parser.add_argument("--repeats", type=int, default=11, help="rounds that count (default 11)")
+    parser.add_argument("--repeats", type=int, default=12, help="rounds that count (default 11)")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them (default 2)")
     parser.add_argument(
         "--frames", type=int, default=3, help="different frames, taken in turn (default 3)"
