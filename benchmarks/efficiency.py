@@ -532,7 +532,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="random",
         help="executed blocks: each alike, or those around a random point (default random)",
     )
-    parser.add_argument("--repeats", type=int, default=12, help="rounds that count (default 11)")
+    parser.add_argument("--repeats", type=int, default=12, help="rounds that count (default 12)")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them (default 2)")
     parser.add_argument(
         "--frames", type=int, default=3, help="different frames, taken in turn (default 3)"

@@ -46,6 +46,32 @@ def efficiency(report: dict[str, Any]) -> str:
     return _table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
+def speed(report: dict[str, Any]) -> str:
+    """Speed-up and E by model and dtype, a column for each rate."""
+    rows = report["rows"]
+    _refuse_older(rows, "fastest")
+    rates = list(dict.fromkeys(row["asked_rate"] for row in rows))
+    by_setting: dict[tuple, dict[float, dict]] = {}
+    for row in rows:
+        key = tuple(_hashable(row[name]) for name in _SETTING)
+        by_setting.setdefault(key, {})[row["asked_rate"]] = row
+    columns = _differing(rows)
+    lines = []
+    for found in by_setting.values():
+        first = next(iter(found.values()))
+        fastest = first["fastest"]
+        lines.append(
+            [
+                *(_cell(name, first[name]) for name in columns),
+                f"{first['dense_ms']:.0f}",
+                f"{fastest['engine']} {fastest['ms']:.0f}",
+                *(f"{found[r]['speedup']:.2f}× (**{found[r]['efficiency']:.2f}**)" for r in rates),
+            ]
+        )
+    head = [*columns, "torch ms", "fastest dense ms", *(f"{rate:.4g} executed" for rate in rates)]
+    return _table(head, lines) + "\n\n" + _machine(report["machine"])
+
+
 def peers(report: dict[str, Any]) -> str:
     """Milliseconds of a dense frame by engine, and why one is absent."""
     _refuse_older(report["rows"], "fastest")
@@ -281,6 +307,7 @@ def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
 # Marker in the documents, the JSON file that it is made from, and how.
 TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("efficiency", "efficiency", efficiency),
+    ("speed", "efficiency", speed),
     ("peers", "efficiency", peers),
     ("whole", "efficiency", whole),
     ("profile", "profile", profile),
