@@ -312,7 +312,8 @@ class Handle:
                 f"of a frame of {tuple(frame.shape[2:])} px."
             )
         # A new tensor: the policy may go on writing into its own.
-        return grid.to(frame.device) | context.first[:, None, None]
+        grid = upload(grid, frame.device) if grid.device.type == "cpu" else grid.to(frame.device)
+        return grid | context.first[:, None, None]
 
     def _leave_dense(self, value):
         if isinstance(value, BlockTensor):

@@ -24,12 +24,12 @@ from torch.nn.modules import module as global_hooks
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from .adapter import Call
+from .capture_guard import CaptureError, CaptureGuard
 from .frame_work import FrameWork
 from .graph_pool import GraphPool
 from .state import StreamStates
 from .static_frame import (
     BlockLists,
-    CaptureError,
     Recorded,
     StaticFrame,
     StaticInputs,
@@ -90,6 +90,10 @@ class CudaCaptured:
 class CudaBackend:
     """CUDA graphs as torch has them, each with a memory pool of its own."""
 
+    def __init__(self) -> None:
+        # The allocator goes on asking a graph whose capture CUDA refused; it must not be gone.
+        self._failed: list[torch.cuda.CUDAGraph] = []
+
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
         """Run a call on a side stream, as torch asks for before a capture."""
         with torch.cuda.device(device):
@@ -110,15 +114,22 @@ class CudaBackend:
             RuntimeError: If it does what no graph can, such as to wait for the device.
         """
         graph = torch.cuda.CUDAGraph()
-        # Other threads may read a camera or copy to the GPU meanwhile: only this one is watched.
-        with (
-            torch.cuda.device(device),
-            torch.cuda.graph(graph, capture_error_mode="thread_local"),
-        ):
-            # Inside: entering gave back what the allocator kept for later.
-            before = torch.cuda.memory_reserved()
-            result = call()
-            bytes_ = torch.cuda.memory_reserved() - before
+        with torch.cuda.device(device):
+            current = torch.cuda.current_stream()
+            try:
+                # Other threads may read a camera or copy to the GPU meanwhile: only this one is
+                # watched.
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    # Inside: entering gave back what the allocator kept for later.
+                    before = torch.cuda.memory_reserved()
+                    result = call()
+                    bytes_ = torch.cuda.memory_reserved() - before
+            except BaseException:
+                self._failed.append(graph)
+                raise
+            finally:
+                # torch leaves its capture stream in place where ending a capture fails.
+                torch.cuda.set_stream(current)
         return CudaCaptured(graph, result, max(bytes_, 0))
 
 
@@ -211,6 +222,7 @@ class FrameGraphs:
         self.enabled = enabled
         self.limit = limit
         self.backend = backend
+        self._cuda = CudaBackend()
         self._refused: dict[Hashable, str] = {}
         self._memory: tuple[int, ...] | None = None
         self._generation = 0
@@ -300,12 +312,18 @@ class FrameGraphs:
     def _warm_up(self, work: FrameWork, kind: Hashable, key: Hashable, inputs: StaticInputs):
         lists = StaticLists(work.device)
         frame = work.open(StaticFrame, inputs=inputs, lists=lists)
-        backend = self.backend or CudaBackend()
+        backend = self.backend or self._cuda
+        guard = CaptureGuard(work.device, lambda: frame.path, refuse=False)
+
+        def call():
+            with guard:
+                return work.run(frame, inputs.frame), work.call.left
+
         with _no_autocast_cache():
-            result, _ = backend.warm_up(
-                lambda: (work.run(frame, inputs.frame), work.call.left), work.device
-            )
+            result, _ = backend.warm_up(call, work.device)
         try:
+            if guard.found is not None:
+                raise CaptureError(guard.found)
             _results(result, work.call)
         except CaptureError as error:
             self._refuse(kind, str(error))
@@ -330,10 +348,15 @@ class FrameGraphs:
         lists.captured = True
         made = set(work.store.entries.values())
         work.call.left.clear()
-        backend = self.backend or CudaBackend()
+        backend = self.backend or self._cuda
+
+        def call():
+            with CaptureGuard(work.device, lambda: frame.path, refuse=True):
+                return work.run(frame, inputs.frame)
+
         try:
             with _no_autocast_cache():
-                captured = backend.capture(lambda: work.run(frame, inputs.frame), work.device)
+                captured = backend.capture(call, work.device)
             leaves, spec = _results(captured.result, work.call)
             recorded = frame.recorded()
             if not made.issuperset(work.store.entries.values()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .capture_guard import CaptureError
 from .frame import Frame, FrameCounts
 from .host_grid import upload, upload_into
 from .layout import Layout, block_lists
@@ -15,10 +16,6 @@ from .state import StateEntry, StateStore, Stream
 
 BlockLists = dict[tuple[int, int], tuple[Tensor, Tensor]]
 """``by_image`` and ``by_slot`` of a :class:`Layout` by rows and columns of blocks."""
-
-
-class CaptureError(Exception):
-    """A frame cannot be captured; the message says why."""
 
 
 class StaticInputs:

@@ -14,6 +14,8 @@ CUDA_OPS = Path(__file__).resolve().parents[2] / "cuda_ops"
 KERNELS = sorted(CUDA_OPS.glob("cuda/*.cu"))
 NVCC = shutil.which("nvcc")
 OLDEST_ARCHITECTURE = 75
+# Turing, A100, consumer Ampere, Ada, Hopper, Blackwell. CUDA 12.8 and newer know all of them.
+REQUIRED = (75, 80, 86, 89, 90, 100)
 
 pytestmark = pytest.mark.skipif(
     NVCC is None or not KERNELS, reason="needs nvcc on PATH and the cuda_ops folder"
@@ -52,6 +54,25 @@ def test_kernels_compile(source, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
+def test_kernels_make_one_file_for_all_architectures(source, tmp_path):
+    """As ``setup.py`` builds them where TORCH_CUDA_ARCH_LIST names them all."""
+    known = architectures()
+    version = re.search(r"release (\d+)\.(\d+)", nvcc("--version"))
+    wanted = [number for number in REQUIRED if f"sm_{number}" in known]
+    if (int(version.group(1)), int(version.group(2))) >= (12, 8):
+        assert wanted == list(REQUIRED)
+    targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in wanted]
+    newest = wanted[-1]
+    targets.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    output = tmp_path / "kernel.fatbin"
+    nvcc(*compile_flags(), *targets, "-fatbin", str(source), "-o", str(output))
+    single = tmp_path / "single.fatbin"
+    nvcc(*compile_flags(), targets[0], "-fatbin", str(source), "-o", str(single))
+    assert output.stat().st_size > (len(wanted) - 1) * single.stat().st_size / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
 def test_kernels_compile_for_every_architecture(source, tmp_path):
     known = architectures()
     assert known
@@ -59,6 +80,21 @@ def test_kernels_compile_for_every_architecture(source, tmp_path):
         output = tmp_path / f"{architecture}.o"
         nvcc(*compile_flags(), f"-arch={architecture}", "-c", str(source), "-o", str(output))
         assert output.stat().st_size > 0
+
+
+@pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
+def test_kernels_spill_no_registers(source, tmp_path):
+    """The widest grids of threads must fit: local memory would cost more than the copy."""
+    output = tmp_path / "kernel.cubin"
+    command = [NVCC, *compile_flags(), "-arch=sm_80", "-cubin", "-Xptxas", "-v", str(source)]
+    result = subprocess.run(
+        [*command, "-o", str(output)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr)
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", result.stderr)]
+    assert len(spills) >= 5 and all(pair == ("0", "0") for pair in spills)
+    assert max(registers) <= 65536 // 256 // 4  # four blocks of 256 threads on a multiprocessor
 
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
