@@ -28,7 +28,7 @@ SAY := @printf '== %s\n'
 # live in the environment, so that removing it forgets them too.
 STAMPS := $(VENV)/.stamps
 EXTENSION_SOURCES := $(shell find cuda_ops -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \
-	-o -name '*.cu' -o -name '*.cuh' \) 2>/dev/null)
+	-o -name '*.cu' -o -name '*.cuh' -o -name '*.inc' \) 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-slow lint demo benchmark clean distclean

@@ -316,6 +316,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),
+    ("memory_full", "memory_full", memory),
     ("zoo", "zoo", zoo),
 )
 
