@@ -24,6 +24,7 @@ TORCH_LIBRARY(blockcopy, m) {
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
       "Tensor(b!) workspace) -> Tensor",
       tags);
+  m.def("planes(Tensor map) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
 }
 

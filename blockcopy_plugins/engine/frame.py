@@ -483,10 +483,11 @@ class Frame:
                 if contiguous:
                     return value.clone(memory_format=torch.contiguous_format)
                 return value.clone() if copy else value
-            layout = torch.contiguous_format if contiguous else torch.channels_last
+            if contiguous:
+                return ops.planes(map_.contiguous(memory_format=torch.channels_last))
             if self._slot_index is not None:
-                return map_.contiguous(memory_format=layout)
-            return map_.clone(memory_format=layout) if copy or contiguous else map_
+                return map_.contiguous(memory_format=torch.channels_last)
+            return map_.clone(memory_format=torch.channels_last) if copy else map_
 
     def dense_to_read(self, x: BlockTensor, op: str) -> Tensor:
         """As :meth:`dense`, contiguous, for readers who neither write to the map nor keep it.

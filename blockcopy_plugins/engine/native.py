@@ -116,8 +116,9 @@ class NativeConvolutions:
         Weights must be parameters: what is computed anew in each frame is not worth preparing.
         """
         dtype = weight.dtype
+        depthwise = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
         if (
-            groups != 1
+            (groups != 1 and not depthwise)
             # Outside the image the kernels have zeros.
             or (isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0))
             or dtype != x.dtype
@@ -130,7 +131,7 @@ class NativeConvolutions:
             return False
         if dtype == torch.bfloat16:
             # Tiles of AMX, which oneDNN uses, are faster than vectors.
-            return weight.shape[1] % 2 == 0 and not _has_amx()
+            return depthwise or (weight.shape[1] % 2 == 0 and not _has_amx())
         return dtype == torch.float32
 
     def plan(

@@ -8,6 +8,7 @@ from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.library import extension_status, has_extension
+from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 
@@ -23,6 +24,7 @@ __all__ = [
     "gather",
     "gather_reference",
     "has_extension",
+    "planes",
     "reduce_picture",
     "reduce_picture_reference",
     "scatter_",

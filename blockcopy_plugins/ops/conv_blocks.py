@@ -49,11 +49,10 @@ def conv_blocks_reference(
     reach = [
         (block_out[i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in (0, 1)
     ]
-    out = F.conv2d(
-        windows[:, :, : reach[0], : reach[1]], weight, None, list(stride), 0, list(dilation)
-    )
-    work = torch.promote_types(out.dtype, torch.float32)
-    out = out.to(work)
+    groups = source.shape[1] // weight.shape[1]
+    windows = windows[:, :, : reach[0], : reach[1]]
+    work = torch.promote_types(source.dtype, torch.float32)
+    out = F.conv2d(windows.to(work), weight.to(work), None, list(stride), 0, list(dilation), groups)
     if bias is not None:
         out = out + bias.to(work).view(1, -1, 1, 1)
     if norm:
@@ -144,7 +143,8 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
     """Lay a weight out for :func:`conv_blocks`.
 
     Args:
-        weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16; bfloat16 with an even ``C_in``.
+        weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16; bfloat16 with an even ``C_in``, or
+            with one channel for each output (depthwise).
         winograd: For Winograd's F(4x4, 3x3): a 3x3 kernel and a multiple of 16 input channels.
         kernels: One of :func:`conv_kernels`, by default the best.
 
@@ -190,7 +190,8 @@ def conv_blocks(
         blocks: int32 ``(n, 3)``: slot, block row, block column; see :func:`.gather.gather`.
         rows: int32 ``(GH, wh)``, the windows' rows in ``source``, -1 = outside, where it is zero.
         cols: int32 ``(GW, ww)``, the same for columns.
-        weight: ``(C_out, C, kh, kw)``, dtype of ``source``.
+        weight: ``(C_out, C, kh, kw)``, dtype of ``source``; ``(C, 1, kh, kw)`` convolves each
+            channel by itself.
         prepared: What :func:`conv_prepare` made of it; made anew here where the weight is seen to
             have changed.
         bias: ``(C_out,)`` or None.

@@ -79,6 +79,11 @@ void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   }
 }
 
+// Whether the product of all input channels can be had: for bfloat16 they come in pairs.
+bool takes_all_channels(const at::Tensor& weight) {
+  return weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0;
+}
+
 void check_weight(const at::Tensor& weight) {
   element_of(weight);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
@@ -87,9 +92,20 @@ void check_weight(const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.is_non_overlapping_and_dense(),
                     "blockcopy::conv_prepare: weight has strides ", weight.strides(),
                     ", expected memory without gaps; pass weight.contiguous()");
-  TORCH_CHECK_VALUE(weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0,
-                    "blockcopy::conv_prepare: bfloat16 needs an even number of input channels, "
-                    "found ", weight.size(1), "; use gather and torch's convolution");
+  TORCH_CHECK_VALUE(takes_all_channels(weight) || weight.size(1) == 1,
+                    "blockcopy::conv_prepare: bfloat16 needs an even number of input channels, or "
+                    "one for each output, found ", weight.size(1),
+                    "; use gather and torch's convolution");
+}
+
+// Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin; the
+// depthwise ones follow.
+int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
+  return takes_all_channels(weight)
+             ? static_cast<int64_t>(weight.element_size()) *
+                       kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
+                       static_cast<int64_t>(kAlignment) * kAlignment + kAlignment
+             : 0;
 }
 
 // Winograd's weights, a few points at a time: all of them in double would be eight times as large as
@@ -121,11 +137,17 @@ void fill(const at::Tensor& prepared, const at::Tensor& weight) {
   const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
   if (header->winograd != 0) {
     fill_winograd(kernels, shape, weight, reinterpret_cast<float*>(memory + kHeaderBytes));
-  } else {
+  } else if (takes_all_channels(weight)) {
     // (C_out, kh, kw, C_in)
     const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
     kernels.pack_weight(shape, element_of(weight), ordered.const_data_ptr(),
                         memory + kHeaderBytes);
+  }
+  if (weight.size(1) == 1) {
+    // (kh, kw, C): one input channel, or one for each output; only the call tells.
+    const at::Tensor by_tap = weight.select(1, 0).permute({1, 2, 0}).to(at::kFloat).contiguous();
+    std::memcpy(memory + kHeaderBytes + packed_bytes(kernels, weight), by_tap.const_data_ptr(),
+                by_tap.nbytes());
   }
   sample(weight, header->samples);
 }
@@ -151,9 +173,9 @@ at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string
                       chosen->lanes, " input channels, found ", weight.sizes(),
                       "; pass winograd=False");
   }
-  const int64_t bytes = winograd ? 4 * chosen->winograd_size(shape)
-                                 : static_cast<int64_t>(weight.element_size()) *
-                                       chosen->weight_size(shape);
+  const int64_t depthwise = weight.size(1) == 1 ? 4 * weight.numel() : 0;
+  const int64_t bytes =
+      winograd ? 4 * chosen->winograd_size(shape) : packed_bytes(*chosen, weight) + depthwise;
   const at::Tensor prepared = at::empty({kHeaderBytes + bytes + static_cast<int64_t>(kAlignment)},
                                         weight.options().dtype(at::kByte));
   Header* header = reinterpret_cast<Header*>(aligned(prepared));
@@ -273,7 +295,15 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   check_pair("dilation", dilation, 1);
   check_pair("block_out", block_out, 1);
   const Header* header = &header_of(prepared, weight);
-  const ConvShape shape = shape_of(weight, stride, dilation);
+  ConvShape shape = shape_of(weight, stride, dilation);
+  const bool depthwise = source.dim() == 4 && weight.size(1) == 1 && source.size(1) > 1 &&
+                         source.size(1) == weight.size(0);
+  if (depthwise) {
+    shape.channels = source.size(1);
+  }
+  TORCH_CHECK_VALUE(depthwise || takes_all_channels(weight),
+                    "blockcopy::conv_blocks: bfloat16 needs an even number of input channels, found ",
+                    weight.size(1));
   TORCH_CHECK_VALUE(source.dim() == 4 && source.size(1) == shape.channels &&
                         source.scalar_type() == weight.scalar_type(),
                     "blockcopy::conv_blocks: source is ", source.scalar_type(), " ",
@@ -373,7 +403,8 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   if (std::memcmp(samples, header->samples, sizeof(samples)) != 0) {
     fill(prepared, weight);
   }
-  problem.weight = aligned(prepared) + kHeaderBytes;
+  problem.weight = aligned(prepared) + kHeaderBytes +
+                   (depthwise ? packed_bytes(kernels_of(*header), weight) : 0);
   const ConvKernels& kernels = kernels_of(*header);
   const bool winograd = header->winograd != 0;
   TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && blocks.has_value()),
@@ -381,10 +412,12 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                     "blocks, and stride 1, found ", stride);
 
   const int64_t threads = at::get_num_threads();
-  const int64_t tasks = winograd ? kernels.winograd_tasks(problem, threads)
-                                 : kernels.direct_tasks(problem, threads);
-  const int64_t scratch = (winograd ? kernels.winograd_scratch(problem)
-                                    : kernels.direct_scratch(problem)) /
+  const int64_t tasks = winograd    ? kernels.winograd_tasks(problem, threads)
+                        : depthwise ? kernels.depthwise_tasks(problem, threads)
+                                    : kernels.direct_tasks(problem, threads);
+  const int64_t scratch = (winograd    ? kernels.winograd_scratch(problem)
+                           : depthwise ? kernels.depthwise_scratch(problem)
+                                       : kernels.direct_scratch(problem)) /
                               static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
   const int64_t zeros = (shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
   const int64_t needed = zeros + scratch * threads + static_cast<int64_t>(kAlignment);
@@ -399,6 +432,8 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     for (int64_t task = begin; task < end; ++task) {
       if (winograd) {
         kernels.winograd(problem, threads, task, own);
+      } else if (depthwise) {
+        kernels.depthwise(problem, threads, task, own);
       } else {
         kernels.direct(problem, threads, task, own);
       }

@@ -74,6 +74,12 @@ struct ConvKernels {
   int64_t (*direct_scratch)(const ConvProblem&);  // bytes
   void (*direct)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
 
+  // The same where each channel is convolved by itself: channels_out = channels, and the weight is
+  // (kernel_h * kernel_w, channels) in float32, whatever the element.
+  int64_t (*depthwise_tasks)(const ConvProblem&, int64_t threads);
+  int64_t (*depthwise_scratch)(const ConvProblem&);
+  void (*depthwise)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
+
   // The same for 3x3 kernels of stride 1 and a multiple of `lanes` channels.
   int64_t winograd_points;
   // (9, points): what one weight of a kernel is in each point.
