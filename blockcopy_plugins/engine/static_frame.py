@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .capture_guard import CaptureError
 from .frame import Frame, FrameCounts
@@ -80,7 +81,9 @@ class StaticLists:
         if found is None:
             if self.captured:
                 raise CaptureError(f"a map has {blocks} blocks, which it had not in the warm-up")
-            found = self._lists[blocks] = self._made(block_lists(host, blocks, slots))
+            # Work of the host: what looks for ops that wait for the device need not see it.
+            with _disable_current_modes():
+                found = self._lists[blocks] = self._made(block_lists(host, blocks, slots))
         # A new one for each frame: what it works out of the lists is part of the frame's work.
         return Layout.over(blocks, *found)
 
