@@ -68,7 +68,7 @@ def speed(report: dict[str, Any]) -> str:
                 *(f"{found[r]['speedup']:.2f}× (**{found[r]['efficiency']:.2f}**)" for r in rates),
             ]
         )
-    head = [*columns, "torch ms", "fastest dense ms", *(f"{rate:.4g} executed" for rate in rates)]
+    head = [*columns, "torch ms", "fastest dense ms", *(f"{100 * rate:g} %" for rate in rates)]
     return _table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
