@@ -570,21 +570,10 @@ def _block_sizes(
 def _call_for(adapter: ModelAdapter) -> Callable[[nn.Module, Tensor], Any]:
     if type(adapter) is ModelAdapter:
         return lambda model, frame: model(frame)
-    from mmengine.structures import BaseDataElement
+    from .integrations.mmengine.survey import data_sample
 
     def predict(model: nn.Module, frame: Tensor) -> Any:
-        size = tuple(frame.shape[2:])
-        info = dict(
-            img_shape=size,
-            ori_shape=size,
-            pad_shape=size,
-            batch_input_shape=size,
-            scale_factor=(1.0, 1.0),
-            flip=False,
-            img_path="",
-            img_id=0,
-        )
-        return model(frame, [BaseDataElement(metainfo=info)], mode="predict")
+        return model(frame, [data_sample(tuple(frame.shape[2:]))], mode="predict")
 
     return predict
 

@@ -334,7 +334,8 @@ def _border(x: BlockTensor, window: SlidingWindow) -> int:
 
 
 def _has_amx() -> bool:
-    return torch.cpu._is_amx_tile_supported()
+    # Not a public name: where a version of torch lacks it, as where there are no tiles.
+    return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 
 
 def _bytes(size: int) -> Tensor:

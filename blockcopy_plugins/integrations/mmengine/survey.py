@@ -88,6 +88,11 @@ def survey(model: nn.Module, size: tuple[int, int], block_size: int) -> Report:
 
 def _frame(size: tuple[int, int]) -> dict[str, Any]:
     image = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(0))
+    return dict(inputs=[image.to(torch.uint8)], data_samples=[data_sample(size)])
+
+
+def data_sample(size: tuple[int, int]) -> BaseDataElement:
+    """What a pipeline says of an image of ``size`` that it neither resized nor padded."""
     info = dict(
         img_shape=size,
         ori_shape=size,
@@ -98,4 +103,4 @@ def _frame(size: tuple[int, int]) -> dict[str, Any]:
         img_path="",
         img_id=0,
     )
-    return dict(inputs=[image.to(torch.uint8)], data_samples=[BaseDataElement(metainfo=info)])
+    return BaseDataElement(metainfo=info)
