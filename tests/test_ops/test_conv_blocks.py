@@ -117,8 +117,8 @@ class Case:
         prepared = ops.conv_prepare(self.weight, winograd, kernels)
         return ops.conv_blocks(*self.arguments(prepared, workspace))
 
-    def sums(self, absolute: bool) -> torch.Tensor:
-        """Sums of all blocks in float64, of products or of their absolute values."""
+    def sums(self, absolute: bool, everywhere: bool = False) -> torch.Tensor:
+        """Sums of all blocks, or of the whole map, in float64, of products or absolute values."""
         source, weight = self.source if self.local else self.full, self.weight.double()
         source = source.double()
         if absolute:
@@ -134,6 +134,8 @@ class Case:
         ]
         pad = (self.padding[1], after[1], self.padding[0], after[0])
         out = F.conv2d(F.pad(source, pad), weight, None, self.stride, 0, self.dilation)
+        if everywhere:
+            return out
         height, width = self.block_out
         cut = [
             out[s, :, y * height : (y + 1) * height, x * width : (x + 1) * width]
@@ -168,10 +170,15 @@ class Case:
         # What is added up, without signs: K roundings of 2**-24 of partial sums that are some
         # 1/sqrt(K) of it, so about 2**-24 of it in all; the folded norm and the rest add a few.
         scale = self.finished(self.sums(True), True)
-        if winograd or twin:
-            # Points mix the pixels of a tile: its largest value counts, some ten times as much.
-            # (What algorithm torch takes for the twin is not known.)
-            error = 1e-5 * scale.amax() if scale.numel() else scale
+        if not scale.numel():
+            error = scale
+        elif winograd:
+            # Points mix the pixels of a tile, which may reach beyond its block: the largest value
+            # of the map counts, some ten times as much.
+            sums = self.sums(True, everywhere=True).amax().expand(self.shape)
+            error = 1e-5 * self.finished(sums, True).amax()
+        elif twin:
+            error = 1e-5 * scale.amax()  # what algorithm torch takes for it is not known
         else:
             error = 2e-6 * scale
         if self.dtype == torch.bfloat16:
