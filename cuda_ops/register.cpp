@@ -25,6 +25,11 @@ TORCH_LIBRARY(blockcopy, m) {
       "Tensor(b!) workspace) -> Tensor",
       tags);
   m.def("planes(Tensor map) -> Tensor", tags);
+  m.def(
+      "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "
+      "int groups) -> Tensor",
+      tags);
+  m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blockcopy_plugins.ops.block_conv import block_conv2d
+from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
@@ -16,6 +17,7 @@ __all__ = [
     "FLOPS",
     "BlockSparseConv2d",
     "block_conv2d",
+    "block_moments",
     "conv_blocks",
     "conv_kernels",
     "conv_prepare",
@@ -27,6 +29,7 @@ __all__ = [
     "planes",
     "reduce_picture",
     "reduce_picture_reference",
+    "scale_shift",
     "scatter_",
     "scatter_border_",
     "scatter_reference_",

@@ -148,6 +148,7 @@ ON_BLOCKS = [
     ("Focus", {}),
     ("Crop", dict(cut=(0, 1, 0, 2), narrow=False)),
     ("BatchNorm", dict(affine=True, inplace=True)),
+    ("GroupNorm", dict(groups=2)),
     *[
         ("ChannelLayerNorm", dict(kind=kind))
         for kind in ("permute", "by hand", "mmcv", "moveaxis", "var")
@@ -191,7 +192,6 @@ ON_WHOLE_MAPS = [
     ("PaddedConv", dict(PAD, mode="circular"), ""),
     ("Resize", dict(RESIZE, mode="bicubic"), "upsample_bicubic2d"),
     ("Resize", dict(RESIZE, mode="area", size=(7, 9)), "adaptive_avg_pool2d"),
-    ("GroupNorm", dict(groups=2), "native_group_norm"),
     ("InstanceNorm", dict(affine=True), ""),
     ("AdaptivePool", dict(bins=(2, 2), kind="avg", corners=False), "adaptive_avg_pool2d"),
     ("SqueezeExcite", dict(kind="mean"), "mean"),

@@ -15,7 +15,7 @@ import torch
 from ..axes import CHANNEL_OPS, is_pointwise
 from ..composite import take_apart
 from ..frame import Frame
-from . import channels, padding, pixels, pointwise, resize, sliding
+from . import channels, group_norm, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
 
 __all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
@@ -51,7 +51,7 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten._native_batch_norm_legit.default: pointwise.batch_norm,
         aten._native_batch_norm_legit_no_training.default: pointwise.batch_norm,
         aten.cudnn_batch_norm.default: pointwise.batch_norm,
-        aten.native_group_norm.default: _packed_again("statistics over the whole map"),
+        aten.native_group_norm.default: group_norm.group_norm,
         aten.upsample_bicubic2d.default: _packed_again("bicubic resize"),
         # torch 2.13 gets these wrong for channels-last maps of one column.
         aten._upsample_bilinear2d_aa.default: _packed_again("resize with anti-aliasing", True),

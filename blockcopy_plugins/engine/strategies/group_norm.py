@@ -1,0 +1,57 @@
+"""Group norm: statistics of the whole map, of which only executed blocks are looked at again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import ops
+from ..axes import MAP
+from ..block_tensor import BlockTensor
+from ..dense_on_use import DenseOnUse
+from ..frame import Frame
+from .densify import Decline
+
+
+def group_norm(frame: Frame, func, args, kwargs):
+    """Group norm by the statistics of the kept map.
+
+    What is kept of a block are the count, mean and spread of its groups. Those of executed blocks
+    are made anew, and with the kept ones of the others they give the statistics of the whole map.
+    """
+    x, weight, bias, _, channels, _, groups, eps = args
+    if x.axes != MAP or isinstance(x, DenseOnUse):
+        return Decline("group norm of a view of a map")
+    layout = x.layout
+    places = None if frame.whole else layout.by_image
+    moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, groups)
+    if frame.whole:
+        moments = moments.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)
+    else:
+        moments = moments[:, :, None, None]
+    kept = frame.keep(BlockTensor(moments, layout.blocks, (1, 1), frame), str(func))
+    mean, variance = _of_images(frame.in_batch_order(kept.map))
+    rstd = (variance + eps).rsqrt()
+    scale = rstd.repeat_interleave(channels // groups, 1)
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean.repeat_interleave(channels // groups, 1) * scale
+    if bias is not None:
+        shift = shift + bias
+    out = ops.scale_shift(x.packed, places, scale, shift)
+    work = torch.promote_types(x.dtype, torch.float32)
+    return x.like(out), mean.to(work), rstd.to(work)
+
+
+def _of_images(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``(N, groups)`` of images from the moments ``(N, 1 + 2 * groups, GH, GW)``.
+
+    Blocks are joined by the distances of their means (Chan, Golub and LeVeque 1983), which takes no
+    difference of large sums.
+    """
+    groups = blocks.shape[1] // 2
+    count, mean, squares = blocks.flatten(2).split((1, groups, groups), 1)
+    total = count.sum(2)
+    overall = (count * mean).sum(2) / total
+    apart = (count * (mean - overall[:, :, None]).square()).sum(2)
+    return overall, (squares.sum(2) + apart) / total
