@@ -270,7 +270,14 @@ class NativeConvolutions:
             else frame.layout_of(plan.blocks).executed * plan.block_macs
         )
         frame.count_blocks(executed, plan.dense_macs, window.block_out)
-        deferred = Deferred(ConvCall(run, lambda: self._eager.add(path)))
+
+        def run_again() -> None:
+            self._eager.add(path)
+            frame.enter(path)
+            frame.count_blocks(executed, 0, window.block_out)
+            frame.leave(path)
+
+        deferred = Deferred(ConvCall(run, run_again))
         if not self.fuse or path in self._eager:
             return BlockTensor(deferred.compute(), plan.size_out, window.block_out, frame)
         return BlockTensor.waiting(deferred, x, weight.shape[0], plan.size_out, window.block_out)

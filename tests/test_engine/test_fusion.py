@@ -313,6 +313,17 @@ def test_sums_read_twice_are_computed_once_from_the_next_frame_on():
     converted.steps()
 
 
+@native
+def test_what_runs_a_second_time_is_counted_where_it_runs():
+    converted = Converted(RawAndActivated())
+    converted.step(2.0)
+    counts = bc.handle(converted.net).last.counts
+    assert counts.outside == {}
+    assert counts.blocks > counts.blocks_dense
+    report = bc.report(converted.net)
+    assert report.macs_outside == 0 and report.share_on_blocks == 1
+
+
 # -- aliases --------------------------------------------------------------------------------------
 
 
