@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -32,6 +33,7 @@ __all__ = [
     "METRICS",
     "MODELS",
     "POLICIES",
+    "TASK_UTILS",
     "TRANSFORMS",
 ]
 
@@ -81,6 +83,10 @@ MODELS = Registry(
     scope=SCOPE,
     locations=["blockcopy_plugins.models", "blockcopy_plugins.integrations.mmengine"],
 )
+# Box coders, assigners and the like of the networks in models/.
+TASK_UTILS = Registry(
+    "task util", parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=["blockcopy_plugins.models"]
+)
 HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
@@ -103,7 +109,11 @@ DATASETS = Registry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
-    locations=["blockcopy_plugins.datasets.video_frame_dataset"],
+    locations=[
+        "blockcopy_plugins.datasets.citypersons_video_dataset",
+        "blockcopy_plugins.datasets.cityscapes_video_dataset",
+        "blockcopy_plugins.datasets.video_frame_dataset",
+    ],
 )
 TRANSFORMS = Registry(
     "transform",
@@ -111,6 +121,7 @@ TRANSFORMS = Registry(
     scope=SCOPE,
     locations=[
         "blockcopy_plugins.datasets.load_frame_labels",
+        "blockcopy_plugins.datasets.load_visible_boxes",
         "blockcopy_plugins.datasets.load_video_frame",
     ],
 )
@@ -119,8 +130,10 @@ METRICS = Registry(
     parent=MMENGINE_METRICS,
     scope=SCOPE,
     locations=[
+        "blockcopy_plugins.evaluation.citypersons_metric",
         "blockcopy_plugins.evaluation.frame_detection_metric",
         "blockcopy_plugins.evaluation.frame_segmentation_metric",
+        "blockcopy_plugins.evaluation.temporal_consistency_metric",
     ],
 )
 # A root of its own: MMEngine has nothing like a policy.

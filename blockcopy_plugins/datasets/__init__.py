@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from blockcopy_plugins.datasets.citypersons_video_dataset import CityPersonsVideoDataset
+    from blockcopy_plugins.datasets.cityscapes_video_dataset import CityscapesVideoDataset
     from blockcopy_plugins.datasets.frame_folder import FrameFolder
+    from blockcopy_plugins.datasets.frame_range import FrameRange
     from blockcopy_plugins.datasets.frame_source import FrameSource, open_frames
     from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.datasets.load_video_frame import LoadVideoFrame
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from blockcopy_plugins.datasets.video_reader import VideoReader
 
 __all__ = [
+    "CityPersonsVideoDataset",
+    "CityscapesVideoDataset",
     "FrameFolder",
+    "FrameRange",
     "FrameSource",
     "LiveSource",
     "LoadVideoFrame",
@@ -30,7 +36,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     modules = {
+        "CityPersonsVideoDataset": "citypersons_video_dataset",
+        "CityscapesVideoDataset": "cityscapes_video_dataset",
         "FrameFolder": "frame_folder",
+        "FrameRange": "frame_range",
         "FrameSource": "frame_source",
         "LiveSource": "live_source",
         "LoadVideoFrame": "load_video_frame",

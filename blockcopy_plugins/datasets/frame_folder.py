@@ -24,7 +24,7 @@ class FrameFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path = self.folder = os.fspath(path)
         if not os.path.isdir(self.path):
             raise FrameError(f"there is no folder of frames {self.path!r}; correct the path")
         self.names: tuple[str, ...] = tuple(
@@ -79,7 +79,7 @@ class FrameFolder:
         Args:
             index: Frame number, from 0.
         """
-        return os.path.join(self.path, self.names[index])
+        return os.path.join(self.folder, self.names[index])
 
     def read(self, index: int) -> np.ndarray:
         """Read one frame.

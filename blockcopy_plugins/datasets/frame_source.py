@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
+from blockcopy_plugins.datasets.frame_range import FrameRange, is_frame_range
 from blockcopy_plugins.datasets.video_reader import VideoReader
 from blockcopy_plugins.errors import FrameError
 
 
 class FrameSource(Protocol):
-    """A sequence of frames of one size: `VideoReader` or `FrameFolder`."""
+    """A sequence of frames of one size: `VideoReader`, `FrameFolder` or `FrameRange`."""
 
     path: str
 
@@ -50,10 +51,11 @@ class FrameSource(Protocol):
 
 
 def open_frames(path: str | os.PathLike[str]) -> FrameSource:
-    """Open a video file or a folder of frames.
+    """Open a video file, a folder of frames or a range of them.
 
     Args:
-        path: Path of a video file, or of a folder that holds the frames as images.
+        path: Path of a video file, of a folder that holds the frames as images, or of some of a
+            folder's images (``folder/clip_{000275..000294}.png``).
 
     Returns:
         The frames. Files are opened when they are first read.
@@ -64,6 +66,8 @@ def open_frames(path: str | os.PathLike[str]) -> FrameSource:
     path = os.fspath(path)
     if os.path.isdir(path):
         return FrameFolder(path)
+    if is_frame_range(path):
+        return FrameRange(path)
     if not os.path.exists(path):
         raise FrameError(
             f"there is no video file or folder of frames {path!r} (the working directory is "

@@ -59,8 +59,8 @@ class VideoFrameDataset(BaseDataset):
 
     Args:
         videos: Video files and/or folders of frames (images in natural order): a path, a pattern
-            such as ``'clips/*.mp4'``, or a sequence of them. A path that occurs twice is two
-            streams.
+            such as ``'clips/*.mp4'``, or a sequence of them; also some images of a folder, such as
+            ``'clip_{000275..000294}.png'``. A path that occurs twice is two streams.
         ann_file: Ground truth: COCO json or MOTChallenge ``gt.txt``, see `read_annotations`, or a
             folder of label images, see `find_label_images`. One for all videos, or a sequence with
             one (or None) for each.
@@ -113,12 +113,7 @@ class VideoFrameDataset(BaseDataset):
         lazy_init: bool = False,
         **unknown: Any,
     ) -> None:
-        if unknown:
-            raise ConfigError(
-                f"VideoFrameDataset has no argument {', '.join(sorted(unknown))}; if they come "
-                "from the dataset of a base config, write dataset=dict(_delete_=True, "
-                "type='blockcopy_plugins.VideoFrameDataset', ...)"
-            )
+        self._refuse(unknown)
         if stride < 1:
             raise ConfigError(f"stride must be at least 1, but got {stride}")
         self.videos = list_videos(videos, data_root or "")
@@ -146,6 +141,15 @@ class VideoFrameDataset(BaseDataset):
             self.full_init()
 
     # ------------------------------------------------------------------ videos
+
+    @classmethod
+    def metainfo_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of the classes from a dataset's config alone, without its files.
+
+        Args:
+            config: Arguments of the dataset.
+        """
+        return dict(cls.METAINFO)
 
     @property
     @force_full_init
@@ -194,33 +198,8 @@ class VideoFrameDataset(BaseDataset):
             ConfigError: A video has none of the selected frames, or annotations do not fit.
             FrameError: A video cannot be read.
         """
-        start, stop = self.frames
-        references, shapes, counts = [], [], []
-        for path, name in zip(self.videos, self.video_names, strict=True):
-            source = open_frames(path)
-            count = None
-            if self.trust_frame_count and source.stated_length is not None:
-                count = source.stated_length
-                count = count if stop is None else min(count, stop)
-            if count is None:
-                count = source.count(stop)
-            if count <= start:
-                raise ConfigError(
-                    f"{path!r} has {count} frames, so that frames={self.frames} selects none; "
-                    "lower the start"
-                )
-            references.append(
-                VideoReference(
-                    path=path,
-                    name=name,
-                    frame_names=source.names if isinstance(source, FrameFolder) else None,
-                    # Counted up to the stop only, the file may go on.
-                    length=count if stop is None or count < stop else None,
-                )
-            )
-            shapes.append(source.shape)
-            counts.append(count)
-            source.close()
+        start, _ = self.frames
+        references, shapes, counts = self._describe_videos()
         label_images = self._find_label_images(references)
         annotations = self._read_annotations(references)
         known = [a for a in annotations if a is not None]
@@ -251,11 +230,7 @@ class VideoFrameDataset(BaseDataset):
                     if img_id == -1:
                         img_id, free_id = free_id, free_id + 1
                 info = {
-                    "img_path": (
-                        f"{reference.path}#{number:06d}"
-                        if reference.frame_names is None
-                        else os.path.join(reference.path, reference.frame_names[number])
-                    ),
+                    "img_path": reference.frame_path(number),
                     "img_id": img_id,
                     "video_id": video_id,
                     "frame_id": frame_id,
@@ -273,7 +248,7 @@ class VideoFrameDataset(BaseDataset):
                     # What MMSegmentation's LoadAnnotations reads.
                     info["seg_map_path"] = label_images[video_id][number]
                     info["reduce_zero_label"] = self.label_rules.reduce_zero_label
-                    info["label_map"] = self.label_rules.label_map
+                    info["label_map"] = self._label_map(info["seg_map_path"])
                     info["seg_fields"] = []
                 data_list.append(info)
         return data_list
@@ -327,10 +302,57 @@ class VideoFrameDataset(BaseDataset):
         subset._video_ids = self._subset_video_ids(indices)
         return subset
 
+    @classmethod
+    def _refuse(cls, unknown: Mapping[str, Any]) -> None:
+        if unknown:
+            raise ConfigError(
+                f"{cls.__name__} has no argument {', '.join(sorted(unknown))}; if they come from "
+                "the dataset of a base config, write dataset=dict(_delete_=True, "
+                f"type='blockcopy_plugins.{cls.__name__}', ...)"
+            )
+
+    def _describe_videos(
+        self,
+    ) -> tuple[list[VideoReference], list[tuple[int, int]], list[int]]:
+        """Of each video what annotations have to know, height and width, and number of frames."""
+        start, stop = self.frames
+        references, shapes, counts = [], [], []
+        for path, name in zip(self.videos, self.video_names, strict=True):
+            source = open_frames(path)
+            count = None
+            if self.trust_frame_count and source.stated_length is not None:
+                count = source.stated_length
+                count = count if stop is None else min(count, stop)
+            if count is None:
+                count = source.count(stop)
+            if count <= start:
+                raise ConfigError(
+                    f"{path!r} has {count} frames, so that frames={self.frames} selects none; "
+                    "lower the start"
+                )
+            references.append(
+                VideoReference(
+                    path=path,
+                    name=name,
+                    frame_names=source.names if isinstance(source, FrameFolder) else None,
+                    folder=source.folder if isinstance(source, FrameFolder) else None,
+                    # Counted up to the stop only, the file may go on.
+                    length=count if stop is None or count < stop else None,
+                )
+            )
+            shapes.append(source.shape)
+            counts.append(count)
+            source.close()
+        return references, shapes, counts
+
     def _subset_video_ids(self, indices: int | Sequence[int]) -> np.ndarray:
         if isinstance(indices, int):
             return self._video_ids[:indices] if indices >= 0 else self._video_ids[indices:]
         return self._video_ids[np.asarray(indices, dtype=np.int64)]
+
+    def _label_map(self, path: str) -> Mapping[int, int] | None:
+        """New label of each label of a label image, or None if they are the same."""
+        return self.label_rules.label_map
 
     def _find_label_images(self, references: Sequence[VideoReference]) -> list[dict[int, str]]:
         if isinstance(self._ann_files, str):

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+from blockcopy_plugins.datasets.frame_range import is_frame_range
 from blockcopy_plugins.datasets.paths import natural_key
 from blockcopy_plugins.errors import ConfigError
 
@@ -18,7 +19,7 @@ def list_videos(
 
     Args:
         videos: A path, a pattern (``*``, ``?``, ``[...]``, ``**``), or a sequence of them; each a
-            video file or a folder of frames.
+            video file, a folder of frames or a range of them (``clip_{000275..000294}.png``).
         root: Folder that relative paths are in.
 
     Returns:
@@ -33,7 +34,7 @@ def list_videos(
     found: list[str] = []
     for entry in entries:
         path = os.path.join(root, os.fspath(entry))
-        if os.path.exists(path):
+        if os.path.exists(path) or is_frame_range(path):
             found.append(path)
             continue
         if not glob.has_magic(path):

@@ -1,4 +1,4 @@
-"""How good the outputs are: average precision, ground truth readers, fidelity to the dense model.
+"""How good the outputs are: precision, miss rate, consistency, fidelity; ground truth readers.
 
 The names are loaded when they are first used: average precision needs NumPy and pycocotools alone,
 while the metric needs MMEngine.
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_mot,
     )
     from blockcopy_plugins.evaluation.average_precision import detection_ap
+    from blockcopy_plugins.evaluation.citypersons_metric import CityPersonsMetric
     from blockcopy_plugins.evaluation.fidelity import detection_fidelity
     from blockcopy_plugins.evaluation.frame_detection_metric import FrameDetectionMetric
     from blockcopy_plugins.evaluation.frame_objects import FrameObjects
@@ -28,20 +29,47 @@ if TYPE_CHECKING:
     )
     from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
     from blockcopy_plugins.evaluation.masks import encode_masks
+    from blockcopy_plugins.evaluation.miss_rate import (
+        CITYPERSONS_SUBSETS,
+        MissRateCurve,
+        PedestrianSubset,
+        log_average_miss_rate,
+        miss_rate_curve,
+    )
+    from blockcopy_plugins.evaluation.optical_flow import FrameFlows, OpticalFlow, estimate_flow
+    from blockcopy_plugins.evaluation.temporal_consistency import (
+        WarpedAreas,
+        compare_with_warped,
+        mean_warped_iou,
+    )
+    from blockcopy_plugins.evaluation.temporal_consistency_metric import TemporalConsistencyMetric
 
 __all__ = [
+    "CITYPERSONS_SUBSETS",
+    "CityPersonsMetric",
     "FrameAreas",
     "FrameDetectionMetric",
+    "FrameFlows",
     "FrameObjects",
     "FrameResult",
     "FrameSegmentationMetric",
     "LabelRules",
+    "MissRateCurve",
+    "OpticalFlow",
+    "PedestrianSubset",
+    "TemporalConsistencyMetric",
     "VideoAnnotations",
     "VideoReference",
+    "WarpedAreas",
+    "compare_with_warped",
     "detection_ap",
     "detection_fidelity",
     "encode_masks",
+    "estimate_flow",
     "find_label_images",
+    "log_average_miss_rate",
+    "mean_warped_iou",
+    "miss_rate_curve",
     "read_annotations",
     "read_coco",
     "read_mot",
@@ -50,18 +78,31 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     modules = {
+        "CITYPERSONS_SUBSETS": "miss_rate",
+        "CityPersonsMetric": "citypersons_metric",
         "FrameAreas": "frame_segmentation_metric",
         "FrameDetectionMetric": "frame_detection_metric",
+        "FrameFlows": "optical_flow",
         "FrameObjects": "frame_objects",
         "FrameResult": "frame_result",
         "FrameSegmentationMetric": "frame_segmentation_metric",
         "LabelRules": "label_images",
+        "MissRateCurve": "miss_rate",
+        "OpticalFlow": "optical_flow",
+        "PedestrianSubset": "miss_rate",
+        "TemporalConsistencyMetric": "temporal_consistency_metric",
         "VideoAnnotations": "annotations",
         "VideoReference": "annotations",
+        "WarpedAreas": "temporal_consistency",
+        "compare_with_warped": "temporal_consistency",
         "detection_ap": "average_precision",
         "detection_fidelity": "fidelity",
         "encode_masks": "masks",
+        "estimate_flow": "optical_flow",
         "find_label_images": "label_images",
+        "log_average_miss_rate": "miss_rate",
+        "mean_warped_iou": "temporal_consistency",
+        "miss_rate_curve": "miss_rate",
         "read_annotations": "annotations",
         "read_coco": "annotations",
         "read_mot": "annotations",

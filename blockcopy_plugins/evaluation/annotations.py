@@ -23,12 +23,24 @@ class VideoReference:
         name: The name it goes by.
         frame_names: File names of its frames, for a folder; None for a video file.
         length: Number of frames, where it is known.
+        folder: Folder of the frames, where ``path`` is not that folder.
     """
 
     path: str
     name: str
     frame_names: tuple[str, ...] | None = None
     length: int | None = None
+    folder: str | None = None
+
+    def frame_path(self, frame: int) -> str:
+        """Path of a frame's image; of a video file ``PATH#NUMBER``.
+
+        Args:
+            frame: Frame number, from 0.
+        """
+        if self.frame_names is None:
+            return f"{self.path}#{frame:06d}"
+        return os.path.join(self.folder or self.path, self.frame_names[frame])
 
 
 @dataclass(frozen=True)
@@ -310,7 +322,7 @@ class _FrameFinder:
         self.by_name: dict[str, list[tuple[tuple[str, ...], tuple[int, int]]]] = defaultdict(list)
         for index, video in enumerate(videos):
             for frame, name in enumerate(video.frame_names or ()):
-                parts = _parts(os.path.join(os.path.abspath(video.path), name))
+                parts = _parts(os.path.abspath(video.frame_path(frame)))
                 self.by_name[parts[-1]].append((parts, (index, frame)))
 
     def _match_videos(self, listed: Sequence[Mapping[str, Any]]) -> dict[int, int]:

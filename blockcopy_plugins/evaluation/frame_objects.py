@@ -28,6 +28,10 @@ class FrameObjects:
             as well, may be matched many times, and matches what lies inside it.
         areas: float64 (K,), px, or None: the area by the annotation, which decides whether an
             object is small, medium or large. None takes that of the mask or the box.
+        heights: float64 (K,), px, or None: the full height by the annotation, of objects that reach
+            beyond the image. None takes that of the box.
+        visible_ratios: float64 (K,), from 0 to 1, or None: the share of the object that is visible.
+            None says nothing.
 
     Raises:
         ConfigError: A field has another length or shape.
@@ -41,6 +45,8 @@ class FrameObjects:
     ignore: np.ndarray | None = None
     crowd: np.ndarray | None = None
     areas: np.ndarray | None = None
+    heights: np.ndarray | None = None
+    visible_ratios: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = _array(self.boxes, np.float64)
@@ -53,16 +59,16 @@ class FrameObjects:
             "labels": _array(self.labels, np.int64).reshape(-1),
             "size": (int(self.size[0]), int(self.size[1])),
         }
-        for name in ("scores", "areas"):
+        for name in ("scores", "areas", "heights", "visible_ratios"):
             value = getattr(self, name)
             fields[name] = None if value is None else _array(value, np.float64).reshape(-1)
         for name in ("ignore", "crowd"):
             value = getattr(self, name)
             fields[name] = np.zeros(count, bool) if value is None else _array(value, bool)
-        for name in ("labels", "scores", "areas", "ignore", "crowd"):
-            if fields[name] is not None and len(fields[name]) != count:
+        for name, value in fields.items():
+            if name not in ("boxes", "size") and value is not None and len(value) != count:
                 raise ConfigError(
-                    f"{name} has {len(fields[name])} entries for {count} boxes; they must match"
+                    f"{name} has {len(value)} entries for {count} boxes; they must match"
                 )
         if self.masks is not None and len(self.masks) != count:
             raise ConfigError(f"there are {len(self.masks)} masks for {count} boxes")
@@ -91,6 +97,8 @@ class FrameObjects:
             ignore=self.ignore[indices],
             crowd=self.crowd[indices],
             areas=None if self.areas is None else self.areas[indices],
+            heights=None if self.heights is None else self.heights[indices],
+            visible_ratios=None if self.visible_ratios is None else self.visible_ratios[indices],
         )
 
     @classmethod
@@ -139,6 +147,9 @@ class FrameObjects:
                 ``bbox_label``, and perhaps ``ignore_flag``, ``iscrowd``, ``area`` and ``mask``
                 (polygons or run-length code). An ignored instance without the key ``iscrowd``
                 counts as crowd, as in MMDetection, where the flag comes from COCO's ``iscrowd``.
+                Of pedestrians also ``height`` (of the full body, px), and ``vis_ratio`` or
+                ``bbox_vis`` (the visible part, x1, y1, x2, y2); where some have neither of the two,
+                those are fully visible.
             size: Height and width of the original image, px.
 
         Raises:
@@ -165,7 +176,27 @@ class FrameObjects:
                 if instances and all("area" in i for i in instances)
                 else None
             ),
+            heights=(
+                [i.get("height", i["bbox"][3] - i["bbox"][1]) for i in instances]
+                if any("height" in i for i in instances)
+                else None
+            ),
+            visible_ratios=(
+                [_visible_ratio(i) for i in instances]
+                if any("vis_ratio" in i or "bbox_vis" in i for i in instances)
+                else None
+            ),
         )
+
+
+def _visible_ratio(instance: Mapping[str, Any]) -> float:
+    if "vis_ratio" in instance:
+        return instance["vis_ratio"]
+    full, visible = (
+        max(x2 - x1, 0.0) * max(y2 - y1, 0.0)
+        for x1, y1, x2, y2 in (instance["bbox"], instance.get("bbox_vis", instance["bbox"]))
+    )
+    return visible / full if full > 0 else 1.0
 
 
 def _array(values: Any, dtype: Any) -> np.ndarray:

@@ -1,0 +1,82 @@
+"""Reads the frames of one clip among others that lie as numbered images in the same folder."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from blockcopy_plugins.datasets.frame_folder import FrameFolder
+from blockcopy_plugins.errors import FrameError
+
+_RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
+
+
+class FrameRange(FrameFolder):
+    """Consecutive numbered images of a folder as a sequence of frames.
+
+    Args:
+        path: Path of the images with the first and the last number in the place of their number:
+            ``FOLDER/frankfurt_000000_{000275..000294}_leftImg8bit.png``, as a shell expands it.
+
+    Raises:
+        FrameError: ``path`` is not of that form, or an image is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.folder = os.path.dirname(self.path)
+        self.names = range_names(self.path)
+        missing = [n for n in self.names if not os.path.isfile(os.path.join(self.folder, n))]
+        if missing:
+            raise FrameError(
+                f"of the frames {self.path!r} {len(missing)} of {len(self.names)} are missing, "
+                f"the first is {missing[0]!r}; copy them again or correct the numbers"
+            )
+        self._shape: tuple[int, int] | None = None
+
+
+def is_frame_range(path: str) -> bool:
+    """Whether a path has the form that `FrameRange` reads, and is no file or folder itself.
+
+    Args:
+        path: The path.
+    """
+    return _RANGE.search(os.path.basename(path)) is not None and not os.path.exists(path)
+
+
+def range_names(path: str) -> tuple[str, ...]:
+    """File names of a range of frames; they need not exist.
+
+    Args:
+        path: See `FrameRange`.
+
+    Raises:
+        FrameError: ``path`` is not of that form.
+    """
+    name = os.path.basename(path)
+    found = _RANGE.search(name)
+    if found is None or int(found[1]) > int(found[2]):
+        raise FrameError(
+            f"{path!r} is no range of frames; write the first and the last number in the place of "
+            "the frames' number, such as folder/clip_{000275..000294}.png"
+        )
+    return tuple(
+        f"{name[: found.start()]}{number:0{len(found[1])}d}{name[found.end() :]}"
+        for number in range(int(found[1]), int(found[2]) + 1)
+    )
+
+
+def frame_range(folder: str, prefix: str, first: str, last: str, suffix: str) -> str:
+    """Path of a range of frames.
+
+    Args:
+        folder: Folder of the images.
+        prefix: What stands before the number.
+        first: Number of the first frame, with its zeros in front.
+        last: Number of the last frame, likewise.
+        suffix: What stands behind the number.
+
+    Returns:
+        What `FrameRange` reads.
+    """
+    return os.path.join(folder, f"{prefix}{{{first}..{last}}}{suffix}")

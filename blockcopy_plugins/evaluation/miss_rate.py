@@ -1,0 +1,257 @@
+"""Log-average miss rate of pedestrian detectors, by the protocol of CityPersons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.frame_objects import FrameObjects
+
+FPPI_POINTS = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
+"""False positives per image at which the miss rate is read: evenly spaced in the logarithm."""
+
+_OVERLAP = 0.5  # least overlap of a match
+_EXPANSION = 1.25  # detections up to so much outside of a subset's heights still count
+_MAX_DETECTIONS = 1000  # of a frame
+_FLOOR = 1e-10  # of a miss rate in a logarithm
+
+
+@dataclass(frozen=True)
+class PedestrianSubset:
+    """Which pedestrians have to be found; the others are ignored.
+
+    Attributes:
+        name: Its name.
+        heights: Least and greatest height of the full body, px; both ends belong to it.
+        visible_ratios: Least and greatest share of the body that is visible; both ends belong to
+            it.
+    """
+
+    name: str
+    heights: tuple[float, float]
+    visible_ratios: tuple[float, float]
+
+
+CITYPERSONS_SUBSETS = (
+    PedestrianSubset("Reasonable", (50.0, np.inf), (0.65, np.inf)),
+    PedestrianSubset("Reasonable_small", (50.0, 75.0), (0.65, np.inf)),
+    PedestrianSubset("Heavy", (50.0, np.inf), (0.2, 0.65)),
+    PedestrianSubset("All", (20.0, np.inf), (0.2, np.inf)),
+)
+"""The four of the public evaluation; there ``Heavy`` is called ``Reasonable_occ=heavy``."""
+
+
+@dataclass(frozen=True, eq=False)
+class MissRateCurve:
+    """Miss rate over false positives per image, as the score threshold falls.
+
+    Attributes:
+        fppi: float64 (D,), false positives per image down to each counted detection, ascending.
+        miss_rate: float64 (D,), share of the subset's pedestrians not found down to there; nan if
+            the subset has none.
+        pedestrians: Number of pedestrians that have to be found.
+    """
+
+    fppi: np.ndarray
+    miss_rate: np.ndarray
+    pedestrians: int
+
+    def at(self, points: Sequence[float] = FPPI_POINTS) -> np.ndarray:
+        """Lowest miss rate with at most so many false positives per image.
+
+        Args:
+            points: False positives per image.
+
+        Returns:
+            float64, one for each point: 1 where even the best-scored detection is a false positive
+            too many; nan if the subset has no pedestrian.
+        """
+        if self.pedestrians == 0:
+            return np.full(len(points), np.nan)
+        # Detections down to which the false positives do not exceed the point; none: all missed.
+        counted = np.searchsorted(self.fppi, points, side="right")
+        return np.concatenate([[1.0], self.miss_rate])[counted]
+
+    def log_average(self) -> float:
+        """Geometric mean of the miss rate at `FPPI_POINTS`; nan if the subset has no pedestrian."""
+        return float(np.exp(np.mean(np.log(np.maximum(self.at(), _FLOOR)))))
+
+
+def log_average_miss_rate(
+    ground_truth: Sequence[FrameObjects],
+    predictions: Sequence[FrameObjects],
+    subsets: Sequence[PedestrianSubset] = CITYPERSONS_SUBSETS,
+) -> dict[str, float]:
+    """Log-average miss rate MR^-2 of each subset: the smaller, the better.
+
+    The measure is that of Dollar et al., "Pedestrian Detection: An Evaluation of the State of the
+    Art", TPAMI 2012; matching and subsets are those of the public CityPersons evaluation (Zhang et
+    al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 2017), to which it is equal
+    on 100 images or more but for two cases:
+
+    * No detection at or below a point of the curve (with 1/n false positives per image the first
+      false positive of n < 100 images is beyond 0.01): a miss rate of 1 there, as in the Matlab
+      code of the first paper, where the public Python takes that of all detections.
+    * All found at a point of the curve: a miss rate of 1e-10 goes into the mean, as in the Matlab
+      code, where the public Python takes 0, which makes the whole mean 0.
+
+    See `miss_rate_curve` for the matching.
+
+    Args:
+        ground_truth: Of each frame, the annotated pedestrians: boxes of the full body, ``ignore``
+            for all that need not be found (other persons, groups, ignore regions), ``heights`` and
+            ``visible_ratios``. One class; labels are not looked at.
+        predictions: Of each frame, in the same order, the detections of that class, with scores.
+        subsets: The subsets.
+
+    Returns:
+        By the subset's name, in [0, 1]; nan where there is nothing to find.
+
+    Raises:
+        ConfigError: The sequences' lengths differ, or there are no scores.
+    """
+    frames = _paired(ground_truth, predictions)
+    return {s.name: _curve(frames, s).log_average() for s in subsets}
+
+
+def miss_rate_curve(
+    ground_truth: Sequence[FrameObjects],
+    predictions: Sequence[FrameObjects],
+    subset: PedestrianSubset = CITYPERSONS_SUBSETS[0],
+) -> MissRateCurve:
+    """The curve of which `log_average_miss_rate` is the mean.
+
+    Of each frame the 1000 best-scored detections take part, and of these the ones whose height is
+    at least the subset's least divided by 1.25 and below its greatest times 1.25. By falling score
+    each takes the pedestrian of the subset, not yet taken, with the largest intersection over
+    union of at least 0.5. One that finds none is left out if at least half of its own area lies in
+    something ignored (which any number may do), else it is a false positive. Pedestrians outside of
+    the subset are ignored. Of equal scores the detection that comes first is taken first.
+
+    Args:
+        ground_truth: See `log_average_miss_rate`.
+        predictions: See `log_average_miss_rate`.
+        subset: Which pedestrians have to be found.
+
+    Returns:
+        The curve over all frames.
+
+    Raises:
+        ConfigError: The sequences' lengths differ, or there are no scores.
+    """
+    return _curve(_paired(ground_truth, predictions), subset)
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """What the subsets share: detections by falling score, and their overlaps.
+
+    Attributes:
+        ignore: bool (G,), ignored in every subset.
+        heights: float64 (G,), px.
+        visible_ratios: float64 (G,).
+        scores: float64 (D,), falling.
+        found_heights: float64 (D,), px.
+        union: float64 (D, G), intersection over union.
+        inside: float64 (D, G), intersection over the detection's area.
+    """
+
+    ignore: np.ndarray
+    heights: np.ndarray
+    visible_ratios: np.ndarray
+    scores: np.ndarray
+    found_heights: np.ndarray
+    union: np.ndarray
+    inside: np.ndarray
+
+
+def _paired(
+    ground_truth: Sequence[FrameObjects], predictions: Sequence[FrameObjects]
+) -> list[_Frame]:
+    if len(ground_truth) != len(predictions):
+        raise ConfigError(
+            f"there is ground truth of {len(ground_truth)} frames, but predictions of "
+            f"{len(predictions)}; give one entry a frame, empty where there is nothing"
+        )
+    frames = []
+    for index, (truth, found) in enumerate(zip(ground_truth, predictions, strict=True)):
+        if found.scores is None:
+            raise ConfigError(
+                f"the predictions of frame {index} have no scores; the miss rate ranks by them"
+            )
+        best = np.argsort(-found.scores, kind="stable")[:_MAX_DETECTIONS]
+        boxes = found.boxes[best]
+        union, inside = _overlaps(boxes, truth.boxes)
+        heights = truth.boxes[:, 3] - truth.boxes[:, 1]
+        frames.append(
+            _Frame(
+                ignore=truth.ignore | truth.crowd,
+                heights=heights if truth.heights is None else truth.heights,
+                visible_ratios=(
+                    np.ones(len(truth)) if truth.visible_ratios is None else truth.visible_ratios
+                ),
+                scores=found.scores[best],
+                found_heights=boxes[:, 3] - boxes[:, 1],
+                union=union,
+                inside=inside,
+            )
+        )
+    return frames
+
+
+def _curve(frames: Sequence[_Frame], subset: PedestrianSubset) -> MissRateCurve:
+    scores, right, pedestrians = [np.zeros(0)], [np.zeros(0, bool)], 0
+    for frame in frames:
+        ignore = frame.ignore | ~(
+            _within(frame.heights, subset.heights)
+            & _within(frame.visible_ratios, subset.visible_ratios)
+        )
+        pedestrians += int(np.count_nonzero(~ignore))
+        low, high = subset.heights
+        rows = np.flatnonzero(
+            (frame.found_heights >= low / _EXPANSION) & (frame.found_heights < high * _EXPANSION)
+        )
+        matched = _match(frame.union[np.ix_(rows, ~ignore)])
+        left_out = (frame.inside[np.ix_(rows, ignore)] >= _OVERLAP).any(1) & ~matched
+        scores.append(frame.scores[rows[~left_out]])
+        right.append(matched[~left_out])
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    hits = np.concatenate(right)[order]
+    with np.errstate(invalid="ignore"):
+        return MissRateCurve(
+            fppi=np.cumsum(~hits) / max(len(frames), 1),
+            miss_rate=1 - np.cumsum(hits) / np.float64(pedestrians),
+            pedestrians=pedestrians,
+        )
+
+
+def _match(overlaps: np.ndarray) -> np.ndarray:
+    """Which detections, in the order of the rows, take one of the columns: bool (D,)."""
+    matched = np.zeros(len(overlaps), bool)
+    taken = np.zeros(overlaps.shape[1], bool)
+    # Most detections touch nothing.
+    for row in np.flatnonzero((overlaps >= _OVERLAP).any(1)):
+        values = np.where(taken, -1.0, overlaps[row])
+        # Of equal overlaps the last, as in the public evaluation.
+        column = len(values) - 1 - int(np.argmax(values[::-1]))
+        if values[column] >= _OVERLAP:
+            matched[row] = taken[column] = True
+    return matched
+
+
+def _within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return (values >= limits[0]) & (values <= limits[1])
+
+
+def _overlaps(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intersections (D, G) over the unions, and over the areas of the detections."""
+    upper = np.maximum(found[:, None, :2], truth[None, :, :2])
+    lower = np.minimum(found[:, None, 2:], truth[None, :, 2:])
+    shared = np.clip(lower - upper, 0, None).prod(2)
+    area, other = (np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1) for b in (found, truth))
+    divide = np.maximum(shared, np.finfo(float).tiny)  # never less; 0 where nothing is shared
+    union = np.maximum(area[:, None] + other[None] - shared, divide)
+    return shared / union, shared / np.maximum(area[:, None], divide)
