@@ -473,7 +473,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--models",
         type=command.names,
         default=["mask-rcnn_r50_fpn"],
-        help="configs of MMDetection and MMSegmentation: mask-rcnn_r50_fpn (default), "
+        help="csp_r50, mgan_vgg16, swiftnet_r18, swiftnet_r50 (of configs/_base_/models), "
+        "configs of MMDetection and MMSegmentation: mask-rcnn_r50_fpn (default), "
         "deeplabv3plus_r50, retinanet_r50_fpn, or paths of others",
     )
     parser.add_argument(

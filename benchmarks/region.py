@@ -10,7 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MODELS = ("mask-rcnn_r50_fpn", "deeplabv3plus_r50", "retinanet_r50_fpn")
+# The paper's five networks first.
+MODELS = (
+    "csp_r50",
+    "mgan_vgg16",
+    "mask-rcnn_r50_fpn",
+    "swiftnet_r18",
+    "swiftnet_r50",
+    "deeplabv3plus_r50",
+    "retinanet_r50_fpn",
+)
+
+# Of the networks that MMDetection and MMSegmentation lack.
+_OWN = Path(__file__).resolve().parent.parent / "configs" / "_base_" / "models"
 
 # Of each package, the ends of its config names that --models may leave out.
 _ENDS = {
@@ -55,13 +67,13 @@ def task_of(model: nn.Module) -> str:
 
 
 def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> nn.Module:
-    """A stock model in its best dense form.
+    """A model in its best dense form.
 
     Random weights, batch norm folded into the convolutions, channels last, eval mode; segmentors
     run on whole images.
 
     Args:
-        name: A config of MMDetection or MMSegmentation, see :func:`find_config`.
+        name: A config, see :func:`find_config`.
         dtype: Of weights and frames.
         seed: Of the weights.
         device: ``'cpu'`` or ``'cuda'``.
@@ -72,15 +84,16 @@ def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu
     Raises:
         FileNotFoundError: If no config has that name.
     """
-    from mmcv.cnn import fuse_conv_bn
     from mmengine.config import Config
     from mmengine.registry import MODELS as REGISTRY
     from mmengine.registry import DefaultScope
 
     config = Config.fromfile(find_config(name))
-    scope = config.get("default_scope") or "mmdet"
-    importlib.import_module(f"{scope}.models")  # they register themselves
+    scope = config.get("default_scope")
     config = config.model
+    if scope is None:  # Of a model alone.
+        scope = "mmseg" if "decode_head" in config else "mmdet"
+    importlib.import_module(f"{scope}.models")  # they register themselves
     for part in (config, config.backbone):
         part.pop("pretrained", None)
         part.pop("init_cfg", None)
@@ -91,7 +104,8 @@ def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu
     with DefaultScope.overwrite_default_scope(scope):
         model = REGISTRY.build(config).eval()
     _sensible_weights(model)
-    model = fuse_conv_bn(model).eval().to(device=device, dtype=dtype)
+    _fold_batch_norms(model)
+    model = model.eval().to(device=device, dtype=dtype)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -125,10 +139,11 @@ def data_samples(model: nn.Module, size: tuple[int, int]) -> list[Any]:
 
 
 def find_config(name: str) -> str:
-    """Path of a config in the installed MMDetection or MMSegmentation.
+    """Path of a config of ours, or in the installed MMDetection or MMSegmentation.
 
     Args:
-        name: A file; ``'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'``, below a package's configs; or
+        name: A file; one of ``configs/_base_/models`` without its suffix, ``'csp_r50'``;
+            ``'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'``, below a package's configs; or
             that without folder and usual end: ``'mask-rcnn_r50_fpn'``, ``'deeplabv3plus_r50'``.
 
     Raises:
@@ -136,6 +151,9 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return name
+    own = _OWN / f"{name}.py"
+    if own.is_file():
+        return str(own)
     found = []
     for package, ends in _ENDS.items():
         spec = importlib.util.find_spec(package)
@@ -157,6 +175,16 @@ def find_config(name: str) -> str:
             "'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', or a file."
         )
     return str(found[0])
+
+
+def _fold_batch_norms(model: nn.Module) -> None:
+    """Put batch norms into the convolutions before them."""
+    from mmcv.cnn import fuse_conv_bn
+
+    # It looks at the order of the layers' definition. SwiftNet's decoder normalises before it
+    # convolves, with a ReLU between the two: nothing can be folded there.
+    norm_first = any(getattr(m, "order", ("conv",))[0] != "conv" for m in model.modules())
+    fuse_conv_bn(model.backbone if norm_first else model)
 
 
 def _sensible_weights(model: nn.Module) -> None:

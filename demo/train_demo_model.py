@@ -135,8 +135,11 @@ def main() -> None:
     if checkpoint is None:
         runner = Runner.from_cfg(cfg)
         model = runner.model
-        for module in (model.backbone, model.neck, model.rpn_head, model.roi_head.mask_head):
-            quicken(module, args.bf16)
+        heads = [getattr(model, name, None) for name in ("rpn_head", "bbox_head")]
+        heads.append(getattr(getattr(model, "roi_head", None), "mask_head", None))
+        for module in (model.backbone, model.neck, *heads):
+            if module is not None:
+                quicken(module, args.bf16)
         runner.train()
         checkpoint = args.work_dir / f"iter_{runner.iter}.pth"
     meta = dict(

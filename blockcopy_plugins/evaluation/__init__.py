@@ -1,7 +1,7 @@
 """How good the outputs are: precision, miss rate, consistency, fidelity; ground truth readers.
 
-The names are loaded when they are first used: average precision needs NumPy and pycocotools alone,
-while the metric needs MMEngine.
+The names are loaded when they are first used: the functions need NumPy, and pycocotools or OpenCV,
+while the metrics need MMEngine.
 """
 
 from __future__ import annotations

@@ -321,7 +321,7 @@ class _FrameFinder:
         # Of each frame of a folder its path's parts, by the last part.
         self.by_name: dict[str, list[tuple[tuple[str, ...], tuple[int, int]]]] = defaultdict(list)
         for index, video in enumerate(videos):
-            for frame, name in enumerate(video.frame_names or ()):
+            for frame in range(len(video.frame_names or ())):
                 parts = _parts(os.path.abspath(video.frame_path(frame)))
                 self.by_name[parts[-1]].append((parts, (index, frame)))
 

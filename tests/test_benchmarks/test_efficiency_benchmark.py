@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import blockcopy_plugins as bc  # noqa: E402
+from benchmarks.check import deviation  # noqa: E402
 from benchmarks.clock import Clock  # noqa: E402
 from benchmarks.command import usable_devices  # noqa: E402
 from benchmarks.dictated_policy import DictatedPolicy  # noqa: E402
@@ -192,6 +194,45 @@ def test_regions_stop_at_the_dense_head():
     assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in region.modules())
     with torch.inference_mode():
         assert region(torch.randn(1, 3, 64, 64)).shape == (1, 19, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["csp_r50", "mgan_vgg16", "swiftnet_r18", "swiftnet_r50"])
+def test_the_networks_of_this_package_have_regions(name):
+    pytest.importorskip("mmdet")
+    pytest.importorskip("mmseg")
+    with torch.device("meta"):
+        region = build_region(name, torch.float32, device="meta")
+        out = region(torch.empty(1, 3, 128, 256))
+    if task_of(region.model) == "segmentation":
+        assert out.shape == (1, 19, 32, 64)
+    else:
+        stride, kinds = {"csp_r50": (4, 3), "mgan_vgg16": (8, 2)}[name]
+        maps = tree_leaves(out[1])
+        assert len(maps) == kinds
+        for level in maps:
+            assert level.shape[2:] == (128 // stride, 256 // stride)
+
+
+@pytest.mark.parametrize("name", ["csp_r50", "swiftnet_r18"])
+def test_folding_batch_norms_does_not_change_the_model(name, monkeypatch):
+    """SwiftNet's decoder normalises before it convolves: only its backbone can be folded."""
+    pytest.importorskip("mmdet")
+    pytest.importorskip("mmseg")
+
+    def norms(module):
+        return sum(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in module.modules())
+
+    folded = build_region(name, torch.float32)
+    assert norms(folded.model.backbone) == 0
+    # Five of the pooling, three upsamplings of two layers each, one of the head.
+    assert norms(folded) == {"csp_r50": 0, "swiftnet_r18": 12}[name]
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.region._fold_batch_norms", lambda model: None)
+        plain = build_region(name, torch.float32)
+    assert norms(plain.model.backbone) > 0
+    frame = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert deviation(folded(frame), plain(frame)) < 1e-4
 
 
 def run(module, *arguments):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 
 import numpy as np
@@ -14,6 +16,9 @@ pytest.importorskip("mmdet")
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
+from pycocotools import mask as coco_mask  # noqa: E402
+from pycocotools.coco import COCO  # noqa: E402
+from pycocotools.cocoeval import COCOeval  # noqa: E402
 
 from blockcopy_plugins.errors import ConfigError, StateError  # noqa: E402
 from blockcopy_plugins.evaluation import (  # noqa: E402
@@ -188,3 +193,97 @@ def test_two_processes_give_what_one_gives(tmp_path):
             np.testing.assert_equal(report[case][1], expected)
             assert report[case][2] == keys
     assert all("video 0, frame 0" in report[-1] for report in reports)
+
+
+def test_one_annotated_frame_of_twenty_with_groups_equals_pycocotools():
+    """As Cityscapes: 8 classes of things with masks, and groups that need not be told apart."""
+    generator = np.random.default_rng(0)
+    evaluator, classes = Evaluator(metric := FrameDetectionMetric()), 8
+    entries, found = [], []
+    for video in range(4):
+        for frame in range(20):
+            data = sample(video, frame, masks=True, annotated=False)
+            data.pred_instances.labels = torch.from_numpy(generator.integers(0, classes, 3))
+            if frame == 19:
+                instances = []
+                for _ in range(12):
+                    x1, y1, width, height = generator.integers(2, 40, 4).tolist()
+                    mask = np.zeros(SIZE, np.uint8, order="F")
+                    mask[y1 : y1 + height, x1 : x1 + width] = 1
+                    group, label = int(generator.random() < 0.3), int(generator.integers(classes))
+                    instances.append(
+                        dict(
+                            bbox=[x1, y1, x1 + width, y1 + height],
+                            bbox_label=label,
+                            mask=coco_mask.encode(mask),
+                            area=int(mask.sum()),
+                            ignore_flag=group,
+                            iscrowd=group,
+                        )
+                    )
+                data.set_metainfo(dict(instances=instances))
+                # Found are two thirds of them, a pixel aside, and the random ones.
+                near = [i for i in instances if generator.random() < 0.67]
+                masks = [np.roll(coco_mask.decode(i["mask"]), 1, 1) for i in near]
+                data.pred_instances = InstanceData.cat(
+                    [
+                        data.pred_instances,
+                        InstanceData(
+                            bboxes=torch.tensor([i["bbox"] for i in near]) + 1.0,
+                            scores=torch.from_numpy(generator.random(len(near))),
+                            labels=torch.tensor([i["bbox_label"] for i in near]),
+                            masks=torch.from_numpy(np.stack(masks)).bool(),
+                        ),
+                    ]
+                )
+                for i in instances:
+                    x1, y1, x2, y2 = i["bbox"]
+                    entries.append(
+                        dict(
+                            id=len(entries) + 1,
+                            image_id=video,
+                            category_id=i["bbox_label"],
+                            bbox=[x1, y1, x2 - x1, y2 - y1],
+                            segmentation=i["mask"],
+                            area=i["area"],
+                            iscrowd=i["iscrowd"],
+                        )
+                    )
+                p = data.pred_instances
+                for j, (x1, y1, x2, y2) in enumerate(p.bboxes.tolist()):
+                    mask = np.asfortranarray(p.masks[j].numpy().astype(np.uint8))
+                    found.append(
+                        dict(
+                            image_id=video,
+                            category_id=int(p.labels[j]),
+                            score=float(p.scores[j]),
+                            bbox=[x1, y1, x2 - x1, y2 - y1],
+                            segmentation=coco_mask.encode(mask),
+                        )
+                    )
+            evaluator.process([data], None)
+    result = evaluator.evaluate(80)
+    assert (result["video/frames"], result["video/annotated_frames"]) == (80, 4)
+    assert sum(len(r.predictions) > 3 for r in metric.last_results) == 4
+    for iou_type, left_out in (("bbox", "segmentation"), ("segm", "bbox")):
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO()
+            coco.dataset = dict(
+                info={},
+                images=[dict(id=i, height=SIZE[0], width=SIZE[1]) for i in range(4)],
+                categories=[dict(id=i, name=str(i)) for i in range(classes)],
+                annotations=entries,
+            )
+            coco.createIndex()
+            kept = [{k: v for k, v in f.items() if k != left_out} for f in found]
+            evaluation = COCOeval(coco, coco.loadRes(kept), iou_type)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        ours = [
+            result[f"video/{iou_type}_{name}"]
+            for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+        ]
+        wanted = np.where(evaluation.stats[:6] < 0, np.nan, evaluation.stats[:6])
+        np.testing.assert_allclose(ours, wanted, atol=1e-12)
+        assert 0.1 < ours[1] < 0.9

@@ -132,3 +132,33 @@ def test_what_does_not_fit_is_refused(bad, message):
 def test_a_frame_twice_is_an_error():
     with pytest.raises(StateError, match="more than once"):
         evaluate([SAMPLES[0], SAMPLES[0]])
+
+
+def test_one_labelled_frame_of_twenty_equals_mmsegs_own_metric():
+    """As Cityscapes: clips of 20 frames of which the last is labelled, 19 classes, void is 255."""
+    from mmseg.evaluation import IoUMetric
+
+    random = np.random.default_rng(0)
+    names = [f"class {i}" for i in range(19)]
+    samples, labelled = [], []
+    for video in range(3):
+        for frame in range(20):
+            # Some classes do not occur, some are found and not there.
+            truth = random.integers(0, 15, (24, 48))
+            found = np.where(
+                random.random(truth.shape) < 0.7, truth, random.integers(2, 17, (24, 48))
+            )
+            truth[random.random(truth.shape) < 0.2] = 255
+            last = frame == 19
+            samples.append(sample(frame, found, truth if last else None, video_id=video))
+            if last:
+                labelled.append(samples[-1])
+    reference = IoUMetric(iou_metrics=["mIoU"], ignore_index=255)
+    reference.dataset_meta = dict(classes=names)
+    reference.process({}, labelled)
+    wanted = reference.evaluate(len(labelled))
+    found = evaluate(samples, names)[1]
+    assert (found["video/frames"], found["video/annotated_frames"]) == (60, 3)
+    for name in ("mIoU", "aAcc", "mAcc"):
+        assert found[f"video/{name}"] == pytest.approx(wanted[name] / 100, abs=1e-6)
+    assert 0.2 < found["video/mIoU"] < 0.9
