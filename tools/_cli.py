@@ -76,6 +76,15 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_clip_options(parser: argparse.ArgumentParser, clips: str) -> None:
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="where the config's own clips lie, in place of what it says",
+    )
+    parser.add_argument("--clips", type=int, metavar="N", help=clips)
+
+
 def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     """Run a tool; mistakes of the user end it with one message on stderr and status 2."""
     if not os.path.isfile(args.config):  # said before the frameworks are imported, in no time

@@ -7,16 +7,24 @@ r"""Run a detector or segmentor on video, each frame dense and block-sparse, and
 Any detection config of MMDetection and any segmentation config of MMSegmentation works: its test
 pipeline loads the frames; where it has no BlockCopyHook, one with the defaults is added.
 
+A config that brings its own clips needs no --video. With a key policy_warm_up the policy first
+learns on other clips, without labels (it is kept as WORK_DIR/warm_up/policy.pth), and is evaluated
+then; the paper's protocol, in one command:
+
+    python tools/test_video.py configs/csp_blockcopy.py csp.pth --data-root data/cityscapes
+    python tools/test_video.py configs/csp_blockcopy.py csp.pth --warm-up-clips 20 --clips 10
+
 Written: results.json (see below), one line of figures per frame beside it, a plot of the executed
 rate over the frames, and with --show-dir a video with results and executed blocks.
 
 results.json holds, among others: executed_rate (mean over all frames; the first frame of each video
 is executed fully and counts), macs_dense and macs_blockcopy (of a frame, without the policy's own
 macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included), speedup
-(their ratio), metrics (with --ann: COCO AP, or mIoU and accuracies, from 0 to 1), fidelity (AP of
-the block-sparse detections with the dense ones of score >= 0.3 as ground truth; of a segmentor mIoU
-and share of equal pixels, aAcc, with the dense labels as ground truth), dense_ops (what could not
-run on blocks).
+(their ratio), metrics (with ground truth: COCO AP, or mIoU and accuracies, from 0 to 1), fidelity
+(AP of the block-sparse detections with the dense ones of score >= 0.3 as ground truth; of a
+segmentor mIoU and share of equal pixels, aAcc, with the dense labels as ground truth),
+policy_warm_up (clips and frames that the policy learned on first), policy_over_videos (carried from
+one to the next, or restarted), dense_ops (what could not run on blocks).
 
 Label images of a segmentor (--ann, a folder) hold one class index a pixel. They have the names of
 their frames, but for the suffixes of the config's dataset; those of a video file end in the number
@@ -32,11 +40,14 @@ Several clips, several processes, the same metrics:
 from __future__ import annotations
 
 import argparse
+import copy
+import gc
 import json
 import sys
 from pathlib import Path
 
 from _cli import (
+    add_clip_options,
     add_config_options,
     add_policy_options,
     add_video_options,
@@ -47,6 +58,8 @@ from _cli import (
     quiet,
     run,
 )
+
+_OF_TRUTH = " (ground truth)"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,7 +80,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
         "for segmentors folders of label images",
     )
+    add_clip_options(parser, "evaluate on so many of the config's own clips")
     add_policy_options(parser)
+    parser.add_argument(
+        "--warm-up-clips",
+        type=int,
+        metavar="N",
+        help="let the policy learn on so many clips of the config's policy_warm_up first, 0 for "
+        "none. Default: as the config says; none with --video or --policy-checkpoint",
+    )
     parser.add_argument(
         "--dense-too",
         action=argparse.BooleanOptionalAction,
@@ -77,10 +98,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--carry-policy",
-        action="store_true",
-        help="let what the policy learns go over from one video to the next; by default each video "
-        "starts with the policy as loaded, so that results depend neither on the order of the "
-        "videos nor on the number of processes",
+        action=argparse.BooleanOptionalAction,
+        help="let what the policy learns go over from one video to the next, as in the paper; "
+        "with --no-carry-policy each video starts with the policy as loaded, so that results "
+        "depend neither on the order of the videos nor on the number of processes. Default: as "
+        "the config's test_cfg says, else not",
+    )
+    parser.add_argument(
+        "--temporal-consistency",
+        action=argparse.BooleanOptionalAction,
+        help="of segmentors, also compute how consistent labels are from frame to frame (default: "
+        "as the config's test_cfg says, else yes)",
     )
     parser.add_argument(
         "--out",
@@ -123,17 +151,30 @@ def main(args: argparse.Namespace) -> None:
         )
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     video_config.set_policy(config, policy, args.policy_checkpoint)
+    if args.data_root:
+        video_config.set_data_root(config, args.data_root)
     loader = video_config.video_dataloader(
-        config, args.video, args.ann, start=args.start, frames=args.frames
+        config, args.video, args.ann, start=args.start, frames=args.frames, clips=args.clips
     )
+    warm_up_loader = _warm_up_loader(args, config, notes)
     checkpoint = video_config.set_weights(config, args.checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
+    warm_up = None
+    if warm_up_loader is not None:
+        video_config.check_files(loader)  # not only hours later
+        warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args.verbose)
+        video_config.set_policy(config, None, str(warm_up.policy))
     config.work_dir = str(work_dir)
     video_config.for_testing(
-        config, loader, dense=args.dense_too, restart_policy=not args.carry_policy, progress=True
+        config,
+        loader,
+        dense=args.dense_too,
+        restart_policy=None if args.carry_policy is None else not args.carry_policy,
+        temporal_consistency=args.temporal_consistency,
+        progress=True,
     )
     hooks = [*config.custom_hooks, dict(type="blockcopy_plugins.CheckpointCheckHook")]
     if args.show_dir:
@@ -158,8 +199,9 @@ def main(args: argparse.Namespace) -> None:
     videos = [path for part in all_gather_object(_videos(runner)) for path in part]
     if is_main_process():
         loop = runner.test_loop
-        results = _results(args, config, checkpoint, loop.summary)
-        files = _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
+        results = _results(args, config, checkpoint, loop, warm_up)
+        files = list(warm_up.files) if warm_up else []
+        files += _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
         print(_table(results))
         if args.ann and not _annotated(results):
             print("note: none of the frames is annotated in --ann", file=sys.stderr)
@@ -169,6 +211,44 @@ def main(args: argparse.Namespace) -> None:
         leave_process_group()
 
 
+def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
+    """Dataloader of the clips that the policy is to learn on first."""
+    from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.integrations.mmengine import video_config
+
+    clips = args.warm_up_clips
+    if clips is not None and clips < 0:
+        raise ConfigError(f"--warm-up-clips {clips}, expected at least 0.")
+    if clips is None:
+        if args.video or args.policy_checkpoint or not config.get("policy_warm_up"):
+            return None
+        if not video_config.policy_learns(config):
+            notes.append("the policy does not learn, so it is not warmed up")
+            return None
+    loader = video_config.warm_up_dataloader(config, clips)
+    if loader is not None and args.launcher != "none":
+        raise ConfigError(
+            "several processes would each warm up a policy of their own. Train one first, by "
+            "tools/train_policy.py CONFIG in one process, and pass --policy-checkpoint."
+        )
+    return loader
+
+
+def _warm_up(config, loader: dict, work_dir: Path, verbose: bool):
+    """Let the policy learn on unlabelled clips; the config stays as it is."""
+    from _policy_training import train
+
+    from blockcopy_plugins.integrations.mmengine import video_config
+
+    own = copy.deepcopy(config)
+    own.work_dir = str(work_dir)
+    own.experiment_name = f"{Path(config.filename).stem}_warm_up"
+    print("warming the policy up, then testing", file=sys.stderr)
+    done = train(own, loader, video_config.warm_up_epochs(config), verbose)
+    gc.collect()  # the runner, and with it a whole model, holds itself in cycles
+    return done
+
+
 def _videos(runner) -> list[Path]:
     from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
 
@@ -176,19 +256,33 @@ def _videos(runner) -> list[Path]:
     return [path for hook in hooks for path in hook.paths]
 
 
-def _results(args, config, checkpoint: str, summary: dict) -> dict:
+def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
     import platform
 
     import torch
 
+    from blockcopy_plugins.integrations.mmengine.video_config import hook_of
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    summary = loop.summary
     first = ("frames", "size", "block_size", "policy", "target")
+    policy_file = hook_of(config).get("policy_checkpoint")
     return {
         "model": config.model.get("type", "?"),
         "config": args.config,
         # The file's name: results are shown to others, whose folders are other ones.
         "checkpoint": checkpoint.rpartition("/")[2],
         **{name: summary.get(name) for name in first},
+        # What the policy knew when the first video started, and when the next ones did.
+        "policy_file": None if policy_file is None else Path(policy_file).name,
+        "policy_over_videos": "restarted" if loop.restart_policy else "carried",
+        "policy_warm_up": None
+        if warm_up is None
+        else {
+            "clips": warm_up.clips,
+            "frames": warm_up.frames,
+            "file": f"{warm_up.policy.parent.name}/{warm_up.policy.name}",
+        },
         **{name: value for name, value in summary.items() if name not in first},
         "machine": {
             "device": gpu or platform.machine(),
@@ -248,14 +342,14 @@ def _table(results: dict) -> str:
     for name in sparse:
         words = _in_words(name.rpartition("/")[2])
         if words:
-            rows.append(
-                (f"{words} (ground truth)", figure(dense.get(name), 100), figure(sparse[name], 100))
-            )
+            rows.append((words, figure(dense.get(name), 100), figure(sparse[name], 100)))
     if 0 < _annotated(results) < results["frames"]:
         rows.append(("  of annotated frames", "", f"{_annotated(results):.0f}"))
     for name, value in (results["fidelity"] or {}).items():
-        if _in_words(name):
-            rows.append((f"fidelity {_in_words(name)}", "100.0", figure(value, 100)))
+        words = _in_words(name)
+        if words:
+            words = words.replace(_OF_TRUTH, "")
+            rows.append((f"fidelity {words}", "100.0", figure(value, 100)))
     width = max(len(row[0]) for row in rows)
     line = "-" * (width + 28)
     lines = [
@@ -270,6 +364,9 @@ def _table(results: dict) -> str:
     ]
     if results.get("fidelity_reason"):
         lines.append(f"fidelity: {results['fidelity_reason']}")
+    if results["policy_warm_up"]:
+        clips, frames = (results["policy_warm_up"][name] for name in ("clips", "frames"))
+        lines.append(f"policy: warmed up on {clips} clips, {frames} frames")
     if results["dense_ops"]:
         names = ", ".join(f"{op['path'] or '(root)'}: {op['op']}" for op in results["dense_ops"])
         lines.append(f"ran on whole maps: {names}")
@@ -282,9 +379,14 @@ def _annotated(results: dict) -> float:
 
 def _in_words(name: str) -> str | None:
     """A metric as the table calls it; None if it is not in the table."""
+    if name.startswith("MR_"):
+        return f"MR^-2 {name[3:].replace('_', ' ')}, lower is better"
+    if name == "temporal_consistency":
+        return "temporal consistency"
     if name.endswith(("_AP", "_AP50")):
-        return name.replace("_", " ")
-    return {"mIoU": "mIoU", "aAcc": "pixel accuracy", "mAcc": "class accuracy"}.get(name)
+        return name.replace("_", " ") + _OF_TRUTH
+    words = {"mIoU": "mIoU", "aAcc": "pixel accuracy", "mAcc": "class accuracy"}.get(name)
+    return words and words + _OF_TRUTH
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ r"""Train a policy online on video, without labels; the model's weights do not c
     python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \
         --video street.mp4 --epochs 2
 
+Without --video, on the clips of the config's policy_warm_up, or else on its own videos:
+
+    python tools/train_policy.py configs/csp_blockcopy.py --checkpoint csp.pth
+
 Written to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval
 frames), policy_curve.png and policy_log.json (executed rate, information gain, reward and loss over
 the frames), and MMEngine's log. Use the policy by
@@ -21,11 +25,10 @@ import sys
 from pathlib import Path
 
 from _cli import (
+    add_clip_options,
     add_config_options,
     add_video_options,
-    downloads,
     import_quietly,
-    make_runner,
     quiet,
     run,
 )
@@ -42,9 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_video_options(parser)
-    parser.add_argument(
-        "--epochs", type=int, default=1, help="how often to run the videos (default 1)"
-    )
+    add_clip_options(parser, "so many clips of the config's policy_warm_up")
+    parser.add_argument("--epochs", type=int, help="how often to run the videos (default 1)")
     parser.add_argument(
         "--policy", help="policy in place of the config's: \"dict(type='RLPolicy', target=0.2)\""
     )
@@ -72,11 +74,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
-    from blockcopy_plugins.integrations.mmengine import (
-        PolicyCheckpointHook,
-        PolicyCurveHook,
-        video_config,
-    )
+    from _policy_training import train
+
+    from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.integrations.mmengine import video_config
 
     config = video_config.read_config(args.config, args.cfg_options)
     if not args.verbose:
@@ -89,31 +90,35 @@ def main(args: argparse.Namespace) -> None:
         )
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     video_config.set_policy(config, policy, args.resume_policy)
-    loader = video_config.video_dataloader(
-        config, args.video, start=args.start, frames=args.frames, shuffle=True
-    )
+    if args.data_root:
+        video_config.set_data_root(config, args.data_root)
+    own_clips = not args.video and config.get("policy_warm_up")
+    if own_clips:
+        if args.clips == 0 or args.start or args.frames is not None:
+            raise ConfigError(
+                "--start and --frames are for --video, and --clips is at least 1; which frames a "
+                "clip of policy_warm_up has is said by its dataset's clip=(first, last)."
+            )
+        loader = video_config.warm_up_dataloader(config, args.clips)
+    else:
+        loader = video_config.video_dataloader(
+            config,
+            args.video,
+            start=args.start,
+            frames=args.frames,
+            shuffle=True,
+            clips=args.clips,
+        )
+    epochs = args.epochs
+    if epochs is None:
+        epochs = video_config.warm_up_epochs(config) if own_clips else 1
     video_config.set_weights(config, args.checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     config.work_dir = str(work_dir)
-    video_config.for_policy_training(config, loader, max_epochs=args.epochs, progress=True)
-    config.default_hooks["logger"] = dict(type="LoggerHook", interval=max(1, args.log_interval))
-    config.custom_hooks = [
-        *config.custom_hooks,
-        dict(type="blockcopy_plugins.CheckpointCheckHook"),
-        dict(type="blockcopy_plugins.PolicyCheckpointHook", interval=args.save_interval),
-        dict(type="blockcopy_plugins.PolicyCurveHook"),
-    ]
-
-    runner = make_runner(config, args.verbose)
-    with downloads(config.load_from):
-        runner.train()
-    for hook in runner.hooks:
-        if isinstance(hook, PolicyCheckpointHook):
-            print(f"wrote {hook.path}")
-        elif isinstance(hook, PolicyCurveHook):
-            for path in hook.paths:
-                print(f"wrote {path}")
-    print(f"use it by --policy-checkpoint {work_dir / 'policy.pth'}")
+    done = train(config, loader, epochs, args.verbose, args.log_interval, args.save_interval)
+    for path in done.files:
+        print(f"wrote {path}")
+    print(f"use it by --policy-checkpoint {done.policy}")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def person(box: Sequence[float], visible: Sequence[float], ignored: bool) -> dic
         ``bbox`` and ``bbox_vis`` (x1, y1, x2, y2; px), ``bbox_label`` 0, ``ignore_flag``,
         ``height`` (of the body, px) and ``vis_ratio`` (visible part, from 0 to 1).
     """
+    # As floats: rows of the .mat files are so narrow that x + width would run over.
     x, y, width, height = (float(v) for v in box)
     left, top, seen_width, seen_height = (float(v) for v in visible)
     area = width * height
@@ -158,8 +159,7 @@ def _read_mat(path: str) -> Instances:
     frames = frames[0]
     found = {}
     for frame in [frames] if isinstance(frames, Mapping) else frames:
-        # int: the rows are as narrow as their numbers, so that left + width would run over.
-        rows = frame["bbs"].reshape(-1, _COLUMNS).tolist() if frame["bbs"].size else []
+        rows = frame["bbs"].reshape(-1, _COLUMNS) if frame["bbs"].size else []
         found[str(frame["im_name"]).removesuffix(_IMAGE_END)] = [
             person(row[1:5], row[6:10], row[0] != _PEDESTRIAN) for row in rows
         ]

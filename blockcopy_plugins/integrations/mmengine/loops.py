@@ -16,6 +16,7 @@ from ...engine.convert import FrameRecord, Handle
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
 from ...errors import ConfigError
+from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
 from .comparison import plain, summarise
 from .frame_entry import FrameEntry
@@ -44,6 +45,7 @@ class BlockCopyTestLoop(BaseLoop):
         dataloader: Of a ``VideoFrameDataset``, in the order of a ``VideoSampler``.
         evaluator: Its metrics are computed of both runs. Where none of them is a
             ``FrameDetectionMetric`` (of a segmentor a ``FrameSegmentationMetric``), one is added.
+            ``CityPersonsMetric`` is one, and adds log-average miss rates.
         dense: Run dense too. Without it there is neither fidelity nor dense time.
         warmup: So many first calls of a process are not timed.
         mac_samples: MACs outside the blocks are counted in about so many frames of each video,
@@ -53,6 +55,8 @@ class BlockCopyTestLoop(BaseLoop):
         fidelity_threshold: Score from which a dense detection has to be found; of no use for
             segmentors.
         progress: Show a progress bar on stderr.
+        temporal_consistency: Of segmentors, compute a ``TemporalConsistencyMetric`` of both runs
+            too. The optical flow that it needs is computed once a frame, and is not timed.
 
     Raises:
         ConfigError: If an option is out of range or the dataset is not one of video frames.
@@ -69,6 +73,7 @@ class BlockCopyTestLoop(BaseLoop):
         restart_policy: bool = True,
         fidelity_threshold: float = 0.3,
         progress: bool = False,
+        temporal_consistency: bool = True,
     ) -> None:
         super().__init__(runner, dataloader)
         if warmup < 0 or mac_samples < 0:
@@ -87,9 +92,11 @@ class BlockCopyTestLoop(BaseLoop):
         self.restart_policy = restart_policy
         self.task = task_for(type(unwrap(runner.model)), fidelity_threshold)
         self.progress = progress
+        self.temporal_consistency = temporal_consistency
         names = ("dense", "blockcopy") if dense else ("blockcopy",)
         self.evaluators = {name: self._build_evaluator(evaluator) for name in names}
         self.evaluator = self.evaluators["blockcopy"]
+        self._share_flows()
         meta = getattr(self.dataloader.dataset, "metainfo", None)
         for built in self.evaluators.values():
             built.dataset_meta = meta
@@ -228,9 +235,20 @@ class BlockCopyTestLoop(BaseLoop):
             evaluator = copy.deepcopy(evaluator)
         else:
             evaluator = self.runner.build_evaluator(copy.deepcopy(evaluator))
-        if not any(isinstance(m, self.task.metric_type) for m in evaluator.metrics):
-            evaluator.metrics.append(self.task.metric_type())
+        wanted = [self.task.metric_type]
+        if self.temporal_consistency and self.task.consistency_type is not None:
+            wanted.append(self.task.consistency_type)
+        for kind in wanted:
+            if not any(isinstance(metric, kind) for metric in evaluator.metrics):
+                evaluator.metrics.append(kind())
         return evaluator
+
+    def _share_flows(self) -> None:
+        """Both runs are of the same frames: the same metric of each takes the same flows."""
+        for metrics in zip(*(e.metrics for e in self.evaluators.values()), strict=True):
+            for metric in metrics:
+                if isinstance(metric, TemporalConsistencyMetric):
+                    metric.flows = metrics[0].flows
 
     def _shown(self, batches: Iterable) -> Iterable:
         if not self.progress or not is_main_process():

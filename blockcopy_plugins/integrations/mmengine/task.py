@@ -10,12 +10,13 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.registry import MODELS
+from mmengine.registry import METRICS, MODELS
 
 from ...evaluation import (
     FrameDetectionMetric,
     FrameSegmentationMetric,
     LabelRules,
+    TemporalConsistencyMetric,
     detection_fidelity,
 )
 from ...evaluation.frame_metric import FrameMetric
@@ -24,20 +25,46 @@ Fidelity = tuple[dict[str, float] | None, str | None]
 
 
 class Task(ABC):
-    """A kind of model. One object serves one test run."""
+    """A kind of model. One object serves one test run.
+
+    Attributes:
+        consistency_type: The metric of consistency from frame to frame, if there is one.
+    """
+
+    consistency_type: type[FrameMetric] | None = None
 
     @property
     @abstractmethod
     def metric_type(self) -> type[FrameMetric]:
         """The metric that keeps the results of each frame."""
 
-    @abstractmethod
-    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
-        """The metric as a config's evaluator.
+    def metric_config(
+        self, config: Config, rules: LabelRules
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """The metrics as a config's evaluator.
+
+        Metrics of frames of videos that the config asks for stay as they are. Others need files of
+        their own dataset, and are left out. Where none of the former is a `metric_type`, one is
+        added.
 
         Args:
             config: The model's config, as it was.
             rules: How its dataset's label images are read.
+        """
+        given = [(metric, _metric_class(metric, config)) for metric in _given_metrics(config)]
+        kept = [(metric, kind) for metric, kind in given if issubclass(kind, FrameMetric)]
+        metrics = [metric for metric, _ in kept]
+        if not any(issubclass(kind, self.metric_type) for _, kind in kept):
+            metrics.insert(0, self.default_metric(config, rules))
+        return metrics[0] if len(metrics) == 1 else metrics
+
+    @abstractmethod
+    def default_metric(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """Config of a `metric_type` for a config that asks for none.
+
+        Args:
+            config: See :meth:`metric_config`.
+            rules: See :meth:`metric_config`.
         """
 
     @abstractmethod
@@ -83,8 +110,8 @@ class DetectionTask(Task):
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
 
-    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
-        """See :meth:`Task.metric_config`."""
+    def default_metric(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """See :meth:`Task.default_metric`."""
         return dict(type="blockcopy_plugins.FrameDetectionMetric")
 
     def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
@@ -116,15 +143,14 @@ class SegmentationTask(Task):
     """A class for each pixel."""
 
     metric_type = FrameSegmentationMetric
+    consistency_type = TemporalConsistencyMetric
 
     def __init__(self) -> None:
         self.begin(None)
 
-    def metric_config(self, config: Config, rules: LabelRules) -> dict[str, Any]:
-        """See :meth:`Task.metric_config`; ignored is what the config's own metric ignores."""
-        given = config.get("test_evaluator") or []
-        given = given if isinstance(given, (list, tuple)) else [given]
-        ignored = [metric["ignore_index"] for metric in given if "ignore_index" in metric]
+    def default_metric(self, config: Config, rules: LabelRules) -> dict[str, Any]:
+        """See :meth:`Task.default_metric`; ignored is what the config's own metric ignores."""
+        ignored = [m["ignore_index"] for m in _given_metrics(config) if "ignore_index" in m]
         return dict(
             type="blockcopy_plugins.FrameSegmentationMetric",
             ignore_index=ignored[0] if ignored else rules.ignore_index,
@@ -177,3 +203,17 @@ def task_of(config: Config) -> Task:
         with MODELS.switch_scope_and_registry(config.get("default_scope")) as registry:
             kind = registry.get(kind)
     return task_for(kind)
+
+
+def _given_metrics(config: Config) -> list[dict[str, Any]]:
+    given = config.get("test_evaluator") or []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _metric_class(metric: Mapping[str, Any], config: Config) -> type:
+    """The class of a metric's config; `object` if it is not known here."""
+    kind = metric.get("type")
+    if isinstance(kind, str):
+        with METRICS.switch_scope_and_registry(config.get("default_scope")) as registry:
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else object

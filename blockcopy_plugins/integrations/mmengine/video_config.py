@@ -13,8 +13,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from ...datasets import VideoFrameDataset
 from ...errors import ConfigError
 from ...evaluation import LabelRules
+from ...policy import build_policy
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
@@ -22,7 +24,7 @@ DEFAULT_HOOK = dict(
     block_size=128,
     policy=dict(type="RLPolicy", target=0.3),
 )
-_DATASET = "VideoFrameDataset"
+_LOOP = "BlockCopyTestLoop"
 
 
 def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -146,18 +148,21 @@ def video_dataloader(
     start: int = 0,
     frames: int | None = None,
     shuffle: bool = False,
+    clips: int | None = None,
 ) -> dict[str, Any]:
     """A dataloader of video frames with the config's own test pipeline and classes.
 
     Args:
         config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset;
-            what is set in a ``VideoFrameDataset`` stays where the arguments say nothing.
+            what is set in a ``VideoFrameDataset`` stays where the arguments say nothing, and a
+            dataset of clips (``CityscapesVideoDataset``) is taken as it is if there are no videos.
         videos: Video files, folders of frames or patterns.
         ann_file: Ground truth, one for all videos or one for each: files of a detector's, folders
             of label images of a segmentor's.
         start: First frame of each video.
         frames: Number of frames of each video, ``None`` for all.
         shuffle: Visit the videos in random order.
+        clips: Number of clips of a dataset of clips, ``None`` for what the config says.
 
     Returns:
         The dataloader's config.
@@ -173,8 +178,16 @@ def video_dataloader(
             "type='blockcopy_plugins.VideoFrameDataset', videos=..., pipeline=...))."
         )
     found = _innermost(loader.get("dataset") or {})
-    ours = str(found.get("type", "")).rpartition(".")[2] == _DATASET
-    if ours:
+    kind = _dataset_class(found, config)
+    of_videos = kind is VideoFrameDataset or found.get("type") == VideoFrameDataset.__name__
+    of_clips = not of_videos and _is_of_frames(kind)
+    if of_clips and not videos:
+        dataset = dict(found)
+        if ann_file:
+            raise ConfigError(
+                f"--ann is the ground truth of --video; the config's {kind.__name__} has its own."
+            )
+    elif of_videos:
         dataset = dict(found)
     else:
         pipeline = found.get("pipeline") or config.get("test_pipeline")
@@ -185,19 +198,27 @@ def video_dataloader(
             )
         dataset = dict(pipeline=pipeline, metainfo=_metainfo(found, config))
         if not isinstance(task_of(config), DetectionTask):
-            rules = LabelRules.of(_dataset_class(found, config), found)
+            rules = LabelRules.of(kind, found)
             dataset["label_rules"] = asdict(rules)
-    dataset["type"] = f"blockcopy_plugins.{_DATASET}"
+    if videos or not of_clips:
+        dataset["type"] = "blockcopy_plugins.VideoFrameDataset"
     if videos:
-        if ours:  # the config's own annotations and frames are of its own video
+        if of_videos:  # the config's own annotations and frames are of its own video
             dataset.pop("ann_file", None)
             dataset.pop("frames", None)
         dataset["videos"] = [_absolute(video) for video in videos]
-    elif not dataset.get("videos"):
+    elif not of_clips and not dataset.get("videos"):
         raise ConfigError(
             "no video is given: pass --video PATH (a video file or a folder of frames), or set "
             "test_dataloader.dataset to a blockcopy_plugins.VideoFrameDataset with videos=..."
         )
+    if clips is not None:
+        if videos or not of_clips:
+            raise ConfigError(
+                "--clips N takes N clips of a data set of clips, such as "
+                "blockcopy_plugins.CityscapesVideoDataset; of videos give fewer by --video."
+            )
+        dataset["clips"] = _at_least_one("--clips", clips)
     if ann_file:
         files = [_absolute(path) for path in ann_file]
         _check_annotations(files, config)
@@ -208,12 +229,101 @@ def video_dataloader(
         )
     if start or frames is not None:
         dataset["frames"] = (start, None if frames is None else start + frames)
+    return _dataloader(dataset, shuffle)
+
+
+def set_data_root(config: Config, data_root: str) -> None:
+    """Set where the config's own clips lie, those of the evaluation and of the warm-up.
+
+    Args:
+        config: Changed in place.
+        data_root: The folder.
+
+    Raises:
+        ConfigError: If the config's test dataset has no ``data_root``.
+    """
+    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
+    warm_up = config.get("policy_warm_up") or {}
+    tested = _innermost(loader.get("dataset") or {})
+    if "data_root" not in tested:
+        raise ConfigError(
+            "the config's test_dataloader.dataset has no data_root that --data-root could change."
+        )
+    for dataset in (tested, warm_up.get("dataset")):
+        if dataset is not None:
+            dataset["data_root"] = data_root
+
+
+def warm_up_dataloader(config: Config, clips: int | None = None) -> dict[str, Any] | None:
+    """A dataloader of the clips that the config's ``policy_warm_up`` names.
+
+    ``policy_warm_up=dict(dataset=..., epochs=1)`` is a key of ours: the dataset of unlabelled clips
+    that the policy learns on before an evaluation. They come in random order, another one each
+    epoch; by the dataset's ``seed``, if it has one.
+
+    Args:
+        config: A whole config.
+        clips: Number of clips, ``None`` for what the config says.
+
+    Returns:
+        The dataloader's config, or ``None`` where there is no warm-up.
+
+    Raises:
+        ConfigError: If clips are asked for and the config does not say of what.
+    """
+    warm_up = config.get("policy_warm_up")
+    if not warm_up:
+        if clips:
+            raise ConfigError(
+                f"{clips} clips of warm-up are asked for, but the config has no policy_warm_up="
+                "dict(dataset=...) that says of what; configs/csp_blockcopy.py has one. Or train "
+                "the policy by tools/train_policy.py --video, and pass --policy-checkpoint."
+            )
+        return None
+    unknown = sorted(set(warm_up) - {"dataset", "epochs"})
+    if unknown or "dataset" not in warm_up:
+        raise ConfigError(
+            f"the config's policy_warm_up has the keys {sorted(warm_up)}, expected dataset and "
+            "perhaps epochs."
+        )
+    if clips == 0:
+        return None
+    dataset = dict(warm_up["dataset"])
+    if clips is not None:
+        dataset["clips"] = _at_least_one("--warm-up-clips", clips)
+    return _dataloader(dataset, shuffle=True, seed=dataset.get("seed"))
+
+
+def warm_up_epochs(config: Config) -> int:
+    """How often the config's warm-up runs through its clips."""
+    return (config.get("policy_warm_up") or {}).get("epochs", 1)
+
+
+def check_files(dataloader: Mapping[str, Any]) -> None:
+    """Look for the files of a dataloader's dataset, without reading them.
+
+    Args:
+        dataloader: From one of the functions here.
+
+    Raises:
+        ConfigError: If something is missing.
+    """
+    DATASETS.build({**dataloader["dataset"], "lazy_init": True})
+
+
+def policy_learns(config: Config) -> bool:
+    """Whether the policy of the config's hook is one that learns while it runs."""
+    policy = build_policy(hook_of(config).get("policy") or DEFAULT_HOOK["policy"])
+    return bool(policy.state_dict()) and getattr(policy, "online", True)
+
+
+def _dataloader(dataset: dict[str, Any], shuffle: bool, seed: int | None = None) -> dict[str, Any]:
     return dict(
         batch_size=1,
         # In this process: a worker would take a core away from what is timed.
         num_workers=0,
         persistent_workers=False,
-        sampler=dict(type="blockcopy_plugins.VideoSampler", shuffle=shuffle),
+        sampler=dict(type="blockcopy_plugins.VideoSampler", shuffle=shuffle, seed=seed),
         dataset=dataset,
     )
 
@@ -224,7 +334,8 @@ def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Conf
     Args:
         config: Changed in place.
         dataloader: From :func:`video_dataloader`.
-        loop: Arguments of the loop.
+        loop: Arguments of the loop. Others are those of the config's ``test_cfg``, if that is of
+            this loop; ``None`` says nothing either.
 
     Returns:
         The same config.
@@ -233,7 +344,11 @@ def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Conf
     rules = LabelRules(**(dataloader["dataset"].get("label_rules") or {}))
     config.test_evaluator = task_of(config).metric_config(config, rules)
     config.test_dataloader = dataloader
-    config.test_cfg = dict(type="blockcopy_plugins.BlockCopyTestLoop", **loop)
+    own = dict(config.get("test_cfg") or {})
+    if str(own.pop("type", "")).rpartition(".")[2] != _LOOP:
+        own = {}
+    given = {name: value for name, value in loop.items() if value is not None}
+    config.test_cfg = {**own, **given, "type": f"blockcopy_plugins.{_LOOP}"}
     return config
 
 
@@ -339,6 +454,16 @@ def _innermost(dataset: Any) -> dict[str, Any]:
     return dataset
 
 
+def _is_of_frames(kind: type | None) -> bool:
+    return isinstance(kind, type) and issubclass(kind, VideoFrameDataset)
+
+
+def _at_least_one(name: str, clips: int) -> int:
+    if clips < 1:
+        raise ConfigError(f"{name} {clips}, expected at least 1.")
+    return clips
+
+
 def _check_annotations(paths: Sequence[str], config: Config) -> None:
     boxes = isinstance(task_of(config), DetectionTask)
     for path in paths:
@@ -367,7 +492,10 @@ def _dataset_class(dataset: Mapping[str, Any], config: Config) -> type | None:
 
 def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
     metainfo = dict(dataset.get("metainfo") or {})
-    known = getattr(_dataset_class(dataset, config), "METAINFO", None) or {}
+    kind = _dataset_class(dataset, config)
+    known = getattr(kind, "METAINFO", None) or {}
+    if _is_of_frames(kind):
+        known = kind.metainfo_of(dataset)
     if metainfo.get("classes") is None:
         return {**known, **metainfo} or None
     names, palette = list(known.get("classes") or ()), known.get("palette")

@@ -1,0 +1,41 @@
+# Cityscapes' video clips at 1024x2048, 19 classes: the 500 clips of val, the annotated frame last.
+#
+# data_root holds, from https://www.cityscapes-dataset.com/downloads (free, after registration):
+#   leftImg8bit_sequence/   leftImg8bit_sequence_trainvaltest.zip, 324 GB
+#   gtFine/                 gtFine_trainvaltest.zip, 241 MB
+data_root = "data/cityscapes/"
+
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(2048, 1024), keep_ratio=True),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="blockcopy_plugins.VideoSampler"),
+    dataset=dict(
+        type="blockcopy_plugins.CityscapesVideoDataset",
+        data_root=data_root,
+        split="val",
+        task="segmentation",
+        pipeline=test_pipeline,
+    ),
+)
+test_evaluator = dict(type="blockcopy_plugins.FrameSegmentationMetric")
+test_cfg = dict(type="TestLoop")
+
+# What a policy learns on, without labels, before it is evaluated; read by tools/test_video.py and
+# tools/train_policy.py.
+policy_warm_up = dict(
+    dataset=dict(
+        type="blockcopy_plugins.CityscapesVideoDataset",
+        data_root=data_root,
+        split="train",
+        seed=0,
+        labels=False,
+        pipeline=test_pipeline,
+    ),
+)

@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+r"""Write a small data set that looks like Cityscapes: drawn streets, exact ground truth.
+
+    python tools/make_tiny_cityscapes.py data/tiny_cityscapes
+    python tools/make_tiny_cityscapes.py data/tiny_cityscapes --train 4 --val 2 --camera moving
+
+Folders, file names, label encodings and annotations are those of Cityscapes and CityPersons, so
+that whatever runs on this runs on the real data. Clips have 30 frames, the 20th of which is
+annotated. The same options give the same files. overview.png shows all clips: first frame,
+annotated frame with full and visible boxes of persons, labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+# A clone works without being installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", help="folder to write to")
+    parser.add_argument("--train", type=int, default=2, help="clips of train (default 2)")
+    parser.add_argument("--val", type=int, default=2, help="clips of val (default 2)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(256, 512),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the frames, px (default 256 512; Cityscapes has 1024 2048)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=30,
+        help="frames of a clip (default 30); of fewer, those after the annotated one go first",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other streets")
+    parser.add_argument("--camera", choices=("fixed", "moving"), default="fixed")
+    parser.add_argument(
+        "--noise", type=float, default=1.5, help="of the camera, grey levels (default 1.5)"
+    )
+    parser.add_argument(
+        "--train-ids", action="store_true", help="write gtFine's labelTrainIds images too"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="clips drawn at the same time")
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE", help="a copy of ROOT/overview.png goes there"
+    )
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes
+
+    root = make_tiny_cityscapes(
+        args.root,
+        clips={"train": args.train, "val": args.val},
+        size=tuple(args.size),
+        frames=args.frames,
+        seed=args.seed,
+        camera=args.camera,
+        noise=args.noise,
+        train_ids=args.train_ids,
+        processes=args.processes,
+    )
+    print(f"wrote {root}, to look at: {root / 'overview.png'}")
+    if args.contact_sheet:
+        Path(args.contact_sheet).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / "overview.png", args.contact_sheet)
+        print(f"wrote {args.contact_sheet}")
+
+
+if __name__ == "__main__":
+    from blockcopy_plugins.errors import BlockCopyError
+
+    try:
+        main(parse_args())
+    except (BlockCopyError, OSError) as error:
+        sys.exit(f"error: {error}")
