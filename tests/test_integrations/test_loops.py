@@ -7,6 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,10 @@ from mmengine.runner import Runner  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
+from blockcopy_plugins.evaluation import (  # noqa: E402
+    CityPersonsMetric,
+    FrameDetectionMetric,
+)
 from blockcopy_plugins.integrations.mmengine import (  # noqa: E402
     PolicyCurveHook,
     find_hook,
@@ -46,11 +51,15 @@ def place(tmp_path_factory):
     return folder, config, str(clip)
 
 
-def make(place, videos=None, policy=None, training=False, edit=None, **loop):
+def make(
+    place, videos=None, policy=None, training=False, edit=None, ann=None, evaluator=None, **loop
+):
     folder, path, clip = place
     config = video_config.read_config(str(path))
+    if evaluator is not None:
+        config.test_evaluator = evaluator
     video_config.set_policy(config, policy, None)
-    loader = video_config.video_dataloader(config, videos or [clip])
+    loader = video_config.video_dataloader(config, videos or [clip], ann)
     video_config.set_weights(config, None)
     config.work_dir = str(folder / "work")
     config.log_level = "ERROR"
@@ -174,6 +183,44 @@ def test_restarting_needs_single_images(place):
     loop = run_test(place, videos=[clip, clip], policy="all", edit=edit, restart_policy=False)
     assert loop.summary["frames"] == 2 * FRAMES
     assert loop.summary["fidelity"]["bbox_AP"] > 0.99
+
+
+def test_miss_rates_of_both_runs(place):
+    """A config's own metric of frames is kept; one that needs its data set's files is not."""
+    truth = tiny.write_coco(place[0] / "a.json", "a", FRAMES)  # a square of 32 px
+    evaluator = [
+        dict(type="CocoMetric", ann_file="nowhere/missing.json"),
+        dict(type="blockcopy_plugins.CityPersonsMetric", pedestrian_classes="thing"),
+    ]
+    loop = run_test(place, policy="all", ann=[str(truth)], evaluator=evaluator)
+
+    (metric,) = loop.evaluators["dense"].metrics
+    assert isinstance(metric, CityPersonsMetric)
+    dense, sparse = (loop.summary["metrics"][name] for name in ("dense", "blockcopy"))
+    assert sparse == dense
+    assert dense["video/annotated_frames"] == FRAMES and "video/bbox_AP50" in dense
+    # Too small for the other subsets.
+    assert [dense[f"video/MR_{name}"] for name in ("Reasonable", "Reasonable_small", "Heavy")] == [
+        None
+    ] * 3
+    frames = [(r.ground_truth, r.predictions) for r in metric.last_results]
+    hits = sum(_overlaps(t.boxes[0], p.boxes).any() for t, p in frames)
+    assert dense["video/MR_All"] >= 1 - hits / FRAMES
+    assert (dense["video/MR_All"] < 1) or not hits
+
+
+def _overlaps(box, boxes):
+    """Which boxes have an intersection over union of at least a half with the first."""
+    shared = np.clip(
+        np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None
+    ).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return 2 * shared >= (box[2:] - box[:2]).prod() + areas - shared
+
+
+def test_a_metric_of_frames_is_added_where_none_is_asked_for(place):
+    (metric,) = make(place).test_loop.evaluators["dense"].metrics
+    assert type(metric) is FrameDetectionMetric
 
 
 def entry(frame_id, rate, ms=(10.0, 5.0), timed=True, outside=None):

@@ -7,6 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,11 @@ pytest.importorskip("mmseg")
 from mmengine.runner import Runner  # noqa: E402
 
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.evaluation import FrameSegmentationMetric  # noqa: E402
+from blockcopy_plugins.evaluation import (  # noqa: E402
+    FrameSegmentationMetric,
+    TemporalConsistencyMetric,
+    optical_flow,
+)
 from blockcopy_plugins.integrations.mmengine import find_hook, video_config  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location(
@@ -40,9 +45,20 @@ def place(tmp_path_factory):
     return folder, config, str(frames), str(labels)
 
 
-def make(place, policy=None, training=False, edit=None, videos=None, annotated=True, **loop):
+def make(
+    place,
+    policy=None,
+    training=False,
+    edit=None,
+    videos=None,
+    annotated=True,
+    evaluator=None,
+    **loop,
+):
     folder, path, frames, labels = place
     config = video_config.read_config(str(path))
+    if evaluator is not None:
+        config.test_evaluator = evaluator
     video_config.set_policy(config, policy, None)
     ann_file = [labels] if annotated and not training else None
     loader = video_config.video_dataloader(config, videos or [frames], ann_file)
@@ -169,7 +185,68 @@ def test_without_dense_runs_there_is_no_fidelity(place):
     summary = run_test(place, policy="none", dense=False, annotated=False).summary
     assert summary["fidelity"] is None and "not run dense" in summary["fidelity_reason"]
     assert summary["metrics"]["dense"] is None
-    assert summary["metrics"]["blockcopy"] == {"video/frames": 7.0, "video/annotated_frames": 0.0}
+    found = summary["metrics"]["blockcopy"]
+    assert (found.pop("video/frames"), found.pop("video/annotated_frames")) == (7.0, 0.0)
+    # Labels that stay where they are; needs no ground truth.
+    assert found.pop("video/temporal_pairs") == FRAMES - 1
+    assert 0.8 < found.pop("video/temporal_consistency") < 1
+    assert 0.8 < found.pop("video/temporal_share") <= 1
+    assert not found
+
+
+def test_temporal_consistency_of_both_runs(place, monkeypatch):
+    """From the labels of both runs and the flow of the frames, which is computed once a pair."""
+    flows, estimate = [], optical_flow.estimate_flow
+
+    def note(previous, present):
+        flows.append((previous, present, estimate(previous, present)))
+        return flows[-1][2]
+
+    monkeypatch.setattr(optical_flow, "estimate_flow", note)
+    pairs = []
+    policy = dict(type="RLPolicy", target=0.3, seed=0)
+    loop = run_test(place, pairs, policy=policy)
+    assert len(flows) == FRAMES - 1
+    for t, (previous, present, _) in enumerate(flows):
+        for grey, number in ((previous, t), (present, t + 1)):
+            wanted = cv2.cvtColor(tiny.picture(number)[0], cv2.COLOR_BGR2GRAY)
+            np.testing.assert_array_equal(grey, wanted)
+    rows, columns = np.indices(tiny.SIZE)
+    for name, run in (("blockcopy", 0), ("dense", 1)):
+        both, either = np.zeros(3), np.zeros(3)
+        for t, (_, _, flow) in enumerate(flows):
+            there = np.stack(
+                [
+                    np.floor(rows + flow.displacement[..., 1] + 0.5),
+                    np.floor(columns + flow.displacement[..., 0] + 0.5),
+                ]
+            ).astype(int)
+            inside = (there >= 0).all(0) & (there[0] < tiny.SIZE[0]) & (there[1] < tiny.SIZE[1])
+            counted = flow.reliable & inside
+            before = pairs[t][run][there[0][counted], there[1][counted]]
+            now = pairs[t + 1][run][counted]
+            for label in range(3):
+                both[label] += ((before == label) & (now == label)).sum()
+                either[label] += ((before == label) | (now == label)).sum()
+        found = loop.summary["metrics"][name]
+        assert found["video/temporal_consistency"] == pytest.approx((both / either).mean())
+    dense, sparse = (loop.summary["metrics"][name] for name in ("dense", "blockcopy"))
+    assert dense["video/temporal_consistency"] != sparse["video/temporal_consistency"]
+    assert dense["video/temporal_share"] == sparse["video/temporal_share"]
+
+
+def test_temporal_consistency_can_be_left_out_or_set(place):
+    loop = make(place, temporal_consistency=False).test_loop
+    (metric,) = loop.evaluators["dense"].metrics
+    assert isinstance(metric, FrameSegmentationMetric)
+    asked = dict(type="blockcopy_plugins.TemporalConsistencyMetric", width=64)
+    loop = make(place, evaluator=[dict(type="IoUMetric"), asked]).test_loop
+    assert loop.evaluators.keys() == {"dense", "blockcopy"}
+    for evaluator in loop.evaluators.values():
+        segmentation, consistency = evaluator.metrics
+        assert isinstance(segmentation, FrameSegmentationMetric)
+        assert isinstance(consistency, TemporalConsistencyMetric)
+        assert consistency.flows.width == 64
 
 
 def test_a_run_that_failed_does_not_spoil_the_next(place, monkeypatch):
@@ -195,8 +272,9 @@ def test_the_metric_is_added_to_metrics_of_the_user(place):
         config.test_evaluator = []
 
     loop = run_test(place, policy="all", edit=edit)
-    (metric,) = loop.evaluators["dense"].metrics
+    metric, consistency = loop.evaluators["dense"].metrics
     assert isinstance(metric, FrameSegmentationMetric)
+    assert isinstance(consistency, TemporalConsistencyMetric)
     areas = [result.areas is not None for result in metric.last_results]
     assert areas == [t in LABELLED for t in range(FRAMES)]
 
