@@ -666,6 +666,7 @@ SEGMENTORS: tuple[Architecture, ...] = (
         "Mask2Former R50 (mmseg)",
         "mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py",
         "deformable attention in the pixel decoder",
+        dtype="float64",
     ),
     _segmentor(
         "UPerNet ConvNeXt-T",
