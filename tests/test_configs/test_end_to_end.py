@@ -278,8 +278,8 @@ def check_learned(case, run, folder):
     for first in range(0, CLIPS * FRAMES, FRAMES):
         assert rates[first] == 1.0
         assert any(rate < 1 for rate in rates[first + 1 : first + FRAMES])
-    # Blocks that are not executed cost nothing. CSP's transposed convolution of stride 2, 6 % of its
-    # MACs, reads a ring around blocks that are 8 pixels wide there: 100 for 64.
+    # Blocks that are not executed cost nothing. CSP's transposed convolution of stride 2, 6 % of
+    # its MACs, reads a ring around blocks that are 8 pixels wide there: 100 for 64.
     for frame in run.frames:
         share = frame["macs_blocks"] / frame["macs_blocks_dense"]
         assert share == pytest.approx(frame["executed_rate"], rel=0.05, abs=0.005)
