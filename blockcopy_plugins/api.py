@@ -26,7 +26,7 @@ def blockcopy_(
 
     Args:
         model: A module whose forward takes a ``(N, C, H, W)`` tensor, or a whole detector or
-            segmentor of MMDetection or MMSegmentation. In eval mode when it is called.
+            segmentor of MMDetection, MMSegmentation or Detectron2. In eval mode when it is called.
         config: Block size, policy and the like.
         adapter: How the model is called, if it is neither of the above.
 
@@ -35,7 +35,8 @@ def blockcopy_(
 
     Raises:
         ConfigError: If the model is converted already, an option is out of range, or a segmentor
-            runs on windows of the image (``test_cfg.mode='slide'``).
+            runs on windows of the image (``test_cfg.mode='slide'``) or any model under test-time
+            augmentation.
 
     Examples:
         >>> bc.blockcopy_(model, bc.BlockCopyConfig(policy=dict(type='RLPolicy', target=0.3)))
@@ -59,4 +60,9 @@ def _adapter_for(model: nn.Module) -> ModelAdapter:
 
         if SegmentorAdapter.fits(model):
             return SegmentorAdapter(model)
+    if "detectron2.modeling" in sys.modules:
+        from .integrations.detectron2.adapter import MetaArchAdapter
+
+        if MetaArchAdapter.fits(model):
+            return MetaArchAdapter(model)
     return ModelAdapter()

@@ -295,7 +295,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
 def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     from dataclasses import asdict
 
-    from blockcopy_plugins.integrations.mmengine.comparison import plain
+    from blockcopy_plugins.integrations.comparison import plain
     from blockcopy_plugins.visualization import plot_policy_curve
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from ..errors import FrameError
+
+
+class Removable(Protocol):
+    """What can be taken away, as torch's handles of hooks can."""
+
+    def remove(self) -> None:
+        """Take it away."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,27 @@ class ModelAdapter:
             "first argument. Convert the submodule that takes it, or give blockcopy_ an adapter."
         )
 
+    def attach(self, model: nn.Module) -> Iterable[Removable]:
+        """Put in place what this kind of model needs besides the engine's own hooks.
+
+        Args:
+            model: The model, as it is converted.
+
+        Returns:
+            What :func:`~blockcopy_plugins.restore_` takes away again, by ``remove()``.
+        """
+        return ()
+
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Modules that need dense inputs, which they neither change nor keep."""
         return ()
 
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """Modules that need dense inputs: extension ops that know nothing of BlockTensors."""
+        """Modules that need dense inputs.
+
+        Extension ops that know nothing of BlockTensors, and average poolings over a large part of
+        the map.
+        """
         return ()
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
@@ -105,7 +127,10 @@ def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple
         adapter: Knows modules of its own.
     """
     for module in adapter.dense_inputs(model):
-        yield module, "a compiled op, which knows no blocks"
+        if isinstance(module, nn.AvgPool2d):
+            yield module, "its window is a large part of the map"
+        else:
+            yield module, "a compiled op, which knows no blocks"
     for module in model.modules():
         if isinstance(module, nn.InstanceNorm2d):
             yield module, "statistics over the whole map"

@@ -338,6 +338,7 @@ class Handle:
             elif path and type(module) not in _POINTWISE_MODULES:
                 self._removers.append(module.register_forward_pre_hook(_Enter(self, path)))
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
+        self._removers.extend(self.adapter.attach(self.model))
         for module in self.adapter.read_only_inputs(self.model):
             hook = _ReadOnlyInputs(self)
             self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))

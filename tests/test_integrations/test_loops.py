@@ -21,14 +21,14 @@ from blockcopy_plugins.evaluation import (  # noqa: E402
     CityPersonsMetric,
     FrameDetectionMetric,
 )
+from blockcopy_plugins.integrations.comparison import summarise  # noqa: E402
+from blockcopy_plugins.integrations.frame_entry import FrameEntry  # noqa: E402
 from blockcopy_plugins.integrations.mmengine import (  # noqa: E402
     PolicyCurveHook,
     find_hook,
     load_policy,
     video_config,
 )
-from blockcopy_plugins.integrations.mmengine.comparison import summarise  # noqa: E402
-from blockcopy_plugins.integrations.mmengine.frame_entry import FrameEntry  # noqa: E402
 from blockcopy_plugins.policy import RLPolicy  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location(

@@ -20,8 +20,8 @@ from ...engine.convert import Handle, handle, restore_
 from ...errors import ConfigError
 from ...policy import build_policy
 from ...registry import HOOKS
+from ..stream_ids import StreamIds
 from .backbone import BlockCopyBackbone
-from .stream_ids import StreamIds
 
 
 @HOOKS.register_module()

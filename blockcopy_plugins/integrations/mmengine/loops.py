@@ -18,10 +18,10 @@ from ...engine.report import Totals
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
-from .comparison import plain, summarise
-from .frame_entry import FrameEntry
+from ..comparison import plain, summarise
+from ..frame_entry import FrameEntry
+from ..policy_meter import PolicyMeter
 from .hook import find_hook, unwrap
-from .policy_meter import PolicyMeter
 from .task import task_for
 
 

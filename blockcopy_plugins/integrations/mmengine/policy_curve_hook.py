@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...registry import HOOKS
-from .comparison import plain
+from ..comparison import plain
 from .hook import find_hook
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...engine.adapter import Call, ModelAdapter
 from ...errors import FrameError
-from .stream_ids import StreamIds
+from ..stream_ids import StreamIds
 
 
 class SampleAdapter(ModelAdapter):

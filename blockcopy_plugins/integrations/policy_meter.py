@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...engine.macs import MacCounter
-from ...policy import Policy
+from ..engine.macs import MacCounter
+from ..policy import Policy
 
 
 class PolicyMeter(Policy):

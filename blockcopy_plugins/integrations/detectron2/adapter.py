@@ -1,0 +1,257 @@
+"""Models of Detectron2: backbone, proposal network and dense heads on blocks, the rest dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ...engine.adapter import Call, ModelAdapter, Removable
+from ...errors import ConfigError, FrameError
+from ...policy import Detections
+from ..network_scale import masks_at_network_scale
+from ..stream_ids import StreamIds
+
+
+@dataclass(frozen=True)
+class ListCall(Call):
+    """A call with Detectron2's list of dicts.
+
+    Attributes:
+        sizes: ``(H, W)`` of each image in the batch, px, before it was padded.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+class MetaArchAdapter(ModelAdapter):
+    """Any meta-architecture that makes a batch of its images and hands it to its ``backbone``.
+
+    ``GeneralizedRCNN``, ``ProposalNetwork``, ``PanopticFPN``, ``SemanticSegmentor``, the dense
+    detectors (``RetinaNet``, ``FCOS``), and those of the projects that are built likewise. The
+    images are normalised and padded by the model's own rules, and the padded batch is the frame.
+
+    Streams are the ``video_id`` of the dicts; a ``frame_id`` that starts again starts the stream
+    again. Where the dicts have none, image i of a batch is stream i.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ConfigError: If it runs test-time augmentation.
+    """
+
+    graph_obstacle = (
+        "a whole model is called with a list of dicts, and what follows its heads (proposals, "
+        "suppression, results of the image's size) depends on the picture; a backbone converted "
+        "by itself (BlockCopyBackbone) can be a graph"
+    )
+
+    def __init__(self, model: nn.Module) -> None:
+        refuse_augmentation(model)
+        self._model = model
+        self._ids = StreamIds()
+        self._blocks: Tensor | None = None
+        self._images: ImageList | None = None
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        """Whether the model is a meta-architecture of Detectron2, or wraps one."""
+        backbone = getattr(model, "backbone", None)
+        own = isinstance(backbone, Backbone) and isinstance(
+            getattr(model, "pixel_mean", None), Tensor
+        )
+        return own or is_augmentation(model)
+
+    def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> ListCall:
+        """See :meth:`ModelAdapter.read_call`."""
+        given = dict(kwargs)
+        batch = args[0] if args else given.pop("batched_inputs", None)
+        if (
+            not isinstance(batch, Sequence)
+            or not batch
+            or not all(isinstance(x, Mapping) and isinstance(x.get("image"), Tensor) for x in batch)
+        ):
+            raise FrameError(
+                f"the {type(self._model).__name__} was called with {_describe(batch)}, expected a "
+                "list of dicts, one for each image, with 'image' a tensor (C, H, W): the outputs "
+                "of a DatasetMapper."
+            )
+        images = self._preprocess(batch)
+        self._blocks, self._images = None, images
+        infos = [SimpleNamespace(metainfo=x) for x in batch]
+        ids, restarts = self._ids.read(infos)
+
+        def replace(blocks: Tensor) -> tuple[tuple, dict]:
+            self._blocks = blocks
+            return (batch, *args[1:]), given
+
+        sizes = tuple((int(h), int(w)) for h, w in images.image_sizes)
+        return ListCall(images.tensor, replace, ids, restarts, sizes=sizes)
+
+    def attach(self, model: nn.Module) -> Iterable[Removable]:
+        """Hand the frame's blocks to the backbone in place of the batch that the model makes."""
+        # Models without the method make the batch once more, which nobody looks at.
+        yield model.backbone.register_forward_pre_hook(_TakeBlocks(self))
+        if "preprocess_image" not in model.__dict__ and hasattr(model, "preprocess_image"):
+            model.__dict__["preprocess_image"] = _Preprocessed(self)
+            yield _Attribute(model, "preprocess_image")
+
+    def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """The RoI heads: they pool from the maps, or sample points of them, and keep none."""
+        heads = getattr(model, "roi_heads", None)
+        return () if heads is None else (heads,)
+
+    def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """Deformable convolutions, and the pooling over the image in DeepLab's ASPP.
+
+        The ASPP of a model that was trained on crops pools over windows of their size. As an op on
+        blocks a window would belong to the block of its corner, which may be far from the rest.
+        """
+        for module in model.modules():
+            if isinstance(module, (DeformConv, ModulatedDeformConv)):
+                yield module
+            elif isinstance(module, ASPP):
+                yield from (part for part in module.modules() if isinstance(part, nn.AvgPool2d))
+
+    def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
+        """The RPN's head, the head of a dense detector, the predictors of segmentation heads."""
+        proposals = getattr(model, "proposal_generator", None)
+        if isinstance(proposals, nn.Module):
+            yield getattr(proposals, "rpn_head", proposals)
+        if isinstance(getattr(model, "head", None), nn.Module):
+            yield model.head
+        for name in ("sem_seg_head", "ins_embed_head"):
+            head = getattr(model, name, None)
+            if isinstance(head, nn.Module):
+                yield from _predictors(head)
+
+    def task_outputs(self, outputs: Any, call: Call) -> list | None:
+        """Detections in pixels of the network input; of a segmentor the logits of its head."""
+        dicts = isinstance(outputs, (list, tuple)) and all(isinstance(x, Mapping) for x in outputs)
+        if dicts and all("instances" in x for x in outputs):
+            frame = tuple(call.frame.shape[2:])
+            return [
+                _detections(x["instances"], size, frame)
+                for x, size in zip(outputs, call.sizes, strict=True)
+            ]
+        for path, left in call.left.items():
+            if "sem_seg_head" in path and isinstance(left, Tensor) and left.dim() == 4:
+                return list(left.unbind(0))
+        return super().task_outputs(outputs, call)
+
+    def take_blocks(self) -> Tensor | None:
+        """The blocks of the frame at work; only once, and ``None`` outside of a frame."""
+        blocks, self._blocks, self._images = self._blocks, None, None
+        return blocks
+
+    def take_images(self) -> ImageList | None:
+        """The padded batch of the frame at work, whose blocks the backbone will be given."""
+        images, self._images = self._images, None
+        return images if self._blocks is not None else None
+
+    def _preprocess(self, batch: Sequence[Mapping[str, Any]]) -> ImageList:
+        model = self._model
+        if hasattr(model, "preprocess_image"):
+            return type(model).preprocess_image(model, batch)
+        # As the meta-architectures do that have no method for it.
+        images = [x["image"].to(model.pixel_mean.device) for x in batch]
+        return ImageList.from_tensors(
+            [(x - model.pixel_mean) / model.pixel_std for x in images],
+            model.backbone.size_divisibility,
+            padding_constraints=model.backbone.padding_constraints,
+        )
+
+
+def is_augmentation(model: Any) -> bool:
+    """Whether a model is one of Detectron2's wrappers for test-time augmentation."""
+    return type(model).__name__.endswith("TTA") and hasattr(model, "tta_mapper")
+
+
+def refuse_augmentation(model: Any) -> None:
+    """Refuse test-time augmentation.
+
+    Args:
+        model: Any model or wrapper.
+
+    Raises:
+        ConfigError: If it is a ``GeneralizedRCNNWithTTA`` or its like.
+    """
+    if is_augmentation(model):
+        raise ConfigError(
+            f"the model is a {type(model).__name__}: test-time augmentation runs an image several "
+            "times, flipped and resized, which would be taken for the frames of a video. Use the "
+            "model inside it (its attribute model), and TEST.AUG.ENABLED False."
+        )
+
+
+# Classes rather than closures: a deep copy of a converted model then runs on its own adapter.
+
+
+@dataclass
+class _TakeBlocks:
+    adapter: MetaArchAdapter
+
+    def __call__(self, module, args):
+        blocks = self.adapter.take_blocks()
+        return None if blocks is None else (blocks, *args[1:])
+
+
+@dataclass
+class _Preprocessed:
+    """Spares the model from making its batch a second time."""
+
+    adapter: MetaArchAdapter
+
+    def __call__(self, batched_inputs):
+        images = self.adapter.take_images()
+        return self.adapter._preprocess(batched_inputs) if images is None else images
+
+
+@dataclass
+class _Attribute:
+    module: nn.Module
+    name: str
+
+    def remove(self) -> None:
+        """Give the module its class's attribute back."""
+        del self.module.__dict__[self.name]
+
+
+def _predictors(head: nn.Module) -> list[nn.Module]:
+    """The layers behind which a segmentation head only resizes; the head if none is known."""
+    # PointRend refines the logits of a head of its own.
+    inner = getattr(head, "coarse_sem_seg_head", head)
+    found = [child for name, child in inner.named_children() if name.endswith("predictor")]
+    return found or [head]
+
+
+def _detections(found: Any, size: tuple[int, int], frame: tuple[int, int]) -> Detections:
+    """Instances in pixels of the output, in those of the network input."""
+    scale = (size[0] / found.image_size[0], size[1] / found.image_size[1])
+    boxes = found.pred_boxes.tensor.detach().float()
+    factors = torch.tensor([scale[1], scale[0]] * 2, dtype=torch.float32, device=boxes.device)
+    boxes = boxes * factors
+    masks = None
+    if found.has("pred_masks"):
+        masks = masks_at_network_scale(found.pred_masks.detach(), boxes, frame, scale)
+    return Detections(
+        boxes=boxes,
+        scores=found.scores.detach().float(),
+        labels=found.pred_classes.detach(),
+        masks=masks,
+        size=frame,
+    )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+        return f"a list of dicts with {sorted(map(str, value[0]))}"
+    return type(value).__name__
