@@ -23,7 +23,7 @@ from tqdm import tqdm
 import blockcopy_plugins as bc
 from benchmarks.machine import describe
 from blockcopy_plugins.evaluation import FrameDetectionMetric, detection_ap, detection_fidelity
-from blockcopy_plugins.integrations.mmengine.hook import save_policy
+from blockcopy_plugins.policy.policy_file import save_policy
 from blockcopy_plugins.integrations.mmengine.video_config import (
     hook_of,
     read_config,

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -19,6 +18,7 @@ from ...config import BlockCopyConfig
 from ...engine.convert import Handle, handle, restore_
 from ...errors import ConfigError
 from ...policy import build_policy
+from ...policy.policy_file import load_policy
 from ...registry import HOOKS
 from ..stream_ids import StreamIds
 from .backbone import BlockCopyBackbone
@@ -261,43 +261,3 @@ def find_hook(runner: Runner) -> BlockCopyHook:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for distributed execution."""
     return model.module if is_model_wrapper(model) else model
-
-
-def save_policy(policy, path: str | Path) -> None:
-    """Write what a policy learned to a file, whole or not at all.
-
-    Args:
-        policy: The policy.
-        path: File to write; its folder must exist.
-    """
-    path = Path(path)
-    half_written = path.with_name(path.name + ".part")
-    torch.save({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written)
-    half_written.replace(path)
-
-
-def load_policy(policy, path: str | Path) -> None:
-    """Read what a policy learned from a file of :func:`save_policy`.
-
-    Args:
-        policy: A policy of the same kind and shape.
-        path: The file.
-
-    Raises:
-        ConfigError: If the file is missing, is no policy file, or is of another kind of policy.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(
-            f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or leave "
-            "policy_checkpoint away to learn while the video runs."
-        )
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(saved, dict) or set(saved) != {"policy", "state_dict"}:
-        raise ConfigError(f"{str(path)!r} is no policy file of tools/train_policy.py.")
-    if saved["policy"] != type(policy).__name__:
-        raise ConfigError(
-            f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
-            f"{type(policy).__name__}. Use the config that it was trained with."
-        )
-    policy.load_state_dict(saved["state_dict"])

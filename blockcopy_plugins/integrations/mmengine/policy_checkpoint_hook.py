@@ -10,8 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...errors import ConfigError
+from ...policy.policy_file import save_policy
 from ...registry import HOOKS
-from .hook import find_hook, save_policy
+from .hook import find_hook
 
 
 @HOOKS.register_module()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.integrations.video_shares import lockstep, share_videos
 from blockcopy_plugins.registry import DATA_SAMPLERS
 
 
@@ -115,44 +115,3 @@ class VideoBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def share_videos(lengths: dict[int, int], world_size: int) -> list[list[int]]:
-    """Deal whole videos to processes, balanced by their number of frames.
-
-    Args:
-        lengths: Number of frames by video id.
-        world_size: Number of processes.
-
-    Returns:
-        Of each process its video ids, ascending. Each video is in exactly one share.
-    """
-    shares: list[list[int]] = [[] for _ in range(world_size)]
-    loads = [0] * world_size
-    for video in sorted(lengths, key=lambda v: (-lengths[v], v)):
-        rank = loads.index(min(loads))
-        shares[rank].append(video)
-        loads[rank] += lengths[video]
-    return [sorted(share) for share in shares]
-
-
-def lockstep(videos: Sequence[Sequence[int]], streams: int) -> Iterator[list[int]]:
-    """Batches of one frame each of up to ``streams`` videos.
-
-    Args:
-        videos: Of each video its frames' indices.
-        streams: Number of videos that run at the same time.
-
-    Yields:
-        Indices, one of each running video; a video that has ended is replaced at once.
-    """
-    waiting = deque(deque(video) for video in videos if video)
-    running: list[deque[int]] = []
-    while waiting or running:
-        # A video that starts takes the place of one that ended, so that the others keep theirs.
-        running = [v or (waiting.popleft() if waiting else v) for v in running]
-        running = [v for v in running if v]
-        while waiting and len(running) < streams:
-            running.append(waiting.popleft())
-        if running:
-            yield [video.popleft() for video in running]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import glob
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from ...datasets import VideoFrameDataset
 from ...errors import ConfigError
 from ...evaluation import LabelRules
 from ...policy import build_policy
+from ...policy.policy_text import parse_policy as parse_policy  # the tools take it from here
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
@@ -56,40 +56,6 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
             "configs/maskrcnn_blockcopy.py."
         )
     return config
-
-
-def parse_policy(text: str) -> str | dict[str, Any]:
-    """A policy as written on a command line.
-
-    Args:
-        text: A name (``all``) or ``dict(type='RLPolicy', target=0.3)``.
-
-    Returns:
-        The name, or the dict.
-
-    Raises:
-        ConfigError: If it is neither.
-    """
-    text = text.strip()
-    if text.isidentifier() or all(part.isidentifier() for part in text.split(".")):
-        return text
-    try:
-        node = ast.parse(text, mode="eval").body
-        is_dict = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict"
-        if is_dict and not node.args:
-            found = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-        else:
-            found = ast.literal_eval(node)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(
-            f"the policy {text!r} cannot be read ({error}); write a name such as all, or "
-            "\"dict(type='RLPolicy', target=0.3)\"."
-        ) from error
-    if not isinstance(found, dict) or "type" not in found:
-        raise ConfigError(
-            f"the policy {text!r} has no type; write \"dict(type='RLPolicy', target=0.3)\"."
-        )
-    return found
 
 
 def hook_of(config: Config) -> ConfigDict:

@@ -1,0 +1,145 @@
+"""A backbone of Detectron2 that runs block-sparsely, for YAML and lazy configs."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from ...api import blockcopy_
+from ...config import BlockCopyConfig
+from ...engine.convert import handle
+from ...errors import ConfigError
+from .config import blockcopy_config, has_blockcopy
+
+
+class BlockCopyBackbone(Backbone):
+    """Wraps a backbone; in eval mode it runs block-sparsely, in training as it was.
+
+    Its parameters and buffers are those of the wrapped backbone under the same names, so that
+    checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
+    are dense: proposal network and heads run on whole maps. To have them on blocks too, convert the
+    whole model (:class:`BlockCopyPredictor`, ``blockcopy_``).
+
+    Args:
+        backbone: The backbone.
+        block_size: Side of a block in pixels of the backbone's input.
+        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
+            gain is the change of the backbone's features.
+        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`.
+
+    Raises:
+        ConfigError: If an option is unknown or out of range, or the model is built in one of the
+            processes of an ``AsyncPredictor``.
+
+    Examples:
+        >>> model = model_zoo.get_config('common/models/mask_rcnn_fpn.py').model
+        >>> model.backbone = L(BlockCopyBackbone)(backbone=model.backbone, block_size=128)
+    """
+
+    def __init__(
+        self, backbone: nn.Module, block_size: int = 128, policy: Any = None, **options: Any
+    ) -> None:
+        super().__init__()
+        refuse_prediction_worker()
+        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        try:
+            config = BlockCopyConfig(block_size=block_size, policy=policy, **options)
+        except TypeError as error:
+            raise ConfigError(
+                f"BlockCopyBackbone: {error}. Options are "
+                f"{', '.join(BlockCopyConfig.__dataclass_fields__)}."
+            ) from error
+        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
+        # very parameters under its very names.
+        object.__setattr__(self, "inner", blockcopy_(backbone, config))
+        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            object.__setattr__(self, name, getattr(backbone, name))
+        self.training = backbone.training
+
+    @property
+    def size_divisibility(self) -> int:
+        """The wrapped backbone's: frames need not be multiples of the block size."""
+        return self.inner.size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """The wrapped backbone's."""
+        return self.inner.padding_constraints
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and strides of the features, as the wrapped backbone has them."""
+        return self.inner.output_shape()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Features of ``(N, 3, H, W)`` images, as the wrapped backbone returns them, dense."""
+        if self.training:
+            with handle(self.inner).paused():
+                return self.inner(x)
+        return self.inner(x)
+
+    def train(self, mode: bool = True) -> BlockCopyBackbone:
+        """Set the mode of the wrapped backbone too."""
+        super().train(mode)
+        self.inner.train(mode)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of the wrapped backbone, such as ``bottom_up``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "inner" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["inner"], name)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of the wrapper."""
+        return f"{type(self.inner).__name__}, block_size={handle(self.inner).config.block_size}"
+
+
+@BACKBONE_REGISTRY.register()
+def build_blockcopy_backbone(cfg: Any, input_shape: ShapeSpec) -> BlockCopyBackbone:
+    """The backbone of ``MODEL.BLOCKCOPY.BACKBONE`` in a :class:`BlockCopyBackbone`.
+
+    Args:
+        cfg: With the keys of :func:`~.config.add_blockcopy_config`.
+        input_shape: As all builders of backbones get it.
+
+    Returns:
+        The wrapped backbone.
+
+    Raises:
+        ConfigError: If the keys are missing, or the wrapped builder is this one.
+    """
+    if not has_blockcopy(cfg):
+        raise ConfigError(
+            "build_blockcopy_backbone needs the keys MODEL.BLOCKCOPY: call "
+            "add_blockcopy_config(cfg) before merge_from_file."
+        )
+    name = cfg.MODEL.BLOCKCOPY.BACKBONE
+    if name == "build_blockcopy_backbone":
+        raise ConfigError(
+            "MODEL.BLOCKCOPY.BACKBONE is build_blockcopy_backbone itself; name the builder of the "
+            "backbone that is to be wrapped, such as build_resnet_fpn_backbone."
+        )
+    backbone = BACKBONE_REGISTRY.get(name)(cfg, input_shape)
+    config = blockcopy_config(cfg)
+    return BlockCopyBackbone(backbone, **config.__dict__)
+
+
+def refuse_prediction_worker() -> None:
+    """Refuse to be built in a process of Detectron2's ``AsyncPredictor``.
+
+    Raises:
+        ConfigError: If this is one.
+    """
+    if type(multiprocessing.current_process()).__name__ == "_PredictWorker":
+        raise ConfigError(
+            "an AsyncPredictor deals the frames of a video to several processes, each of which "
+            "would keep the features of other frames. Use a BlockCopyPredictor, one for each "
+            "process that has videos of its own."
+        )

@@ -1,0 +1,385 @@
+"""Evaluation on video: Detectron2's loop, with what block-sparse execution costs and changes."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from ...config import BlockCopyConfig
+from ...engine.report import Totals
+from ...errors import ConfigError, StateError
+from ...evaluation.average_precision import IOU_TYPES, detection_ap
+from ...evaluation.fidelity import detection_fidelity
+from ...evaluation.frame_objects import FrameObjects
+from ...evaluation.masks import encode_masks
+from ..comparison import plain, summarise
+from .adapter import refuse_augmentation
+from .label_agreement import LabelAgreement, read_labels
+from .predictor import convert_model, restore_model
+from .sampler import refuse_cut_videos
+from .video_dataset import LabelRules
+from .video_run import VideoRun
+
+
+class BlockCopyEvaluator(DatasetEvaluator):
+    """Adds executed rate, MACs, speed-up and fidelity to what other evaluators find.
+
+    Where the inputs carry ground truth (``VideoFrameDataset(ann_file=...)``), COCO's average
+    precision, or mean IoU and accuracies of a segmentor, are computed too, of the block-sparse
+    and of the dense run.
+
+    Args:
+        run: What is given to ``inference_on_dataset`` as its model.
+        fidelity_threshold: Score from which a dense detection has to be found.
+        label_rules: How label images are read.
+
+    Attributes:
+        summary: After :meth:`evaluate`, all figures, from 0 to 1, in the main process. Their names
+            are those of ``results.json``.
+
+    Examples:
+        >>> run = VideoRun(model, bc.handle(model))
+        >>> inference_on_dataset(run, loader, [BlockCopyEvaluator(run)])
+    """
+
+    def __init__(
+        self, run: VideoRun, fidelity_threshold: float = 0.3, label_rules: LabelRules | None = None
+    ) -> None:
+        self.run = run
+        self.threshold = fidelity_threshold
+        self.label_rules = label_rules or LabelRules()
+        self.summary: dict[str, Any] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self._objects: list[dict[str, Any]] = []
+        self._labels: dict[str, LabelAgreement] = {}
+        self._labelled = 0
+        self.run.entries.clear()
+        self.run.totals = Totals()
+
+    def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
+        """Take over one batch, whose dense outputs the run has kept."""
+        dense = self.run.dense_outputs or [None] * len(inputs)
+        for given, entry, found, wanted in zip(
+            inputs, self.run.last_entries, outputs, dense, strict=True
+        ):
+            if "instances" in found:
+                truth = given.get("ground_truth")
+                size = (
+                    int(found["instances"].image_size[0]),
+                    int(found["instances"].image_size[1]),
+                )
+                self._objects.append(
+                    {
+                        "key": entry.key,
+                        "blockcopy": frame_objects(found["instances"]),
+                        "dense": None if wanted is None else frame_objects(wanted["instances"]),
+                        "truth": None
+                        if truth is None
+                        else FrameObjects.from_instances(truth, size),
+                    }
+                )
+            if "sem_seg" in found:
+                self._compare_labels(given, found["sem_seg"], wanted and wanted["sem_seg"])
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """The figures of all processes.
+
+        Returns:
+            By task, in percent as Detectron2 has them: ``bbox``, ``segm``, ``sem_seg`` where there
+            is ground truth, and ``blockcopy``. ``None`` in processes other than the main one.
+
+        Raises:
+            StateError: If a frame was evaluated twice.
+        """
+        entries = [entry for part in comm.gather(list(self.run.entries)) for entry in part]
+        objects = [found for part in comm.gather(self._objects) for found in part]
+        labels = comm.gather(self._labels)
+        labelled = sum(comm.gather(self._labelled))
+        parts = comm.gather(self.run.totals)
+        if not comm.is_main_process():
+            return None
+        entries.sort(key=lambda entry: entry.key)
+        objects.sort(key=lambda found: found["key"])
+        keys = [entry.key for entry in entries]
+        if len(set(keys)) != len(keys):
+            raise StateError(
+                "a frame was evaluated twice: a sampler repeats frames to fill up processes. Use "
+                "build_video_test_loader."
+            )
+        self.summary = self._summary(entries, objects, _merged(labels), labelled, parts)
+        return _in_percent(self.summary)
+
+    def _compare_labels(self, given: Mapping[str, Any], found: Any, wanted: Any) -> None:
+        """Count where classes agree; the label maps of all frames would fill the memory."""
+        classes = len(found)
+        maps = {"blockcopy": found.argmax(0)}
+        if wanted is not None:
+            maps["dense"] = wanted.argmax(0)
+            self._agreement("fidelity", classes).add(maps["blockcopy"], maps["dense"])
+        path = given.get("label_image")
+        if path is not None:
+            self._labelled += 1
+            truth = read_labels(path, self.label_rules)
+            for name, labels in maps.items():
+                agreement = self._agreement(name, classes)
+                agreement.add(labels, truth, self.label_rules.ignore_index, path)
+
+    def _agreement(self, name: str, classes: int) -> LabelAgreement:
+        return self._labels.setdefault(name, LabelAgreement(classes))
+
+    def _summary(
+        self,
+        entries: Sequence[Any],
+        objects: Sequence[Mapping[str, Any]],
+        labels: Mapping[str, LabelAgreement],
+        labelled: int,
+        parts: Sequence[Totals],
+    ) -> dict[str, Any]:
+        handle, run = self.run.handle, self.run
+        macs_policy = 0
+        if entries:
+            shape = (1, 3, *entries[0].size)
+            macs_policy = handle.policy.macs(shape, handle.config.block_size)["total"]
+        fidelity, reason = self._fidelity(objects, labels)
+        metrics: dict[str, Any] = {"dense": None, "blockcopy": None}
+        for name in ("dense", "blockcopy") if run.dense else ("blockcopy",):
+            metrics[name] = _accuracy(name, objects, labels, len(entries), labelled)
+        return plain(
+            {
+                **summarise(entries),
+                "block_size": handle.config.block_size,
+                "policy": type(handle.policy).__name__,
+                "target": getattr(handle.policy, "target", None),
+                "macs_policy": macs_policy,
+                "metrics": metrics,
+                "fidelity": fidelity,
+                **({} if reason is None else {"fidelity_reason": reason}),
+                "dense_ops": _dense_ops(parts, len(entries)),
+                "processes": len(parts),
+            }
+        )
+
+    def _fidelity(
+        self, objects: Sequence[Mapping[str, Any]], labels: Mapping[str, LabelAgreement]
+    ) -> tuple[dict[str, float] | None, str | None]:
+        if not self.run.dense:
+            return None, "the frames were not run dense"
+        figures: dict[str, float] = {}
+        reason = None
+        if objects:
+            figures = detection_fidelity(
+                [found["blockcopy"] for found in objects],
+                [found["dense"] for found in objects],
+                self.threshold,
+            )
+            if all(value != value for value in figures.values()):
+                reason = f"the dense run has no detection of score {self.threshold} or more"
+            figures["score_threshold"] = self.threshold
+        if "fidelity" in labels:
+            found = labels["fidelity"].figures()
+            figures |= {name: found[name] for name in ("mIoU", "aAcc")}
+        return figures or None, reason
+
+
+def inference_on_video(
+    model: nn.Module,
+    loader: Any,
+    evaluators: Sequence[DatasetEvaluator] = (),
+    config: BlockCopyConfig | None = None,
+    fidelity_threshold: float = 0.3,
+    label_rules: LabelRules | None = None,
+    **options: Any,
+) -> tuple[dict[str, Any], BlockCopyEvaluator]:
+    """Evaluate a model on video, block-sparsely; afterwards it is as it was.
+
+    Args:
+        model: A meta-architecture; it is put into eval mode meanwhile.
+        loader: Of :func:`.sampler.build_video_test_loader`.
+        evaluators: Others that get the block-sparse outputs.
+        config: How it is to run, by default ``BlockCopyConfig()``.
+        fidelity_threshold: See :class:`BlockCopyEvaluator`.
+        label_rules: See :class:`BlockCopyEvaluator`.
+        **options: Of :class:`.video_run.VideoRun`: ``dense``, ``warmup``, ...
+
+    Returns:
+        The results by task, and the evaluator, whose ``summary`` and ``run.entries`` have the rest.
+
+    Raises:
+        ConfigError: If the model runs test-time augmentation, or the loader cuts videos.
+    """
+    refuse_augmentation(model)
+    refuse_cut_videos(loader)
+    training = model.training
+    model.eval()
+    handle = convert_model(model, config or BlockCopyConfig())
+    try:
+        run = VideoRun(model, handle, **options)
+        own = BlockCopyEvaluator(run, fidelity_threshold, label_rules)
+        results = inference_on_dataset(run, loader, [*evaluators, own])
+    finally:
+        restore_model(model)
+        model.train(training)
+    return results, own
+
+
+class BlockCopyCallbacks:
+    """Converts a model while Detectron2's own evaluation loop runs, and restores it after.
+
+    For evaluators that need nothing of ours. Streams are the ``video_id`` of the inputs.
+
+    Args:
+        model: What is given to ``inference_on_dataset``.
+        config: How it is to run, by default ``BlockCopyConfig()``.
+        loader: The loader that the loop is given, to be checked.
+
+    Attributes:
+        rates: Executed rate of each call so far.
+
+    Raises:
+        ConfigError: If the model runs test-time augmentation, or the loader cuts videos.
+
+    Examples:
+        >>> hook = BlockCopyCallbacks(model, BlockCopyConfig(block_size=128), loader)
+        >>> inference_on_dataset(model, loader, evaluator, callbacks=hook.callbacks())
+    """
+
+    def __init__(
+        self, model: nn.Module, config: BlockCopyConfig | None = None, loader: Any = None
+    ) -> None:
+        refuse_augmentation(model)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+        refuse_cut_videos(loader)
+        self.model = model
+        self.config = config or BlockCopyConfig()
+        self.rates: list[float] = []
+        self._handle: Any = None
+
+    def callbacks(self) -> dict[str, Callable[[], None]]:
+        """What ``inference_on_dataset`` takes as ``callbacks``."""
+        return {
+            "on_start": self.start,
+            "after_inference": self.note,
+            "on_end": self.end,
+        }
+
+    def start(self) -> None:
+        """Convert the model."""
+        if self._handle is not None:  # the last loop failed and never came to its end
+            self.end()
+        self._handle = convert_model(self.model, self.config)
+
+    def note(self) -> None:
+        """Take note of a call."""
+        self.rates.append(self._handle.last.executed_rate)
+
+    def end(self) -> None:
+        """Restore the model."""
+        restore_model(self.model)
+        self._handle = None
+
+
+def frame_objects(instances: Any) -> FrameObjects:
+    """Detections of a frame as they are kept for evaluation.
+
+    Args:
+        instances: Detectron2's ``Instances``, in pixels of the original frame.
+    """
+    masks = None
+    if instances.has("pred_masks"):
+        masks = encode_masks(instances.pred_masks)
+    return FrameObjects(
+        boxes=instances.pred_boxes.tensor,
+        labels=instances.pred_classes,
+        size=tuple(instances.image_size),
+        scores=instances.scores,
+        masks=masks,
+    )
+
+
+def _accuracy(
+    name: str,
+    objects: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, LabelAgreement],
+    frames: int,
+    labelled: int,
+) -> dict[str, float]:
+    """Figures of one of the runs, by the names that MMEngine's metrics have."""
+    annotated = [found for found in objects if found["truth"] is not None]
+    figures = {
+        "video/frames": float(frames),
+        "video/annotated_frames": float(max(len(annotated), labelled)),
+    }
+    if annotated:
+        truth = [found["truth"] for found in annotated]
+        predictions = [found[name] for found in annotated]
+        with_masks = all(
+            any(len(f) for f in side) and all(f.masks is not None for f in side if len(f))
+            for side in (truth, predictions)
+        )
+        for iou_type in IOU_TYPES if with_masks else IOU_TYPES[:1]:
+            for key, value in detection_ap(truth, predictions, iou_type).items():
+                figures[f"video/{iou_type}_{key}"] = value
+    if name in labels:
+        figures |= {f"video/{key}": value for key, value in labels[name].figures().items()}
+    return figures
+
+
+def _merged(parts: Sequence[Mapping[str, LabelAgreement]]) -> dict[str, LabelAgreement]:
+    merged: dict[str, LabelAgreement] = {}
+    for part in parts:
+        for name, agreement in part.items():
+            if name in merged:
+                merged[name].counts += agreement.counts
+            else:
+                merged[name] = copy.deepcopy(agreement)
+    return merged
+
+
+def _dense_ops(parts: Sequence[Totals], frames: int) -> list[dict[str, Any]]:
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for totals in parts:
+        for key, op in totals.dense_ops.items():
+            kept = merged.setdefault(
+                key,
+                {
+                    "path": op.path,
+                    "op": op.op,
+                    "reason": op.reason,
+                    "count": 0,
+                    "macs_per_frame": 0,
+                },
+            )
+            kept["count"] += op.count
+            kept["macs_per_frame"] += op.macs / max(frames, 1)
+    return list(merged.values())
+
+
+def _in_percent(summary: Mapping[str, Any]) -> OrderedDict[str, dict[str, float]]:
+    results: OrderedDict[str, dict[str, float]] = OrderedDict()
+    for name, value in (summary["metrics"]["blockcopy"] or {}).items():
+        task, _, figure = name.removeprefix("video/").rpartition("_")
+        if task in IOU_TYPES or figure in ("mIoU", "aAcc", "mAcc"):
+            results.setdefault(task or "sem_seg", {})[figure] = (
+                float("nan") if value is None else 100 * value
+            )
+    own = {"executed_rate": 100 * (summary.get("executed_rate") or 0.0)}
+    for name in ("macs_dense", "macs_blockcopy"):
+        if summary.get(name) is not None:
+            own[f"G{name}"] = summary[name] / 1e9
+    if summary.get("speedup") is not None:
+        own["speedup"] = summary["speedup"]
+    for name, value in (summary["fidelity"] or {}).items():
+        if name != "score_threshold":
+            own[f"fidelity_{name}"] = float("nan") if value is None else 100 * value
+    results["blockcopy"] = own
+    return results

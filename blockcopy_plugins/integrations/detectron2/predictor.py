@@ -1,0 +1,226 @@
+"""A predictor for the frames of videos, in the manner of Detectron2's ``DefaultPredictor``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...api import blockcopy_
+from ...config import BlockCopyConfig
+from ...engine.convert import Handle, handle, restore_
+from ...errors import ConfigError, FrameError, StateError
+from .backbone import BlockCopyBackbone, refuse_prediction_worker
+from .config import blockcopy_config
+from .model_config import ModelConfig, prepare_image
+
+
+class BlockCopyPredictor:
+    """Runs a model on one frame after the other, block-sparsely.
+
+    As ``DefaultPredictor``, it loads the weights, takes BGR images of any size, resizes them by the
+    config's rule, and returns the model's output for the one image. Unlike it, it keeps the state
+    of each video: frames of one stream are given in order.
+
+    Args:
+        cfg: A ``CfgNode``, a lazy config, or the path of a config file.
+        config: How the model is to run; ``None`` takes the config's ``MODEL.BLOCKCOPY`` (of a lazy
+            config its ``blockcopy``), or the defaults. A model whose backbone is a
+            :class:`BlockCopyBackbone` keeps that backbone's options.
+        weights: In place of the config's weights.
+        model: A built model in place of the config's, with its weights. It is restored by
+            :meth:`close`.
+
+    Attributes:
+        cfg: The config.
+        model: The model; converted until :meth:`close`.
+        handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`: policy, state, last frame.
+        metadata: Of the data set that the config tests on, ``None`` without one.
+        input_format: Order of the channels of the model's input.
+
+    Raises:
+        ConfigError: If a config or option is wrong, or it is made in one of the processes of an
+            ``AsyncPredictor``.
+
+    Examples:
+        >>> predictor = BlockCopyPredictor(cfg)
+        >>> for frame in VideoReader('street.mp4'):
+        ...     outputs = predictor(frame)
+        >>> predictor.reset()      # before the next video
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        config: BlockCopyConfig | Mapping[str, Any] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        refuse_prediction_worker()
+        if model is not None and weights is not None:
+            raise ConfigError(
+                f"weights={os.fspath(weights)!r} were given beside a built model, which has its "
+                "own. Leave them away, or leave the model away."
+            )
+        source = ModelConfig.of(cfg)
+        self.cfg = source.cfg
+        self.metadata = source.metadata
+        self.input_format = source.input_format
+        if self.input_format not in ("BGR", "RGB"):
+            raise ConfigError(f"the input format is {self.input_format!r}, expected BGR or RGB.")
+        self._augmentations = source.augmentations()
+        self.model = source.build(weights) if model is None else model.eval()
+        self.handle = convert_model(self.model, _options(config, source.cfg))
+        self._process = os.getpid()
+        self._closed = False
+
+    def __call__(self, original_image: np.ndarray, stream: Hashable = 0) -> dict[str, Any]:
+        """Run the next frame of a stream.
+
+        Args:
+            original_image: uint8 ``(H, W, 3)``, BGR.
+            stream: Which video it is of.
+
+        Returns:
+            The model's output for it: ``instances``, ``sem_seg`` and the like.
+
+        Raises:
+            FrameError: If the image is none, or of another size than the stream's before.
+            StateError: If the predictor is closed, or was made in another process.
+        """
+        self._check()
+        inputs = self._prepare(original_image)
+        with torch.no_grad(), self.handle.named([stream]):
+            return self.model([inputs])[0]
+
+    def run_dense(self, original_image: np.ndarray) -> dict[str, Any]:
+        """Run the plain model on a frame; streams and policy stay as they are.
+
+        Args:
+            original_image: uint8 ``(H, W, 3)``, BGR.
+
+        Returns:
+            The model's output for it.
+
+        Raises:
+            FrameError: If the image is none.
+            StateError: If the predictor is closed, or was made in another process.
+        """
+        self._check()
+        inputs = self._prepare(original_image)
+        with torch.no_grad(), self.handle.paused():
+            return self.model([inputs])[0]
+
+    def reset(self, stream: Hashable | None = None) -> None:
+        """Begin anew: the next frame is executed fully. What the policy learned stays.
+
+        Args:
+            stream: A stream; ``None`` for all. One that is not live needs no reset.
+        """
+        if stream is None:
+            self.handle.reset()
+        elif stream in self.handle.states.ids():
+            self.handle.reset([stream])
+
+    def close(self) -> None:
+        """End all streams and restore the model. Closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            restore_model(self.model)
+
+    def __enter__(self) -> BlockCopyPredictor:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise StateError(
+            "a BlockCopyPredictor cannot be sent to another process: the frames of a stream need "
+            "the state that the frame before left. Make one predictor in each process, and give "
+            "each whole videos."
+        )
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StateError("the BlockCopyPredictor is closed and its model restored.")
+        if os.getpid() != self._process:
+            raise StateError(
+                f"the BlockCopyPredictor was made in process {self._process} and called in "
+                f"{os.getpid()}: each process has a copy of the state and would see a part of the "
+                "frames. Make one predictor in each process, and give each whole videos."
+            )
+
+    def _prepare(self, image: np.ndarray) -> dict[str, Any]:
+        if (
+            not isinstance(image, np.ndarray)
+            or image.dtype != np.uint8
+            or image.ndim != 3
+            or image.shape[2] != 3
+            or 0 in image.shape
+        ):
+            shape = tuple(getattr(image, "shape", ()))
+            raise FrameError(
+                f"the frame is a {type(image).__name__} {getattr(image, 'dtype', '')} {shape}, "
+                "expected a uint8 array (H, W, 3), BGR."
+            )
+        return {
+            "image": prepare_image(image, self._augmentations, self.input_format),
+            "height": image.shape[0],
+            "width": image.shape[1],
+        }
+
+
+def convert_model(model: nn.Module, config: BlockCopyConfig) -> Handle:
+    """Convert a model, unless its backbone is a :class:`BlockCopyBackbone`.
+
+    Args:
+        model: A meta-architecture.
+        config: How it is to run.
+
+    Returns:
+        The handle of the model, or of its wrapped backbone, all of whose streams are forgotten.
+    """
+    for module in model.modules():
+        if isinstance(module, BlockCopyBackbone):
+            found = handle(module.inner)
+            found.reset()
+            return found
+    return handle(blockcopy_(model, config))
+
+
+def restore_model(model: nn.Module) -> None:
+    """Undo :func:`convert_model`; a :class:`BlockCopyBackbone` stays and forgets its streams.
+
+    Args:
+        model: What was converted.
+    """
+    for module in model.modules():
+        if isinstance(module, BlockCopyBackbone):
+            handle(module.inner).reset()
+            return
+    handle(model).reset()
+    restore_(model)
+
+
+def _options(config: Any, cfg: Any) -> BlockCopyConfig:
+    if config is None:
+        return blockcopy_config(cfg)
+    if isinstance(config, BlockCopyConfig):
+        return config
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
+            "dict(block_size=128, policy=dict(type='RLPolicy', target=0.3))."
+        )
+    return blockcopy_config({"blockcopy": dict(config)})

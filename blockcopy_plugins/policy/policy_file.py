@@ -1,0 +1,49 @@
+"""Files that keep what a policy learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+
+
+def save_policy(policy, path: str | Path) -> None:
+    """Write what a policy learned to a file, whole or not at all.
+
+    Args:
+        policy: The policy.
+        path: File to write; its folder must exist.
+    """
+    path = Path(path)
+    half_written = path.with_name(path.name + ".part")
+    torch.save({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written)
+    half_written.replace(path)
+
+
+def load_policy(policy, path: str | Path) -> None:
+    """Read what a policy learned from a file of :func:`save_policy`.
+
+    Args:
+        policy: A policy of the same kind and shape.
+        path: The file.
+
+    Raises:
+        ConfigError: If the file is missing, is no policy file, or is of another kind of policy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or leave "
+            "policy_checkpoint away to learn while the video runs."
+        )
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(saved, dict) or set(saved) != {"policy", "state_dict"}:
+        raise ConfigError(f"{str(path)!r} is no policy file of tools/train_policy.py.")
+    if saved["policy"] != type(policy).__name__:
+        raise ConfigError(
+            f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
+            f"{type(policy).__name__}. Use the config that it was trained with."
+        )
+    policy.load_state_dict(saved["state_dict"])

@@ -1,0 +1,42 @@
+"""A policy as a user writes it in one line: on a command line, in a YAML file."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from ..errors import ConfigError
+
+
+def parse_policy(text: str) -> str | dict[str, Any]:
+    """A policy as written on a command line.
+
+    Args:
+        text: A name (``all``) or ``dict(type='RLPolicy', target=0.3)``.
+
+    Returns:
+        The name, or the dict.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    text = text.strip()
+    if text.isidentifier() or all(part.isidentifier() for part in text.split(".")):
+        return text
+    try:
+        node = ast.parse(text, mode="eval").body
+        is_dict = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict"
+        if is_dict and not node.args:
+            found = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+        else:
+            found = ast.literal_eval(node)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f"the policy {text!r} cannot be read ({error}); write a name such as all, or "
+            "\"dict(type='RLPolicy', target=0.3)\"."
+        ) from error
+    if not isinstance(found, dict) or "type" not in found:
+        raise ConfigError(
+            f"the policy {text!r} has no type; write \"dict(type='RLPolicy', target=0.3)\"."
+        )
+    return found
