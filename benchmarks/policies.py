@@ -23,13 +23,13 @@ from tqdm import tqdm
 import blockcopy_plugins as bc
 from benchmarks.machine import describe
 from blockcopy_plugins.evaluation import FrameDetectionMetric, detection_ap, detection_fidelity
-from blockcopy_plugins.policy.policy_file import save_policy
 from blockcopy_plugins.integrations.mmengine.video_config import (
     hook_of,
     read_config,
     set_weights,
     video_dataloader,
 )
+from blockcopy_plugins.policy.policy_file import save_policy
 from blockcopy_plugins.visualization import plot_rate_accuracy
 
 KINDS = ("learned", "difference", "random", "nth")
