@@ -1,0 +1,74 @@
+"""What the tests of Detectron2's integration share: small models of its zoo, small videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import cv2  # noqa: E402
+
+from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from blockcopy_plugins.integrations.detectron2 import add_blockcopy_config  # noqa: E402
+
+SIZE = (160, 224)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights of the small Mask R-CNN in Detectron2's own format, and its config's keys."""
+    cfg = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
+    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
+    model = zoo.build(cfg)
+    torch.save({"model": model.state_dict(), "__author__": "test"}, path)
+    return path
+
+
+@pytest.fixture
+def cfg(weights):
+    """Config of the small Mask R-CNN with our keys and its weights; frames keep their size."""
+    found = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
+    add_blockcopy_config(found)
+    found.MODEL.WEIGHTS = str(weights)
+    found.MODEL.BLOCKCOPY.BLOCK_SIZE = 64
+    found.INPUT.MIN_SIZE_TEST = SIZE[0]
+    return found
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory):
+    """A folder of six frames: noise with a square that wanders."""
+    return write_frames(tmp_path_factory.mktemp("videos") / "street", 6, 0)
+
+
+@pytest.fixture(scope="session")
+def pictures(video):
+    """The frames of the video, BGR."""
+    return [cv2.imread(str(path)) for path in sorted(video.iterdir())]
+
+
+def write_frames(folder: Path, count: int, seed: int) -> Path:
+    """Write a folder of frames."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    background = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    for number in range(count):
+        frame = background.copy()
+        left = 20 * number
+        frame[40:100, left : left + 50] = random.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:04d}.png"), frame)
+    return folder

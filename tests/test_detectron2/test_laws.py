@@ -1,0 +1,172 @@
+"""Whole models of Detectron2's zoo: laws 1 and 3 against the plain model and the masked one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("detectron2")
+
+from detectron2.modeling import GeneralizedRCNN  # noqa: E402
+
+import blockcopy_plugins as bc  # noqa: E402
+from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from blockcopy_plugins.errors import ConfigError, FrameError  # noqa: E402
+
+MAPS, OUTPUTS = 2e-5, 2e-4
+FAST = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_C4", "retinanet_R_50_FPN")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in zoo.ARCHITECTURES],
+)
+def test_all_sizes(name):
+    model = zoo.build(zoo.config_of(name, small=True))
+    keys = list(model.state_dict())
+    for size in zoo.ARCHITECTURES[name].small_sizes:
+        found = zoo.check(model, size, block=64)
+        assert found.law_1 < MAPS and found.law_3 < MAPS, found
+        assert found.law_1_outputs < OUTPUTS and found.law_3_outputs < OUTPUTS, found
+        assert found.share >= 0.95, found
+        assert found.moved > 0.05, "skipped blocks did not matter, so law 3 was not tested"
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.ARCHITECTURES if n not in FAST])
+def test_one_size(name):
+    model = zoo.build(zoo.config_of(name, small=True))
+    found = zoo.check(model, zoo.ARCHITECTURES[name].small_sizes[0], block=64)
+    assert found.law_1 < MAPS and found.law_3 < MAPS, found
+    assert found.law_1_outputs < OUTPUTS and found.law_3_outputs < OUTPUTS, found
+    assert found.share >= 0.95 and found.moved > 0.05, found
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+
+
+def test_nothing_changed_nothing_changes(model):
+    frame = zoo.frames((128, 192), 2)
+    grids = iter([1.0, 0.0, 0.3, 0.7])
+
+    def policy(pixels, context):
+        rate = next(grids)
+        return torch.rand(context.grid_shape) < rate
+
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy=policy))
+    try:
+        first = model(frame[0])
+        other = model(frame[1])  # nothing executed
+        assert torch.equal(
+            first[0]["instances"].pred_boxes.tensor, other[0]["instances"].pred_boxes.tensor
+        )
+        for _ in range(2):
+            assert zoo.output_deviation(model(frame[0]), first) < OUTPUTS
+    finally:
+        bc.restore_(model)
+
+
+def test_restored_is_as_before(model):
+    attributes = set(model.__dict__)
+    hooks = len(model.backbone._forward_pre_hooks)
+    frame = zoo.frames((128, 192), 1)[0]
+    with torch.no_grad():
+        before = model(frame)
+    bc.restore_(bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="all")))
+    assert set(model.__dict__) == attributes
+    assert len(model.backbone._forward_pre_hooks) == hooks
+    with torch.no_grad():
+        assert zoo.output_deviation(model(frame), before) == 0
+
+
+def test_dense_beside_sparse_leaves_the_stream_alone(model):
+    frames = zoo.frames((128, 192), 3)
+    with torch.no_grad():
+        plain = model(frames[1])
+    config = bc.BlockCopyConfig(block_size=64, policy="none")
+    bc.blockcopy_(model, config)
+    try:
+        first = model(frames[0])
+        with bc.handle(model).paused(), torch.no_grad():
+            assert zoo.output_deviation(model(frames[1]), plain) == 0
+        assert zoo.output_deviation(model(frames[2]), first) == 0
+    finally:
+        bc.restore_(model)
+
+
+def test_streams_by_video_id(model):
+    a, b, c = zoo.frames((128, 192), 3)
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="none"))
+    try:
+        with_ids = [
+            [{**x[0], "video_id": v, "frame_id": f}]
+            for x, v, f in ((a, 0, 0), (b, 1, 0), (c, 0, 1))
+        ]
+        first, _, third = (model(x) for x in with_ids)
+        assert list(bc.handle(model).states.ids()) == [0, 1]
+        assert zoo.output_deviation(third, first) == 0  # of video 0, not of video 1
+        model([{**b[0], "video_id": 0, "frame_id": 0}])  # starts again
+        assert bc.handle(model).last.executed_rate == 1
+    finally:
+        bc.restore_(model)
+
+
+def test_a_batch_of_two_streams(model):
+    a, b = zoo.frames((128, 192), 2)
+    with torch.no_grad():
+        wanted = model(a) + model(b)
+    config = bc.BlockCopyConfig(block_size=64, policy="all", pack_whole_frames=True)
+    bc.blockcopy_(model, config)
+    try:
+        assert zoo.output_deviation(model([a[0], b[0]]), wanted) < OUTPUTS
+    finally:
+        bc.restore_(model)
+
+
+def test_a_copy_has_its_own_state(model):
+    a, b = zoo.frames((128, 192), 2)
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="none"))
+    try:
+        first = model(a)
+        copied = copy.deepcopy(model)
+        bc.reset_(copied)
+        copied(b)
+        assert zoo.output_deviation(model(b), first) == 0
+    finally:
+        bc.restore_(model)
+
+
+def test_what_is_no_list_of_dicts_is_refused(model):
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="all"))
+    try:
+        with pytest.raises(FrameError, match="list of dicts.*DatasetMapper"):
+            model(torch.zeros(1, 3, 64, 64))
+        with pytest.raises(FrameError, match=r"dicts with \['file_name'\]"):
+            model([{"file_name": "x.png"}])
+    finally:
+        bc.restore_(model)
+
+
+def test_augmentation_is_refused(model):
+    from detectron2.modeling import GeneralizedRCNNWithTTA
+
+    wrapped = GeneralizedRCNNWithTTA(zoo.config_of("mask_rcnn_R_50_FPN", small=True), model)
+    with pytest.raises(ConfigError, match="GeneralizedRCNNWithTTA.*flipped and resized"):
+        bc.blockcopy_(wrapped, bc.BlockCopyConfig(block_size=64))
+
+
+def test_a_model_of_ones_own_is_taken_too():
+    class Mine(GeneralizedRCNN):
+        """A user's subclass."""
+
+    model = zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+    model.__class__ = Mine
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="all"))
+    model(zoo.frames((128, 192), 1)[0])
+    assert bc.report(model).macs_dense > 0
+    assert not any(isinstance(m, nn.Conv2d) and m.training for m in model.modules())

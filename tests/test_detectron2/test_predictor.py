@@ -1,0 +1,184 @@
+"""The predictor against Detectron2's own, config keys, backbone builder and lazy configs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import types
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.config import LazyCall, get_cfg  # noqa: E402
+from detectron2.engine import DefaultPredictor  # noqa: E402
+from detectron2.modeling import build_model  # noqa: E402
+
+from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from blockcopy_plugins.errors import ConfigError, FrameError, StateError  # noqa: E402
+from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
+    BlockCopyBackbone,
+    BlockCopyPredictor,
+    ModelConfig,
+    add_blockcopy_config,
+    blockcopy_config,
+)
+
+ALL = dict(block_size=64, policy="all", pack_whole_frames=True)
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_equals_the_default_predictor_with_all_blocks(cfg, pictures, order):
+    cfg.INPUT.FORMAT = order
+    cfg.INPUT.MIN_SIZE_TEST = 200  # so that frames are resized
+    theirs = DefaultPredictor(cfg)
+    with BlockCopyPredictor(cfg, ALL) as ours:
+        for picture in pictures[:2]:
+            found, wanted = ours(picture), theirs(picture)
+            assert found["instances"].image_size == picture.shape[:2]
+            assert len(wanted["instances"]) > 2
+            assert zoo.output_deviation([found], [wanted]) < 2e-4
+
+
+def test_streams_reset_and_dense(cfg, pictures):
+    with BlockCopyPredictor(cfg, dict(block_size=64, policy="none")) as predictor:
+        first = predictor(pictures[0])
+        assert zoo.output_deviation([predictor(pictures[3])], [first]) == 0
+        dense = predictor.run_dense(pictures[3])
+        assert zoo.output_deviation([dense], [first]) > 1e-3
+        assert zoo.output_deviation([predictor(pictures[3], stream="b")], [dense]) < 2e-4
+        predictor.reset()
+        assert zoo.output_deviation([predictor(pictures[3])], [dense]) < 2e-4
+        predictor.reset("never seen")
+    assert "forward" not in predictor.model.__dict__
+    with pytest.raises(StateError, match="closed"):
+        predictor(pictures[0])
+
+
+def test_the_policy_learns(cfg, pictures):
+    cfg.MODEL.BLOCKCOPY.POLICY = "dict(type='RLPolicy', target=0.5)"
+    with BlockCopyPredictor(cfg) as predictor:
+        for _ in range(2):
+            for picture in pictures:
+                predictor(picture)
+        assert predictor.handle.policy.updates > 0
+        assert "information_gain" in predictor.handle.last.scalars
+
+
+def test_bad_frames(cfg, pictures):
+    with BlockCopyPredictor(cfg, ALL) as predictor:
+        predictor(pictures[0])
+        for bad in (pictures[0].astype(np.float32), pictures[0][..., 0], "frame.png"):
+            with pytest.raises(FrameError, match="uint8 array"):
+                predictor(bad)
+        with pytest.raises((FrameError, StateError), match="reset"):
+            predictor(pictures[0][:100])
+        predictor(pictures[1])
+
+
+def test_not_for_several_processes(cfg, pictures, monkeypatch):
+    with BlockCopyPredictor(cfg, ALL) as predictor:
+        with pytest.raises(StateError, match="another process"):
+            pickle.dumps(predictor)
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        with pytest.raises(StateError, match="whole videos"):
+            predictor(pictures[0])
+    worker = types.new_class("_PredictWorker")()
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: worker)
+    with pytest.raises(ConfigError, match="AsyncPredictor deals"):
+        BlockCopyPredictor(cfg, ALL)
+
+
+def test_keys(cfg):
+    cfg.MODEL.BLOCKCOPY.POLICY = "dict(type='FrameDifferencePolicy', target=0.2)"
+    cfg.merge_from_list(["MODEL.BLOCKCOPY.BLOCK_SIZE", "32", "MODEL.BLOCKCOPY.WINOGRAD", False])
+    found = blockcopy_config(cfg)
+    assert (found.block_size, found.winograd, found.policy.target) == (32, False, 0.2)
+    assert blockcopy_config(get_cfg()).block_size == 128
+    cfg.MODEL.BLOCKCOPY.POLICY = "no such"
+    with pytest.raises(ConfigError, match="policy"):
+        blockcopy_config(cfg)
+    cfg.MODEL.BLOCKCOPY.POLICY = "all"
+    cfg.MODEL.BLOCKCOPY.POLICY_CHECKPOINT = "missing.pth"
+    with pytest.raises(ConfigError, match="missing.pth"):
+        blockcopy_config(cfg)
+
+
+def test_augmentation_is_refused(cfg):
+    cfg.TEST.AUG.ENABLED = True
+    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED"):
+        BlockCopyPredictor(cfg)
+
+
+def test_backbone_by_its_builder(cfg, weights, pictures):
+    plain = DefaultPredictor(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_blockcopy_backbone"
+    cfg.MODEL.BLOCKCOPY.POLICY = "all"
+    model = build_model(cfg)
+    assert isinstance(model.backbone, BlockCopyBackbone)
+    assert list(model.state_dict()) == list(plain.model.state_dict())
+    model.load_state_dict(torch.load(weights)["model"])
+    assert model.backbone.size_divisibility == plain.model.backbone.size_divisibility
+    assert model.backbone.output_shape() == plain.model.backbone.output_shape()
+    with BlockCopyPredictor(cfg) as predictor:
+        found = predictor(pictures[0])
+        assert zoo.output_deviation([found], [plain(pictures[0])]) < 2e-4
+        assert predictor.handle.last.executed_rate == 1
+    model.train()
+    images = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    assert model.backbone(images)["p2"].requires_grad  # training is as it was
+
+
+def test_backbone_by_its_builder_needs_the_keys(cfg):
+    plain = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
+    plain.MODEL.BACKBONE.NAME = "build_blockcopy_backbone"
+    with pytest.raises(ConfigError, match="add_blockcopy_config"):
+        build_model(plain)
+    add_blockcopy_config(plain)
+    plain.MODEL.BLOCKCOPY.BACKBONE = "build_blockcopy_backbone"
+    with pytest.raises(ConfigError, match="itself"):
+        build_model(plain)
+
+
+def test_lazy_config(weights, pictures):
+    from detectron2 import model_zoo
+    from detectron2.config import instantiate
+
+    lazy = model_zoo.get_config("common/models/retinanet.py")
+    lazy.model.num_classes = 5
+    lazy.model.backbone.bottom_up.stages.depth = 50
+    plain = instantiate(lazy.model).eval()
+    lazy.blockcopy = dict(block_size=128, policy="all")
+    with BlockCopyPredictor(lazy, model=plain) as predictor:
+        found = predictor(pictures[0])
+        assert found["instances"].image_size == pictures[0].shape[:2]
+        assert predictor.handle.config.block_size == 128
+    assert ModelConfig.of(lazy).name == "RetinaNet"
+
+    lazy.model.backbone = LazyCall(BlockCopyBackbone)(
+        backbone=lazy.model.backbone, block_size=128, policy="all"
+    )
+    wrapped = instantiate(lazy.model).eval()
+    assert list(wrapped.state_dict()) == list(plain.state_dict())
+    lazy.blockcopy = dict(block=128)
+    with pytest.raises(ConfigError, match="block;"):
+        blockcopy_config(lazy)
+
+
+def test_weights_that_are_not_there(cfg):
+    with pytest.raises(ConfigError, match="no checkpoint 'missing.pth'"):
+        BlockCopyPredictor(cfg, weights="missing.pth")
+
+
+def test_without_detectron2_it_says_how_to_install_it(monkeypatch):
+    import importlib
+    import sys
+
+    for name in list(sys.modules):
+        if name.startswith("blockcopy_plugins.integrations.detectron2"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install"):
+        importlib.import_module("blockcopy_plugins.integrations.detectron2")
