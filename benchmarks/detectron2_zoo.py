@@ -270,7 +270,8 @@ def build(cfg: Any, seed: int = 0) -> nn.Module:
     for name, parameter in model.named_parameters():
         if any(part in name for part in ("anchor_deltas", "bbox_pred")):
             parameter.data *= 0.05
-        if "objectness_logits" in name or "cls_score" in name:
+        # Scores far from each other, but not so far that sigmoids make them equal.
+        if "objectness_logits" in name or "box_predictor.cls_score" in name:
             parameter.data *= 3
     images = torch.rand(1, 3, 128, 128, generator=draw) * 4 - 2
     with torch.no_grad():
