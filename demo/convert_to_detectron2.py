@@ -22,7 +22,10 @@ _RULES = (
     (r"backbone\.bn1\.(.*)", r"backbone.bottom_up.stem.conv1.norm.\1"),
     (r"backbone\.layer(\d)\.(\d)\.conv(\d)\.(.*)", r"backbone.bottom_up.res{+\1}.\2.conv\3.\4"),
     (r"backbone\.layer(\d)\.(\d)\.bn(\d)\.(.*)", r"backbone.bottom_up.res{+\1}.\2.conv\3.norm.\4"),
-    (r"backbone\.layer(\d)\.(\d)\.downsample\.0\.(.*)", r"backbone.bottom_up.res{+\1}.\2.shortcut.\3"),
+    (
+        r"backbone\.layer(\d)\.(\d)\.downsample\.0\.(.*)",
+        r"backbone.bottom_up.res{+\1}.\2.shortcut.\3",
+    ),
     (
         r"backbone\.layer(\d)\.(\d)\.downsample\.1\.(.*)",
         r"backbone.bottom_up.res{+\1}.\2.shortcut.norm.\3",
@@ -62,6 +65,7 @@ def convert(weights: Path) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="file to write")
     parser.add_argument("--weights", type=Path, default=_WEIGHTS, help="the demo detector's")

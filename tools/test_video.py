@@ -5,7 +5,8 @@ r"""Run a detector or segmentor on video, each frame dense and block-sparse, and
     python tools/test_video.py configs/deeplabv3plus_blockcopy.py --video street/ --ann labels/
 
 Any detection config of MMDetection and any segmentation config of MMSegmentation works: its test
-pipeline loads the frames; where it has no BlockCopyHook, one with the defaults is added.
+pipeline loads the frames; where it has no BlockCopyHook, one with the defaults is added. So does a
+config of Detectron2, YAML or lazy; its options are given by --cfg-options KEY=VALUE, too.
 
 A config that brings its own clips needs no --video. With a key policy_warm_up the policy first
 learns on other clips, without labels (it is kept as WORK_DIR/warm_up/policy.pth), and is evaluated
@@ -136,6 +137,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from blockcopy_plugins.integrations.config_kind import is_detectron2_config
+
+    if is_detectron2_config(args.config):
+        import _detectron2
+
+        _detectron2.test_video(args, _results, _write, _table)
+        return
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.integrations.mmengine import video_config

@@ -8,6 +8,8 @@ Without --video, on the clips of the config's policy_warm_up, or else on its own
 
     python tools/train_policy.py configs/csp_blockcopy.py --checkpoint csp.pth
 
+The config is one of MMDetection, MMSegmentation or Detectron2 (YAML or lazy).
+
 Written to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval
 frames), policy_curve.png and policy_log.json (executed rate, information gain, reward and loss over
 the frames), and MMEngine's log. Use the policy by
@@ -73,6 +75,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from blockcopy_plugins.integrations.config_kind import is_detectron2_config
+
+    if is_detectron2_config(args.config):
+        import _detectron2
+
+        _detectron2.train_policy(args)
+        return
     quiet(args.verbose)
     from _policy_training import train
 

@@ -29,6 +29,7 @@ from .model_config import ModelConfig
 from .predictor import BlockCopyPredictor
 from .sampler import VideoBatchSampler, VideoSampler, build_video_test_loader
 from .video_dataset import VideoFrameDataset, VideoFrameMapper
+from .video_drawer import VideoDrawer
 from .video_run import VideoRun
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "MetaArchAdapter",
     "ModelConfig",
     "VideoBatchSampler",
+    "VideoDrawer",
     "VideoFrameDataset",
     "VideoFrameMapper",
     "VideoRun",

@@ -19,6 +19,7 @@ from ...evaluation.fidelity import detection_fidelity
 from ...evaluation.frame_objects import FrameObjects
 from ...evaluation.masks import encode_masks
 from ..comparison import plain, summarise
+from ..frame_entry import FrameEntry
 from .adapter import refuse_augmentation
 from .label_agreement import LabelAgreement, read_labels
 from .predictor import convert_model, restore_model
@@ -42,6 +43,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
     Attributes:
         summary: After :meth:`evaluate`, all figures, from 0 to 1, in the main process. Their names
             are those of ``results.json``.
+        entries: After :meth:`evaluate`, figures of each frame of all processes, in the main one.
 
     Examples:
         >>> run = VideoRun(model, bc.handle(model))
@@ -55,6 +57,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
         self.threshold = fidelity_threshold
         self.label_rules = label_rules or LabelRules()
         self.summary: dict[str, Any] = {}
+        self.entries: tuple[FrameEntry, ...] = ()
         self.reset()
 
     def reset(self) -> None:
@@ -115,6 +118,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
                 "a frame was evaluated twice: a sampler repeats frames to fill up processes. Use "
                 "build_video_test_loader."
             )
+        self.entries = tuple(entries)
         self.summary = self._summary(entries, objects, _merged(labels), labelled, parts)
         return _in_percent(self.summary)
 
@@ -193,7 +197,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
 def inference_on_video(
     model: nn.Module,
     loader: Any,
-    evaluators: Sequence[DatasetEvaluator] = (),
+    evaluators: Sequence[DatasetEvaluator | Callable[[VideoRun], DatasetEvaluator]] = (),
     config: BlockCopyConfig | None = None,
     fidelity_threshold: float = 0.3,
     label_rules: LabelRules | None = None,
@@ -204,7 +208,7 @@ def inference_on_video(
     Args:
         model: A meta-architecture; it is put into eval mode meanwhile.
         loader: Of :func:`.sampler.build_video_test_loader`.
-        evaluators: Others that get the block-sparse outputs.
+        evaluators: Others that get the block-sparse outputs, or what makes one of the run.
         config: How it is to run, by default ``BlockCopyConfig()``.
         fidelity_threshold: See :class:`BlockCopyEvaluator`.
         label_rules: See :class:`BlockCopyEvaluator`.
@@ -224,7 +228,8 @@ def inference_on_video(
     try:
         run = VideoRun(model, handle, **options)
         own = BlockCopyEvaluator(run, fidelity_threshold, label_rules)
-        results = inference_on_dataset(run, loader, [*evaluators, own])
+        others = [e if isinstance(e, DatasetEvaluator) else e(run) for e in evaluators]
+        results = inference_on_dataset(run, loader, [*others, own])
     finally:
         restore_model(model)
         model.train(training)

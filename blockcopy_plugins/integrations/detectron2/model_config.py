@@ -88,6 +88,16 @@ class ModelConfig(ABC):
         """``Metadata`` of that data set, ``None`` without one."""
         return MetadataCatalog.get(self.dataset) if self.dataset else None
 
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes of things, where the config or its data set has them."""
+        given = self.cfg.get("classes") if hasattr(self.cfg, "get") else None
+        found = given or getattr(self.metadata, "thing_classes", None)
+        return tuple(found) if found else None
+
+    def palette(self) -> list[tuple[int, int, int]] | None:
+        """Colours of the classes of pixels, where the data set has them."""
+        return getattr(self.metadata, "stuff_colors", None) or None
+
     @abstractmethod
     def check(self) -> None:
         """Refuse what breaks streams.

@@ -42,6 +42,7 @@ class BlockCopyPredictor:
         handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`: policy, state, last frame.
         metadata: Of the data set that the config tests on, ``None`` without one.
         input_format: Order of the channels of the model's input.
+        input_size: ``(h, w)`` of the last frame as the model got it, px, before it was padded.
 
     Raises:
         ConfigError: If a config or option is wrong, or it is made in one of the processes of an
@@ -76,6 +77,7 @@ class BlockCopyPredictor:
         self._augmentations = source.augmentations()
         self.model = source.build(weights) if model is None else model.eval()
         self.handle = convert_model(self.model, _options(config, source.cfg))
+        self.input_size: tuple[int, int] | None = None
         self._process = os.getpid()
         self._closed = False
 
@@ -174,8 +176,10 @@ class BlockCopyPredictor:
                 f"the frame is a {type(image).__name__} {getattr(image, 'dtype', '')} {shape}, "
                 "expected a uint8 array (H, W, 3), BGR."
             )
+        prepared = prepare_image(image, self._augmentations, self.input_format)
+        self.input_size = (prepared.shape[1], prepared.shape[2])
         return {
-            "image": prepare_image(image, self._augmentations, self.input_format),
+            "image": prepared,
             "height": image.shape[0],
             "width": image.shape[1],
         }

@@ -30,9 +30,9 @@ class VideoFrameDataset(Dataset):
     An item is a dict in Detectron2's manner: ``file_name`` (of a video file ``PATH#NUMBER``),
     ``image_id``, ``height``, ``width``, and besides ``video_id`` (index in ``videos``),
     ``frame_id`` (index in the video's selected frames; 0 starts a stream), ``frame_number`` (index
-    in the file), ``video_name``, ``video_length``, ``frame`` (uint8 ``(H, W, 3)``, BGR), and, for
-    annotated frames, ``ground_truth`` (a list of objects with ``bbox`` xyxy px and ``bbox_label``)
-    or ``label_image`` (path of an image of class indices). :class:`VideoFrameMapper` makes it an
+    in the file), ``video_name``, ``video_path``, ``video_length``, ``frame`` (uint8 ``(H, W, 3)``,
+    BGR), and, for annotated frames, ``ground_truth`` (a list of objects with ``bbox`` xyxy px and
+    ``bbox_label``) or ``label_image`` (path of an image of class indices). :class:`VideoFrameMapper` makes it an
     input of the model.
 
     Args:
@@ -97,6 +97,7 @@ class VideoFrameDataset(Dataset):
                     "frame_id": frame_id,
                     "frame_number": number,
                     "video_name": reference.name,
+                    "video_path": reference.path,
                     "video_length": len(numbers),
                 }
                 found = None if boxes[video_id] is None else boxes[video_id].instances(number)

@@ -1,0 +1,59 @@
+"""A frame with what a model of Detectron2 found in it and the blocks that were executed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...visualization import draw_blocks, draw_detections, draw_segmentation
+
+
+def draw_outputs(
+    picture: np.ndarray,
+    outputs: Mapping[str, Any],
+    grid: Tensor,
+    block_size: int,
+    input_size: Sequence[int],
+    classes: Sequence[str] | None = None,
+    palette: Sequence[Sequence[int]] | None = None,
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """Draw executed blocks, classes of pixels, boxes and masks, whatever the outputs have.
+
+    Skipped blocks are dark and nearly grey.
+
+    Args:
+        picture: The original frame, uint8 ``(H, W, 3)``, BGR.
+        outputs: The model's output for it, in pixels of the original frame.
+        grid: bool ``(GH, GW)``, True = executed.
+        block_size: Side of a block in pixels of the network input.
+        input_size: ``(h, w)`` of the network input, px, without its padding.
+        classes: Names of the things' classes.
+        palette: Colours of the classes of pixels, RGB.
+        score_threshold: Detections below are not drawn.
+
+    Returns:
+        A new picture, uint8 ``(H, W, 3)``, BGR.
+    """
+    height, width = picture.shape[:2]
+    block = (block_size * height / input_size[0], block_size * width / input_size[1])
+    picture = draw_blocks(picture, grid, block, line_colour=(0, 200, 255))
+    if "sem_seg" in outputs:
+        labels = outputs["sem_seg"].argmax(0)
+        picture = draw_segmentation(picture, labels, palette=palette, bgr=True)
+    if "instances" in outputs:
+        found = outputs["instances"]
+        picture = draw_detections(
+            picture,
+            found.pred_boxes.tensor,
+            found.scores,
+            found.pred_classes,
+            found.pred_masks if found.has("pred_masks") else None,
+            class_names=classes,
+            score_threshold=score_threshold,
+            bgr=True,
+        )
+    return picture

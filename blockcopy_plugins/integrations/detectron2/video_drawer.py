@@ -1,0 +1,113 @@
+"""Writes a video of each video that is evaluated, with results and executed blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detectron2.evaluation import DatasetEvaluator
+
+from ...datasets.frame_source import open_frames
+from ...errors import ConfigError
+from ...visualization import FrameCaption, VideoWriter, draw_caption
+from .drawing import draw_outputs
+from .video_run import VideoRun
+
+
+class VideoDrawer(DatasetEvaluator):
+    """An evaluator that draws: ``FOLDER/VIDEO.mp4`` for each video.
+
+    The inputs must hold the frames themselves: ``VideoFrameMapper(keep_frame=True)``.
+
+    Args:
+        run: What is given to ``inference_on_dataset`` as its model.
+        folder: Where the videos are written.
+        score_threshold: Detections below are not drawn.
+        classes: Names of the things' classes.
+        palette: Colours of the classes of pixels, RGB.
+
+    Attributes:
+        paths: The videos that are whole.
+    """
+
+    def __init__(
+        self,
+        run: VideoRun,
+        folder: str | os.PathLike[str],
+        score_threshold: float = 0.3,
+        classes: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        self.run = run
+        self.folder = Path(folder)
+        self.score_threshold = score_threshold
+        self.classes = classes
+        self.palette = palette
+        self.paths: list[Path] = []
+        self._name: str | None = None
+        self._writer: VideoWriter | None = None
+
+    def reset(self) -> None:
+        """Drop a video that was not finished."""
+        self.abort()
+        self.paths = []
+
+    def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
+        """Draw the frame of a batch.
+
+        Raises:
+            ConfigError: If there are several frames in it, or the inputs hold none.
+        """
+        if len(inputs) != 1 or "frame" not in inputs[0]:
+            raise ConfigError(
+                f"the batch has {len(inputs)} images with {sorted(inputs[0])}; to draw, use "
+                "batches of one image and VideoFrameMapper(..., keep_frame=True)."
+            )
+        given, entry, handle = inputs[0], self.run.last_entries[0], self.run.handle
+        if given["video_name"] != self._name:
+            self._finish()
+            self._open(given)
+        picture = draw_outputs(
+            given["frame"],
+            outputs[0],
+            handle.last.grid[0].cpu(),
+            handle.config.block_size,
+            given["image"].shape[1:],
+            self.classes,
+            self.palette,
+            self.score_threshold,
+        )
+        ms = entry.ms_blockcopy if entry.timed else None
+        caption = FrameCaption(
+            frame=given["frame_number"],
+            executed_rate=entry.executed_rate,
+            target=getattr(handle.policy, "target", None),
+            milliseconds=ms,
+            speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
+        )
+        self._writer.write(draw_caption(picture, caption, bgr=True))
+
+    def evaluate(self) -> None:
+        """Finish the last video."""
+        self._finish()
+
+    def abort(self) -> None:
+        """Drop the video at work, if one is."""
+        if self._writer is not None:
+            self._writer.abort()
+        self._writer = self._name = None
+
+    def _open(self, given: Mapping) -> None:
+        self._name = given["video_name"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self._name.replace(os.sep, '_')}.mp4"
+        source = open_frames(given["video_path"])
+        rate = source.frame_rate or 10
+        source.close()
+        self._writer = VideoWriter(path, fps=rate, bgr=True).open()
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self.paths.append(self._writer.close())
+        self._writer = self._name = None

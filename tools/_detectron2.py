@@ -1,0 +1,226 @@
+"""What the tools do with a config of Detectron2; they hand over here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+def quiet(verbose: bool) -> None:
+    """Silence what Detectron2 says of itself; nothing a user can act on."""
+    if verbose:
+        return
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="detectron2|torch|fvcore")
+    for name in ("detectron2", "fvcore", "torch.fx._symbolic_trace"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def integration() -> Any:
+    """The package's integration; an error of ours where Detectron2 is missing."""
+    from blockcopy_plugins.errors import ConfigError
+
+    try:
+        import blockcopy_plugins.integrations.detectron2 as found
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    return found
+
+
+def read(config: str, options: Any) -> Any:
+    """The config with the options of the command line, name=value or NAME value."""
+    found = integration()
+    if isinstance(options, dict):
+        options = [f"{name}={value}" for name, value in options.items()]
+    return found.ModelConfig.of(config, options or ())
+
+
+def blockcopy(source: Any, policy: str | None, checkpoint: str | None) -> Any:
+    """How the model is to run, by the config and the command line."""
+    from blockcopy_plugins.policy.policy_text import parse_policy
+
+    chosen = None if policy is None else parse_policy(policy)
+    return integration().blockcopy_config(source.cfg, chosen, checkpoint)
+
+
+def weights_of(source: Any, checkpoint: str | None) -> str:
+    """Where the model's weights come from."""
+    from blockcopy_plugins.errors import ConfigError
+
+    found = checkpoint or source.weights
+    if not found:
+        raise ConfigError(
+            "no weights are given: pass the model's checkpoint, or set MODEL.WEIGHTS (of a lazy "
+            "config train.init_checkpoint)."
+        )
+    return found
+
+
+def fetched(source: Any, weights: str) -> Any:
+    """The model; what cannot be downloaded is said."""
+    from blockcopy_plugins.errors import ConfigError
+
+    try:
+        return source.build(weights)
+    except OSError as error:
+        if "://" not in weights:
+            raise
+        raise ConfigError(
+            f"the weights {weights} cannot be fetched ({error}). Fetch the file by hand, on "
+            "another machine if this one has no network, and give its path."
+        ) from error
+
+
+def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False) -> Any:
+    """The loader of the videos of a command line."""
+    from blockcopy_plugins.errors import ConfigError
+
+    found = integration()
+    if not args.video:
+        raise ConfigError("no video is given: pass --video PATH, a file or a folder of frames.")
+    stop = None if args.frames is None else args.start + args.frames
+    ann = getattr(args, "ann", None)
+    dataset = found.VideoFrameDataset(
+        args.video,
+        ann_file=ann[0] if ann and len(ann) == 1 else ann,
+        frames=(args.start, stop),
+        classes=source.classes(),
+    )
+    mapper = found.VideoFrameMapper(source.augmentations(), source.input_format, keep)
+    return found.build_video_test_loader(dataset, mapper, shuffle=shuffle)
+
+
+def test_video(args: Any, results: Callable, write: Callable, table: Callable) -> None:
+    """What tools/test_video.py does, with its own functions for the results."""
+    quiet(args.verbose)
+    from blockcopy_plugins.errors import ConfigError
+
+    found = integration()
+    source = read(args.config, args.cfg_options)
+    config = blockcopy(source, args.policy, args.policy_checkpoint)
+    work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
+    out = Path(args.out or work_dir / "results.json")
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
+    weights = weights_of(source, args.checkpoint)
+    launch(args.launcher)
+    from detectron2.utils import comm
+
+    loader = loader_of(source, args, keep=bool(args.show_dir))
+    model = fetched(source, weights)
+    drawers: list[Any] = []
+
+    def draw(run: Any) -> Any:
+        colours = dict(classes=source.classes(), palette=source.palette())
+        drawers.append(found.VideoDrawer(run, args.show_dir, args.show_score, **colours))
+        return drawers[-1]
+
+    try:
+        _, own = found.inference_on_video(
+            model,
+            Shown(loader, comm.is_main_process()),
+            [draw] if args.show_dir else [],
+            config,
+            dense=args.dense_too,
+            restart_policy=not args.carry_policy,
+        )
+    finally:
+        for drawer in drawers:
+            drawer.abort()
+    videos = [path for part in comm.gather([p for d in drawers for p in d.paths]) for path in part]
+    if comm.is_main_process():
+        named = SimpleNamespace(model={"type": source.name})
+        figures = results(args, named, str(weights), own.summary)
+        loop = SimpleNamespace(entries=own.entries)
+        files = write(out, Path(args.show_dir) if args.show_dir else out.parent, figures, loop)
+        print(table(figures))
+        annotated = (figures["metrics"]["blockcopy"] or {}).get("video/annotated_frames", 0)
+        if args.ann and not annotated:
+            print("note: none of the frames is annotated in --ann", file=sys.stderr)
+        for path in [*files, *videos]:
+            print(f"wrote {path}")
+
+
+def train_policy(args: Any) -> None:
+    """What tools/train_policy.py does."""
+    quiet(args.verbose)
+    from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
+    from blockcopy_plugins.policy.policy_file import save_policy
+    from blockcopy_plugins.visualization import plot_policy_curve
+
+    source = read(args.config, args.cfg_options)
+    config = blockcopy(source, args.policy, args.resume_policy)
+    weights = weights_of(source, args.checkpoint)
+    loader = loader_of(source, args, shuffle=True)
+    model = fetched(source, weights)
+    folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
+    folder.mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, float]] = []
+    policy, files = config.policy, [folder / "policy.pth"]
+
+    def after_frame(figures: dict[str, float]) -> None:
+        records.append(figures)
+        if args.save_interval and len(records) % args.save_interval == 0:
+            save_policy(policy, files[0])
+
+    def after_epoch(epoch: int) -> None:
+        save_policy(policy, files[0])
+        target = getattr(policy, "target", None)
+        log = folder / "policy_log.json"
+        figures = {"policy": type(policy).__name__, "target": target, "frames": records}
+        log.write_text(json.dumps(plain(figures), indent=1) + "\n")
+        title = f"{type(policy).__name__}, {len(records)} frames"
+        plot = plot_policy_curve(records, folder / "policy_curve.png", target, title=title)
+        files[1:] = [plot, log]
+
+    train(model, Shown(loader, True), config, args.epochs, after_frame, after_epoch)
+    if not getattr(policy, "updates", 1):
+        print(f"note: the policy was not updated in {len(records)} frames", file=sys.stderr)
+    for path in files:
+        print(f"wrote {path}")
+    print(f"use it by --policy-checkpoint {files[0]}")
+
+
+def launch(launcher: str) -> None:
+    """Join the processes that torchrun started."""
+    if launcher == "none":
+        return
+    import torch
+
+    from blockcopy_plugins.errors import ConfigError
+
+    if "RANK" not in os.environ:
+        raise ConfigError(
+            "--launcher pytorch is for processes that torchrun starts: torchrun --nproc-per-node 2 "
+            "tools/test_video.py ... --launcher pytorch"
+        )
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+class Shown:
+    """A loader with a progress bar."""
+
+    def __init__(self, loader: Any, show: bool) -> None:
+        self.loader = loader
+        self.show = show
+        self.sampler = loader.sampler
+        self.batch_sampler = loader.batch_sampler
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.show:
+            return iter(self.loader)
+        from tqdm import tqdm
+
+        return iter(tqdm(self.loader, desc="frames", unit="frame", dynamic_ncols=True))

@@ -1,0 +1,202 @@
+#!/usr/bin/env python
+r"""Run a model of Detectron2 on a video, block-sparsely, and write a video that shows it.
+
+    python tools/detectron2_video.py --config-file my_config.yaml --input street.mp4 \
+        --output out.mp4 --opts MODEL.WEIGHTS my_weights.pth
+    python tools/detectron2_video.py --config-file lazy_config.py --input rtsp://camera/stream \
+        --output out.mp4 --opts train.init_checkpoint=my_weights.pth
+
+OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
+skipped ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML
+(those of the projects PointRend, DeepLab and Panoptic-DeepLab too) or lazy; MODEL.BLOCKCOPY, or of
+a lazy config blockcopy = dict(...), says how the model is to run, and without them the defaults
+hold. Of a live source (a camera, a stream) the newest frame counts.
+
+To measure accuracy and cost, see tools/test_video.py, which takes the same configs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+import _detectron2
+from _cli import add_policy_options, run
+
+_WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file",
+        dest="config",
+        required=True,
+        metavar="FILE",
+        help="config of Detectron2, YAML or lazy",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="IN",
+        help="video file, folder of frames, index of a camera, or address (rtsp://, http://, ...)",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="OUT", help="video to write, ends in .mp4"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="in place of the config's weights")
+    add_policy_options(parser)
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
+    parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="lowest score that is drawn (default 0.5)",
+    )
+    parser.add_argument(
+        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what Detectron2 says")
+    parser.add_argument(
+        "--opts",
+        default=[],
+        nargs=argparse.REMAINDER,
+        help="changes of the config: KEY VALUE pairs of a YAML config, KEY=VALUE of a lazy one",
+    )
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    _detectron2.quiet(args.verbose)
+    from blockcopy_plugins.datasets.live_source import LiveSource
+    from blockcopy_plugins.errors import ConfigError
+
+    found = _detectron2.integration()
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ConfigError(
+            f"--confidence-threshold must be from 0 to 1, found {args.confidence_threshold}."
+        )
+    source = _detectron2.read(args.config, args.opts)
+    config = _detectron2.blockcopy(source, args.policy, args.policy_checkpoint)
+    weights = _detectron2.weights_of(source, args.weights)
+    text = args.input
+    where = int(text) if text.isdecimal() and not os.path.exists(text) else text
+    with LiveSource(where, start=args.start, frames=args.frames) as frames:
+        model = _detectron2.fetched(source, weights)
+        with found.BlockCopyPredictor(source, config, model=model) as predictor:
+            summary = _run(args, source, predictor, frames)
+    print(summary)
+    print(f"wrote {args.output}")
+
+
+def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> str:
+    """Write the video; returns the summary."""
+    from tqdm import tqdm
+
+    from blockcopy_plugins.visualization import VideoWriter
+
+    rates, sparse, dense, shape, written = [], [], [], None, 0
+    fps = 25 if frames.live else frames.frame_rate or 10
+    with VideoWriter(args.output, fps=fps, bgr=True) as writer:
+        bar = tqdm(total=frames.length, desc="frames", unit="frame", dynamic_ncols=True)
+        try:
+            with bar:
+                for frame in frames:
+                    if frame.image.shape != shape:
+                        predictor.reset()
+                        shape = frame.image.shape
+                    outputs, ms = _timed(predictor, frame.image)
+                    ms_dense = None
+                    if args.dense_too:
+                        ms_dense = _timed(predictor.run_dense, frame.image)[1]
+                    rates.append(predictor.handle.last.executed_rate)
+                    sparse.append(ms)
+                    dense.append(ms_dense)
+                    timed = (ms, ms_dense) if len(rates) > _WARMUP else (None, None)
+                    picture = _picture(args, source, predictor, frame, outputs, *timed)
+                    picture = _of_size(picture, writer.frame_size)
+                    # Frames of a live source come as they can; OUT plays as fast as life.
+                    due = 1 + (round(frame.time * fps) if frames.live else written)
+                    for _ in range(due - written):
+                        writer.write(picture)
+                    written = max(written, due)
+                    bar.update()
+        except KeyboardInterrupt:
+            if not written:
+                raise
+            print("note: stopped; the video ends here", file=sys.stderr)
+    return _summary(predictor, frames, rates, sparse, dense)
+
+
+def _timed(function: Any, image: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    outputs = function(image)
+    outputs = {k: v.to("cpu") if hasattr(v, "to") else v for k, v in outputs.items()}
+    return outputs, 1e3 * (time.perf_counter() - start)
+
+
+def _picture(args, source, predictor, frame, outputs, ms, ms_dense):
+    from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
+    from blockcopy_plugins.visualization import FrameCaption, draw_caption
+
+    record = predictor.handle.last
+    picture = draw_outputs(
+        frame.image,
+        outputs,
+        record.grid[0].cpu(),
+        predictor.handle.config.block_size,
+        predictor.input_size,
+        source.classes(),
+        source.palette(),
+        args.confidence_threshold,
+    )
+    caption = FrameCaption(
+        frame=frame.index,
+        executed_rate=record.executed_rate,
+        target=getattr(predictor.handle.policy, "target", None),
+        milliseconds=ms,
+        speed_up=ms_dense / ms if ms and ms_dense is not None else None,
+    )
+    return draw_caption(picture, caption, bgr=True)
+
+
+def _of_size(picture, size):
+    import cv2
+
+    if size is not None and picture.shape[:2] != size:
+        # The camera changed its resolution; a video has one.
+        return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def _summary(predictor, frames, rates, sparse, dense) -> str:
+    parts = [f"{len(rates)} frames"]
+    if frames.dropped:
+        parts.append(f"{frames.dropped} dropped")
+    if frames.corrupt:
+        parts.append(f"{frames.corrupt} corrupt")
+    parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
+    if rates:
+        # Where all are first frames, they are timed for want of others.
+        sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
+        ms = sum(sparse) / len(sparse)
+        parts.append(f"{ms:.1f} ms a frame")
+        if dense[0] is not None:
+            ms_dense = sum(dense) / len(dense)
+            parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
+    dense_ops = predictor.handle.report().dense_ops
+    if dense_ops:
+        parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    arguments = parse_args()
+    sys.exit(run(main, arguments))
