@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import detectron2_region
+
 # The paper's five networks first.
 MODELS = (
     "csp_r50",
@@ -47,6 +49,8 @@ class Region(nn.Module):
 
     def forward(self, frame: Tensor):
         """Features and head maps of a frame ``(N, 3, H, W)``; of a segmentor its logits."""
+        if detectron2_region.is_detectron2(self.model):
+            return detectron2_region.run_maps(self.model, frame)
         features = self.model.extract_feat(frame)
         if hasattr(self.model, "decode_head"):
             return self.model.decode_head(features)
@@ -60,8 +64,10 @@ def task_of(model: nn.Module) -> str:
     Args:
         model: A whole model.
     """
-    if hasattr(model, "decode_head"):
+    if hasattr(model, "decode_head") or hasattr(model, "sem_seg_head"):
         return "segmentation"
+    if hasattr(model, "roi_heads"):
+        return "masks" if getattr(model.roi_heads, "mask_on", False) else "boxes"
     roi_head = getattr(model, "roi_head", None)
     return "masks" if getattr(roi_head, "with_mask", False) else "boxes"
 
@@ -73,7 +79,8 @@ def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu
     run on whole images.
 
     Args:
-        name: A config, see :func:`find_config`.
+        name: A config, see :func:`find_config`, or one of Detectron2's zoo, see
+            :mod:`.detectron2_region`.
         dtype: Of weights and frames.
         seed: Of the weights.
         device: ``'cpu'`` or ``'cuda'``.
@@ -84,6 +91,11 @@ def build_model(name: str, dtype: torch.dtype, seed: int = 0, device: str = "cpu
     Raises:
         FileNotFoundError: If no config has that name.
     """
+    if name.startswith(detectron2_region.PREFIX):
+        torch.manual_seed(seed)
+        model = detectron2_region.build_model(name.removeprefix(detectron2_region.PREFIX))
+        model = model.to(device=device, dtype=dtype)
+        return model.to(memory_format=torch.channels_last)
     from mmengine.config import Config
     from mmengine.registry import MODELS as REGISTRY
     from mmengine.registry import DefaultScope

@@ -89,9 +89,11 @@ class ModelConfig(ABC):
         return MetadataCatalog.get(self.dataset) if self.dataset else None
 
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes of things, where the config or its data set has them."""
-        given = self.cfg.get("classes") if hasattr(self.cfg, "get") else None
-        found = given or getattr(self.metadata, "thing_classes", None)
+        """Names of the classes of things, where the config's data set has them.
+
+        A lazy config without a data set may have ``metadata = dict(classes=[...])``.
+        """
+        found = getattr(self.metadata, "thing_classes", None)
         return tuple(found) if found else None
 
     def palette(self) -> list[tuple[int, int, int]] | None:
@@ -218,6 +220,11 @@ class LazyModelConfig(ModelConfig):
 
     def check(self) -> None:
         """Lazy configs have no key for test-time augmentation."""
+
+    def classes(self) -> tuple[str, ...] | None:
+        """See :meth:`ModelConfig.classes`."""
+        given = (self.cfg.get("metadata") or {}).get("classes")
+        return tuple(given) if given else super().classes()
 
     def augmentations(self) -> list[T.Augmentation]:
         """Those of ``dataloader.test.mapper``; none where there is none."""

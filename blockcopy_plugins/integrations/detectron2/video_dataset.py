@@ -32,8 +32,8 @@ class VideoFrameDataset(Dataset):
     ``frame_id`` (index in the video's selected frames; 0 starts a stream), ``frame_number`` (index
     in the file), ``video_name``, ``video_path``, ``video_length``, ``frame`` (uint8 ``(H, W, 3)``,
     BGR), and, for annotated frames, ``ground_truth`` (a list of objects with ``bbox`` xyxy px and
-    ``bbox_label``) or ``label_image`` (path of an image of class indices). :class:`VideoFrameMapper` makes it an
-    input of the model.
+    ``bbox_label``) or ``label_image`` (path of an image of class indices).
+    :class:`VideoFrameMapper` makes it an input of the model.
 
     Args:
         videos: Video files, folders of frames, or patterns.
