@@ -147,6 +147,10 @@ def test_video(args: Any, results: Callable, write: Callable, table: Callable) -
             print("note: none of the frames is annotated in --ann", file=sys.stderr)
         for path in [*files, *videos]:
             print(f"wrote {path}")
+    if args.launcher != "none":
+        import torch
+
+        torch.distributed.destroy_process_group()
 
 
 def train_policy(args: Any) -> None:

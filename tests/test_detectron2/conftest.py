@@ -13,6 +13,7 @@ pytest.importorskip("detectron2")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cv2  # noqa: E402
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 
 from benchmarks import detectron2_zoo as zoo  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import add_blockcopy_config  # noqa: E402
@@ -30,12 +31,11 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """Weights of the small Mask R-CNN in Detectron2's own format, and its config's keys."""
-    cfg = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
-    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
-    model = zoo.build(cfg)
-    torch.save({"model": model.state_dict(), "__author__": "test"}, path)
-    return path
+    """Weights of the small Mask R-CNN as Detectron2's trainer writes them."""
+    model = zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+    folder = tmp_path_factory.mktemp("weights")
+    DetectionCheckpointer(model, str(folder)).save("model_final", iteration=7)
+    return folder / "model_final.pth"
 
 
 @pytest.fixture

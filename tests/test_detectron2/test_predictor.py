@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 from detectron2.config import LazyCall, get_cfg  # noqa: E402
 from detectron2.engine import DefaultPredictor  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
@@ -119,7 +120,10 @@ def test_backbone_by_its_builder(cfg, weights, pictures):
     model = build_model(cfg)
     assert isinstance(model.backbone, BlockCopyBackbone)
     assert list(model.state_dict()) == list(plain.model.state_dict())
-    model.load_state_dict(torch.load(weights)["model"])
+    loaded = DetectionCheckpointer(model).load(str(weights))
+    assert loaded["iteration"] == 7
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, plain.model.state_dict()[name])
     assert model.backbone.size_divisibility == plain.model.backbone.size_divisibility
     assert model.backbone.output_shape() == plain.model.backbone.output_shape()
     with BlockCopyPredictor(cfg) as predictor:

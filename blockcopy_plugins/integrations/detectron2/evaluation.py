@@ -226,6 +226,8 @@ def inference_on_video(
     model.eval()
     handle = convert_model(model, config or BlockCopyConfig())
     try:
+        # One policy for all processes: without a seed each has drawn its own.
+        handle.policy.load_state_dict(comm.all_gather(handle.policy.state_dict())[0])
         run = VideoRun(model, handle, **options)
         own = BlockCopyEvaluator(run, fidelity_threshold, label_rules)
         others = [e if isinstance(e, DatasetEvaluator) else e(run) for e in evaluators]
