@@ -76,6 +76,7 @@ class Architecture:
         keys: Keys that make the same model without the project's config, on top of ``base``.
         base: Config of the zoo that they are put on top of.
         small: Changes that make it narrow, for tests.
+        full: Changes of the model as it is.
         sizes: Of frames, px, for the models as they are.
         small_sizes: The same for narrow ones.
     """
@@ -85,6 +86,7 @@ class Architecture:
     keys: dict[str, Any] = field(default_factory=dict)
     base: str = ""
     small: Sequence[Any] = ()
+    full: Sequence[Any] = ()
     sizes: tuple[tuple[int, int], ...] = ((256, 384), (320, 450), (389, 517))
     small_sizes: tuple[tuple[int, int], ...] = ((128, 192), (160, 225), (190, 131))
 
@@ -170,8 +172,9 @@ ARCHITECTURES = {
             *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32),
             *("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [8]),
         ],
-        # Its ASPP takes multiples of the training crop alone.
-        sizes=((512, 1024), (1024, 1024), (512, 2048)),
+        # Its ASPP takes multiples of the training crop alone, which is made half as large.
+        full=["INPUT.CROP.SIZE", [256, 512]],
+        sizes=((256, 512), (512, 512), (256, 1024)),
         small_sizes=((128, 256), (256, 256), (128, 512)),
     ),
 }
@@ -253,8 +256,7 @@ def config_of(name: str, small: bool = False, projects: str | None = None) -> An
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 30
     cfg.TEST.DETECTIONS_PER_IMAGE = 10
-    if small:
-        cfg.merge_from_list(list(architecture.small))
+    cfg.merge_from_list(list(architecture.small if small else architecture.full))
     return cfg
 
 
@@ -266,6 +268,10 @@ def build(cfg: Any, seed: int = 0) -> nn.Module:
     draw = torch.Generator().manual_seed(seed)
     draw_weights_(model, draw)
     model.apply(lambda module: _thaw(module, draw))
+    # Norms that end a residual branch; in a hundred layers rounding errors would grow with them.
+    for name, module in model.named_modules():
+        if name.endswith("conv3.norm"):
+            module.weight.data *= 0.3
     # Deltas of more than a few pixels would throw all boxes out of the picture.
     for name, parameter in model.named_parameters():
         if any(part in name for part in ("anchor_deltas", "bbox_pred")):
@@ -273,9 +279,14 @@ def build(cfg: Any, seed: int = 0) -> nn.Module:
         # Scores far from each other, but not so far that sigmoids make them equal.
         if "objectness_logits" in name or "box_predictor.cls_score" in name:
             parameter.data *= 3
-    images = torch.rand(1, 3, 128, 128, generator=draw) * 4 - 2
+    # DeepLab takes multiples of its training crop alone.
+    crop = "DeepLab" in cfg.MODEL.SEM_SEG_HEAD.NAME and cfg.INPUT.CROP.ENABLED
+    size = cfg.INPUT.CROP.SIZE if crop else (128, 128)
+    images = torch.rand(1, 3, *size, generator=draw) * 4 - 2
+    ends = Ends(model)
     with torch.no_grad():
-        draw_statistics_(model.backbone, images, draw)
+        draw_statistics_(Maps(model, ends), images, draw)
+    ends.remove()
     return model
 
 
