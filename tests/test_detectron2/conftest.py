@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("detectron2")
+# The modules of tests skip themselves where Detectron2 is absent.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import cv2  # noqa: E402
-from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
-
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
-from blockcopy_plugins.integrations.detectron2 import add_blockcopy_config  # noqa: E402
 
 SIZE = (160, 224)
 
@@ -32,6 +26,10 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """Weights of the small Mask R-CNN as Detectron2's trainer writes them."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    from benchmarks import detectron2_zoo as zoo
+
     model = zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
     folder = tmp_path_factory.mktemp("weights")
     DetectionCheckpointer(model, str(folder)).save("model_final", iteration=7)
@@ -41,6 +39,9 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def cfg(weights):
     """Config of the small Mask R-CNN with our keys and its weights; frames keep their size."""
+    from benchmarks import detectron2_zoo as zoo
+    from blockcopy_plugins.integrations.detectron2 import add_blockcopy_config
+
     found = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
     add_blockcopy_config(found)
     found.MODEL.WEIGHTS = str(weights)
@@ -58,11 +59,15 @@ def video(tmp_path_factory):
 @pytest.fixture(scope="session")
 def pictures(video):
     """The frames of the video, BGR."""
+    import cv2
+
     return [cv2.imread(str(path)) for path in sorted(video.iterdir())]
 
 
 def write_frames(folder: Path, count: int, seed: int) -> Path:
     """Write a folder of frames."""
+    import cv2
+
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     background = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
