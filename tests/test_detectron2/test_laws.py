@@ -15,6 +15,8 @@ from detectron2.modeling import GeneralizedRCNN  # noqa: E402
 import blockcopy_plugins as bc  # noqa: E402
 from benchmarks import detectron2_zoo as zoo  # noqa: E402
 from blockcopy_plugins.errors import ConfigError, FrameError  # noqa: E402
+from blockcopy_plugins.integrations.detectron2 import MetaArchAdapter  # noqa: E402
+from blockcopy_plugins.integrations.detectron2.adapter import upright_boxes  # noqa: E402
 
 MAPS, OUTPUTS = 2e-5, 2e-4
 FAST = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_C4", "retinanet_R_50_FPN")
@@ -139,6 +141,31 @@ def test_a_copy_has_its_own_state(model):
         assert zoo.output_deviation(model(b), first) == 0
     finally:
         bc.restore_(model)
+
+
+def test_what_the_policy_compares_is_at_the_scale_of_the_network(model):
+    from detectron2.structures import Instances, RotatedBoxes
+
+    (one,) = zoo.frames((128, 192), 1)[0]
+    inputs = [{**one, "height": 256, "width": 288}]  # an image that was larger
+    adapter = MetaArchAdapter(model)
+    call = adapter.read_call((inputs,), {})
+    with torch.no_grad():
+        found = adapter.task_outputs(model(inputs), call)[0]
+        raw = model.inference(inputs, do_postprocess=False)[0]
+    assert call.sizes == ((128, 192),) and found.size == tuple(call.frame.shape[2:])
+    assert len(found) == len(raw) > 2
+    assert torch.allclose(found.boxes, raw.pred_boxes.tensor, atol=1e-3)
+    assert found.masks.shape[1:] == (32, 48)
+    # Masks of the image, 2 x 1.5 times as large, on every fourth pixel of the network input.
+    area = found.masks.flatten(1).sum(1) * 16 * 2 * 1.5
+    with torch.no_grad():
+        wanted = model(inputs)[0]["instances"].pred_masks.flatten(1).sum(1)
+    large = wanted > 2000
+    assert not large.any() or (area[large] / wanted[large] - 1).abs().max() < 0.2
+
+    turned = Instances((100, 200), pred_boxes=RotatedBoxes(torch.tensor([[50.0, 40, 20, 10, 90]])))
+    assert torch.allclose(upright_boxes(turned), torch.tensor([[45.0, 30, 55, 50]]), atol=1e-4)
 
 
 def test_what_is_no_list_of_dicts_is_refused(model):

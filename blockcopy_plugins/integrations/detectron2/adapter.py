@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv
 from detectron2.modeling.backbone import Backbone
-from detectron2.structures import ImageList
+from detectron2.structures import BoxMode, ImageList, RotatedBoxes
 from torch import Tensor, nn
 
 from ...engine.adapter import Call, ModelAdapter, Removable
@@ -136,7 +136,9 @@ class MetaArchAdapter(ModelAdapter):
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Detections in pixels of the network input; of a segmentor the logits of its head."""
         dicts = isinstance(outputs, (list, tuple)) and all(isinstance(x, Mapping) for x in outputs)
-        if dicts and all("instances" in x for x in outputs):
+        # Panoptic-DeepLab makes instances of its logits, and none of some frames.
+        segments = hasattr(self._model, "ins_embed_head")
+        if dicts and not segments and all("instances" in x for x in outputs):
             frame = tuple(call.frame.shape[2:])
             return [
                 _detections(x["instances"], size, frame)
@@ -236,7 +238,7 @@ def _predictors(head: nn.Module) -> list[nn.Module]:
 def _detections(found: Any, size: tuple[int, int], frame: tuple[int, int]) -> Detections:
     """Instances in pixels of the output, in those of the network input."""
     scale = (size[0] / found.image_size[0], size[1] / found.image_size[1])
-    boxes = found.pred_boxes.tensor.detach().float()
+    boxes = upright_boxes(found).float()
     factors = torch.tensor([scale[1], scale[0]] * 2, dtype=torch.float32, device=boxes.device)
     boxes = boxes * factors
     masks = None
@@ -249,6 +251,21 @@ def _detections(found: Any, size: tuple[int, int], frame: tuple[int, int]) -> De
         masks=masks,
         size=frame,
     )
+
+
+def upright_boxes(instances: Any) -> Tensor:
+    """Boxes of instances as ``x1, y1, x2, y2``; of rotated ones the upright boxes around them.
+
+    Args:
+        instances: Detectron2's ``Instances`` with ``pred_boxes``.
+
+    Returns:
+        ``(K, 4)``, in the instances' own pixels.
+    """
+    boxes = instances.pred_boxes
+    if isinstance(boxes, RotatedBoxes):
+        return BoxMode.convert(boxes.tensor.detach(), BoxMode.XYWHA_ABS, BoxMode.XYXY_ABS)
+    return boxes.tensor.detach()
 
 
 def _describe(value: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ...visualization import draw_blocks, draw_detections, draw_segmentation
+from .adapter import upright_boxes
 
 
 def draw_outputs(
@@ -48,7 +49,7 @@ def draw_outputs(
         found = outputs["instances"]
         picture = draw_detections(
             picture,
-            found.pred_boxes.tensor,
+            upright_boxes(found),
             found.scores,
             found.pred_classes,
             found.pred_masks if found.has("pred_masks") else None,

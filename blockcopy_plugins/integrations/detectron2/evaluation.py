@@ -20,7 +20,7 @@ from ...evaluation.frame_objects import FrameObjects
 from ...evaluation.masks import encode_masks
 from ..comparison import plain, summarise
 from ..frame_entry import FrameEntry
-from .adapter import refuse_augmentation
+from .adapter import refuse_augmentation, upright_boxes
 from .label_agreement import LabelAgreement, read_labels
 from .predictor import convert_model, restore_model
 from .sampler import refuse_cut_videos
@@ -305,7 +305,7 @@ def frame_objects(instances: Any) -> FrameObjects:
     if instances.has("pred_masks"):
         masks = encode_masks(instances.pred_masks)
     return FrameObjects(
-        boxes=instances.pred_boxes.tensor,
+        boxes=upright_boxes(instances),
         labels=instances.pred_classes,
         size=tuple(instances.image_size),
         scores=instances.scores,
