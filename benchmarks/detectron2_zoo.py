@@ -279,6 +279,8 @@ def build(cfg: Any, seed: int = 0) -> nn.Module:
         # Scores far from each other, but not so far that sigmoids make them equal.
         if "objectness_logits" in name or "box_predictor.cls_score" in name:
             parameter.data *= 3
+        elif name.startswith("head.cls_score"):
+            parameter.data *= 0.3
     # DeepLab takes multiples of its training crop alone.
     crop = "DeepLab" in cfg.MODEL.SEM_SEG_HEAD.NAME and cfg.INPUT.CROP.ENABLED
     size = cfg.INPUT.CROP.SIZE if crop else (128, 128)

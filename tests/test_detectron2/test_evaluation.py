@@ -31,6 +31,7 @@ from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     inference_on_video,
 )
 from blockcopy_plugins.integrations.detectron2.label_agreement import LabelAgreement  # noqa: E402
+from blockcopy_plugins.integrations.detectron2.policy_training import train_policy  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.sampler import refuse_cut_videos  # noqa: E402
 
 HALF = dict(type="EveryNthFramePolicy", n=2)
@@ -294,6 +295,30 @@ def test_pictures_are_executed_fully(model, mapper, video, caplog):
     inference_on_dataset(run, loader, [own])
     assert own.summary["executed_rate"] == 1
     assert sum("no video_id" in r.message for r in caplog.records) == 1
+
+
+def test_a_video_that_starts_again_is_executed_fully(model, mapper, video):
+    loader = build_video_test_loader(VideoFrameDataset(video, frames=(0, 3)), mapper)
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="none"))
+    run = VideoRun(model, bc.handle(model), dense=False)
+    for _ in range(2):
+        for inputs in loader:
+            run(inputs)
+    assert [entry.executed_rate for entry in run.entries] == [1, 0, 0, 1, 0, 0]
+
+
+def test_a_policy_learns_over_epochs(model, mapper, video):
+    loader = build_video_test_loader(VideoFrameDataset(video), mapper, shuffle=True)
+    config = bc.BlockCopyConfig(block_size=64, policy=dict(type="RLPolicy", target=0.5))
+    seen, epochs = [], []
+    policy = train_policy(model, loader, config, 2, seen.append, epochs.append)
+    assert [figures["frame"] for figures in seen] == list(range(12)) and epochs == [1, 2]
+    assert seen[0]["executed_rate"] == seen[6]["executed_rate"] == 1
+    assert policy.updates > 0 and "reward" in seen[-1]
+    assert "forward" not in model.__dict__
+    config = bc.BlockCopyConfig(block_size=64, policy="all")
+    with pytest.raises(ConfigError, match="learns nothing"):
+        train_policy(model, loader, config)
 
 
 def test_one_policy_for_each_video(model, mapper, video):
