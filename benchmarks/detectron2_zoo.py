@@ -279,15 +279,20 @@ def build(cfg: Any, seed: int = 0) -> nn.Module:
         # Scores far from each other, but not so far that sigmoids make them equal.
         if "objectness_logits" in name or "box_predictor.cls_score" in name:
             parameter.data *= 3
-        elif name.startswith("head.cls_score"):
-            parameter.data *= 0.3
     # DeepLab takes multiples of its training crop alone.
     crop = "DeepLab" in cfg.MODEL.SEM_SEG_HEAD.NAME and cfg.INPUT.CROP.ENABLED
     size = cfg.INPUT.CROP.SIZE if crop else (128, 128)
-    images = torch.rand(1, 3, *size, generator=draw) * 4 - 2
+    images = 255 * torch.rand(1, 3, *size, generator=draw)
+    images = (images - model.pixel_mean) / model.pixel_std
     ends = Ends(model)
     with torch.no_grad():
         draw_statistics_(Maps(model, ends), images, draw)
+        if hasattr(model, "head"):
+            # Sigmoids of large logits are all 1, and the order of scores is then chance.
+            logits = Maps(model, ends)(images)["maps"]["head"][0]
+            most = max(level.abs().max().item() for level in logits)
+            for parameter in model.head.cls_score.parameters():
+                parameter *= 6 / most
     ends.remove()
     return model
 
