@@ -98,12 +98,13 @@ def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False)
     return found.build_video_test_loader(dataset, mapper, shuffle=shuffle)
 
 
-def test_video(args: Any, results: Callable, write: Callable, table: Callable) -> None:
-    """What tools/test_video.py does, with its own functions for the results."""
+def test_video(args: Any, write: Callable, table: Callable) -> None:
+    """What tools/test_video.py does, with its own functions for files and table."""
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
 
     found = integration()
+    _refuse_clips(args)
     source = read(args.config, args.cfg_options)
     config = blockcopy(source, args.policy, args.policy_checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
@@ -137,8 +138,8 @@ def test_video(args: Any, results: Callable, write: Callable, table: Callable) -
             drawer.abort()
     videos = [path for part in comm.gather([p for d in drawers for p in d.paths]) for path in part]
     if comm.is_main_process():
-        named = SimpleNamespace(model={"type": source.name})
-        figures = results(args, named, str(weights), own.summary)
+        policy_file = _policy_file(source, args)
+        figures = _results(args, source.name, str(weights), policy_file, own.summary)
         loop = SimpleNamespace(entries=own.entries)
         files = write(out, Path(args.show_dir) if args.show_dir else out.parent, figures, loop)
         print(table(figures))
@@ -153,6 +154,54 @@ def test_video(args: Any, results: Callable, write: Callable, table: Callable) -
         torch.distributed.destroy_process_group()
 
 
+def _policy_file(source: Any, args: Any) -> str | None:
+    node = source.cfg.MODEL.get("BLOCKCOPY") if "MODEL" in source.cfg else None
+    node = node if node is not None else source.cfg.get("blockcopy") or {}
+    named = node.get("POLICY_CHECKPOINT") or node.get("policy_checkpoint")
+    return args.policy_checkpoint or (named if args.policy is None else None) or None
+
+
+def _results(
+    args: Any, model: str, checkpoint: str, policy_file: str | None, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """What goes into results.json, by the names that it has for MMEngine's configs."""
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    first = ("frames", "size", "block_size", "policy", "target")
+    return {
+        "model": model,
+        "config": args.config,
+        # The file's name: results are shown to others, whose folders are other ones.
+        "checkpoint": checkpoint.rpartition("/")[2],
+        **{name: summary.get(name) for name in first},
+        # What the policy knew when the first video started, and when the next ones did.
+        "policy_file": None if policy_file is None else Path(policy_file).name,
+        "policy_over_videos": "carried" if args.carry_policy else "restarted",
+        "policy_warm_up": None,
+        **{name: value for name, value in summary.items() if name not in first},
+        "machine": {
+            "device": gpu or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _refuse_clips(args: Any) -> None:
+    """Options of configs that bring clips of their own."""
+    from blockcopy_plugins.errors import ConfigError
+
+    for name in ("data_root", "clips", "warm_up_clips"):
+        if getattr(args, name, None) is not None:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for configs that name clips of their own, which "
+                "those of Detectron2 do not. Give the videos by --video."
+            )
+
+
 def train_policy(args: Any) -> None:
     """What tools/train_policy.py does."""
     quiet(args.verbose)
@@ -161,6 +210,7 @@ def train_policy(args: Any) -> None:
     from blockcopy_plugins.policy.policy_file import save_policy
     from blockcopy_plugins.visualization import plot_policy_curve
 
+    _refuse_clips(args)
     source = read(args.config, args.cfg_options)
     config = blockcopy(source, args.policy, args.resume_policy)
     weights = weights_of(source, args.checkpoint)
@@ -186,7 +236,7 @@ def train_policy(args: Any) -> None:
         plot = plot_policy_curve(records, folder / "policy_curve.png", target, title=title)
         files[1:] = [plot, log]
 
-    train(model, Shown(loader, True), config, args.epochs, after_frame, after_epoch)
+    train(model, Shown(loader, True), config, args.epochs or 1, after_frame, after_epoch)
     if not getattr(policy, "updates", 1):
         print(f"note: the policy was not updated in {len(records)} frames", file=sys.stderr)
     for path in files:

@@ -142,7 +142,7 @@ def main(args: argparse.Namespace) -> None:
     if is_detectron2_config(args.config):
         import _detectron2
 
-        _detectron2.test_video(args, _results, _write, _table)
+        _detectron2.test_video(args, _write, _table)
         return
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError

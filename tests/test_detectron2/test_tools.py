@@ -140,6 +140,7 @@ def test_test_video_and_train_policy(demo_weights, tmp_path):
     assert results["block_size"] == 128 and results["size"] == [576, 768]
     assert 0 < results["macs_blockcopy"] < results["macs_dense"]
     assert results["fidelity"]["bbox_AP50"] > 0.5
+    assert results["policy_file"] == "policy.pth" and results["policy_over_videos"] == "restarted"
     assert len((tmp_path / "out/results_frames.jsonl").read_text().splitlines()) == 4
     assert "executed rate" in out and "speed-up" in out
     assert len(list(VideoReader(tmp_path / "show/vtest_excerpt.mp4"))) == 4
