@@ -18,10 +18,12 @@ av = pytest.importorskip("av")
 
 from benchmarks import detectron2_zoo as zoo  # noqa: E402
 from blockcopy_plugins.datasets import VideoReader  # noqa: E402
+from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.config_kind import is_detectron2_config  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     BlockCopyPredictor,
     ModelConfig,
+    blockcopy_config,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +92,21 @@ def test_shipped_configs_can_be_read(path):
     config = ModelConfig.of(str(path))
     assert config.name in ("GeneralizedRCNN", "RetinaNet", "SemanticSegmentor")
     assert len(config.augmentations()) == 1 and config.input_format in ("BGR", "RGB")
+
+
+def test_options_of_the_command_line():
+    path = str(ROOT / "configs/detectron2/mask_rcnn_R_50_FPN_blockcopy.yaml")
+    policy = "dict(type='FrameDifferencePolicy', target=0.2)"
+    for given in (
+        ["MODEL.BLOCKCOPY.BLOCK_SIZE", "64", "MODEL.BLOCKCOPY.POLICY", policy],
+        ["MODEL.BLOCKCOPY.BLOCK_SIZE=64", f"MODEL.BLOCKCOPY.POLICY={policy}"],
+    ):
+        config = blockcopy_config(ModelConfig.of(path, given).cfg)
+        assert config.block_size == 64 and config.policy.target == 0.2
+    with pytest.raises(ConfigError, match="Non-existent key: MODEL.BLOCKCOPY.BLOCK"):
+        ModelConfig.of(path, ["MODEL.BLOCKCOPY.BLOCK", "64"])
+    lazy = ModelConfig.of(str(LAZY), ["blockcopy.block_size=32"])
+    assert blockcopy_config(lazy.cfg).block_size == 32
 
 
 @pytest.mark.parametrize(
