@@ -32,6 +32,7 @@ from . import command
 LAYOUTS = ("channels_last", "contiguous")
 
 _PAUSE = 0.02  # seconds; then threads of the engine before have gone to sleep
+_MOST_LINES = 8  # of a plot
 
 
 @dataclass(frozen=True)
@@ -437,10 +438,15 @@ def _setting_of(row: dict) -> Setting:
 
 
 def save_plot(results: dict, path: str) -> None:
-    """Draw speed-up against executed rate, and dotted against the fastest dense engine."""
+    """Draw speed-up against executed rate, and dotted against the fastest dense engine.
+
+    Of many models the first dtype alone: more lines than colours cannot be told apart.
+    """
     from blockcopy_plugins.visualization.speedup import plot_speedup
 
     rows = results["rows"]
+    if len({(row["model"], row["dtype"]) for row in rows}) > _MOST_LINES:
+        rows = [row for row in rows if row["dtype"] == rows[0]["dtype"]]
     settings = [_setting_of(row) for row in rows]
     # A line is called by what differs between the lines.
     shown = [

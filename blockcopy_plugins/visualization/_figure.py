@@ -14,7 +14,7 @@ from blockcopy_plugins.errors import ConfigError
 
 # Okabe and Ito's colours, which colour-blind people tell apart; black is kept for references.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REFERENCE_COLOUR = "#444444"
 
 
