@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import types
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -144,6 +145,17 @@ def test_backbone_by_its_builder_needs_the_keys(cfg):
     plain.MODEL.BLOCKCOPY.BACKBONE = "build_blockcopy_backbone"
     with pytest.raises(ConfigError, match="itself"):
         build_model(plain)
+
+
+def test_every_option_has_a_key():
+    plain = get_cfg()
+    add_blockcopy_config(plain)
+    options = ["MODEL.BLOCKCOPY.BUCKETS", "[0.5, 1.0]", "MODEL.BLOCKCOPY.GRAPH_MEMORY_MIB", "100"]
+    plain.merge_from_list(options)
+    found = blockcopy_config(plain)
+    assert (found.buckets, found.graph_memory_mib) == ([0.5, 1.0], 100)
+    names = {field.name for field in fields(found)} | {"policy_checkpoint", "backbone"}
+    assert {name.lower() for name in plain.MODEL.BLOCKCOPY} == names
 
 
 def test_lazy_config(weights, pictures):

@@ -44,8 +44,15 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.FUSE = _DEFAULT.fuse
     # Let 3x3 convolutions on a CPU run by Winograd's algorithm.
     node.WINOGRAD = _DEFAULT.winograd
+    # Run frames of which every block is executed on packed blocks too: for tests.
+    node.PACK_WHOLE_FRAMES = _DEFAULT.pack_whole_frames
+    # Round the number of executed blocks up to one of a few: how many equal steps, or a list of
+    # executed rates. None: some 13 where frames run as CUDA graphs, no rounding elsewhere.
+    node.BUCKETS = _DEFAULT.buckets
     # Capture frames as CUDA graphs, where only the backbone is converted.
     node.CUDA_GRAPHS = _DEFAULT.cuda_graphs
+    # Memory of all graphs at most, in MiB.
+    node.GRAPH_MEMORY_MIB = _DEFAULT.graph_memory_mib
 
     # With MODEL.BACKBONE.NAME "build_blockcopy_backbone" the backbone alone runs on blocks. This is
     # the builder of the backbone that is wrapped.
