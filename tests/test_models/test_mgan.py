@@ -249,7 +249,10 @@ def test_mask_targets_by_hand(model):
 def test_losses_by_hand(model, configured):
     from blockcopy_plugins.models.mgan import MGANHead
 
-    head = model.roi_head.mgan_head if configured else MGANHead(in_channels=4, conv_out_channels=4)
+    # MMSegmentation has a CrossEntropyLoss too, which knows no masks.
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        plain = MGANHead(in_channels=4, conv_out_channels=4)
+    head = model.roi_head.mgan_head if configured else plain
     targets = torch.zeros(2, 7, 7)
     targets[0] = 1
     targets[1, :, :1] = 1  # One of seven columns: 6/7 occluded.

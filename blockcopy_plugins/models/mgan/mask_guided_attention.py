@@ -65,10 +65,10 @@ class MGANHead(BaseModule):
         )
         self.conv_logits = nn.Conv2d(channels[-1], 1, 1)
         self.loss_mask = MMDET_MODELS.build(
-            loss_mask or {"type": "CrossEntropyLoss", "use_mask": True, "loss_weight": 0.5}
+            loss_mask or {"type": "mmdet.CrossEntropyLoss", "use_mask": True, "loss_weight": 0.5}
         )
         self.loss_occ = MMDET_MODELS.build(
-            loss_occ or {"type": "CrossEntropyLoss", "loss_weight": 1.0}
+            loss_occ or {"type": "mmdet.CrossEntropyLoss", "loss_weight": 1.0}
         )
 
     def forward(self, roi_feats: Tensor) -> tuple[Tensor, Tensor]:
