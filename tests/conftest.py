@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+# The benchmarks are no part of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 settings.register_profile(
     "ci",

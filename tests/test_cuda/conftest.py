@@ -6,7 +6,6 @@ that what they say can be checked on any machine, before a GPU is there.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 import blockcopy_plugins as bc
+from benchmarks.gpu.recording_backend import with_graphs
 
 DEVICE = torch.device(os.environ.get("BLOCKCOPY_TEST_DEVICE", "cuda"))
 
@@ -42,15 +42,10 @@ def device() -> torch.device:
 @pytest.fixture()
 def convert():
     """``convert(net, **options)``: to blocks, on the device, with its kind of graphs."""
-    path = Path(__file__).resolve().parents[1] / "test_engine" / "recording_backend.py"
-    spec = importlib.util.spec_from_file_location("recording_backend", path)
-    recording = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recording)
-
     def convert(net, **options):
         net = bc.blockcopy_(net.eval().to(DEVICE), bc.BlockCopyConfig(**options))
         if DEVICE.type != "cuda":
-            recording.with_graphs(net)
+            with_graphs(net)
         return net
 
     return convert

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import blockcopy_plugins as bc
+from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins.engine import cuda_graphs
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.errors import FrameError, StateError
@@ -29,7 +30,6 @@ def _load(name):
     return module
 
 
-recording = _load("recording_backend")
 laws = _load("test_laws")
 SIZE, BLOCK = (60, 90), 16  # 4 x 6 blocks, of which the last row and column are cut
 SHAPE = (1, 4, 6)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
+from benchmarks.gpu.device_reads import DeviceReads
+from benchmarks.gpu.recording_backend import with_graphs
 from blockcopy_plugins.policy import Policy
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-DeviceReads = _load("device_reads").DeviceReads
-with_graphs = _load("recording_backend").with_graphs
 
 
 class Net(nn.Module):

@@ -1,0 +1,127 @@
+"""The CUDA kernels run on the host: every "thread" of a launch in a loop.
+
+``lanes.h`` holds all of the kernels but the names of the thread registers, so that vector widths,
+the dealing of work to threads and the refusal of bad indices are checked without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_ROOT = Path(__file__).resolve().parents[2]
+INCLUDE = _ROOT / "cuda_ops" / "include"
+SOURCE = Path(__file__).with_suffix(".cpp")
+
+_GUARD = 99.0
+
+
+class EmulationUnavailable(Exception):
+    """There is no C++ compiler, or it failed; the message says which."""
+
+
+class HostEmulation:
+    """The kernels, compiled for the host.
+
+    Args:
+        folder: Where the library is put.
+        flags: More of them for the compiler, such as ``-fsanitize=undefined``.
+
+    Raises:
+        EmulationUnavailable: If it cannot be compiled.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
+        names = ("c++", "g++", "clang++")
+        compiler = next((path for name in names if (path := shutil.which(name))), None)
+        if compiler is None:
+            raise EmulationUnavailable("no C++ compiler was found; install g++ or clang++")
+        output = folder / "host_emulation.so"
+        command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+        command += [*flags, f"-I{INCLUDE}", str(SOURCE), "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise EmulationUnavailable(f"{compiler} failed: {result.stderr.strip()}")
+        self._library = ctypes.CDLL(str(output))
+        self._library.run_gather.restype = ctypes.c_bool
+        self._library.run_scatter.restype = ctypes.c_bool
+        self._library.width_of.restype = ctypes.c_int64
+
+    def gather(
+        self,
+        state: Tensor,
+        blocks: Tensor,
+        rows: Tensor,
+        cols: Tensor,
+        fill: float = 0.0,
+        launch: tuple[int, int] = (0, 0),
+    ) -> Tensor | None:
+        """What ``blockcopy::gather`` gives.
+
+        Args:
+            state: ``(slots, C, H, W)``, channels last.
+            blocks: int32 ``(n, 3)``.
+            rows: int32 ``(GH, h)``.
+            cols: int32 ``(GW, w)``.
+            fill: Value outside the map.
+            launch: Thread blocks at most along each axis, each then doing more; 0 for as many as
+                on a GPU.
+
+        Returns:
+            ``(n, C, h, w)``, or ``None`` if a thread found an index out of range.
+
+        Raises:
+            AssertionError: If memory behind the result was written.
+        """
+        shape = (blocks.size(0), state.size(1), rows.size(1), cols.size(1))
+        # A guard zone of one more block finds writes beyond the end.
+        memory = torch.full((shape[0] + 1, *shape[1:]), _GUARD).to(state.dtype)
+        memory = memory.contiguous(memory_format=torch.channels_last)
+        pattern = torch.full((16 // state.element_size(),), fill).to(state.dtype)
+        geometry = _sizes(
+            state.size(0), *state.shape[2:], blocks.size(0), rows.size(0), cols.size(0),
+            rows.size(1), cols.size(1),
+        )  # fmt: skip
+        valid = self._library.run_gather(
+            geometry, _pointer(state), _pointer(blocks), _pointer(rows), _pointer(cols),
+            _pointer(pattern), _pixel_bytes(state), _pointer(memory), *map(ctypes.c_uint32, launch),
+        )  # fmt: skip
+        if not bool((memory[-1].float() == _GUARD).all()):
+            raise AssertionError("the gather kernel wrote behind the end of its result")
+        return memory[:-1] if valid else None
+
+    def scatter_(
+        self, state: Tensor, packed: Tensor, blocks: Tensor, launch: tuple[int, int] = (0, 0)
+    ) -> bool:
+        """Do what ``blockcopy::scatter_`` does to ``state``; False if an index is out of range."""
+        geometry = _sizes(
+            state.size(0), *state.shape[2:], packed.size(0), packed.size(2), packed.size(3)
+        )
+        return self._library.run_scatter(
+            geometry, _pointer(state), _pointer(packed), _pointer(blocks), _pixel_bytes(state),
+            *map(ctypes.c_uint32, launch),
+        )  # fmt: skip
+
+    def vector_width(self, pixel_bytes: int, first: int, second: int) -> int:
+        """Bytes that a thread moves at once between two addresses, 1 to 16."""
+        return self._library.width_of(
+            ctypes.c_int64(pixel_bytes), ctypes.c_void_p(first), ctypes.c_void_p(second)
+        )
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _sizes(*values: int) -> ctypes.Array:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _pixel_bytes(tensor: Tensor) -> ctypes.c_int64:
+    return ctypes.c_int64(tensor.size(1) * tensor.element_size())
