@@ -6,6 +6,7 @@
 ``python -m benchmarks.memory``      memory over many frames
 ``python -m benchmarks.policies``    accuracy against executed rate
 ``python -m benchmarks.zoo``         the laws on the architectures of the model zoos
+``python tools/gpu_check.py``         all about a GPU: kernels, laws, speed, profile
 ``python -m benchmarks.tables``      the tables of the documents
 
 Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds.

@@ -1,8 +1,8 @@
 """Makes the tables of the documents from the figures that were measured.
 
 ``python -m benchmarks.tables`` reads ``benchmarks/results/*.json`` and writes each table between
-its two markers, such as ``<!-- efficiency -->`` and ``<!-- /efficiency -->``, in README.md,
-``docs/results.md`` and ``docs/zoo.md``. No figure in a table is written by hand.
+its two markers, such as ``<!-- efficiency -->`` and ``<!-- /efficiency -->``, in README.md and the
+documents that hold some. No figure in a table is written by hand.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.gpu.tables import gpu_tables
+from benchmarks.markdown import table
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +46,7 @@ def efficiency(report: dict[str, Any]) -> str:
             line += [f"{fastest['engine']}, {fastest['ms']:.0f} ms"]
             line += [f"{row['speedup_over_fastest']:.2f}×"]
         lines.append(line)
-    return _table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
 def speed(report: dict[str, Any]) -> str:
@@ -69,7 +72,7 @@ def speed(report: dict[str, Any]) -> str:
             ]
         )
     head = [*columns, "torch ms", "fastest dense ms", *(f"{100 * rate:g} %" for rate in rates)]
-    return _table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
 def peers(report: dict[str, Any]) -> str:
@@ -105,7 +108,7 @@ def peers(report: dict[str, Any]) -> str:
         for p in report["peers"]
         if "ms" in p
     }
-    parts = [_table(head, lines)]
+    parts = [table(head, lines)]
     if reasons:
         parts.append(" ".join(f"({number}) {text}." for text, number in reasons.items()))
     if versions:
@@ -140,7 +143,7 @@ def whole(report: dict[str, Any]) -> str:
         for row in report["whole"]
         if "reason" in row
     ]
-    parts = [_table(head, lines), *([" ".join(absent)] if absent else [])]
+    parts = [table(head, lines), *([" ".join(absent)] if absent else [])]
     return "\n\n".join([*parts, _machine(report["machine"])])
 
 
@@ -160,7 +163,7 @@ def profile(report: dict[str, Any]) -> str:
         lines.append(["**frame**", *(f"**{entry['ms']:.1f}**" for entry in found.values())])
         names = [n if n == "dense" else f"{float(n):.1%}" for n in found]
         title = f"{run['device']}, {run['dtype']}:\n\n" if several else ""
-        parts.append(title + _table(["ms", *names], lines))
+        parts.append(title + table(["ms", *names], lines))
     return "\n\n".join([*parts, _machine(report["machine"])])
 
 
@@ -180,7 +183,7 @@ def policies(report: dict[str, Any]) -> str:
             )
         )
     head = ("policy", "executed", "AP50", "points to dense", "fidelity AP50", "ms a frame")
-    return _table(head, rows) + "\n\n" + _machine(report["machine"])
+    return table(head, rows) + "\n\n" + _machine(report["machine"])
 
 
 def demo(report: dict[str, Any]) -> str:
@@ -208,7 +211,7 @@ def demo(report: dict[str, Any]) -> str:
         ),
         ("speed-up", "", f"{report['speedup']:.2f}×"),
     ]
-    return _table(("", "dense", "block-sparse"), rows)
+    return table(("", "dense", "block-sparse"), rows)
 
 
 def ops(report: dict[str, Any]) -> str:
@@ -225,7 +228,7 @@ def ops(report: dict[str, Any]) -> str:
         lines.append(line)
     head = [*columns, "channels", "block", "executed"]
     head += ["copy GB/s", "gather GB/s", "share", "copy GB/s", "scatter GB/s", "share"]
-    return _table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + _machine(report["machine"])
 
 
 def policy_cost(report: dict[str, Any]) -> str:
@@ -243,7 +246,7 @@ def policy_cost(report: dict[str, Any]) -> str:
         for row in report["rows"]
     ]
     gmacs = max(row["macs"]["total"] for row in report["rows"]) / 1e9
-    return f"{_table(head, lines)}\n\n{gmacs:.3f} GMACs a frame. {_machine(report['machine'])}"
+    return f"{table(head, lines)}\n\n{gmacs:.3f} GMACs a frame. {_machine(report['machine'])}"
 
 
 def memory(report: dict[str, Any]) -> str:
@@ -262,7 +265,7 @@ def memory(report: dict[str, Any]) -> str:
             for frame, s in sorted({s["frame"]: s for s in chosen}.items())
         ]
         used = "process, MiB" if run["device"] == "cpu" else "GPU, MiB"
-        parts.append(_table(("after frame", used, "state, MiB"), rows))
+        parts.append(table(("after frame", used, "state, MiB"), rows))
         parts.append(
             f"One copy of the spatial ops' inputs is {run['spatial_inputs_bytes'] / 2**20:.1f} "
             f"MiB: the state is {run['state_copies']:.2f} of it, all memory beyond dense "
@@ -291,7 +294,7 @@ def zoo(report: dict[str, Any]) -> str:
             for row in report["rows"]
             if row["package"] == package
         ]
-        parts.append(f"### {title} ({len(rows)})\n\n" + _table(head, rows))
+        parts.append(f"### {title} ({len(rows)})\n\n" + table(head, rows))
     if report["skipped"]:
         names = ", ".join(f"{row['name']} ({row['needs']})" for row in report["skipped"])
         parts.append(f"Not tried, for want of a package: {names}.")
@@ -352,11 +355,6 @@ def _cell(name: str, value: Any) -> str:
     return f"{value} px" if name == "block_size" else str(value)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _machine(machine: dict[str, Any]) -> str:
     gpu = f"{machine['gpu']['name']}, " if machine.get("gpu") else ""
     return (
@@ -365,8 +363,14 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
+def _between(name: str, found: str, text: str) -> str:
+    """The text with a table between the markers of its name, if it has them."""
+    marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return marker.sub(lambda match: match[1] + found + "\n" + match[2], text)
+
+
 def main() -> None:
-    """Fill the document."""
+    """Fill the documents."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tables",
         description=__doc__,
@@ -377,23 +381,28 @@ def main() -> None:
         "--documents",
         type=Path,
         nargs="+",
-        default=[_ROOT / "docs" / "results.md", _ROOT / "docs" / "zoo.md", _ROOT / "README.md"],
+        default=[
+            *(_ROOT / "docs" / name for name in ("results.md", "zoo.md", "gpu.md")),
+            _ROOT / "README.md",
+        ],
     )
     args = parser.parse_args()
     for document in args.documents:
         text = document.read_text()
+        cards = sorted(args.results.glob("gpu_*.json"))
+        found = gpu_tables([json.loads(card.read_text()) for card in cards])
+        text = _between("gpu", found, text)
         for name, source, make in TABLES:
             file = args.results / f"{source}.json"
-            marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-            if file.exists() and marker.search(text):
+            if file.exists() and f"<!-- {name} -->" in text:
                 try:
-                    table = make(json.loads(file.read_text()))
+                    made = make(json.loads(file.read_text()))
                 except OlderResult as error:
                     print(
                         f"{document.name}: {name} stays as it is: {file}: {error}", file=sys.stderr
                     )
                     continue
-                text = marker.sub(lambda m, t=table: m[1] + t + "\n" + m[2], text)
+                text = _between(name, made, text)
         document.write_text(text)
 
 

@@ -35,7 +35,7 @@ def fold_batch_norms_(net: nn.Module) -> nn.Module:
             layers = module[index], module[index + 1]
             if type(layers[0]) is nn.Conv2d and type(layers[1]) is nn.BatchNorm2d:
                 module[index] = torch.nn.utils.fusion.fuse_conv_bn_eval(*layers)
-                module[index + 1] = nn.Identity()
+                module[index + 1] = nn.Identity().eval()
     return net
 
 
