@@ -8,5 +8,7 @@
 ``python -m benchmarks.zoo``         the laws on the architectures of the model zoos
 ``python -m benchmarks.tables``      the tables of the documents
 
+:mod:`benchmarks.networks` has whole networks in plain PyTorch, for machines with nothing else.
+
 Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds.
 """
