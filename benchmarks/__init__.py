@@ -9,5 +9,7 @@
 ``python tools/gpu_check.py``         all about a GPU: kernels, laws, speed, profile
 ``python -m benchmarks.tables``      the tables of the documents
 
+:mod:`benchmarks.networks` has whole networks in plain PyTorch, for machines with nothing else.
+
 Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds.
 """
