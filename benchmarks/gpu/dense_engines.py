@@ -40,7 +40,7 @@ def fold_batch_norms_(net: nn.Module) -> nn.Module:
 
 
 def eager(net: nn.Module) -> Run:
-    """torch as it is."""
+    """PyTorch as it is."""
     return net
 
 

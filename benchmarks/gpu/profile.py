@@ -121,7 +121,8 @@ def _kernels(section: Section, name: str, graphs: bool) -> None:
         if section.device == "cuda":
             counted, spent = event.device_type == DeviceType.CUDA, event.time_range.elapsed_us()
         else:
-            counted, spent = event.name.startswith(("aten::", "blockcopy")), event.self_cpu_time_total
+            counted = event.name.startswith(("aten::", "blockcopy"))
+            spent = event.self_cpu_time_total
         if counted:
             times[event.name] += spent
             calls[event.name] += 1

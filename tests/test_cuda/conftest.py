@@ -42,6 +42,7 @@ def device() -> torch.device:
 @pytest.fixture()
 def convert():
     """``convert(net, **options)``: to blocks, on the device, with its kind of graphs."""
+
     def convert(net, **options):
         net = bc.blockcopy_(net.eval().to(DEVICE), bc.BlockCopyConfig(**options))
         if DEVICE.type != "cuda":
