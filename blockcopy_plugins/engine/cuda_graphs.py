@@ -94,6 +94,10 @@ class CudaBackend:
         # The allocator goes on asking a graph whose capture CUDA refused; it must not be gone.
         self._failed: list[torch.cuda.CUDAGraph] = []
 
+    def __reduce__(self):
+        # torch's graphs can be neither copied nor pickled.
+        return CudaBackend, ()
+
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
         """Run a call on a side stream, as torch asks for before a capture."""
         with torch.cuda.device(device):
