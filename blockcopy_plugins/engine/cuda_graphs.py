@@ -27,6 +27,7 @@ from .adapter import Call
 from .capture_guard import CaptureError, CaptureGuard
 from .frame_work import FrameWork
 from .graph_pool import GraphPool
+from .macs import MacCounter
 from .state import StreamStates
 from .static_frame import (
     BlockLists,
@@ -268,6 +269,8 @@ class FrameGraphs:
         Returns:
             The model's results, dense.
         """
+        if MacCounter.at_work():
+            return work.run_as_ever()
         self._calls += 1
         pool = work.store.graphs
         if pool.generation != self._generation:
