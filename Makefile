@@ -67,7 +67,8 @@ benchmark: setup  ## measure speed on this machine; BENCHMARK_ARGS='...' go to t
 
 clean:  ## remove what builds and runs made; .venv stays
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache demo/out
-	rm -f blockcopy_plugins/*.so blockcopy_plugins/*/*.so $(STAMPS)/package.stamp
+	rm -f blockcopy_plugins/*.so blockcopy_plugins/*/*.so blockcopy_plugins/_build.json \
+		$(STAMPS)/package.stamp
 	find . -path ./$(VENV) -prune -o -path ./.git -prune -o -name __pycache__ -type d \
 		-exec rm -rf {} +
 

@@ -24,6 +24,11 @@ def blockcopy_(
     a stream is executed fully. Parameters, buffers and state-dict keys do not change. Calls run
     without gradients.
 
+    A deep copy of a converted model is another one with streams and a policy of its own, which go
+    on from where these stand. A pickle (``torch.save``, another process) takes the policy and what
+    it has learned along and no streams: there the next frames are executed fully. What is made for
+    a device, CUDA graphs and weights in the layout of the kernels, is made anew in both.
+
     Args:
         model: A module whose forward takes a ``(N, C, H, W)`` tensor, or a whole detector or
             segmentor of MMDetection, MMSegmentation or Detectron2. In eval mode when it is called.

@@ -19,9 +19,11 @@ BLOCK_SIZES = (32, 64, 128, 256)
 
 def environment() -> dict[str, str]:
     """Facts for a bug report, in the order in which they are to be read."""
+    status = ops.extension_status()
+    kernels = status.removeprefix("loaded, with ") if ops.has_extension() else f"no ({status})"
     facts = {
         "blockcopy_plugins": __version__,
-        "native kernels": "yes" if ops.has_extension() else f"no ({ops.extension_status()})",
+        "native kernels": kernels,
         "convolutions": " ".join(ops.conv_kernels()) or "torch's (no AVX2 or AVX-512 kernels)",
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),

@@ -27,6 +27,7 @@ from .adapter import Call
 from .capture_guard import CaptureError, CaptureGuard
 from .frame_work import FrameWork
 from .graph_pool import GraphPool
+from .macs import MacCounter
 from .state import StreamStates
 from .static_frame import (
     BlockLists,
@@ -93,6 +94,10 @@ class CudaBackend:
     def __init__(self) -> None:
         # The allocator goes on asking a graph whose capture CUDA refused; it must not be gone.
         self._failed: list[torch.cuda.CUDAGraph] = []
+
+    def __reduce__(self):
+        # torch's graphs can be neither copied nor pickled.
+        return CudaBackend, ()
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
         """Run a call on a side stream, as torch asks for before a capture."""
@@ -264,6 +269,8 @@ class FrameGraphs:
         Returns:
             The model's results, dense.
         """
+        if MacCounter.at_work():
+            return work.run_as_ever()
         self._calls += 1
         pool = work.store.graphs
         if pool.generation != self._generation:

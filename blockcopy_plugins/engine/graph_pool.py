@@ -36,9 +36,9 @@ class GraphPool:
     def __iter__(self) -> Iterator[FrameGraph]:
         return (graph for graphs in self.graphs.values() for graph in graphs)
 
-    def __deepcopy__(self, memo) -> GraphPool:
+    def __reduce__(self):
         # A copied model has maps of its own; graphs over them are captured anew.
-        return GraphPool()
+        return GraphPool, ()
 
     def add(self, graph: FrameGraph) -> None:
         """Keep a graph."""

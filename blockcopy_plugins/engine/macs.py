@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import flop_registry
 
 from .. import ops
@@ -21,7 +21,8 @@ class MacCounter(TorchDispatchMode):
     """Counts MACs by the formulas of ``torch.utils.flop_counter``.
 
     torch's ``FlopCounterMode`` would count an op on a BlockTensor by its logical size. This one
-    lets the BlockTensor take the op apart first and counts the packed ops that then run.
+    lets the BlockTensor take the op apart first and counts the packed ops that then run. While one
+    is at work frames run without CUDA graphs, on the same blocks: a replay is no op that it sees.
 
     Attributes:
         macs: Half the floating-point operations seen so far.
@@ -50,6 +51,11 @@ class MacCounter(TorchDispatchMode):
         if count is not None:
             self.add(count(*args, **kwargs, out_val=out) // 2)
         return out
+
+    @staticmethod
+    def at_work() -> bool:
+        """Whether a counter sees the ops of this thread."""
+        return any(isinstance(mode, MacCounter) for mode in _get_current_dispatch_mode_stack())
 
     def add(self, macs: int) -> None:
         """An op has run."""

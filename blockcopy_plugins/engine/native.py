@@ -93,7 +93,8 @@ class NativeConvolutions:
         return NativeConvolutions(self.fuse, self.winograd, self.kernels)
 
     def __reduce__(self):
-        return NativeConvolutions, (self.fuse, self.winograd, self.kernels)
+        # Another machine may have other kernels, or none.
+        return NativeConvolutions.make, (self.fuse, self.winograd)
 
     @staticmethod
     def make(fuse: bool, winograd: bool) -> NativeConvolutions | None:

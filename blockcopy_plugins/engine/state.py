@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -219,6 +220,18 @@ class StreamStates:
         # Without streams. Their graphs serve the next video, and read and write their maps.
         self._idle: dict[tuple, StateStore] = {}
         self._next_token = 0
+
+    def __deepcopy__(self, memo) -> StreamStates:
+        other = memo[id(self)] = StreamStates(self.max_streams)
+        other._next_token = self._next_token
+        # The idle ones are kept for their graphs, which a copy does not have.
+        other._stores = deepcopy(self._stores, memo)
+        return other
+
+    def __reduce__(self):
+        # Streams stay where they run. Frames that another process or another day sees do not follow
+        # on theirs, and processes that share memory would both write into their maps.
+        return StreamStates, (self.max_streams,)
 
     def find(self, stream_id: Hashable) -> tuple[tuple, Stream] | None:
         """Geometry and book-keeping of a live stream, or ``None``."""

@@ -33,6 +33,10 @@ class PolicyMeter(Policy):
         """See :meth:`Policy.select`."""
         return self._measured(self.policy.select, frame, context)
 
+    def scores(self, frame, context):
+        """See :meth:`Policy.scores`."""
+        return self.policy.scores(frame, context)
+
     def feedback(self, frame, grid, outputs, context):
         """See :meth:`Policy.feedback`."""
         return self._measured(self.policy.feedback, frame, grid, outputs, context)

@@ -11,15 +11,25 @@ Set ``BLOCKCOPY_DISABLE_EXTENSION=1`` before the first import to use the twins e
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
 NAMESPACE: Final = "blockcopy"
 EXTENSION_MODULE: Final = "blockcopy_plugins._C"
 DISABLE_VARIABLE: Final = "BLOCKCOPY_DISABLE_EXTENSION"
+
+
+def _build_note() -> dict[str, Any]:
+    """What setup.py has noted of the build: why there is no extension, or no CUDA in it."""
+    try:
+        return json.loads((Path(__file__).parents[1] / "_build.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _load_extension() -> tuple[bool, str]:
@@ -31,8 +41,10 @@ def _load_extension() -> tuple[bool, str]:
     except ModuleNotFoundError as error:
         if error.name != EXTENSION_MODULE:
             raise
+        failure = _build_note().get("extension")
+        remedy = "mend that" if failure else "install a C++ compiler"
         return False, (
-            f"not built ({error}); install a C++ compiler and run "
+            f"not built ({failure or error}); {remedy} and run "
             "`pip install -e . --no-build-isolation` to build it"
         )
     except ImportError as error:
@@ -60,12 +72,21 @@ def extension_status() -> str:
 
     Returns:
         str: ``'loaded, with CPU kernels'`` or ``'loaded, with CPU and CUDA kernels'`` where the
-        extension is used, otherwise the reason why it is not, with the remedy.
+        extension is used, otherwise the reason why it is not, with the remedy. Where the CUDA
+        kernels were to be built and could not be, the reason follows.
     """
     if not _HAS_EXTENSION:
         return _LOAD_MESSAGE
-    has_cuda = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::gather", "CUDA")
-    return f"{_LOAD_MESSAGE}, with {'CPU and CUDA' if has_cuda else 'CPU'} kernels"
+    note = _build_note()
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::gather", "CUDA"):
+        built_for = note.get("architectures")
+        return f"{_LOAD_MESSAGE}, with CPU and CUDA kernels" + (
+            f" (compute capabilities {built_for})" if built_for else ""
+        )
+    problem = note.get("cuda")
+    return f"{_LOAD_MESSAGE}, with CPU kernels" + (
+        f"; the CUDA kernels are not built: {problem}" if problem else ""
+    )
 
 
 def register_operator(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOverload:

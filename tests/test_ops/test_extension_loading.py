@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import setuptools
 import torch
 
 from blockcopy_plugins.ops import extension_status, has_extension
 
 ROOT = Path(__file__).resolve().parents[2]
-SETUP = ROOT / "setup.py"
 
 # Runs gather and scatter_ and prints what was used. A prelude comes before it.
 PROBE = """
@@ -83,24 +80,6 @@ def test_built_but_broken():
     assert "rebuild" in output
 
 
-@pytest.fixture
-def run_setup(monkeypatch):
-    """Returns a function that executes setup.py without building: (arguments, its functions)."""
-    if not SETUP.is_file():
-        pytest.skip("setup.py is not here: the tests run against an installed package")
-    for name in ("BLOCKCOPY_NO_EXT", "BLOCKCOPY_REQUIRE_EXT", "BLOCKCOPY_NATIVE", "FORCE_CUDA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(ROOT)
-    calls = []
-    monkeypatch.setattr(setuptools, "setup", lambda **options: calls.append(options))
-
-    def run() -> tuple[dict, dict]:
-        functions = runpy.run_path(str(SETUP))
-        return calls[-1], functions
-
-    return run
-
-
 def test_setup_names_every_source(run_setup, monkeypatch):
     monkeypatch.setenv("CXX", sys.executable)  # any program that exists stands for a compiler
     (extension,) = run_setup()[0]["ext_modules"]
@@ -133,31 +112,3 @@ def test_setup_without_compiler(run_setup, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler was found"):
         assert run_setup()[0] == {}
-
-
-@pytest.mark.parametrize(
-    ("torch_cuda", "nvcc", "problem"),
-    [
-        (None, 12, "made without CUDA"),
-        ("12.4", None, "no nvcc was found"),
-        ("12.4", 13, "nvcc is of CUDA 13"),
-        ("12.4", 12, None),
-    ],
-)
-def test_setup_builds_cuda_only_where_it_fits(run_setup, monkeypatch, torch_cuda, nvcc, problem):
-    monkeypatch.setenv("BLOCKCOPY_NO_EXT", "1")
-    with pytest.warns(UserWarning):
-        _, functions = run_setup()
-    wants_cuda = functions["wants_cuda"]
-    monkeypatch.setitem(wants_cuda.__globals__, "nvcc_major", lambda home: nvcc)
-    if problem is None:
-        assert wants_cuda(torch_cuda, "/toolkit")
-        return
-    if torch_cuda is None:
-        assert not wants_cuda(torch_cuda, "/toolkit")
-    else:
-        with pytest.warns(UserWarning, match=problem):
-            assert not wants_cuda(torch_cuda, "/toolkit")
-    monkeypatch.setenv("FORCE_CUDA", "1")
-    with pytest.raises(SystemExit, match=problem):
-        wants_cuda(torch_cuda, "/toolkit")
