@@ -77,8 +77,9 @@ def build(checkout: Path, timeout: float = float("inf")) -> str | None:
     if not note:
         # No compiler, say: setup.py has then nothing to build, and its last words tell why.
         return f"nothing was built: {result.stdout.strip().splitlines()[-1]}"
-    problem = note["extension"] or note["cuda"]
-    return f"{'the extension' if note['extension'] else 'CUDA kernels'}: {problem}" if problem else None
+    if note["extension"]:
+        return f"the extension: {note['extension']}"
+    return f"the CUDA kernels: {note['cuda']}" if note["cuda"] else None
 
 
 def installed_kernels() -> str:
