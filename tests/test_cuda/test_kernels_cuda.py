@@ -166,7 +166,8 @@ def test_a_device_that_is_not_the_current_one():
 
 def test_native_kernels_are_used(device):
     if device.type == "cuda":
-        assert "CPU and CUDA" in ops.extension_status(), "build the extension with nvcc, see docs/gpu.md"
+        status = ops.extension_status()
+        assert "CPU and CUDA" in status, f"{status}; build it with nvcc, see docs/gpu.md"
 
 
 def test_tensors_of_two_devices_are_refused(device):
