@@ -62,6 +62,8 @@ FACTORIES = (
     *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
     *("tensor", "as_tensor", "scalar_tensor"),
 )
+# Ops made of ops, with numbers of their own: those are where the tensors are.
+COMPOSITE = ("quantile",)
 # They make a tensor of values that the host has.
 OF_VALUES = ("tensor", "as_tensor")
 
@@ -77,7 +79,7 @@ class DeviceReads(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         self._memory: dict[int, StorageWeakRef] = {}
-        self._number_written = False
+        self._number_written = self._inside_composite = False
         self._patches = ExitStack()
 
     def put(self, what):
@@ -141,7 +143,9 @@ class DeviceReads(TorchDispatchMode):
         if func in BY_INDEX and not all(self.has(i) for i in args[1] if i is not None):
             self._note(f"{func} of an index from the host")
         # Numbers may come from the host.
-        elif any(not on and v.dim() > 0 for v, on in zip(tensors, there, strict=True)):
+        elif not self._inside_composite and any(
+            not on and value.dim() > 0 for value, on in zip(tensors, there, strict=True)
+        ):
             raise AssertionError(
                 f"{func} of a tensor on the device and one on the host: "
                 + ", ".join(f"{tuple(v.shape)} {v.dtype} {v.device}" for v in tensors)
@@ -177,6 +181,8 @@ class DeviceReads(TorchDispatchMode):
             self._patch(Tensor, name, getattr(self, f"_{name.strip('_')}"))
         for name in FACTORIES:
             self._patch(torch, name, self._factory)
+        for name in COMPOSITE:
+            self._patch(torch, name, self._composite)
         for name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
             self._patch(Tensor, name, self._factory)
         return super().__enter__()
@@ -233,6 +239,13 @@ class DeviceReads(TorchDispatchMode):
             return plain(tensor, index, value)
         finally:
             self._number_written = before
+
+    def _composite(self, name, plain, *args, **kwargs):
+        before, self._inside_composite = self._inside_composite, True
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            self._inside_composite = before
 
     def _factory(self, name, plain, *args, **kwargs):
         device = kwargs.get("device")
