@@ -56,7 +56,8 @@ class FrameRecord:
         host_grid: The same in host memory.
         counts: MACs and densified ops.
         figures: What the policy reports for logs, see :attr:`scalars`.
-        seconds: Wall time of ``policy`` (choice and learning) and ``model``.
+        seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
+            GPU has still to do is not in it, and the wait for it is the policy's.
     """
 
     streams: tuple[Hashable, ...]
