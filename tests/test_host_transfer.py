@@ -120,7 +120,8 @@ def test_figures_are_numbers_for_who_reads_them():
     host = {"rate": 0.25, "of a user's": torch.tensor(2.0)}
     assert Scalars(host, reads).known and Scalars(host, reads).floats() == host
     with DeviceReads() as device, reads.frame():
-        values = {"rate": 0.25, "gain": device.put(torch.tensor(0.5)), "n": device.put(torch.ones(1))}
+        gain, n = device.put(torch.tensor(0.5)), device.put(torch.ones(1))
+        values = {"rate": 0.25, "gain": gain, "n": n}
         one, other = Scalars(values, reads), Scalars(values, reads)
         assert not one.known and not device.waits
         assert one.floats() == {"rate": 0.25, "gain": 0.5, "n": 1.0} and one.known

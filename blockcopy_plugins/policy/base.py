@@ -71,6 +71,10 @@ class PolicyContext:
             )
         if self.host_first is None:
             object.__setattr__(self, "host_first", tuple(self.first.tolist()))
+        if len(self.host_first) != images:
+            raise GridError(
+                f"host_first must have the {images} value(s) of first, found {self.host_first}"
+            )
 
     def read(self, value: Tensor, then: Then) -> None:
         """Have a value brought to host memory, on a GPU without waiting for it.

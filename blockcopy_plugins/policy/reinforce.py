@@ -179,11 +179,11 @@ class RLPolicy(Policy):
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Sample a grid.
 
+        On a GPU, whether frame and weights are finite is found where the grid is read.
+
         Raises:
             FrameError: If the frame does not fit the context, or holds NaN or infinity.
             StateError: If the network's weights are no longer finite.
-
-        On a GPU both are raised where the grid is read.
         """
         check_frame(frame, context)
         with torch.no_grad():
@@ -457,24 +457,25 @@ class RLPolicy(Policy):
         looked_at = torch.ones((), dtype=torch.bool, device=device)
         return torch.stack([looked_at if finite is None else finite for finite in found])
 
-    def _prove(self, frame: _Unproven, finite: Tensor) -> None:
+    def _prove(self, unproven: _Unproven, finite: Tensor) -> None:
         """Take a frame back if its outputs were not finite."""
-        newest = frame is self._unproven
+        newest = unproven is self._unproven
         if newest:
             self._unproven = None
-        streams = zip(frame.before, finite.tolist(), strict=True)
+        streams = zip(unproven.before, finite.tolist(), strict=True)
         bad = [stream for stream, good in streams if not good]
         if not bad:
             return
-        for stream, memory in frame.before.items():
-            # Unless the stream was reset in between.
-            if self._memories.get(stream) is frame.after[stream]:
+        for stream, memory in unproven.before.items():
+            if self._memories.get(stream) is not unproven.after[stream]:
+                continue  # It was reset in between.
+            if memory is None:
+                del self._memories[stream]
+            else:
                 self._memories[stream] = memory
-                if memory is None:
-                    del self._memories[stream]
-        self._experience = [item for item in self._experience if item is not frame.learned]
+        self._experience = [item for item in self._experience if item is not unproven.learned]
         if newest:
-            self.running_rate, self._committed = frame.running_rate, frame.generator
+            self.running_rate, self._committed = unproven.running_rate, unproven.generator
         raise FrameError(
             f"the dense output of stream {', '.join(map(repr, bad))} held NaN or infinity; the "
             "network that made it is broken, or its input was. On a GPU this is found with the "

@@ -110,7 +110,7 @@ def test_as_on_the_cpu(name):
 
 
 class Scaled(ModelAdapter):
-    """What the policy is told of the outputs is ``gain`` times them; the state is as it would be."""
+    """The policy is told of ``gain`` times the outputs; the state is as it would be."""
 
     gain = 1.0
 
