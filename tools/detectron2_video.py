@@ -150,7 +150,7 @@ def _picture(args, source, predictor, frame, outputs, ms, ms_dense):
     picture = draw_outputs(
         frame.image,
         outputs,
-        record.grid[0].cpu(),
+        record.host_grid[0],
         predictor.handle.config.block_size,
         predictor.input_size,
         source.classes(),

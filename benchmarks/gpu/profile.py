@@ -10,11 +10,11 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
@@ -24,6 +24,7 @@ from blockcopy_plugins.policy import Policy, build_policy
 
 from .device_reads import DeviceReads
 from .dictated_grid import DictatedGrid, random_grid
+from .recording_backend import with_graphs
 from .section import Section
 
 RATE = 0.25
@@ -176,15 +177,20 @@ def _peak(run: Callable[[], Any]) -> float:
 
 
 def _waits(section: Section, config: dict[str, Any]) -> None:
-    """How often the host waits for the device in a frame that is neither first nor captured."""
-    subject = Subject(section, NETWORKS[1], build_policy(config))
-    subject.sparse(1.0)
+    """How often the host waits for the device in a frame in which nothing is captured."""
     counts: list[dict[str, int]] = []
-    for _ in range(10):
-        captured = _captured(subject.model)
-        found = _count_waits(subject)
-        if _captured(subject.model) == captured:
-            counts.append(found)
+    with DeviceReads() if section.small else nullcontext() as device:
+        subject = Subject(section, NETWORKS[1], build_policy(config))
+        if device is not None:
+            device.put(subject.model)
+            device.put(subject.frame)
+            with_graphs(subject.model)
+        subject.sparse(1.0)
+        for _ in range(10):
+            captured = _captured(subject.model)
+            found = _count_waits(subject, device)
+            if _captured(subject.model) == captured:
+                counts.append(found)
     most = max((sum(found.values()) for found in counts), default=0)
     where: Counter[str] = Counter()
     for found in counts:
@@ -201,9 +207,12 @@ def _captured(model: nn.Module) -> int:
     return 0 if found is None else found.captured
 
 
-def _count_waits(subject: Subject) -> dict[str, int]:
-    if subject.device != "cuda":
-        return _count_reads(subject)
+def _count_waits(subject: Subject, device: DeviceReads | None) -> dict[str, int]:
+    """Of one frame, by line; ``device`` stands in for a GPU."""
+    if device is not None:
+        device.waits.clear()
+        subject.sparse()
+        return dict(device.waits)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:
@@ -217,39 +226,6 @@ def _count_waits(subject: Subject) -> dict[str, int]:
         if "synchronizing" in str(warning.message):
             found[f"{warning.filename.rpartition('site-packages/')[2]}:{warning.lineno}"] += 1
     return found
-
-
-def _count_reads(subject: Subject) -> dict[str, int]:
-    """The ops that would wait, were the CPU's tensors a device's."""
-    net = subject.model
-    counter = DeviceReads(subject.frame, *net.parameters(), *net.buffers())
-    # As on a GPU, whether the frame is finite is asked for together with the grid.
-    backend, bc.handle(net).graphs.backend = bc.handle(net).graphs.backend, object()
-    bc.handle(net).graphs.enabled = False
-    try:
-        with _patched(counter), counter:
-            subject.sparse()
-    finally:
-        bc.handle(net).graphs.backend = backend
-    return dict(counter.reads)
-
-
-@contextmanager
-def _patched(counter: DeviceReads):
-    """Tensor methods that read without an op are seen too."""
-    before = {name: getattr(Tensor, name) for name in ("cpu", "tolist", "numpy")}
-
-    class Patch:
-        @staticmethod
-        def setattr(owner, name, value) -> None:
-            setattr(owner, name, value)
-
-    counter.watch(Patch)
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            setattr(Tensor, name, method)
 
 
 def _bandwidth(section: Section) -> None:

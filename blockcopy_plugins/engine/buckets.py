@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, GridError
-from .host_grid import upload
+from ..host_transfer import upload
 
 # Thirds of an octave from a sixteenth to all: a count grows by 13 % in the mean, by 26 % at most.
 _AUTOMATIC = tuple(2.0 ** (i / 3 - 4) for i in range(13))

@@ -7,7 +7,8 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -17,15 +18,16 @@ from torch.utils._pytree import tree_map
 
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
+from ..host_transfer import HostReads, upload
 from ..policy import Policy, PolicyContext, build_policy
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .cuda_graphs import MIB, FrameGraphs
-from .frame import Frame, FrameCounts
+from .frame import Frame
+from .frame_record import FrameRecord, Scalars
 from .frame_work import FrameWork
 from .geometry import grid_size
-from .host_grid import read_grid, upload
 from .leaves import Leaf, leaf_for
 from .macs import MacsByPath
 from .native import NativeConvolutions
@@ -57,30 +59,6 @@ _POINTWISE_MODULES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class FrameRecord:
-    """What happened in one call of a converted model.
-
-    Attributes:
-        streams: Stream of each image.
-        grid: bool ``(N, GH, GW)``, the blocks that were executed.
-        counts: MACs and densified ops.
-        scalars: What the policy reports for logs.
-        seconds: Wall time of ``policy`` (choice and learning) and ``model``.
-    """
-
-    streams: tuple[Hashable, ...]
-    grid: Tensor
-    counts: FrameCounts
-    scalars: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def executed_rate(self) -> float:
-        """Executed blocks / all blocks."""
-        return self.grid.float().mean().item()
-
-
 class Handle:
     """A converted model's policy, state and counts. Got by :func:`handle`.
 
@@ -91,6 +69,7 @@ class Handle:
         adapter: What knows how the model is called.
         states: State of all streams.
         graphs: What is captured of the frames of all streams.
+        reads: What the host waits for the device for.
         last: Record of the last call, ``None`` before the first.
     """
 
@@ -104,6 +83,7 @@ class Handle:
         self.states = StreamStates(config.max_streams)
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
         self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
+        self.reads = HostReads()
         self._buckets = Buckets(config.buckets)
         self.last: FrameRecord | None = None
         self.totals = Totals()
@@ -130,7 +110,8 @@ class Handle:
 
         Raises:
             FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its
-                stream's size, or the model is in training mode.
+                stream's size, or the model is in training mode. On a GPU also if the policy learns
+                that the outputs of the frame before were not finite; this one has not run then.
             GridError: If the policy gives anything but a bool grid of the right shape.
             StateError: If the streams do not fit the batch or the state.
         """
@@ -147,7 +128,7 @@ class Handle:
         call = self.adapter.read_call(args, kwargs)
         if call is None:
             return original(*args, **kwargs)
-        with torch.no_grad():
+        with torch.no_grad(), self.reads.frame():
             return self._run(original, call)
 
     def _run(self, original, call: Call):
@@ -155,7 +136,7 @@ class Handle:
         frame = call.frame
         # First: that a video starts anew holds for the next frame too if this one is refused.
         self._forget(call.restarts)
-        finite = self._check_frame(frame)
+        self._check_frame(frame)
         ids = self._streams_of(call)
         geometry = (*frame.shape[1:], frame.dtype, frame.device)
         self.states.check(ids, geometry)
@@ -165,9 +146,8 @@ class Handle:
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             grid = self._buckets.round_up(grid, self.policy.scores(frame, context))
-        host, is_finite = read_grid(grid, finite)
-        if not is_finite:
-            _refuse_infinite(frame)
+        host = self.reads.bring(grid)
+        context.take_executed(grid, host)
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
@@ -201,11 +181,12 @@ class Handle:
 
         outputs = self.adapter.task_outputs(out, call) if self.policy.needs_outputs else None
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
+        figures = Scalars(scalars, self.reads)
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         if counter is not None:
             work.counts.outside = counter.on_ordinary_tensors()
-        self.last = FrameRecord(ids, grid, work.counts, scalars, seconds)
+        self.last = FrameRecord(ids, grid, host, work.counts, figures, seconds)
         self.totals.add(host, work.counts, seconds)
         return out
 
@@ -236,8 +217,8 @@ class Handle:
         frame.finish()
         return out
 
-    def _check_frame(self, frame: Tensor) -> Tensor | None:
-        """Refuse what is no frame; on a GPU, say later whether it is finite."""
+    def _check_frame(self, frame: Tensor) -> None:
+        """Refuse what is no frame; on a GPU, what is not finite with the frame's transfer."""
         if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
             raise FrameError(
                 f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
@@ -255,11 +236,10 @@ class Handle:
             # (The sum of a float16 frame would overflow soon.)
             finite = frame.sum(dtype=torch.float32 if frame.dtype == torch.float16 else None)
             # To ask now would be to wait for the device twice in a frame.
-            if frame.is_cuda or self.graphs.backend is not None:
-                return finite.isfinite()
-            if not math.isfinite(finite):
-                _refuse_infinite(frame)
-        return None
+            if frame.device.type != "cpu" or self.graphs.backend is not None:
+                self.reads.add(finite, partial(_refuse_infinite, frame))
+            else:
+                _refuse_infinite(frame, finite)
 
     def _streams_of(self, call: Call) -> tuple[Hashable, ...]:
         images = len(call.frame)
@@ -288,7 +268,7 @@ class Handle:
         for i, stream in enumerate(streams):
             if stream is not None and stream.last_grid is not None and not stream.broken:
                 last[i] = stream.last_grid
-        first = [stream is None or stream.broken for stream in streams]
+        first = tuple(stream is None or stream.broken for stream in streams)
         return PolicyContext(
             streams=tuple(ids),
             grid_shape=shape,
@@ -296,6 +276,8 @@ class Handle:
             first=upload(torch.tensor(first), frame.device),
             frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
             last_grid=last,
+            host_first=first,
+            reads=self.reads,
         )
 
     def _select(self, frame: Tensor, context: PolicyContext) -> Tensor:
@@ -312,8 +294,7 @@ class Handle:
                 f"of a frame of {tuple(frame.shape[2:])} px."
             )
         # A new tensor: the policy may go on writing into its own.
-        grid = upload(grid, frame.device) if grid.device.type == "cpu" else grid.to(frame.device)
-        return grid | context.first[:, None, None]
+        return upload(grid, frame.device) | context.first[:, None, None]
 
     def _leave_dense(self, value):
         if isinstance(value, BlockTensor):
@@ -504,8 +485,9 @@ class _DenseOutputs:
         return output
 
 
-def _refuse_infinite(frame: Tensor) -> None:
-    if torch.isfinite(frame).all():
+def _refuse_infinite(frame: Tensor, total: Tensor) -> None:
+    """Refuse a frame with NaN or infinity in it; the sum of its values tells where to look."""
+    if math.isfinite(total) or torch.isfinite(frame).all():
         return
     low, high = torch.aminmax(frame)
     raise FrameError(

@@ -16,13 +16,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import ops
 from ..errors import DensifiedError, StateError
+from ..host_transfer import upload
 from ..ops import window
 from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
-from .host_grid import read_grid, upload
-from .layout import Layout
+from .layout import Layout, block_lists
 from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Frame:
         self._path = [""]
         self._calls: dict[str, int] = defaultdict(int)
 
-        self.host = read_grid(grid)[0] if host is None else host
+        self.host = grid.cpu() if host is None else host
         self.full = tuple(self.host.flatten(1).all(1).tolist())
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
@@ -237,7 +237,7 @@ class Frame:
         if key not in self.store.tables:
             with torch.inference_mode(False):
                 places = torch.zeros((self.images, 3), dtype=torch.int32, device=self.grid.device)
-                places[:, 0] = torch.arange(self.images)
+                places[:, 0] = torch.arange(self.images, device=self.grid.device)
             self.store.tables[key] = places
         return self.store.tables[key]
 
@@ -383,7 +383,7 @@ class Frame:
         found = self.store.tables.get(key)
         if found is None:
             with torch.inference_mode(False):
-                found = tuple(make(i, size[i], block[i]).to(self.grid.device) for i in (0, 1))
+                found = tuple(upload(make(i, size[i], block[i]), self.grid.device) for i in (0, 1))
             self.store.tables[key] = found
         return found
 
@@ -449,9 +449,15 @@ class Frame:
         layout = x.layout
         if self.covers(x):
             return packed, layout.by_slot
-        start = layout.by_slot[:, 1:] * torch.tensor(x.block, device=x.device)
-        inside = (start < torch.tensor(x.size_of_map, device=x.device)).all(1)
+        inside = self._inside(layout, [-(-x.size_of_map[i] // x.block[i]) for i in (0, 1)])
         return packed[inside], layout.by_slot[inside].contiguous()
+
+    def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
+        """Which of the executed blocks are among the first rows and columns of blocks."""
+        rows, columns = block_lists(self.host, layout.blocks, self.slots)[0][:, 1:].unbind(1)
+        inside = (rows < blocks[0]) & (columns < blocks[1])
+        # A list: a mask would be read back from the device.
+        return upload(inside.nonzero().flatten(), self.grid.device)
 
     def in_batch_order(self, map_: Tensor) -> Tensor:
         """The maps of this frame's images, ``(N, C, H, W)``, of a map of all slots."""

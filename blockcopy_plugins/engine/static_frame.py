@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..host_transfer import upload, upload_into
 from .capture_guard import CaptureError
 from .frame import Frame, FrameCounts
-from .host_grid import upload, upload_into
 from .layout import Layout, block_lists
 from .state import StateEntry, StateStore, Stream
 
@@ -137,6 +137,11 @@ class StaticFrame(Frame):
 
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
         return self._lists.layout(self.host, blocks, self.slots)
+
+    def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
+        # Their number is another in each frame, which no graph can hold: as a mask it is noticed.
+        rows, columns = layout.by_image[:, 1:].unbind(1)
+        return (rows < blocks[0]) & (columns < blocks[1])
 
     def recorded(self) -> Recorded:
         """What the host did, after the model has run."""

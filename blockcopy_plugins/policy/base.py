@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError
+from blockcopy_plugins.host_transfer import HostReads, Then
 
 from .task_output import TaskOutput
 
@@ -17,6 +18,11 @@ from .task_output import TaskOutput
 @dataclass(frozen=True, eq=False)
 class PolicyContext:
     """What a policy may know about one call of the model; made by the engine.
+
+    On a GPU the host waits for the device once in a frame, where it reads the grid. A policy that
+    reads a value of a tensor (``float(x)``, ``x.tolist()``, ``x[mask]``, ``if x.any()``) waits once
+    more. It need not: :attr:`host_first`, :meth:`host_grid` and :meth:`read` give the host what it
+    may want to know.
 
     Args:
         streams: Id of the stream of each image of the batch, length N.
@@ -27,6 +33,9 @@ class PolicyContext:
         frame_index: Index of the frame in its stream for each image; 0 is the first.
         last_grid: bool ``(N, GH, GW)``, the grid of the previous frame of each stream; all False
             where ``first``.
+        host_first: The values of ``first``; by default they are read from it.
+        reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
+            once.
 
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
@@ -38,6 +47,9 @@ class PolicyContext:
     first: Tensor
     frame_index: tuple[int, ...]
     last_grid: Tensor
+    host_first: tuple[bool, ...] | None = None
+    reads: HostReads | None = field(default=None, repr=False)
+    _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         images = self.grid_shape[0]
@@ -57,6 +69,52 @@ class PolicyContext:
                 f"last_grid must have shape {tuple(self.grid_shape)}, found "
                 f"{tuple(self.last_grid.shape)}"
             )
+        if self.host_first is None:
+            object.__setattr__(self, "host_first", tuple(self.first.tolist()))
+        if len(self.host_first) != images:
+            raise GridError(
+                f"host_first must have the {images} value(s) of first, found {self.host_first}"
+            )
+
+    def read(self, value: Tensor, then: Then) -> None:
+        """Have a value brought to host memory, on a GPU without waiting for it.
+
+        What is asked for in :meth:`Policy.select` or :meth:`Policy.scores` comes with the grid that
+        they choose: ``then`` is called before anything of the frame runs, and what it raises
+        refuses the frame. What is asked for in :meth:`Policy.feedback` comes with the grid of the
+        next frame, of whichever stream. A value in host memory is handed on at once.
+
+        Args:
+            value: Any small tensor; nobody may write to it any more.
+            then: Called with the value in host memory: a bound method, or a partial of one.
+        """
+        if self.reads is None or value.device.type == "cpu":
+            then(value.cpu())
+        else:
+            self.reads.add(value, then)
+
+    def host_grid(self, grid: Tensor) -> Tensor:
+        """Return the grid that :meth:`Policy.feedback` is given in host memory.
+
+        Args:
+            grid: Of the frame. That which the engine has executed is in host memory already; to
+                read another one is to wait for the device.
+
+        Returns:
+            bool ``(N, GH, GW)``.
+        """
+        if self._executed is not None and self._executed[0] is grid:
+            return self._executed[1]
+        return grid.cpu()
+
+    def take_executed(self, grid: Tensor, host: Tensor) -> None:
+        """Take note of what is executed; called by the engine.
+
+        Args:
+            grid: bool ``(N, GH, GW)``.
+            host: The same in host memory.
+        """
+        object.__setattr__(self, "_executed", (grid, host))
 
 
 class Policy:
@@ -109,7 +167,7 @@ class Policy:
         grid: Tensor,
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | Tensor]:
         """Take note of a frame that has run.
 
         Args:
@@ -120,9 +178,10 @@ class Policy:
             context: The context given to :meth:`select`.
 
         Returns:
-            Scalars for logs; here ``executed_rate``, the mean of ``grid``.
+            Scalars for logs, here ``executed_rate``, the mean of ``grid``. One that the host does
+            not know may be a 0-dim tensor on the device: it is read with the next frame's grid.
         """
-        return {"executed_rate": executed_rate(grid)}
+        return {"executed_rate": executed_rate(context.host_grid(grid))}
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, GridError
+from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext
 
@@ -47,4 +48,4 @@ class CallablePolicy(Policy):
                 f"the policy function must return bool {tuple(context.grid_shape)}, found "
                 f"{grid.dtype} {tuple(grid.shape)}"
             )
-        return grid.to(frame.device)
+        return upload(grid, frame.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, GridError
+from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext, check_rate
 from .task_output import TaskOutput
@@ -54,7 +55,7 @@ class RandomPolicy(Policy):
         self._generator.set_state(self._committed)
         drawn = torch.rand(context.grid_shape, generator=self._generator)
         self._drawn = (context, drawn)
-        return (drawn < self.rate).to(frame.device)
+        return upload(drawn < self.rate, frame.device)
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
         """Return the draws, the smallest first: what a higher rate would have executed."""
@@ -67,7 +68,7 @@ class RandomPolicy(Policy):
         grid: Tensor,
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | Tensor]:
         """Go on to the next random numbers."""
         self._committed = self._generator.get_state()
         return super().feedback(frame, grid, outputs, context)
@@ -114,7 +115,7 @@ class StaticPolicy(Policy):
                 f"grid of shape {tuple(context.grid_shape[1:])}"
             )
         # A copy: who gets it may write to it.
-        return self.grid.to(frame.device).expand(context.grid_shape).clone()
+        return upload(self.grid, frame.device).expand(context.grid_shape).clone()
 
 
 def make_generator(seed: int | None) -> torch.Generator:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext, check_frame, check_rate
 from .picture import (
@@ -39,7 +41,7 @@ class EveryNthFramePolicy(Policy):
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Execute the images whose frame index is a multiple of n."""
         due = torch.tensor([index % self.n == 0 for index in context.frame_index])
-        return due[:, None, None].expand(context.grid_shape).clone().to(frame.device)
+        return upload(due, frame.device)[:, None, None].expand(context.grid_shape).clone()
 
 
 class FrameDifferencePolicy(Policy):
@@ -87,8 +89,7 @@ class FrameDifferencePolicy(Policy):
         self.target = target
         self.threshold = None if threshold is None else float(threshold)
         self._last: dict[Hashable, Tensor] = {}
-        # The last look, so that feedback() need not look again; good for its context only.
-        self._looked: tuple[PolicyContext, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._looked: _Look | None = None
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Return the blocks whose difference is above the threshold.
@@ -96,17 +97,18 @@ class FrameDifferencePolicy(Policy):
         Raises:
             FrameError: If the frame does not fit the context.
         """
-        looked = self._look(frame, context)
-        self._looked = (context, looked)
-        scores, known, _ = looked
-        threshold = self._threshold_for(scores, known)
+        look = self._looked = self._look(frame, context)
+        grid = look.scores > self._threshold_for(look)
+        if all(look.known):
+            return grid
         # A stream that this policy has not seen (it was put in in mid-stream) is executed fully.
-        return (scores > threshold) | ~known[:, None, None]
+        unknown = torch.tensor([not known for known in look.known])
+        return grid | upload(unknown, frame.device)[:, None, None]
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
         """Return the differences, float32 ``(N, GH, GW)``."""
-        looked = self._looked
-        return looked[1][0] if looked is not None and looked[0] is context else None
+        look = self._looked
+        return look.scores if look is not None and look.context is context else None
 
     def feedback(
         self,
@@ -114,31 +116,29 @@ class FrameDifferencePolicy(Policy):
         grid: Tensor,
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | Tensor]:
         """Keep the executed blocks' picture and move the threshold.
 
         Returns:
             ``executed_rate`` and, once there is one, ``threshold``.
         """
-        looked = self._looked
-        if looked is None or looked[0] is not context:
-            looked = (context, self._look(frame, context))
+        look = self._looked
+        if look is None or look.context is not context:
+            look = self._look(frame, context)
         self._looked = None
-        scores, known, picture = looked[1]
-        grid = grid.to(frame.device)
         scalars = super().feedback(frame, grid, outputs, context)
-        if self.target is not None and bool(known.any()):
-            threshold = self._threshold_for(scores, known)
-            error = float(grid[known].float().mean()) - self.target
-            moved = threshold * math.exp(error)
+        if self.target is not None and any(look.known):
+            chosen = context.host_grid(grid)[look.chosen()]
+            error = float(chosen.float().mean()) - self.target
+            moved = float(self._threshold_for(look)) * math.exp(error)
             self.threshold = min(max(moved, self._LOWEST), self._HIGHEST)
-        executed = grid_to_cells(grid, cells_per_block(context.block_size))
+        executed = grid_to_cells(grid.to(frame.device), cells_per_block(context.block_size))
         for image, stream in enumerate(context.streams):
-            if known[image]:
+            if look.known[image]:
                 last = self._last[stream]
-                self._last[stream] = torch.where(executed[image], picture[image], last)
+                self._last[stream] = torch.where(executed[image], look.picture[image], last)
             else:
-                self._last[stream] = picture[image].clone()
+                self._last[stream] = look.picture[image].clone()
         if self.threshold is not None:
             scalars["threshold"] = self.threshold
         return scalars
@@ -168,29 +168,56 @@ class FrameDifferencePolicy(Policy):
             )
         self.threshold = state["threshold"]
 
-    def _look(self, frame: Tensor, context: PolicyContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores ``(N, GH, GW)``, which streams are known ``(N,)``, and the picture."""
+    def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
         check_frame(frame, context)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
-        known = ~context.first.to(frame.device)
+        known = []
         last = picture.clone()
         for image, stream in enumerate(context.streams):
             kept = self._last.get(stream)
-            if kept is None or kept.shape != picture.shape[1:]:
-                known[image] = False
-            elif known[image]:
+            fits = kept is not None and kept.shape == picture.shape[1:]
+            known.append(fits and not context.host_first[image])
+            if known[image]:
                 last[image] = kept
         _, scale = picture_statistics(picture)
         difference = ((picture - last).abs() / scale).mean(1)
         cells = cells_per_block(context.block_size)
         part = max(cells // 4, 1)
         parts = cells_to_grid(difference, part, "mean")
-        return cells_to_grid(parts, cells // part, "max"), known, picture
+        scores = cells_to_grid(parts, cells // part, "max")
+        return _Look(context, scores, tuple(known), picture)
 
-    def _threshold_for(self, scores: Tensor, known: Tensor) -> float:
+    def _threshold_for(self, look: _Look) -> float | Tensor:
+        """Return the threshold; 0-dim on the device if it begins there with this frame."""
         if self.threshold is not None:
             return self.threshold
-        if not bool(known.any()):
+        if not any(look.known):
             return self._LOWEST
-        start = torch.quantile(scores[known].flatten().cpu(), 1 - self.target)
-        return min(max(float(start), self._LOWEST), self._HIGHEST)
+        if look.start is None:
+            chosen = look.scores
+            if not all(look.known):
+                chosen = chosen[upload(look.chosen(), chosen.device)]
+            start = torch.quantile(chosen.flatten(), 1 - self.target)
+            look.context.read(start, look.begin)
+            if look.start is None:
+                return start.clamp(self._LOWEST, self._HIGHEST)
+        return min(max(look.start, self._LOWEST), self._HIGHEST)
+
+
+@dataclass(eq=False)
+class _Look:
+    """One look at a batch, so that feedback() need not look again; good for its context only."""
+
+    context: PolicyContext
+    scores: Tensor  # float32 (N, GH, GW)
+    known: tuple[bool, ...]  # N: the stream has a last picture
+    picture: Tensor  # float32 (N, 3, h, w)
+    start: float | None = None  # where the threshold would begin
+
+    def begin(self, start: Tensor) -> None:
+        """Take :attr:`start` once it is in host memory."""
+        self.start = float(start)
+
+    def chosen(self) -> Tensor:
+        """Return the images that the policy chose the blocks of, int64 in host memory."""
+        return torch.tensor([image for image, known in enumerate(self.known) if known])

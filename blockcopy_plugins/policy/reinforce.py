@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
+from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext, check_frame, check_rate
+from .experience import Experience, Recalled, joined
 from .fixed import make_generator
 from .information_gain import Geometry, InformationGain, build_information_gain
 from .net import INPUT_CHANNELS, PolicyNet, policy_input
@@ -35,18 +38,6 @@ class _Memory:
 
 
 @dataclass(frozen=True, eq=False)
-class _Recalled:
-    """What the network found on the way to a decision; the update need not find it again."""
-
-    features: tuple[Tensor, ...]  # each of n images
-    revision: int  # of the weights
-
-    def chosen(self, index: Tensor) -> _Recalled:
-        """Return those of some images."""
-        return _Recalled(tuple(feature[index] for feature in self.features), self.revision)
-
-
-@dataclass(frozen=True, eq=False)
 class _Look:
     """One look at a batch: what select() found and feedback() goes on with."""
 
@@ -54,21 +45,24 @@ class _Look:
     picture: Tensor  # float32 (N, 3, h, w)
     known: tuple[bool, ...]  # N: the stream has a memory and is not forced
     cells: Tensor  # float32 (N, 11, h, w): the network's input
-    recalled: _Recalled | None
+    recalled: Recalled | None
     sampled: Tensor  # bool (N, GH, GW)
     logits: Tensor  # float32 (N, GH, GW)
 
 
 @dataclass(frozen=True, eq=False)
-class _Experience:
-    """One batch to learn from."""
+class _Unproven:
+    """A frame of whose outputs the host does not know yet whether they are finite.
 
-    cells: Tensor  # float32 (n, 11, h, w)
-    recalled: _Recalled | None
-    per_block: int
-    grid: Tensor  # bool (n, GH, GW): what was executed
-    credited: Tensor  # bool (n, GH, GW): where that is what the policy sampled
-    reward: Tensor  # float32 (n, GH, GW)
+    On a GPU it learns so with the next frame. By then the frame is part of what is known of its
+    streams, and must be taken back if they are not.
+    """
+
+    before: dict[Hashable, _Memory | None]  # by stream, in the order of the batch
+    after: dict[Hashable, _Memory]
+    running_rate: float | None  # before
+    generator: Tensor  # its state before
+    learned: Experience | None
 
 
 class RLPolicy(Policy):
@@ -178,11 +172,14 @@ class RLPolicy(Policy):
             )
         self._committed = self._generator.get_state()
         self._memories: dict[Hashable, _Memory] = {}
-        self._experience: list[_Experience] = []
+        self._experience: list[Experience] = []
         self._look_made: _Look | None = None
+        self._unproven: _Unproven | None = None
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Sample a grid.
+
+        On a GPU, whether frame and weights are finite is found where the grid is read.
 
         Raises:
             FrameError: If the frame does not fit the context, or holds NaN or infinity.
@@ -192,8 +189,11 @@ class RLPolicy(Policy):
         with torch.no_grad():
             look = self._look(frame, context)
         self._look_made = look
-        forced = torch.tensor(look.known, device=frame.device).logical_not_()
-        return look.sampled | forced[:, None, None]
+        if all(look.known):
+            # A copy: who gets it may write to it.
+            return look.sampled.clone()
+        forced = torch.tensor([not known for known in look.known])
+        return look.sampled | upload(forced, frame.device)[:, None, None]
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
         """Return the logits of the blocks' probabilities, float32 ``(N, GH, GW)``."""
@@ -206,19 +206,22 @@ class RLPolicy(Policy):
         grid: Tensor,
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | Tensor]:
         """Compute the reward, keep what the next frame needs, and learn when it is time.
 
         Returns:
             ``executed_rate`` of the batch and ``running_rate``; once there is a frame that the
             policy chose, ``information_gain`` (mean over executed blocks), ``reward`` (mean over
-            blocks) and ``cost`` (the cost term); after an update ``loss``.
+            blocks) and ``cost`` (the cost term); after an update ``loss``. On a GPU gain, reward
+            and loss are left there, 0-dim.
 
         Raises:
-            FrameError: If the outputs are missing or do not fit the batch. Nothing is committed.
+            FrameError: If the outputs are missing, do not fit the batch or are not finite. Nothing
+                is committed. On a GPU it is found out with the next frame, which is refused, that
+                they are not finite; what was committed is taken back then.
         """
-        grid = grid.to(frame.device)
         scalars = super().feedback(frame, grid, outputs, context)
+        host, grid = context.host_grid(grid), grid.to(frame.device)
         if outputs is None and self.online:
             raise FrameError(
                 "RLPolicy learns from the task's outputs, but got none; return them from the "
@@ -237,16 +240,26 @@ class RLPolicy(Policy):
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             summaries = self._summarise(outputs, frame.shape[0], geometry)
+            finite = self._are_finite(outputs, frame.device)
             gain = self._gain(summaries, look, grid, geometry)
+            if finite is not None:
+                gain = torch.where(finite[:, None, None], gain, 0.0)
             maps = [
                 None if summary is None else self.information_gain.output_map(summary, geometry)
                 for summary in summaries
             ]
+            before = {stream: self._memories.get(stream) for stream in context.streams}
+            rate, state, learned = self.running_rate, self._committed, None
             self._remember(look, grid, summaries, maps)
             self._look_made = None
             self._committed = self._generator.get_state()
             if any(look.known):
-                scalars.update(self._learn(look, grid, gain))
+                found, learned = self._learn(look, host, grid, gain, finite)
+                scalars.update(found)
+            if finite is not None:
+                after = {stream: self._memories[stream] for stream in context.streams}
+                self._unproven = _Unproven(before, after, rate, state, learned)
+                context.read(finite, partial(self._prove, self._unproven))
         if self.online and len(self._experience) >= self.update_every:
             scalars["loss"] = self._update()
         if self.running_rate is not None:
@@ -283,7 +296,7 @@ class RLPolicy(Policy):
             if self.online:
                 # Only the logits are differentiated, so it does not matter what was executed.
                 unknown = torch.zeros(0)
-                item = _Experience(cells, recalled, per_block, unknown, unknown, unknown)
+                item = Experience(cells, recalled, per_block, unknown, unknown, unknown)
                 with torch.enable_grad(), FlopCounterMode(display=False) as counter:
                     loss = self._logits(item).sum()
                     # grad() leaves the parameters' own gradients alone.
@@ -373,21 +386,19 @@ class RLPolicy(Policy):
         self._generator.set_state(state["generator"].cpu())
         self._committed = self._generator.get_state()
         self._experience.clear()
-        self._look_made = None
+        self._look_made = self._unproven = None
 
     def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
         self._move(frame.device)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
         known, last_pictures, last_outputs = [], [], []
-        for mine, stream, first in zip(
-            picture, context.streams, context.first.tolist(), strict=True
-        ):
+        for mine, stream, first in zip(picture, context.streams, context.host_first, strict=True):
             memory = self._memories.get(stream)
             known.append(not first and memory is not None and memory.picture.shape == mine.shape)
             last_pictures.append(memory.picture if known[-1] else mine)
             last_outputs.append(memory.output_map if known[-1] else torch.zeros_like(mine[0]))
         per_block = cells_per_block(context.block_size)
-        last_grid = grid_to_cells(context.last_grid.to(frame.device), per_block)
+        last_grid = grid_to_cells(upload(context.last_grid, frame.device), per_block)
         cells = policy_input(
             picture,
             _stack(last_pictures),
@@ -397,26 +408,31 @@ class RLPolicy(Policy):
         )
         logits, recalled = self._decide(cells, per_block)
         self._generator.set_state(self._committed)
-        draw = torch.rand(logits.shape, generator=self._generator).to(frame.device)
-        if not bool(torch.isfinite(logits).all()):
-            if not bool(torch.isfinite(picture).all()):
-                raise FrameError("the frame holds NaN or infinity; look at what made it")
-            raise StateError(
-                "the policy network's weights are not finite any more; load a saved policy, and "
-                f"use a lower learning rate than {self.lr}"
-            )
+        draw = upload(torch.rand(logits.shape, generator=self._generator), frame.device)
+        context.read(torch.isfinite(logits).all(), partial(self._check_logits, picture))
         probability = logits.sigmoid()
         limit = 0.5 if self.sampling == "threshold" else draw
         return _Look(context, picture, tuple(known), cells, recalled, probability > limit, logits)
 
-    def _decide(self, cells: Tensor, per_block: int) -> tuple[Tensor, _Recalled | None]:
+    def _check_logits(self, picture: Tensor, finite: Tensor) -> None:
+        """Tell why logits are not finite."""
+        if finite:
+            return
+        if not bool(torch.isfinite(picture).all()):
+            raise FrameError("the frame holds NaN or infinity; look at what made it")
+        raise StateError(
+            "the policy network's weights are not finite any more; load a saved policy, and use a "
+            f"lower learning rate than {self.lr}"
+        )
+
+    def _decide(self, cells: Tensor, per_block: int) -> tuple[Tensor, Recalled | None]:
         with _full_precision(cells.device):
             if not isinstance(self.net, PolicyNet):
                 return self.net(cells, per_block), None
             features = self.net.features(cells, per_block)
-            return self.net.logits(features), _Recalled(features, self.net.revision())
+            return self.net.logits(features), Recalled(features, self.net.revision())
 
-    def _logits(self, item: _Experience) -> Tensor:
+    def _logits(self, item: Experience) -> Tensor:
         """Return the logits once more, with gradients."""
         with _full_precision(item.cells.device):
             if item.recalled is None:
@@ -431,15 +447,49 @@ class RLPolicy(Policy):
             return [None] * images
         return [self.information_gain.summarise(output, geometry) for output in outputs]
 
+    def _are_finite(
+        self, outputs: Sequence[TaskOutput] | None, device: torch.device
+    ) -> Tensor | None:
+        """Return which outputs are finite, bool ``(N,)``; None where that has been looked at."""
+        found = [self.information_gain.is_finite(output) for output in outputs or ()]
+        if all(finite is None for finite in found):
+            return None
+        looked_at = torch.ones((), dtype=torch.bool, device=device)
+        return torch.stack([looked_at if finite is None else finite for finite in found])
+
+    def _prove(self, unproven: _Unproven, finite: Tensor) -> None:
+        """Take a frame back if its outputs were not finite."""
+        newest = unproven is self._unproven
+        if newest:
+            self._unproven = None
+        streams = zip(unproven.before, finite.tolist(), strict=True)
+        bad = [stream for stream, good in streams if not good]
+        if not bad:
+            return
+        for stream, memory in unproven.before.items():
+            if self._memories.get(stream) is not unproven.after[stream]:
+                continue  # It was reset in between.
+            if memory is None:
+                del self._memories[stream]
+            else:
+                self._memories[stream] = memory
+        self._experience = [item for item in self._experience if item is not unproven.learned]
+        if newest:
+            self.running_rate, self._committed = unproven.running_rate, unproven.generator
+        raise FrameError(
+            f"the dense output of stream {', '.join(map(repr, bad))} held NaN or infinity; the "
+            "network that made it is broken, or its input was. On a GPU this is found with the "
+            "frame after it, which has not run"
+        )
+
     def _gain(self, summaries: list[Any], look: _Look, grid: Tensor, geometry: Geometry) -> Tensor:
         gain = torch.zeros(look.context.grid_shape, device=grid.device)
         for image, stream in enumerate(look.context.streams):
             if look.known[image] and summaries[image] is not None:
                 previous = self._memories[stream].summary
                 if previous is not None:
-                    gain[image] = self.information_gain.compare(
-                        previous, summaries[image], geometry
-                    )
+                    change = self.information_gain.compare(previous, summaries[image], geometry)
+                    gain[image] = upload(change, gain.device)
         # What changed where nothing was executed was not found there.
         return gain * grid
 
@@ -457,18 +507,32 @@ class RLPolicy(Policy):
                 picture = picture.clone()
             output = maps[image]
             if output is None:
-                output = torch.zeros(picture.shape[1:])
-            self._memories[stream] = _Memory(picture, output.to(picture.device), summaries[image])
+                output = torch.zeros(picture.shape[1:], device=picture.device)
+            output = upload(output, picture.device)
+            self._memories[stream] = _Memory(picture, output, summaries[image])
 
-    def _learn(self, look: _Look, grid: Tensor, gain: Tensor) -> dict[str, float]:
-        """Take the reward of the images that the policy chose, and keep them for the update."""
-        sampled, cells, recalled = look.sampled, look.cells, look.recalled
+    def _learn(
+        self, look: _Look, host: Tensor, grid: Tensor, gain: Tensor, finite: Tensor | None
+    ) -> tuple[dict[str, float | Tensor], Experience | None]:
+        """Take the reward of the images that the policy chose, and keep them for the update.
+
+        Args:
+            look: What was seen.
+            host: bool ``(N, GH, GW)``, what was executed, in host memory.
+            grid: The same on the device.
+            gain: float32 ``(N, GH, GW)``.
+            finite: bool ``(N,)`` on the device: False where the gain is of no use.
+        """
+        cells, recalled, credited = look.cells, look.recalled, grid == look.sampled
+        if finite is not None:
+            credited &= finite[:, None, None]
         if not all(look.known):
-            chosen = torch.tensor(look.known, device=grid.device).nonzero().flatten()
-            grid, gain, sampled = grid[chosen], gain[chosen], sampled[chosen]
+            images = torch.tensor([image for image, known in enumerate(look.known) if known])
+            host, chosen = host[images], upload(images, grid.device)
+            grid, gain, credited = grid[chosen], gain[chosen], credited[chosen]
             cells, recalled = cells[chosen], recalled and recalled.chosen(chosen)
-        executed = int(grid.count_nonzero())
-        rate = executed / grid.numel()
+        executed = int(host.count_nonzero())
+        rate = executed / host.numel()
         if self.running_rate is None:
             self.running_rate = rate
         else:
@@ -477,81 +541,64 @@ class RLPolicy(Policy):
         cost = self.gamma * error * abs(error)
         reward = gain + cost
         reward = torch.where(grid, reward, -reward)
+        item = None
         if self.online:
             per_block = cells_per_block(look.context.block_size)
             # The grid is the caller's, who may write into it: a copy.
-            self._experience.append(
-                _Experience(cells, recalled, per_block, grid.clone(), grid == sampled, reward)
-            )
-        return {
-            "information_gain": float(gain.sum()) / max(executed, 1),
-            "reward": float(reward.mean()),
+            item = Experience(cells, recalled, per_block, grid.clone(), credited, reward)
+            self._experience.append(item)
+        scalars = {
+            "information_gain": _figure(gain.sum()) / max(executed, 1),
+            "reward": _figure(reward.mean()),
             "cost": cost,
         }
+        return scalars, item
 
-    def _update(self) -> float:
+    def _update(self) -> float | Tensor:
         """Take one step on what was gathered, and drop it."""
         with torch.inference_mode(False), torch.enable_grad():
             self._optimizer.zero_grad(set_to_none=True)
-            blocks = sum(int(item.credited.count_nonzero()) for item in self._experience)
+            blocks = torch.stack([item.credited.sum() for item in self._experience]).sum()
             loss = torch.zeros((), device=self.net.offset.device)
             revision = self.net.revision() if isinstance(self.net, PolicyNet) else None
-            for item in _batches(self._experience, revision):
+            for item in joined(self._experience, revision):
                 logits = self._logits(item)
                 # log pi of what was done: log p if executed, log (1 - p) if skipped.
                 log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
                 loss = loss - (log_pi * item.reward * item.credited).sum()
-            loss = loss / max(blocks, 1)
+            loss = loss / blocks.clamp_min(1)
             loss.backward()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         self._experience.clear()
         self.updates += 1
-        return float(loss.detach())
+        return _figure(loss.detach())
 
     def _move(self, device: torch.device) -> None:
         """Follow the frames to their device."""
         if self.net.offset.device == device:
             return
+        # To a GPU nothing waits; from one, the host must.
+        to = {"device": device, "non_blocking": device.type != "cpu"}
         with torch.inference_mode(False):
-            self.net.to(device)
-            # Loading its own state brings the optimizer's averages to the parameters' device.
-            self._optimizer.load_state_dict(self._optimizer.state_dict())
+            self.net.to(**to)
+            for averages in self._optimizer.state.values():
+                for name, value in averages.items():
+                    # RMSprop counts its steps on the host.
+                    if isinstance(value, Tensor) and name != "step":
+                        averages[name] = value.to(**to)
         self._experience.clear()
         self._memories.clear()
+
+
+def _figure(value: Tensor) -> float | Tensor:
+    """Return a figure for logs: a number, or as it is where the host would have to wait for it."""
+    return float(value) if value.device.type == "cpu" else value
 
 
 def _stack(maps: list[Tensor]) -> Tensor:
     """Stack; one map alone is not copied."""
     return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)
-
-
-def _batches(items: list[_Experience], revision: int | None) -> Iterator[_Experience]:
-    """Join what has the same shape: one pass over four frames costs half of four passes.
-
-    Joining copies, also a single item: outside inference mode this makes ordinary tensors, of
-    which the gradients' graph may keep some.
-
-    Args:
-        items: What to join.
-        revision: Of the weights; what was found with other weights is dropped.
-    """
-    groups: dict[tuple, list[_Experience]] = {}
-    for item in items:
-        groups.setdefault((item.cells.shape[1:], item.per_block), []).append(item)
-    for (_, per_block), group in groups.items():
-        recalled = None
-        if all(item.recalled and item.recalled.revision == revision for item in group):
-            features = zip(*(item.recalled.features for item in group), strict=True)
-            recalled = _Recalled(tuple(map(torch.cat, features)), revision)
-        yield _Experience(
-            torch.cat([item.cells for item in group]),
-            recalled,
-            per_block,
-            torch.cat([item.grid for item in group]),
-            torch.cat([item.credited for item in group]),
-            torch.cat([item.reward for item in group]),
-        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy import Policy
@@ -281,30 +282,91 @@ class OnDevice(Policy):
         return F.adaptive_avg_pool2d(frame.mean(1, keepdim=True), context.grid_shape[1:])[:, 0]
 
     def feedback(self, frame, grid, outputs, context):
-        return {}
+        return {"brightness": frame.mean()}
+
+
+POLICIES = {
+    "RLPolicy": dict(type="RLPolicy", seed=3, target=0.3, update_every=4),
+    "RLPolicy, features": dict(type="RLPolicy", seed=3, information_gain="features"),
+    "RLPolicy, frozen": dict(type="RLPolicy", seed=3, online=False),
+    "RLPolicy, threshold": dict(type="RLPolicy", seed=3, online=False, sampling="threshold"),
+    "FrameDifferencePolicy": dict(type="FrameDifferencePolicy", threshold=0.5),
+    "FrameDifferencePolicy, target": dict(type="FrameDifferencePolicy", target=0.3),
+    "EveryNthFramePolicy": dict(type="EveryNthFramePolicy", n=3),
+    "RandomPolicy": dict(type="RandomPolicy", rate=0.3, seed=3),
+    "StaticPolicy": dict(type="StaticPolicy", grid=[[1, 0, 1, 0, 0]] * 4),
+    "AllPolicy": "all",
+    "NonePolicy": "none",
+    "a grid on the host": lambda frame, context: torch.rand(context.grid_shape) < 0.3,
+    "a grid on the device": lambda frame, context: OnDevice().select(frame, context),
+    "a policy of a user's": OnDevice(),
+}
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-def test_a_frame_waits_for_the_device_once(convert, device, graphs):
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_frame_waits_for_the_device_once(convert, device, policy, graphs):
     if device.type != "cuda":
         pytest.skip("CUDA counts; tests/test_engine/test_synchronisations.py does so for the CPU")
-    net, _ = pair(convert, device, policy=OnDevice(), buckets=2, cuda_graphs=graphs)
-    for frame in frames(6, device):
-        net(frame)
-    before = bc.report(net).graphs.captured if graphs else 0
-    for frame in frames(4, device):
+    net, _ = pair(convert, device, policy=POLICIES[policy], buckets=2, cuda_graphs=graphs)
+    captured = 0
+    for index, frame in enumerate(frames(14, device, 2)):
+        # Two streams that change places; the second joins late.
+        ids = ["a"] if index < 2 else ["b", "a"] if index % 2 else ["a", "b"]
+        frame = frame[: len(ids)]
+        torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as caught:
+            with warnings.catch_warnings(record=True) as caught, bc.streams(net, ids):
                 warnings.simplefilter("always")
                 net(frame)
+                assert 0 <= bc.handle(net).last.executed_rate <= 1
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        now = bc.report(net).graphs.captured if graphs else 0
-        if now == before:  # A capture waits too.
+        report = bc.report(net).graphs
+        now = report.captured if report else 0
+        if now == captured:  # A capture waits too.
             waits = [w for w in caught if "synchronizing" in str(w.message)]
-            assert len(waits) == 1, [str(w.message) for w in waits]
-        before = now
+            assert len(waits) == 1, (index, [f"{w.filename}:{w.lineno}" for w in waits])
+        captured = now
+    if policy == "RLPolicy":
+        assert bc.handle(net).policy.updates == 3
+
+
+class Overflows(ModelAdapter):
+    """The policy is told of outputs that are not finite, of one frame."""
+
+    bad = False
+
+    def task_outputs(self, outputs, call):
+        logits = outputs["logits"]
+        return list(logits * float("inf") if self.bad else logits)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_outputs_that_are_not_finite_are_found_with_the_next_frame(convert, device, graphs):
+    net, oracle = pair(
+        convert, device, policy=dict(type="RLPolicy", target=0.3, seed=1), cuda_graphs=graphs
+    )
+    handle = bc.handle(net)
+    handle.adapter = Overflows()
+    for index, frame in enumerate(frames(12, device)):
+        handle.adapter.bad = index == 7
+        known, rate = dict(handle.policy._memories), handle.policy.running_rate
+        if index == 7 and device.type != "cuda":
+            # The frame has run, and its grid is not told: the state is another than the oracle's.
+            with pytest.raises(FrameError, match="NaN or infinity"):
+                net(frame)
+            return
+        if index == 7:
+            kept = known, rate
+        if index == 8:
+            with pytest.raises(FrameError, match="stream 0 held NaN or infinity"):
+                net(frame)
+            assert (handle.policy._memories, handle.policy.running_rate) == kept
+        check(net, oracle, frame)
+    assert handle.policy.updates >= 2
+    assert all(parameter.isfinite().all() for parameter in handle.policy.net.parameters())
 
 
 def test_memory_stays_the_same(convert, device):

@@ -603,9 +603,22 @@ class Constants(Net):
         self.head = Ten(self.head)
 
 
+class Shrinks(Net):
+    """The last layer's map has fewer blocks than the grid; how many executed ones is the grid's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink = nn.Sequential(nn.Conv2d(3, 5, 9), nn.Conv2d(5, 5, 9))
+        self.last = nn.Conv2d(5, 5, 3)
+
+    def forward(self, x):
+        return {**super().forward(x), "logits": self.last(self.shrink(x))}
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (Shrinks, r"aten.index.Tensor in module 'last' waits for the device"),
         (Looks, r"aten._local_scalar_dense.default in module '\(root\)' waits for the device"),
         (Waits, r"aten.nonzero.default in module '\(root\)' waits for the device"),
         (Constants, r"aten.lift_fresh.default in module 'head' waits for the device"),

@@ -34,11 +34,30 @@ def test_context_is_made_and_frozen():
         dict(first=torch.tensor([True])),
         dict(first=torch.tensor([1, 0])),
         dict(last_grid=torch.zeros(2, 3, 5, dtype=torch.bool)),
+        dict(host_first=(True,)),
     ],
 )
 def test_context_that_disagrees_with_its_grid_raises(changes):
     with pytest.raises(GridError):
         _context(**changes)
+
+
+def test_context_gives_the_host_what_it_may_want_to_know():
+    context, told = _context(), []
+    assert context.host_first == (True, False)
+    assert _context(host_first=(True, False)).host_first == (True, False)
+    # Without an engine that waits anyway, at once.
+    context.read(torch.tensor([1.0, 2.0]), lambda value: told.append(value.tolist()))
+    assert told == [[1.0, 2.0]]
+    with pytest.raises(ZeroDivisionError):
+        context.read(torch.tensor(0), lambda value: 1 // value.item())
+    grid, other = torch.rand(2, 2, 3, 4) > 0.5
+    host = grid.clone()
+    assert torch.equal(context.host_grid(grid), grid)
+    context.take_executed(grid, host)
+    assert context.host_grid(grid) is host
+    # Another one, such as a policy inside a policy may be told of.
+    assert torch.equal(context.host_grid(other), other)
 
 
 def test_base_policy_reports_the_executed_rate_and_learns_nothing():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import BoxMode, ImageList, RotatedBoxes
@@ -15,8 +14,7 @@ from torch import Tensor, nn
 
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...errors import ConfigError, FrameError
-from ...policy import Detections
-from ..network_scale import masks_at_network_scale
+from ..network_scale import FoundObjects, at_network_scale
 from ..stream_ids import StreamIds
 
 
@@ -139,11 +137,8 @@ class MetaArchAdapter(ModelAdapter):
         # Panoptic-DeepLab makes instances of its logits, and none of some frames.
         segments = hasattr(self._model, "ins_embed_head")
         if dicts and not segments and all("instances" in x for x in outputs):
-            frame = tuple(call.frame.shape[2:])
-            return [
-                _detections(x["instances"], size, frame)
-                for x, size in zip(outputs, call.sizes, strict=True)
-            ]
+            found = zip((x["instances"] for x in outputs), call.sizes, strict=True)
+            return at_network_scale([_found(*one) for one in found], tuple(call.frame.shape[2:]))
         for path, left in call.left.items():
             if "sem_seg_head" in path and isinstance(left, Tensor) and left.dim() == 4:
                 return list(left.unbind(0))
@@ -235,21 +230,14 @@ def _predictors(head: nn.Module) -> list[nn.Module]:
     return found or [head]
 
 
-def _detections(found: Any, size: tuple[int, int], frame: tuple[int, int]) -> Detections:
-    """Instances in pixels of the output, in those of the network input."""
-    scale = (size[0] / found.image_size[0], size[1] / found.image_size[1])
-    boxes = upright_boxes(found).float()
-    factors = torch.tensor([scale[1], scale[0]] * 2, dtype=torch.float32, device=boxes.device)
-    boxes = boxes * factors
-    masks = None
-    if found.has("pred_masks"):
-        masks = masks_at_network_scale(found.pred_masks.detach(), boxes, frame, scale)
-    return Detections(
-        boxes=boxes,
-        scores=found.scores.detach().float(),
-        labels=found.pred_classes.detach(),
-        masks=masks,
-        size=frame,
+def _found(instances: Any, size: tuple[int, int]) -> FoundObjects:
+    """Instances in pixels of the output, of an image of ``size`` in the network input."""
+    return FoundObjects(
+        boxes=upright_boxes(instances),
+        scores=instances.scores,
+        labels=instances.pred_classes,
+        masks=instances.pred_masks if instances.has("pred_masks") else None,
+        scale=tuple(size[i] / instances.image_size[i] for i in (0, 1)),
     )
 
 

@@ -71,7 +71,7 @@ class VideoDrawer(DatasetEvaluator):
         picture = draw_outputs(
             given["frame"],
             outputs[0],
-            handle.last.grid[0].cpu(),
+            handle.last.host_grid[0],
             handle.config.block_size,
             given["image"].shape[1:],
             self.classes,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engine.convert import FrameRecord, Handle
+from ...engine.convert import Handle
+from ...engine.frame_record import FrameRecord
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
 from ...errors import ConfigError
@@ -114,7 +115,7 @@ class VideoRun:
         finally:
             hook.remove()
         record = self.handle.last
-        self.totals.add(record.grid, record.counts, record.seconds)
+        self.totals.add(record.host_grid, record.counts, record.seconds)
         self.dense_outputs = outputs.get("dense")
         self.last_entries = tuple(
             self._entry(i, given, len(inputs), sizes[-1], record, seconds, macs, timed)
@@ -187,7 +188,7 @@ class VideoRun:
         macs: Mapping[str, int | None],
         timed: bool,
     ) -> FrameEntry:
-        grid, counts = record.grid[image], record.counts
+        grid, counts = record.host_grid[image], record.counts
         outside, outside_dense = macs["blockcopy"], macs.get("dense")
         if outside is not None:
             outside = (outside - counts.blocks - counts.densified) / images
@@ -210,6 +211,7 @@ class VideoRun:
             ms_blockcopy=1e3 * seconds["blockcopy"] / images,
             ms_policy=1e3 * record.seconds.get("policy", 0.0) / images,
             timed=timed,
+            # Nothing is waited for: the clock was stopped once the device had come here.
             scalars=dict(record.scalars),
         )
 

@@ -11,9 +11,8 @@ from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtr
 from torch import nn
 
 from ...engine.adapter import Call
-from ...policy import Detections
 from ..mmengine.sample_adapter import SampleAdapter
-from ..network_scale import masks_at_network_scale
+from ..network_scale import FoundObjects, at_network_scale
 
 
 class DetectorAdapter(SampleAdapter):
@@ -44,23 +43,17 @@ class DetectorAdapter(SampleAdapter):
             hasattr(sample, "pred_instances") for sample in outputs
         ):
             return super().task_outputs(outputs, call)
-        size = tuple(call.frame.shape[2:])
-        return [_detections(sample, size) for sample in outputs]
+        return at_network_scale([_found(s) for s in outputs], tuple(call.frame.shape[2:]))
 
 
-def _detections(sample, size: tuple[int, int]) -> Detections:
+def _found(sample) -> FoundObjects:
     found = sample.pred_instances
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
-    boxes = found.bboxes.detach().float()
-    scale = torch.tensor([scale_w, scale_h] * 2, dtype=torch.float32, device=boxes.device)
     masks = found.get("masks", None)
-    if masks is not None:
-        masks = torch.as_tensor(masks, device=boxes.device)
-        masks = masks_at_network_scale(masks, boxes * scale, size, (scale_h, scale_w))
-    return Detections(
-        boxes=boxes * scale,
-        scores=found.scores.detach().float(),
-        labels=found.labels.detach(),
-        masks=masks,
-        size=size,
+    return FoundObjects(
+        boxes=found.bboxes,
+        scores=found.scores,
+        labels=found.labels,
+        masks=None if masks is None else torch.as_tensor(masks),
+        scale=(scale_h, scale_w),
     )

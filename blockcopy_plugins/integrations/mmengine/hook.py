@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...policy import build_policy
 from ...policy.policy_file import load_policy
 from ...registry import HOOKS
+from ..frame_figures import FrameFigures
 from ..stream_ids import StreamIds
 from .backbone import BlockCopyBackbone
 
@@ -88,6 +89,7 @@ class BlockCopyHook(Hook):
         self.interleaved = interleaved
         self.one_video = one_video
         self._warned = False
+        self._figures = FrameFigures()
         self._handle: Handle | None = None
         self._by_hand = False
         self._names_streams: StreamIds | None = None
@@ -165,11 +167,19 @@ class BlockCopyHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
-        """Pass the frame's figures on to the log."""
+        """Pass the frame's figures on to the log, on a GPU with the next frame."""
         self._log_scalars(runner, "test")
 
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Pass on to the log what is left."""
+        self._log_scalars(runner, "test", last=True)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Pass on to the log what is left."""
+        self._log_scalars(runner, "val", last=True)
+
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Pass the frame's figures on to the log."""
+        """Pass the frame's figures on to the log, on a GPU with the next frame."""
         self._log_scalars(runner, "val")
 
     def _begin(self, runner: Runner) -> None:
@@ -202,6 +212,7 @@ class BlockCopyHook(Hook):
         else:
             self.handle.name_streams(None)
         self._handle = None
+        self._figures.clear()
         self._by_hand = False
 
     def _name_streams(self, data_batch) -> None:
@@ -230,13 +241,12 @@ class BlockCopyHook(Hook):
                 "one_video=True in the BlockCopyHook."
             )
 
-    def _log_scalars(self, runner: Runner, mode: str) -> None:
-        last = self.handle.last
-        if last is None:
-            return
-        scalars = {"executed_rate": last.executed_rate, **last.scalars}
-        for name, value in scalars.items():
-            runner.message_hub.update_scalar(f"{mode}/blockcopy/{name}", value)
+    def _log_scalars(self, runner: Runner, mode: str, last: bool = False) -> None:
+        if not last and self.handle.last is not None:
+            self._figures.add(self.handle.last)
+        for scalars, _ in self._figures.all() if last else self._figures.known():
+            for name, value in scalars.items():
+                runner.message_hub.update_scalar(f"{mode}/blockcopy/{name}", value)
 
 
 def find_hook(runner: Runner) -> BlockCopyHook:

@@ -16,6 +16,7 @@ from torch import nn
 from ...errors import ConfigError
 from ...policy import Policy
 from ...registry import LOOPS
+from ..frame_figures import FrameFigures
 from .hook import find_hook
 
 _SHOWN = ("executed_rate", "information_gain", "reward", "loss")
@@ -29,7 +30,8 @@ class PolicyTrainLoop(BaseLoop):
     what the policy learns from each frame it does by itself, with its own optimizer. Each epoch
     runs all videos from their starts, and the policy goes on learning. Hooks of training are called
     with the policy's figures (``executed_rate``, ``information_gain``, ``reward``, ``loss``, ...)
-    as outputs, so that loggers and visualization backends get them as ``train/...``.
+    as outputs, so that loggers and visualization backends get them as ``train/...``; on a GPU with
+    those of the frame before, for which nothing waits any more.
 
     Args:
         runner: The runner. Its optimizer is not used.
@@ -81,11 +83,12 @@ class PolicyTrainLoop(BaseLoop):
             group["lr"] = getattr(policy, "lr", 0.0)
         bar = self._bar()
         recent = {name: deque(maxlen=50) for name in _SHOWN}
+        figures = FrameFigures()
         try:
             while self.epoch < self.max_epochs and not self.stop_training:
                 runner.call_hook("before_train_epoch")
                 for index, data_batch in enumerate(self.dataloader):
-                    scalars = self._run_iter(index, data_batch, hook.handle)
+                    scalars = self._run_iter(index, data_batch, hook.handle, figures)
                     for name in _SHOWN:
                         if name in scalars:
                             recent[name].append(scalars[name])
@@ -108,11 +111,16 @@ class PolicyTrainLoop(BaseLoop):
         return runner.model
 
     @torch.no_grad()
-    def _run_iter(self, index: int, data_batch: Any, handle: Any) -> dict[str, float]:
+    def _run_iter(
+        self, index: int, data_batch: Any, handle: Any, figures: FrameFigures
+    ) -> dict[str, float]:
         runner = self.runner
         runner.call_hook("before_train_iter", batch_idx=index, data_batch=data_batch)
         runner.model.test_step(data_batch)
-        scalars = {"executed_rate": handle.last.executed_rate, **handle.last.scalars}
+        figures.add(handle.last)
+        scalars: dict[str, float] = {}
+        for known, _ in figures.known():
+            scalars = known
         runner.call_hook(
             "after_train_iter", batch_idx=index, data_batch=data_batch, outputs=scalars
         )

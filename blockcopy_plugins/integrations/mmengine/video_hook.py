@@ -71,11 +71,12 @@ class BlockCopyVideoHook(Hook):
 
         info = sample.metainfo
         video_id = info["video_id"]
+        grid = handle.last.host_grid[image]
         writer, source = self._opened(info, getattr(dataset, "stride", 1))
         picture = draw_sample(
             source.read(info["frame_number"]),
             sample,
-            handle.last.grid[image],
+            grid,
             handle.config.block_size,
             dataset.metainfo,
             self.score_threshold,
@@ -85,7 +86,7 @@ class BlockCopyVideoHook(Hook):
             speed_up = entry.ms_dense / entry.ms_blockcopy
         caption = FrameCaption(
             frame=info["frame_number"],
-            executed_rate=handle.last.grid[image].float().mean().item(),
+            executed_rate=grid.float().mean().item(),
             target=getattr(handle.policy, "target", None),
             milliseconds=None if entry is None or not entry.timed else entry.ms_blockcopy,
             speed_up=speed_up,

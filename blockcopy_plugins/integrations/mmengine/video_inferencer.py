@@ -295,14 +295,14 @@ class VideoInferencer:
                 time=one.frame.time,
                 frame=one.frame.image,
                 prediction=prediction,
-                grid=grid.cpu(),
+                grid=grid,
                 restarted=one.restarts,
                 ms_model=ms - ms_policy,
                 ms_policy=ms_policy,
                 dropped=one.stream.source.dropped,
                 corrupt=one.stream.source.corrupt,
             )
-            for one, prediction, grid in zip(group, predictions, record.grid, strict=True)
+            for one, prediction, grid in zip(group, predictions, record.host_grid, strict=True)
         ]
 
 

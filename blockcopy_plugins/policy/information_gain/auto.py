@@ -28,9 +28,12 @@ class AutoGain(InformationGain):
         Raises:
             FrameError: If the output is neither detections nor dense.
         """
-        found = check_task_output(output)
-        gain = self._detection if isinstance(found, Detections) else self._dense
-        return gain, gain.summarise(found, geometry)
+        gain = self._gain_for(output)
+        return gain, gain.summarise(output, geometry)
+
+    def is_finite(self, output: TaskOutput) -> Tensor | None:
+        """Ask the gain that fits."""
+        return self._gain_for(output).is_finite(output)
 
     def output_map(self, summary: tuple[InformationGain, Any], geometry: Geometry) -> Tensor:
         """Ask the gain that made the summary."""
@@ -56,6 +59,9 @@ class AutoGain(InformationGain):
                 "the network's task changes"
             )
         return current[0].compare(previous[1], current[1], geometry)
+
+    def _gain_for(self, output: TaskOutput) -> InformationGain:
+        return self._detection if isinstance(check_task_output(output), Detections) else self._dense
 
 
 def build_information_gain(config: Any) -> InformationGain:

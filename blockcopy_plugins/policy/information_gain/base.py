@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy.picture import cells_per_block
 from blockcopy_plugins.policy.task_output import TaskOutput
 
@@ -52,6 +53,18 @@ class InformationGain:
         """Return what must be kept of an output to compare the next one with it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement summarise()")
 
+    def is_finite(self, output: TaskOutput) -> Tensor | None:
+        """Say whether an output is finite without waiting for the device that it is on.
+
+        Args:
+            output: As for :meth:`summarise`.
+
+        Returns:
+            A bool scalar on the device. Where it turns out to be False the summary is of no use.
+            None, as here, where :meth:`summarise` looks itself.
+        """
+        return None
+
     def output_map(self, summary: Any, geometry: Geometry) -> Tensor:
         """Return the output as float32 ``(h, w)`` on cells, 0 to 1, for the policy network."""
         raise NotImplementedError(f"{type(self).__name__} does not implement output_map()")
@@ -61,7 +74,18 @@ class InformationGain:
         raise NotImplementedError(f"{type(self).__name__} does not implement compare()")
 
     def __call__(self, previous: TaskOutput, current: TaskOutput, geometry: Geometry) -> Tensor:
-        """Return the gain of each block, float32 ``(GH, GW)``, from two outputs."""
-        return self.compare(
-            self.summarise(previous, geometry), self.summarise(current, geometry), geometry
-        )
+        """Return the gain of each block, float32 ``(GH, GW)``, from two outputs.
+
+        Raises:
+            FrameError: If an output is not finite.
+        """
+        summaries = []
+        for output in (previous, current):
+            summaries.append(self.summarise(output, geometry))
+            finite = self.is_finite(output)
+            if finite is not None and not bool(finite):
+                raise FrameError(
+                    "the output holds NaN or infinity; the network that made it is broken, or its "
+                    "input was"
+                )
+        return self.compare(*summaries, geometry)

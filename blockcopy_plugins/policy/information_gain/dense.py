@@ -44,12 +44,17 @@ class SemanticGain(InformationGain):
         """Return the log-softmax on cells, float32 ``(C, h, w)``.
 
         Raises:
-            FrameError: If the output is no float tensor ``(C, h, w)``.
+            FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in
+                host memory; of one on a device :meth:`is_finite` tells.
         """
         logits = to_cells(output, geometry)
         if logits.shape[0] == 1:
             logits = torch.cat((logits, torch.zeros_like(logits)))
         return logits.log_softmax(0)
+
+    def is_finite(self, output: Tensor) -> Tensor | None:
+        """See :meth:`InformationGain.is_finite`."""
+        return is_finite(output)
 
     def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
         """Return how unsure the output is: 1 - the highest probability."""
@@ -79,10 +84,15 @@ class FeatureChange(InformationGain):
         """Return the features on cells, float32 ``(C, h, w)``.
 
         Raises:
-            FrameError: If the output is no float tensor ``(C, h, w)``.
+            FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in
+                host memory; of one on a device :meth:`is_finite` tells.
         """
         cells = to_cells(output, geometry)
         return cells.clone() if cells.data_ptr() == output.data_ptr() else cells
+
+    def is_finite(self, output: Tensor) -> Tensor | None:
+        """See :meth:`InformationGain.is_finite`."""
+        return is_finite(output)
 
     def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
         """Return the features' mean magnitude, relative to its highest."""
@@ -115,7 +125,8 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
         nearest inside.
 
     Raises:
-        FrameError: If the output is no finite float tensor ``(C, h, w)``.
+        FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in host
+            memory; of one on a device :func:`is_finite` tells.
     """
     if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
         found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
@@ -129,7 +140,12 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
     else:
         values = values.float()
     # A mean or sum with NaN or infinity in it is never finite; that of finite values may overflow.
-    if not math.isfinite(values.sum()) and not bool(torch.isfinite(output).all()):
+    # On a device the host would have to wait to look.
+    if (
+        values.device.type == "cpu"
+        and not math.isfinite(values.sum())
+        and not bool(torch.isfinite(output).all())
+    ):
         raise FrameError(
             "the dense output holds NaN or infinity; the network that made it is broken, or its "
             "input was"
@@ -140,6 +156,11 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
             nearest = _nearest(pixels, pooled[axis], cells, geometry.cell_size, values.device)
             values = values.index_select(1 + axis, nearest)
     return values
+
+
+def is_finite(output: Tensor) -> Tensor | None:
+    """Return whether a dense output is finite, a bool scalar on its device; None in host memory."""
+    return None if output.device.type == "cpu" else torch.isfinite(output).all()
 
 
 def _area_pool(values: Tensor, size: list[int]) -> Tensor:

@@ -1,0 +1,87 @@
+"""What is kept of the last call of a converted model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+
+from ..host_transfer import HostReads, to_host
+from .frame import FrameCounts
+
+
+class Scalars:
+    """Figures by name, of which some may still be on the device.
+
+    Args:
+        values: Numbers, and 0-dim tensors of those that the host does not know yet.
+        reads: Brings the latter with the next frame.
+    """
+
+    def __init__(self, values: Mapping[str, float | Tensor], reads: HostReads) -> None:
+        self._values = dict(values)
+        self._unknown: dict[str, Tensor] = {}
+        for name, value in self._values.items():
+            if isinstance(value, Tensor) and value.device.type != "cpu" and value.numel() == 1:
+                self._unknown[name] = value
+                reads.add(value, partial(self._take, name))
+
+    @property
+    def known(self) -> bool:
+        """Whether all of them are in host memory."""
+        return not self._unknown
+
+    def floats(self) -> dict[str, float]:
+        """All of them; where one is not known yet, this waits for the device."""
+        for name, value in zip(
+            list(self._unknown), to_host(list(self._unknown.values())), strict=True
+        ):
+            self._take(name, value)
+        return self._values
+
+    def _take(self, name: str, value: Tensor) -> None:
+        self._values[name] = value.item()
+        self._unknown.pop(name, None)
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What happened in one call of a converted model.
+
+    Attributes:
+        streams: Stream of each image.
+        grid: bool ``(N, GH, GW)``, the blocks that were executed, on the frame's device.
+        host_grid: The same in host memory.
+        counts: MACs and densified ops.
+        figures: What the policy reports for logs, see :attr:`scalars`.
+        seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
+            GPU has still to do is not in it, and the wait for it is the policy's.
+    """
+
+    streams: tuple[Hashable, ...]
+    grid: Tensor
+    host_grid: Tensor
+    counts: FrameCounts
+    figures: Scalars
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def executed_rate(self) -> float:
+        """Executed blocks / all blocks."""
+        return self.host_grid.float().mean().item()
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """What the policy reports for logs.
+
+        On a GPU some of it comes to the host with the next frame: to read it before
+        (:attr:`scalars_known`) is to wait for the device.
+        """
+        return self.figures.floats()
+
+    @property
+    def scalars_known(self) -> bool:
+        """Whether :attr:`scalars` can be read without waiting for the device."""
+        return self.figures.known

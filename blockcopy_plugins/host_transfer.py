@@ -1,0 +1,126 @@
+"""Transfers between the host and a device: one a frame to the host, small ones the other way.
+
+On a GPU each read of a value waits until all work before it is done. What the host must learn of a
+frame is therefore brought over at once, and worked on in host memory; what the host knows is
+brought to the device without waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+Then = Callable[[Tensor], None]
+"""What is to be done with a value once it is in host memory."""
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Bring tensors to host memory, in one transfer from each device that they are on.
+
+    This waits for the device, and nothing else of a frame has to.
+
+    Args:
+        tensors: Of any shapes and dtypes.
+
+    Returns:
+        The same in host memory, in their order; what was there already is not copied.
+    """
+    found = list(tensors)
+    for device in {value.device for value in tensors if value.device.type != "cpu"}:
+        there = [i for i, value in enumerate(tensors) if value.device == device]
+        if len(there) == 1:
+            found[there[0]] = tensors[there[0]].detach().to("cpu")
+            continue
+        # As bytes, wide items first: each then begins at a multiple of its width.
+        there.sort(key=lambda i: -tensors[i].element_size())
+        flat = [tensors[i].detach().reshape(-1).view(torch.uint8) for i in there]
+        pieces = torch.cat(flat).to("cpu").split([len(piece) for piece in flat])
+        for i, piece in zip(there, pieces, strict=True):
+            found[i] = piece.view(tensors[i].dtype).view(tensors[i].shape)
+    return found
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Bring a small tensor to a device without waiting for it.
+
+    Args:
+        values: In host memory, or on the device already.
+        device: Where it is needed.
+
+    Returns:
+        ``values`` itself if it is there.
+    """
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def upload_into(target: Tensor, values: Tensor) -> None:
+    """Write host memory into a tensor without waiting for its device.
+
+    Args:
+        target: Any tensor.
+        values: A small tensor in host memory, of its shape.
+    """
+    if target.device.type == "cuda":
+        values = values.pin_memory()
+    target.copy_(values, non_blocking=True)
+
+
+class HostReads:
+    """Values on a device that the host wants, until the next frame's transfer brings them.
+
+    What is wanted while a frame is chosen comes with that frame's grid. What is wanted after that
+    (of the frame's results) comes with the grid of the next frame.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: list[tuple[Tensor, Then]] = []
+        self._carried: list[tuple[Tensor, Then]] = []
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """One frame; if it fails, what it wanted is wanted no more."""
+        try:
+            yield
+            self._carried += self._wanted
+        finally:
+            self._wanted = []
+
+    def add(self, value: Tensor, then: Then) -> None:
+        """Want a value.
+
+        Args:
+            value: Any small tensor; nobody writes to it any more.
+            then: Called with the value in host memory. A bound method or a partial of one rather
+                than a closure: a deep copy of the model then tells the copied policy.
+        """
+        self._wanted.append((value, then))
+
+    def bring(self, grid: Tensor) -> Tensor:
+        """Transfer a grid and all values that are wanted, and hand the values on.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` on any device.
+
+        Returns:
+            A copy of the grid in host memory.
+
+        Raises:
+            Exception: The first of what those who wanted a value raise, after all have got theirs.
+        """
+        wanted = self._carried + self._wanted
+        self._carried, self._wanted = [], []
+        host, *values = to_host([grid, *(value for value, _ in wanted)])
+        failure = None
+        for (_, then), value in zip(wanted, values, strict=True):
+            try:
+                then(value)
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return host.clone() if host is grid else host

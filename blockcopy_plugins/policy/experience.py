@@ -1,0 +1,61 @@
+"""What the learned policy gathers between two updates: a few batches to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """What the network found on the way to a decision; the update need not find it again."""
+
+    features: tuple[Tensor, ...]  # each of n images
+    revision: int  # of the weights
+
+    def chosen(self, index: Tensor) -> Recalled:
+        """Return those of some images."""
+        return Recalled(tuple(feature[index] for feature in self.features), self.revision)
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """One batch to learn from."""
+
+    cells: Tensor  # float32 (n, 11, h, w)
+    recalled: Recalled | None
+    per_block: int
+    grid: Tensor  # bool (n, GH, GW): what was executed
+    credited: Tensor  # bool (n, GH, GW): where that is what the policy sampled
+    reward: Tensor  # float32 (n, GH, GW)
+
+
+def joined(items: list[Experience], revision: int | None) -> Iterator[Experience]:
+    """Join what has the same shape: one pass over four frames costs half of four passes.
+
+    Joining copies, also a single item: outside inference mode this makes ordinary tensors, of
+    which the gradients' graph may keep some.
+
+    Args:
+        items: What to join.
+        revision: Of the weights; what was found with other weights is dropped.
+    """
+    groups: dict[tuple, list[Experience]] = {}
+    for item in items:
+        groups.setdefault((item.cells.shape[1:], item.per_block), []).append(item)
+    for (_, per_block), group in groups.items():
+        recalled = None
+        if all(item.recalled and item.recalled.revision == revision for item in group):
+            features = zip(*(item.recalled.features for item in group), strict=True)
+            recalled = Recalled(tuple(map(torch.cat, features)), revision)
+        yield Experience(
+            torch.cat([item.cells for item in group]),
+            recalled,
+            per_block,
+            torch.cat([item.grid for item in group]),
+            torch.cat([item.credited for item in group]),
+            torch.cat([item.reward for item in group]),
+        )
