@@ -67,6 +67,8 @@ def settings(small: bool) -> Iterator[Setting]:
 
 def run(section: Section) -> None:
     """Measure all settings, then once more with the engines that take minutes to build."""
+    if section.small:
+        section.say("toy sizes on a CPU: they show that the section works, and no speed")
     for setting in settings(section.small):
         section.need(2 if section.small else 12)
         _measure(section, setting, slow=False)
