@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,15 +13,10 @@ import torch.multiprocessing  # noqa: F401  (teaches ForkingPickler to share ten
 from torch import nn
 
 import blockcopy_plugins as bc
+from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins import ops
 from blockcopy_plugins.engine.cuda_graphs import CudaCaptured
 from blockcopy_plugins.engine.masked_reference import MaskedReference
-
-_spec = importlib.util.spec_from_file_location(
-    "recording_backend", Path(__file__).resolve().parent / "recording_backend.py"
-)
-recording = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recording)
 
 SIZE, BLOCK = (60, 90), 16
 POLICIES = [

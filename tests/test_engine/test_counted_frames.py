@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import blockcopy_plugins as bc
+from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.integrations.policy_meter import PolicyMeter
 from blockcopy_plugins.policy import Policy
-
-_spec = importlib.util.spec_from_file_location(
-    "recording_backend", Path(__file__).resolve().parent / "recording_backend.py"
-)
-recording = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recording)
 
 SIZE, BLOCK = (32, 48), 16  # 2 x 3 blocks
 IN_A_BLOCK = 16 * 16 * (4 * 3 * 9 + 4 * 4 * 9)
