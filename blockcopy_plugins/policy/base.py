@@ -253,3 +253,16 @@ def check_rate(name: str, value: float) -> float:
             f"{name} must be a number from 0 to 1 (executed blocks / all blocks), found {value!r}"
         )
     return float(value)
+
+
+def check_count(name: str, value: int, least: int, unit: str) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(
+            f"{name} must be an integer of at least {least} ({unit}), found {value!r}"
+        )
+    return value

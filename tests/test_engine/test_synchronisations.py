@@ -90,6 +90,10 @@ POLICIES = {
     "RLPolicy, threshold": dict(type="RLPolicy", seed=3, online=False, sampling="threshold"),
     "FrameDifferencePolicy": dict(type="FrameDifferencePolicy", threshold=0.5),
     "FrameDifferencePolicy, target": dict(type="FrameDifferencePolicy", target=0.3),
+    "MotionDetectionPolicy": dict(
+        type="MotionDetectionPolicy", threshold=0.3, confirm=1, persist=0
+    ),
+    "MotionDetectionPolicy, target": dict(type="MotionDetectionPolicy", target=0.3, persist=1),
     "EveryNthFramePolicy": dict(type="EveryNthFramePolicy", n=3),
     "RandomPolicy": dict(type="RandomPolicy", rate=0.4, seed=3),
     "StaticPolicy": dict(type="StaticPolicy", grid=[[1, 0, 1, 0, 0]] * 4),
@@ -181,6 +185,16 @@ def test_one_wait_whether_or_not_frames_are_checked(policy, check_finite):
         net = device.put(Net().eval())
         bc.blockcopy_(net, eager(POLICIES[policy], check_finite=check_finite))
         assert count(net, video("a", 6), device)[0] == [ONCE] * 6
+
+
+def test_background_subtraction_waits_once_more_for_the_picture():
+    pytest.importorskip("cv2")
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        bc.blockcopy_(net, eager(dict(type="BackgroundSubtractionPolicy", target=0.3)))
+        waits, records = count(net, video("ab", 10), device)
+        assert waits == [{"host_transfer.py:to_host to the host": 2}] * 10
+        assert any(0 < record.executed_rate < 1 for record in records)
 
 
 def test_one_wait_where_maps_have_fewer_blocks_than_the_grid():

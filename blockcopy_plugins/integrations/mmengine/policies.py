@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from blockcopy_plugins.policy import (
     AllPolicy,
+    BackgroundSubtractionPolicy,
     EveryNthFramePolicy,
     FrameDifferencePolicy,
+    MotionDetectionPolicy,
     NonePolicy,
     RandomPolicy,
     RLPolicy,
@@ -19,8 +21,10 @@ from blockcopy_plugins.registry import POLICIES
 
 for _policy in (
     AllPolicy,
+    BackgroundSubtractionPolicy,
     EveryNthFramePolicy,
     FrameDifferencePolicy,
+    MotionDetectionPolicy,
     NonePolicy,
     RandomPolicy,
     RLPolicy,
