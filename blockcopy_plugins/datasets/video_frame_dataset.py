@@ -80,6 +80,8 @@ class VideoFrameDataset(BaseDataset):
             the missing frame raises.
         max_open_videos: Video files that a process keeps open at the same time; keep it above the
             number of streams in a batch.
+        motion: Have the codec's motion vectors with each frame, for `MotionVectorPolicy`: the
+            metainfo gets ``motion``, a `MotionField`. Only of video files.
         indices: As for `BaseDataset`: only the first (or these) frames of all.
         serialize_data: As for `BaseDataset`.
         test_mode: As for `BaseDataset`. True by default: a frame that cannot be loaded raises,
@@ -107,6 +109,7 @@ class VideoFrameDataset(BaseDataset):
         label_rules: Mapping[str, Any] | None = None,
         trust_frame_count: bool = False,
         max_open_videos: int = 64,
+        motion: bool = False,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
         test_mode: bool = True,
@@ -122,6 +125,7 @@ class VideoFrameDataset(BaseDataset):
         self.stride = stride
         self.mot_class = mot_class
         self.trust_frame_count = trust_frame_count
+        self.motion = motion
         self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
         self.label_rules = _label_rules(label_rules, metainfo)
         self._video_ids = np.zeros(0, dtype=np.int64)
@@ -212,6 +216,7 @@ class VideoFrameDataset(BaseDataset):
                 has_masks=any(a.has_masks for a in known),
                 max_open_videos=self._max_open_videos,
                 labelled=any(label_images),
+                motion=self.motion,
             )
         )
         # The file's image ids, if they are unique (several files may use the same ones).
@@ -269,6 +274,8 @@ class VideoFrameDataset(BaseDataset):
         # The pipeline may change what it is given.
         kept = {key: copy.deepcopy(info[key]) for key in _SAMPLE_KEYS if key in info}
         data = self.pipeline(info)
+        if self.motion:
+            kept["motion"] = info["motion"]  # the loader's, whatever is packed
         samples = data.get("data_samples") if isinstance(data, dict) else None
         if samples is not None:
             for sample in samples if isinstance(samples, (list, tuple)) else (samples,):
@@ -318,7 +325,7 @@ class VideoFrameDataset(BaseDataset):
         start, stop = self.frames
         references, shapes, counts = [], [], []
         for path, name in zip(self.videos, self.video_names, strict=True):
-            source = open_frames(path)
+            source = open_frames(path, self.motion)
             count = None
             if self.trust_frame_count and source.stated_length is not None:
                 count = source.stated_length

@@ -14,6 +14,8 @@ from .information_gain import (
     SemanticGain,
 )
 from .motion_detection import MotionDetectionPolicy
+from .motion_field import MotionField
+from .motion_vectors import MotionVectorPolicy
 from .reinforce import RLPolicy
 from .task_output import Detections, TaskOutput
 
@@ -29,6 +31,8 @@ __all__ = [
     "Geometry",
     "InformationGain",
     "MotionDetectionPolicy",
+    "MotionField",
+    "MotionVectorPolicy",
     "NonePolicy",
     "Policy",
     "PolicyContext",

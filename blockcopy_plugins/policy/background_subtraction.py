@@ -89,7 +89,7 @@ class BackgroundSubtractionPolicy(ThresholdPolicy):
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
         (picture,) = to_host([picture])
         kept, known = remembered(
-            self.memory, context, lambda background: background.shape == picture.shape[1:]
+            self.memory, context, lambda background, _: background.shape == picture.shape[1:]
         )
         cells = cells_per_block(context.block_size)
         shares = torch.zeros(context.grid_shape)

@@ -15,6 +15,7 @@ from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
 from .motion_detection import MotionDetectionPolicy
+from .motion_vectors import MotionVectorPolicy
 from .reinforce import RLPolicy
 
 _SCOPE = "blockcopy_plugins."
@@ -31,6 +32,7 @@ def known_policies() -> dict[str, type[Policy]]:
         "every_nth_frame": EveryNthFramePolicy,
         "background_subtraction": BackgroundSubtractionPolicy,
         "motion_detection": MotionDetectionPolicy,
+        "motion_vectors": MotionVectorPolicy,
         "callable": CallablePolicy,
         "rl": RLPolicy,
     }

@@ -57,7 +57,9 @@ class FrameDifferencePolicy(ThresholdPolicy):
         """Compare the picture with the last executed one."""
         check_frame(frame, context)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
-        kept, known = remembered(self.memory, context, lambda last: last.shape == picture.shape[1:])
+        kept, known = remembered(
+            self.memory, context, lambda last, _: last.shape == picture.shape[1:]
+        )
         last = torch.stack([p if k is None else k for p, k in zip(picture, kept, strict=True)])
         scores = block_difference(picture, last, cells_per_block(context.block_size))
         return Look(context, scores, known, (picture, last))

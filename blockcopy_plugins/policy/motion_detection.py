@@ -71,7 +71,7 @@ class MotionDetectionPolicy(ThresholdPolicy):
         check_frame(frame, context)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
         kept, known = remembered(
-            self.memory, context, lambda motion: motion.background.shape == picture.shape[1:]
+            self.memory, context, lambda motion, _: motion.background.shape == picture.shape[1:]
         )
         nothing = _Motion(
             picture[0],  # in no use: the background of a new stream is its own picture

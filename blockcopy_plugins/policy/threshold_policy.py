@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,17 +213,17 @@ class Look:
 
 
 def remembered(
-    memory: dict[Hashable, Any], context: PolicyContext, fits: Any
+    memory: dict[Hashable, Any], context: PolicyContext, fits: Callable[[Any, int], bool]
 ) -> tuple[tuple[Any | None, ...], tuple[bool, ...]]:
     """Return what is kept of the streams of a batch, and of which of them something is.
 
     Args:
         memory: By stream id.
         context: Of the call; nothing that is kept of a stream holds for its first frame.
-        fits: ``fits(kept) -> bool``, whether it is of frames of this size.
+        fits: ``fits(kept, image)``, whether it is of frames of the image's size.
     """
     found = []
-    for stream, first in zip(context.streams, context.host_first, strict=True):
-        kept = None if first else memory.get(stream)
-        found.append(kept if kept is not None and fits(kept) else None)
+    for image, stream in enumerate(context.streams):
+        kept = None if context.host_first[image] else memory.get(stream)
+        found.append(kept if kept is not None and fits(kept, image) else None)
     return tuple(found), tuple(kept is not None for kept in found)
