@@ -14,7 +14,7 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.convert import convert_
 from blockcopy_plugins.integrations.network_scale import FoundObjects, at_network_scale
-from blockcopy_plugins.policy import Policy
+from blockcopy_plugins.policy import MotionField, Policy
 
 
 def _load(name):
@@ -195,6 +195,23 @@ def test_background_subtraction_waits_once_more_for_the_picture():
         waits, records = count(net, video("ab", 10), device)
         assert waits == [{"host_transfer.py:to_host to the host": 2}] * 10
         assert any(0 < record.executed_rate < 1 for record in records)
+
+
+def test_motion_vectors_wait_for_nothing():
+    draw = torch.Generator().manual_seed(0)
+    total, counts = torch.zeros(7, 9, 2, dtype=torch.float64), torch.zeros(7, 9, dtype=torch.int64)
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        bc.blockcopy_(net, eager(dict(type="MotionVectorPolicy", target=0.3)))
+        rates = []
+        for frame, ids in video("ab", 10):
+            total = total + torch.rand(7, 9, 2, generator=draw, dtype=torch.float64)
+            fields = [MotionField(total, counts, SIZE)] * len(ids)
+            with bc.motion(net, fields):
+                waits, records = count(net, [(frame, ids)], device)
+            assert waits == [ONCE]
+            rates.append(records[0].executed_rate)
+        assert any(0 < rate < 1 for rate in rates)
 
 
 def test_one_wait_where_maps_have_fewer_blocks_than_the_grid():
