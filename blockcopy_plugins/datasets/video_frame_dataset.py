@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
+from blockcopy_plugins.datasets.dataset_metainfo import find_metainfo, label_rules_of
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
 from blockcopy_plugins.datasets.pipeline import adapt_pipeline
@@ -22,7 +21,7 @@ from blockcopy_plugins.evaluation.annotations import (
     VideoReference,
     read_annotations,
 )
-from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
+from blockcopy_plugins.evaluation.label_images import find_label_images
 from blockcopy_plugins.registry import DATASETS
 
 # What every data sample gets, whatever the meta_keys of PackDetInputs or PackSegInputs are.
@@ -127,10 +126,10 @@ class VideoFrameDataset(BaseDataset):
         self.trust_frame_count = trust_frame_count
         self.motion = motion
         self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
-        self.label_rules = _label_rules(label_rules, metainfo)
+        self.label_rules = label_rules_of(label_rules, metainfo)
         self._video_ids = np.zeros(0, dtype=np.int64)
         super().__init__(
-            metainfo=_find_metainfo(metainfo, classes),
+            metainfo=find_metainfo(metainfo, classes),
             data_root=data_root,
             data_prefix={},
             indices=indices,
@@ -418,42 +417,3 @@ def _list_ann_files(
             "one (or None) for each video"
         )
     return [None if path is None else os.path.join(root, path) for path in ann_file]
-
-
-def _named_dataset(name: str) -> type:
-    dataset = MMENGINE_DATASETS.get(name)
-    if dataset is None or not hasattr(dataset, "METAINFO"):
-        raise ConfigError(
-            f"metainfo={name!r} is no registered dataset with METAINFO; name one with its scope, "
-            "such as 'mmdet.CocoDataset', or give dict(classes=...)"
-        )
-    return dataset
-
-
-def _label_rules(
-    given: Mapping[str, Any] | None, metainfo: Mapping[str, Any] | str | None
-) -> LabelRules:
-    known = [field.name for field in fields(LabelRules)]
-    unknown = sorted(set(given or {}) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"label_rules has no key {', '.join(unknown)}; its keys are {', '.join(known)}"
-        )
-    dataset = _named_dataset(metainfo) if isinstance(metainfo, str) else None
-    return LabelRules.of(dataset, given or {})
-
-
-def _find_metainfo(
-    metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
-) -> dict[str, Any] | None:
-    if isinstance(metainfo, str):
-        metainfo = _named_dataset(metainfo).METAINFO
-    found = dict(metainfo) if metainfo is not None else {}
-    if classes is not None:
-        if isinstance(classes, str):
-            raise ConfigError(
-                f"classes must be a sequence of names, but got the string {classes!r}; "
-                f"write classes=({classes!r},)"
-            )
-        found["classes"] = tuple(classes)
-    return found or None
