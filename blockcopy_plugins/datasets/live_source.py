@@ -118,8 +118,7 @@ class LiveSource:
                 "export_motion() before the first one"
             )
         if not isinstance(self._reader, LiveDecoder):
-            kind = "a camera's pictures are" if self.live else "its frames are"
-            raise no_motion_vectors(self.name, f"{kind} not decoded from a video here")
+            raise no_motion_vectors(self.name, "its frames are pictures, not a coded video")
         self._reader.export_motion()
 
     def __iter__(self) -> Iterator[LiveFrame]:

@@ -108,12 +108,12 @@ class VideoDecoder:
             FrameError: The codec has none.
         """
         codec = self._stream.codec_context.codec
+        # The codec's name rather than its decoder's, which older PyAV does not tell.
+        name = getattr(codec, "canonical_name", codec.name)
         if codec.intra_only:
-            raise no_motion_vectors(
-                self.path, f"its codec, {codec.name}, codes each frame by itself"
-            )
+            raise no_motion_vectors(self.path, f"its codec, {name}, codes each frame by itself")
         self._stream.codec_context.options = {"flags2": "+export_mvs"}
-        self._motion = MotionAccumulator(self.path, codec.name, self._to_grey)
+        self._motion = MotionAccumulator(self.path, name, self._to_grey)
 
     @property
     def motion(self) -> MotionField | None:

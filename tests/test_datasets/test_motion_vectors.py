@@ -265,6 +265,36 @@ def test_turned_pictures(tmp_path, turns, size):
     assert np.abs(plain.displacement.numpy()).max() >= 6
 
 
+def test_the_reader_turns_it_with_the_pictures(tmp_path, monkeypatch):
+    path = write(tmp_path / "clip.mkv", pan(4, 6, 0))
+    monkeypatch.setattr("blockcopy_plugins.datasets.video_decoder._quarter_turns", lambda frame: 1)
+    reader = VideoReader(path, motion=True)
+    assert reader.read(3).shape == (*SIZE[::-1], 3)
+    field = reader.read_motion(3)
+    assert field.size == SIZE[::-1]
+    # What moved to the right moves up.
+    assert np.abs(np.median(field.displacement[2:-2, 2:-2], (0, 1)) - (0, -18)).max() < 1
+
+
+def test_a_frame_that_failed_fails_again(tmp_path, monkeypatch):
+    """The next one does not take its number."""
+    path = str(tmp_path / "clip.mkv")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for index, picture in enumerate(pan(6, 3, 0)):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pict_type = av.video.frame.PictureType.I if index < 2 else 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert VideoReader(path, motion=True).read_motion(5).renewed.any()
+    monkeypatch.setattr("blockcopy_plugins.datasets.motion_accumulator._ALL_WITHOUT", 2)
+    reader = VideoReader(path, motion=True)
+    for _ in range(2):
+        with pytest.raises(FrameError, match="all of its first 2 frames"):
+            reader.read(1)
+
+
 def test_sources_without_motion_vectors(tmp_path):
     pictures = square(20, 4)
     reader = VideoReader(write(tmp_path / "clip.avi", pictures, "mjpeg"), motion=True)
@@ -286,7 +316,7 @@ def test_sources_without_motion_vectors(tmp_path):
     with pytest.raises(FrameError, match="folder' has no motion vectors: it is a folder of images"):
         open_frames(tmp_path / "folder", motion=True)
     for source, words in (
-        (tmp_path / "folder", "folder' has no motion vectors: its frames are not decoded"),
+        (tmp_path / "folder", "folder' has no motion vectors: its frames are pictures"),
         (pictures, "'list' has no motion vectors"),
         (tmp_path / "clip.avi", "its codec, mjpeg, codes each frame by itself"),
     ):

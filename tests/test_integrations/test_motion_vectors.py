@@ -120,8 +120,10 @@ def test_the_inferencer_sees_to_it(tmp_path, clip, kind, scale):
         both = list(inferencer.batch([clip, clip]))
         for grid, outputs in zip(grids, both, strict=True):
             assert all(torch.equal(output.grid, grid) for output in outputs)
+        source = LiveSource(projects.pictures(2))
         with pytest.raises(FrameError, match="'list' has no motion vectors"):
-            next(inferencer(projects.pictures(2)))
+            next(inferencer(source))
+        assert next(source, None) is None  # it is closed
         assert inferencer._streams == {} and inferencer.handle.states.ids() == []
 
 

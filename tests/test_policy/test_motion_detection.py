@@ -108,6 +108,17 @@ def test_a_lamp_runs_the_whole_frame_once(drive):
     assert [grid.sum().item() for grid in grids] == [4, 0, 0, 4, 4, 4]
 
 
+def test_after_a_lamp_nothing_counts_that_was_before(drive):
+    background = scene()
+    moved = changed(background, [[False, True, False, False]])
+    lit = changed(background, [[True, True, True, True]])
+    both = changed(moved, [[True, True, True, True]])
+    policy = MotionDetectionPolicy(0.2, confirm=2, window=3, persist=5, lightning=0.7)
+    grids, _ = drive(policy, [background, moved, moved, both, lit, lit], None, block_size=32)
+    # Beside the fourth frame, block 1 differs in the fifth and again in the sixth.
+    assert [grid.sum().item() for grid in grids] == [4, 0, 1, 4, 0, 1]
+
+
 def test_scores_are_the_differences(drive, make_context):
     background = scene()
     policy = MotionDetectionPolicy(0.2)
