@@ -273,8 +273,8 @@ class VideoFrameDataset(BaseDataset):
         # The pipeline may change what it is given.
         kept = {key: copy.deepcopy(info[key]) for key in _SAMPLE_KEYS if key in info}
         data = self.pipeline(info)
-        if self.motion:
-            kept["motion"] = info["motion"]  # the loader's, whatever is packed
+        if "motion" in info:  # of the loader, whatever is packed
+            kept["motion"] = info["motion"]
         samples = data.get("data_samples") if isinstance(data, dict) else None
         if samples is not None:
             for sample in samples if isinstance(samples, (list, tuple)) else (samples,):
