@@ -125,8 +125,7 @@ class _Place:
 
     def to_blocks(self, values: Tensor) -> Tensor:
         """Return the largest value in each block, 0 where a block has no cell."""
-        rows = [_largest(values[start:end], 0) for start, end in self.rows]
-        rows = torch.stack(rows)
+        rows = torch.stack([_largest(values[start:end], 0) for start, end in self.rows])
         return torch.stack([_largest(rows[:, start:end], 1) for start, end in self.columns], 1)
 
     def to_cells(self, grid: Tensor) -> Tensor:
@@ -159,7 +158,9 @@ def _distance(field: MotionField, moved: _Moved, scale: tuple[float, float]) -> 
     x, y = (field.displacement - moved.displacement).unbind(-1)
     distance = torch.hypot(x * scale[1], y * scale[0])
     side = field.cell * max(scale)
-    return torch.where(field.renewed > moved.renewed, distance.clamp_min(side), distance).float()
+    # Not "more often": a video that was opened again counts from 0.
+    is_new = field.renewed != moved.renewed
+    return torch.where(is_new, distance.clamp_min(side), distance).float()
 
 
 def _field_of(context: PolicyContext, image: int) -> MotionField:

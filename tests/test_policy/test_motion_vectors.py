@@ -90,6 +90,13 @@ def test_a_renewed_macroblock_counts_as_moved_by_its_side():
         assert blocks(step(policy, field(renewed=[(1, 6)]), executed=nothing)) == [(0, 0, 3)]
 
 
+def test_a_video_that_is_opened_again_counts_from_zero():
+    policy = MotionVectorPolicy()
+    moved = field({(0, 0): (9, 0)}, renewed=[(3, 7), (3, 7)])
+    step(policy, moved, first=True)
+    assert blocks(step(policy, field(renewed=[(3, 7)]))) == [(0, 0, 0), (0, 1, 3)]
+
+
 def test_distances_are_pixels_of_the_network_input():
     """A picture at half its width and a quarter of its height, padded below."""
     still, size = field(size=(256, 256)), (96, 128)
