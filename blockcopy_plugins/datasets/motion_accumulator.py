@@ -63,9 +63,10 @@ class MotionAccumulator:
             FrameError: The video turns out to have no motion vectors.
         """
         shape = (-(-frame.height // _CELL), -(-frame.width // _CELL))
-        if shape != self._renewed.shape:
-            # It is another picture: whoever reads on begins anew too.
-            self._before = None
+        before = self._before
+        if before is None or (frame.height, frame.width) != (before.height, before.width):
+            # Of another size it is another picture: whoever reads on begins anew too.
+            before = None
             self._total = self._reference = np.zeros((*shape, 2))
             self._renewed = np.zeros(shape, np.int64)
         kind = _picture_type(frame)
@@ -79,10 +80,10 @@ class MotionAccumulator:
             renewed = ~has_vector
         else:
             total = self._total
-            if self._before is None:
+            if before is None:
                 renewed = np.zeros(shape, bool)
             elif kind == "I":
-                pictures = (self._to_grey(self._before), self._to_grey(frame))
+                pictures = (self._to_grey(before), self._to_grey(frame))
                 renewed = _difference(*pictures, shape) > _KEY_FRAME_DIFFERENCE
             else:
                 renewed = np.ones(shape, bool)

@@ -276,6 +276,24 @@ def test_the_reader_turns_it_with_the_pictures(tmp_path, monkeypatch):
     assert np.abs(np.median(field.displacement[2:-2, 2:-2], (0, 1)) - (0, -18)).max() < 1
 
 
+def test_pictures_of_another_size_begin_anew(tmp_path):
+    """Also where they have as many macroblocks."""
+    decoders = [
+        VideoDecoder(str(write(tmp_path / f"{size[0]}.mkv", pan(4, 6, 0, size))))
+        for size in (SIZE, (120, 150))
+    ]
+    for decoder in decoders:
+        decoder.export_motion()
+    motion = decoders[0]._motion
+    for decoder in decoders:
+        motion.add(decoder._decode())
+        assert not motion.field().displacement.any() and not motion.field().renewed.any()
+        for _ in range(3):
+            motion.add(decoder._decode())
+        assert motion.field().displacement.abs().max() >= 18
+    assert motion.field().size == (120, 150)
+
+
 def test_a_frame_that_failed_fails_again(tmp_path, monkeypatch):
     """The next one does not take its number."""
     path = str(tmp_path / "clip.mkv")
