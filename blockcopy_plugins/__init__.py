@@ -16,7 +16,7 @@ from .allocator import retain_pages
 from .api import blockcopy_
 from .config import BlockCopyConfig
 from .engine.block_tensor import BlockTensor
-from .engine.convert import dense, handle, report, reset_, restore_, streams, to_dense
+from .engine.convert import dense, handle, motion, report, reset_, restore_, streams, to_dense
 from .engine.macs import MacCounter
 from .estimate import Estimate, estimate
 
@@ -34,6 +34,7 @@ __all__ = [
     "dense",
     "estimate",
     "handle",
+    "motion",
     "report",
     "reset_",
     "restore_",

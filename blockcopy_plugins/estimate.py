@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import exp, fsum, log, prod, sqrt
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from .api import _adapter_for, blockcopy_
 from .config import BlockCopyConfig
 from .engine.adapter import ModelAdapter
-from .engine.convert import report, restore_
+from .engine.convert import motion, report, restore_
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
-from .policy import Policy, build_policy
+from .policy import MotionField, Policy, build_policy
 
 RATES = (1.0, 0.5, 0.25, 0.125)
 _ROUNDS = 3
@@ -422,6 +422,7 @@ class _Dictated(Policy):
         self.grid = torch.ones(1, 1, 1, dtype=torch.bool)
         self.seconds = 0.0
         self.needs_outputs = inner.needs_outputs
+        self.needs_motion = inner.needs_motion
         self._inner = inner
         self._now = now
 
@@ -439,6 +440,14 @@ class _Dictated(Policy):
 
     def reset(self, streams=None):
         self._inner.reset(streams)
+
+
+def _motion_for(policy: Policy, model: nn.Module, size: tuple[int, int]) -> Any:
+    """Gives a policy that wants motion vectors those of a video that stands still."""
+    if not policy.needs_motion:
+        return nullcontext()
+    still = torch.zeros(-(-size[0] // 16), -(-size[1] // 16), 2, dtype=torch.float64)
+    return motion(model, [MotionField(still, still[..., 0].long(), size)])
 
 
 @dataclass(frozen=True)
@@ -512,7 +521,7 @@ def _measure(
         frame = timing.frame(current)
         # Before and after: what slows the machine for a while then slows both.
         timing.dense(current, max(1, rounds - 1))
-        with timing.on_blocks(block, policy):
+        with timing.on_blocks(block, policy), _motion_for(policy, timing.model, current):
             for turn in range(rounds + 1):
                 # The first frame is executed fully, and fills the state.
                 for count in counts if turn else [blocks]:

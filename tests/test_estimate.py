@@ -245,6 +245,13 @@ def test_adapter_says_what_the_policy_compares():
     assert found.policy == "Sees"
 
 
+@pytest.mark.parametrize("policy", ["motion_vectors", "motion_detection"])
+def test_rules_are_timed_too(policy):
+    model = nn.Conv2d(3, 4, 3).eval()
+    found = bc.estimate(model, (128, 128), 64, policy=policy, budget_s=0.01)
+    assert all(rate.policy_ms > 0 for rate in found.of(64).rates)
+
+
 def test_what_a_model_keeps_of_a_call_can_be_trained_with():
     class Keeps(nn.Module):
         def __init__(self):

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_range import FrameRange, is_frame_range
+from blockcopy_plugins.datasets.motion_accumulator import no_motion_vectors
 from blockcopy_plugins.datasets.video_reader import VideoReader
 from blockcopy_plugins.errors import FrameError
 
@@ -50,20 +51,24 @@ class FrameSource(Protocol):
         """Close what is open; the next read opens it again."""
 
 
-def open_frames(path: str | os.PathLike[str]) -> FrameSource:
+def open_frames(path: str | os.PathLike[str], motion: bool = False) -> FrameSource:
     """Open a video file, a folder of frames or a range of them.
 
     Args:
         path: Path of a video file, of a folder that holds the frames as images, or of some of a
             folder's images (``folder/clip_{000275..000294}.png``).
+        motion: Export motion vectors, see `VideoReader`.
 
     Returns:
         The frames. Files are opened when they are first read.
 
     Raises:
-        FrameError: There is nothing at ``path``, or no frame in it.
+        FrameError: There is nothing at ``path``, or no frame in it; or images, which have no motion
+            vectors, are to give some.
     """
     path = os.fspath(path)
+    if motion and (os.path.isdir(path) or is_frame_range(path)):
+        raise no_motion_vectors(path, "it is a folder of images")
     if os.path.isdir(path):
         return FrameFolder(path)
     if is_frame_range(path):
@@ -73,4 +78,4 @@ def open_frames(path: str | os.PathLike[str]) -> FrameSource:
             f"there is no video file or folder of frames {path!r} (the working directory is "
             f"{os.getcwd()!r}); correct the path"
         )
-    return VideoReader(path)
+    return VideoReader(path, motion)

@@ -56,6 +56,14 @@ class LiveDecoder:
         """Frames that could not be decoded so far."""
         return self._decoder.skipped + self._smeared
 
+    def export_motion(self) -> None:
+        """Give motion vectors with the frames; before the first one is read.
+
+        Raises:
+            FrameError: The codec has none.
+        """
+        self._decoder.export_motion()
+
     def __iter__(self) -> Iterator[LiveFrame]:
         """Frames in order. A source that breaks off ends, with a warning.
 
@@ -68,7 +76,8 @@ class LiveDecoder:
             if index >= self._start:
                 # Containers of live streams state no time, or one that they made up.
                 seconds = time.monotonic() - began if self.live else frame.time
-                yield LiveFrame(index, seconds, self._decoder.to_bgr(frame))
+                image = self._decoder.to_bgr(frame)
+                yield LiveFrame(index, seconds, image, self._decoder.motion)
             if self._stop is not None and index + 1 >= self._stop:
                 return  # without waiting for a frame that nobody wants
         if index < 0:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockcopy_plugins.policy import MotionField
+
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
@@ -16,8 +18,11 @@ class LiveFrame:
         time: Seconds: of a file by its container, of a live source since reading began; None where
             nobody knows.
         image: uint8, shape (H, W, 3), BGR.
+        motion: How far the video has moved since its first frame, by its codec's motion vectors;
+            None where they are not exported.
     """
 
     index: int
     time: float | None
     image: np.ndarray
+    motion: MotionField | None = None

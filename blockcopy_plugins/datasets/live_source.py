@@ -16,7 +16,8 @@ from blockcopy_plugins.datasets.live_camera import LiveCamera
 from blockcopy_plugins.datasets.live_decoder import LiveDecoder
 from blockcopy_plugins.datasets.live_frame import LiveFrame
 from blockcopy_plugins.datasets.live_read_ahead import ReadAhead
-from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.datasets.motion_accumulator import no_motion_vectors
+from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 
 _AHEAD = 4  # Decoded frames that wait: enough for a key frame that takes long, little memory.
 
@@ -99,6 +100,26 @@ class LiveSource:
     def corrupt(self) -> int:
         """Frames that were lost on the way or could not be decoded, so far."""
         return self._reader.corrupt
+
+    def export_motion(self) -> None:
+        """Give the codec's motion vectors with the frames, as far as they go.
+
+        Frames that are dropped lose none: a frame tells how far the video has moved up to it.
+
+        Raises:
+            FrameError: The source has none: it is no video that FFmpeg decodes, or its codec codes
+                each frame by itself. What FFmpeg gives no vectors of turns out with its first
+                frames.
+            StateError: Frames were read already.
+        """
+        if self._frames is not None:
+            raise StateError(
+                f"frames of {self.name!r} were read already, without their motion vectors; call "
+                "export_motion() before the first one"
+            )
+        if not isinstance(self._reader, LiveDecoder):
+            raise no_motion_vectors(self.name, "its frames are pictures, not a coded video")
+        self._reader.export_motion()
 
     def __iter__(self) -> Iterator[LiveFrame]:
         return self

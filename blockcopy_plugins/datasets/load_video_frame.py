@@ -22,22 +22,26 @@ class LoadVideoFrame(BaseTransform):
     frame).
 
     Added keys: ``img`` (BGR, shape (H, W, 3), uint8 or float32), ``img_shape``, ``ori_shape``
-    (both ``(H, W)``).
+    (both ``(H, W)``), and, if asked for, ``motion`` (`MotionField`).
 
     Args:
         to_float32: Give the frame as float32 instead of uint8.
         max_open_videos: Video files that are kept open at the same time. When more are read in
             turns, each turn decodes its file from the start: keep it above the number of streams.
+        motion: Export the motion vectors of videos, for `MotionVectorPolicy`.
 
     Raises:
         ConfigError: ``max_open_videos`` is below 1.
     """
 
-    def __init__(self, to_float32: bool = False, max_open_videos: int = 64) -> None:
+    def __init__(
+        self, to_float32: bool = False, max_open_videos: int = 64, motion: bool = False
+    ) -> None:
         if max_open_videos < 1:
             raise ConfigError(f"max_open_videos must be at least 1, but got {max_open_videos}")
         self.to_float32 = to_float32
         self.max_open_videos = max_open_videos
+        self.motion = motion
         self._sources: OrderedDict[tuple[str, int | None], FrameSource] = OrderedDict()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -50,13 +54,16 @@ class LoadVideoFrame(BaseTransform):
             ``results`` with the added keys.
 
         Raises:
-            FrameError: The frame cannot be read or has another size than ``height``, ``width``.
+            FrameError: The frame cannot be read, has another size than ``height``, ``width``, or
+                has no motion vectors.
         """
         path, number = results["video_path"], results["frame_number"]
         # One reader for each stream: a file that is two streams is decoded by each on its own.
         key = (path, results.get("video_id"))
         source = self._source(key)
         frame = source.read(number)
+        if self.motion:
+            results["motion"] = source.read_motion(number)
         expected = (results.get("height", frame.shape[0]), results.get("width", frame.shape[1]))
         if frame.shape[:2] != expected:
             raise FrameError(
@@ -74,7 +81,7 @@ class LoadVideoFrame(BaseTransform):
 
     def _source(self, key: tuple[str, int | None]) -> FrameSource:
         if key not in self._sources:
-            self._sources[key] = open_frames(key[0])
+            self._sources[key] = open_frames(key[0], self.motion)
             while len(self._sources) > self.max_open_videos:
                 _, oldest = self._sources.popitem(last=False)
                 oldest.close()
@@ -84,5 +91,5 @@ class LoadVideoFrame(BaseTransform):
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(to_float32={self.to_float32}, "
-            f"max_open_videos={self.max_open_videos})"
+            f"max_open_videos={self.max_open_videos}, motion={self.motion})"
         )

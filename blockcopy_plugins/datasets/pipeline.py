@@ -26,6 +26,7 @@ def adapt_pipeline(
     has_masks: bool,
     max_open_videos: int = 64,
     labelled: bool = False,
+    motion: bool = False,
 ) -> list[Mapping[str, Any] | Callable]:
     """Put our frame loader in the place of the image loader, and fit the annotation loader.
 
@@ -40,6 +41,7 @@ def adapt_pipeline(
         has_masks: Whether they have masks.
         max_open_videos: See `LoadVideoFrame`.
         labelled: Whether there are label images.
+        motion: See `LoadVideoFrame`.
 
     Returns:
         The fitted transforms; the arguments are not changed.
@@ -62,6 +64,7 @@ def adapt_pipeline(
                     "type": "blockcopy_plugins.LoadVideoFrame",
                     "to_float32": _loader_to_float32(transform),
                     "max_open_videos": max_open_videos,
+                    "motion": motion,
                 }
             )
         elif name in _ANNOTATIONS:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockcopy_plugins.datasets.motion_accumulator import MotionAccumulator, no_motion_vectors
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.policy import MotionField
 
 if TYPE_CHECKING:
     import av
@@ -80,6 +82,8 @@ class VideoDecoder:
         self._threads = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
         self._packets: Iterator[av.Packet] = self._container.demux(stream)
         self._ready: deque[av.VideoFrame] = deque()
+        self._motion: MotionAccumulator | None = None
+        self._turns = 0
 
     @property
     def frame_rate(self) -> float | None:
@@ -97,12 +101,41 @@ class VideoDecoder:
         """Number of frames by the container, or None."""
         return int(self._stream.frames) or None
 
+    def export_motion(self) -> None:
+        """Have the codec's motion vectors from now on; before the first frame.
+
+        Raises:
+            FrameError: The codec has none.
+        """
+        codec = self._stream.codec_context.codec
+        # The codec's name rather than its decoder's, which older PyAV does not tell.
+        name = getattr(codec, "canonical_name", codec.name)
+        if codec.intra_only:
+            raise no_motion_vectors(self.path, f"its codec, {name}, codes each frame by itself")
+        self._stream.codec_context.options = {"flags2": "+export_mvs"}
+        self._motion = MotionAccumulator(self.path, name, self._to_grey)
+
+    @property
+    def motion(self) -> MotionField | None:
+        """How far the video has moved up to the last frame, as it is to be shown, or None."""
+        return None if self._motion is None else self._motion.field(self._turns)
+
     def next(self) -> av.VideoFrame | None:
         """Decode the next frame.
 
         Returns:
             The frame, not yet converted, or None at the end.
+
+        Raises:
+            FrameError: Motion vectors are wanted and the video turns out to have none.
         """
+        frame = self._decode()
+        if frame is not None and self._motion is not None:
+            self._motion.add(frame)
+            self._turns = _quarter_turns(frame)
+        return frame
+
+    def _decode(self) -> av.VideoFrame | None:
         while not self._ready:
             try:
                 packet = next(self._packets, None)
@@ -137,12 +170,18 @@ class VideoDecoder:
         Returns:
             uint8, shape (H, W, 3), BGR, turned as the container says (as telephones' films need).
         """
-        # One reformatter for all frames: a frame's own would be set up anew each time.
-        converted = self._reformatter.reformat(frame, format="bgr24", **self._threads)
+        converted = self._convert(frame, "bgr24")
         image = converted.to_ndarray()
         if converted is frame:  # it was BGR already, and the array may be the decoder's memory
             image = image.copy()
         return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+
+    def _to_grey(self, frame: av.VideoFrame) -> np.ndarray:
+        return self._convert(frame, "gray").to_ndarray()
+
+    def _convert(self, frame: av.VideoFrame, pixels: str) -> av.VideoFrame:
+        # One reformatter for all frames: a frame's own would be set up anew each time.
+        return self._reformatter.reformat(frame, format=pixels, **self._threads)
 
     def close(self) -> None:
         """Close the file."""

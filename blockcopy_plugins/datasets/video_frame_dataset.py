@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
+from blockcopy_plugins.datasets.dataset_metainfo import find_metainfo, label_rules_of
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
 from blockcopy_plugins.datasets.pipeline import adapt_pipeline
@@ -22,7 +21,7 @@ from blockcopy_plugins.evaluation.annotations import (
     VideoReference,
     read_annotations,
 )
-from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
+from blockcopy_plugins.evaluation.label_images import find_label_images
 from blockcopy_plugins.registry import DATASETS
 
 # What every data sample gets, whatever the meta_keys of PackDetInputs or PackSegInputs are.
@@ -80,6 +79,8 @@ class VideoFrameDataset(BaseDataset):
             the missing frame raises.
         max_open_videos: Video files that a process keeps open at the same time; keep it above the
             number of streams in a batch.
+        motion: Have the codec's motion vectors with each frame, for `MotionVectorPolicy`: the
+            metainfo gets ``motion``, a `MotionField`. Only of video files.
         indices: As for `BaseDataset`: only the first (or these) frames of all.
         serialize_data: As for `BaseDataset`.
         test_mode: As for `BaseDataset`. True by default: a frame that cannot be loaded raises,
@@ -107,6 +108,7 @@ class VideoFrameDataset(BaseDataset):
         label_rules: Mapping[str, Any] | None = None,
         trust_frame_count: bool = False,
         max_open_videos: int = 64,
+        motion: bool = False,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
         test_mode: bool = True,
@@ -122,11 +124,12 @@ class VideoFrameDataset(BaseDataset):
         self.stride = stride
         self.mot_class = mot_class
         self.trust_frame_count = trust_frame_count
+        self.motion = motion
         self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
-        self.label_rules = _label_rules(label_rules, metainfo)
+        self.label_rules = label_rules_of(label_rules, metainfo)
         self._video_ids = np.zeros(0, dtype=np.int64)
         super().__init__(
-            metainfo=_find_metainfo(metainfo, classes),
+            metainfo=find_metainfo(metainfo, classes),
             data_root=data_root,
             data_prefix={},
             indices=indices,
@@ -212,6 +215,7 @@ class VideoFrameDataset(BaseDataset):
                 has_masks=any(a.has_masks for a in known),
                 max_open_videos=self._max_open_videos,
                 labelled=any(label_images),
+                motion=self.motion,
             )
         )
         # The file's image ids, if they are unique (several files may use the same ones).
@@ -269,6 +273,8 @@ class VideoFrameDataset(BaseDataset):
         # The pipeline may change what it is given.
         kept = {key: copy.deepcopy(info[key]) for key in _SAMPLE_KEYS if key in info}
         data = self.pipeline(info)
+        if "motion" in info:  # of the loader, whatever is packed
+            kept["motion"] = info["motion"]
         samples = data.get("data_samples") if isinstance(data, dict) else None
         if samples is not None:
             for sample in samples if isinstance(samples, (list, tuple)) else (samples,):
@@ -318,7 +324,7 @@ class VideoFrameDataset(BaseDataset):
         start, stop = self.frames
         references, shapes, counts = [], [], []
         for path, name in zip(self.videos, self.video_names, strict=True):
-            source = open_frames(path)
+            source = open_frames(path, self.motion)
             count = None
             if self.trust_frame_count and source.stated_length is not None:
                 count = source.stated_length
@@ -411,42 +417,3 @@ def _list_ann_files(
             "one (or None) for each video"
         )
     return [None if path is None else os.path.join(root, path) for path in ann_file]
-
-
-def _named_dataset(name: str) -> type:
-    dataset = MMENGINE_DATASETS.get(name)
-    if dataset is None or not hasattr(dataset, "METAINFO"):
-        raise ConfigError(
-            f"metainfo={name!r} is no registered dataset with METAINFO; name one with its scope, "
-            "such as 'mmdet.CocoDataset', or give dict(classes=...)"
-        )
-    return dataset
-
-
-def _label_rules(
-    given: Mapping[str, Any] | None, metainfo: Mapping[str, Any] | str | None
-) -> LabelRules:
-    known = [field.name for field in fields(LabelRules)]
-    unknown = sorted(set(given or {}) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"label_rules has no key {', '.join(unknown)}; its keys are {', '.join(known)}"
-        )
-    dataset = _named_dataset(metainfo) if isinstance(metainfo, str) else None
-    return LabelRules.of(dataset, given or {})
-
-
-def _find_metainfo(
-    metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
-) -> dict[str, Any] | None:
-    if isinstance(metainfo, str):
-        metainfo = _named_dataset(metainfo).METAINFO
-    found = dict(metainfo) if metainfo is not None else {}
-    if classes is not None:
-        if isinstance(classes, str):
-            raise ConfigError(
-                f"classes must be a sequence of names, but got the string {classes!r}; "
-                f"write classes=({classes!r},)"
-            )
-        found["classes"] = tuple(classes)
-    return found or None

@@ -11,7 +11,8 @@ import numpy as np
 
 from blockcopy_plugins.datasets.paths import is_image
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.policy import MotionField
 
 if TYPE_CHECKING:
     import av
@@ -33,13 +34,15 @@ class VideoReader:
 
     Args:
         path: The video file; whatever FFmpeg can decode.
+        motion: Export the codec's motion vectors, see :meth:`read_motion`.
 
     Raises:
         FrameError: There is no such file, it is empty, or it is an image.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], motion: bool = False) -> None:
         self.path = os.fspath(path)
+        self._with_motion = motion
         if not os.path.isfile(self.path):
             raise FrameError(
                 f"there is no video file {self.path!r} (the working directory is {os.getcwd()!r}); "
@@ -157,16 +160,31 @@ class VideoReader:
             FrameError: The file ends before that frame, cannot be decoded, or the frame has
                 another size than the first one.
         """
-        frame = self._decode_to(index)
-        if frame is None:
-            if self._next == 0:
-                raise self._no_frame()
-            raise FrameError(
-                f"frame {index} of {self.path!r} cannot be decoded: decoding ends after "
-                f"{self._next} frames. The file is shorter than was assumed, cut off or corrupt; "
-                "check it with ffprobe, re-encode it, or ask for fewer frames"
-            )
+        frame = self._frame_at(index)
         return self._decoder.to_bgr(frame)
+
+    def read_motion(self, index: int) -> MotionField:
+        """How far the video has moved from its first frame to another one; free after reading that.
+
+        Args:
+            index: Frame number, from 0.
+
+        Returns:
+            The field, by the codec's motion vectors.
+
+        Raises:
+            ConfigError: The reader was made without ``motion=True``.
+            IndexError: ``index`` is negative.
+            FrameError: The file has no motion vectors, ends before that frame, or cannot be
+                decoded.
+        """
+        if not self._with_motion:
+            raise ConfigError(
+                f"the motion of {self.path!r} was asked for, but its reader does not export it; "
+                "open it by VideoReader(path, motion=True)"
+            )
+        self._frame_at(index)
+        return self._decoder.motion
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
@@ -213,7 +231,8 @@ class VideoReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_length": self._length, "_shape": self._shape}
+        kept = ("path", "_with_motion", "_length", "_shape")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -228,6 +247,19 @@ class VideoReader:
         self._next = 0  # number of the frame that the decoder gives next
         self._process = os.getpid()
 
+    def _frame_at(self, index: int) -> av.VideoFrame:
+        """Frame ``index``, which must be there."""
+        frame = self._decode_to(index)
+        if frame is None:
+            if self._next == 0:
+                raise self._no_frame()
+            raise FrameError(
+                f"frame {index} of {self.path!r} cannot be decoded: decoding ends after "
+                f"{self._next} frames. The file is shorter than was assumed, cut off or corrupt; "
+                "check it with ffprobe, re-encode it, or ask for fewer frames"
+            )
+        return frame
+
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Frame ``index``, or None if the file ends before it."""
         if index < 0:
@@ -237,16 +269,30 @@ class VideoReader:
         if self._process != os.getpid() or self._next > index + 1:
             self.close()
         if self._decoder is None:
-            self._decoder = VideoDecoder(self.path)
+            self._decoder = self._open()
             self._process = os.getpid()
         while self._next <= index:
-            frame = self._decoder.next()
+            try:
+                frame = self._decoder.next()
+            except FrameError:
+                self.close()  # it would go on with the frame after this one
+                raise
             if frame is None:
                 return None
             self._check_shape(frame, self._next)
             self._frame = frame
             self._next += 1
         return self._frame
+
+    def _open(self) -> VideoDecoder:
+        decoder = VideoDecoder(self.path)
+        if self._with_motion:
+            try:
+                decoder.export_motion()
+            except FrameError:
+                decoder.close()
+                raise
+        return decoder
 
     def _check_shape(self, frame: av.VideoFrame, number: int) -> None:
         shape = frame_shape(frame)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import FrameError
+from ..policy import MotionField
 
 
 class Removable(Protocol):
@@ -27,6 +28,7 @@ class Call:
         replace: ``replace(frame) -> (args, kwargs)``, the call with another tensor in its place.
         streams: Stream id of each image, or ``None`` if the call does not tell.
         restarts: Streams that begin anew with this call.
+        motion: Of each image how far its video has moved, or ``None`` if the call does not tell.
         left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense,
             by module path; filled in while the call runs.
     """
@@ -35,6 +37,7 @@ class Call:
     replace: Callable[[Tensor], tuple[tuple, dict]]
     streams: tuple[Hashable, ...] | None = None
     restarts: tuple[Hashable, ...] = ()
+    motion: tuple[MotionField | None, ...] | None = None
     left: dict[str, Any] = field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..host_transfer import HostReads, upload
-from ..policy import Policy, PolicyContext, build_policy
+from ..policy import MotionField, Policy, PolicyContext, build_policy
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .buckets import Buckets
@@ -92,6 +92,7 @@ class Handle:
         self._thread: int | None = None
         self._paused = 0
         self._named: tuple[Hashable, ...] | None = None
+        self._motion: tuple[MotionField | None, ...] | None = None
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
 
@@ -142,7 +143,7 @@ class Handle:
         self.states.check(ids, geometry)
 
         kind = self.graphs.kind_of(self, call)
-        context = self._context(ids, frame)
+        context = self._context(ids, call)
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             grid = self._buckets.round_up(grid, self.policy.scores(frame, context))
@@ -260,7 +261,8 @@ class Handle:
             self.states.drop(live)
             self.policy.reset(live)
 
-    def _context(self, ids: Sequence[Hashable], frame: Tensor) -> PolicyContext:
+    def _context(self, ids: Sequence[Hashable], call: Call) -> PolicyContext:
+        frame = call.frame
         shape = (len(ids), *grid_size(*frame.shape[2:], self.config.block_size))
         found = [self.states.find(i) for i in ids]
         streams = [None if f is None else f[1] for f in found]
@@ -276,6 +278,7 @@ class Handle:
             first=upload(torch.tensor(first), frame.device),
             frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
             last_grid=last,
+            motion=call.motion if self._motion is None else self._motion,
             host_first=first,
             reads=self.reads,
         )
@@ -371,6 +374,19 @@ class Handle:
             yield
         finally:
             self._named = before
+
+    @contextmanager
+    def moved(self, fields: Sequence[MotionField | None]) -> Iterator[None]:
+        """The videos of the images of the calls have moved by these fields; see :func:`motion`."""
+        before, self._motion = self._motion, tuple(fields)
+        try:
+            yield
+        finally:
+            self._motion = before
+
+    def give_motion(self, fields: Sequence[MotionField | None] | None) -> None:
+        """As :meth:`moved`, for the calls from now on; ``None``: as the call tells."""
+        self._motion = None if fields is None else tuple(fields)
 
     def name_streams(self, ids: Sequence[Hashable] | None) -> None:
         """Images of the calls from now on belong to these streams; ``None``: as the call tells."""
@@ -612,6 +628,34 @@ def streams(model: nn.Module, ids: Sequence[Hashable]):
         ...     out = model(frames)
     """
     return handle(model).named(ids)
+
+
+def motion(model: nn.Module, fields: Sequence[MotionField | None]):
+    """Tell by the motion vectors of their videos how far the images of a batch have moved.
+
+    :class:`~blockcopy_plugins.policy.MotionVectorPolicy` asks for it. Data samples of the package's
+    own datasets carry it along.
+
+    Args:
+        model: A converted model.
+        fields: One for each image of the calls inside the context, as
+            :meth:`~blockcopy_plugins.datasets.VideoReader.read_motion` gives it; or None. Where the
+            frame is not just the picture resized, with its scale
+            (:meth:`~blockcopy_plugins.policy.MotionField.at_scale`).
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+
+    Examples:
+        >>> reader = VideoReader('street.mp4', motion=True)
+        >>> for index, picture in enumerate(reader):
+        ...     with bc.motion(model, [reader.read_motion(index)]):
+        ...         out = model(preprocess(picture))
+    """
+    return handle(model).moved(fields)
 
 
 def dense(model: nn.Module):

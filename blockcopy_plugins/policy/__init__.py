@@ -1,5 +1,6 @@
 """Policies: what picks the blocks of each frame that are executed."""
 
+from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy, PolicyContext
 from .build import build_policy, known_policies
 from .callable_policy import CallablePolicy
@@ -12,11 +13,15 @@ from .information_gain import (
     InformationGain,
     SemanticGain,
 )
+from .motion_detection import MotionDetectionPolicy
+from .motion_field import MotionField
+from .motion_vectors import MotionVectorPolicy
 from .reinforce import RLPolicy
 from .task_output import Detections, TaskOutput
 
 __all__ = [
     "AllPolicy",
+    "BackgroundSubtractionPolicy",
     "CallablePolicy",
     "DetectionGain",
     "Detections",
@@ -25,6 +30,9 @@ __all__ = [
     "FrameDifferencePolicy",
     "Geometry",
     "InformationGain",
+    "MotionDetectionPolicy",
+    "MotionField",
+    "MotionVectorPolicy",
     "NonePolicy",
     "Policy",
     "PolicyContext",

@@ -12,6 +12,7 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError
 from blockcopy_plugins.host_transfer import HostReads, Then
 
+from .motion_field import MotionField
 from .task_output import TaskOutput
 
 
@@ -33,6 +34,8 @@ class PolicyContext:
         frame_index: Index of the frame in its stream for each image; 0 is the first.
         last_grid: bool ``(N, GH, GW)``, the grid of the previous frame of each stream; all False
             where ``first``.
+        motion: Of each image how far its video has moved, None where that is not known; None if it
+            is of none.
         host_first: The values of ``first``; by default they are read from it.
         reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
             once.
@@ -47,6 +50,7 @@ class PolicyContext:
     first: Tensor
     frame_index: tuple[int, ...]
     last_grid: Tensor
+    motion: tuple[MotionField | None, ...] | None = None
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
@@ -68,6 +72,11 @@ class PolicyContext:
             raise GridError(
                 f"last_grid must have shape {tuple(self.grid_shape)}, found "
                 f"{tuple(self.last_grid.shape)}"
+            )
+        if self.motion is not None and len(self.motion) != images:
+            raise GridError(
+                f"there are motion fields of {len(self.motion)} image(s), but the batch has "
+                f"{images}; give one of each, None where there is none"
             )
         if self.host_first is None:
             object.__setattr__(self, "host_first", tuple(self.first.tolist()))
@@ -127,9 +136,12 @@ class Policy:
     Attributes:
         needs_outputs: Whether :meth:`feedback` wants the task's outputs. The engine builds them
             only when this is True.
+        needs_motion: Whether :meth:`select` wants ``context.motion``. What reads videos exports
+            their motion vectors only when this is True.
     """
 
     needs_outputs: bool = False
+    needs_motion: bool = False
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the blocks to execute.
@@ -257,3 +269,16 @@ def check_rate(name: str, value: float) -> float:
             f"{name} must be a number from 0 to 1 (executed blocks / all blocks), found {value!r}"
         )
     return float(value)
+
+
+def check_count(name: str, value: int, least: int, unit: str) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(
+            f"{name} must be an integer of at least {least} ({unit}), found {value!r}"
+        )
+    return value

@@ -9,10 +9,13 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 
+from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
+from .motion_detection import MotionDetectionPolicy
+from .motion_vectors import MotionVectorPolicy
 from .reinforce import RLPolicy
 
 _SCOPE = "blockcopy_plugins."
@@ -27,6 +30,9 @@ def known_policies() -> dict[str, type[Policy]]:
         "static": StaticPolicy,
         "frame_difference": FrameDifferencePolicy,
         "every_nth_frame": EveryNthFramePolicy,
+        "background_subtraction": BackgroundSubtractionPolicy,
+        "motion_detection": MotionDetectionPolicy,
+        "motion_vectors": MotionVectorPolicy,
         "callable": CallablePolicy,
         "rl": RLPolicy,
     }

@@ -13,7 +13,7 @@ from benchmarks.gpu.recording_backend import with_graphs
 from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.convert import convert_
 from blockcopy_plugins.integrations.network_scale import FoundObjects, at_network_scale
-from blockcopy_plugins.policy import Policy
+from blockcopy_plugins.policy import MotionField, Policy
 
 BLOCK, GRID, SIZE = 32, (4, 5), (100, 130)
 ONCE = {"host_transfer.py:to_host to the host": 1}
@@ -77,6 +77,10 @@ POLICIES = {
     "RLPolicy, threshold": dict(type="RLPolicy", seed=3, online=False, sampling="threshold"),
     "FrameDifferencePolicy": dict(type="FrameDifferencePolicy", threshold=0.5),
     "FrameDifferencePolicy, target": dict(type="FrameDifferencePolicy", target=0.3),
+    "MotionDetectionPolicy": dict(
+        type="MotionDetectionPolicy", threshold=0.3, confirm=1, persist=0
+    ),
+    "MotionDetectionPolicy, target": dict(type="MotionDetectionPolicy", target=0.3, persist=1),
     "EveryNthFramePolicy": dict(type="EveryNthFramePolicy", n=3),
     "RandomPolicy": dict(type="RandomPolicy", rate=0.4, seed=3),
     "StaticPolicy": dict(type="StaticPolicy", grid=[[1, 0, 1, 0, 0]] * 4),
@@ -168,6 +172,33 @@ def test_one_wait_whether_or_not_frames_are_checked(policy, check_finite):
         net = device.put(Net().eval())
         bc.blockcopy_(net, eager(POLICIES[policy], check_finite=check_finite))
         assert count(net, video("a", 6), device)[0] == [ONCE] * 6
+
+
+def test_background_subtraction_waits_once_more_for_the_picture():
+    pytest.importorskip("cv2")
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        bc.blockcopy_(net, eager(dict(type="BackgroundSubtractionPolicy", target=0.3)))
+        waits, records = count(net, video("ab", 10), device)
+        assert waits == [{"host_transfer.py:to_host to the host": 2}] * 10
+        assert any(0 < record.executed_rate < 1 for record in records)
+
+
+def test_motion_vectors_wait_for_nothing():
+    draw = torch.Generator().manual_seed(0)
+    total, counts = torch.zeros(7, 9, 2, dtype=torch.float64), torch.zeros(7, 9, dtype=torch.int64)
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        bc.blockcopy_(net, eager(dict(type="MotionVectorPolicy", target=0.3)))
+        rates = []
+        for frame, ids in video("ab", 10):
+            total = total + torch.rand(7, 9, 2, generator=draw, dtype=torch.float64)
+            fields = [MotionField(total, counts, SIZE)] * len(ids)
+            with bc.motion(net, fields):
+                waits, records = count(net, [(frame, ids)], device)
+            assert waits == [ONCE]
+            rates.append(records[0].executed_rate)
+        assert any(0 < rate < 1 for rate in rates)
 
 
 def test_one_wait_where_maps_have_fewer_blocks_than_the_grid():

@@ -129,6 +129,9 @@ def in_the_test_tool(config_path, weights, clip, policy):
 POLICIES = {
     "learned": dict(type="RLPolicy", target=0.3, seed=0),
     "frame difference": dict(type="FrameDifferencePolicy", target=0.3),
+    "background subtraction": dict(type="BackgroundSubtractionPolicy", target=0.3),
+    "motion detection": dict(type="MotionDetectionPolicy", target=0.3, persist=0),
+    "motion vectors": dict(type="MotionVectorPolicy", threshold=4.0),
 }
 
 

@@ -113,6 +113,20 @@ def test_target_holds_the_rate_of_a_moving_scene(drive, target):
     assert scalars[-1]["threshold"] == policy.threshold
 
 
+def test_a_stream_that_begins_again_moves_no_threshold(drive, make_context):
+    """The engine executes it fully, also where the policy has not been told to forget it."""
+    torch.manual_seed(0)
+    policy = FrameDifferencePolicy(target=0.5)
+    drive(policy, [torch.rand(1, 3, 64, 64) for _ in range(5)], None)
+    before = policy.threshold
+    frame = torch.rand(1, 3, 64, 64)
+    context = make_context(frame, first=True)
+    assert policy.select(frame, context).all()
+    policy.feedback(frame, torch.ones(1, 1, 1, dtype=torch.bool), None, context)
+    assert policy.threshold == before
+    assert not policy.select(frame, make_context(frame)).any()
+
+
 def test_target_executes_nothing_where_nothing_moves(drive):
     frame = torch.rand(1, 3, 64, 64)
     grids, _ = drive(FrameDifferencePolicy(target=0.5), [frame] * 20, None)

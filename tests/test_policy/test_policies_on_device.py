@@ -24,6 +24,12 @@ POLICIES = {
     "RLPolicy, frozen": dict(type="RLPolicy", seed=3, target=0.4, online=False),
     "FrameDifferencePolicy": dict(type="FrameDifferencePolicy", threshold=0.3),
     "FrameDifferencePolicy, target": dict(type="FrameDifferencePolicy", target=0.3),
+    "BackgroundSubtractionPolicy": dict(type="BackgroundSubtractionPolicy", threshold=0.3),
+    "BackgroundSubtractionPolicy, target": dict(type="BackgroundSubtractionPolicy", target=0.3),
+    "MotionDetectionPolicy": dict(
+        type="MotionDetectionPolicy", threshold=0.3, confirm=1, persist=0
+    ),
+    "MotionDetectionPolicy, target": dict(type="MotionDetectionPolicy", target=0.3, persist=1),
     "EveryNthFramePolicy": dict(type="EveryNthFramePolicy", n=3),
     "RandomPolicy": dict(type="RandomPolicy", rate=0.4, seed=3),
     "StaticPolicy": dict(type="StaticPolicy", grid=[[1, 0, 1, 0]] * 3),

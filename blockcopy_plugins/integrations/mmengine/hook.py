@@ -21,6 +21,7 @@ from ...policy import build_policy
 from ...policy.policy_file import load_policy
 from ...registry import HOOKS
 from ..frame_figures import FrameFigures
+from ..sample_motion import motion_of
 from ..stream_ids import StreamIds
 from .backbone import BlockCopyBackbone
 
@@ -211,6 +212,7 @@ class BlockCopyHook(Hook):
             restore_(self.handle.model)
         else:
             self.handle.name_streams(None)
+            self.handle.give_motion(None)
         self._handle = None
         self._figures.clear()
         self._by_hand = False
@@ -221,6 +223,7 @@ class BlockCopyHook(Hook):
             ids, restarts = self._names_streams.read(samples)
             self.handle.reset(i for i in restarts if i in self.handle.states.ids())
             self.handle.name_streams(ids)
+            self.handle.give_motion(motion_of(samples))
         else:
             ids, _ = StreamIds().read(samples)
         if ids is None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from blockcopy_plugins.policy import (
     AllPolicy,
+    BackgroundSubtractionPolicy,
     EveryNthFramePolicy,
     FrameDifferencePolicy,
+    MotionDetectionPolicy,
+    MotionVectorPolicy,
     NonePolicy,
     RandomPolicy,
     RLPolicy,
@@ -19,8 +22,11 @@ from blockcopy_plugins.registry import POLICIES
 
 for _policy in (
     AllPolicy,
+    BackgroundSubtractionPolicy,
     EveryNthFramePolicy,
     FrameDifferencePolicy,
+    MotionDetectionPolicy,
+    MotionVectorPolicy,
     NonePolicy,
     RandomPolicy,
     RLPolicy,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...engine.adapter import Call, ModelAdapter
 from ...errors import FrameError
+from ..sample_motion import motion_of
 from ..stream_ids import StreamIds
 
 
@@ -56,4 +57,5 @@ class SampleAdapter(ModelAdapter):
             replace=lambda frame: ((), {**given, "inputs": frame}),
             streams=ids,
             restarts=restarts,
+            motion=motion_of(samples),
         )

@@ -195,7 +195,17 @@ def video_dataloader(
         )
     if start or frames is not None:
         dataset["frames"] = (start, None if frames is None else start + frames)
+    if not of_clips or videos:
+        _export_motion(dataset, config)
     return _dataloader(dataset, shuffle)
+
+
+def _export_motion(dataset: dict[str, Any], config: Config) -> None:
+    """Let a dataset of videos give what the policy of the config's hook wants."""
+    if has_hook(config):
+        policy = hook_of(config).get("policy")
+        if policy is not None and build_policy(policy).needs_motion:
+            dataset["motion"] = True
 
 
 def set_data_root(config: Config, data_root: str) -> None:

@@ -25,8 +25,9 @@ from ...datasets.live_frame import LiveFrame
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
-from ...errors import ConfigError, StateError
+from ...errors import ConfigError, FrameError, StateError
 from ...policy import build_policy
+from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .checkpoint_check_hook import CheckpointCheckHook
 from .hook import load_policy
@@ -241,6 +242,12 @@ class VideoInferencer:
             )
         if not isinstance(source, LiveSource):
             source = LiveSource(source)
+        if self.handle.policy.needs_motion:
+            try:
+                source.export_motion()
+            except FrameError:
+                source.close()
+                raise
         # The lowest free number: ids are used again, so that a million sources leave nothing.
         stream_id = next(i for i in range(len(self._streams) + 1) if i not in self._streams)
         self._streams[stream_id] = stream = _Stream(stream_id, number, source)
@@ -282,7 +289,8 @@ class VideoInferencer:
             "data_samples": [one.sample for one in group],
         }
         start = time.perf_counter()
-        with self.handle.named([one.stream.id for one in group]):
+        motion = [at_input_scale(one.frame.motion, one.sample.metainfo) for one in group]
+        with self.handle.named([one.stream.id for one in group]), self.handle.moved(motion):
             # On the CPU when the clock stops, so that a GPU's work is in the time.
             predictions = [sample.cpu() for sample in self.model.test_step(data)]
         ms = 1e3 * (time.perf_counter() - start) / len(group)

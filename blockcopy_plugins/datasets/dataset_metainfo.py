@@ -1,0 +1,69 @@
+"""What a dataset's arguments say of its classes and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.label_images import LabelRules
+
+
+def label_rules_of(
+    given: Mapping[str, Any] | None, metainfo: Mapping[str, Any] | str | None
+) -> LabelRules:
+    """How label images are named and read.
+
+    Args:
+        given: Fields of `LabelRules` that differ from the dataset's.
+        metainfo: The dataset's metainfo, or its name.
+
+    Raises:
+        ConfigError: A field or the dataset is unknown.
+    """
+    known = [field.name for field in fields(LabelRules)]
+    unknown = sorted(set(given or {}) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"label_rules has no key {', '.join(unknown)}; its keys are {', '.join(known)}"
+        )
+    dataset = _named_dataset(metainfo) if isinstance(metainfo, str) else None
+    return LabelRules.of(dataset, given or {})
+
+
+def find_metainfo(
+    metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
+) -> dict[str, Any] | None:
+    """What is known of a dataset by its arguments.
+
+    Args:
+        metainfo: The metainfo, or the name of a registered dataset to take it from.
+        classes: Names of the classes, in place of those in ``metainfo``.
+
+    Raises:
+        ConfigError: The dataset is unknown, or ``classes`` is a string.
+    """
+    if isinstance(metainfo, str):
+        metainfo = _named_dataset(metainfo).METAINFO
+    found = dict(metainfo) if metainfo is not None else {}
+    if classes is not None:
+        if isinstance(classes, str):
+            raise ConfigError(
+                f"classes must be a sequence of names, but got the string {classes!r}; "
+                f"write classes=({classes!r},)"
+            )
+        found["classes"] = tuple(classes)
+    return found or None
+
+
+def _named_dataset(name: str) -> type:
+    dataset = MMENGINE_DATASETS.get(name)
+    if dataset is None or not hasattr(dataset, "METAINFO"):
+        raise ConfigError(
+            f"metainfo={name!r} is no registered dataset with METAINFO; name one with its scope, "
+            "such as 'mmdet.CocoDataset', or give dict(classes=...)"
+        )
+    return dataset
