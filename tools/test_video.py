@@ -158,7 +158,8 @@ def main(args: argparse.Namespace) -> None:
             "RLPolicy(target=0.3)"
         )
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    video_config.set_policy(config, policy, args.policy_checkpoint)
+    guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
+    video_config.set_policy(config, policy, args.policy_checkpoint, guards)
     if args.data_root:
         video_config.set_data_root(config, args.data_root)
     loader = video_config.video_dataloader(

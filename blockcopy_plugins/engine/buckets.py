@@ -50,7 +50,9 @@ class Buckets:
         counts = self.counts(blocks)
         return counts[bisect_left(counts, executed)]
 
-    def round_up(self, grid: Tensor, scores: Tensor | None = None) -> Tensor:
+    def round_up(
+        self, grid: Tensor, scores: Tensor | None = None, last: Tensor | None = None
+    ) -> Tensor:
         """Execute more blocks, the best-scored ones, until their number is that of a bucket.
 
         Nothing waits for the device. Blocks of equal score are taken in raster order.
@@ -59,6 +61,7 @@ class Buckets:
             grid: bool ``(N, GH, GW)``, True = executed.
             scores: Floating point ``(N, GH, GW)``: the higher, the earlier a block is taken; NaN
                 comes last. ``None``: by the number of executed blocks around it.
+            last: bool ``(N, GH, GW)``, blocks that are taken only where no others are left.
 
         Returns:
             bool ``(N, GH, GW)``, a new tensor; what was executed still is. The number of executed
@@ -79,6 +82,8 @@ class Buckets:
         scores = scores.flatten().to(torch.float32)
         limits = torch.finfo(scores.dtype)
         scores = scores.nan_to_num(nan=-torch.inf).clamp(limits.min, limits.max)
+        if last is not None:
+            scores = scores.masked_fill(last.flatten(), -torch.inf)
         scores = torch.where(chosen, torch.inf, scores)
         order = scores.argsort(descending=True, stable=True)
         # index_select: an index in brackets would be read back to the host.

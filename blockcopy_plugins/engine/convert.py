@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..policy import Policy, PolicyContext, build_policy
+from ..policy.guards import GuardCounts, GuardSet, build_guards
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .buckets import Buckets
@@ -67,6 +68,7 @@ class FrameRecord:
         counts: MACs and densified ops.
         scalars: What the policy reports for logs.
         seconds: Wall time of ``policy`` (choice and learning) and ``model``.
+        guards: What the guards did, ``None`` if there are none.
     """
 
     streams: tuple[Hashable, ...]
@@ -74,6 +76,7 @@ class FrameRecord:
     counts: FrameCounts
     scalars: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    guards: GuardCounts | None = None
 
     @property
     def executed_rate(self) -> float:
@@ -88,6 +91,7 @@ class Handle:
         model: The converted model.
         config: Its options.
         policy: What picks the blocks.
+        guards: What holds whatever the policy picks.
         adapter: What knows how the model is called.
         states: State of all streams.
         graphs: What is captured of the frames of all streams.
@@ -100,6 +104,7 @@ class Handle:
         self.model = model
         self.config = config
         self.policy = policy
+        self.guards: GuardSet = build_guards(config.guards)
         self.adapter = adapter
         self.states = StreamStates(config.max_streams)
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
@@ -131,7 +136,9 @@ class Handle:
         Raises:
             FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its
                 stream's size, or the model is in training mode.
-            GridError: If the policy gives anything but a bool grid of the right shape.
+            GridError: If the policy or a guard gives anything but a bool grid of the right shape.
+            ConfigError: If a guard does not fit the frame, or guards need more blocks than the
+                policy may execute.
             StateError: If the streams do not fit the batch or the state.
         """
         if self._active is not None:
@@ -161,10 +168,12 @@ class Handle:
         self.states.check(ids, geometry)
 
         kind = self.graphs.kind_of(self, call)
-        context = self._context(ids, frame)
+        self.guards.check_budget(self.policy, tuple(frame.shape[2:]), self.config.block_size)
+        context = self.guards.demand(frame, self._context(ids, frame))
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
-            grid = self._buckets.round_up(grid, self.policy.scores(frame, context))
+            scores = self.policy.scores(frame, context)
+            grid = self._buckets.round_up(grid, scores, context.forbidden)
         host, is_finite = read_grid(grid, finite)
         if not is_finite:
             _refuse_infinite(frame)
@@ -199,14 +208,15 @@ class Handle:
             stream.last_grid = its_grid
         ran = time.perf_counter()
 
+        guarded = self.guards.commit(grid, context)
         outputs = self.adapter.task_outputs(out, call) if self.policy.needs_outputs else None
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         if counter is not None:
             work.counts.outside = counter.on_ordinary_tensors()
-        self.last = FrameRecord(ids, grid, work.counts, scalars, seconds)
-        self.totals.add(host, work.counts, seconds)
+        self.last = FrameRecord(ids, grid, work.counts, scalars, seconds, guarded)
+        self.totals.add(host, work.counts, seconds, guarded)
         return out
 
     @property
@@ -279,6 +289,7 @@ class Handle:
         if live:
             self.states.drop(live)
             self.policy.reset(live)
+            self.guards.reset(live)
 
     def _context(self, ids: Sequence[Hashable], frame: Tensor) -> PolicyContext:
         shape = (len(ids), *grid_size(*frame.shape[2:], self.config.block_size))
@@ -313,7 +324,7 @@ class Handle:
             )
         # A new tensor: the policy may go on writing into its own.
         grid = upload(grid, frame.device) if grid.device.type == "cpu" else grid.to(frame.device)
-        return grid | context.first[:, None, None]
+        return self.guards.adjust(grid, frame, context) | context.first[:, None, None]
 
     def _leave_dense(self, value):
         if isinstance(value, BlockTensor):
@@ -400,6 +411,7 @@ class Handle:
         streams = None if streams is None else list(streams)
         self.states.drop(streams)
         self.policy.reset(streams)
+        self.guards.reset(streams)
 
     def report(self) -> Report:
         """What has run so far; see :func:`report`."""

@@ -27,6 +27,10 @@ class PolicyContext:
         frame_index: Index of the frame in its stream for each image; 0 is the first.
         last_grid: bool ``(N, GH, GW)``, the grid of the previous frame of each stream; all False
             where ``first``.
+        required: bool ``(N, GH, GW)``, the blocks that guards demand of this frame; None if they
+            demand none. The engine executes them whatever the policy answers.
+        forbidden: bool ``(N, GH, GW)``, the blocks that guards forbid; None if they forbid none.
+            The engine does not execute them, first frames apart. No block is in both.
 
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
@@ -38,6 +42,8 @@ class PolicyContext:
     first: Tensor
     frame_index: tuple[int, ...]
     last_grid: Tensor
+    required: Tensor | None = None
+    forbidden: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.grid_shape[0]
@@ -57,6 +63,15 @@ class PolicyContext:
                 f"last_grid must have shape {tuple(self.grid_shape)}, found "
                 f"{tuple(self.last_grid.shape)}"
             )
+        for name in ("required", "forbidden"):
+            grid = getattr(self, name)
+            if grid is not None and (
+                grid.dtype != torch.bool or tuple(grid.shape) != tuple(self.grid_shape)
+            ):
+                raise GridError(
+                    f"{name} must be None or bool of shape {tuple(self.grid_shape)}, found "
+                    f"{grid.dtype} of shape {tuple(grid.shape)}"
+                )
 
 
 class Policy:
@@ -69,9 +84,13 @@ class Policy:
     Attributes:
         needs_outputs: Whether :meth:`feedback` wants the task's outputs. The engine builds them
             only when this is True.
+        enforces_target: Whether ``target`` is a budget, an executed rate that the policy keeps to
+            whatever happens, rather than one that it aims at. Guards that need more than a budget
+            are refused.
     """
 
     needs_outputs: bool = False
+    enforces_target: bool = False
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the blocks to execute.
@@ -82,7 +101,8 @@ class Policy:
             context: What is known about the call.
 
         Returns:
-            The grid, bool of shape ``context.grid_shape``; True is executed.
+            The grid, bool of shape ``context.grid_shape``; True is executed. Blocks that are
+            ``context.required`` run in any case and need not be in it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement select()")
 
