@@ -76,13 +76,30 @@ def test_the_counter_counts():
         assert sum(counter.reads.values()) == 6
 
 
+GUARDS = [
+    dict(type="MaxAge", frames=3),
+    dict(type="Refresh", period=5),
+    "SceneCut",
+    "Hold",
+    "Dilate",
+    dict(type="Ignore", mask=[[0, 0], [64, 0], [64, 64], [0, 64]]),
+    dict(type="Always", mask=[[100, 0], [130, 0], [130, 20]]),
+]
+
+
+@pytest.mark.parametrize("guards", [(), GUARDS])
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("ids", [["a"], ["b", "a"]])
 @pytest.mark.parametrize("check_finite", [False, True])
-def test_one_read_a_frame(graphs, ids, check_finite, monkeypatch):
+def test_one_read_a_frame(graphs, ids, check_finite, guards, monkeypatch):
     net = Net().eval()
     config = bc.BlockCopyConfig(
-        block_size=32, policy=OnDevice(), check_finite=check_finite, buckets=3, cuda_graphs=graphs
+        block_size=32,
+        policy=OnDevice(),
+        check_finite=check_finite,
+        buckets=3,
+        cuda_graphs=graphs,
+        guards=guards,
     )
     bc.blockcopy_(net, config)
     # Also without graphs: it has the host treat the frame as one on a GPU.

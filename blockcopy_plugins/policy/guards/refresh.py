@@ -9,6 +9,9 @@ from blockcopy_plugins.policy.base import PolicyContext
 
 from .base import Guard, check_count
 
+# Steps of the phase from row to row and from column to column: 1 / p and 1 / p ** 2 of the plastic
+# number p, with which no two blocks have the same phase.
+_ROW, _COLUMN = 0.7548776662466927, 0.5698402909980532
 # Grid sizes whose turns are remembered at most.
 _SIZES = 16
 
@@ -64,13 +67,9 @@ def far_apart(rows: int, columns: int) -> Tensor:
         columns: GW.
 
     Returns:
-        int64 ``(GH, GW)`` with each of ``0 .. GH * GW - 1`` once: the order in which an ordered
-        dither (Bayer's matrix) sets its pixels.
+        int64 ``(GH, GW)`` with each of ``0 .. GH * GW - 1`` once: the order of the phases of a
+        plane wave whose step from any block to its neighbours is at least 0.18 of its period.
     """
-    row, column = torch.arange(rows)[:, None], torch.arange(columns)[None, :]
-    order = torch.zeros(rows, columns, dtype=torch.int64)
-    for _ in range(max(rows, columns, 2).bit_length()):
-        # The lowest bits of row and column, the last of the sum to be looked at, decide first.
-        order = order * 4 + 2 * ((row ^ column) & 1) + (row & 1)
-        row, column = row >> 1, column >> 1
-    return order.flatten().argsort().argsort().view(rows, columns)
+    row, column = (torch.arange(side, dtype=torch.float64) for side in (rows, columns))
+    phases = (row[:, None] * _ROW + column * _COLUMN) % 1
+    return phases.flatten().argsort().argsort().view(rows, columns)

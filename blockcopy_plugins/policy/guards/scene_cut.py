@@ -14,7 +14,7 @@ from .stream_memory import StreamMemory
 
 # The picture is looked at in TILES x TILES tiles, at TILE_SIDE x TILE_SIDE pixels of each.
 TILES = 4
-TILE_SIDE = 12
+TILE_SIDE = 8
 # How much of the running mean of the changes a frame leaves, and how much is its own.
 _MEMORY = 0.9
 
@@ -36,14 +36,14 @@ class SceneCut(Guard):
     dissolves are no cuts: they are left to the policy.
 
     Args:
-        threshold: In standard deviations of the picture, above 0. Default: 0.3.
+        threshold: In standard deviations of the picture, above 0. Default: 0.35.
         ratio: Above 0. Default: 3.
 
     Raises:
         ConfigError: If an option is not a number above 0.
     """
 
-    def __init__(self, threshold: float = 0.3, ratio: float = 3.0) -> None:
+    def __init__(self, threshold: float = 0.35, ratio: float = 3.0) -> None:
         self.threshold = check_number(self, "threshold", threshold, 0)
         self.ratio = check_number(self, "ratio", ratio, 0)
         self._values = StreamMemory()
@@ -118,8 +118,11 @@ def picture_change(before: Tensor, now: Tensor) -> Tensor:
     distance = (now - before).abs().mean((2, 3))
     flat = (now[..., -1] == now[..., 0]) & (now == before).all(-1)
     distance = distance.masked_fill(flat.all(2), float("nan"))
-    scale = torch.maximum(_deviation(before), _deviation(now))
-    return distance.nanmedian(1).values / scale
+    scale = _deviation(torch.stack((before, now))).amax(0)
+    # The lower median of those that count; NaN is sorted to the end. (nanmedian is refused on a GPU
+    # where algorithms have to be deterministic.)
+    middle = (distance.isfinite().sum(1, keepdim=True) - 1).clamp_min(0) // 2
+    return distance.sort(1).values.gather(1, middle).squeeze(1) / scale
 
 
 def _tiles(length: int) -> int:
@@ -134,7 +137,6 @@ def _sample(length: int) -> slice:
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """As :func:`~blockcopy_plugins.policy.picture.picture_statistics` has it, ``(N,)``."""
-    mean = values.mean((1, 3), keepdim=True)
-    deviation = (values - mean).square().mean((1, 2, 3)).sqrt()
-    return torch.maximum(deviation, 0.05 * values.abs().mean((1, 2, 3))).clamp_min(1e-6)
+    """As :func:`~blockcopy_plugins.policy.picture.picture_statistics` has it, over 3 last axes."""
+    deviation = (values - values.mean((-3, -1), keepdim=True)).square().mean((-3, -2, -1)).sqrt()
+    return torch.maximum(deviation, 0.05 * values.abs().mean((-3, -2, -1))).clamp_min(1e-6)
