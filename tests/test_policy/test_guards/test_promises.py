@@ -170,6 +170,16 @@ def test_all_promises_hold_together_in_any_order(story, rate, n, order):
             assert seen.executed[around & ~never].all()
 
 
+@settings(max_examples=20)
+@given(steps(), rates(), st.integers(0, 99))
+def test_what_is_held_is_dilated_and_the_other_way_round(story, rate, seed):
+    guards = [dict(type="Hold", frames=2), "Dilate", dict(type="Refresh", period=5)]
+    one = run(guards, story, rate, seed)
+    other = run([guards[1], guards[0], guards[2]], story, rate, seed)
+    for life, same in zip(one, other, strict=True):
+        assert torch.equal(executed(life), executed(same))
+
+
 GUARDS = [
     dict(type="MaxAge", frames=5),
     dict(type="Refresh", period=9),
