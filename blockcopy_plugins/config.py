@@ -40,6 +40,9 @@ class BlockCopyConfig:
             more than its arguments, parameters and buffers (a counter of its own, say) needs
             ``False``. What cannot be captured runs as ever; the report says why.
         graph_memory_mib: Memory of all graphs at most, in MiB.
+        guards: What holds whatever the policy picks: a list of ``dict(type='MaxAge', frames=60)``,
+            names (``'SceneCut'``) or :class:`~blockcopy_plugins.policy.guards.Guard` objects, which
+            are copied. They are joined; their order matters to those that grow a grid alone.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -56,6 +59,7 @@ class BlockCopyConfig:
     buckets: int | Sequence[float] | None = None
     cuda_graphs: bool = True
     graph_memory_mib: int = 4096
+    guards: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_streams", "graph_memory_mib"):

@@ -28,6 +28,7 @@ from blockcopy_plugins.errors import ConfigError
 __all__ = [
     "DATASETS",
     "DATA_SAMPLERS",
+    "GUARDS",
     "HOOKS",
     "LOOPS",
     "METRICS",
@@ -39,13 +40,19 @@ __all__ = [
 
 SCOPE = "blockcopy_plugins"
 
+# What is called how here, and an example for messages.
+_ONE_ROOT = {
+    "policy": ("POLICIES", "policy=dict(type='RLPolicy', target=0.3)"),
+    "guard": ("GUARDS", "guards=[dict(type='MaxAge', frames=60)]"),
+}
 
-def _build_policy(cfg: Mapping[str, Any], registry: Registry, **default_args: Any) -> Any:
-    """Build a policy from ``dict(type=..., **arguments)``.
+
+def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_args: Any) -> Any:
+    """Build a policy or guard from ``dict(type=..., **arguments)``.
 
     MMEngine's own builder first looks for a child registry of the default scope (``mmdet`` inside
-    MMDetection), which a policy registry does not have, and warns at each build. Policies have one
-    root, so the name is looked up there at once.
+    MMDetection), which these registries do not have, and warns at each build. Policies have one
+    root, and so have guards, so the name is looked up there at once.
 
     Args:
         cfg: Mapping with ``type`` (registered name, scoped name or class) and the arguments.
@@ -53,28 +60,29 @@ def _build_policy(cfg: Mapping[str, Any], registry: Registry, **default_args: An
         default_args: Arguments that hold where ``cfg`` does not give them.
 
     Returns:
-        The policy.
+        The policy or guard.
 
     Raises:
         ConfigError: ``cfg`` is no mapping, has no ``type``, or the type is not registered.
     """
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ConfigError(
-            f"a policy's config must be a mapping with the key 'type', but got {cfg!r}; write for "
-            "example policy=dict(type='RLPolicy', target=0.3)"
+            f"a {registry.name}'s config must be a mapping with the key 'type', but got {cfg!r}; "
+            f"write for example {_ONE_ROOT[registry.name][1]}"
         )
     arguments = {**default_args, **cfg}
-    policy_type = arguments.pop("type")
-    if isinstance(policy_type, str):
-        found = registry.get(policy_type)
+    kind = arguments.pop("type")
+    if isinstance(kind, str):
+        found = registry.get(kind)
         if found is None:
             raise ConfigError(
-                f"policy type {policy_type!r} is not registered; registered are "
+                f"{registry.name} type {kind!r} is not registered; registered are "
                 f"{', '.join(sorted(registry.module_dict))}. Register your own class by "
-                "@POLICIES.register_module() and name its module in custom_imports"
+                f"@{_ONE_ROOT[registry.name][0]}.register_module() and name its module in "
+                "custom_imports"
             )
-        policy_type = found
-    return policy_type(**arguments)
+        kind = found
+    return kind(**arguments)
 
 
 MODELS = Registry(
@@ -136,10 +144,16 @@ METRICS = Registry(
         "blockcopy_plugins.evaluation.temporal_consistency_metric",
     ],
 )
-# A root of its own: MMEngine has nothing like a policy.
+# Roots of their own: MMEngine has nothing like a policy or a guard.
 POLICIES = Registry(
     "policy",
-    build_func=_build_policy,
+    build_func=_build_of_one_root,
     scope=SCOPE,
     locations=["blockcopy_plugins.integrations.mmengine.policies"],
+)
+GUARDS = Registry(
+    "guard",
+    build_func=_build_of_one_root,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine.guards"],
 )

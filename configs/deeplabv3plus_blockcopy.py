@@ -22,5 +22,6 @@ custom_hooks = [
         type="blockcopy_plugins.BlockCopyHook",
         block_size=128,
         policy=dict(type="RLPolicy", target=0.3),
+        guards=[dict(type="MaxAge", frames=60), dict(type="SceneCut")],
     )
 ]

@@ -1,4 +1,4 @@
-# Mask R-CNN R50-FPN of MMDetection, block-sparse. Three lines of ours; weights and the rest stay.
+# Mask R-CNN R50-FPN of MMDetection, block-sparse. A few lines of ours; weights and the rest stay.
 #
 #   python tools/test_video.py configs/maskrcnn_blockcopy.py --video my.mp4 --show-dir out
 #
@@ -13,5 +13,6 @@ custom_hooks = [
         type="blockcopy_plugins.BlockCopyHook",
         block_size=128,
         policy=dict(type="RLPolicy", target=0.3),
+        guards=[dict(type="MaxAge", frames=60), dict(type="SceneCut")],
     )
 ]

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope, init_default_scope  # noqa: E402
 from blockcopy_plugins import registry  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.policy import EveryNthFramePolicy, Policy, RLPolicy  # noqa: E402
+from blockcopy_plugins.policy.guards import Guard, MaxAge, build_guard  # noqa: E402
 
 
 @pytest.mark.parametrize("name", registry.__all__)
@@ -67,3 +68,18 @@ def test_a_config_without_a_type_is_refused(config):
 def test_an_unknown_policy_is_named_together_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"'NoPolicy' is not registered.*RLPolicy"):
         registry.POLICIES.build(dict(type="NoPolicy"))
+
+
+def test_guards_are_registered_and_users_add_their_own():
+    assert isinstance(registry.GUARDS.build(dict(type="MaxAge", frames=3)), MaxAge)
+
+    class Mine(Guard):
+        def __init__(self, strength):
+            self.strength = strength
+
+    registry.GUARDS.register_module(module=Mine, name="GuardOfThisTest")
+    assert build_guard(dict(type="GuardOfThisTest", strength=2)).strength == 2
+    with pytest.raises(ConfigError, match=r"a guard's config.*guards=\[dict\(type='MaxAge'"):
+        registry.GUARDS.build({})
+    with pytest.raises(ConfigError, match=r"'NoGuard' is not registered.*@GUARDS"):
+        registry.GUARDS.build(dict(type="NoGuard"))

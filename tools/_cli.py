@@ -58,6 +58,13 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
     )
+    parser.add_argument(
+        "--guards",
+        nargs="*",
+        metavar="GUARD",
+        help="guards in place of the config's: SceneCut, \"dict(type='MaxAge', frames=60)\", ...; "
+        "none after it: no guards",
+    )
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:

@@ -43,12 +43,14 @@ def read(config: str, options: Any) -> Any:
     return found.ModelConfig.of(config, options or ())
 
 
-def blockcopy(source: Any, policy: str | None, checkpoint: str | None) -> Any:
+def blockcopy(
+    source: Any, policy: str | None, checkpoint: str | None, guards: list[str] | None = None
+) -> Any:
     """How the model is to run, by the config and the command line."""
     from blockcopy_plugins.policy.policy_text import parse_policy
 
     chosen = None if policy is None else parse_policy(policy)
-    return integration().blockcopy_config(source.cfg, chosen, checkpoint)
+    return integration().blockcopy_config(source.cfg, chosen, checkpoint, guards)
 
 
 def weights_of(source: Any, checkpoint: str | None) -> str:
@@ -106,7 +108,7 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     found = integration()
     _refuse_clips(args)
     source = read(args.config, args.cfg_options)
-    config = blockcopy(source, args.policy, args.policy_checkpoint)
+    config = blockcopy(source, args.policy, args.policy_checkpoint, args.guards)
     work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":

@@ -91,7 +91,8 @@ def main(args: argparse.Namespace) -> None:
     if not video_config.has_hook(config):
         _note("the config has no BlockCopyHook; the policy is RLPolicy(target=0.3) unless given")
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    video_config.set_policy(config, policy, args.policy_checkpoint)
+    guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
+    video_config.set_policy(config, policy, args.policy_checkpoint, guards)
     options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
     if args.block_size is not None:
         options["block_size"] = args.block_size

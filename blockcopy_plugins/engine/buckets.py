@@ -50,7 +50,9 @@ class Buckets:
         counts = self.counts(blocks)
         return counts[bisect_left(counts, executed)]
 
-    def round_up(self, grid: Tensor, scores: Tensor | None = None) -> Tensor:
+    def round_up(
+        self, grid: Tensor, scores: Tensor | None = None, never: Tensor | None = None
+    ) -> Tensor:
         """Execute more blocks, the best-scored ones, until their number is that of a bucket.
 
         Nothing waits for the device. Blocks of equal score are taken in raster order.
@@ -59,6 +61,8 @@ class Buckets:
             grid: bool ``(N, GH, GW)``, True = executed.
             scores: Floating point ``(N, GH, GW)``: the higher, the earlier a block is taken; NaN
                 comes last. ``None``: by the number of executed blocks around it.
+            never: bool ``(N, GH, GW)``, blocks that are not taken. Where no others are left, fewer
+                than the bucket's count are executed.
 
         Returns:
             bool ``(N, GH, GW)``, a new tensor; what was executed still is. The number of executed
@@ -79,10 +83,14 @@ class Buckets:
         scores = scores.flatten().to(torch.float32)
         limits = torch.finfo(scores.dtype)
         scores = scores.nan_to_num(nan=-torch.inf).clamp(limits.min, limits.max)
+        if never is not None:
+            scores = scores.masked_fill(never.flatten(), -torch.inf)
         scores = torch.where(chosen, torch.inf, scores)
         order = scores.argsort(descending=True, stable=True)
         # index_select: an index in brackets would be read back to the host.
         limit = self._limit(chosen.numel(), grid.device).index_select(0, chosen.sum().view(1))
+        if never is not None:
+            limit = torch.minimum(limit, (chosen | ~never.flatten()).sum())
         places = torch.arange(chosen.numel(), device=grid.device)
         out = torch.empty_like(chosen).scatter_(0, order, places < limit)
         return out.view(grid.shape)

@@ -20,6 +20,7 @@ from ..config import BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..host_transfer import HostReads, upload
 from ..policy import MotionField, Policy, PolicyContext, build_policy
+from ..policy.guards import GuardSet, build_guards
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .buckets import Buckets
@@ -66,6 +67,7 @@ class Handle:
         model: The converted model.
         config: Its options.
         policy: What picks the blocks.
+        guards: What holds whatever the policy picks.
         adapter: What knows how the model is called.
         states: State of all streams.
         graphs: What is captured of the frames of all streams.
@@ -79,6 +81,7 @@ class Handle:
         self.model = model
         self.config = config
         self.policy = policy
+        self.guards: GuardSet = build_guards(config.guards)
         self.adapter = adapter
         self.states = StreamStates(config.max_streams)
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
@@ -113,7 +116,9 @@ class Handle:
             FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its
                 stream's size, or the model is in training mode. On a GPU also if the policy learns
                 that the outputs of the frame before were not finite; this one has not run then.
-            GridError: If the policy gives anything but a bool grid of the right shape.
+            GridError: If the policy or a guard gives anything but a bool grid of the right shape.
+            ConfigError: If a guard does not fit the frame, or guards need more blocks than the
+                policy may execute.
             StateError: If the streams do not fit the batch or the state.
         """
         if self._active is not None:
@@ -143,10 +148,12 @@ class Handle:
         self.states.check(ids, geometry)
 
         kind = self.graphs.kind_of(self, call)
-        context = self._context(ids, call)
+        self.guards.check_budget(self.policy, tuple(frame.shape[2:]), self.config.block_size)
+        context = self.guards.demand(frame, self._context(ids, call))
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
-            grid = self._buckets.round_up(grid, self.policy.scores(frame, context))
+            scores = self.policy.scores(frame, context)
+            grid = self._buckets.round_up(grid, scores, context.forbidden)
         host = self.reads.bring(grid)
         context.take_executed(grid, host)
         chosen = time.perf_counter()
@@ -180,6 +187,7 @@ class Handle:
             stream.last_grid = its_grid
         ran = time.perf_counter()
 
+        guarded = self.guards.commit(grid, context)
         outputs = self.adapter.task_outputs(out, call) if self.policy.needs_outputs else None
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
         figures = Scalars(scalars, self.reads)
@@ -187,8 +195,8 @@ class Handle:
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         if counter is not None:
             work.counts.outside = counter.on_ordinary_tensors()
-        self.last = FrameRecord(ids, grid, host, work.counts, figures, seconds)
-        self.totals.add(host, work.counts, seconds)
+        self.last = FrameRecord(ids, grid, host, work.counts, figures, seconds, guarded)
+        self.totals.add(host, work.counts, seconds, guarded)
         return out
 
     @property
@@ -260,6 +268,7 @@ class Handle:
         if live:
             self.states.drop(live)
             self.policy.reset(live)
+            self.guards.reset(live)
 
     def _context(self, ids: Sequence[Hashable], call: Call) -> PolicyContext:
         frame = call.frame
@@ -297,7 +306,8 @@ class Handle:
                 f"of a frame of {tuple(frame.shape[2:])} px."
             )
         # A new tensor: the policy may go on writing into its own.
-        return upload(grid, frame.device) | context.first[:, None, None]
+        grid = self.guards.adjust(upload(grid, frame.device), frame, context)
+        return grid | context.first[:, None, None]
 
     def _leave_dense(self, value):
         if isinstance(value, BlockTensor):
@@ -397,6 +407,7 @@ class Handle:
         streams = None if streams is None else list(streams)
         self.states.drop(streams)
         self.policy.reset(streams)
+        self.guards.reset(streams)
 
     def report(self) -> Report:
         """What has run so far; see :func:`report`."""

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from ..host_transfer import HostReads, to_host
+from ..policy.guards import GuardCounts
 from .frame import FrameCounts
 
 
@@ -58,6 +59,7 @@ class FrameRecord:
         figures: What the policy reports for logs, see :attr:`scalars`.
         seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
             GPU has still to do is not in it, and the wait for it is the policy's.
+        guards: What the guards did, ``None`` if there are none.
     """
 
     streams: tuple[Hashable, ...]
@@ -66,6 +68,7 @@ class FrameRecord:
     counts: FrameCounts
     figures: Scalars
     seconds: dict[str, float] = field(default_factory=dict)
+    guards: GuardCounts | None = None
 
     @property
     def executed_rate(self) -> float:

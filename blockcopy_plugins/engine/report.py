@@ -14,6 +14,7 @@ from torch import Tensor
 from .frame import Densified, FrameCounts
 
 if TYPE_CHECKING:
+    from ..policy.guards import GuardCounts
     from .cuda_graphs import GraphReport
 
 _ROWS = 12
@@ -52,6 +53,30 @@ class ModuleMacs:
 
 
 @dataclass(frozen=True)
+class GuardReport:
+    """What a guard did, in blocks of all frames but streams' first ones.
+
+    Attributes:
+        guard: Its name and options.
+        demanded: Blocks that it had run.
+        added: Those of them that neither the policy had chosen nor a guard listed before it had
+            run.
+        taken: Blocks that the policy had chosen and it kept from running.
+    """
+
+    guard: str
+    demanded: int
+    added: int
+    taken: int
+
+    def __str__(self) -> str:
+        text = f"{self.guard}: demanded {self.demanded} blocks, {self.added} more than were chosen"
+        if self.taken and not self.demanded:
+            return f"{self.guard}: kept {self.taken} chosen blocks from running"
+        return f"{text}, and kept {self.taken} from running" if self.taken else text
+
+
+@dataclass(frozen=True)
 class Report:
     """Figures over all calls since the conversion.
 
@@ -76,6 +101,7 @@ class Report:
         block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
             blocks; with others the layers behind such a stride run on whole maps.
         graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
+        guards: What each guard did.
     """
 
     frames: int
@@ -95,6 +121,7 @@ class Report:
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
     graphs: GraphReport | None = None
+    guards: tuple[GuardReport, ...] = ()
 
     @property
     def share_on_blocks(self) -> float:
@@ -119,6 +146,8 @@ class Report:
         ]
         if self.graphs is not None:
             lines += self.graphs.lines()
+        if self.guards:
+            lines += ["  guards:", *(f"    {guard}" for guard in self.guards)]
         return "\n".join(lines + self.shares())
 
     def shares(self) -> list[str]:
@@ -212,14 +241,22 @@ class Totals:
     outside: dict[str, int] = field(default_factory=dict)
     outside_frames: int = 0
     tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
+    guards: GuardCounts | None = None
 
-    def add(self, grid: Tensor, counts: FrameCounts, seconds: dict[str, float]) -> None:
+    def add(
+        self,
+        grid: Tensor,
+        counts: FrameCounts,
+        seconds: dict[str, float],
+        guards: GuardCounts | None = None,
+    ) -> None:
         """Add one call.
 
         Args:
             grid: bool ``(N, GH, GW)``.
             counts: MACs and densified ops of the call.
             seconds: Wall time by part.
+            guards: What guards did.
         """
         self.calls += 1
         self.frames += len(grid)
@@ -242,6 +279,18 @@ class Totals:
             self.outside_frames += len(grid)
             for path, macs in counts.outside.items():
                 self.outside[path] = self.outside.get(path, 0) + macs
+        if guards is not None:
+            # Summed where it is; a device is waited for where the report is made.
+            self.guards = guards if self.guards is None else self.guards + guards
+
+    def guard_reports(self) -> tuple[GuardReport, ...]:
+        """What each guard did."""
+        if self.guards is None:
+            return ()
+        rows = self.guards.blocks.T.tolist()
+        return tuple(
+            GuardReport(name, *row) for name, row in zip(self.guards.names, rows, strict=True)
+        )
 
     def report(
         self,
@@ -281,4 +330,5 @@ class Totals:
             modules=modules,
             block_sizes=suitable_block_sizes(block_size, self.tiles),
             graphs=graphs,
+            guards=self.guard_reports(),
         )

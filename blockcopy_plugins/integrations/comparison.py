@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ..engine.report import GuardReport
 from .frame_entry import FrameEntry
 
 
@@ -70,6 +72,27 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
         },
         "videos": _videos(entries),
     }
+
+
+def merge_guards(parts: Iterable[Sequence[GuardReport]]) -> list[dict[str, Any]]:
+    """Sum what guards did in several processes.
+
+    Args:
+        parts: Reports of the same guards, of each process; empty where one had no frame.
+
+    Returns:
+        Of each guard its name and the blocks that it demanded, added and took away.
+    """
+    merged: list[dict[str, Any]] = []
+    for part in filter(None, parts):
+        rows = [asdict(report) for report in part]
+        if not merged:
+            merged = rows
+            continue
+        for kept, row in zip(merged, rows, strict=True):
+            for name in ("demanded", "added", "taken"):
+                kept[name] += row[name]
+    return merged
 
 
 def plain(value: Any) -> Any:

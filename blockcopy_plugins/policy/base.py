@@ -39,6 +39,10 @@ class PolicyContext:
         host_first: The values of ``first``; by default they are read from it.
         reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
             once.
+        required: bool ``(N, GH, GW)``, the blocks that guards demand of this frame; None if they
+            demand none. The engine executes them whatever the policy answers.
+        forbidden: bool ``(N, GH, GW)``, the blocks that guards forbid; None if they forbid none.
+            The engine does not execute them, first frames apart. No block is in both.
 
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
@@ -50,6 +54,8 @@ class PolicyContext:
     first: Tensor
     frame_index: tuple[int, ...]
     last_grid: Tensor
+    required: Tensor | None = None
+    forbidden: Tensor | None = None
     motion: tuple[MotionField | None, ...] | None = None
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
@@ -73,6 +79,15 @@ class PolicyContext:
                 f"last_grid must have shape {tuple(self.grid_shape)}, found "
                 f"{tuple(self.last_grid.shape)}"
             )
+        for name in ("required", "forbidden"):
+            grid = getattr(self, name)
+            if grid is not None and (
+                grid.dtype != torch.bool or tuple(grid.shape) != tuple(self.grid_shape)
+            ):
+                raise GridError(
+                    f"{name} must be None or bool of shape {tuple(self.grid_shape)}, found "
+                    f"{grid.dtype} of shape {tuple(grid.shape)}"
+                )
         if self.motion is not None and len(self.motion) != images:
             raise GridError(
                 f"there are motion fields of {len(self.motion)} image(s), but the batch has "
@@ -138,10 +153,14 @@ class Policy:
             only when this is True.
         needs_motion: Whether :meth:`select` wants ``context.motion``. What reads videos exports
             their motion vectors only when this is True.
+        enforces_target: Whether ``target`` is a budget, an executed rate that the policy keeps to
+            whatever happens, rather than one that it aims at. Guards that need more than a budget
+            are refused.
     """
 
     needs_outputs: bool = False
     needs_motion: bool = False
+    enforces_target: bool = False
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the blocks to execute.
@@ -152,7 +171,8 @@ class Policy:
             context: What is known about the call.
 
         Returns:
-            The grid, bool of shape ``context.grid_shape``; True is executed.
+            The grid, bool of shape ``context.grid_shape``; True is executed. Blocks that are
+            ``context.required`` run in any case and need not be in it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement select()")
 

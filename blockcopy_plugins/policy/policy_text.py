@@ -1,4 +1,4 @@
-"""A policy as a user writes it in one line: on a command line, in a YAML file."""
+"""A policy or guard as a user writes it in one line: on a command line, in a YAML file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ def parse_policy(text: str) -> str | dict[str, Any]:
     Raises:
         ConfigError: If it is neither.
     """
+    return _parse(text, "policy", "all", "dict(type='RLPolicy', target=0.3)")
+
+
+def parse_guard(text: str) -> str | dict[str, Any]:
+    """A guard as written on a command line.
+
+    Args:
+        text: A name (``SceneCut``) or ``dict(type='MaxAge', frames=60)``.
+
+    Returns:
+        The name, or the dict.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    return _parse(text, "guard", "SceneCut", "dict(type='MaxAge', frames=60)")
+
+
+def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any]:
     text = text.strip()
     if text.isidentifier() or all(part.isidentifier() for part in text.split(".")):
         return text
@@ -32,11 +51,9 @@ def parse_policy(text: str) -> str | dict[str, Any]:
             found = ast.literal_eval(node)
     except (SyntaxError, ValueError) as error:
         raise ConfigError(
-            f"the policy {text!r} cannot be read ({error}); write a name such as all, or "
-            "\"dict(type='RLPolicy', target=0.3)\"."
+            f"the {noun} {text!r} cannot be read ({error}); write a name such as {name}, or "
+            f'"{example}".'
         ) from error
     if not isinstance(found, dict) or "type" not in found:
-        raise ConfigError(
-            f"the policy {text!r} has no type; write \"dict(type='RLPolicy', target=0.3)\"."
-        )
+        raise ConfigError(f'the {noun} {text!r} has no type; write "{example}".')
     return found

@@ -13,4 +13,8 @@ train.init_checkpoint = (
 )
 
 # Options of BlockCopyConfig, and policy_checkpoint.
-blockcopy = dict(block_size=128, policy=dict(type="RLPolicy", target=0.3))
+blockcopy = dict(
+    block_size=128,
+    policy=dict(type="RLPolicy", target=0.3),
+    guards=[dict(type="MaxAge", frames=60), dict(type="SceneCut")],
+)

@@ -190,7 +190,7 @@ def test_the_same_names_as_the_other_tool(model, mapper, video):
         *("frames", "size", "executed_rate", "executed_rate_after_first", "macs_dense"),
         *("macs_blockcopy", "macs_outside_blocks", "mac_frames", "ms_dense", "ms_blockcopy"),
         *("ms_policy", "speedup", "timing", "videos", "block_size", "policy", "target"),
-        *("macs_policy", "metrics", "fidelity", "dense_ops", "processes"),
+        *("macs_policy", "metrics", "fidelity", "dense_ops", "guards", "processes"),
     }
     assert wanted <= set(own.summary) <= wanted | {"fidelity_reason"}
 

@@ -19,6 +19,7 @@ from detectron2.engine import DefaultPredictor  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 
 from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from blockcopy_plugins.engine.convert import handle  # noqa: E402
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     BlockCopyBackbone,
@@ -108,6 +109,31 @@ def test_keys(cfg):
         blockcopy_config(cfg)
 
 
+@pytest.mark.parametrize(
+    "guards",
+    [
+        ["dict(type='MaxAge', frames=2)", "SceneCut"],
+        [{"type": "MaxAge", "frames": 2}, {"type": "SceneCut"}],
+    ],
+)
+def test_guards(cfg, guards, pictures):
+    cfg.MODEL.BLOCKCOPY.POLICY = "none"
+    cfg.merge_from_list(["MODEL.BLOCKCOPY.GUARDS", str(guards)])
+    assert [guard.name for guard in blockcopy_config(cfg).guards] == [
+        "MaxAge(frames=2)",
+        "SceneCut(threshold=0.35, ratio=3)",
+    ]
+    rates = []
+    with BlockCopyPredictor(cfg) as predictor:
+        for picture in pictures[:5]:
+            predictor(picture)
+            rates.append(predictor.handle.last.executed_rate)
+    assert rates == [1, 0, 1, 0, 1]
+    assert blockcopy_config(cfg, guards=["Hold"]).guards[0].frames == 2
+    with pytest.raises(ConfigError, match="no guard 'Hald'"):
+        blockcopy_config(cfg, guards=["Hald"])
+
+
 def test_augmentation_is_refused(cfg):
     cfg.TEST.AUG.ENABLED = True
     with pytest.raises(ConfigError, match="TEST.AUG.ENABLED"):
@@ -174,10 +200,14 @@ def test_lazy_config(weights, pictures):
     assert ModelConfig.of(lazy).name == "RetinaNet"
 
     lazy.model.backbone = LazyCall(BlockCopyBackbone)(
-        backbone=lazy.model.backbone, block_size=128, policy="all"
+        backbone=lazy.model.backbone,
+        block_size=128,
+        policy="all",
+        guards=[dict(type="Always", mask=[[0, 0], [9, 0], [9, 9]])],
     )
     wrapped = instantiate(lazy.model).eval()
     assert list(wrapped.state_dict()) == list(plain.state_dict())
+    assert handle(wrapped.backbone.inner).guards.names == ("Always(1 polygon)",)
     lazy.blockcopy = dict(block=128)
     with pytest.raises(ConfigError, match="block;"):
         blockcopy_config(lazy)

@@ -108,6 +108,24 @@ def test_scores_that_do_not_fit(scores):
         Buckets().round_up(torch.zeros(1, 3, 2, dtype=torch.bool), scores)
 
 
+@given(case=cases)
+def test_blocks_that_are_never_taken(case):
+    images, rows, cols, rate, seed, rates = case
+    torch.manual_seed(seed)
+    grid = torch.rand(images, rows, cols) < rate
+    scores = torch.rand(grid.shape)
+    scores[scores < 0.2] = -torch.inf
+    never = torch.rand(grid.shape) < 0.5
+    buckets = Buckets(rates)
+    found = buckets.round_up(grid, scores, never)
+    assert not (found & never & ~grid).any() and (found >= grid).all()
+    wanted = buckets.count_for(int(grid.sum()), grid.numel())
+    assert int(found.sum()) == min(wanted, int((grid | ~never).sum()))
+    # Those that were taken are the best of those that were to be had.
+    taken, left = scores[found & ~grid], scores[~found & ~never]
+    assert not len(left) or not len(taken) or taken.min() >= left.max()
+
+
 # -- in a model ------------------------------------------------------------------------------------
 
 

@@ -201,6 +201,34 @@ def test_motion_vectors_wait_for_nothing():
         assert any(0 < rate < 1 for rate in rates)
 
 
+GUARDS = [
+    dict(type="MaxAge", frames=3),
+    dict(type="Refresh", period=5),
+    "SceneCut",
+    "Hold",
+    "Dilate",
+    dict(type="Ignore", mask=[[0, 0], [64, 0], [64, 64], [0, 64]]),
+    dict(type="Always", mask=[[100, 0], [130, 0], [130, 20]]),
+]
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_one_wait_with_guards(graphs):
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        config = bc.BlockCopyConfig(
+            block_size=BLOCK,
+            policy=OnDevice(),
+            buckets=3 if graphs else None,
+            cuda_graphs=graphs,
+            guards=GUARDS,
+        )
+        bc.blockcopy_(net, config)
+        if graphs:
+            with_graphs(net)
+        assert count(net, video("ab", 14), device)[0] == [ONCE] * 14
+
+
 def test_one_wait_where_maps_have_fewer_blocks_than_the_grid():
     with DeviceReads() as device:
         net = device.put(Unpadded().eval())

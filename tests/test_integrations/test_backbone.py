@@ -102,6 +102,17 @@ def test_frozen_stages_stay_frozen(tiny):
     assert model.backbone.layer2[0].conv1.weight.requires_grad
 
 
+def test_guards(tiny):
+    guards = [dict(type="MaxAge", frames=2)]
+    model = tiny.build(tiny.mask_rcnn(backbone=wrapped(tiny, "none", guards=guards)))
+    rates = []
+    for _ in range(5):
+        with torch.no_grad():
+            model.backbone(torch.randn(1, 3, 64, 96))
+        rates.append(bc.handle(model.backbone.inner).last.executed_rate)
+    assert rates == [1, 0, 1, 0, 1]
+
+
 def test_attributes_of_the_backbone_are_seen(pair):
     backbone = pair[1].backbone
     assert backbone.depth == 18 and backbone.inner.norm1 is backbone.norm1

@@ -228,6 +228,15 @@ def test_interleaved_videos_keep_their_state(make, tiny):
         assert [whole for _, (whole,), _ in runner.watch.records] == wanted
 
 
+def test_guards_hold_in_each_video_of_each_loop(make):
+    guards = [dict(type="MaxAge", frames=3)]
+    runner = make(((4, 5), (7, 2), (4, 4)), hook={**HOOK, "policy": "none", "guards": guards})
+    once = [True, False, False, True, False] + [True, False] + [True, False, False, True]
+    for _ in range(2):
+        run(runner)
+    assert [whole for _, (whole,), _ in runner.watch.records] == 2 * once
+
+
 def test_the_policy_is_kept_between_validations(make):
     runner = make(((0, 6),), val=True, hook={**HOOK, "policy": dict(type="RLPolicy", seed=0)})
     hook = next(h for h in runner.hooks if isinstance(h, BlockCopyHook))
@@ -313,16 +322,24 @@ def test_errors_of_the_engine_reach_the_user(make, tiny):
 
 
 @pytest.mark.parametrize(
-    "bad", [dict(block_size=0), dict(policy="clairvoyant"), dict(policy=dict(target=1))]
+    "bad",
+    [
+        dict(block_size=0),
+        dict(policy="clairvoyant"),
+        dict(policy=dict(target=1)),
+        dict(guards=["clairvoyant"]),
+    ],
 )
 def test_bad_options_show_when_the_runner_is_made(make, bad):
-    with pytest.raises(Exception, match="block_size=0|no policy|needs a 'type'"):
+    with pytest.raises(Exception, match="block_size=0|no policy|needs a 'type'|no guard"):
         make(hook={**HOOK, **bad})
 
 
 def test_options_of_a_conversion_reach_it():
     hook = BlockCopyHook(block_size=32, policy="all", winograd=False, buckets=4)
     assert (hook.config.winograd, hook.config.buckets, hook.config.fuse) == (False, 4, True)
+    hook = BlockCopyHook(guards=[dict(type="MaxAge", frames=9), "Dilate"])
+    assert [guard.name for guard in hook.config.guards] == ["MaxAge(frames=9)", "Dilate(blocks=1)"]
     with pytest.raises(ConfigError, match=r"no option windograd.*winograd"):
         BlockCopyHook(windograd=False)
     with pytest.raises(ConfigError, match="buckets"):

@@ -274,6 +274,15 @@ def test_options_come_from_the_models_config(detector, segmentor, files):
         assert inferencer.handle.config is config
 
 
+def test_guards(detector):
+    given = options("none", guards=[dict(type="MaxAge", frames=3)])
+    with bc.VideoInferencer(detector, given) as inferencer:
+        rates = [output.executed_rate for output in inferencer(projects.pictures(7))]
+    assert rates == [1, 0, 0, 1, 0, 0, 1]
+    with pytest.raises(ConfigError, match="no guard 'MaxAgee'"):
+        bc.VideoInferencer(detector, options(guards=["MaxAgee"]))
+
+
 def test_learned_policy_is_loaded(detector, tmp_path):
     from blockcopy_plugins.integrations.mmengine import save_policy
     from blockcopy_plugins.policy import build_policy

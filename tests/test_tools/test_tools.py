@@ -276,6 +276,24 @@ MISTAKES = {
         ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "tiny.pth"],
         "no policy file",
     ),
+    "unknown guard": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--guards", "MaxAge", "Hald"],
+        "no guard 'Hald'. Did you mean 'Hold'",
+    ),
+    "guard that cannot be read": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--guards", "dict(MaxAge)"],
+        "the guard 'dict(MaxAge)'",
+    ),
+    "zone outside of the frame": (
+        "test_video.py",
+        [
+            *("tiny.py", "--video", "a.mp4"),
+            *("--guards", "dict(type='Ignore', mask=[[0, 0], [999, 0], [999, 9]])"),
+        ],
+        "corner (999, 0), outside of the picture of 160x128 px",
+    ),
     "no such frames": (
         "test_video.py",
         ["tiny.py", "--video", "a.mp4", "--start", "99"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -11,8 +11,9 @@ from detectron2.config import CfgNode
 from ...config import BlockCopyConfig
 from ...errors import ConfigError
 from ...policy import build_policy
+from ...policy.guards import build_guards
 from ...policy.policy_file import load_policy
-from ...policy.policy_text import parse_policy
+from ...policy.policy_text import parse_guard, parse_policy
 
 _DEFAULT = BlockCopyConfig()
 
@@ -53,13 +54,21 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.CUDA_GRAPHS = _DEFAULT.cuda_graphs
     # Memory of all graphs at most, in MiB.
     node.GRAPH_MEMORY_MIB = _DEFAULT.graph_memory_mib
+    # What holds whatever the policy picks: a list of names ("SceneCut") and of guards with their
+    # options, "dict(type='MaxAge', frames=60)" or {type: MaxAge, frames: 60}.
+    node.GUARDS = []
 
     # With MODEL.BACKBONE.NAME "build_blockcopy_backbone" the backbone alone runs on blocks. This is
     # the builder of the backbone that is wrapped.
     node.BACKBONE = "build_resnet_fpn_backbone"
 
 
-def blockcopy_config(cfg: Any, policy: Any = None, checkpoint: str | None = None):
+def blockcopy_config(
+    cfg: Any,
+    policy: Any = None,
+    checkpoint: str | None = None,
+    guards: Sequence[Any] | None = None,
+):
     """The options of a conversion as a config has them.
 
     Args:
@@ -68,9 +77,10 @@ def blockcopy_config(cfg: Any, policy: Any = None, checkpoint: str | None = None
             policy_checkpoint=..., ...)``.
         policy: In place of the config's, and of its policy file.
         checkpoint: File of a trained policy in place of the config's.
+        guards: In place of the config's.
 
     Returns:
-        A :class:`~blockcopy_plugins.BlockCopyConfig` whose policy is built.
+        A :class:`~blockcopy_plugins.BlockCopyConfig` whose policy and guards are built.
 
     Raises:
         ConfigError: If an option is unknown or out of range, or the policy file does not fit.
@@ -84,6 +94,10 @@ def blockcopy_config(cfg: Any, policy: Any = None, checkpoint: str | None = None
     options["policy"] = build_policy(chosen)
     if checkpoint or found:
         load_policy(options["policy"], checkpoint or found)
+    guards = options.get("guards", _DEFAULT.guards) if guards is None else guards
+    if isinstance(guards, (list, tuple)):
+        guards = [parse_guard(guard) if isinstance(guard, str) else guard for guard in guards]
+    options["guards"] = build_guards(guards).guards
     known = {item.name for item in fields(BlockCopyConfig)}
     unknown = sorted(set(options) - known)
     if unknown:

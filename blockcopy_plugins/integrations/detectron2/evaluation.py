@@ -18,7 +18,7 @@ from ...evaluation.average_precision import IOU_TYPES, detection_ap
 from ...evaluation.fidelity import detection_fidelity
 from ...evaluation.frame_objects import FrameObjects
 from ...evaluation.masks import encode_masks
-from ..comparison import plain, summarise
+from ..comparison import merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
 from .adapter import refuse_augmentation, upright_boxes
 from .label_agreement import LabelAgreement, read_labels
@@ -168,6 +168,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
                 "fidelity": fidelity,
                 **({} if reason is None else {"fidelity_reason": reason}),
                 "dense_ops": _dense_ops(parts, len(entries)),
+                "guards": merge_guards(totals.guard_reports() for totals in parts),
                 "processes": len(parts),
             }
         )

@@ -115,7 +115,7 @@ class VideoRun:
         finally:
             hook.remove()
         record = self.handle.last
-        self.totals.add(record.host_grid, record.counts, record.seconds)
+        self.totals.add(record.host_grid, record.counts, record.seconds, record.guards)
         self.dense_outputs = outputs.get("dense")
         self.last_entries = tuple(
             self._entry(i, given, len(inputs), sizes[-1], record, seconds, macs, timed)

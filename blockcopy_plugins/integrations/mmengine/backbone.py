@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -31,6 +32,8 @@ class BlockCopyBackbone(BaseModule):
         max_streams: Live streams at most.
         pretrained: Weights that a segmentor of MMSegmentation hands to its backbone, for the
             wrapped one.
+        guards: What holds whatever the policy picks, see
+            :class:`~blockcopy_plugins.BlockCopyConfig`.
 
     Raises:
         ConfigError: If an option is out of range.
@@ -49,13 +52,14 @@ class BlockCopyBackbone(BaseModule):
         strict: bool = False,
         max_streams: int = 64,
         pretrained: str | None = None,
+        guards: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
         if pretrained is not None and isinstance(backbone, dict):
             backbone = {**backbone, "pretrained": pretrained}
         inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
-        config = BlockCopyConfig(block_size, policy, strict, max_streams)
+        config = BlockCopyConfig(block_size, policy, strict, max_streams, guards=guards)
         # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
         # very parameters under its very names.
         object.__setattr__(self, "inner", blockcopy_(inner, config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ...config import BlockCopyConfig
 from ...engine.convert import Handle, handle, restore_
 from ...errors import ConfigError
 from ...policy import build_policy
+from ...policy.guards import build_guards
 from ...policy.policy_file import load_policy
 from ...registry import HOOKS
 from ..frame_figures import FrameFigures
@@ -46,6 +48,8 @@ class BlockCopyHook(Hook):
         one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
             i of each batch of stream i. By default they are taken for pictures that have nothing to
             do with each other: each is executed fully, and a warning says so once.
+        guards: What holds whatever the policy picks, see
+            :class:`~blockcopy_plugins.BlockCopyConfig`.
         **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`: ``winograd=False``, say.
 
     Raises:
@@ -53,7 +57,8 @@ class BlockCopyHook(Hook):
 
     Examples:
         >>> custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=128,
-        ...                      policy=dict(type='RLPolicy', target=0.3))]
+        ...                      policy=dict(type='RLPolicy', target=0.3),
+        ...                      guards=[dict(type='MaxAge', frames=60)])]
     """
 
     priority = "NORMAL"
@@ -67,6 +72,7 @@ class BlockCopyHook(Hook):
         check_finite: bool = True,
         interleaved: bool = False,
         one_video: bool = False,
+        guards: Sequence[Any] = (),
         **options: Any,
     ) -> None:
         known = {item.name for item in fields(BlockCopyConfig)}
@@ -83,6 +89,8 @@ class BlockCopyHook(Hook):
         self.config = BlockCopyConfig(
             block_size=block_size,
             policy=self.policy,
+            # Copied for each conversion, as memory of streams is of one model.
+            guards=build_guards(guards).guards,
             strict=strict,
             check_finite=check_finite,
             **options,

@@ -19,7 +19,7 @@ from ...engine.report import Totals
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
-from ..comparison import plain, summarise
+from ..comparison import merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
 from ..policy_meter import PolicyMeter
 from .hook import find_hook, unwrap
@@ -168,7 +168,7 @@ class BlockCopyTestLoop(BaseLoop):
             }
             outputs[name], seconds[name], macs[name] = run(fresh, handle, counted)
         record = handle.last
-        self._totals.add(record.host_grid, record.counts, record.seconds)
+        self._totals.add(record.host_grid, record.counts, record.seconds, record.guards)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=outputs[name], data_batch=data_batch)
         if self.dense:
@@ -269,6 +269,7 @@ class BlockCopyTestLoop(BaseLoop):
         gathered = [entry for part in all_gather_object(entries) for entry in part]
         gathered.sort(key=lambda entry: entry.key)
         dense_ops = _dense_ops(all_gather_object(self._totals), len(gathered))
+        guards = merge_guards(all_gather_object(self._totals.guard_reports()))
         summary: list[Any] = [None]
         if is_main_process():
             figures = summarise(gathered)
@@ -288,6 +289,7 @@ class BlockCopyTestLoop(BaseLoop):
                     "fidelity": fidelity,
                     **({} if reason is None else {"fidelity_reason": reason}),
                     "dense_ops": dense_ops,
+                    "guards": guards,
                     "processes": get_world_size(),
                 }
             )

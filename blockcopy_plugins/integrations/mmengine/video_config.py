@@ -16,7 +16,8 @@ from ...datasets import VideoFrameDataset
 from ...errors import ConfigError
 from ...evaluation import LabelRules
 from ...policy import build_policy
-from ...policy.policy_text import parse_policy as parse_policy  # the tools take it from here
+from ...policy.policy_text import parse_guard as parse_guard  # the tools take both from here
+from ...policy.policy_text import parse_policy as parse_policy
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
@@ -84,18 +85,26 @@ def has_hook(config: Config) -> bool:
     return len(probe.custom_hooks) == before
 
 
-def set_policy(config: Config, policy: str | dict[str, Any] | None, checkpoint: str | None) -> None:
-    """Change the hook's policy and the file that it starts from.
+def set_policy(
+    config: Config,
+    policy: str | dict[str, Any] | None,
+    checkpoint: str | None,
+    guards: Sequence[Any] | None = None,
+) -> None:
+    """Change the hook's policy, the file that it starts from, and its guards.
 
     Args:
         config: Changed in place.
         policy: Takes the place of the config's policy and of its policy file.
         checkpoint: A trained policy.
+        guards: Take the place of the config's guards.
 
     Raises:
         ConfigError: If there is no such file.
     """
     hook = hook_of(config)
+    if guards is not None:
+        hook["guards"] = list(guards)
     if policy is not None:
         hook["policy"] = policy
         hook.pop("policy_checkpoint", None)
