@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from blockcopy_plugins.host_transfer import upload
 from blockcopy_plugins.policy.base import PolicyContext
 
 from .base import Guard, check_count
@@ -55,7 +56,7 @@ class Refresh(Guard):
                 del self._turns[next(iter(self._turns))]
             # Consecutive places far apart; places are dealt evenly to the n frames.
             turns = far_apart(rows, columns) * self.period // (rows * columns)
-            found = self._turns[rows, columns, device] = turns.to(device)
+            found = self._turns[rows, columns, device] = upload(turns, device)
         return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.host_transfer import upload
 
 # Width / height of a mask may differ from the frame's by so much: resized frames are padded by a
 # few pixels, up to a multiple of the network's stride.
@@ -103,7 +104,7 @@ class Zone:
                 )
             while len(self._blocks) >= _SIZES:
                 del self._blocks[next(iter(self._blocks))]
-            found = self._blocks[key] = grid.to(device)
+            found = self._blocks[key] = upload(grid, device)
         return found
 
     def _check_aspect(self, mask: Tensor, width: int, height: int) -> None:
