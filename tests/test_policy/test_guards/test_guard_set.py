@@ -209,8 +209,8 @@ def test_a_copy_goes_on_by_itself():
     assert 0.1 < torch.stack(grids[0]).float().mean() < 0.9
     assert all(torch.equal(a, b) for a, b in zip(grids[0], grids[1], strict=True))
     # In a pickle streams begin anew, and the guards keep their promises from there.
-    assert grids[2][0].all() and not grids[2][1].all()
     executed = torch.stack(grids[2])
+    assert executed[0].all() and executed.float().mean() < 0.9
     assert executed.unfold(0, 5, 1).any(-1).all(), "no block is older than five frames"
 
 
