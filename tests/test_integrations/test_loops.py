@@ -16,6 +16,7 @@ pytest.importorskip("mmdet")
 from mmengine.runner import Runner  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+import blockcopy_plugins as bc  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.evaluation import (  # noqa: E402
     CityPersonsMetric,
@@ -36,6 +37,11 @@ _spec = importlib.util.spec_from_file_location(
 )
 tiny = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny)
+_spec = importlib.util.spec_from_file_location(
+    "recording_backend", Path(__file__).resolve().parents[1] / "test_engine/recording_backend.py"
+)
+recording = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(recording)
 
 FRAMES = 9
 
@@ -126,6 +132,56 @@ def test_times_are_of_frames_without_a_counter(all_blocks):
     assert all_blocks.summary["timing"]["frames"] == len(timed) > 0
     total = sum(e.ms_dense for e in timed), sum(e.ms_blockcopy for e in timed)
     assert all_blocks.summary["speedup"] == pytest.approx(total[0] / total[1])
+
+
+def test_macs_of_a_backbone_whose_frames_are_graphs(place):
+    """A counted frame runs without its graph, on the blocks that it would have had."""
+
+    def edit(config):
+        config.model.backbone = dict(
+            type="blockcopy_plugins.BlockCopyBackbone",
+            backbone=config.model.backbone,
+            block_size=tiny.BLOCK,
+            policy=dict(type="FrameDifferencePolicy", target=0.3),
+        )
+        # As many proposals and detections in each frame, so that all frames cost the same.
+        config.model.test_cfg.rpn.nms.iou_threshold = 1.0
+        config.model.test_cfg.rcnn.update(score_thr=0.0, nms=dict(type="nms", iou_threshold=1.0))
+
+    loops, backends = [], []
+    for samples in (8, 0):
+        runner = make(place, edit=edit, dense=False, mac_samples=samples)
+        backends.append(recording.with_graphs(runner.model.backbone.inner))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runner.test()
+        loops.append(runner.test_loop)
+        assert not bc.report(runner.model.backbone.inner).graphs.as_ever
+    with_counter, without = loops
+    assert 0 < backends[0].replays < backends[1].replays
+    rates = [entry.executed_rate for entry in with_counter.entries]
+    assert rates == [entry.executed_rate for entry in without.entries]
+    assert 0 < min(rates[1:]) and max(rates[1:]) < 1
+    for first, second in zip(*map(results, loops), strict=True):
+        assert np.allclose(first.predictions.boxes, second.predictions.boxes, atol=1e-3)
+
+    def plain(config):
+        edit(config)
+        config.model.backbone = config.model.backbone.backbone
+
+    runner = make(place, edit=plain)
+    runner.load_or_resume()
+    model = runner.model.eval()
+    batches = list(runner.test_dataloader)
+    counted = [entry for entry in with_counter.entries if entry.macs_outside is not None]
+    assert len(counted) >= 3
+    for entry in counted:
+        with torch.no_grad(), FlopCounterMode(display=False) as whole:
+            model.test_step(batches[entry.frame_id])
+        with torch.no_grad(), FlopCounterMode(display=False) as backbone:
+            model.backbone(torch.zeros(1, 3, *entry.size))
+        wanted = whole.get_total_flops() // 2 - backbone.get_total_flops() // 2
+        assert entry.macs_outside == wanted > 0
 
 
 def test_dense_runs_leave_the_sparse_ones_alone(place):
