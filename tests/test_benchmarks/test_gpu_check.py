@@ -321,7 +321,6 @@ def test_bad_arguments(arguments, words):
     assert result.returncode == 2 and words in result.stderr
 
 
-@pytest.mark.slow
 def test_all_sections_on_a_machine_without_a_gpu(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")

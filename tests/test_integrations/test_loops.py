@@ -17,6 +17,7 @@ from mmengine.runner import Runner  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import blockcopy_plugins as bc  # noqa: E402
+from benchmarks.gpu import recording_backend as recording  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.evaluation import (  # noqa: E402
     CityPersonsMetric,
@@ -37,11 +38,6 @@ _spec = importlib.util.spec_from_file_location(
 )
 tiny = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny)
-_spec = importlib.util.spec_from_file_location(
-    "recording_backend", Path(__file__).resolve().parents[1] / "test_engine/recording_backend.py"
-)
-recording = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recording)
 
 FRAMES = 9
 
