@@ -1,9 +1,11 @@
 """Policies: what picks the blocks of each frame that are executed."""
 
 from .base import Policy, PolicyContext
+from .budget import Budget, RateBudget
 from .build import build_policy, known_policies
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
+from .gain import GainPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
 from .information_gain import (
     DetectionGain,
@@ -17,12 +19,14 @@ from .task_output import Detections, TaskOutput
 
 __all__ = [
     "AllPolicy",
+    "Budget",
     "CallablePolicy",
     "DetectionGain",
     "Detections",
     "EveryNthFramePolicy",
     "FeatureChange",
     "FrameDifferencePolicy",
+    "GainPolicy",
     "Geometry",
     "InformationGain",
     "NonePolicy",
@@ -30,6 +34,7 @@ __all__ = [
     "PolicyContext",
     "RLPolicy",
     "RandomPolicy",
+    "RateBudget",
     "SemanticGain",
     "StaticPolicy",
     "TaskOutput",

@@ -12,6 +12,7 @@ from blockcopy_plugins.errors import ConfigError
 from .base import Policy
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
+from .gain import GainPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
 from .reinforce import RLPolicy
 
@@ -29,6 +30,7 @@ def known_policies() -> dict[str, type[Policy]]:
         "every_nth_frame": EveryNthFramePolicy,
         "callable": CallablePolicy,
         "rl": RLPolicy,
+        "gain": GainPolicy,
     }
     return {**short, **{policy.__name__: policy for policy in short.values()}}
 

@@ -1,0 +1,496 @@
+"""The default policy: predicts each block's information gain, and executes the best ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
+from blockcopy_plugins.policy.budget import Budget, RateBudget
+from blockcopy_plugins.policy.host_values import host_counts, host_first, read, upload
+from blockcopy_plugins.policy.information_gain import (
+    Geometry,
+    InformationGain,
+    build_information_gain,
+)
+from blockcopy_plugins.policy.picture import (
+    cells_per_block,
+    cells_to_grid,
+    grid_to_cells,
+    reduce_picture,
+)
+from blockcopy_plugins.policy.task_output import TaskOutput
+
+from .allotment import Allotment, next_share, next_spread, shares_of, spread_of
+from .features import NAMES, PictureChange, around, block_features, prior
+from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
+from .ridge import OnlineRidge
+
+_VERSION = 1
+# Of the blocks that are executed, those that have waited longest rather than those worth most: so
+# none is forgotten, and what looks worthless is found out about.
+_OLDEST = 0.05
+# A block's worth is half its own and half its neighbours': regions rather than scattered blocks.
+_OWN_WORTH = 0.5
+# Samples that the prior is worth, and after which half of what was learned is forgotten.
+_PRIOR_STRENGTH = 20.0
+_MEMORY = 32_000.0
+_SURPRISE_STEP = 0.3
+
+
+@dataclass(eq=False)
+class _Look:
+    """One look at a batch: what select() found and feedback() goes on with."""
+
+    context: PolicyContext
+    picture: Tensor  # float32 (N, 3, h, w)
+    known: tuple[StreamMemory | None, ...]  # N; None: no memory that fits, executed fully
+    maps: BlockMaps  # (N, GH, GW)
+    change: PictureChange
+    features: Tensor  # float32 (N, GH, GW, features)
+    expected: Tensor  # float32 (N, GH, GW): predicted log(gain + GAIN_FLOOR)
+    worth: Tensor  # float32 (N, GH, GW): predicted gain
+    scores: Tensor  # float32 (N, GH, GW)
+    accounts: list[float]
+    counts: list[int]
+    spread: list[float]  # N
+    share: list[float]  # N
+
+    def take_measures(self, values: Tensor) -> None:
+        """Take what was measured on the device: spread and share, ``(2, N)``."""
+        self.spread, self.share = values.tolist()
+
+
+class GainPolicy(Policy):
+    """Predicts what executing each block would bring, and executes the blocks that bring most.
+
+    Wherever a block is executed, its information gain is *seen*. A ridge regression around a prior
+    (:class:`.ridge.OnlineRidge`) predicts ``log(gain)`` of every block from how much its picture
+    differs from the one it was last executed on, what it and its neighbours brought the last time,
+    how long ago that was, what the output says there, and how stale what it read around it was
+    (:mod:`.features`). It is solved anew after each frame, so it has no learning rate and needs no
+    warm-up: before anything was learned, the prediction is the picture difference.
+
+    A block's score is half its own predicted gain and half that around it. How many blocks run, and
+    whether now or together with others later, says :mod:`.allotment`: where gain is spread over
+    the whole picture (a camera that moves), whole frames run and nothing in between; where it is
+    concentrated, the best blocks of each frame do. A twentieth of the blocks are those that have
+    waited longest.
+
+    The rate is a budget, so it is exact: the mean over any 100 frames is within 2 points of the
+    target. It is shared by all streams: the share of each follows how many of the best blocks of
+    all streams are its own. A stream's first frame is executed fully and not counted.
+
+    One regression serves all streams; each has a memory of constant size, which :meth:`reset`
+    drops. It needs no labels, works with any output that the information gain knows, and where the
+    integration gives none it goes by the picture alone. ``select`` only looks: called twice without
+    a feedback in between, it gives the same grid.
+
+    Args:
+        target: Executed rate to hold (executed blocks / all blocks), above 0 and at most 1.
+            Default, if no budget is given: 0.3.
+        budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of ``target``.
+        per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
+            needs an even latency; where the camera moves, it costs accuracy.
+        information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
+            logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
+            :class:`InformationGain`.
+        online: Learn while running. False freezes the regression; may be set at any time.
+
+    Raises:
+        ConfigError: If an argument is out of range, or target and budget are both given.
+    """
+
+    needs_outputs = True
+
+    def __init__(
+        self,
+        target: float | None = None,
+        budget: Budget | None = None,
+        per_frame: bool = False,
+        information_gain: str | dict[str, Any] | InformationGain = "auto",
+        online: bool = True,
+    ) -> None:
+        if target is not None and budget is not None:
+            raise ConfigError(
+                f"give target or budget, not both; found target={target!r} and budget={budget!r}"
+            )
+        if budget is None:
+            budget = RateBudget(0.3 if target is None else target)
+        if not isinstance(budget, Budget):
+            raise ConfigError(f"budget must be a Budget, found {budget!r}")
+        self.budget = budget
+        self.per_frame = bool(per_frame)
+        self.information_gain = build_information_gain(information_gain)
+        self.online = bool(online)
+        self.frames = 0
+        with _plain():
+            self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
+        self._memories: dict[Hashable, StreamMemory] = {}
+        self._look_made: _Look | None = None
+
+    @property
+    def target(self) -> float:
+        """The executed rate that the budget aims at now."""
+        return self.budget.rate
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        """Pick the best blocks that the budget pays for.
+
+        Raises:
+            FrameError: If the frame does not fit the context, or holds NaN or infinity.
+        """
+        with _plain():
+            look = self._look(frame, context)
+            grid = self._pick(look)
+        self._look_made = look
+        return grid
+
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Return predicted gains averaged with those around, float32 ``(N, GH, GW)``."""
+        look = self._look_made
+        return look.scores if look is not None and look.context is context else None
+
+    def feedback(
+        self,
+        frame: Tensor,
+        grid: Tensor,
+        outputs: Sequence[TaskOutput] | None,
+        context: PolicyContext,
+    ) -> dict[str, float]:
+        """See what the executed blocks brought, learn from it, and settle the budget.
+
+        Returns:
+            ``executed_rate`` of the batch, ``balance`` of the budget in blocks where it has one,
+            and the mean ``spread`` of the images (:mod:`.allotment`).
+
+        Raises:
+            FrameError: If the outputs do not fit the batch. Nothing is committed.
+        """
+        if outputs is not None and len(outputs) != frame.shape[0]:
+            raise FrameError(
+                f"one output for each of the {frame.shape[0]} image(s) is needed, found "
+                f"{len(outputs)}"
+            )
+        with _plain():
+            look = self._look_made
+            if look is None or look.context is not context:
+                look = self._look(frame, context)
+            executed = host_counts(grid, context)
+            grid = grid.to(frame.device)
+            # All that can fail comes first; below it, everything is committed.
+            geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
+            summaries: list[Any] = [None] * len(executed)
+            if outputs is not None:
+                summaries = [self.information_gain.summarise(out, geometry) for out in outputs]
+            gains = [
+                None
+                if memory is None or memory.summary is None or summary is None
+                else upload(
+                    self.information_gain.compare(memory.summary, summary, geometry), frame.device
+                )
+                for memory, summary in zip(look.known, summaries, strict=True)
+            ]
+            output_maps = [
+                None if summary is None else self.information_gain.output_map(summary, geometry)
+                for summary in summaries
+            ]
+            self._look_made = None
+            self._learn(look, grid, gains, executed)
+            self._remember(look, grid, gains, summaries, output_maps, executed)
+            chosen = [
+                count
+                for count, first in zip(executed, host_first(context), strict=True)
+                if not first
+            ]
+            self.budget.settle(sum(chosen), context)
+            self.frames += 1
+        scalars = {
+            "executed_rate": sum(executed) / max(grid.numel(), 1),
+            "spread": sum(look.spread) / max(len(look.spread), 1),
+        }
+        if isinstance(self.budget, RateBudget):
+            scalars["balance"] = self.budget.balance
+        return scalars
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget the streams' pictures, outputs and accounts; what was learned stays."""
+        self._look_made = None
+        if streams is None:
+            self._memories.clear()
+            return
+        for stream in streams:
+            self._memories.pop(stream, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy, on the CPU, of what was learned.
+
+        Returns:
+            ``version``, ``features`` (their names), ``products`` and ``targets`` (the regression's
+            sums), ``frames`` seen, and ``budget``.
+        """
+        with _plain():
+            return {
+                "version": _VERSION,
+                "features": list(NAMES),
+                "products": self._ridge.products.to("cpu", copy=True),
+                "targets": self._ridge.targets.to("cpu", copy=True),
+                "frames": self.frames,
+                "budget": self.budget.state_dict(),
+            }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what was learned. This policy's own target stays.
+
+        Raises:
+            ConfigError: If ``state`` was not saved by a GainPolicy of this version; the policy is
+                then as before.
+        """
+        missing = {"version", "features", "products", "targets", "frames", "budget"} - set(state)
+        if missing:
+            raise ConfigError(
+                f"this is not the state dict of a GainPolicy: it lacks {sorted(missing)}, found "
+                f"{sorted(map(str, state))}"
+            )
+        if state["version"] != _VERSION or list(state["features"]) != list(NAMES):
+            raise ConfigError(
+                f"the state dict has version {state['version']!r} and the features "
+                f"{state['features']}, this GainPolicy reads {_VERSION} and {list(NAMES)}; learn "
+                "anew with this version of blockcopy_plugins"
+            )
+        sizes = {"products": (len(NAMES), len(NAMES)), "targets": (len(NAMES),)}
+        for name, shape in sizes.items():
+            value = state[name]
+            if tuple(value.shape) != shape or not bool(value.isfinite().all()):
+                raise ConfigError(
+                    f"{name} in the state dict must be finite and of shape {shape}, found shape "
+                    f"{tuple(value.shape)}; the file is damaged"
+                )
+        self.budget.load_state_dict(state["budget"])
+        with _plain():
+            self._ridge.products = state["products"].to(self._ridge.prior, copy=True)
+            self._ridge.targets = state["targets"].to(self._ridge.prior, copy=True)
+            self._ridge.solve()
+        self.frames = state["frames"]
+        self._look_made = None
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Count the multiply-accumulates of a call: of the regression; sums and maxima have none.
+
+        The update is that of a frame that is executed fully, the most there can be.
+        """
+        images, _, height, width = frame_shape
+        blocks = images * -(-height // block_size) * -(-width // block_size)
+        count = len(NAMES)
+        forward = blocks * count
+        update = blocks * count * (count + 2) + count**3 // 3 if self.online else 0
+        return {"forward": forward, "update": update, "total": forward + update}
+
+    def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
+        check_frame(frame, context)
+        self._ridge.to(frame.device)
+        picture = reduce_picture(frame, context.block_size, context.grid_shape)
+        images = range(picture.shape[0])
+        found = []
+        for image, first in zip(images, host_first(context), strict=True):
+            memory = None if first else self._memories.get(context.streams[image])
+            fits = memory is not None and memory.picture.shape == picture.shape[1:]
+            found.append(memory if fits and memory.picture.device == picture.device else None)
+        unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
+        maps = BlockMaps.join([unknown if m is None else m.maps for m in found])
+        both = list(zip(picture, found, strict=True))
+        change = PictureChange(
+            picture,
+            _stack([own if m is None else m.picture for own, m in both]),
+            _stack([own if m is None else m.last_frame for own, m in both]),
+            context.block_size,
+        )
+        features = block_features(change, maps)
+        expected = self._ridge.predict(features)
+        worth = expected.clamp(-6, 2).exp_().sub_(GAIN_FLOOR).clamp_min_(1e-4)
+        scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
+        allotment = Allotment(
+            found,
+            total=len(self._memories),
+            saved=sum(memory.account for memory in self._memories.values()),
+            blocks=math.prod(context.grid_shape[1:]),
+            rate=self.budget.rate,
+            allowance=self.budget.allowance(context),
+            capacity=self.budget.capacity(context),
+            per_frame=self.per_frame,
+        )
+        look = _Look(
+            context,
+            picture,
+            tuple(found),
+            maps,
+            change,
+            features,
+            expected,
+            worth,
+            scores,
+            allotment.accounts,
+            allotment.counts,
+            spread=[1.0] * len(found),
+            share=[1.0] * len(found),
+        )
+        self._measure(look)
+        return look
+
+    def _measure(self, look: _Look) -> None:
+        """Ask for what the host will go by in the next frame."""
+        here = set(look.context.streams)
+        others = [
+            memory.worth
+            for stream, memory in self._memories.items()
+            if stream not in here and memory.worth is not None
+        ]
+        spread = spread_of(look.worth)
+        if others or len(here) > 1:
+            others = [other.to(look.worth.device) for other in others]
+            share = shares_of(look.worth, others, self.budget.rate)
+        else:
+            share = torch.ones_like(spread)
+        read(look.context, torch.stack((spread, share)), look.take_measures)
+        read(look.context, look.picture.sum(), _refuse_infinite)
+
+    def _pick(self, look: _Look) -> Tensor:
+        context = look.context
+        grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
+        required = getattr(context, "required", None)
+        forbidden = getattr(context, "forbidden", None)
+        for image, memory in enumerate(look.known):
+            if memory is None:
+                grid[image] = True
+                continue
+            count = look.counts[image]
+            if not count:
+                continue
+            scores = look.scores[image].flatten()
+            # Of fractions of a block one is taken now and then.
+            oldest = min(int(_OLDEST * count + memory.frames * 0.618 % 1), count)
+            if oldest:
+                age = look.maps.age[image].flatten() + 1e-3 * scores
+                scores = scores.scatter(0, age.topk(oldest).indices, math.inf)
+            if required is not None:
+                scores = scores.masked_fill(required[image].flatten(), math.inf)
+            if forbidden is not None:
+                scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
+            grid[image].view(-1).scatter_(0, scores.topk(count).indices, True)
+        if required is not None:
+            grid |= required
+        if forbidden is not None:
+            grid &= ~forbidden
+        return grid
+
+    def _learn(
+        self, look: _Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]
+    ) -> None:
+        if not self.online:
+            return
+        rows = [image for image, gain in enumerate(gains) if gain is not None and executed[image]]
+        if not rows:
+            return
+        values = torch.stack([gains[image] for image in rows]).add_(GAIN_FLOOR).log_()
+        pick = (lambda t: t) if len(rows) == len(gains) else (lambda t: _rows(t, rows))
+        self._ridge.learn(
+            pick(look.features).flatten(0, 2),
+            values.flatten(),
+            pick(grid).flatten(),
+            sum(executed[image] for image in rows),
+        )
+
+    def _remember(
+        self,
+        look: _Look,
+        grid: Tensor,
+        gains: list[Tensor | None],
+        summaries: list[Any],
+        output_maps: list[Tensor | None],
+        executed: list[int],
+    ) -> None:
+        context = look.context
+        maps = look.maps
+        stale = torch.where(grid, 0.0, look.change.mean)
+        maps = replace(
+            maps,
+            age=torch.where(grid, 1.0, maps.age + 1),
+            stale=torch.where(grid, around(stale), maps.stale),
+        )
+        cells = cells_per_block(context.block_size)
+        habit = self._ridge.weights[NAMES.index("surprise")].float()
+        on_cells = grid_to_cells(grid.float(), cells).unsqueeze(1)
+        for image, stream in enumerate(context.streams):
+            before = look.known[image]
+            picture = look.picture[image]
+            last_frame = picture if len(look.known) == 1 else picture.clone()
+            own = maps.image(image)
+            if before is None:
+                memory = StreamMemory(last_frame, last_frame, own, summaries[image])
+            else:
+                memory = StreamMemory(
+                    torch.lerp(before.picture, picture, on_cells[image]),
+                    last_frame,
+                    own,
+                    summaries[image],
+                    account=self._account_after(look, image, executed[image]),
+                    share=next_share(before.share, look.share[image]),
+                    spread=next_spread(before.spread, look.spread[image], before.frames),
+                    worth=look.worth[image] if len(look.known) == 1 else look.worth[image].clone(),
+                    frames=before.frames + 1,
+                )
+            gain, output = gains[image], output_maps[image]
+            if gain is not None:
+                log_gain = (gain + GAIN_FLOOR).log_()[None]
+                one = grid[image : image + 1]
+                # What was predicted without the block's own surprise.
+                expected = look.expected[image : image + 1] - own.surprise * habit
+                moved = torch.lerp(own.surprise, log_gain - expected, _SURPRISE_STEP)
+                own = replace(
+                    own,
+                    log_gain=torch.where(one, log_gain, own.log_gain),
+                    surprise=torch.where(one, moved, own.surprise),
+                )
+            if output is not None:
+                output = upload(output, grid.device)[None]
+                own = replace(
+                    own,
+                    output=cells_to_grid(output, cells, "mean"),
+                    output_peak=cells_to_grid(output, cells, "max"),
+                )
+            memory.maps = own
+            self._memories[stream] = memory
+
+    def _account_after(self, look: _Look, image: int, executed: int) -> float:
+        """Return what is left of an account; neither savings nor debts beyond a whole frame."""
+        blocks = math.prod(look.context.grid_shape[1:])
+        return min(max(look.accounts[image] - executed, -blocks), float(blocks))
+
+
+def _refuse_infinite(total: Tensor) -> None:
+    if not math.isfinite(total):
+        raise FrameError("the frame holds NaN or infinity; look at what made it")
+
+
+def _stack(pictures: list[Tensor]) -> Tensor:
+    """Stack; one picture alone is not copied."""
+    return torch.stack(pictures) if len(pictures) > 1 else pictures[0].unsqueeze(0)
+
+
+def _rows(values: Tensor, rows: list[int]) -> Tensor:
+    """Return some images of a batch."""
+    return torch.stack([values[row] for row in rows])
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Whatever the caller's mode: ordinary tensors, which later calls in other modes may use."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
