@@ -15,18 +15,13 @@ NAMES = (
     "difference_peak",
     "difference",
     "difference_around",
+    "difference_of_frame",
+    "stale",
     "log_gain",
     "log_gain_around",
     "age",
     "output",
     "output_peak",
-    "difference_of_frame",
-    "stale",
-    "motion_peak",
-    "surprise",
-    "row",
-    "column",
-    "difference_peak_of_output",
 )
 
 # Added to differences, in standard deviations of the picture, before their logarithm is taken: of
@@ -42,7 +37,7 @@ def prior() -> Tensor:
 
 
 class PictureChange:
-    """How much the picture of each block changed, float32 ``(N, GH, GW)``.
+    """How much the picture of each block changed since it was executed, float32 ``(N, GH, GW)``.
 
     Differences are absolute, averaged over channels and over each sixteenth of a block (over each
     cell where it has fewer than 4 x 4), in standard deviations of the picture.
@@ -50,54 +45,39 @@ class PictureChange:
     Args:
         picture: float32 ``(N, 3, h, w)`` on cells.
         executed: The picture that each block was last executed on, alike.
-        last_frame: The last frame, alike.
         block_size: Side of a block in pixels.
 
     Attributes:
-        peak: The largest difference to ``executed`` in the block.
-        mean: The mean difference to ``executed``.
-        motion: The largest difference to ``last_frame``.
+        peak: The largest difference in the block.
+        mean: The mean difference.
     """
 
-    def __init__(
-        self, picture: Tensor, executed: Tensor, last_frame: Tensor, block_size: int
-    ) -> None:
+    def __init__(self, picture: Tensor, executed: Tensor, block_size: int) -> None:
         cells = cells_per_block(block_size)
         part = max(cells // 4, 1)
-        scale = _deviation(picture)
-        to_executed = _parts(picture, executed, scale, part)
-        self.peak = cells_to_grid(to_executed, cells // part, "max")
-        self.mean = cells_to_grid(to_executed, cells // part, "mean")
-        to_last = _parts(picture, last_frame, scale, part)
-        self.motion = cells_to_grid(to_last, cells // part, "max")
+        difference = (picture - executed).abs_().mean(1)
+        parts = cells_to_grid(difference, part, "mean").div_(_deviation(picture))
+        self.peak = cells_to_grid(parts, cells // part, "max")
+        self.mean = cells_to_grid(parts, cells // part, "mean")
 
 
 def block_features(change: PictureChange, maps: BlockMaps) -> Tensor:
     """Return float32 ``(N, GH, GW, len(NAMES))``."""
-    peak = change.peak.add(_DIFFERENCE_FLOOR).log_()
     mean = change.mean
-    logs = torch.stack((mean, around(mean), maps.stale, change.motion), -1)
-    logs = logs.add_(_DIFFERENCE_FLOOR).log_()
-    frame = mean.mean((1, 2), keepdim=True).add(_DIFFERENCE_FLOOR).log_().expand_as(mean)
-    row, column = _places(*mean.shape[1:], mean.device)
-    return torch.stack(
+    of_frame = mean.mean((1, 2), keepdim=True).expand_as(mean)
+    differences = torch.stack((change.peak, mean, around(mean), of_frame, maps.stale), -1)
+    others = (
+        maps.log_gain,
+        around(maps.log_gain),
+        maps.age.log(),
+        maps.output,
+        maps.output_peak,
+    )
+    return torch.cat(
         (
-            torch.ones_like(peak),
-            peak,
-            logs[..., 0],
-            logs[..., 1],
-            maps.log_gain,
-            around(maps.log_gain),
-            maps.age.log(),
-            maps.output,
-            maps.output_peak,
-            frame,
-            logs[..., 2],
-            logs[..., 3],
-            maps.surprise,
-            row.expand_as(mean),
-            column.expand_as(mean),
-            peak * maps.output_peak,
+            torch.ones_like(mean).unsqueeze(-1),
+            differences.add_(_DIFFERENCE_FLOOR).log_(),
+            torch.stack(others, -1),
         ),
         -1,
     )
@@ -115,11 +95,6 @@ def around(values: Tensor, own: bool = False) -> Tensor:
     return nine if own else nine.mul_(9 / 8).sub_(values, alpha=1 / 8)
 
 
-def _parts(picture: Tensor, other: Tensor, scale: Tensor, part: int) -> Tensor:
-    difference = (picture - other).abs_().mean(1)
-    return cells_to_grid(difference, part, "mean").div_(scale)
-
-
 def _deviation(picture: Tensor) -> Tensor:
     """Return the standard deviation of each picture ``(N, 1, 1)``, of every fourth cell each way.
 
@@ -130,10 +105,3 @@ def _deviation(picture: Tensor) -> Tensor:
     deviation = (some - some.mean((2, 3), keepdim=True)).square_().mean((1, 2, 3)).sqrt_()
     floor = some.abs().mean((1, 2, 3)).mul_(0.05)
     return torch.maximum(deviation, floor).clamp_min_(1e-6)[:, None, None]
-
-
-def _places(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return how far down and right each block is, -1 to 1 (a single one -1)."""
-    row = torch.linspace(-1, 1, rows, device=device)
-    column = torch.linspace(-1, 1, columns, device=device)
-    return row[:, None], column[None]

@@ -5,67 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
-from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
+from blockcopy_plugins.policy.base import Policy, PolicyContext
 from blockcopy_plugins.policy.budget import Budget, RateBudget
-from blockcopy_plugins.policy.host_values import host_counts, host_first, read, upload
+from blockcopy_plugins.policy.host_values import host_counts, host_first, upload
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
     build_information_gain,
 )
-from blockcopy_plugins.policy.picture import (
-    cells_per_block,
-    cells_to_grid,
-    grid_to_cells,
-    reduce_picture,
-)
+from blockcopy_plugins.policy.picture import cells_per_block, grid_to_cells
 from blockcopy_plugins.policy.task_output import TaskOutput
 
-from .allotment import Allotment, next_share, next_spread, shares_of, spread_of
-from .features import NAMES, PictureChange, around, block_features, prior
-from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
+from .allotment import Allotment, next_share, next_spread
+from .features import NAMES, around, prior
+from .look import Look, look_at
+from .memory import GAIN_FLOOR, StreamMemory
 from .ridge import OnlineRidge
 
 _VERSION = 1
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
 _OLDEST = 0.05
-# A block's worth is half its own and half its neighbours': regions rather than scattered blocks.
-_OWN_WORTH = 0.5
-# Samples that the prior is worth, and after which half of what was learned is forgotten.
+_GOLDEN = 0.618
+# Samples that the prior is worth, and after which the weight of one has decayed to 1/e.
 _PRIOR_STRENGTH = 20.0
 _MEMORY = 32_000.0
-_SURPRISE_STEP = 0.3
-
-
-@dataclass(eq=False)
-class _Look:
-    """One look at a batch: what select() found and feedback() goes on with."""
-
-    context: PolicyContext
-    picture: Tensor  # float32 (N, 3, h, w)
-    known: tuple[StreamMemory | None, ...]  # N; None: no memory that fits, executed fully
-    maps: BlockMaps  # (N, GH, GW)
-    change: PictureChange
-    features: Tensor  # float32 (N, GH, GW, features)
-    expected: Tensor  # float32 (N, GH, GW): predicted log(gain + GAIN_FLOOR)
-    worth: Tensor  # float32 (N, GH, GW): predicted gain
-    scores: Tensor  # float32 (N, GH, GW)
-    accounts: list[float]
-    counts: list[int]
-    spread: list[float]  # N
-    share: list[float]  # N
-
-    def take_measures(self, values: Tensor) -> None:
-        """Take what was measured on the device: spread and share, ``(2, N)``."""
-        self.spread, self.share = values.tolist()
 
 
 class GainPolicy(Policy):
@@ -134,7 +104,7 @@ class GainPolicy(Policy):
         with _plain():
             self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
         self._memories: dict[Hashable, StreamMemory] = {}
-        self._look_made: _Look | None = None
+        self._look_made: Look | None = None
 
     @property
     def target(self) -> float:
@@ -190,27 +160,22 @@ class GainPolicy(Policy):
             summaries: list[Any] = [None] * len(executed)
             if outputs is not None:
                 summaries = [self.information_gain.summarise(out, geometry) for out in outputs]
-            gains = [
+            gains = self._gains(look, summaries, geometry, frame.device)
+            maps = [
                 None
-                if memory is None or memory.summary is None or summary is None
-                else upload(
-                    self.information_gain.compare(memory.summary, summary, geometry), frame.device
-                )
-                for memory, summary in zip(look.known, summaries, strict=True)
-            ]
-            output_maps = [
-                None if summary is None else self.information_gain.output_map(summary, geometry)
+                if summary is None
+                else upload(self.information_gain.output_map(summary, geometry), frame.device)
                 for summary in summaries
             ]
             self._look_made = None
-            self._learn(look, grid, gains, executed)
-            self._remember(look, grid, gains, summaries, output_maps, executed)
-            chosen = [
-                count
-                for count, first in zip(executed, host_first(context), strict=True)
-                if not first
-            ]
-            self.budget.settle(sum(chosen), context)
+            if self.online:
+                self._learn(look, grid, gains, executed)
+            self._remember(look, grid, gains, maps, summaries, executed)
+            firsts = host_first(context)
+            self.budget.settle(
+                sum(count for count, first in zip(executed, firsts, strict=True) if not first),
+                context,
+            )
             self.frames += 1
         scalars = {
             "executed_rate": sum(executed) / max(grid.numel(), 1),
@@ -293,31 +258,14 @@ class GainPolicy(Policy):
         update = blocks * count * (count + 2) + count**3 // 3 if self.online else 0
         return {"forward": forward, "update": update, "total": forward + update}
 
-    def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
-        check_frame(frame, context)
+    def _look(self, frame: Tensor, context: PolicyContext) -> Look:
         self._ridge.to(frame.device)
-        picture = reduce_picture(frame, context.block_size, context.grid_shape)
-        images = range(picture.shape[0])
-        found = []
-        for image, first in zip(images, host_first(context), strict=True):
-            memory = None if first else self._memories.get(context.streams[image])
-            fits = memory is not None and memory.picture.shape == picture.shape[1:]
-            found.append(memory if fits and memory.picture.device == picture.device else None)
-        unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
-        maps = BlockMaps.join([unknown if m is None else m.maps for m in found])
-        both = list(zip(picture, found, strict=True))
-        change = PictureChange(
-            picture,
-            _stack([own if m is None else m.picture for own, m in both]),
-            _stack([own if m is None else m.last_frame for own, m in both]),
-            context.block_size,
-        )
-        features = block_features(change, maps)
-        expected = self._ridge.predict(features)
-        worth = expected.clamp(-6, 2).exp_().sub_(GAIN_FLOOR).clamp_min_(1e-4)
-        scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
-        allotment = Allotment(
-            found,
+        return look_at(frame, context, self._memories, self._ridge, self.budget.rate)
+
+    def _allot(self, look: Look) -> Allotment:
+        context = look.context
+        return Allotment(
+            look.known,
             total=len(self._memories),
             saved=sum(memory.account for memory in self._memories.values()),
             blocks=math.prod(context.grid_shape[1:]),
@@ -326,56 +274,21 @@ class GainPolicy(Policy):
             capacity=self.budget.capacity(context),
             per_frame=self.per_frame,
         )
-        look = _Look(
-            context,
-            picture,
-            tuple(found),
-            maps,
-            change,
-            features,
-            expected,
-            worth,
-            scores,
-            allotment.accounts,
-            allotment.counts,
-            spread=[1.0] * len(found),
-            share=[1.0] * len(found),
-        )
-        self._measure(look)
-        return look
 
-    def _measure(self, look: _Look) -> None:
-        """Ask for what the host will go by in the next frame."""
-        here = set(look.context.streams)
-        others = [
-            memory.worth
-            for stream, memory in self._memories.items()
-            if stream not in here and memory.worth is not None
-        ]
-        spread = spread_of(look.worth)
-        if others or len(here) > 1:
-            others = [other.to(look.worth.device) for other in others]
-            share = shares_of(look.worth, others, self.budget.rate)
-        else:
-            share = torch.ones_like(spread)
-        read(look.context, torch.stack((spread, share)), look.take_measures)
-        read(look.context, look.picture.sum(), _refuse_infinite)
-
-    def _pick(self, look: _Look) -> Tensor:
+    def _pick(self, look: Look) -> Tensor:
         context = look.context
         grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
         required = getattr(context, "required", None)
         forbidden = getattr(context, "forbidden", None)
-        for image, memory in enumerate(look.known):
+        counts = self._allot(look).counts
+        for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
             if memory is None:
                 grid[image] = True
-                continue
-            count = look.counts[image]
             if not count:
                 continue
             scores = look.scores[image].flatten()
-            # Of fractions of a block one is taken now and then.
-            oldest = min(int(_OLDEST * count + memory.frames * 0.618 % 1), count)
+            # Where that is a fraction of a block, one is taken now and then.
+            oldest = min(int(_OLDEST * count + memory.frames * _GOLDEN % 1), count)
             if oldest:
                 age = look.maps.age[image].flatten() + 1e-3 * scores
                 scores = scores.scatter(0, age.topk(oldest).indices, math.inf)
@@ -390,103 +303,74 @@ class GainPolicy(Policy):
             grid &= ~forbidden
         return grid
 
+    def _gains(
+        self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
+    ) -> list[Tensor | None]:
+        """Return the information gain of each image ``(GH, GW)``; None where it is not known."""
+        gains: list[Tensor | None] = []
+        for memory, summary in zip(look.known, summaries, strict=True):
+            if memory is None or memory.summary is None or summary is None:
+                gains.append(None)
+            else:
+                gain = self.information_gain.compare(memory.summary, summary, geometry)
+                gains.append(upload(gain, device))
+        return gains
+
     def _learn(
-        self, look: _Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]
+        self, look: Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]
     ) -> None:
-        if not self.online:
-            return
-        rows = [image for image, gain in enumerate(gains) if gain is not None and executed[image]]
-        if not rows:
-            return
-        values = torch.stack([gains[image] for image in rows]).add_(GAIN_FLOOR).log_()
-        pick = (lambda t: t) if len(rows) == len(gains) else (lambda t: _rows(t, rows))
-        self._ridge.learn(
-            pick(look.features).flatten(0, 2),
-            values.flatten(),
-            pick(grid).flatten(),
-            sum(executed[image] for image in rows),
-        )
+        for features, its_grid, gain, count in zip(
+            look.features, grid, gains, executed, strict=True
+        ):
+            if gain is not None:
+                self._ridge.learn(
+                    features.flatten(0, 1),
+                    gain.add(GAIN_FLOOR).log_().flatten(),
+                    its_grid.flatten(),
+                    count,
+                )
+        self._ridge.solve()
 
     def _remember(
         self,
-        look: _Look,
+        look: Look,
         grid: Tensor,
         gains: list[Tensor | None],
+        outputs: list[Tensor | None],
         summaries: list[Any],
-        output_maps: list[Tensor | None],
         executed: list[int],
     ) -> None:
         context = look.context
-        maps = look.maps
-        stale = torch.where(grid, 0.0, look.change.mean)
-        maps = replace(
-            maps,
-            age=torch.where(grid, 1.0, maps.age + 1),
-            stale=torch.where(grid, around(stale), maps.stale),
-        )
         cells = cells_per_block(context.block_size)
-        habit = self._ridge.weights[NAMES.index("surprise")].float()
+        stale = around(torch.where(grid, 0.0, look.change.mean))
         on_cells = grid_to_cells(grid.float(), cells).unsqueeze(1)
-        for image, stream in enumerate(context.streams):
-            before = look.known[image]
-            picture = look.picture[image]
-            last_frame = picture if len(look.known) == 1 else picture.clone()
-            own = maps.image(image)
-            if before is None:
-                memory = StreamMemory(last_frame, last_frame, own, summaries[image])
-            else:
-                memory = StreamMemory(
-                    torch.lerp(before.picture, picture, on_cells[image]),
-                    last_frame,
-                    own,
-                    summaries[image],
-                    account=self._account_after(look, image, executed[image]),
-                    share=next_share(before.share, look.share[image]),
-                    spread=next_spread(before.spread, look.spread[image], before.frames),
-                    worth=look.worth[image] if len(look.known) == 1 else look.worth[image].clone(),
-                    frames=before.frames + 1,
-                )
-            gain, output = gains[image], output_maps[image]
-            if gain is not None:
-                log_gain = (gain + GAIN_FLOOR).log_()[None]
-                one = grid[image : image + 1]
-                # What was predicted without the block's own surprise.
-                expected = look.expected[image : image + 1] - own.surprise * habit
-                moved = torch.lerp(own.surprise, log_gain - expected, _SURPRISE_STEP)
-                own = replace(
-                    own,
-                    log_gain=torch.where(one, log_gain, own.log_gain),
-                    surprise=torch.where(one, moved, own.surprise),
-                )
-            if output is not None:
-                output = upload(output, grid.device)[None]
-                own = replace(
-                    own,
-                    output=cells_to_grid(output, cells, "mean"),
-                    output_peak=cells_to_grid(output, cells, "max"),
-                )
-            memory.maps = own
+        accounts = self._allot(look).accounts
+        alone = len(executed) == 1
+        for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
+            gain, output = gains[image], outputs[image]
+            maps = look.maps.image(image).after(
+                grid[image : image + 1],
+                stale[image : image + 1],
+                None if gain is None else gain[None],
+                None if output is None else output[None],
+                cells,
+            )
+            # Copies of a batch's parts: a view would keep the whole batch.
+            picture = look.picture[image] if alone else look.picture[image].clone()
+            memory = StreamMemory(picture, maps, summaries[image])
+            if before is not None:
+                memory.picture = torch.lerp(before.picture, picture, on_cells[image])
+                memory.account = self._left(accounts[image] - executed[image], context)
+                memory.share = next_share(before.share, look.share[image])
+                memory.spread = next_spread(before.spread, look.spread[image], before.frames)
+                memory.worth = look.worth[image] if alone else look.worth[image].clone()
+                memory.frames = before.frames + 1
             self._memories[stream] = memory
 
-    def _account_after(self, look: _Look, image: int, executed: int) -> float:
-        """Return what is left of an account; neither savings nor debts beyond a whole frame."""
-        blocks = math.prod(look.context.grid_shape[1:])
-        return min(max(look.accounts[image] - executed, -blocks), float(blocks))
-
-
-def _refuse_infinite(total: Tensor) -> None:
-    if not math.isfinite(total):
-        raise FrameError("the frame holds NaN or infinity; look at what made it")
-
-
-def _stack(pictures: list[Tensor]) -> Tensor:
-    """Stack; one picture alone is not copied."""
-    return torch.stack(pictures) if len(pictures) > 1 else pictures[0].unsqueeze(0)
-
-
-def _rows(values: Tensor, rows: list[int]) -> Tensor:
-    """Return some images of a batch."""
-    return torch.stack([values[row] for row in rows])
+    def _left(self, account: float, context: PolicyContext) -> float:
+        """Return what stays in an account: neither savings nor debts beyond a whole frame."""
+        blocks = float(math.prod(context.grid_shape[1:]))
+        return min(max(account, -blocks), blocks)
 
 
 @contextmanager

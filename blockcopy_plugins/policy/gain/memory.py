@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blockcopy_plugins.policy.picture import cells_to_grid
+
 # A gain below this cannot be told from none: it is added before a logarithm is taken. A tenth of
 # what a sure change of class, or an object that came, counts.
 GAIN_FLOOR = 0.1
@@ -20,9 +22,7 @@ class BlockMaps:
     """What is known of each block, float32 ``(N, GH, GW)`` each.
 
     Attributes:
-        log_gain: ``log(gain + GAIN_FLOOR)`` as last seen.
-        surprise: Mean of what was seen minus what had been predicted: how this block differs from
-            others that look the same (leaves that move and change nothing).
+        log_gain: ``log(gain + GAIN_FLOOR)`` as last seen: leaves move and bring nothing.
         age: Frames since the block was executed, 1 right after.
         stale: Picture difference around the block when it was executed, of blocks that were not:
             how old what it read from its neighbours was.
@@ -32,7 +32,6 @@ class BlockMaps:
     """
 
     log_gain: Tensor
-    surprise: Tensor
     age: Tensor
     stale: Tensor
     output: Tensor
@@ -44,7 +43,6 @@ class BlockMaps:
         zero = torch.zeros(tuple(shape), device=device)
         return cls(
             log_gain=torch.full_like(zero, math.log(GAIN_FLOOR)),
-            surprise=zero,
             age=torch.ones_like(zero),
             stale=zero,
             output=zero,
@@ -59,6 +57,28 @@ class BlockMaps:
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return cls(*map(torch.cat, columns))
 
+    def after(
+        self, grid: Tensor, stale: Tensor, gain: Tensor | None, output: Tensor | None, cells: int
+    ) -> BlockMaps:
+        """Return what is known once a frame has run; nothing is written in place.
+
+        Args:
+            grid: bool ``(N, GH, GW)``, what was executed.
+            stale: float32 ``(N, GH, GW)``, see the attribute, of what was executed now.
+            gain: float32 ``(N, GH, GW)``, information gain; None if it is not known.
+            output: float32 ``(N, h, w)``, the new output's map on cells; None if it is not known.
+            cells: Side of a block in cells.
+        """
+        log_gain, mean, peak = self.log_gain, self.output, self.output_peak
+        if gain is not None:
+            log_gain = torch.where(grid, gain.add(GAIN_FLOOR).log_(), log_gain)
+        if output is not None:
+            mean = cells_to_grid(output, cells, "mean")
+            peak = cells_to_grid(output, cells, "max")
+        age = torch.where(grid, 1.0, self.age + 1)
+        stale = torch.where(grid, stale, self.stale)
+        return BlockMaps(log_gain, age, stale, mean, peak)
+
     def image(self, index: int) -> BlockMaps:
         """Return a copy of the maps of one image: a view would keep the whole batch."""
         if len(self.age) == 1:
@@ -72,7 +92,6 @@ class StreamMemory:
 
     Attributes:
         picture: float32 ``(3, h, w)`` on cells: each block as last executed.
-        last_frame: float32 ``(3, h, w)``: the last frame.
         maps: Of each block, N = 1.
         summary: The last output, for the information gain; None if there was none.
         account: Blocks that the stream has saved up.
@@ -85,7 +104,6 @@ class StreamMemory:
     """
 
     picture: Tensor
-    last_frame: Tensor
     maps: BlockMaps
     summary: Any
     account: float = 0.0
@@ -93,3 +111,7 @@ class StreamMemory:
     spread: float = 1.0
     worth: Tensor | None = None
     frames: int = 1
+
+    def fits(self, picture: Tensor) -> bool:
+        """Return whether this is the memory of frames like one, ``(3, h, w)`` on cells."""
+        return self.picture.shape == picture.shape and self.picture.device == picture.device

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 class OnlineRidge:
-    """Ridge regression around a prior, with forgetting, solved exactly after each batch.
+    """Ridge regression around a prior, with forgetting, solved exactly.
 
     ``w = argmin sum_i decay_i (y_i - w . x_i)^2 + strength |w - prior|^2``. There is no learning
     rate and nothing to warm up: before the first sample ``w`` is the prior, and a few tens of
@@ -34,7 +36,7 @@ class OnlineRidge:
         return (features.to(torch.float64) @ self.weights).float()
 
     def learn(self, features: Tensor, values: Tensor, seen: Tensor, count: int) -> None:
-        """Take samples in.
+        """Take samples in; :meth:`solve` then finds the weights.
 
         Args:
             features: float ``(m, n)``.
@@ -48,10 +50,9 @@ class OnlineRidge:
         # A product with zeros instead of picking rows: to know how many there are is to wait for
         # the device.
         chosen = (features * seen.unsqueeze(1)).T
-        decay = 2.718281828459045 ** (-count / self.memory)
+        decay = math.exp(-count / self.memory)
         self.products = torch.addmm(self.products, chosen, features, beta=decay)
         self.targets = torch.addmv(self.targets, chosen, values.to(torch.float64), beta=decay)
-        self.solve()
 
     def solve(self) -> None:
         """Find the weights from the sums."""
