@@ -19,34 +19,12 @@ from torch import Tensor
 
 from .memory import StreamMemory
 
-# Of the means over frames by which spread and share follow what happens.
-_SPREAD_STEP = 0.3
+# Of the running mean by which a share follows what happens.
 _SHARE_STEP = 0.1
 # A stream gets at least this much of what it would get if all got the same, so that none starves.
 _LEAST_SHARE = 0.1
 # By how much of the difference between the bucket and the streams' accounts a frame corrects it.
 _CORRECTION = 0.1
-
-
-def spread_of(worth: Tensor) -> Tensor:
-    """Return over which share of the blocks worth is spread, ``(N,)`` for ``(N, GH, GW)``.
-
-    ``(sum w)^2 / (blocks x sum w^2)``: p where a share p of the blocks has all the worth in equal
-    parts, 1 where all blocks are alike.
-    """
-    flat = worth.flatten(1)
-    return flat.mean(1).square() / flat.square().mean(1).clamp_min(1e-20)
-
-
-def next_spread(before: float, now: float, frames: int) -> float:
-    """Return the running mean of the spread.
-
-    Args:
-        before: The mean so far.
-        now: Of the last frame.
-        frames: Frames of the stream before this one; with the first of them nothing was measured.
-    """
-    return now if frames < 2 else before + _SPREAD_STEP * (now - before)
 
 
 def next_share(before: float, now: float) -> float:
@@ -71,7 +49,11 @@ def shares_of(worth: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
     everything = torch.cat([worth.flatten(), *(other.flatten() for other in others)])
     best = max(math.ceil(rate * everything.numel()), 1)
     least = everything.topk(best).values[-1]
-    return (worth.flatten(1) >= least).float().mean(1) / rate
+    # Where many are worth the same, as where nothing moves, the last places are divided among them.
+    above, level = (everything > least).sum(), (everything == least).sum()
+    mine = worth.flatten(1)
+    part = (mine > least).sum(1) + (mine == least).sum(1) * ((best - above) / level)
+    return part * (everything.numel() / best / mine.shape[1])
 
 
 class Allotment:
@@ -115,15 +97,21 @@ class Allotment:
                 continue
             own_rate = min(rate * memory.share, 1.0)
             account = memory.account + own_rate * blocks + correction
-            needed = 0.0 if per_frame else max(memory.spread, own_rate) * blocks
+            needed = 0.0 if per_frame else max(memory.spread.value, own_rate) * blocks
             # 1e-6: so that ten tenths are one.
             affordable = min(math.floor(account + 1e-6), blocks)
             self.accounts.append(account)
             self.counts.append(max(affordable, 0) if account + 1e-6 >= min(needed, blocks) else 0)
-        # Never more in the bucket than it holds: what would run over is spent.
-        excess = math.ceil(allowance - sum(self.counts) - capacity - 1e-6)
+        # The accounts are soft, the bucket is not: what would run over is spent, and nothing is
+        # spent that would leave more than a frame's debt.
+        left = allowance - sum(self.counts)
         for image, memory in enumerate(memories):
-            if excess > 0 and memory is not None:
-                more = min(excess, blocks - self.counts[image])
-                self.counts[image] += more
-                excess -= more
+            if memory is None:
+                continue
+            step = 0
+            if left > capacity:
+                step = min(math.ceil(left - capacity - 1e-6), blocks - self.counts[image])
+            elif left < -capacity:
+                step = -min(math.ceil(-capacity - left - 1e-6), self.counts[image])
+            self.counts[image] += step
+            left -= step

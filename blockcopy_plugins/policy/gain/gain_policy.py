@@ -22,7 +22,7 @@ from blockcopy_plugins.policy.information_gain import (
 from blockcopy_plugins.policy.picture import cells_per_block, grid_to_cells
 from blockcopy_plugins.policy.task_output import TaskOutput
 
-from .allotment import Allotment, next_share, next_spread
+from .allotment import Allotment, next_share
 from .features import NAMES, around, prior
 from .look import Look, look_at
 from .memory import GAIN_FLOOR, StreamMemory
@@ -139,7 +139,7 @@ class GainPolicy(Policy):
 
         Returns:
             ``executed_rate`` of the batch, ``balance`` of the budget in blocks where it has one,
-            and the mean ``spread`` of the images (:mod:`.allotment`).
+            and the mean ``spread`` of the images (:mod:`.spread`).
 
         Raises:
             FrameError: If the outputs do not fit the batch. Nothing is committed.
@@ -362,7 +362,7 @@ class GainPolicy(Policy):
                 memory.picture = torch.lerp(before.picture, picture, on_cells[image])
                 memory.account = self._left(accounts[image] - executed[image], context)
                 memory.share = next_share(before.share, look.share[image])
-                memory.spread = next_spread(before.spread, look.spread[image], before.frames)
+                memory.spread = before.spread.after(look.spread[image], look.total[image])
                 memory.worth = look.worth[image] if alone else look.worth[image].clone()
                 memory.frames = before.frames + 1
             self._memories[stream] = memory

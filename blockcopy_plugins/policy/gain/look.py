@@ -14,10 +14,11 @@ from blockcopy_plugins.policy.base import PolicyContext, check_frame
 from blockcopy_plugins.policy.host_values import host_first, read
 from blockcopy_plugins.policy.picture import reduce_picture
 
-from .allotment import shares_of, spread_of
+from .allotment import shares_of
 from .features import PictureChange, around, block_features
 from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
 from .ridge import OnlineRidge
+from .spread import spread_of
 
 # A block's score is half its own worth and half that around it: regions rather than scattered
 # blocks, which read stale features around them.
@@ -38,9 +39,10 @@ class Look:
         features: float32 ``(N, GH, GW, features)``.
         worth: float32 ``(N, GH, GW)``, the predicted gain.
         scores: float32 ``(N, GH, GW)``, worth averaged with that around.
-        spread: Of each image, see :func:`~.allotment.spread_of`. Known on the host once it was
+        spread: Of each image, see :func:`~.spread.spread_of`. Known on the host once it was
             read, at the latest when the network runs.
-        share: Of each image's stream, see :func:`~.allotment.shares_of`; known at the same time.
+        total: Mean worth of each image's blocks; known at the same time.
+        share: Of each image's stream, see :func:`~.allotment.shares_of`; likewise.
     """
 
     context: PolicyContext
@@ -51,23 +53,22 @@ class Look:
     features: Tensor
     worth: Tensor
     scores: Tensor
-    spread: list[float]
-    share: list[float]
+    spread: tuple[float, ...] = ()
+    total: tuple[float, ...] = ()
+    share: tuple[float, ...] = ()
 
     def take_measures(self, values: Tensor) -> None:
         """Take what was measured on the device, and refuse what is not finite.
 
         Args:
-            values: ``(2 N + 1,)``: spreads, shares, and the sum of the picture.
+            values: ``(4, N)``: spreads, mean worths, shares, and the means of the pictures.
 
         Raises:
             FrameError: If the frame holds NaN or infinity.
         """
-        *measures, total = values.tolist()
-        if not math.isfinite(total):
+        self.spread, self.total, self.share, means = map(tuple, values.tolist())
+        if not all(map(math.isfinite, means)):
             raise FrameError("the frame holds NaN or infinity; look at what made it")
-        images = len(self.known)
-        self.spread, self.share = measures[:images], measures[images:]
 
 
 def look_at(
@@ -116,7 +117,8 @@ def look_at(
     share = torch.ones_like(spread)
     if others or len(known) > 1:
         share = shares_of(worth, others, rate)
-    read(context, torch.cat((spread, share, picture.sum().view(1))), look.take_measures)
+    measures = torch.stack((spread, worth.mean((1, 2)), share, picture.mean((1, 2, 3))))
+    read(context, measures, look.take_measures)
     return look
 
 

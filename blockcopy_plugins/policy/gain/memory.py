@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.policy.picture import cells_to_grid
+
+from .spread import MeanSpread
 
 # A gain below this cannot be told from none: it is added before a logarithm is taken. A tenth of
 # what a sure change of class, or an object that came, counts.
@@ -96,11 +98,10 @@ class StreamMemory:
         summary: The last output, for the information gain; None if there was none.
         account: Blocks that the stream has saved up.
         share: What the stream may execute, in units of the budget's rate; 1 for one that is alone.
-        spread: Share of the blocks over which the gain to be had is spread, 0 to 1; see
-            :func:`~.allotment.spread_of`.
+        spread: Over which share of the blocks the gain to be had is spread.
         worth: float32 ``(GH, GW)``, predicted gain of each block in the last frame; None before
             the second frame.
-        frames: Frames seen.
+        frames: How many it has had.
     """
 
     picture: Tensor
@@ -108,7 +109,7 @@ class StreamMemory:
     summary: Any
     account: float = 0.0
     share: float = 1.0
-    spread: float = 1.0
+    spread: MeanSpread = field(default_factory=MeanSpread)
     worth: Tensor | None = None
     frames: int = 1
 
