@@ -2,9 +2,11 @@
 
 from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy, PolicyContext
+from .budget import Budget, RateBudget
 from .build import build_policy, known_policies
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
+from .gain import GainPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
 from .information_gain import (
     DetectionGain,
@@ -22,12 +24,14 @@ from .task_output import Detections, TaskOutput
 __all__ = [
     "AllPolicy",
     "BackgroundSubtractionPolicy",
+    "Budget",
     "CallablePolicy",
     "DetectionGain",
     "Detections",
     "EveryNthFramePolicy",
     "FeatureChange",
     "FrameDifferencePolicy",
+    "GainPolicy",
     "Geometry",
     "InformationGain",
     "MotionDetectionPolicy",
@@ -38,6 +42,7 @@ __all__ = [
     "PolicyContext",
     "RLPolicy",
     "RandomPolicy",
+    "RateBudget",
     "SemanticGain",
     "StaticPolicy",
     "TaskOutput",

@@ -11,6 +11,7 @@ from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
+from .gain import GainPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
 from .motion_detection import MotionDetectionPolicy
 from .motion_vectors import MotionVectorPolicy
@@ -32,6 +33,7 @@ def known_policies() -> dict[str, type[Policy]]:
         "motion_vectors": MotionVectorPolicy,
         "callable": CallablePolicy,
         "rl": RLPolicy,
+        "gain": GainPolicy,
     }
     return {**short, **{policy.__name__: policy for policy in short.values()}}
 

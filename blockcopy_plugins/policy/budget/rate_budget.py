@@ -1,0 +1,81 @@
+"""A budget of an executed rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.policy.base import PolicyContext, check_rate
+from blockcopy_plugins.policy.host_values import host_first
+
+from .base import Budget
+
+
+class RateBudget(Budget):
+    """Holds a mean executed rate.
+
+    Where the policy keeps to it, the balance stays within one frame of zero (N frames where
+    batches of N images are given), so that the mean rate of any 100 frames of a stream that is
+    alone is within two points of the target.
+
+    Args:
+        target: Executed rate, above 0 and at most 1.
+
+    Raises:
+        ConfigError: If ``target`` is out of range.
+    """
+
+    def __init__(self, target: float) -> None:
+        self._rate = check_rate("target", target)
+        if not self._rate:
+            raise ConfigError("target must be above 0; to execute nothing use NonePolicy")
+        self.balance = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The target."""
+        return self._rate
+
+    def allowance(self, context: PolicyContext) -> float:
+        """Return the balance and this call's deposit."""
+        return self.balance + self._rate * _blocks(context)
+
+    def capacity(self, context: PolicyContext) -> float:
+        """Return the blocks of the call."""
+        return float(math.prod(context.grid_shape))
+
+    def settle(self, executed: int, context: PolicyContext) -> None:
+        """Deposit, and pay.
+
+        Debts beyond the capacity are forgiven: where guards demand more than the target for long,
+        what follows must not stand still for as long.
+        """
+        if not math.prod(context.grid_shape) or all(host_first(context)):
+            return
+        limit = self.capacity(context)
+        self.balance = min(max(self.allowance(context) - executed, -limit), limit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the balance, in blocks."""
+        return {"balance": self.balance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the balance.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        balance = state.get("balance") if set(state) == {"balance"} else None
+        if not isinstance(balance, float) or not math.isfinite(balance):
+            raise ConfigError(
+                f"a RateBudget's state is {{'balance': blocks}}, found {state!r}; load it into the "
+                "budget that saved it"
+            )
+        self.balance = balance
+
+
+def _blocks(context: PolicyContext) -> int:
+    """Blocks of the images that are not the first of their streams."""
+    _, rows, columns = context.grid_shape
+    return (len(context.streams) - sum(host_first(context))) * rows * columns

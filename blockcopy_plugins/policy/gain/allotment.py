@@ -1,0 +1,117 @@
+"""How many blocks each stream executes in a frame: now a few, or later many at once.
+
+Blocks that are executed among others that are not read stale features around them, and a picture
+put together from blocks of many frames can be worse than an old whole one. Where the gain to be had
+is spread over most of the picture (a moving camera), a stream therefore saves its budget up until
+it pays for as many blocks as the gain is spread over, and executes them together: in the extreme
+the whole frame, and then nothing. Where it is concentrated on a few blocks (a still background),
+the budget of each frame pays for them, and nothing is saved up. Everything between the two follows
+from the one number, the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .memory import StreamMemory
+
+# Of the running mean by which a share follows what happens.
+_SHARE_STEP = 0.1
+# A stream gets at least this much of what it would get if all got the same, so that none starves.
+_LEAST_SHARE = 0.1
+# By how much of the difference between the bucket and the streams' accounts a frame corrects it.
+_CORRECTION = 0.1
+
+
+def next_share(before: float, now: float) -> float:
+    """Return the running mean of a stream's share, ``now`` being what its last frame was worth."""
+    return max(before + _SHARE_STEP * (now - before), _LEAST_SHARE)
+
+
+def shares_of(worth: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
+    """Return what part of the best blocks of all streams is in these, 1 = an equal part.
+
+    The best blocks are the share ``rate`` of all blocks of all streams, as each was worth in its
+    last frame. So a quiet camera gives to a busy one.
+
+    Args:
+        worth: float32 ``(N, GH, GW)``, of the streams asked about.
+        others: ``(GH, GW)`` each, of all other streams that there are, of any size.
+        rate: Executed rate of all together.
+
+    Returns:
+        float32 ``(N,)``.
+    """
+    everything = torch.cat([worth.flatten(), *(other.flatten() for other in others)])
+    best = max(math.ceil(rate * everything.numel()), 1)
+    least = everything.topk(best).values[-1]
+    # Where many are worth the same, as where nothing moves, the last places are divided among them.
+    above, level = (everything > least).sum(), (everything == least).sum()
+    mine = worth.flatten(1)
+    part = (mine > least).sum(1) + (mine == least).sum(1) * ((best - above) / level)
+    return part * (everything.numel() / best / mine.shape[1])
+
+
+class Allotment:
+    """What each image of a batch may execute now.
+
+    Args:
+        memories: Of the streams of the images; None for those that are executed fully anyway.
+        total: Streams known, whether in the batch or not.
+        saved: What all streams together have in their accounts, in blocks.
+        blocks: Of an image.
+        rate: Executed rate of all streams together.
+        allowance: What the budget holds for the call, in blocks.
+        capacity: How far from zero its balance may be after the call.
+        per_frame: Save nothing up: the budget of each frame is spent in it.
+
+    Attributes:
+        accounts: Blocks that each image's stream may spend, after its deposit.
+        counts: Blocks that each image executes.
+    """
+
+    def __init__(
+        self,
+        memories: Sequence[StreamMemory | None],
+        total: int,
+        saved: float,
+        blocks: int,
+        rate: float,
+        allowance: float,
+        capacity: float,
+        per_frame: bool,
+    ) -> None:
+        known = [memory for memory in memories if memory is not None]
+        before = allowance - rate * blocks * len(known)
+        correction = _CORRECTION * (before - saved) / max(total, 1)
+        self.accounts: list[float] = []
+        self.counts: list[int] = []
+        for memory in memories:
+            if memory is None:
+                self.accounts.append(0.0)
+                self.counts.append(0)
+                continue
+            own_rate = min(rate * memory.share, 1.0)
+            account = memory.account + own_rate * blocks + correction
+            needed = 0.0 if per_frame else max(memory.spread.value, own_rate) * blocks
+            # 1e-6: so that ten tenths are one.
+            affordable = min(math.floor(account + 1e-6), blocks)
+            self.accounts.append(account)
+            self.counts.append(max(affordable, 0) if account + 1e-6 >= min(needed, blocks) else 0)
+        # The accounts are soft, the bucket is not: what would run over is spent, and nothing is
+        # spent that would leave more than a frame's debt.
+        left = allowance - sum(self.counts)
+        for image, memory in enumerate(memories):
+            if memory is None:
+                continue
+            step = 0
+            if left > capacity:
+                step = min(math.ceil(left - capacity - 1e-6), blocks - self.counts[image])
+            elif left < -capacity:
+                step = -min(math.ceil(-capacity - left - 1e-6), self.counts[image])
+            self.counts[image] += step
+            left -= step

@@ -1,0 +1,380 @@
+"""The default policy: predicts each block's information gain, and executes the best ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.policy.base import Policy, PolicyContext
+from blockcopy_plugins.policy.budget import Budget, RateBudget
+from blockcopy_plugins.policy.host_values import host_counts, host_first, upload
+from blockcopy_plugins.policy.information_gain import (
+    Geometry,
+    InformationGain,
+    build_information_gain,
+)
+from blockcopy_plugins.policy.picture import cells_per_block, grid_to_cells
+from blockcopy_plugins.policy.task_output import TaskOutput
+
+from .allotment import Allotment, next_share
+from .features import NAMES, around, prior
+from .look import Look, look_at
+from .memory import GAIN_FLOOR, StreamMemory
+from .ridge import OnlineRidge
+
+_VERSION = 1
+# Of the blocks that are executed, those that have waited longest rather than those worth most: so
+# none is forgotten, and what looks worthless is found out about.
+_OLDEST = 0.05
+_GOLDEN = 0.618
+# Samples that the prior is worth, and after which the weight of one has decayed to 1/e.
+_PRIOR_STRENGTH = 20.0
+_MEMORY = 32_000.0
+
+
+class GainPolicy(Policy):
+    """Predicts what executing each block would bring, and executes the blocks that bring most.
+
+    Wherever a block is executed, its information gain is *seen*. A ridge regression around a prior
+    (:class:`.ridge.OnlineRidge`) predicts ``log(gain)`` of every block from how much its picture
+    differs from the one it was last executed on, what it and its neighbours brought the last time,
+    how long ago that was, what the output says there, and how stale what it read around it was
+    (:mod:`.features`). It is solved anew after each frame, so it has no learning rate and needs no
+    warm-up: before anything was learned, the prediction is the picture difference.
+
+    A block's score is half its own predicted gain and half that around it. How many blocks run, and
+    whether now or together with others later, says :mod:`.allotment`: where gain is spread over
+    the whole picture (a camera that moves), whole frames run and nothing in between; where it is
+    concentrated, the best blocks of each frame do. A twentieth of the blocks are those that have
+    waited longest.
+
+    The rate is a budget, so it is exact: the mean over any 100 frames is within 2 points of the
+    target. It is shared by all streams: the share of each follows how many of the best blocks of
+    all streams are its own. A stream's first frame is executed fully and not counted.
+
+    One regression serves all streams; each has a memory of constant size, which :meth:`reset`
+    drops. It needs no labels, works with any output that the information gain knows, and where the
+    integration gives none it goes by the picture alone. ``select`` only looks: called twice without
+    a feedback in between, it gives the same grid.
+
+    Args:
+        target: Executed rate to hold (executed blocks / all blocks), above 0 and at most 1.
+            Default, if no budget is given: 0.3.
+        budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of ``target``.
+        per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
+            needs an even latency; where the camera moves, it costs accuracy.
+        information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
+            logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
+            :class:`InformationGain`.
+        online: Learn while running. False freezes the regression; may be set at any time.
+
+    Raises:
+        ConfigError: If an argument is out of range, or target and budget are both given.
+    """
+
+    needs_outputs = True
+
+    def __init__(
+        self,
+        target: float | None = None,
+        budget: Budget | None = None,
+        per_frame: bool = False,
+        information_gain: str | dict[str, Any] | InformationGain = "auto",
+        online: bool = True,
+    ) -> None:
+        if target is not None and budget is not None:
+            raise ConfigError(
+                f"give target or budget, not both; found target={target!r} and budget={budget!r}"
+            )
+        if budget is None:
+            budget = RateBudget(0.3 if target is None else target)
+        if not isinstance(budget, Budget):
+            raise ConfigError(f"budget must be a Budget, found {budget!r}")
+        self.budget = budget
+        self.per_frame = bool(per_frame)
+        self.information_gain = build_information_gain(information_gain)
+        self.online = bool(online)
+        self.frames = 0
+        with _plain():
+            self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
+        self._memories: dict[Hashable, StreamMemory] = {}
+        self._look_made: Look | None = None
+
+    @property
+    def target(self) -> float:
+        """The executed rate that the budget aims at now."""
+        return self.budget.rate
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        """Pick the best blocks that the budget pays for.
+
+        Raises:
+            FrameError: If the frame does not fit the context, or holds NaN or infinity.
+        """
+        with _plain():
+            look = self._look(frame, context)
+            grid = self._pick(look)
+        self._look_made = look
+        return grid
+
+    def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
+        """Return predicted gains averaged with those around, float32 ``(N, GH, GW)``."""
+        look = self._look_made
+        return look.scores if look is not None and look.context is context else None
+
+    def feedback(
+        self,
+        frame: Tensor,
+        grid: Tensor,
+        outputs: Sequence[TaskOutput] | None,
+        context: PolicyContext,
+    ) -> dict[str, float]:
+        """See what the executed blocks brought, learn from it, and settle the budget.
+
+        Returns:
+            ``executed_rate`` of the batch, ``balance`` of the budget in blocks where it has one,
+            and the mean ``spread`` of the images (:mod:`.spread`).
+
+        Raises:
+            FrameError: If the outputs do not fit the batch. Nothing is committed.
+        """
+        if outputs is not None and len(outputs) != frame.shape[0]:
+            raise FrameError(
+                f"one output for each of the {frame.shape[0]} image(s) is needed, found "
+                f"{len(outputs)}"
+            )
+        with _plain():
+            look = self._look_made
+            if look is None or look.context is not context:
+                look = self._look(frame, context)
+            executed = host_counts(grid, context)
+            grid = grid.to(frame.device)
+            # All that can fail comes first; below it, everything is committed.
+            geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
+            summaries: list[Any] = [None] * len(executed)
+            if outputs is not None:
+                summaries = [self.information_gain.summarise(out, geometry) for out in outputs]
+            gains = self._gains(look, summaries, geometry, frame.device)
+            maps = [
+                None
+                if summary is None
+                else upload(self.information_gain.output_map(summary, geometry), frame.device)
+                for summary in summaries
+            ]
+            self._look_made = None
+            if self.online:
+                self._learn(look, grid, gains, executed)
+            self._remember(look, grid, gains, maps, summaries, executed)
+            firsts = host_first(context)
+            self.budget.settle(
+                sum(count for count, first in zip(executed, firsts, strict=True) if not first),
+                context,
+            )
+            self.frames += 1
+        scalars = {
+            "executed_rate": sum(executed) / max(grid.numel(), 1),
+            "spread": sum(look.spread) / max(len(look.spread), 1),
+        }
+        if isinstance(self.budget, RateBudget):
+            scalars["balance"] = self.budget.balance
+        return scalars
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget the streams' pictures, outputs and accounts; what was learned stays."""
+        self._look_made = None
+        if streams is None:
+            self._memories.clear()
+            return
+        for stream in streams:
+            self._memories.pop(stream, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy, on the CPU, of what was learned.
+
+        Returns:
+            ``version``, ``features`` (their names), ``products`` and ``targets`` (the regression's
+            sums), ``frames`` seen, and ``budget``.
+        """
+        with _plain():
+            return {
+                "version": _VERSION,
+                "features": list(NAMES),
+                "products": self._ridge.products.to("cpu", copy=True),
+                "targets": self._ridge.targets.to("cpu", copy=True),
+                "frames": self.frames,
+                "budget": self.budget.state_dict(),
+            }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what was learned. This policy's own target stays.
+
+        Raises:
+            ConfigError: If ``state`` was not saved by a GainPolicy of this version; the policy is
+                then as before.
+        """
+        missing = {"version", "features", "products", "targets", "frames", "budget"} - set(state)
+        if missing:
+            raise ConfigError(
+                f"this is not the state dict of a GainPolicy: it lacks {sorted(missing)}, found "
+                f"{sorted(map(str, state))}"
+            )
+        if state["version"] != _VERSION or list(state["features"]) != list(NAMES):
+            raise ConfigError(
+                f"the state dict has version {state['version']!r} and the features "
+                f"{state['features']}, this GainPolicy reads {_VERSION} and {list(NAMES)}; learn "
+                "anew with this version of blockcopy_plugins"
+            )
+        sizes = {"products": (len(NAMES), len(NAMES)), "targets": (len(NAMES),)}
+        for name, shape in sizes.items():
+            value = state[name]
+            if tuple(value.shape) != shape or not bool(value.isfinite().all()):
+                raise ConfigError(
+                    f"{name} in the state dict must be finite and of shape {shape}, found shape "
+                    f"{tuple(value.shape)}; the file is damaged"
+                )
+        self.budget.load_state_dict(state["budget"])
+        with _plain():
+            self._ridge.products = state["products"].to(self._ridge.prior, copy=True)
+            self._ridge.targets = state["targets"].to(self._ridge.prior, copy=True)
+            self._ridge.solve()
+        self.frames = state["frames"]
+        self._look_made = None
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Count the multiply-accumulates of a call: of the regression; sums and maxima have none.
+
+        The update is that of a frame that is executed fully, the most there can be.
+        """
+        images, _, height, width = frame_shape
+        blocks = images * -(-height // block_size) * -(-width // block_size)
+        count = len(NAMES)
+        forward = blocks * count
+        update = blocks * count * (count + 2) + count**3 // 3 if self.online else 0
+        return {"forward": forward, "update": update, "total": forward + update}
+
+    def _look(self, frame: Tensor, context: PolicyContext) -> Look:
+        self._ridge.to(frame.device)
+        return look_at(frame, context, self._memories, self._ridge, self.budget.rate)
+
+    def _allot(self, look: Look) -> Allotment:
+        context = look.context
+        return Allotment(
+            look.known,
+            total=len(self._memories),
+            saved=sum(memory.account for memory in self._memories.values()),
+            blocks=math.prod(context.grid_shape[1:]),
+            rate=self.budget.rate,
+            allowance=self.budget.allowance(context),
+            capacity=self.budget.capacity(context),
+            per_frame=self.per_frame,
+        )
+
+    def _pick(self, look: Look) -> Tensor:
+        context = look.context
+        grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
+        required = getattr(context, "required", None)
+        forbidden = getattr(context, "forbidden", None)
+        counts = self._allot(look).counts
+        for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
+            if memory is None:
+                grid[image] = True
+            if not count:
+                continue
+            scores = look.scores[image].flatten()
+            # Where that is a fraction of a block, one is taken now and then.
+            oldest = min(int(_OLDEST * count + memory.frames * _GOLDEN % 1), count)
+            if oldest:
+                age = look.maps.age[image].flatten() + 1e-3 * scores
+                scores = scores.scatter(0, age.topk(oldest).indices, math.inf)
+            if required is not None:
+                scores = scores.masked_fill(required[image].flatten(), math.inf)
+            if forbidden is not None:
+                scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
+            grid[image].view(-1).scatter_(0, scores.topk(count).indices, True)
+        if required is not None:
+            grid |= required
+        if forbidden is not None:
+            grid &= ~forbidden
+        return grid
+
+    def _gains(
+        self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
+    ) -> list[Tensor | None]:
+        """Return the information gain of each image ``(GH, GW)``; None where it is not known."""
+        gains: list[Tensor | None] = []
+        for memory, summary in zip(look.known, summaries, strict=True):
+            if memory is None or memory.summary is None or summary is None:
+                gains.append(None)
+            else:
+                gain = self.information_gain.compare(memory.summary, summary, geometry)
+                gains.append(upload(gain, device))
+        return gains
+
+    def _learn(
+        self, look: Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]
+    ) -> None:
+        for features, its_grid, gain, count in zip(
+            look.features, grid, gains, executed, strict=True
+        ):
+            if gain is not None:
+                self._ridge.learn(
+                    features.flatten(0, 1),
+                    gain.add(GAIN_FLOOR).log_().flatten(),
+                    its_grid.flatten(),
+                    count,
+                )
+        self._ridge.solve()
+
+    def _remember(
+        self,
+        look: Look,
+        grid: Tensor,
+        gains: list[Tensor | None],
+        outputs: list[Tensor | None],
+        summaries: list[Any],
+        executed: list[int],
+    ) -> None:
+        context = look.context
+        cells = cells_per_block(context.block_size)
+        stale = around(torch.where(grid, 0.0, look.change.mean))
+        on_cells = grid_to_cells(grid.float(), cells).unsqueeze(1)
+        accounts = self._allot(look).accounts
+        alone = len(executed) == 1
+        for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
+            gain, output = gains[image], outputs[image]
+            maps = look.maps.image(image).after(
+                grid[image : image + 1],
+                stale[image : image + 1],
+                None if gain is None else gain[None],
+                None if output is None else output[None],
+                cells,
+            )
+            # Copies of a batch's parts: a view would keep the whole batch.
+            picture = look.picture[image] if alone else look.picture[image].clone()
+            memory = StreamMemory(picture, maps, summaries[image])
+            if before is not None:
+                memory.picture = torch.lerp(before.picture, picture, on_cells[image])
+                memory.account = self._left(accounts[image] - executed[image], context)
+                memory.share = next_share(before.share, look.share[image])
+                memory.spread = before.spread.after(look.spread[image], look.total[image])
+                memory.worth = look.worth[image] if alone else look.worth[image].clone()
+                memory.frames = before.frames + 1
+            self._memories[stream] = memory
+
+    def _left(self, account: float, context: PolicyContext) -> float:
+        """Return what stays in an account: neither savings nor debts beyond a whole frame."""
+        blocks = float(math.prod(context.grid_shape[1:]))
+        return min(max(account, -blocks), blocks)
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Whatever the caller's mode: ordinary tensors, which later calls in other modes may use."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

@@ -1,0 +1,127 @@
+"""One look at a batch of frames: what the policy finds before the network runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.policy.base import PolicyContext, check_frame
+from blockcopy_plugins.policy.host_values import host_first, read
+from blockcopy_plugins.policy.picture import reduce_picture
+
+from .allotment import shares_of
+from .features import PictureChange, around, block_features
+from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
+from .ridge import OnlineRidge
+from .spread import spread_of
+
+# A block's score is half its own worth and half that around it: regions rather than scattered
+# blocks, which read stale features around them.
+_OWN_WORTH = 0.5
+
+
+@dataclass(eq=False)
+class Look:
+    """What was found in a batch of N images.
+
+    Attributes:
+        context: Of the call.
+        known: The memory of each image's stream; None where there is none that fits, or the image
+            is the first of its stream: it is executed fully.
+        picture: float32 ``(N, 3, h, w)`` on cells.
+        maps: What is known of the blocks.
+        change: How much their picture changed.
+        features: float32 ``(N, GH, GW, features)``.
+        worth: float32 ``(N, GH, GW)``, the predicted gain.
+        scores: float32 ``(N, GH, GW)``, worth averaged with that around.
+        spread: Of each image, see :func:`~.spread.spread_of`. Known on the host once it was
+            read, at the latest when the network runs.
+        total: Mean worth of each image's blocks; known at the same time.
+        share: Of each image's stream, see :func:`~.allotment.shares_of`; likewise.
+    """
+
+    context: PolicyContext
+    known: tuple[StreamMemory | None, ...]
+    picture: Tensor
+    maps: BlockMaps
+    change: PictureChange
+    features: Tensor
+    worth: Tensor
+    scores: Tensor
+    spread: tuple[float, ...] = ()
+    total: tuple[float, ...] = ()
+    share: tuple[float, ...] = ()
+
+    def take_measures(self, values: Tensor) -> None:
+        """Take what was measured on the device, and refuse what is not finite.
+
+        Args:
+            values: ``(4, N)``: spreads, mean worths, shares, and the means of the pictures.
+
+        Raises:
+            FrameError: If the frame holds NaN or infinity.
+        """
+        self.spread, self.total, self.share, means = map(tuple, values.tolist())
+        if not all(map(math.isfinite, means)):
+            raise FrameError("the frame holds NaN or infinity; look at what made it")
+
+
+def look_at(
+    frame: Tensor,
+    context: PolicyContext,
+    memories: Mapping[Hashable, StreamMemory],
+    ridge: OnlineRidge,
+    rate: float,
+) -> Look:
+    """Look at a batch; nothing is changed.
+
+    Args:
+        frame: ``(N, 3, H, W)``.
+        context: Of the call.
+        memories: Of all streams.
+        ridge: Predicts ``log(gain + GAIN_FLOOR)``.
+        rate: Executed rate of all streams together.
+
+    Raises:
+        FrameError: If the frame does not fit the context, or holds NaN or infinity.
+    """
+    check_frame(frame, context)
+    picture = reduce_picture(frame, context.block_size, context.grid_shape)
+    known = []
+    for stream, first, own in zip(context.streams, host_first(context), picture, strict=True):
+        memory = None if first else memories.get(stream)
+        known.append(memory if memory is not None and memory.fits(own) else None)
+    unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
+    maps = BlockMaps.join([unknown if memory is None else memory.maps for memory in known])
+    executed = [
+        own if memory is None else memory.picture
+        for own, memory in zip(picture, known, strict=True)
+    ]
+    change = PictureChange(picture, _stack(executed), context.block_size)
+    features = block_features(change, maps)
+    worth = ridge.predict(features).clamp_(-6, 2).exp_().sub_(GAIN_FLOOR).clamp_min_(1e-4)
+    scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
+    alone = [1.0] * len(known)
+    look = Look(context, tuple(known), picture, maps, change, features, worth, scores, alone, alone)
+    spread = spread_of(worth)
+    others = [
+        memory.worth.to(worth.device)
+        for stream, memory in memories.items()
+        if memory.worth is not None and stream not in context.streams
+    ]
+    share = torch.ones_like(spread)
+    if others or len(known) > 1:
+        share = shares_of(worth, others, rate)
+    measures = torch.stack((spread, worth.mean((1, 2)), share, picture.mean((1, 2, 3))))
+    read(context, measures, look.take_measures)
+    return look
+
+
+def _stack(pictures: list[Tensor]) -> Tensor:
+    """Stack; one picture alone is not copied."""
+    return torch.stack(pictures) if len(pictures) > 1 else pictures[0].unsqueeze(0)

@@ -1,0 +1,70 @@
+"""Linear regression that learns while it is used."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class OnlineRidge:
+    """Ridge regression around a prior, with forgetting, solved exactly.
+
+    ``w = argmin sum_i decay_i (y_i - w . x_i)^2 + strength |w - prior|^2``. There is no learning
+    rate and nothing to warm up: before the first sample ``w`` is the prior, and a few tens of
+    samples move it as far as they can be trusted. Memory and time do not grow with the number of
+    samples: sums over them are all that is kept, in float64.
+
+    Args:
+        prior: The weights to begin with, float ``(n,)``.
+        strength: How many unit samples the prior is worth.
+        memory: Samples after which the weight of one has decayed to 1/e.
+    """
+
+    def __init__(self, prior: Tensor, strength: float, memory: float) -> None:
+        self.prior = prior.to(torch.float64)
+        self.strength = strength
+        self.memory = memory
+        self.weights = self.prior.clone()
+        self.products = torch.zeros(len(prior), len(prior), dtype=torch.float64)
+        self.targets = torch.zeros(len(prior), dtype=torch.float64)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return float32 ``(...)`` for features ``(..., n)``."""
+        # In float64 throughout: autocast would make bfloat16 of a float32 product.
+        return (features.to(torch.float64) @ self.weights).float()
+
+    def learn(self, features: Tensor, values: Tensor, seen: Tensor, count: int) -> None:
+        """Take samples in; :meth:`solve` then finds the weights.
+
+        Args:
+            features: float ``(m, n)``.
+            values: float ``(m,)``, what was to be predicted.
+            seen: bool ``(m,)``: the rows that are samples; the others are not looked at.
+            count: How many of them there are.
+        """
+        if not count:
+            return
+        features = features.to(torch.float64)
+        # A product with zeros instead of picking rows: to know how many there are is to wait for
+        # the device.
+        chosen = (features * seen.unsqueeze(1)).T
+        decay = math.exp(-count / self.memory)
+        self.products = torch.addmm(self.products, chosen, features, beta=decay)
+        self.targets = torch.addmv(self.targets, chosen, values.to(torch.float64), beta=decay)
+
+    def solve(self) -> None:
+        """Find the weights from the sums."""
+        ridge = self.products.clone()
+        ridge.diagonal().add_(self.strength)
+        right = torch.add(self.targets, self.prior, alpha=self.strength)
+        # Positive definite by construction; to check it would be to wait for the device.
+        self.weights = torch.linalg.solve_ex(ridge, right)[0]
+
+    def to(self, device: torch.device) -> None:
+        """Follow the frames to their device."""
+        if self.weights.device == device:
+            return
+        for name in ("prior", "weights", "products", "targets"):
+            setattr(self, name, getattr(self, name).to(device))

@@ -1,0 +1,45 @@
+"""Over how many of its blocks the gain to be had in a frame is spread."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# Of the running means.
+_SPREAD_STEP = 0.3
+
+
+def spread_of(worth: Tensor) -> Tensor:
+    """Return over which share of the blocks worth is spread, ``(N,)`` for ``(N, GH, GW)``.
+
+    ``(sum w)^2 / (blocks x sum w^2)``: p where a share p of the blocks has all the worth in equal
+    parts, 1 where all blocks are alike.
+    """
+    flat = worth.flatten(1)
+    return flat.mean(1).square() / flat.square().mean(1).clamp_min(1e-20)
+
+
+class MeanSpread:
+    """The mean spread of the last frames, each with the weight of what there was to gain in it.
+
+    Where nothing moves, what little worth there is is the same everywhere; that is no moving
+    camera.
+
+    Attributes:
+        value: The mean, 0 to 1; 1 before anything was measured.
+        weight: Running mean of the frames' worth.
+    """
+
+    def __init__(self, value: float = 1.0, weight: float = 0.0) -> None:
+        self.value = value
+        self.weight = weight
+
+    def after(self, spread: float, worth: float) -> MeanSpread:
+        """Return the mean with one more frame in it.
+
+        Args:
+            spread: Of the frame.
+            worth: Mean over the frame's blocks, above 0.
+        """
+        weight = self.weight + _SPREAD_STEP * (worth - self.weight)
+        part = _SPREAD_STEP * worth / weight
+        return MeanSpread(self.value + part * (spread - self.value), weight)
