@@ -44,7 +44,7 @@ def blockcopy_(
             augmentation.
 
     Examples:
-        >>> bc.blockcopy_(model, bc.BlockCopyConfig(policy=dict(type='RLPolicy', target=0.3)))
+        >>> bc.blockcopy_(model, bc.BlockCopyConfig(policy=dict(type='GainPolicy', target=0.3)))
         >>> outputs = [model(frame) for frame in video]
         >>> bc.reset_(model)      # before the next video
     """

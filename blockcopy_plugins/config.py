@@ -10,6 +10,11 @@ from .engine.buckets import check_buckets
 from .errors import ConfigError
 
 
+def default_policy() -> dict[str, Any]:
+    """What picks the blocks where nobody says otherwise."""
+    return dict(type="GainPolicy", target=0.3)
+
+
 @dataclass(frozen=True)
 class BlockCopyConfig:
     """How a model is to run block-sparsely.
@@ -18,8 +23,9 @@ class BlockCopyConfig:
         block_size: Side of a block in pixels of the network's input. A multiple of the network's
             total stride keeps every layer on blocks; where it is none, the layers whose stride does
             not divide their block run dense.
-        policy: What picks the blocks: ``dict(type='RLPolicy', target=0.3)``, the name of a built-in
-            policy (``'all'``), a policy object, or a callable ``f(frame, context) -> grid``.
+        policy: What picks the blocks: ``dict(type='GainPolicy', target=0.3)``, the name of a
+            built-in policy (``'all'``), a policy object, or a callable ``f(frame, context) ->
+            grid``.
         strict: Raise :class:`~blockcopy_plugins.errors.DensifiedError` where an op cannot run on
             blocks, instead of running it on the whole map.
         max_streams: Live streams at most; each has a slot in every map of the state.
@@ -49,7 +55,7 @@ class BlockCopyConfig:
     """
 
     block_size: int = 128
-    policy: Any | Callable = field(default_factory=lambda: dict(type="RLPolicy", target=0.3))
+    policy: Any | Callable = field(default_factory=default_policy)
     strict: bool = False
     max_streams: int = 64
     check_finite: bool = True

@@ -42,7 +42,7 @@ SCOPE = "blockcopy_plugins"
 
 # What is called how here, and an example for messages.
 _ONE_ROOT = {
-    "policy": ("POLICIES", "policy=dict(type='RLPolicy', target=0.3)"),
+    "policy": ("POLICIES", "policy=dict(type='GainPolicy', target=0.3)"),
     "guard": ("GUARDS", "guards=[dict(type='MaxAge', frames=60)]"),
 }
 

@@ -21,7 +21,7 @@ custom_hooks = [
     dict(
         type="blockcopy_plugins.BlockCopyHook",
         block_size=128,
-        policy=dict(type="RLPolicy", target=0.3),
+        policy=dict(type="GainPolicy", target=0.3),
         guards=[dict(type="MaxAge", frames=60), dict(type="SceneCut")],
     )
 ]

@@ -53,7 +53,7 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         help="policy in place of the config's: all, none, frame_difference, ... or "
-        "\"dict(type='RLPolicy', target=0.2)\"",
+        "\"dict(type='GainPolicy', target=0.2)\"",
     )
     parser.add_argument(
         "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"

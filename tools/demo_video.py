@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.verbose:
         import_quietly(config.get("default_scope", "mmdet"))
     if not video_config.has_hook(config):
-        _note("the config has no BlockCopyHook; the policy is RLPolicy(target=0.3) unless given")
+        _note("the config has no BlockCopyHook; the policy is GainPolicy(target=0.3) unless given")
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
     video_config.set_policy(config, policy, args.policy_checkpoint, guards)

@@ -156,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
     if not video_config.has_hook(config):
         notes.append(
             "the config has no BlockCopyHook; added one with block_size=128 and "
-            "RLPolicy(target=0.3)"
+            "GainPolicy(target=0.3)"
         )
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     guards = None if args.guards is None else map(video_config.parse_guard, args.guards)

@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_clip_options(parser, "so many clips of the config's policy_warm_up")
     parser.add_argument("--epochs", type=int, help="how often to run the videos (default 1)")
     parser.add_argument(
-        "--policy", help="policy in place of the config's: \"dict(type='RLPolicy', target=0.2)\""
+        "--policy", help="policy in place of the config's: \"dict(type='GainPolicy', target=0.2)\""
     )
     parser.add_argument(
         "--resume-policy", metavar="FILE", help="policy.pth to go on from, optimizer included"
@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     if not video_config.has_hook(config):
         print(
             "note: the config has no BlockCopyHook; added one with block_size=128 and "
-            "RLPolicy(target=0.3)",
+            "GainPolicy(target=0.3)",
             file=sys.stderr,
         )
     policy = None if args.policy is None else video_config.parse_policy(args.policy)

@@ -8,6 +8,6 @@ custom_hooks = [
     dict(
         type="blockcopy_plugins.BlockCopyHook",
         block_size=64,
-        policy=dict(type="RLPolicy", target=0.3),
+        policy=dict(type="GainPolicy", target=0.3),
     )
 ]

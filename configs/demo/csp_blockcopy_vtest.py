@@ -9,7 +9,7 @@ custom_hooks = [
     dict(
         type="blockcopy_plugins.BlockCopyHook",
         block_size=64,
-        policy=dict(type="RLPolicy", target=0.3, seed=0),
+        policy=dict(type="GainPolicy", target=0.3),
     )
 ]
 

@@ -11,9 +11,7 @@ custom_hooks = [
     dict(
         type="blockcopy_plugins.BlockCopyHook",
         block_size=64,
-        policy=dict(type="RLPolicy", target=0.3, seed=0),
-        # Trained on the half of the video that is not in the excerpt; it goes on learning.
-        policy_checkpoint=demo_dir + "policy_vtest.pth",
+        policy=dict(type="GainPolicy", target=0.3),
     )
 ]
 

@@ -133,4 +133,4 @@ dataloader.test = L(build_detection_test_loader)(
 train = dict(init_checkpoint="work_dirs/maskrcnn_vtest_detectron2.pth", device="cpu")
 metadata = dict(classes=["person"])
 
-blockcopy = dict(block_size=64, policy=dict(type="RLPolicy", target=0.3, seed=0))
+blockcopy = dict(block_size=64, policy=dict(type="GainPolicy", target=0.3))

@@ -15,6 +15,6 @@ train.init_checkpoint = (
 # Options of BlockCopyConfig, and policy_checkpoint.
 blockcopy = dict(
     block_size=128,
-    policy=dict(type="RLPolicy", target=0.3),
+    policy=dict(type="GainPolicy", target=0.3),
     guards=[dict(type="MaxAge", frames=60), dict(type="SceneCut")],
 )

@@ -10,7 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig
+from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import handle
 from ...errors import ConfigError
 from .config import blockcopy_config, has_blockcopy
@@ -45,7 +45,7 @@ class BlockCopyBackbone(Backbone):
     ) -> None:
         super().__init__()
         refuse_prediction_worker()
-        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        policy = default_policy() if policy is None else policy
         try:
             config = BlockCopyConfig(block_size=block_size, policy=policy, **options)
         except TypeError as error:

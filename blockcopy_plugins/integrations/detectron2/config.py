@@ -31,8 +31,8 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks.
     node.BLOCK_SIZE = _DEFAULT.block_size
     # What picks the blocks: a name ("all", "frame_difference", ...), or
-    # "dict(type='RLPolicy', target=0.3)" with the policy's arguments.
-    node.POLICY = "dict(type='RLPolicy', target=0.3)"
+    # "dict(type='GainPolicy', target=0.3)" with the policy's arguments.
+    node.POLICY = "dict(type='GainPolicy', target=0.3)"
     # File of a policy that tools/train_policy.py trained; "" starts with an untrained one.
     node.POLICY_CHECKPOINT = ""
     # Raise where an op cannot run on blocks, instead of running it on the whole map.
@@ -132,6 +132,6 @@ def _lazy_options(cfg: Any) -> dict[str, Any]:
     if not isinstance(node, Mapping):
         raise ConfigError(
             f"the config's blockcopy is {node!r}, expected dict(block_size=128, "
-            "policy=dict(type='RLPolicy', target=0.3))."
+            "policy=dict(type='GainPolicy', target=0.3))."
         )
     return dict(node)

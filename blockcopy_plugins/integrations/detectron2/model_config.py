@@ -315,7 +315,7 @@ def _pairs(opts: Sequence[str]) -> list[str]:
     pairs: list[str] = []
     for item in opts:
         name, equals, value = str(item).partition("=")
-        # A value may have an equals sign: "dict(type='RLPolicy')".
+        # A value may have an equals sign: "dict(type='GainPolicy')".
         if equals and name.replace(".", "").replace("_", "").isalnum() and len(pairs) % 2 == 0:
             pairs += [name, value]
         else:

@@ -81,7 +81,7 @@ def _check_learns(policy: Policy) -> None:
     if not policy.state_dict():
         raise ConfigError(
             f"{type(policy).__name__} learns nothing, so there is nothing to train. Set the policy "
-            "to dict(type='RLPolicy', target=0.3)."
+            "to dict(type='GainPolicy', target=0.3)."
         )
     if getattr(policy, "online", True) is False:
         raise ConfigError(

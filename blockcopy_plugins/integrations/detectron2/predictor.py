@@ -225,6 +225,6 @@ def _options(config: Any, cfg: Any) -> BlockCopyConfig:
     if not isinstance(config, Mapping):
         raise ConfigError(
             f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
-            "dict(block_size=128, policy=dict(type='RLPolicy', target=0.3))."
+            "dict(block_size=128, policy=dict(type='GainPolicy', target=0.3))."
         )
     return blockcopy_config({"blockcopy": dict(config)})

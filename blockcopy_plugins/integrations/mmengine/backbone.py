@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig
+from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import handle
 from ...registry import MODELS
 
@@ -55,7 +55,7 @@ class BlockCopyBackbone(BaseModule):
         guards: Sequence[Any] = (),
     ) -> None:
         super().__init__()
-        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        policy = default_policy() if policy is None else policy
         if pretrained is not None and isinstance(backbone, dict):
             backbone = {**backbone, "pretrained": pretrained}
         inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig
+from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import Handle, handle, restore_
 from ...errors import ConfigError
 from ...policy import build_policy
@@ -57,7 +57,7 @@ class BlockCopyHook(Hook):
 
     Examples:
         >>> custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=128,
-        ...                      policy=dict(type='RLPolicy', target=0.3),
+        ...                      policy=dict(type='GainPolicy', target=0.3),
         ...                      guards=[dict(type='MaxAge', frames=60)])]
     """
 
@@ -82,7 +82,7 @@ class BlockCopyHook(Hook):
                 f"BlockCopyHook has no option {', '.join(unknown)}; besides its own there are "
                 f"those of BlockCopyConfig: {', '.join(sorted(known))}."
             )
-        policy = dict(type="RLPolicy", target=0.3) if policy is None else policy
+        policy = default_policy() if policy is None else policy
         self.policy = build_policy(policy)
         if policy_checkpoint is not None:
             load_policy(self.policy, policy_checkpoint)
@@ -274,7 +274,7 @@ def find_hook(runner: Runner) -> BlockCopyHook:
         raise ConfigError(
             f"the runner has {len(found)} BlockCopyHooks, expected one: set custom_hooks=["
             "dict(type='blockcopy_plugins.BlockCopyHook', block_size=128, "
-            "policy=dict(type='RLPolicy', target=0.3))] in the config."
+            "policy=dict(type='GainPolicy', target=0.3))] in the config."
         )
     return found[0]
 

@@ -23,7 +23,7 @@ from .task import DetectionTask, task_of
 DEFAULT_HOOK = dict(
     type="blockcopy_plugins.BlockCopyHook",
     block_size=128,
-    policy=dict(type="RLPolicy", target=0.3),
+    policy=dict(type="GainPolicy", target=0.3),
 )
 _LOOP = "BlockCopyTestLoop"
 

@@ -371,7 +371,7 @@ def _options(config: Any, model_config: Config) -> BlockCopyConfig:
     elif not isinstance(config, Mapping):
         raise ConfigError(
             f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
-            "dict(block_size=128, policy=dict(type='RLPolicy', target=0.3))."
+            "dict(block_size=128, policy=dict(type='GainPolicy', target=0.3))."
         )
     options = dict(config)
     checkpoint = options.pop("policy_checkpoint", None)
