@@ -22,14 +22,13 @@ SIZE, ROWS, COLUMNS = 32, 4, 6  # blocks of 32 px
 class Scene:
     """A fixed camera and a network whose output is known in closed form.
 
-    Foreground is what is brighter than the texture; the network finds it pixel by pixel (stride 4),
-    with no halo. So what executing a block brings is exactly the foreground that came or went there
-    since it was executed. A block in ``flicker`` goes light and dark and has no foreground: much to
-    see, nothing to gain.
+    Foreground is what is green; the network finds it pixel by pixel (stride 4), with no halo. So
+    what executing a block brings is exactly the foreground that came or went there since it was
+    executed. A block in ``flicker`` turns purple and back: more to see, and nothing to gain.
 
     Args:
         objects: Blocks in which something comes or goes at random.
-        flicker: Blocks that go light and dark at random.
+        flicker: Blocks that turn purple and back at random.
         pan: Pixels by which everything, foreground included, moves to the right in each frame.
         seed: Of the texture.
     """
@@ -47,18 +46,18 @@ class Scene:
     def frame(self, index):
         picture = self.texture.roll(index * self.pan, 2)
         for row, column in self.flicker:
-            block = (slice(None), *_pixels(row, column))
-            picture[block] = 0.6 * torch.rand((3, SIZE, SIZE), generator=self.draw)
+            purple = float(torch.rand((), generator=self.draw) > 0.5)
+            picture[(slice(0, 3, 2), *_pixels(row, column))] = purple
         for place, (row, column) in enumerate(self.objects):
             if self.shown[index, place]:
                 y, x = row * SIZE + 8, column * SIZE + 8
-                picture[:, y : y + 12, x : x + 12] = 0.7
+                picture[1, y : y + 12, x : x + 12] = 1.0
         return picture[None]
 
     @staticmethod
     def output(frame):
-        bright = torch.nn.functional.avg_pool2d(frame.mean(1, keepdim=True), 4)[0]
-        return torch.cat((8 * (0.65 - bright), 8 * (bright - 0.65)))
+        green = torch.nn.functional.avg_pool2d(frame[:, 1:2], 4)[0]
+        return torch.cat((8 * (0.6 - green), 8 * (green - 0.6)))
 
 
 def _pixels(row, column, side=SIZE):
@@ -415,13 +414,14 @@ def test_boxes_teach_it_too(drive, detections):
         frames.append(frame)
     grids, _ = drive(GainPolicy(1 / 12), frames, output)
     late = torch.stack(grids[10:]).float().mean((0, 1))
-    assert late[1, 1] > 0.7 and late[2, 4] < 0.3
+    # What moves is in both; the object moves in half of the frames.
+    assert late[1, 1] > 0.35 and late[2, 4] < 0.5 * late[1, 1]
 
 
 def test_macs_are_few():
     policy = GainPolicy(0.3)
     macs = policy.macs((1, 3, 1024, 2048), 128)
     assert macs["total"] == macs["forward"] + macs["update"]
-    assert macs["forward"] == 128 * 11
+    assert macs["forward"] == 128 * 12
     policy.online = False
     assert policy.macs((1, 3, 1024, 2048), 128)["update"] == 0

@@ -19,6 +19,7 @@ NAMES = (
     "stale",
     "log_gain",
     "log_gain_around",
+    "surprise",
     "age",
     "output",
     "output_peak",
@@ -30,9 +31,10 @@ _DIFFERENCE_FLOOR = 0.01
 
 
 def prior() -> Tensor:
-    """Return the weights before anything was learned: the gain is the picture difference."""
+    """Return the weights before anything was learned: a block's picture difference is its gain."""
     weights = torch.zeros(len(NAMES))
     weights[NAMES.index("difference_peak")] = 1.0
+    weights[NAMES.index("surprise")] = 1.0
     return weights
 
 
@@ -69,6 +71,7 @@ def block_features(change: PictureChange, maps: BlockMaps) -> Tensor:
     others = (
         maps.log_gain,
         around(maps.log_gain),
+        maps.surprise,
         maps.age.log(),
         maps.output,
         maps.output_peak,

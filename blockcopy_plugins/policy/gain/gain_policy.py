@@ -345,16 +345,15 @@ class GainPolicy(Policy):
         stale = around(torch.where(grid, 0.0, look.change.mean))
         on_cells = grid_to_cells(grid.float(), cells).unsqueeze(1)
         accounts = self._allot(look).accounts
+        habit = look.habit
         alone = len(executed) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
-            gain, output = gains[image], outputs[image]
-            maps = look.maps.image(image).after(
-                grid[image : image + 1],
-                stale[image : image + 1],
-                None if gain is None else gain[None],
-                None if output is None else output[None],
-                cells,
-            )
+            own = slice(image, image + 1)
+            maps = look.maps.image(image).after(grid[own], stale[own])
+            if gains[image] is not None:
+                maps = maps.with_gain(grid[own], gains[image][None], look.expected[own], habit)
+            if outputs[image] is not None:
+                maps = maps.with_output(outputs[image][None], cells)
             # Copies of a batch's parts: a view would keep the whole batch.
             picture = look.picture[image] if alone else look.picture[image].clone()
             memory = StreamMemory(picture, maps, summaries[image])

@@ -15,7 +15,7 @@ from blockcopy_plugins.policy.host_values import host_first, read
 from blockcopy_plugins.policy.picture import reduce_picture
 
 from .allotment import shares_of
-from .features import PictureChange, around, block_features
+from .features import NAMES, PictureChange, around, block_features
 from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
 from .ridge import OnlineRidge
 from .spread import spread_of
@@ -37,7 +37,9 @@ class Look:
         maps: What is known of the blocks.
         change: How much their picture changed.
         features: float32 ``(N, GH, GW, features)``.
+        expected: float32 ``(N, GH, GW)``, the predicted ``log(gain + GAIN_FLOOR)``.
         worth: float32 ``(N, GH, GW)``, the predicted gain.
+        habit: 0-dim, the regression's weight of the blocks' own surprise.
         scores: float32 ``(N, GH, GW)``, worth averaged with that around.
         spread: Of each image, see :func:`~.spread.spread_of`. Known on the host once it was
             read, at the latest when the network runs.
@@ -51,7 +53,9 @@ class Look:
     maps: BlockMaps
     change: PictureChange
     features: Tensor
+    expected: Tensor
     worth: Tensor
+    habit: Tensor
     scores: Tensor
     spread: tuple[float, ...] = ()
     total: tuple[float, ...] = ()
@@ -104,10 +108,21 @@ def look_at(
     ]
     change = PictureChange(picture, _stack(executed), context.block_size)
     features = block_features(change, maps)
-    worth = ridge.predict(features).clamp_(-6, 2).exp_().sub_(GAIN_FLOOR).clamp_min_(1e-4)
+    expected = ridge.predict(features).clamp_(-6, 2)
+    worth = expected.exp().sub_(GAIN_FLOOR).clamp_min_(1e-4)
     scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
-    alone = [1.0] * len(known)
-    look = Look(context, tuple(known), picture, maps, change, features, worth, scores, alone, alone)
+    look = Look(
+        context,
+        tuple(known),
+        picture,
+        maps,
+        change,
+        features,
+        expected,
+        worth,
+        ridge.weights[NAMES.index("surprise")].float(),
+        scores,
+    )
     spread = spread_of(worth)
     others = [
         memory.worth.to(worth.device)

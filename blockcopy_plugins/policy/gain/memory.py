@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from .spread import MeanSpread
 # A gain below this cannot be told from none: it is added before a logarithm is taken. A tenth of
 # what a sure change of class, or an object that came, counts.
 GAIN_FLOOR = 0.1
+_SURPRISE_STEP = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,9 @@ class BlockMaps:
     """What is known of each block, float32 ``(N, GH, GW)`` each.
 
     Attributes:
-        log_gain: ``log(gain + GAIN_FLOOR)`` as last seen: leaves move and bring nothing.
+        log_gain: ``log(gain + GAIN_FLOOR)`` as last seen.
+        surprise: Running mean of what was seen minus what had been predicted without it: how the
+            block differs from others that look the same (leaves move, and bring nothing).
         age: Frames since the block was executed, 1 right after.
         stale: Picture difference around the block when it was executed, of blocks that were not:
             how old what it read from its neighbours was.
@@ -34,6 +37,7 @@ class BlockMaps:
     """
 
     log_gain: Tensor
+    surprise: Tensor
     age: Tensor
     stale: Tensor
     output: Tensor
@@ -45,6 +49,7 @@ class BlockMaps:
         zero = torch.zeros(tuple(shape), device=device)
         return cls(
             log_gain=torch.full_like(zero, math.log(GAIN_FLOOR)),
+            surprise=zero,
             age=torch.ones_like(zero),
             stale=zero,
             output=zero,
@@ -59,27 +64,45 @@ class BlockMaps:
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return cls(*map(torch.cat, columns))
 
-    def after(
-        self, grid: Tensor, stale: Tensor, gain: Tensor | None, output: Tensor | None, cells: int
-    ) -> BlockMaps:
-        """Return what is known once a frame has run; nothing is written in place.
+    def after(self, grid: Tensor, stale: Tensor) -> BlockMaps:
+        """Return what is known once some blocks have run; nothing is written in place.
 
         Args:
             grid: bool ``(N, GH, GW)``, what was executed.
             stale: float32 ``(N, GH, GW)``, see the attribute, of what was executed now.
-            gain: float32 ``(N, GH, GW)``, information gain; None if it is not known.
-            output: float32 ``(N, h, w)``, the new output's map on cells; None if it is not known.
+        """
+        age = torch.where(grid, 1.0, self.age + 1)
+        return replace(self, age=age, stale=torch.where(grid, stale, self.stale))
+
+    def with_gain(self, grid: Tensor, gain: Tensor, expected: Tensor, habit: Tensor) -> BlockMaps:
+        """Return what is known once a gain was seen.
+
+        Args:
+            grid: bool ``(N, GH, GW)``, what was executed.
+            gain: float32 ``(N, GH, GW)``.
+            expected: float32 ``(N, GH, GW)``: the ``log(gain + GAIN_FLOOR)`` that was predicted.
+            habit: What of it is the block's surprise: the regression's weight of that, 0-dim.
+        """
+        seen = gain.add(GAIN_FLOOR).log_()
+        surprise = seen - expected + (habit - 1) * self.surprise
+        # That nothing came where nothing was expected says little.
+        told = torch.maximum(gain, expected.exp() - GAIN_FLOOR).clamp_min_(0)
+        step = _SURPRISE_STEP * told / (told + GAIN_FLOOR) * grid
+        return replace(
+            self,
+            log_gain=torch.where(grid, seen, self.log_gain),
+            surprise=torch.addcmul(self.surprise, step, surprise).clamp_(-4, 4),
+        )
+
+    def with_output(self, output: Tensor, cells: int) -> BlockMaps:
+        """Return what is known once there is an output.
+
+        Args:
+            output: float32 ``(N, h, w)``, its map on cells.
             cells: Side of a block in cells.
         """
-        log_gain, mean, peak = self.log_gain, self.output, self.output_peak
-        if gain is not None:
-            log_gain = torch.where(grid, gain.add(GAIN_FLOOR).log_(), log_gain)
-        if output is not None:
-            mean = cells_to_grid(output, cells, "mean")
-            peak = cells_to_grid(output, cells, "max")
-        age = torch.where(grid, 1.0, self.age + 1)
-        stale = torch.where(grid, stale, self.stale)
-        return BlockMaps(log_gain, age, stale, mean, peak)
+        mean = cells_to_grid(output, cells, "mean")
+        return replace(self, output=mean, output_peak=cells_to_grid(output, cells, "max"))
 
     def image(self, index: int) -> BlockMaps:
         """Return a copy of the maps of one image: a view would keep the whole batch."""
