@@ -2,7 +2,7 @@
 
 from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy, PolicyContext
-from .budget import Budget, RateBudget
+from .budget import Budget, RateBudget, TimeBudget
 from .build import build_policy, known_policies
 from .callable_policy import CallablePolicy
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
@@ -46,6 +46,7 @@ __all__ = [
     "SemanticGain",
     "StaticPolicy",
     "TaskOutput",
+    "TimeBudget",
     "build_policy",
     "known_policies",
 ]

@@ -2,5 +2,6 @@
 
 from .base import Budget
 from .rate_budget import RateBudget
+from .time_budget import TimeBudget
 
-__all__ = ["Budget", "RateBudget"]
+__all__ = ["Budget", "RateBudget", "TimeBudget"]

@@ -38,13 +38,14 @@ class Budget:
         """Return how far the balance may be from zero after a call, in blocks."""
         raise NotImplementedError(f"{type(self).__name__} does not implement capacity()")
 
-    def settle(self, executed: int, context: PolicyContext) -> None:
+    def settle(self, executed: int, context: PolicyContext, seconds: float) -> None:
         """Take note of a call that has run.
 
         Args:
             executed: Executed blocks of those images of the batch that are not the first of their
                 streams.
             context: Of the call.
+            seconds: That the call took on the host, from the policy's first look at it on.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement settle()")
 

@@ -45,7 +45,7 @@ class RateBudget(Budget):
         """Return the blocks of the call."""
         return float(math.prod(context.grid_shape))
 
-    def settle(self, executed: int, context: PolicyContext) -> None:
+    def settle(self, executed: int, context: PolicyContext, seconds: float = 0.0) -> None:
         """Deposit, and pay.
 
         Debts beyond the capacity are forgiven: where guards demand more than the target for long,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.policy.base import Policy, PolicyContext
-from blockcopy_plugins.policy.budget import Budget, RateBudget
+from blockcopy_plugins.policy.budget import Budget, RateBudget, TimeBudget
 from blockcopy_plugins.policy.host_values import host_counts, host_first, upload
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
@@ -65,8 +66,11 @@ class GainPolicy(Policy):
 
     Args:
         target: Executed rate to hold (executed blocks / all blocks), above 0 and at most 1.
-            Default, if no budget is given: 0.3.
-        budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of ``target``.
+            Default, if no other budget is given: 0.3.
+        target_ms: Mean milliseconds of a frame to hold, instead; see
+            :class:`~blockcopy_plugins.policy.budget.TimeBudget`.
+        target_fps: Mean frames a second to hold, instead.
+        budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
         per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
             needs an even latency; where the camera moves, it costs accuracy.
         information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
@@ -75,7 +79,7 @@ class GainPolicy(Policy):
         online: Learn while running. False freezes the regression; may be set at any time.
 
     Raises:
-        ConfigError: If an argument is out of range, or target and budget are both given.
+        ConfigError: If an argument is out of range, or there is more than one target or budget.
     """
 
     needs_outputs = True
@@ -83,20 +87,14 @@ class GainPolicy(Policy):
     def __init__(
         self,
         target: float | None = None,
+        target_ms: float | None = None,
+        target_fps: float | None = None,
         budget: Budget | None = None,
         per_frame: bool = False,
         information_gain: str | dict[str, Any] | InformationGain = "auto",
         online: bool = True,
     ) -> None:
-        if target is not None and budget is not None:
-            raise ConfigError(
-                f"give target or budget, not both; found target={target!r} and budget={budget!r}"
-            )
-        if budget is None:
-            budget = RateBudget(0.3 if target is None else target)
-        if not isinstance(budget, Budget):
-            raise ConfigError(f"budget must be a Budget, found {budget!r}")
-        self.budget = budget
+        self.budget = _budget_of(target, target_ms, target_fps, budget)
         self.per_frame = bool(per_frame)
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
@@ -105,6 +103,12 @@ class GainPolicy(Policy):
             self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
         self._memories: dict[Hashable, StreamMemory] = {}
         self._look_made: Look | None = None
+        self._started = 0.0
+
+    @property
+    def enforces_target(self) -> bool:
+        """Whether the executed rate is a promise: guards that need more are refused."""
+        return isinstance(self.budget, RateBudget)
 
     @property
     def target(self) -> float:
@@ -117,6 +121,7 @@ class GainPolicy(Policy):
         Raises:
             FrameError: If the frame does not fit the context, or holds NaN or infinity.
         """
+        self._started = time.perf_counter()
         with _plain():
             look = self._look(frame, context)
             grid = self._pick(look)
@@ -175,6 +180,7 @@ class GainPolicy(Policy):
             self.budget.settle(
                 sum(count for count, first in zip(executed, firsts, strict=True) if not first),
                 context,
+                time.perf_counter() - self._started,
             )
             self.frames += 1
         scalars = {
@@ -370,6 +376,40 @@ class GainPolicy(Policy):
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
         blocks = float(math.prod(context.grid_shape[1:]))
         return min(max(account, -blocks), blocks)
+
+
+def _budget_of(
+    target: float | None,
+    target_ms: float | None,
+    target_fps: float | None,
+    budget: Budget | None,
+) -> Budget:
+    """The budget that the arguments of a policy name.
+
+    Raises:
+        ConfigError: If they name more than one, or one that is out of range.
+    """
+    named = dict(target=target, target_ms=target_ms, target_fps=target_fps, budget=budget)
+    given = {name: value for name, value in named.items() if value is not None}
+    if len(given) > 1:
+        raise ConfigError(
+            "give one of target, target_ms, target_fps and budget, found "
+            + " and ".join(f"{name}={value!r}" for name, value in given.items())
+        )
+    if budget is not None:
+        if not isinstance(budget, Budget):
+            raise ConfigError(f"budget must be a Budget, found {budget!r}")
+        return budget
+    if target_ms is not None:
+        return TimeBudget(target_ms)
+    if target_fps is not None:
+        number = isinstance(target_fps, (int, float)) and not isinstance(target_fps, bool)
+        if not number or not 0 < target_fps < math.inf:
+            raise ConfigError(
+                f"target_fps must be a number of frames a second above 0, found {target_fps!r}"
+            )
+        return TimeBudget(1e3 / target_fps)
+    return RateBudget(0.3 if target is None else target)
 
 
 @contextmanager
