@@ -82,7 +82,7 @@ class PairExperiment:
         """Forget the dense answers."""
         if self._dense is not None:
             self._dense.close()
-            self._dense = None
+        self._dense = self._recorded = None
 
     def _measure(self, policy: Any, title: str, warm_up: tuple[Frames, int] | None) -> dict:
         if self._dense is None:
@@ -147,23 +147,26 @@ def measure(
         BlockCopyError: If a clip or a model cannot be used.
     """
     entries = sweep(plan.policies, plan.targets, plan.periods)
-    total = len(plan.pairs) * (len(entries) + 2)
+    # All that can be refused is refused before the first run.
+    jobs = []
+    for model, clips in _by_model(plan):
+        network = build_network(model)
+        blocks = block_size or model.block_size or network.block_size
+        for clip in clips:
+            shown = network.frames(clip, clip.frames)
+            if frames is not None and len(shown) > frames:
+                start = clip.frames[0]
+                shown = network.frames(clip, (start, start + frames))
+            described = describe_pair(clip, model, blocks, len(shown), epochs)
+            pair = PairExperiment(network, clip, shown, blocks, epochs)
+            jobs.append((pair, report.result_of(described)))
+    total = len(jobs) * (len(entries) + 2)
     with tqdm(total=total, desc="runs", unit="run", disable=None, file=sys.stderr) as bar:
-        for model, clips in _by_model(plan):
-            network = build_network(model)
-            blocks = block_size or model.block_size or network.block_size
-            for clip in clips:
-                start, stop = clip.frames
-                if frames is not None:
-                    stop = start + frames if stop is None else min(stop, start + frames)
-                shown = network.frames(clip, (start, stop))
-                described = describe_pair(clip, model, blocks, len(shown), epochs)
-                result = report.result_of(described)
-                pair = PairExperiment(network, clip, shown, blocks, epochs)
-                try:
-                    _measure_pair(pair, entries, result, report, bar)
-                finally:
-                    pair.close()
+        for pair, result in jobs:
+            try:
+                _measure_pair(pair, entries, result, report, bar)
+            finally:
+                pair.close()
 
 
 def _measure_pair(
