@@ -6,8 +6,8 @@ once for each policy and rate; an oracle, which knows the dense outputs beforeha
 there is to go. Policies are compared at the rates that they really executed, their first frame
 included: by the curve through their points, read on a common grid of rates.
 
-* *fidelity*: agreement with the dense outputs (AP50 against the dense detections; share of pixels
-  with the dense label, and mean IoU against the dense labels).
+* *fidelity*: agreement with the dense outputs (AP50 against the dense detections, of all classes
+  together; share of pixels with the dense label, and mean IoU against the dense labels).
 * *accuracy*: AP50 or mean IoU against ground truth, where the clip has some.
 * *area*: mean of a curve over the rates 0.1 to 0.7.
 

@@ -179,7 +179,8 @@ def parse_model(text: str, roots: Sequence[str] = ()) -> Model:
     name, source, keys = _split(text)
     own = {key: keys.pop(key) for key in ("weights", "block_size") if key in keys}
     options = {key: yaml.safe_load(value) for key, value in keys.items()}
-    name = name or Path(source.partition(":")[0]).stem.rpartition(".")[2]
+    place = source.partition(":")[0]
+    name = name or (Path(place).stem if place.endswith(".py") else place.rpartition(".")[2])
     return _model({"name": name, "source": source, "options": options, **own}, roots)
 
 

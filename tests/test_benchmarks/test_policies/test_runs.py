@@ -106,15 +106,15 @@ def test_figures_of_a_detector(measure, detector, jumping_clip):
         *("--policies", "oracle", "EveryNthFramePolicy", "--targets", "0.125", "--periods", "2"),
     )
     (result,) = content["results"]
-    assert result["figures"] == ["AP50", "fidelity_AP50"]
-    assert figures(result["dense"]) == {"executed_rate": 1.0, "AP50": 1.0, "fidelity_AP50": 1.0}
+    assert result["figures"] == ["AP50", "fidelity_AP50", "fidelity_class_AP50"]
+    assert figures(result["dense"]) == dict.fromkeys(["executed_rate", *result["figures"]], 1.0)
     # Two blocks change in each frame, of sixteen.
     assert figures(runs_of(result, "oracle")[0.125])["AP50"] == 1
     # Right, wrong, right, ...: the k-th right one of ten comes with a precision of k / (2k - 1).
     precisions = [1, *(k / (2 * k - 1) for k in range(1, 6) for _ in range(10)), *[0] * 50]
     found = figures(runs_of(result, "EveryNthFramePolicy")[2])
     assert found["AP50"] == pytest.approx(fmean(precisions), abs=1e-3)
-    assert found["fidelity_AP50"] == found["AP50"]
+    assert found["fidelity_AP50"] == found["fidelity_class_AP50"] == found["AP50"]
 
 
 def test_labels_of_some_frames(measure, segmentor, flipping_clip, tmp_path):
