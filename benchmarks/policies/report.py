@@ -11,6 +11,7 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 
+from .comparison import compare
 from .curves import curves_of
 from .plan import Clip, Model
 
@@ -111,18 +112,7 @@ class ReportFile:
     def write(self) -> None:
         """Write the file, whole or not at all, with the curves of what is in it so far."""
         for result in self.content["results"]:
-            result["curves"] = [
-                {
-                    "policy": policy,
-                    "oracle": _is_oracle(result, policy),
-                    "policy_ms": _policy_ms(result, policy),
-                    "windows": {
-                        window: {figure: curve.summary() for figure, curve in curves.items()}
-                        for window, curves in by_window.items()
-                    },
-                }
-                for policy, by_window in (curves_of(result) if result["dense"] else {}).items()
-            ]
+            result["curves"] = _curves(result) if result["dense"] else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{self.path.name}.part")
         partial.write_text(json.dumps(self.content, indent=1) + "\n")
@@ -138,8 +128,26 @@ def run_of(result: Mapping[str, Any], policy: str, config: Mapping[str, Any]) ->
     return None
 
 
-def _is_oracle(result: Mapping[str, Any], policy: str) -> bool:
-    return any(r["config"]["type"] == "oracle" for r in result["runs"] if r["policy"] == policy)
+def _curves(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is read from the curves of each policy."""
+    found = curves_of(result)
+    oracles = {run["policy"] for run in result["runs"] if run["config"]["type"] == "oracle"}
+    oracles &= set(found)
+    entries = []
+    for policy, windows in found.items():
+        entry: dict[str, Any] = {"policy": policy, "oracle": policy in oracles}
+        entry["policy_ms"] = _policy_ms(result, policy)
+        entry["windows"] = {
+            window: {figure: curve.summary() for figure, curve in curves.items()}
+            for window, curves in windows.items()
+        }
+        if policy not in oracles:
+            for window, figures in entry["windows"].items():
+                for figure, summary in figures.items():
+                    same = {name: other[window][figure] for name, other in found.items()}
+                    summary |= compare(policy, same, oracles)
+        entries.append(entry)
+    return entries
 
 
 def _policy_ms(result: Mapping[str, Any], policy: str) -> float | None:

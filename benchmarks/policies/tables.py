@@ -14,7 +14,8 @@ def policies_tables(report: Mapping[str, Any]) -> str:
     """A table for each clip and model, a row for each policy, best area first.
 
     Values in brackets lie beyond the policy's own runs: on the line to the point of the first frame
-    alone, or of all blocks.
+    alone, or of all blocks. The least margin is to the best of the other policies at the same rate,
+    and the way to the oracle begins there too; see :mod:`.comparison`.
 
     Args:
         report: Of the JSON file.
@@ -29,6 +30,7 @@ def _table(result: Mapping[str, Any]) -> str:
     parts = [part for part in dense["windows"] if part != "all"]
     head = ["policy", "area", *(f"area {_in_words(part)}" for part in parts)]
     head += [f"at {100 * rate:g} %" for rate in SHOWN]
+    head += ["least margin", "way to the oracle"]
     timed = any(curve["policy_ms"] is not None for curve in result["curves"])
     head += ["policy, ms a frame"] if timed else []
     rows = []
@@ -40,6 +42,8 @@ def _table(result: Mapping[str, Any]) -> str:
                 f"*{curve['policy']}*" if curve["oracle"] else curve["policy"],
                 *(_number(_area(curve, part, name)) for part in ("all", *parts)),
                 *(_at(found, rate) for rate in SHOWN),
+                _margin(found),
+                _share(found.get("way_to_oracle")),
                 *(["" if ms is None or curve["oracle"] else f"{ms:.1f}"] if timed else []),
             ]
         )
@@ -65,6 +69,16 @@ def _at(found: Mapping[str, Any], rate: float) -> str:
         if not low - 0.02 <= rate <= high + 0.02:
             return f"({text})"
     return text
+
+
+def _margin(found: Mapping[str, Any]) -> str:
+    if found.get("least_margin") is None:
+        return ""
+    return f"{found['least_margin']:+.3f} at {100 * found['rate']:.0f} %"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def _number(value: float | None) -> str:

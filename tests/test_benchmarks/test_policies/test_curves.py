@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.policies.comparison import compare
 from benchmarks.policies.curves import GRID, Curve, curves_of
 from benchmarks.policies.tables import policies_tables
 
@@ -46,6 +47,25 @@ def test_no_area_where_a_curve_ends_before():
     }
 
 
+def test_margins_and_the_way_to_the_oracle():
+    curves = {
+        "a": Curve([(0.1, 0.5), (0.5, 0.9)]),
+        "b": Curve([(0.1, 0.6), (0.3, 0.6), (1.0, 0.6)]),
+        "c": Curve([(0.2, 0.1)]),
+        "o": Curve([(0.1, 0.8), (0.3, 0.8), (0.301, 0.6), (1.0, 0.6)]),
+    }
+    found = compare("a", curves, {"o"})
+    # 0.1 below b at 10 %, half of the way down that leads up to the oracle.
+    assert found["least_margin"] == pytest.approx(-0.1) and found["rate"] == 0.1
+    assert found["way_to_oracle"] == pytest.approx(-0.5)
+    # b is best up to 20 %, then a, which is 0.3 above it at 50 %; beyond that a has no runs.
+    found = compare("b", curves, {"o"})
+    assert found["least_margin"] == pytest.approx(-0.3) and found["rate"] == 0.5
+    found = compare("b", {name: curves[name] for name in "bo"}, {"o"})
+    assert found == {"least_margin": None, "rate": None, "way_to_oracle": None}, "no rivals"
+    assert compare("a", {**curves, "o": curves["c"]}, {"o"})["way_to_oracle"] is None
+
+
 def one_result():
     def windows(rate, value):
         return {"all": {"executed_rate": rate, "agreement": value, "fidelity_mIoU": None}}
@@ -81,10 +101,13 @@ def test_table(tmp_path):
     good = lines[3]
     low = 0.2 + 0.7 * (0.1 - 0.03) / 0.17
     at = [f"({low:.3f})", "0.900", f"{0.9 + 0.05 / 3:.3f}", "0.950", "(0.970) "]
-    assert good[2:7] == [*at[:-1], "(0.970)"] and good[7] == "1.2 |"
+    assert good[2:7] == [*at[:-1], "(0.970)"] and good[9] == "1.2 |"
+    # Bad's line rises from the first frame alone to its only run, and is nearest there; at 20 % it
+    # is at 0.309, and the oracle's at 0.991.
+    assert good[7] == "+0.450 at 50 %" and good[8] == "87 %"
     area = 0.1 * (low + 0.9) / 2 + 0.3 * 0.925 + 0.2 * 0.96
     assert float(good[1]) == pytest.approx(area / 0.6, abs=6e-4)
-    assert lines[2][7].strip() == "|", "what the oracle costs says nothing"
+    assert lines[2][7:] == ["", "", " |"], "what the oracle costs says nothing"
     curves = curves_of(one_result())
     assert curves["Bad"]["all"]["agreement"].measured == (0.5, 0.5)
     assert curves["Bad"]["all"]["fidelity_mIoU"].area() is None
