@@ -42,14 +42,15 @@ class ConfigNetwork(Network):
         self.module = MODELS.build(self._config.model).eval()
         load_checkpoint(self.module, weights, map_location="cpu")
 
-    def frames(self, clip: Clip, window: Window) -> Frames:
+    def frames(self, clip: Clip, window: Window, motion: bool = False) -> Frames:
         """See :meth:`Network.frames`; batches of one, of the config's dataloader."""
         start, stop = window
         count = None if stop is None else stop - start
         ann = [clip.ann] if clip.ann is not None else None
-        return Runner.build_dataloader(
-            video_dataloader(self._config, [clip.path], ann, start, count)
-        )
+        loader = video_dataloader(self._config, [clip.path], ann, start, count)
+        if motion:
+            loader["dataset"]["motion"] = True
+        return Runner.build_dataloader(loader)
 
     def run(self, frame: dict[str, Any]) -> Answer:
         """See :meth:`Network.run`."""

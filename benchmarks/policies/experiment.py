@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from blockcopy_plugins.errors import BlockCopyError
-from blockcopy_plugins.policy import InformationGain, NonePolicy
+from blockcopy_plugins.policy import InformationGain, NonePolicy, Policy, build_policy
 from blockcopy_plugins.policy.information_gain import build_information_gain
 
 from .answers import DenseAnswers
@@ -39,7 +39,7 @@ class PairExperiment:
     ) -> None:
         self.network, self.clip, self.frames = network, clip, frames
         self.block_size = block_size
-        self._warm_up = None
+        self._warm_up: tuple[Frames, int] | None = None
         if clip.warm_up is not None and epochs:
             self._warm_up = network.frames(clip, clip.warm_up), epochs
         self._dense: DenseAnswers | None = None
@@ -66,10 +66,11 @@ class PairExperiment:
         Args:
             entry: The policy and its rate.
         """
-        policy: Any = dict(entry.config)
         if entry.is_oracle:
-            options = {key: value for key, value in policy.items() if key != "type"}
-            policy = OraclePolicy(*self._record(), **options)
+            options = {key: value for key, value in entry.config.items() if key != "type"}
+            policy: Policy = OraclePolicy(*self._record(), **options)
+        else:
+            policy = build_policy(entry.config)
         rate = {k: v for k, v in entry.config.items() if k in ("target", "rate", "n")}
         title = " ".join([entry.policy, *(f"{k}={v}" for k, v in rate.items())])
         return self._measure(policy, title, None if entry.is_oracle else self._warm_up)
@@ -84,7 +85,9 @@ class PairExperiment:
             self._dense.close()
         self._dense = self._recorded = None
 
-    def _measure(self, policy: Any, title: str, warm_up: tuple[Frames, int] | None) -> dict:
+    def _measure(
+        self, policy: Policy, title: str, warm_up: tuple[Frames, int] | None
+    ) -> dict[str, Any]:
         if self._dense is None:
             self.run_dense()
         scores = new_scores(self._dense)
@@ -92,7 +95,13 @@ class PairExperiment:
         def score(frame, answer):
             scores.add(answer, self.network.truth(frame))
 
-        run = run_policy(self.network, self.frames, policy, self.block_size, score, title, warm_up)
+        frames = self.frames
+        if getattr(policy, "needs_motion", False):
+            start = self.clip.frames[0]
+            frames = self.network.frames(self.clip, (start, start + len(frames)), motion=True)
+            if warm_up is not None:
+                warm_up = self.network.frames(self.clip, self.clip.warm_up, motion=True), warm_up[1]
+        run = run_policy(self.network, frames, policy, self.block_size, score, title, warm_up)
         return _entry(run, scores)
 
     def _record(self) -> tuple[list[Any], InformationGain]:

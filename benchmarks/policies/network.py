@@ -38,8 +38,17 @@ class Network(ABC):
     block_size: int = 64
 
     @abstractmethod
-    def frames(self, clip: Clip, window: Window) -> Frames:
-        """The frames of a part of a clip, each in the form that the other methods take."""
+    def frames(self, clip: Clip, window: Window, motion: bool = False) -> Frames:
+        """The frames of a part of a clip, each in the form that the other methods take.
+
+        Args:
+            clip: The clip.
+            window: First frame and the one to stop before.
+            motion: With the motion vectors of the video's codec, for policies that need them.
+
+        Raises:
+            BlockCopyError: If it has no such frames, or no motion vectors.
+        """
 
     @abstractmethod
     def run(self, frame: Any) -> Answer:

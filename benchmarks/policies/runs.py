@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.policy import Policy, build_policy
+from blockcopy_plugins.policy import Policy
 
 from .answers import Answer
 from .network import Frames, Network
@@ -102,7 +102,7 @@ def run_dense(network: Network, frames: Frames, on_answer: Callable[[Any, Answer
 def run_policy(
     network: Network,
     frames: Frames,
-    policy: Any,
+    policy: Policy,
     block_size: int,
     on_answer: Callable[[Any, Answer], None],
     title: str,
@@ -113,13 +113,12 @@ def run_policy(
     Args:
         network: Not converted; nor is it afterwards, whatever happens.
         frames: The frames.
-        policy: A policy or its config.
+        policy: The policy.
         block_size: In pixels.
         on_answer: Called with each frame and its answer.
         title: For the progress bar.
         warm_up: Frames that the policy learns on beforehand, and how often.
     """
-    policy = build_policy(policy)
     clock = PolicyClock(policy)
     options = bc.BlockCopyConfig(block_size=block_size, policy=policy)
     bc.blockcopy_(network.module, options, network.adapter)

@@ -30,7 +30,8 @@ def _table(result: Mapping[str, Any]) -> str:
     parts = [part for part in dense["windows"] if part != "all"]
     head = ["policy", "area", *(f"area {_in_words(part)}" for part in parts)]
     head += [f"at {100 * rate:g} %" for rate in SHOWN]
-    head += ["least margin", "way to the oracle"]
+    with_oracle = any(curve["oracle"] for curve in result["curves"])
+    head += ["least margin", *(["way to the oracle"] if with_oracle else [])]
     timed = any(curve["policy_ms"] is not None for curve in result["curves"])
     head += ["policy, ms a frame"] if timed else []
     rows = []
@@ -43,7 +44,7 @@ def _table(result: Mapping[str, Any]) -> str:
                 *(_number(_area(curve, part, name)) for part in ("all", *parts)),
                 *(_at(found, rate) for rate in SHOWN),
                 _margin(found),
-                _share(found.get("way_to_oracle")),
+                *([_share(found.get("way_to_oracle"))] if with_oracle else []),
                 *(["" if ms is None or curve["oracle"] else f"{ms:.1f}"] if timed else []),
             ]
         )

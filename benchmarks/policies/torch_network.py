@@ -19,6 +19,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import blockcopy_plugins as bc
 from blockcopy_plugins.datasets import open_frames
 from blockcopy_plugins.engine.adapter import Call, ModelAdapter
 from blockcopy_plugins.errors import ConfigError
@@ -74,20 +77,29 @@ class TorchNetwork(Network):
         self.module = self._made.module
         self.adapter = _DecodingAdapter(self._made)
 
-    def frames(self, clip: Clip, window: Window) -> _ClipFrames:
-        """See :meth:`Network.frames`; pairs of a frame and its ground truth."""
-        return _ClipFrames(clip, window, getattr(self._made, "classes", None))
+    def frames(self, clip: Clip, window: Window, motion: bool = False) -> _ClipFrames:
+        """See :meth:`Network.frames`."""
+        return _ClipFrames(clip, window, getattr(self._made, "classes", None), motion)
 
-    def run(self, frame: tuple[np.ndarray, Any]) -> Answer:
+    def run(self, frame: _Frame) -> Answer:
         """See :meth:`Network.run`."""
-        picture, _ = frame
-        pixels = self._made.preprocess(picture)
-        decoded = _decode(self._made, self.module(pixels), tuple(pixels.shape[2:]))
-        return _at_frame_size(decoded, picture.shape[:2])
+        pixels = self._made.preprocess(frame.picture)
+        moved = frame.motion is not None
+        with bc.motion(self.module, [frame.motion]) if moved else nullcontext():
+            outputs = self.module(pixels)
+        decoded = _decode(self._made, outputs, tuple(pixels.shape[2:]))
+        return _at_frame_size(decoded, frame.picture.shape[:2])
 
-    def truth(self, frame: tuple[np.ndarray, Any]) -> Answer | None:
+    def truth(self, frame: _Frame) -> Answer | None:
         """See :meth:`Network.truth`."""
-        return frame[1]
+        return frame.truth
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    picture: np.ndarray  # uint8 (H, W, 3), BGR
+    truth: Answer | None
+    motion: Any | None
 
 
 class _DecodingAdapter(ModelAdapter):
@@ -136,8 +148,11 @@ def _at_frame_size(found: TaskOutput, size: tuple[int, int]) -> Answer:
 class _ClipFrames:
     """Frames of a clip with their ground truth."""
 
-    def __init__(self, clip: Clip, window: Window, classes: Sequence[str] | None) -> None:
-        self._source = open_frames(clip.path)
+    def __init__(
+        self, clip: Clip, window: Window, classes: Sequence[str] | None, motion: bool
+    ) -> None:
+        self._source = open_frames(clip.path, **({"motion": True} if motion else {}))
+        self._motion = motion
         self._start, stop = window
         self._stop = self._source.count(stop)
         if stop is not None and self._stop < stop:
@@ -167,9 +182,11 @@ class _ClipFrames:
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, Answer | None]]:
-        for number, frame in enumerate(self._source.frames(self._start, self._stop), self._start):
-            yield frame, self._truth(number, frame.shape[:2])
+    def __iter__(self) -> Iterator[_Frame]:
+        frames = self._source.frames(self._start, self._stop)
+        for number, picture in enumerate(frames, self._start):
+            motion = self._source.read_motion(number) if self._motion else None
+            yield _Frame(picture, self._truth(number, picture.shape[:2]), motion)
 
     def _truth(self, number: int, size: tuple[int, int]) -> Answer | None:
         if self._objects is not None:
