@@ -15,7 +15,7 @@ TITLES = {
     "AP50": "AP50",
     "mIoU": "mean IoU",
     "fidelity_AP50": "AP50 against the dense detections",
-    "fidelity_class_AP50": "the same, mean over classes",
+    "fidelity_class_AP50": "AP50 against the dense detections, mean over classes",
     "agreement": "pixels with the dense label",
     "fidelity_mIoU": "mean IoU against the dense labels",
 }

@@ -48,16 +48,16 @@ class PairExperiment:
     def run_dense(self) -> dict[str, Any]:
         """The dense network's own figures."""
         self.close()
-        self._dense, truths = DenseAnswers(), []
+        dense, scores = DenseAnswers(), None
 
         def keep(frame, answer):
-            self._dense.append(answer)
-            truths.append(self.network.truth(frame))
+            nonlocal scores
+            dense.append(answer)
+            scores = scores or new_scores(dense)
+            scores.add(answer, self.network.truth(frame))
 
         run = run_dense(self.network, self.frames, keep)
-        scores = new_scores(self._dense)
-        for index, truth in enumerate(truths):
-            scores.add(self._dense[index], truth)
+        self._dense = dense
         return _entry(run, scores)
 
     def run(self, entry: Entry) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def _panel(axes: Axes, result: Mapping[str, Any], name: str, styles: Mapping[str
         axes.axhline(
             dense, color=REFERENCE_COLOUR, linestyle=":", linewidth=1.4, label="dense", zorder=1
         )
+    most = 0.0
     for policy in _policies([result]):
         points = sorted(
             (run["windows"]["all"]["executed_rate"], run["windows"]["all"][name])
@@ -105,8 +106,10 @@ def _panel(axes: Axes, result: Mapping[str, Any], name: str, styles: Mapping[str
         )
         if points:
             rates, values = zip(*points, strict=True)
+            most = max(most, *rates)
             axes.plot(rates, values, linewidth=1.8, markersize=5.5, label=policy, **styles[policy])
-    axes.set_xlim(left=0.0)
+    axes.margins(y=0.08)
+    axes.set_xlim(0.0, 1.06 * most if most else 1.0)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_ylabel(TITLES.get(name, name))
     style_axes(axes)

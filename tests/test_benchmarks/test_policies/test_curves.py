@@ -126,6 +126,8 @@ def test_pictures(tmp_path):
     assert lines["oracle"].get_linestyle() == "--" and lines["Good"].get_linestyle() == "-"
     assert len({lines[name].get_color() for name in ("Good", "Bad", "oracle")}) == 3
     assert figure.axes[0].get_xlabel() == "executed blocks"
+    assert 0.5 < figure.axes[0].get_xlim()[1] < 0.6, "with room for the last marker"
+    assert figure.axes[1].get_xlim() == (0, 1), "a figure that says nothing"
     assert figure.axes[0].get_ylabel() == "pixels with the dense label"
     (legend,) = figure.legends
     names = {text.get_text() for text in legend.get_texts()}

@@ -8,7 +8,7 @@ from benchmarks.policies.__main__ import main, parse_args, plan_of
 from benchmarks.policies.plan import parse_clip, parse_model
 from benchmarks.policies.sweep import sweep
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.policy import build_policy, known_policies
+from blockcopy_plugins.policy import AllPolicy, build_policy, known_policies
 
 
 @pytest.fixture
@@ -119,6 +119,18 @@ def test_every_policy_with_a_rate_runs():
     without = {"AllPolicy", "NonePolicy", "StaticPolicy", "CallablePolicy"}
     assert not without & set(rates)
     assert {kind.__name__ for kind in known_policies().values()} - without <= set(rates)
+
+
+def test_what_needs_more_than_a_rate_runs_if_it_is_given(monkeypatch):
+    class CameraPolicy(AllPolicy):
+        def __init__(self, camera, target=0.5):
+            self.camera = camera
+
+    known = {**known_policies(), "CameraPolicy": CameraPolicy}
+    monkeypatch.setattr("benchmarks.policies.sweep.known_policies", lambda: known)
+    assert "CameraPolicy" not in {entry.policy for entry in sweep(None, [0.1], [2])}
+    entries = sweep([{"type": "CameraPolicy", "camera": 3}], [0.1, 0.2], [2])
+    assert [entry.config["target"] for entry in entries] == [0.1, 0.2]
 
 
 def test_policies_with_options():
