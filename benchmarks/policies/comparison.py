@@ -7,6 +7,9 @@ from typing import Any
 
 from .curves import GRID, Curve
 
+TOUCHING = 0.005
+"""Curves nearer than half a point count as one: a share of less than that is noise."""
+
 
 def compare(
     policy: str, curves: Mapping[str, Curve], oracles: frozenset[str] | set[str]
@@ -23,8 +26,8 @@ def compare(
     Returns:
         ``least_margin``: the policy's figure less that of the best other one, where that is least,
         and ``rate``, where that is. ``way_to_oracle``: of the way from the best other to the best
-        oracle, the share that the policy has gone, where that is least; None where no oracle is
-        more than a thousandth above the others.
+        oracle, the share that the policy has gone, where that is least, negative below the best
+        other; None where no oracle is more than :data:`TOUCHING` above the others.
     """
     others = [curve for name, curve in curves.items() if name != policy and name not in oracles]
     margins, ways = [], []
@@ -36,7 +39,7 @@ def compare(
         margins.append((own - max(rivals), rate))
         known = [v for name in oracles if (v := curves[name].at([rate])[0]) is not None]
         room = max(known, default=0.0) - max(rivals)
-        if room > 1e-3:
+        if room > TOUCHING:
             ways.append(margins[-1][0] / room)
     least = min(margins, default=(None, None))
     return {

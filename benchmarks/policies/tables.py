@@ -79,7 +79,9 @@ def _margin(found: Mapping[str, Any]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
+    if value is None:
+        return ""
+    return f"{100 * value:.0f} %" if value > 0 else "none"
 
 
 def _number(value: float | None) -> str:

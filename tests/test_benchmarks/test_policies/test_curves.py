@@ -64,6 +64,8 @@ def test_margins_and_the_way_to_the_oracle():
     found = compare("b", {name: curves[name] for name in "bo"}, {"o"})
     assert found == {"least_margin": None, "rate": None, "way_to_oracle": None}, "no rivals"
     assert compare("a", {**curves, "o": curves["c"]}, {"o"})["way_to_oracle"] is None
+    near = Curve([(0.1, 0.604), (0.2, 0.604), (0.21, 0.0), (0.5, 0.0)])
+    assert compare("a", {**curves, "o": near}, {"o"})["way_to_oracle"] is None
 
 
 def one_result():
@@ -107,6 +109,7 @@ def test_table(tmp_path):
     assert good[7] == "+0.450 at 50 %" and good[8] == "87 %"
     area = 0.1 * (low + 0.9) / 2 + 0.3 * 0.925 + 0.2 * 0.96
     assert float(good[1]) == pytest.approx(area / 0.6, abs=6e-4)
+    assert lines[4][8] == "none"
     assert lines[2][7:] == ["", "", " |"], "what the oracle costs says nothing"
     curves = curves_of(one_result())
     assert curves["Bad"]["all"]["agreement"].measured == (0.5, 0.5)
