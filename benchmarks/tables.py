@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.gpu.tables import gpu_tables
 from benchmarks.markdown import table
+from benchmarks.policies.tables import policies_tables
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -168,22 +169,9 @@ def profile(report: dict[str, Any]) -> str:
 
 
 def policies(report: dict[str, Any]) -> str:
-    """Accuracy, fidelity and time by policy and executed rate."""
-    dense = report["dense"]
-    rows = [("dense", "100.0 %", f"{dense['AP50']:.3f}", "", "", f"{dense['ms']:.0f}")]
-    for run in sorted(report["runs"], key=lambda r: (r["policy"], r["executed_rate"])):
-        rows.append(
-            (
-                run["policy"],
-                f"{100 * run['executed_rate']:.1f} %",
-                f"{run['AP50']:.3f}",
-                f"{100 * (run['AP50'] - dense['AP50']):+.1f}",
-                f"{run['fidelity']['bbox_AP50']:.3f}",
-                f"{run['ms']:.0f}",
-            )
-        )
-    head = ("policy", "executed", "AP50", "points to dense", "fidelity AP50", "ms a frame")
-    return table(head, rows) + "\n\n" + _machine(report["machine"])
+    """Accuracy, or fidelity, by policy at equal executed rates, for each clip and model."""
+    _refuse_older([report], "results")
+    return policies_tables(report) + "\n\n" + _machine(report["machine"])
 
 
 def demo(report: dict[str, Any]) -> str:

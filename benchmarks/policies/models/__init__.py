@@ -1,0 +1,1 @@
+"""Networks in plain PyTorch that the comparison of policies runs; see :mod:`..torch_network`."""
