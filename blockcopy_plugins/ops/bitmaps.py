@@ -20,39 +20,50 @@ from blockcopy_plugins.ops.library import register_operator
 def pack_columns(masks: Tensor) -> Tensor:
     """Pack masks bool ``(..., w)`` to uint8 ``(..., ceil(w / 8))``, the leftmost pixel lowest."""
     bits = F.pad(masks.byte(), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    return (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(-1).byte()
+    return (bits << _places(masks)).sum(-1).byte()
+
+
+def _unpack_columns(packed: Tensor) -> Tensor:
+    return ((packed[..., None] >> _places(packed)) & 1).bool().flatten(-2)
+
+
+def _places(like: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
 
 
 def unpack_bitmaps(bits: Tensor, regions: Tensor) -> list[Tensor]:
     """Return what bitmaps show of each region: bool ``(bottom - top, right - left)``."""
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    pictures, start = [], 0
-    for top, bottom, left, right in regions.tolist():
-        shape = (bottom - top, _row_bytes(left, right))
-        packed = bits[start : start + shape[0] * shape[1]].view(shape)
-        pixels = ((packed[:, :, None] >> places) & 1).bool().flatten(1)
-        pictures.append(pixels[:, left % 8 : left % 8 + right - left])
-        start += packed.numel()
-    return pictures
+    return _views(_unpack_columns(bits), regions)
 
 
 def _pack_bitmaps(pictures: list[Tensor], regions: Tensor) -> Tensor:
-    lefts = regions[:, 2].tolist()
-    parts = [
-        pack_columns(F.pad(picture.byte(), (left % 8, 0))).flatten()
-        for picture, left in zip(pictures, lefts, strict=True)
-    ]
-    empty = torch.empty(0, dtype=torch.uint8, device=regions.device)
-    return torch.cat([empty, *parts])
+    pixels = torch.zeros(8 * _bytes(regions), dtype=torch.bool, device=regions.device)
+    for view, picture in zip(_views(pixels, regions), pictures, strict=True):
+        view.copy_(picture)
+    return pack_columns(pixels)
+
+
+def _views(pixels: Tensor, regions: Tensor) -> list[Tensor]:
+    """The regions' pixels in what all bytes of their bitmaps stand for."""
+    views, start = [], 0
+    for top, bottom, left, right in regions.tolist():
+        count = 8 * (bottom - top) * _row_bytes(left, right)
+        rows = pixels[start : start + count].view(bottom - top, -1)
+        views.append(rows[:, left % 8 : left % 8 + right - left])
+        start += count
+    return views
+
+
+def _bytes(regions: Tensor) -> int:
+    """Of all bitmaps together."""
+    return sum((b - t) * _row_bytes(left, right) for t, b, left, right in regions.tolist())
 
 
 def _row_bytes(left: int, right: int) -> int:
     return (right + 7) // 8 - left // 8
 
 
-def check_regions(
-    op: str, name: str, regions: Tensor, size: tuple[int, int] | None = None
-) -> None:
+def check_regions(op: str, name: str, regions: Tensor, size: tuple[int, int] | None = None) -> None:
     """Check regions, which reads them.
 
     Args:
@@ -102,7 +113,7 @@ def check_bitmaps(op: str, name: str, bits: Tensor, regions: Tensor) -> None:
         bits.dtype == torch.uint8,
         lambda: f"blockcopy::{op}: {name} has dtype {bits.dtype}, expected torch.uint8",
     )
-    count = sum((b - t) * _row_bytes(left, right) for t, b, left, right in regions.tolist())
+    count = _bytes(regions)
     torch._check_value(
         tuple(bits.shape) == (count,) and bits.is_contiguous(),
         lambda: (
@@ -117,8 +128,7 @@ def crop_masks_reference(masks: Tensor, indices: Tensor, regions: Tensor) -> Ten
     _check_crop(masks, indices, regions)
     check_range("crop_masks", "index", indices, 0, len(masks))
     if masks.dtype == torch.uint8:
-        places = torch.arange(8, dtype=torch.uint8, device=masks.device)
-        masks = ((masks[..., None] >> places) & 1).bool().flatten(2)
+        masks = _unpack_columns(masks)
     check_regions("crop_masks", "regions", regions, tuple(masks.shape[1:]))
     pictures = [
         masks[index, top:bottom, left:right]
@@ -165,20 +175,22 @@ def cover_cells_reference(
     check_regions("cover_cells", "regions", regions)
     check_regions("cover_cells", "cells", cells, (len(rows), len(columns)))
     check_bitmaps("cover_cells", "bits", bits, regions)
+    ends = regions.amax(0).tolist() if len(regions) else [0] * 4
+    rows, columns = _memberships(rows, ends[1]), _memberships(columns, ends[3])
     covered = []
-    for picture, origin, (top, bottom, left, right) in zip(
-        unpack_bitmaps(bits, regions), regions[:, ::2].tolist(), cells.tolist(), strict=True
+    for picture, region, cell in zip(
+        unpack_bitmaps(bits, regions), regions.tolist(), cells.tolist(), strict=True
     ):
-        picture = _any_in(picture, rows[top:bottom] - origin[0])
-        covered.append(_any_in(picture.T, columns[left:right] - origin[1]).T)
+        down = rows[cell[0] : cell[1], region[0] : region[1]]
+        across = columns[cell[2] : cell[3], region[2] : region[3]]
+        covered.append(down @ picture.float() @ across.T > 0)
     return _pack_bitmaps(covered, cells)
 
 
-def _any_in(picture: Tensor, ranges: Tensor) -> Tensor:
-    """For each range of rows, whether one of them is set in a column."""
-    count = F.pad(picture.int().cumsum(0), (0, 0, 1, 0))
-    begin, end = ranges.clamp(0, len(picture)).long().unbind(1)
-    return count[end] > count[begin]
+def _memberships(ranges: Tensor, count: int) -> Tensor:
+    """Return float32 ``(cells, count)``: 1 where a pixel is in the range of a cell."""
+    pixels = torch.arange(count, device=ranges.device)
+    return ((ranges[:, :1] <= pixels) & (pixels < ranges[:, 1:])).float()
 
 
 def _check_cover(
@@ -225,27 +237,30 @@ def shared_pixels_reference(
     check_regions("shared_pixels", "other_regions", other_regions)
     check_bitmaps("shared_pixels", "bits", bits, regions)
     check_bitmaps("shared_pixels", "other_bits", other_bits, other_regions)
-    firsts = list(zip(unpack_bitmaps(bits, regions), regions.tolist(), strict=True))
-    seconds = list(
-        zip(unpack_bitmaps(other_bits, other_regions), other_regions.tolist(), strict=True)
-    )
-    for index, (one, other) in enumerate(pairs.tolist()):
-        if not (0 <= one < len(firsts) and 0 <= other < len(seconds)):
+    sides = [
+        list(zip(unpack_bitmaps(bits, regions), regions.tolist(), strict=True)),
+        list(zip(unpack_bitmaps(other_bits, other_regions), other_regions.tolist(), strict=True)),
+    ]
+    for index, pair in enumerate(pairs.tolist()):
+        if not all(0 <= one < len(side) for one, side in zip(pair, sides, strict=True)):
             raise IndexError(
-                f"blockcopy::shared_pixels: pair {index} is {one}, {other}, but there are "
-                f"{len(firsts)} and {len(seconds)} regions"
+                f"blockcopy::shared_pixels: pair {index} is {pair[0]}, {pair[1]}, but there are "
+                f"{len(sides[0])} and {len(sides[1])} regions"
             )
-        (mask, a), (mask_b, b) = firsts[one], seconds[other]
-        rows = max(a[0], b[0]), min(a[1], b[1])
-        columns = max(a[2], b[2]), min(a[3], b[3])
-        if rows[0] >= rows[1] or columns[0] >= columns[1]:
-            shared[index] = 0
-            continue
-        both = [
-            picture[rows[0] - r[0] : rows[1] - r[0], columns[0] - r[2] : columns[1] - r[2]]
-            for picture, r in ((mask, a), (mask_b, b))
-        ]
-        shared[index] = (both[0] & both[1]).sum()
+        (first, a), (second, b) = (side[one] for one, side in zip(pair, sides, strict=True))
+        top, bottom, left, right = (
+            max(a[0], b[0]),
+            min(a[1], b[1]),
+            max(a[2], b[2]),
+            min(a[3], b[3]),
+        )
+        shared[index] = 0
+        if top < bottom and left < right:
+            first, second = (
+                picture[top - place[0] : bottom - place[0], left - place[2] : right - place[2]]
+                for picture, place in ((first, a), (second, b))
+            )
+            shared[index] = (first & second).sum()
     return shared
 
 
@@ -260,9 +275,7 @@ def _shared_pixels_fake(
     )
     torch._check_value(
         pairs.dim() == 2 and pairs.shape[1] == 2,
-        lambda: (
-            f"blockcopy::shared_pixels: pairs have shape {tuple(pairs.shape)}, expected (n, 2)"
-        ),
+        lambda: f"blockcopy::shared_pixels: pairs have shape {tuple(pairs.shape)}, expected (n, 2)",
     )
     return pairs.new_empty(pairs.shape[0])
 

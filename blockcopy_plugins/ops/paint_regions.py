@@ -24,17 +24,17 @@ def paint_regions_reference(
     check_no_grad("paint_regions", values)
     picture = _paint_regions_fake(values, regions, bits, size).zero_()
     check_regions("paint_regions", "regions", regions, tuple(size))
-    masks = [None] * len(regions)
+    masks = None
     if bits is not None:
         check_bitmaps("paint_regions", "bits", bits, regions)
         masks = unpack_bitmaps(bits, regions)
-    for value, (top, bottom, left, right), mask in zip(
-        values.tolist(), regions.tolist(), masks, strict=True
-    ):
+    places, order = regions.tolist(), values.argsort()
+    # In ascending order a plain write leaves the largest on top.
+    for index, value in zip(order.tolist(), values[order].tolist(), strict=True):
         if value > 0:
+            top, bottom, left, right = places[index]
             part = picture[top:bottom, left:right]
-            raised = part.clamp_min(value)
-            part.copy_(raised if mask is None else torch.where(mask, raised, part))
+            part.fill_(value) if masks is None else part.masked_fill_(masks[index], value)
     return picture
 
 

@@ -141,16 +141,13 @@ class DetectionGain(InformationGain):
 
 
 def _fetch(output: Detections) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes float32, scores float32 and labels on the CPU; all in one transfer."""
-    boxes = output.boxes.detach().float()
-    scores, labels = output.scores.detach().float(), output.labels
-    if all(tensor.device.type == "cpu" for tensor in (boxes, scores, labels)):
-        return boxes, scores, labels
-    # Floats as the integers of the same bits, so that labels of any size stay exact beside them.
-    floats = torch.cat((boxes, scores[:, None]), 1).view(torch.int32)
-    packed = torch.cat((floats.long(), labels[:, None]), 1).cpu()
-    floats = packed[:, :5].int().view(torch.float32)
-    return floats[:, :4], floats[:, 4], packed[:, 5]
+    """Return boxes float32, scores float32 and labels on the CPU, for which a GPU waits once."""
+    scores = output.scores.detach().float()
+    floats = torch.cat((output.boxes.detach().float(), scores[:, None]), 1)
+    # As the integers of the same bits, so that labels of any size stay exact beside them.
+    table = torch.cat((floats.view(torch.int32).long(), output.labels[:, None]), 1).cpu()
+    floats = table[:, :5].int().view(torch.float32)
+    return floats[:, :4], floats[:, 4], table[:, 5]
 
 
 def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tuple[Tensor, Tensor]:
@@ -176,12 +173,10 @@ def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tupl
 
 
 def _touched_cells(boxes: Tensor, geometry: Geometry) -> Tensor:
-    """Return the cells that each box touches, at least one: int32 ``(K, 4)``."""
-    scaled = boxes.double() / geometry.cell_size
-    limit = torch.tensor(geometry.map_size[::-1])
-    low = torch.minimum(scaled[:, :2].long(), limit - 1)
-    high = torch.maximum(torch.minimum(scaled[:, 2:].ceil().long(), limit), low + 1)
-    return _as_regions(low[:, 1], high[:, 1], low[:, 0], high[:, 0])
+    """Return the cells that boxes with an area inside the image touch: int32 ``(K, 4)``."""
+    # Of 16, 8 or 4 cells a block the side is exact, and so no quotient is rounded over a border.
+    left, top, right, bottom = (boxes.double() / geometry.cell_size).unbind(1)
+    return _as_regions(top.floor(), bottom.ceil(), left.floor(), right.ceil())
 
 
 def _as_regions(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
