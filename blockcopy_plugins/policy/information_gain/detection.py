@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -234,8 +233,7 @@ class _Axis:
         self._resolution = resolution
         self._cell = geometry.cell_size
         self._pixel = geometry.size[axis] / resolution
-        # The cells inside the image.
-        self._count = min(math.ceil(geometry.size[axis] / self._cell), geometry.map_size[axis])
+        self._count = geometry.map_size[axis]
         edges = torch.arange(self._count, dtype=torch.float64) * self._cell
         first = ((edges + self._SLACK) / self._pixel).long().clamp_max(resolution - 1)
         stop = ((edges + self._cell - self._SLACK) / self._pixel).ceil().long()
