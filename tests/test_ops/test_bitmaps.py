@@ -108,6 +108,19 @@ def test_cells_with_a_pixel_in_them(implementation, data):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_single_pixel_is_found_in_a_wide_cell(implementation):
+    crop_masks, cover_cells, _ = implementation
+    masks = torch.eye(40, dtype=torch.bool)[:, None]
+    regions, cells = as_regions([(0, 1, 0, 40)] * 40), as_regions([(0, 1, 0, 1)] * 40)
+    bits = crop_masks(masks, torch.arange(40), regions)
+    rows = torch.tensor([(0, 1)], dtype=torch.int32)
+    for begin, end in [(0, 40), (3, 37), (8, 32), (7, 9), (12, 14)]:
+        columns = torch.tensor([(begin, end)], dtype=torch.int32)
+        covered = cover_cells(bits, regions, cells, rows, columns)
+        assert covered.tolist() == [int(begin <= x < end) for x in range(40)]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @given(st.data())
 def test_shared_pixels(implementation, data):
     crop_masks, _, shared_pixels = implementation

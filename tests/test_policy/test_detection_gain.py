@@ -257,6 +257,16 @@ def test_masks_of_one_pixel_do_not_vanish_and_empty_ones_are_skipped(detections)
     _check(gain, _expect({(1, 2): 0.9}))
 
 
+def test_no_masks_of_no_size(detections):
+    # What some networks return where they find nothing.
+    nothing = detections([], SIZE, torch.zeros(0, 0, 0, dtype=torch.bool))
+    box = [(120, 60, 150, 80, 0.5, 0)]
+    found = detections(box, SIZE, torch.ones(1, *SIZE, dtype=torch.bool))
+    assert not DetectionGain()(nothing, nothing, GEOMETRY).any()
+    for first, second in ((nothing, found), (found, nothing)):
+        assert DetectionGain()(first, second, GEOMETRY).max() == 0.5
+
+
 def test_a_mask_may_reach_one_pixel_out_of_its_box(detections):
     masks = torch.zeros(1, *SIZE, dtype=torch.bool)
     masks[0, 60:68, 127:193] = True

@@ -105,7 +105,7 @@ class DetectionGain(InformationGain):
         boxes = torch.minimum(boxes.clamp_min(0), torch.tensor([width, height, width, height]))
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero()[:, 0]
         masks = None
-        if output.masks is None:
+        if output.masks is None or len(output) == 0:
             regions = _touched_cells(boxes[keep], geometry)
         else:
             keep, regions, masks = _crop_masks(output.masks.detach(), boxes, keep, geometry)
