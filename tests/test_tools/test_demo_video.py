@@ -80,6 +80,10 @@ RUNS = {
     "segmentor": ["frames", "seg.mp4", *SEGMENTOR, "--policy", "none", "--block-size", "32"],
     "part": ["clip.mp4", "part.mp4", *DETECTOR, "--start", "3", "--frames", "4", *NTH],
     "sizes": ["sizes.mjpeg", "sizes.mp4", *DETECTOR, "--policy", "none"],
+    "guards": [
+        *("clip.mp4", "guards.mp4", *DETECTOR, "--policy", "none"),
+        *("--guards", "dict(type='MaxAge', frames=2)"),
+    ],
 }
 MISTAKES = {
     "no input": (["nope.mp4", "o.mp4", *DETECTOR], "nope.mp4"),
@@ -167,6 +171,13 @@ def test_frames_that_change_their_size(place, runs):
     # Two of five are first frames of a stream.
     assert re.search(SUMMARY.format(frames=5, rate=r"40\.0"), out), out
     assert len({frame.shape for frame in decoded(place / "sizes.mp4")[0]}) == 1
+
+
+def test_guards(runs):
+    status, out, err = runs["guards"]
+    assert status == 0, err
+    # Every other one of nine, the first among them.
+    assert re.search(SUMMARY.format(frames=9, rate=r"55\.6"), out), out
 
 
 @pytest.mark.parametrize("name", MISTAKES)

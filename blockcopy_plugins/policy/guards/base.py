@@ -95,15 +95,15 @@ def check_count(guard: Guard, option: str, value: int, unit: str) -> int:
     return value
 
 
-def check_number(guard: Guard, option: str, value: float, above: float) -> float:
-    """Return an option of a guard as a float if it is a finite number above a bound.
+def check_positive(guard: Guard, option: str, value: float) -> float:
+    """Return an option of a guard as a float if it is a finite number above 0.
 
     Raises:
         ConfigError: If it is not.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not above < value < float("inf"):
+    if not number or not 0 < value < float("inf"):
         raise ConfigError(
-            f"{option} of {type(guard).__name__} must be a number above {above:g}, found {value!r}"
+            f"{option} of {type(guard).__name__} must be a number above 0, found {value!r}"
         )
     return float(value)

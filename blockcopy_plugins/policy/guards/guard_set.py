@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,16 +76,15 @@ class GuardSet:
         self._demands, self._counts = [], None
         if not self.guards:
             return context
-        with _plain_tensors():
-            for guard in self.guards:
-                demanded, forbidden = guard.demand(frame, context)
-                self._demands.append(
-                    (_check(demanded, guard, context), _check(forbidden, guard, context))
-                )
-            required = _any([demanded for demanded, _ in self._demands])
-            forbidden = _any([forbidden for _, forbidden in self._demands])
-            if required is not None and forbidden is not None:
-                required = required & ~forbidden
+        for guard in self.guards:
+            demanded, forbidden = guard.demand(frame, context)
+            self._demands.append(
+                (_check(demanded, guard, context), _check(forbidden, guard, context))
+            )
+        required = _any([demanded for demanded, _ in self._demands])
+        forbidden = _any([forbidden for _, forbidden in self._demands])
+        if required is not None and forbidden is not None:
+            required = required & ~forbidden
         return replace(context, required=required, forbidden=forbidden)
 
     def adjust(self, grid: Tensor, frame: Tensor, context: PolicyContext) -> Tensor:
@@ -106,27 +104,26 @@ class GuardSet:
         """
         if not self.guards:
             return grid
-        with _plain_tensors():
-            counted = ~context.first[:, None, None]
-            taken = grid & counted
-            if context.forbidden is not None:
-                counted = counted & ~context.forbidden
-            have = taken & counted
-            own = have if context.required is None else have & ~context.required
-            none = torch.zeros_like(have)
-            rows = []
-            for guard, (demanded, forbidden) in zip(self.guards, self._demands, strict=True):
-                asked = none if demanded is None else demanded & counted
-                grown = guard.adjust(own, frame, context)
-                if grown is not own:
-                    grown = _check(grown, guard, context) & counted
-                    asked, own = asked | (grown & ~own), own | grown
-                lost = none if forbidden is None else taken & forbidden
-                rows += [asked, asked & ~have, lost]
-                have, taken = have | asked, taken & ~lost
-            blocks = torch.stack(rows).flatten(1).sum(1).view(-1, 3).T
-            self._counts = GuardCounts(self.names, blocks)
-            return have
+        counted = ~context.first[:, None, None]
+        taken = grid & counted
+        if context.forbidden is not None:
+            counted = counted & ~context.forbidden
+        have = taken & counted
+        own = have if context.required is None else have & ~context.required
+        none = torch.zeros_like(have)
+        rows = []
+        for guard, (demanded, forbidden) in zip(self.guards, self._demands, strict=True):
+            asked = none if demanded is None else demanded & counted
+            grown = guard.adjust(own, frame, context)
+            if grown is not own:
+                grown = _check(grown, guard, context) & counted
+                asked, own = asked | (grown & ~own), own | grown
+            lost = none if forbidden is None else taken & forbidden
+            rows += [asked, asked & ~have, lost]
+            have, taken = have | asked, taken & ~lost
+        blocks = torch.stack(rows).flatten(1).sum(1).view(-1, 3).T
+        self._counts = GuardCounts(self.names, blocks)
+        return have
 
     def commit(self, grid: Tensor, context: PolicyContext) -> GuardCounts | None:
         """Have the guards take note of a frame that has run.
@@ -138,9 +135,8 @@ class GuardSet:
         Returns:
             What they did to it; None if there are none.
         """
-        with _plain_tensors():
-            for guard in self.guards:
-                guard.commit(grid, context)
+        for guard in self.guards:
+            guard.commit(grid, context)
         counts, self._counts = self._counts, None
         return counts
 
@@ -209,13 +205,6 @@ class GuardSet:
                 "the guards"
             )
         self._checked = key
-
-
-@contextmanager
-def _plain_tensors():
-    # What is made inside inference_mode and remembered could not be used outside as other tensors.
-    with torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def _check(grid: Tensor | None, guard: Guard, context: PolicyContext) -> Tensor | None:

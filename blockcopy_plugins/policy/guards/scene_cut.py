@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blockcopy_plugins.policy.base import PolicyContext
 
-from .base import Guard, check_number
+from .base import Guard, check_positive
 from .stream_memory import StreamMemory
 
 # The picture is looked at in TILES x TILES tiles, at TILE_SIDE x TILE_SIDE pixels of each.
@@ -44,8 +44,8 @@ class SceneCut(Guard):
     """
 
     def __init__(self, threshold: float = 0.35, ratio: float = 3.0) -> None:
-        self.threshold = check_number(self, "threshold", threshold, 0)
-        self.ratio = check_number(self, "ratio", ratio, 0)
+        self.threshold = check_positive(self, "threshold", threshold)
+        self.ratio = check_positive(self, "ratio", ratio)
         self._values = StreamMemory()
         self._usual = StreamMemory()
         # Sorted values and change of the frame that was looked at last, for commit().

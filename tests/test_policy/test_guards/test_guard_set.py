@@ -153,6 +153,23 @@ def test_the_policy_is_told_and_ignored_blocks_are_not_demanded():
     assert torch.equal(bc.handle(net).last.grid, ~left)
 
 
+def test_what_is_demanded_is_neither_dilated_nor_held():
+    """So it does not matter whether a policy returns what it was told to be required."""
+    guards = [dict(type="MaxAge", frames=2), "Dilate", dict(type="Hold", frames=4)]
+
+    def policy(frame, context):
+        return context.required | one_block(0, 0)
+
+    net = convert(guards, policy)
+    counts = []
+    for _ in range(5):
+        net(frame())
+        counts.append(int(bc.handle(net).last.grid.sum()))
+    # A corner with its three neighbours, which are held too; MaxAge has all others run every other
+    # frame.
+    assert counts == [16, 4, 16, 4, 16]
+
+
 def test_figures_of_the_report():
     """Counted by hand, with 16 blocks."""
     grids = [one_block(0, 0), one_block(0, 3), one_block(1, 3), one_block(1, 0)]
@@ -185,6 +202,13 @@ def test_figures_of_the_report():
     assert "MaxAge(frames=3): demanded 10 blocks, 10 more than were chosen" in text
     assert "Ignore(1 polygon): kept 1 chosen blocks from running" in text
     json.dumps(bc.report(net).as_dict())
+
+
+def test_what_two_guards_forbid_is_counted_once():
+    net = convert([dict(type="Ignore", mask=LEFT)] * 2, "all")
+    for _ in range(3):
+        net(frame())
+    assert [guard.taken for guard in bc.report(net).guards] == [2 * 8, 0]
 
 
 def test_a_copy_goes_on_by_itself():
