@@ -391,6 +391,6 @@ def test_a_detector_is_called_as_it_wants(tmp_path):
         "default_scope = 'mmdet'\n"
     )
     found = estimate_config(str(path), (128, 192), 64, rates=(1.0, 0.5), budget_s=0.01)
-    assert found.size == (128, 192) and found.policy == "RLPolicy"
+    assert found.size == (128, 192) and found.policy == "GainPolicy"
     assert [r.executed for r in found.of().rates] == [6, 3]
     assert found.dense_ms > 0 and found.of().state_bytes > 0
