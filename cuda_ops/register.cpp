@@ -31,6 +31,20 @@ TORCH_LIBRARY(blockcopy, m) {
       tags);
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
+  m.def(
+      "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
+      "-> (Tensor, Tensor)",
+      tags);
+  m.def("paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor", tags);
+  m.def("crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor", tags);
+  m.def(
+      "cover_cells(Tensor bits, Tensor regions, Tensor cells, Tensor rows, Tensor columns) "
+      "-> Tensor",
+      tags);
+  m.def(
+      "shared_pixels(Tensor bits, Tensor regions, Tensor other_bits, Tensor other_regions, "
+      "Tensor pairs) -> Tensor",
+      tags);
 }
 
 // An empty module: everything above and in the other files happens when the library is loaded.

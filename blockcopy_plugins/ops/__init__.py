@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, shared_pixels
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
@@ -9,6 +10,8 @@ from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.library import extension_status, has_extension
+from blockcopy_plugins.ops.match_boxes import match_boxes
+from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
@@ -22,10 +25,14 @@ __all__ = [
     "conv_kernels",
     "conv_prepare",
     "copy_border_",
+    "cover_cells",
+    "crop_masks",
     "extension_status",
     "gather",
     "gather_reference",
     "has_extension",
+    "match_boxes",
+    "paint_regions",
     "planes",
     "reduce_picture",
     "reduce_picture_reference",
@@ -33,4 +40,5 @@ __all__ = [
     "scatter_",
     "scatter_border_",
     "scatter_reference_",
+    "shared_pixels",
 ]

@@ -11,14 +11,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
-
-// Compiled for several processors, of which the loader picks one. Needs indirect functions: GCC and
-// glibc.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
-#define BLOCKCOPY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BLOCKCOPY_CLONES
-#endif
+#include "blockcopy/clones.h"
 
 namespace blockcopy {
 namespace {

@@ -9,13 +9,7 @@
 #include <cstring>
 #include <vector>
 
-// The sums are memory-bound only with wide vectors, so these functions are compiled for several
-// processors and the loader picks one. Needs indirect functions: GCC and glibc.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
-#define BLOCKCOPY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define BLOCKCOPY_CLONES
-#endif
+#include "blockcopy/clones.h"
 
 namespace blockcopy {
 namespace {
@@ -27,7 +21,7 @@ constexpr int64_t kChunkBytes = 128 * 1024;
 // let the processor fetch ahead.
 constexpr int64_t kStrip = 8192;
 
-// sums[i] += rows[0][i] + rows[step][i] + ... over `count` rows.
+// sums[i] += rows[0][i] + rows[step][i] + ... over `count` rows. Memory-bound only with wide vectors.
 BLOCKCOPY_CLONES void add_rows(float* sums, const float* rows, int64_t step, int64_t count,
                                int64_t width) {
   int64_t row = 0;
