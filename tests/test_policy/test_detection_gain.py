@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
 from blockcopy_plugins.errors import ConfigError, FrameError
-from blockcopy_plugins.policy import DetectionGain, Geometry
+from blockcopy_plugins.ops.bitmaps import unpack_bitmaps
+from blockcopy_plugins.policy import DetectionGain, Detections, Geometry
 
 GEOMETRY = Geometry(size=(256, 512), grid=(4, 8), block_size=64)
 SIZE = (256, 512)
@@ -254,6 +257,16 @@ def test_masks_of_one_pixel_do_not_vanish_and_empty_ones_are_skipped(detections)
     _check(gain, _expect({(1, 2): 0.9}))
 
 
+def test_no_masks_of_no_size(detections):
+    # What some networks return where they find nothing.
+    nothing = detections([], SIZE, torch.zeros(0, 0, 0, dtype=torch.bool))
+    box = [(120, 60, 150, 80, 0.5, 0)]
+    found = detections(box, SIZE, torch.ones(1, *SIZE, dtype=torch.bool))
+    assert not DetectionGain()(nothing, nothing, GEOMETRY).any()
+    for first, second in ((nothing, found), (found, nothing)):
+        assert DetectionGain()(first, second, GEOMETRY).max() == 0.5
+
+
 def test_a_mask_may_reach_one_pixel_out_of_its_box(detections):
     masks = torch.zeros(1, *SIZE, dtype=torch.bool)
     masks[0, 60:68, 127:193] = True
@@ -283,8 +296,45 @@ def test_summaries_share_no_memory_with_the_output(detections):
     again = gain.summarise(
         detections(boxes, SIZE, torch.ones(1, *SIZE, dtype=torch.bool)), GEOMETRY
     )
-    assert summary.scores == again.scores and torch.equal(summary.boxes, again.boxes)
-    assert summary.masks[0].area == 1600
+    for name in ("boxes", "scores", "labels", "regions"):
+        assert torch.equal(getattr(summary, name), getattr(again, name))
+    assert summary.masks.areas.tolist() == [1600]
+    (mask,) = unpack_bitmaps(summary.masks.bits, summary.masks.regions)
+    assert mask[:40, :40].all() and mask.sum() == 1600
+    # Eight pixels of a mask a byte, around the box only.
+    assert summary.masks.bits.numel() < 2 * 1600 / 8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_boxes_and_masks_each_come_from_the_gpu_in_one_transfer(detections):
+    boxes = [(0, 0, 40, 40, 0.9, 0), (100, 30, 140, 70, 0.5, 2**53 + 1), (9, 9, 9, 9, 0.5, 0)]
+    masks = _masks([box[:4] for box in boxes], SIZE)
+    labels = torch.tensor([box[5] for box in boxes])
+    host = detections([(*box[:5], 0) for box in boxes], SIZE, masks)
+    gain, waits, summaries = DetectionGain(), [], []
+    for kept in (None, masks):
+        output = Detections(
+            host.boxes.cuda(),
+            host.scores.cuda(),
+            labels.cuda(),
+            None if kept is None else kept.cuda(),
+            SIZE,
+        )
+        torch.cuda.synchronize()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                summaries.append(gain.summarise(output, GEOMETRY))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(warning.message) for warning in seen))
+    assert waits == [1, 2]
+    expected = gain.summarise(Detections(host.boxes, host.scores, labels, masks, SIZE), GEOMETRY)
+    assert torch.equal(summaries[1].boxes, expected.boxes)
+    assert summaries[1].labels.tolist() == [0, 2**53 + 1]
+    assert torch.equal(summaries[1].masks.bits, expected.masks.bits)
+    assert torch.equal(summaries[1].masks.covered, expected.masks.covered)
 
 
 def test_output_map_is_the_highest_score(detections):

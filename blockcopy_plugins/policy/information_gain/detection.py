@@ -2,65 +2,68 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, pack_columns, shared_pixels
+from blockcopy_plugins.ops.match_boxes import box_iou, match_boxes
+from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 
 from .base import Geometry, InformationGain
 
-if TYPE_CHECKING:
-    # A busy frame has hundreds of boxes and masks, each handled by itself and each small. NumPy's
-    # view of a tensor takes a tenth of the time that the tensor takes for such a step.
-    from numpy import ndarray
 
+@dataclass(frozen=True, eq=False)
+class MaskSummary:
+    """The part of each mask around its box, as bitmaps (see :mod:`blockcopy_plugins.ops.bitmaps`).
 
-class _Mask(NamedTuple):
-    """The part of a mask around its box: bool ``(y2 - y1, x2 - x1)``, and where it lies."""
+    Args:
+        resolution: ``(h, w)`` of the masks.
+        regions: int32 ``(K, 4)``, what is kept of each: top, bottom, left, right in mask pixels.
+        bits: uint8, the bitmaps of ``regions``.
+        areas: int64 ``(K,)``, in mask pixels, all above 0.
+        covered: uint8, bitmaps of the summary's ``regions``: the cells that each mask touches.
+    """
 
-    inside: ndarray
-    corner: tuple[int, int]
     resolution: tuple[int, int]
-    area: int
-
-
-class _Region(NamedTuple):
-    """The cells of one detection: rows ``top:bottom``, columns ``left:right``, and which."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-    covered: ndarray | None  # bool (bottom - top, right - left); None is all
+    regions: Tensor
+    bits: Tensor
+    areas: Tensor
+    covered: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionSummary:
-    """Detections that have an area inside the image, clipped to it; on the CPU."""
+    """Detections that have an area inside the image, clipped to it; on the CPU.
+
+    Args:
+        boxes: float32 ``(K, 4)``, ``x1, y1, x2, y2`` in pixels of the network's input.
+        scores: float32 ``(K,)``.
+        labels: int64 ``(K,)``.
+        regions: int32 ``(K, 4)``, the cells around each: top, bottom, left, right.
+        masks: None where there are none.
+    """
 
     boxes: Tensor
-    scores: list[float]
+    scores: Tensor
     labels: Tensor
-    masks: list[_Mask] | None
-    regions: list[_Region]
+    regions: Tensor
+    masks: MaskSummary | None
 
 
 class DetectionGain(InformationGain):
     """Gain of boxes and masks: what moved, what came, what went; for each class by itself.
 
     For each present detection the best match is the previous one of the same label with the
-    highest IoU. If the two overlap, ``(1 - IoU) x score`` is painted over both, each with its own
-    score. A present detection that overlaps none has come, a previous one that is nobody's best
-    match has gone: each is painted with its full score. Where paint overlaps, the larger value
-    stands. If both images have masks of the same resolution, the IoU is that of the masks and the
-    paint covers the masks; otherwise it is the boxes'.
+    highest IoU, of equals the first. If the two overlap, ``(1 - IoU) x score`` is painted over
+    both, each with its own score. A present detection that overlaps none has come, a previous one
+    that is nobody's best match has gone: each is painted with its full score. Where paint overlaps,
+    the larger value stands. If both images have masks of the same resolution, the IoU is that of
+    the masks and the paint covers the masks; otherwise it is the boxes'.
 
     Boxes are clipped to the image; those without an area inside it are skipped. What is smaller
     than a cell is painted on the cells that it touches, so nothing vanishes.
@@ -82,6 +85,8 @@ class DetectionGain(InformationGain):
     def summarise(self, output: TaskOutput, geometry: Geometry) -> DetectionSummary:
         """Clip the boxes, crop the masks, find the cells.
 
+        Of detections on a GPU the boxes come to the CPU in one transfer, the masks in another.
+
         Raises:
             FrameError: If the output is no :class:`Detections` of an image of this size.
         """
@@ -96,26 +101,19 @@ class DetectionGain(InformationGain):
                 f"frame has {tuple(geometry.size)}; give boxes in the network's input pixels"
             )
         height, width = geometry.size
-        limits = torch.tensor([width, height, width, height], dtype=torch.float32)
-        boxes = output.boxes.detach().to("cpu", torch.float32)
-        boxes = torch.minimum(boxes.clamp_min(0), limits)
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().flatten()
+        boxes, scores, labels = _fetch(output)
+        boxes = torch.minimum(boxes.clamp_min(0), torch.tensor([width, height, width, height]))
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero()[:, 0]
         masks = None
-        if output.masks is None:
-            regions = _box_regions(boxes[keep], geometry)
+        if output.masks is None or len(output) == 0:
+            regions = _touched_cells(boxes[keep], geometry)
         else:
-            keep, masks, regions = _crop_masks(output.masks, boxes, keep, geometry)
-        return DetectionSummary(
-            boxes=boxes[keep],
-            scores=output.scores.detach().to("cpu", torch.float32)[keep].tolist(),
-            labels=output.labels.to("cpu")[keep],
-            masks=masks,
-            regions=regions,
-        )
+            keep, regions, masks = _crop_masks(output.masks.detach(), boxes, keep, geometry)
+        return DetectionSummary(boxes[keep], scores[keep], labels[keep], regions, masks)
 
     def output_map(self, summary: DetectionSummary, geometry: Geometry) -> Tensor:
         """Paint each detection with its score."""
-        return _paint(list(zip(summary.scores, summary.regions, strict=True)), geometry)
+        return _paint(summary.scores, summary, geometry)
 
     def compare(
         self, previous: DetectionSummary, current: DetectionSummary, geometry: Geometry
@@ -128,81 +126,65 @@ class DetectionGain(InformationGain):
         self, previous: DetectionSummary, current: DetectionSummary, geometry: Geometry
     ) -> Tensor:
         """Return the painted changes, float32 ``(h, w)`` on cells."""
-        best, match = _best_matches(previous, current)
-        paint, matched = [], set()
-        for index, (overlap, other) in enumerate(zip(best, match, strict=True)):
-            change = 1.0 - overlap
-            paint.append((change * current.scores[index], current.regions[index]))
-            if overlap > 0:
-                matched.add(other)
-                paint.append((change * previous.scores[other], previous.regions[other]))
-        for index, score in enumerate(previous.scores):
-            if index not in matched:
-                paint.append((score, previous.regions[index]))
-        return _paint(paint, geometry)
+        overlaps, matches = _best_matches(previous, current)
+        moved = 1 - overlaps.double()
+        # Of a previous detection: the most that any whose match it is has moved, 1 if it has gone.
+        matched = matches >= 0
+        left = torch.full(previous.scores.shape, -1.0, dtype=torch.float64)
+        left.scatter_reduce_(0, matches[matched], moved[matched], "amax")
+        left = torch.where(left < 0, 1.0, left)
+        return torch.maximum(
+            _paint(moved * current.scores, current, geometry),
+            _paint(left * previous.scores, previous, geometry),
+        )
 
 
-def _best_matches(
-    previous: DetectionSummary, current: DetectionSummary
-) -> tuple[list[float], list[int]]:
-    """Return the highest IoU of each present detection with a previous one, and which one."""
-    if not previous.scores or not current.scores:
-        return [0.0] * len(current.scores), [-1] * len(current.scores)
-    overlaps = _box_iou(current.boxes, previous.boxes)
-    overlaps.masked_fill_(current.labels[:, None] != previous.labels[None, :], 0)
-    if (
-        current.masks is not None
-        and previous.masks is not None
-        and current.masks[0].resolution == previous.masks[0].resolution
-    ):
-        # Masks lie inside their boxes, so only pairs whose boxes overlap can have a mask IoU.
-        table = overlaps.numpy()
-        for one, other in overlaps.nonzero().tolist():
-            table[one, other] = _mask_iou(current.masks[one], previous.masks[other])
-    best, match = overlaps.max(dim=1)
-    return best.tolist(), match.tolist()
+def _fetch(output: Detections) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes float32, scores float32 and labels on the CPU, for which a GPU waits once."""
+    scores = output.scores.detach().float()
+    floats = torch.cat((output.boxes.detach().float(), scores[:, None]), 1)
+    # As the integers of the same bits, so that labels of any size stay exact beside them.
+    table = torch.cat((floats.view(torch.int32).long(), output.labels[:, None]), 1).cpu()
+    floats = table[:, :5].int().view(torch.float32)
+    return floats[:, :4], floats[:, 4], table[:, 5]
 
 
-def _box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Return the IoU of boxes ``(K, 4)`` with boxes ``(L, 4)``, both with an area: ``(K, L)``."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clamp_min(0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    return shared / (areas[0][:, None] + areas[1][None, :] - shared)
+def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tuple[Tensor, Tensor]:
+    """Find each present detection's match.
+
+    Returns:
+        The IoU with it, float32 ``(K,)``, and its index, int64 ``(K,)``, -1 where there is none.
+    """
+    one, other = current.masks, previous.masks
+    if one is None or other is None or one.resolution != other.resolution:
+        return match_boxes(current.boxes, current.labels, previous.boxes, previous.labels)
+    if len(one.areas) == 0 or len(other.areas) == 0:
+        return torch.zeros(len(one.areas)), torch.full((len(one.areas),), -1)
+    # Masks lie inside their boxes, so only pairs whose boxes overlap can have a mask IoU.
+    overlaps = box_iou(current.boxes, previous.boxes)
+    overlaps.masked_fill_(current.labels[:, None] != previous.labels, 0)
+    pairs = overlaps.nonzero()
+    shared = shared_pixels(one.bits, one.regions, other.bits, other.regions, pairs)
+    both = one.areas[pairs[:, 0]] + other.areas[pairs[:, 1]] - shared
+    overlaps[pairs.unbind(1)] = (shared.double() / both).float()
+    best, match = overlaps.max(1)
+    return best, torch.where(best > 0, match, -1)
 
 
-def _mask_iou(first: _Mask, second: _Mask) -> float:
-    """Return the IoU of two masks of the same resolution."""
-    (y1, x1), (y2, x2) = first.corner, second.corner
-    top, left = max(y1, y2), max(x1, x2)
-    bottom = min(y1 + first.inside.shape[0], y2 + second.inside.shape[0])
-    right = min(x1 + first.inside.shape[1], x2 + second.inside.shape[1])
-    if bottom <= top or right <= left:
-        return 0.0
-    both = (
-        first.inside[top - y1 : bottom - y1, left - x1 : right - x1]
-        & second.inside[top - y2 : bottom - y2, left - x2 : right - x2]
-    )
-    shared = int(both.sum())
-    return shared / (first.area + second.area - shared)
+def _touched_cells(boxes: Tensor, geometry: Geometry) -> Tensor:
+    """Return the cells that boxes with an area inside the image touch: int32 ``(K, 4)``."""
+    # Of 16, 8 or 4 cells a block the side is exact, and so no quotient is rounded over a border.
+    left, top, right, bottom = (boxes.double() / geometry.cell_size).unbind(1)
+    return _as_regions(top.floor(), bottom.ceil(), left.floor(), right.ceil())
 
 
-def _box_regions(boxes: Tensor, geometry: Geometry) -> list[_Region]:
-    """Return the cells that each box touches, at least one."""
-    scaled = boxes.double() / geometry.cell_size
-    limit = torch.tensor(geometry.map_size[::-1])
-    low = torch.minimum(scaled[:, :2].long(), limit - 1)
-    high = torch.maximum(torch.minimum(scaled[:, 2:].ceil().long(), limit), low + 1)
-    return [
-        _Region(top, bottom, left, right, None)
-        for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True)
-    ]
+def _as_regions(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    return torch.stack((top, bottom, left, right), 1).int()
 
 
 def _crop_masks(
     masks: Tensor, boxes: Tensor, keep: Tensor, geometry: Geometry
-) -> tuple[Tensor, list[_Mask], list[_Region]]:
+) -> tuple[Tensor, Tensor, MaskSummary]:
     """Crop masks to their boxes.
 
     Args:
@@ -212,27 +194,27 @@ def _crop_masks(
         geometry: The image's.
 
     Returns:
-        Of those in ``keep`` in whose box something is set: which they are, the crops and the cells
-        that they touch.
+        Of those in ``keep`` in whose box something is set: which they are, the cells around them,
+        and the crops.
     """
     resolution = (masks.shape[1], masks.shape[2])
+    if masks.device.type != "cpu":
+        masks = pack_columns(masks).cpu()
     rows, columns = (_Axis(axis, resolution[axis], geometry) for axis in (0, 1))
-    views, corners = masks.detach().cpu().numpy(), boxes.tolist()
-    kept, crops, regions = [], [], []
-    for index in keep.tolist():
-        left, top, right, bottom = corners[index]
-        top, bottom = rows.cells(top, bottom)
-        left, right = columns.cells(left, right)
-        y1, y2 = rows.pixels(top, bottom)
-        x1, x2 = columns.pixels(left, right)
-        inside = views[index, y1:y2, x1:x2].copy()
-        area = int(inside.sum())
-        if area:
-            covered = columns.any(rows.any(inside, top, bottom), left, right)
-            kept.append(index)
-            crops.append(_Mask(inside, (y1, x1), resolution, area))
-            regions.append(_Region(top, bottom, left, right, covered))
-    return torch.tensor(kept, dtype=torch.int64), crops, regions
+    left, top, right, bottom = boxes[keep].double().unbind(1)
+    top, bottom = rows.cells(top, bottom)
+    left, right = columns.cells(left, right)
+    cells = _as_regions(top, bottom, left, right)
+    regions = _as_regions(*rows.pixels(top, bottom), *columns.pixels(left, right))
+    bits = crop_masks(masks, keep, regions)
+    each = torch.arange(len(keep))[:, None].expand(-1, 2)
+    areas = shared_pixels(bits, regions, bits, regions, each)
+    if not bool(areas.all()):
+        some = areas.nonzero()[:, 0]
+        keep, cells, regions, areas = (kept[some] for kept in (keep, cells, regions, areas))
+        bits = crop_masks(masks, keep, regions)
+    covered = cover_cells(bits, regions, cells, rows.ranges, columns.ranges)
+    return keep, cells, MaskSummary(resolution, regions, bits, areas, covered)
 
 
 class _Axis:
@@ -248,57 +230,37 @@ class _Axis:
     _SLACK = 5e-4
 
     def __init__(self, axis: int, resolution: int, geometry: Geometry) -> None:
-        self._axis = axis
         self._resolution = resolution
         self._cell = geometry.cell_size
         self._pixel = geometry.size[axis] / resolution
-        # The cells inside the image.
-        self._count = min(math.ceil(geometry.size[axis] / self._cell), geometry.map_size[axis])
+        self._count = geometry.map_size[axis]
         edges = torch.arange(self._count, dtype=torch.float64) * self._cell
         first = ((edges + self._SLACK) / self._pixel).long().clamp_max(resolution - 1)
-        last = ((edges + self._cell - self._SLACK) / self._pixel).ceil().long() - 1
-        last = torch.maximum(last.clamp_max(resolution - 1), first)
-        self._first, self._stop = first.tolist(), (last + 1).tolist()
-        # The pixels of each cell, from its first to its last, which is repeated.
-        steps = int((last - first).max()) + 1
-        self._touching = [torch.minimum(first + step, last).numpy() for step in range(steps)]
+        stop = ((edges + self._cell - self._SLACK) / self._pixel).ceil().long()
+        stop = torch.maximum(stop.clamp_max(resolution), first + 1)
+        # int32 (cells, 2): the pixels that touch each cell, half-open.
+        self.ranges = torch.stack((first, stop), 1).int()
 
-    def cells(self, low: float, high: float) -> tuple[int, int]:
-        """Return the half-open range of cells that hold a box's side, ``low < high`` in pixels.
+    def cells(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the half-open ranges of cells that hold boxes' sides, ``low < high`` in pixels.
 
         One mask pixel more on each side: pasting rounds a mask's edge, and so does a reduced
         resolution.
         """
-        first = max(math.floor(low / self._pixel) - 1, 0)
-        last = min(math.ceil(high / self._pixel) + 1, self._resolution)
-        start = math.floor((first * self._pixel + self._SLACK) / self._cell)
-        stop = math.ceil((last * self._pixel - self._SLACK) / self._cell)
-        start = min(start, self._count - 1)
-        return start, max(min(stop, self._count), start + 1)
+        first = ((low / self._pixel).floor() - 1).clamp_min(0)
+        last = ((high / self._pixel).ceil() + 1).clamp_max(self._resolution)
+        start = ((first * self._pixel + self._SLACK) / self._cell).floor()
+        stop = ((last * self._pixel - self._SLACK) / self._cell).ceil()
+        start = start.clamp_max(self._count - 1)
+        stop = torch.maximum(stop.clamp_max(self._count), start + 1)
+        return start.long(), stop.long()
 
-    def pixels(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the half-open range of mask pixels that touch the cells ``start:stop``."""
-        return self._first[start], self._stop[stop - 1]
-
-    def any(self, mask: ndarray, start: int, stop: int) -> ndarray:
-        """Reduce a mask of :meth:`pixels` to cells along the axis: True where one pixel is."""
-        origin = self._first[start]
-        result = mask.take(self._touching[0][start:stop] - origin, self._axis)
-        for touching in self._touching[1:]:
-            result |= mask.take(touching[start:stop] - origin, self._axis)
-        return result
+    def pixels(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the half-open ranges of mask pixels that touch the cells ``start:stop``."""
+        return self.ranges[start, 0], self.ranges[stop - 1, 1]
 
 
-def _paint(paint: list[tuple[float, _Region]], geometry: Geometry) -> Tensor:
-    """Return float32 ``(h, w)`` on cells; where regions overlap, the largest value stands."""
-    canvas = torch.zeros(geometry.map_size)
-    view = canvas.numpy()
-    # In ascending order a plain write leaves the largest on top.
-    for value, (top, bottom, left, right, covered) in sorted(paint, key=itemgetter(0)):
-        if value <= 0:
-            continue
-        if covered is None:
-            view[top:bottom, left:right] = value
-        else:
-            view[top:bottom, left:right][covered] = value
-    return canvas
+def _paint(values: Tensor, summary: DetectionSummary, geometry: Geometry) -> Tensor:
+    """Return float32 ``(h, w)`` on cells; where detections overlap, the largest value stands."""
+    covered = None if summary.masks is None else summary.masks.covered
+    return paint_regions(values.float(), summary.regions, covered, geometry.map_size)
