@@ -19,6 +19,9 @@ masks     the same with masks at a quarter of the frame's size
 
 The goal is at most 2 % of the dense network's multiply-accumulates and time. With --dense-gmacs and
 --dense-ms (see benchmarks.efficiency) the shares are shown.
+
+A second table has the information gain of --gain-boxes boxes and of --gain-masks masks by itself,
+which is a part of the feedback: to summarise an output, to paint it, to compare it with the last.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from . import command
+from . import command, gain_cost
 
 OUTPUTS = ("semantic", "boxes", "masks")
 LAYOUTS = ("channels_last", "contiguous")
@@ -251,6 +254,17 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def gain_cases(args: argparse.Namespace) -> list[gain_cost.Case]:
+    """Detections whose gain is measured by itself."""
+    kinds = [("boxes", n) for n in args.gain_boxes] + [("masks", n) for n in args.gain_masks]
+    cases = []
+    for size, (kind, count) in itertools.product(args.sizes, kinds):
+        outputs = make_outputs(kind, size, args.classes, args.stride, count)
+        for block_size, threads in itertools.product(args.block_sizes, args.threads):
+            cases.append(gain_cost.Case(size, block_size, kind, count, threads, outputs))
+    return cases
+
+
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print the figures for people."""
     head = ["case", "threads", "select", "feedback", "update", "ms a frame", "GMACs"]
@@ -302,6 +316,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stride", type=int, default=8, help="of the logits (default 8)")
     parser.add_argument("--detections", type=int, default=100, help="in a frame (default 100)")
     parser.add_argument(
+        "--gain-boxes", type=command.integers, default=[300, 1000, 3000], metavar="N,...",
+        help="boxes whose gain is measured by itself (default 300,1000,3000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gain-masks", type=command.integers, default=[100], metavar="N,...",
+        help="the same of masks (default 100)",
+    )  # fmt: skip
+    parser.add_argument(
         "--threads", type=command.integers, default=[os.cpu_count() or 1], metavar="T,...",
         help="of torch (default: all cores)",
     )  # fmt: skip
@@ -348,8 +370,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "machine": describe(allocator),
         "settings": command.settings_of(args, "json"),
         "rows": measure(args),
+        "gain": gain_cost.measure(gain_cases(args), args.warmup, args.frames, args.clock),
     }
     print_table(results["rows"])
+    gain_cost.print_table(results["gain"])
     command.write_json(results, args.json)
     return results
 

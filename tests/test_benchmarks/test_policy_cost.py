@@ -64,6 +64,7 @@ def test_command(tmp_path, capsys):
     target = tmp_path / "cost.json"
     arguments = "--sizes 64x128 --block-sizes 32,64 --dtypes float32,bfloat16 --threads 1"
     arguments += " --outputs semantic,masks --detections 3 --layouts channels_last,contiguous"
+    arguments += " --gain-boxes 3,5 --gain-masks 2"
     arguments += f" --update-every 2 --frames 6 --warmup 3 --dense-gmacs 2 --json {target}"
     policy_cost.main(arguments.split())
     results = json.loads(target.read_text())
@@ -85,7 +86,21 @@ def test_command(tmp_path, capsys):
         assert row["macs"] == counted
         assert row["macs_share"] == pytest.approx(counted["total"] / 2e9)
     lines = capsys.readouterr().out.splitlines()
-    assert "of dense MACs" in lines[0] and "of dense time" not in lines[0] and len(lines) == 17
+    assert "of dense MACs" in lines[0] and "of dense time" not in lines[0]
+    gains = results["gain"]
+    keys = ("block_size", "output", "count")
+    assert [tuple(row[key] for key in keys) for row in gains] == [
+        (size, kind, count)
+        for kind, count in (("boxes", 3), ("boxes", 5), ("masks", 2))
+        for size in (32, 64)
+    ]
+    for row in gains:
+        steps = ("summarise", "output_map", "compare")
+        assert all(len(row["times"][step]) == 6 for step in steps)
+        medians = [statistics.median(row["times"][step]) for step in steps]
+        assert [row[f"{step}_ms"] for step in steps] == medians
+        assert row["gain_ms"] == pytest.approx(sum(medians)) and row["gain_ms"] > 0
+    assert "information gain of" in lines[17] and len(lines) == 17 + 1 + len(gains)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,19 @@ def test_efficiency():
     assert "openvino" not in tables.efficiency(report)
 
 
+def test_gain_cost():
+    found = dict(SETTING, output="boxes", count=300, summarise_ms=0.071, output_map_ms=0.02)
+    found |= dict(compare_ms=0.118, gain_ms=0.209)
+    text = tables.gain_cost(dict(machine=MACHINE, gain=[found, dict(found, count=3000)]))
+    assert "| detections | summarise ms | output map ms | compare ms | ms a frame |" in text
+    assert "| 300 boxes | 0.07 | 0.02 | 0.12 | **0.21** |" in text
+    assert "| 3000 boxes |" in text and "a CPU, 2 threads" in text
+    text = tables.gain_cost(dict(machine=MACHINE, gain=[found, dict(found, threads=1)]))
+    assert "| threads | detections |" in text and "| 1 | 300 boxes |" in text
+    with pytest.raises(tables.OlderResult, match="gain_ms"):
+        tables.gain_cost(dict(machine=MACHINE, rows=[]))
+
+
 def test_peers():
     text = tables.peers(efficiency_report())
     assert "| dtype | torch ms | openvino ms | onnxruntime ms |" in text
