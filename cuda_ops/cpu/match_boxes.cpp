@@ -122,15 +122,15 @@ Index build_index(const Box* boxes, const int64_t* labels, int64_t count) {
   return index;
 }
 
-// near[p]: whether the box reaches into what is around the boxes of the pack.
+// nearby[p]: whether the box reaches into what is around the boxes of the pack.
 BLOCKCOPY_CLONES void find_near(const Index& index, const Box& box, int64_t begin, int64_t end,
-                                uint8_t* near) {
+                                uint8_t* nearby) {
   const float* __restrict x1 = index.x1.data();
   const float* __restrict y1 = index.y1.data();
   const float* __restrict x2 = index.x2.data();
   const float* __restrict y2 = index.y2.data();
   for (int64_t p = begin; p < end; ++p) {
-    near[p] = (x1[p] < box.x2) & (x2[p] > box.x1) & (y1[p] < box.y2) & (y2[p] > box.y1);
+    nearby[p] = (x1[p] < box.x2) & (x2[p] > box.x1) & (y1[p] < box.y2) & (y2[p] > box.y1);
   }
 }
 
@@ -159,7 +159,7 @@ BLOCKCOPY_CLONES void compare(const Pack& pack, const Box& box, float area, int6
 void match(const Index& index, const Box* boxes, const float* areas, const int64_t* labels,
            int64_t begin, int64_t end, float* overlaps, int64_t* matches) {
   // Eight more: flags are looked at eight at a time.
-  std::vector<uint8_t> near(index.packs.size() + 8);
+  std::vector<uint8_t> nearby(index.packs.size() + 8);
   for (int64_t i = begin; i < end; ++i) {
     overlaps[i] = 0;
     matches[i] = -1;
@@ -169,14 +169,14 @@ void match(const Index& index, const Box* boxes, const float* areas, const int64
     if (known == index.labels.end() || known->label != labels[i]) {
       continue;
     }
-    find_near(index, boxes[i], known->begin, known->end, near.data());
+    find_near(index, boxes[i], known->begin, known->end, nearby.data());
     int64_t best[kLanes] = {};
     for (int64_t p = known->begin; p < known->end; p += 8) {
       uint64_t any;
-      std::memcpy(&any, near.data() + p, sizeof(any));
+      std::memcpy(&any, nearby.data() + p, sizeof(any));
       const int64_t last = any == 0 ? p : std::min(p + 8, known->end);
       for (int64_t q = p; q < last; ++q) {
-        if (near[q]) {
+        if (nearby[q]) {
           compare(index.packs[q], boxes[i], areas[i], best);
         }
       }
