@@ -400,8 +400,8 @@ def test_boxes_teach_it_too(make_context, detections):
     """One block a frame may run; an object moves in half of the frames, another thing in all."""
     torch.manual_seed(0)
     background = 0.3 * torch.rand(1, 3, 256, 384)
-    policy, standing, grids = GainPolicy(1 / 24, per_frame=True), None, []
-    for index in range(40):
+    policy, standing, wrong = GainPolicy(1 / 24, per_frame=True), None, []
+    for index in range(50):
         left = 70 if torch.rand(()) > 0.5 else 94
         frame = background.clone()
         frame[:, :, 140:180, 260:300] = torch.rand(1, 3, 40, 40)
@@ -411,9 +411,8 @@ def test_boxes_teach_it_too(make_context, detections):
         if grid[0, 1, 1]:
             standing = detections([(left, 70, left + 24, 110, 0.9, 0)], (256, 384))
         policy.feedback(frame, grid, [standing], context)
-        grids.append(grid)
-    late = torch.stack(grids[10:]).float().mean((0, 1))
-    assert late[1, 1] > 2 * late[2, 4]
+        wrong.append(standing.boxes[0, 0] != left)
+    assert sum(wrong[20:]) <= 2
 
 
 def test_macs_are_few():
