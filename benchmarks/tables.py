@@ -278,7 +278,7 @@ def gain_cost(report: dict[str, Any]) -> str:
         )
         for row in rows
     ]
-    return f"{_table(head, lines)}\n\n{_machine(report['machine'])}"
+    return f"{table(head, lines)}\n\n{_machine(report['machine'])}"
 
 
 def memory(report: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ _SHARE_STEP = 0.1
 _LEAST_SHARE = 0.1
 # By how much of the difference between the bucket and the streams' accounts a frame corrects it.
 _CORRECTION = 0.1
+_MARGIN = 1.2
 
 
 def next_share(before: float, now: float) -> float:
@@ -97,11 +98,13 @@ class Allotment:
                 continue
             own_rate = min(rate * memory.share, 1.0)
             account = memory.account + own_rate * blocks + correction
-            needed = 0.0 if per_frame else max(memory.spread.value, own_rate) * blocks
             # 1e-6: so that ten tenths are one.
-            affordable = min(math.floor(account + 1e-6), blocks)
+            affordable = min(max(math.floor(account + 1e-6), 0), blocks)
+            together = min(math.ceil(_MARGIN * memory.spread.value * blocks), blocks)
+            if not per_frame and together > own_rate * blocks:
+                affordable = together if affordable >= together else 0
             self.accounts.append(account)
-            self.counts.append(max(affordable, 0) if account + 1e-6 >= min(needed, blocks) else 0)
+            self.counts.append(affordable)
         # The accounts are soft, the bucket is not: what would run over is spent, and nothing is
         # spent that would leave more than a frame's debt.
         left = allowance - sum(self.counts)

@@ -11,7 +11,6 @@ from blockcopy_plugins.policy.picture import cells_per_block, cells_to_grid
 from .memory import BlockMaps
 
 NAMES = (
-    "one",
     "difference_peak",
     "difference",
     "difference_around",
@@ -23,6 +22,7 @@ NAMES = (
     "age",
     "output",
     "output_peak",
+    "one",
 )
 
 # Added to differences, in standard deviations of the picture, before their logarithm is taken: of
@@ -58,53 +58,47 @@ class PictureChange:
         cells = cells_per_block(block_size)
         part = max(cells // 4, 1)
         difference = (picture - executed).abs_().mean(1)
-        parts = cells_to_grid(difference, part, "mean").div_(_deviation(picture))
+        parts = F.avg_pool2d(difference, part).div_(_deviation(picture))
         self.peak = cells_to_grid(parts, cells // part, "max")
-        self.mean = cells_to_grid(parts, cells // part, "mean")
+        self.mean = F.avg_pool2d(parts, cells // part)
 
 
 def block_features(change: PictureChange, maps: BlockMaps) -> Tensor:
     """Return float32 ``(N, GH, GW, len(NAMES))``."""
     mean = change.mean
     of_frame = mean.mean((1, 2), keepdim=True).expand_as(mean)
-    differences = torch.stack((change.peak, mean, around(mean), of_frame, maps.stale), -1)
+    mean_around, log_gain_around = around(torch.stack((mean, maps.log_gain), 1)).unbind(1)
+    differences = torch.stack((change.peak, mean, mean_around, of_frame, maps.stale), -1)
     others = (
         maps.log_gain,
-        around(maps.log_gain),
+        log_gain_around,
         maps.surprise,
         maps.age.log(),
         maps.output,
         maps.output_peak,
+        torch.ones_like(mean),
     )
-    return torch.cat(
-        (
-            torch.ones_like(mean).unsqueeze(-1),
-            differences.add_(_DIFFERENCE_FLOOR).log_(),
-            torch.stack(others, -1),
-        ),
-        -1,
-    )
+    logs = differences.add_(_DIFFERENCE_FLOOR).log_()
+    return torch.cat((logs, torch.stack(others, -1)), -1)
 
 
 def around(values: Tensor, own: bool = False) -> Tensor:
     """Return the mean over the eight neighbours; those outside the grid are the nearest inside.
 
     Args:
-        values: float32 ``(N, GH, GW)``.
+        values: float32 ``(N, GH, GW)`` or ``(N, C, GH, GW)``.
         own: Take the block itself into the mean.
     """
-    padded = F.pad(values.unsqueeze(1), (1, 1, 1, 1), mode="replicate")
-    nine = F.avg_pool2d(padded, 3, 1).squeeze(1)
+    # Padding wants a batch or channels in front of the two sides.
+    nine = F.avg_pool2d(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return nine if own else nine.mul_(9 / 8).sub_(values, alpha=1 / 8)
 
 
 def _deviation(picture: Tensor) -> Tensor:
     """Return the standard deviation of each picture ``(N, 1, 1)``, of every fourth cell each way.
 
-    As in :func:`~blockcopy_plugins.policy.picture.picture_statistics` no less than a twentieth of
-    the mean absolute value: the noise of a flat picture is no motion.
+    No less than a twentieth of the mean brightness: the noise of a flat picture is no motion.
     """
-    some = picture[:, :, 1::4, 1::4]
-    deviation = (some - some.mean((2, 3), keepdim=True)).square_().mean((1, 2, 3)).sqrt_()
-    floor = some.abs().mean((1, 2, 3)).mul_(0.05)
-    return torch.maximum(deviation, floor).clamp_min_(1e-6)[:, None, None]
+    variance, mean = torch.var_mean(picture[:, :, 1::4, 1::4], (2, 3))
+    floor = mean.abs_().mean(1).mul_(0.05)
+    return torch.maximum(variance.mean(1).sqrt_(), floor).clamp_min_(1e-6)[:, None, None]

@@ -20,7 +20,7 @@ from blockcopy_plugins.policy.information_gain import (
     InformationGain,
     build_information_gain,
 )
-from blockcopy_plugins.policy.picture import cells_per_block, grid_to_cells
+from blockcopy_plugins.policy.picture import cells_per_block
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 from .allotment import Allotment, next_share
@@ -349,7 +349,6 @@ class GainPolicy(Policy):
         context = look.context
         cells = cells_per_block(context.block_size)
         stale = around(torch.where(grid, 0.0, look.change.mean))
-        on_cells = grid_to_cells(grid.float(), cells).unsqueeze(1)
         accounts = self._allot(look).accounts
         habit = look.habit
         alone = len(executed) == 1
@@ -364,7 +363,7 @@ class GainPolicy(Policy):
             picture = look.picture[image] if alone else look.picture[image].clone()
             memory = StreamMemory(picture, maps, summaries[image])
             if before is not None:
-                memory.picture = torch.lerp(before.picture, picture, on_cells[image])
+                memory.picture = _executed(before.picture, picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - executed[image], context)
                 memory.share = next_share(before.share, look.share[image])
                 memory.spread = before.spread.after(look.spread[image], look.total[image])
@@ -410,6 +409,13 @@ def _budget_of(
             )
         return TimeBudget(1e3 / target_fps)
     return RateBudget(0.3 if target is None else target)
+
+
+def _executed(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
+    """Return ``before`` with the executed blocks of ``now``, float32 ``(3, h, w)`` on cells."""
+    blocks = (before.shape[0], grid.shape[0], cells, grid.shape[1], cells)
+    chosen = grid[:, None, :, None]
+    return torch.where(chosen, now.view(blocks), before.view(blocks)).view(before.shape)
 
 
 @contextmanager

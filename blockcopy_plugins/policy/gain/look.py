@@ -23,6 +23,9 @@ from .spread import spread_of
 # A block's score is half its own worth and half that around it: regions rather than scattered
 # blocks, which read stale features around them.
 _OWN_WORTH = 0.5
+# What a frame of waiting adds to it, in units of gain: of blocks in which nothing moves, the oldest
+# comes first.
+_WAITING = 1e-5
 
 
 @dataclass(eq=False)
@@ -40,7 +43,7 @@ class Look:
         expected: float32 ``(N, GH, GW)``, the predicted ``log(gain + GAIN_FLOOR)``.
         worth: float32 ``(N, GH, GW)``, the predicted gain.
         habit: 0-dim, the regression's weight of the blocks' own surprise.
-        scores: float32 ``(N, GH, GW)``, worth averaged with that around.
+        scores: float32 ``(N, GH, GW)``, worth averaged with that around, and for waiting.
         spread: Of each image, see :func:`~.spread.spread_of`. Known on the host once it was
             read, at the latest when the network runs.
         total: Mean worth of each image's blocks; known at the same time.
@@ -111,6 +114,7 @@ def look_at(
     expected = ridge.predict(features).clamp_(-6, 2)
     worth = expected.exp().sub_(GAIN_FLOOR).clamp_min_(1e-4)
     scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
+    scores = scores.add_(maps.age, alpha=_WAITING)
     look = Look(
         context,
         tuple(known),

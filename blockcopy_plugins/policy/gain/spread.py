@@ -6,6 +6,8 @@ from torch import Tensor
 
 # Of the running means.
 _SPREAD_STEP = 0.3
+# Mean worth of a frame's blocks below which there is nothing to gain in it.
+_NOISE = 1e-3
 
 
 def spread_of(worth: Tensor) -> Tensor:
@@ -41,5 +43,5 @@ class MeanSpread:
             worth: Mean over the frame's blocks, above 0.
         """
         weight = self.weight + _SPREAD_STEP * (worth - self.weight)
-        part = _SPREAD_STEP * worth / weight
+        part = _SPREAD_STEP * worth / (weight + _NOISE)
         return MeanSpread(self.value + part * (spread - self.value), weight)
