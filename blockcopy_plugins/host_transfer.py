@@ -36,7 +36,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
             continue
         # As bytes, wide items first: each then begins at a multiple of its width.
         there.sort(key=lambda i: -tensors[i].element_size())
-        flat = [tensors[i].detach().reshape(-1).view(torch.uint8) for i in there]
+        flat = [tensors[i].detach().contiguous().view(-1).view(torch.uint8) for i in there]
         pieces = torch.cat(flat).to("cpu").split([len(piece) for piece in flat])
         for i, piece in zip(there, pieces, strict=True):
             found[i] = piece.view(tensors[i].dtype).view(tensors[i].shape)

@@ -24,6 +24,7 @@ def test_any_tensors_come_in_one_transfer():
     # No dimension, no elements, no order in memory, of odd lengths in between.
     tensors += [torch.tensor(True), torch.tensor(2.5), torch.zeros(0, 4), torch.zeros(7) > 0]
     tensors += [torch.rand(4, 6).t()[::2], torch.arange(3), torch.rand(2, 3, 4, 5)[:, 1]]
+    tensors += [torch.rand(6, 5)[:, 4], torch.rand(3)[1], torch.rand(1, 1)[0]]
     wanted = [value.clone() for value in tensors]
     with DeviceReads() as device:
         found = to_host([device.put(value) for value in tensors])

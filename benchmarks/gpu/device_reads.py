@@ -75,7 +75,7 @@ FACTORIES = (
 # Ops made of ops, with numbers of their own: those are where the tensors are.
 COMPOSITE = ("quantile",)
 # They make a tensor of values that the host has.
-OF_VALUES = ("tensor", "as_tensor")
+OF_VALUES = ("tensor", "as_tensor", "new_tensor")
 
 
 class DeviceReads(TorchDispatchMode):
@@ -102,6 +102,10 @@ class DeviceReads(TorchDispatchMode):
             self._take(tensor)
         return what
 
+    def watch_composite(self, owner, name: str) -> None:
+        """Take a function for one op, whose own tensors are where its arguments are."""
+        self._patch(owner, name, self._composite)
+
     def has(self, value) -> bool:
         """Whether something is a tensor on the device."""
         if not isinstance(value, Tensor):
@@ -116,6 +120,12 @@ class DeviceReads(TorchDispatchMode):
         # A weak reference keeps the address from being that of another storage some day.
         storage = tensor.untyped_storage()
         self._memory[storage._cdata] = StorageWeakRef(storage)
+
+    def _taken(self, out):
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                self._take(value)
+        return out
 
     def _copy(self, tensor: Tensor, on_device: bool) -> Tensor:
         copy = tensor.detach().clone()
@@ -143,15 +153,10 @@ class DeviceReads(TorchDispatchMode):
         tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor)]
         there = [self.has(v) for v in tensors]
         if not any(there):
-            # What torch's own composite ops make for a tensor of the device, such as batch norm's
-            # empty reserve.
-            device = kwargs.get("device")
-            made_there = device is not None and torch.device(device).type == "cuda"
-            if not made_there:
-                return func(*args, **kwargs)
-            out = func(*args, **{**kwargs, "device": CPU})
-            self._take(out)
-            return out
+            if not tensors and kwargs.get("device") == CUDA:
+                # Made by an op of a BlockTensor, whose own device torch does not make memory on.
+                return self._taken(func(*args, **{**kwargs, "device": CPU}))
+            return func(*args, **kwargs)
         if func in (aten.copy_.default, aten._foreach_copy_.default):
             self._copied(func, args, kwargs)
             return func(*args, **kwargs)
@@ -168,11 +173,7 @@ class DeviceReads(TorchDispatchMode):
                 f"{func} of a tensor on the device and one on the host: "
                 + ", ".join(f"{tuple(v.shape)} {v.dtype} {v.device}" for v in tensors)
             )
-        out = ON_CPU.get(func, func)(*args, **kwargs)
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor):
-                self._take(value)
-        return out
+        return self._taken(ON_CPU.get(func, func)(*args, **kwargs))
 
     def _copied(self, func, args, kwargs) -> None:
         target, source = (value if isinstance(value, Tensor) else value[0] for value in args[:2])
@@ -200,7 +201,7 @@ class DeviceReads(TorchDispatchMode):
         for name in FACTORIES:
             self._patch(torch, name, self._factory)
         for name in COMPOSITE:
-            self._patch(torch, name, self._composite)
+            self.watch_composite(torch, name)
         for name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
             self._patch(Tensor, name, self._factory)
         return super().__enter__()
@@ -268,7 +269,9 @@ class DeviceReads(TorchDispatchMode):
     def _factory(self, name, plain, *args, **kwargs):
         device = kwargs.get("device")
         on_device = device is not None and torch.device(device).type == "cuda"
-        if device is not None:
+        if device is None:
+            on_device = name.startswith("new_") and self.has(args[0])
+        else:
             kwargs["device"] = CPU
         out = plain(*args, **kwargs)
         if on_device and not self.has(out):

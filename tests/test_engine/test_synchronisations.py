@@ -71,6 +71,10 @@ class OnDevice(Policy):
 
 
 POLICIES = {
+    "GainPolicy": dict(type="GainPolicy", target=0.3),
+    "GainPolicy, per frame": dict(type="GainPolicy", target=0.3, per_frame=True),
+    "GainPolicy, features": dict(type="GainPolicy", target=0.3, information_gain="features"),
+    "GainPolicy, frozen": dict(type="GainPolicy", target=0.3, online=False),
     "RLPolicy": dict(type="RLPolicy", seed=3, target=0.4, update_every=4),
     "RLPolicy, features": dict(type="RLPolicy", seed=3, information_gain="features"),
     "RLPolicy, frozen": dict(type="RLPolicy", seed=3, target=0.4, online=False),
