@@ -259,28 +259,6 @@ def gain_cost(report: dict[str, Any]) -> str:
     return f"{table(head, lines)}\n\n{_machine(report['machine'])}"
 
 
-def gain_cost(report: dict[str, Any]) -> str:
-    """Milliseconds of the information gain of boxes and masks."""
-    rows = report.get("gain", [])
-    _refuse_older(rows, "gain_ms")
-    columns = [name for name in ("size", "block_size", "threads") if _varies(rows, name)]
-    head = (
-        *columns, "detections", "summarise ms", "output map ms", "compare ms", "ms a frame",
-    )  # fmt: skip
-    lines = [
-        (
-            *(_cell(name, row[name]) for name in columns),
-            f"{row['count']} {row['output']}",
-            f"{row['summarise_ms']:.2f}",
-            f"{row['output_map_ms']:.2f}",
-            f"{row['compare_ms']:.2f}",
-            f"**{row['gain_ms']:.2f}**",
-        )
-        for row in rows
-    ]
-    return f"{table(head, lines)}\n\n{_machine(report['machine'])}"
-
-
 def memory(report: dict[str, Any]) -> str:
     """Memory of the process and of the state over many frames, and beside the ops' inputs."""
     _refuse_older([report], "runs")

@@ -7,7 +7,6 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.policy.base import PolicyContext, check_rate
-from blockcopy_plugins.policy.host_values import host_first
 
 from .base import Budget
 
@@ -51,7 +50,7 @@ class RateBudget(Budget):
         Debts beyond the capacity are forgiven: where guards demand more than the target for long,
         what follows must not stand still for as long.
         """
-        if not math.prod(context.grid_shape) or all(host_first(context)):
+        if not math.prod(context.grid_shape) or all(context.host_first):
             return
         limit = self.capacity(context)
         self.balance = min(max(self.allowance(context) - executed, -limit), limit)
@@ -78,4 +77,4 @@ class RateBudget(Budget):
 def _blocks(context: PolicyContext) -> int:
     """Blocks of the images that are not the first of their streams."""
     _, rows, columns = context.grid_shape
-    return (len(context.streams) - sum(host_first(context))) * rows * columns
+    return (len(context.streams) - sum(context.host_first)) * rows * columns

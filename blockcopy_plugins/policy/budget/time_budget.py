@@ -7,7 +7,6 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.policy.base import PolicyContext
-from blockcopy_plugins.policy.host_values import host_first
 
 from .base import Budget
 
@@ -64,7 +63,7 @@ class TimeBudget(Budget):
 
     def allowance(self, context: PolicyContext) -> float:
         """Return how many blocks the bucket buys, this call's deposit included."""
-        images = len(context.streams) - sum(host_first(context))
+        images = len(context.streams) - sum(context.host_first)
         if self._whole is None:
             return 0.0
         fixed, price = self._prices()
@@ -79,7 +78,7 @@ class TimeBudget(Budget):
 
         Savings and debts beyond the time of a whole frame are forgiven.
         """
-        firsts = host_first(context)
+        firsts = context.host_first
         images, first = len(firsts), sum(firsts)
         blocks = math.prod(context.grid_shape[1:])
         if not blocks or not images:

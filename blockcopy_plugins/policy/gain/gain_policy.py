@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.host_transfer import upload
 from blockcopy_plugins.policy.base import Policy, PolicyContext
 from blockcopy_plugins.policy.budget import Budget, RateBudget, TimeBudget
-from blockcopy_plugins.policy.host_values import host_counts, host_first, upload
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
@@ -158,7 +158,7 @@ class GainPolicy(Policy):
             look = self._look_made
             if look is None or look.context is not context:
                 look = self._look(frame, context)
-            executed = host_counts(grid, context)
+            executed = context.host_grid(grid).flatten(1).sum(1).tolist()
             grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
@@ -176,7 +176,7 @@ class GainPolicy(Policy):
             if self.online:
                 self._learn(look, grid, gains, executed)
             self._remember(look, grid, gains, maps, summaries, executed)
-            firsts = host_first(context)
+            firsts = context.host_first
             self.budget.settle(
                 sum(count for count, first in zip(executed, firsts, strict=True) if not first),
                 context,
@@ -189,6 +189,12 @@ class GainPolicy(Policy):
         }
         if isinstance(self.budget, RateBudget):
             scalars["balance"] = self.budget.balance
+        seen = [
+            (gain * its).sum() for gain, its in zip(gains, grid, strict=True) if gain is not None
+        ]
+        if seen and not any(context.host_first):
+            gain = torch.stack(seen).sum() / max(sum(executed), 1)
+            scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
         return scalars
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
@@ -284,8 +290,8 @@ class GainPolicy(Policy):
     def _pick(self, look: Look) -> Tensor:
         context = look.context
         grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
-        required = getattr(context, "required", None)
-        forbidden = getattr(context, "forbidden", None)
+        required = context.required
+        forbidden = context.forbidden
         counts = self._allot(look).counts
         for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
             if memory is None:

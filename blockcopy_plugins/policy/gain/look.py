@@ -11,7 +11,6 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy.base import PolicyContext, check_frame
-from blockcopy_plugins.policy.host_values import host_first, read
 from blockcopy_plugins.policy.picture import reduce_picture
 
 from .allotment import shares_of
@@ -100,7 +99,7 @@ def look_at(
     check_frame(frame, context)
     picture = reduce_picture(frame, context.block_size, context.grid_shape)
     known = []
-    for stream, first, own in zip(context.streams, host_first(context), picture, strict=True):
+    for stream, first, own in zip(context.streams, context.host_first, picture, strict=True):
         memory = None if first else memories.get(stream)
         known.append(memory if memory is not None and memory.fits(own) else None)
     unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
@@ -137,7 +136,7 @@ def look_at(
     if others or len(known) > 1:
         share = shares_of(worth, others, rate)
     measures = torch.stack((spread, worth.mean((1, 2)), share, picture.mean((1, 2, 3))))
-    read(context, measures, look.take_measures)
+    context.read(measures, look.take_measures)
     return look
 
 

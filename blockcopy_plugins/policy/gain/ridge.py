@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from blockcopy_plugins.host_transfer import upload
+
 
 class OnlineRidge:
     """Ridge regression around a prior, with forgetting, solved exactly.
@@ -67,4 +69,4 @@ class OnlineRidge:
         if self.weights.device == device:
             return
         for name in ("prior", "weights", "products", "targets"):
-            setattr(self, name, getattr(self, name).to(device))
+            setattr(self, name, upload(getattr(self, name), device))
