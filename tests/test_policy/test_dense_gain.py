@@ -192,3 +192,16 @@ def test_build_information_gain():
     for wrong in ("boxes", 3, dict(clip=1), dict(type="semantic", cut=1), dict(type=3)):
         with pytest.raises(ConfigError, match="information_gain"):
             build_information_gain(wrong)
+
+
+def test_an_output_may_change_its_resolution():
+    """Repeated to twice its resolution, the same output is the same: no gain, and that by hand."""
+    torch.manual_seed(0)
+    size = tuple(side // 8 for side in GEOMETRY.size)
+    previous = torch.randn(3, *size)
+    finer = previous.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    gain = SemanticGain()
+    assert gain(previous, finer, GEOMETRY).abs().max() < 1e-6
+    other = torch.randn(3, *size)
+    expected = gain(previous, other, GEOMETRY)
+    assert torch.allclose(gain(finer, other, GEOMETRY), expected, atol=1e-6)

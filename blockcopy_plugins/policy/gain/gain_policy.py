@@ -162,16 +162,9 @@ class GainPolicy(Policy):
             grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
-            summaries: list[Any] = [None] * len(executed)
-            if outputs is not None:
-                summaries = [self.information_gain.summarise(out, geometry) for out in outputs]
+            summaries = self._summaries(look, outputs, geometry, executed)
             gains = self._gains(look, summaries, geometry, frame.device)
-            maps = [
-                None
-                if summary is None
-                else upload(self.information_gain.output_map(summary, geometry), frame.device)
-                for summary in summaries
-            ]
+            maps = self._output_maps(look, summaries, geometry, frame.device)
             self._look_made = None
             if self.online:
                 self._learn(look, grid, gains, executed)
@@ -315,18 +308,50 @@ class GainPolicy(Policy):
             grid &= ~forbidden
         return grid
 
+    def _summaries(
+        self,
+        look: Look,
+        outputs: Sequence[TaskOutput] | None,
+        geometry: Geometry,
+        executed: list[int],
+    ) -> list[Any]:
+        """Return each image's summary; the last one where nothing ran, as then nothing changed."""
+        summaries: list[Any] = []
+        for image, (memory, count) in enumerate(zip(look.known, executed, strict=True)):
+            if outputs is None:
+                summaries.append(None)
+            elif not count and memory is not None and memory.summary is not None:
+                summaries.append(memory.summary)
+            else:
+                summaries.append(self.information_gain.summarise(outputs[image], geometry))
+        return summaries
+
     def _gains(
         self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
     ) -> list[Tensor | None]:
-        """Return the information gain of each image ``(GH, GW)``; None where it is not known."""
+        """Return the information gain of each image ``(GH, GW)``; None where none is known."""
         gains: list[Tensor | None] = []
         for memory, summary in zip(look.known, summaries, strict=True):
-            if memory is None or memory.summary is None or summary is None:
+            before = None if memory is None else memory.summary
+            if before is None or summary is None or summary is before:
                 gains.append(None)
             else:
-                gain = self.information_gain.compare(memory.summary, summary, geometry)
-                gains.append(upload(gain, device))
+                gains.append(
+                    upload(self.information_gain.compare(before, summary, geometry), device)
+                )
         return gains
+
+    def _output_maps(
+        self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
+    ) -> list[Tensor | None]:
+        """Return the map of each image's output ``(h, w)``; None where none is new."""
+        maps: list[Tensor | None] = []
+        for memory, summary in zip(look.known, summaries, strict=True):
+            if summary is None or (memory is not None and memory.summary is summary):
+                maps.append(None)
+            else:
+                maps.append(upload(self.information_gain.output_map(summary, geometry), device))
+        return maps
 
     def _learn(
         self, look: Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]

@@ -41,13 +41,13 @@ class SemanticGain(InformationGain):
         self.clip = float(clip)
 
     def summarise(self, output: TaskOutput, geometry: Geometry) -> Tensor:
-        """Return the log-softmax on cells, float32 ``(C, h, w)``.
+        """Return the log-softmax, float32 ``(C, h, w)``, nowhere finer than cells.
 
         Raises:
             FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in
                 host memory; of one on a device :meth:`is_finite` tells.
         """
-        logits = to_cells(output, geometry)
+        logits = pooled(output, geometry)
         if logits.shape[0] == 1:
             logits = torch.cat((logits, torch.zeros_like(logits)))
         return logits.log_softmax(0)
@@ -58,7 +58,7 @@ class SemanticGain(InformationGain):
 
     def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
         """Return how unsure the output is: 1 - the highest probability."""
-        return 1 - summary.amax(0).exp()
+        return repeated(1 - summary.amax(0, keepdim=True).exp(), geometry)[0]
 
     def compare(self, previous: Tensor, current: Tensor, geometry: Geometry) -> Tensor:
         """Return the KL divergence of each block.
@@ -66,8 +66,12 @@ class SemanticGain(InformationGain):
         Raises:
             FrameError: If the number of classes changed.
         """
+        if previous.shape[1:] != current.shape[1:]:
+            previous, current = repeated(previous, geometry), repeated(current, geometry)
         _check_same(previous, current)
-        divergence = current.exp().mul_(current - previous).sum(0)
+        # What is alike for all cells of an output's pixel is computed once.
+        divergence = current.exp().mul_(current - previous).sum(0, keepdim=True)
+        divergence = repeated(divergence, geometry)[0]
         # Rounding can make an exact 0 slightly negative.
         return _largest_part(divergence, geometry).clamp(0, self.clip)
 
@@ -128,15 +132,32 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
         FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in host
             memory; of one on a device :func:`is_finite` tells.
     """
+    return repeated(pooled(output, geometry), geometry)
+
+
+def pooled(output: TaskOutput, geometry: Geometry) -> Tensor:
+    """Bring a dense output to a resolution that is nowhere finer than cells.
+
+    Args:
+        output: float ``(C, h, w)`` of any resolution, covering the whole network input.
+        geometry: The image's.
+
+    Returns:
+        float32 ``(C, h, w)``, still covering the network input and nothing else; the output's own
+        memory where nothing was to be done.
+
+    Raises:
+        FrameError: If the output is no finite float tensor ``(C, h, w)``.
+    """
     if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
         found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
         raise FrameError(f"a dense output must be a float tensor (C, h, w), found {found!r}")
     values = output.detach()
     # The cells inside the image, of which the last row and column may be cut by its edge.
     inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]
-    pooled = [min(side, most) for side, most in zip(values.shape[1:], inside, strict=True)]
-    if pooled != list(values.shape[1:]):
-        values = _area_pool(values, pooled)
+    resolution = [min(side, most) for side, most in zip(values.shape[1:], inside, strict=True)]
+    if resolution != list(values.shape[1:]):
+        values = _area_pool(values, resolution)
     else:
         values = values.float()
     # A mean or sum with NaN or infinity in it is never finite; that of finite values may overflow.
@@ -150,10 +171,24 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
             "the dense output holds NaN or infinity; the network that made it is broken, or its "
             "input was"
         )
+    return values
+
+
+def repeated(values: Tensor, geometry: Geometry) -> Tensor:
+    """Repeat what :func:`pooled` returned, or a map of that resolution, to cells.
+
+    Args:
+        values: float ``(C, h, w)``.
+        geometry: The image's.
+
+    Returns:
+        float ``(C, GH * cells, GW * cells)``; cells outside the image repeat the nearest inside.
+    """
     for axis in (0, 1):
         pixels, cells = geometry.size[axis], geometry.map_size[axis]
-        if pooled[axis] != cells or cells * geometry.cell_size != pixels:
-            nearest = _nearest(pixels, pooled[axis], cells, geometry.cell_size, values.device)
+        size = values.shape[1 + axis]
+        if size != cells or cells * geometry.cell_size != pixels:
+            nearest = _nearest(pixels, size, cells, geometry.cell_size, values.device)
             values = values.index_select(1 + axis, nearest)
     return values
 
