@@ -117,6 +117,7 @@ def converted(device=None, graphs=False, **options):
     if device is not None:
         device.put(net)
     policy = dict(type="RLPolicy", seed=3, target=0.4, lr=1e-3) | options
+    policy = {name: value for name, value in policy.items() if value is not None}
     config = bc.BlockCopyConfig(block_size=BLOCK, policy=policy, cuda_graphs=graphs)
     convert_(net, config, Scaled())
     if graphs:
@@ -195,6 +196,29 @@ def test_nothing_is_learned_from_outputs_that_are_not_finite():
             assert torch.equal(old, new)
         with pytest.raises(FrameError, match="NaN or infinity"):
             net(batches[4])
+
+
+@pytest.mark.parametrize("bad", [0, 2, 5])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_regression_takes_outputs_back_that_are_not_finite(bad, value):
+    with DeviceReads() as device:
+        net = converted(device, type="GainPolicy", seed=None, lr=None)
+        policy = bc.handle(net).policy
+        for index, (frame, _, ids) in enumerate(video("ab", 9)):
+            frame = device.put(frame.clone())
+            bc.handle(net).adapter.gain = value if index == bad else 1.0
+            if index == bad:
+                memories, sums = dict(policy._memories), policy._ridge.products.clone()
+            with bc.streams(net, ids):
+                if index == bad + 1:
+                    with pytest.raises(FrameError, match="held NaN or infinity"):
+                        net(frame)
+                    assert policy._memories.keys() == memories.keys()
+                    assert all(policy._memories[name] is memories[name] for name in memories)
+                    assert torch.equal(policy._ridge.products.cpu(), sums.cpu())
+                net(frame)
+        assert policy._ridge.weights.isfinite().all()
+        assert (policy._ridge.weights != policy._ridge.prior).any(), "it has learned"
 
 
 def test_a_stream_that_was_reset_is_not_brought_back():

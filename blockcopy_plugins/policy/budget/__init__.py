@@ -1,7 +1,8 @@
 """Budgets: how many blocks may be executed."""
 
 from .base import Budget
+from .choice import budget_of
 from .rate_budget import RateBudget
 from .time_budget import TimeBudget
 
-__all__ = ["Budget", "RateBudget", "TimeBudget"]
+__all__ = ["Budget", "RateBudget", "TimeBudget", "budget_of"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.host_transfer import upload
 from blockcopy_plugins.policy.base import Policy, PolicyContext
-from blockcopy_plugins.policy.budget import Budget, RateBudget, TimeBudget
+from blockcopy_plugins.policy.budget import Budget, RateBudget, budget_of
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
@@ -27,6 +27,7 @@ from .allotment import Allotment, next_share
 from .features import NAMES, around, prior
 from .look import Look, look_at
 from .memory import GAIN_FLOOR, StreamMemory
+from .proof import OutputProof, are_finite
 from .ridge import OnlineRidge
 
 _VERSION = 1
@@ -94,7 +95,7 @@ class GainPolicy(Policy):
         information_gain: str | dict[str, Any] | InformationGain = "auto",
         online: bool = True,
     ) -> None:
-        self.budget = _budget_of(target, target_ms, target_fps, budget)
+        self.budget = budget_of(target, target_ms, target_fps, budget)
         self.per_frame = bool(per_frame)
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
@@ -147,7 +148,8 @@ class GainPolicy(Policy):
             and the mean ``spread`` of the images (:mod:`.spread`).
 
         Raises:
-            FrameError: If the outputs do not fit the batch. Nothing is committed.
+            FrameError: If the outputs do not fit the batch, or are not finite. Nothing is
+                committed. (Of outputs on a device the next frame tells, and is refused.)
         """
         if outputs is not None and len(outputs) != frame.shape[0]:
             raise FrameError(
@@ -165,10 +167,15 @@ class GainPolicy(Policy):
             summaries = self._summaries(look, outputs, geometry, executed)
             gains = self._gains(look, summaries, geometry, frame.device)
             maps = self._output_maps(look, summaries, geometry, frame.device)
+            finite = are_finite(self.information_gain, outputs, frame.device)
+            proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
             if self.online:
                 self._learn(look, grid, gains, executed)
             self._remember(look, grid, gains, maps, summaries, executed)
+            proof.committed()
+            if finite is not None:
+                context.read(finite, proof)
             firsts = context.host_first
             self.budget.settle(
                 sum(count for count, first in zip(executed, firsts, strict=True) if not first),
@@ -406,40 +413,6 @@ class GainPolicy(Policy):
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
         blocks = float(math.prod(context.grid_shape[1:]))
         return min(max(account, -blocks), blocks)
-
-
-def _budget_of(
-    target: float | None,
-    target_ms: float | None,
-    target_fps: float | None,
-    budget: Budget | None,
-) -> Budget:
-    """The budget that the arguments of a policy name.
-
-    Raises:
-        ConfigError: If they name more than one, or one that is out of range.
-    """
-    named = dict(target=target, target_ms=target_ms, target_fps=target_fps, budget=budget)
-    given = {name: value for name, value in named.items() if value is not None}
-    if len(given) > 1:
-        raise ConfigError(
-            "give one of target, target_ms, target_fps and budget, found "
-            + " and ".join(f"{name}={value!r}" for name, value in given.items())
-        )
-    if budget is not None:
-        if not isinstance(budget, Budget):
-            raise ConfigError(f"budget must be a Budget, found {budget!r}")
-        return budget
-    if target_ms is not None:
-        return TimeBudget(target_ms)
-    if target_fps is not None:
-        number = isinstance(target_fps, (int, float)) and not isinstance(target_fps, bool)
-        if not number or not 0 < target_fps < math.inf:
-            raise ConfigError(
-                f"target_fps must be a number of frames a second above 0, found {target_fps!r}"
-            )
-        return TimeBudget(1e3 / target_fps)
-    return RateBudget(0.3 if target is None else target)
 
 
 def _executed(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:

@@ -1,0 +1,51 @@
+"""The one budget of the several that a policy may be given."""
+
+from __future__ import annotations
+
+import math
+
+from blockcopy_plugins.errors import ConfigError
+
+from .base import Budget
+from .rate_budget import RateBudget
+from .time_budget import TimeBudget
+
+
+def budget_of(
+    target: float | None,
+    target_ms: float | None,
+    target_fps: float | None,
+    budget: Budget | None,
+) -> Budget:
+    """The budget that the arguments of a policy name; an executed rate of 0.3 where none does.
+
+    Args:
+        target: Executed rate.
+        target_ms: Milliseconds of a frame.
+        target_fps: Frames a second.
+        budget: Any other.
+
+    Raises:
+        ConfigError: If they name more than one, or one that is out of range.
+    """
+    named = dict(target=target, target_ms=target_ms, target_fps=target_fps, budget=budget)
+    given = {name: value for name, value in named.items() if value is not None}
+    if len(given) > 1:
+        raise ConfigError(
+            "give one of target, target_ms, target_fps and budget, found "
+            + " and ".join(f"{name}={value!r}" for name, value in given.items())
+        )
+    if budget is not None:
+        if not isinstance(budget, Budget):
+            raise ConfigError(f"budget must be a Budget, found {budget!r}")
+        return budget
+    if target_ms is not None:
+        return TimeBudget(target_ms)
+    if target_fps is not None:
+        number = isinstance(target_fps, (int, float)) and not isinstance(target_fps, bool)
+        if not number or not 0 < target_fps < math.inf:
+            raise ConfigError(
+                f"target_fps must be a number of frames a second above 0, found {target_fps!r}"
+            )
+        return TimeBudget(1e3 / target_fps)
+    return RateBudget(0.3 if target is None else target)

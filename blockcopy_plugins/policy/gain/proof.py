@@ -1,0 +1,82 @@
+"""Takes a frame back whose outputs turn out not to have been finite.
+
+On a device that is known a frame late: to ask at once would be to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.policy.information_gain import InformationGain
+from blockcopy_plugins.policy.task_output import TaskOutput
+
+from .memory import StreamMemory
+from .ridge import OnlineRidge
+
+
+def are_finite(
+    gain: InformationGain, outputs: Sequence[TaskOutput] | None, device: torch.device
+) -> Tensor | None:
+    """Return which outputs are finite, bool ``(N,)``; None where that has been looked at."""
+    found = [gain.is_finite(output) for output in outputs or ()]
+    if all(finite is None for finite in found):
+        return None
+    looked_at = torch.ones((), dtype=torch.bool, device=device)
+    return torch.stack([looked_at if finite is None else finite for finite in found])
+
+
+class OutputProof:
+    """What was known before a frame, until its outputs are known to have been finite.
+
+    Args:
+        memories: Of all streams; changed if the frame is taken back.
+        streams: Of the frame.
+        ridge: The regression, likewise.
+    """
+
+    def __init__(
+        self,
+        memories: dict[Hashable, StreamMemory],
+        streams: Sequence[Hashable],
+        ridge: OnlineRidge,
+    ) -> None:
+        self._memories = memories
+        self._before = {stream: memories.get(stream) for stream in streams}
+        self._after: dict[Hashable, StreamMemory | None] = {}
+        self._ridge = ridge
+        # They are replaced, never written to.
+        self._sums = (ridge.products, ridge.targets, ridge.weights)
+
+    def committed(self) -> None:
+        """The frame has been remembered."""
+        self._after = {stream: self._memories.get(stream) for stream in self._before}
+
+    def __call__(self, finite: Tensor) -> None:
+        """Take the frame back unless all its outputs were finite.
+
+        Args:
+            finite: bool ``(N,)`` in host memory.
+
+        Raises:
+            FrameError: If one was not.
+        """
+        bad = [s for s, good in zip(self._before, finite.tolist(), strict=True) if not good]
+        if not bad:
+            return
+        for stream, memory in self._before.items():
+            if self._memories.get(stream) is not self._after[stream]:
+                continue  # It was reset in between.
+            if memory is None:
+                self._memories.pop(stream, None)
+            else:
+                self._memories[stream] = memory
+        self._ridge.products, self._ridge.targets, self._ridge.weights = self._sums
+        raise FrameError(
+            f"the dense output of stream {', '.join(map(repr, bad))} held NaN or infinity; the "
+            "network that made it is broken, or its input was. On a GPU this is found with the "
+            "frame after it, which has not run"
+        )
