@@ -32,7 +32,7 @@ TOLERANCE = 2e-4
 FRAMES = 7
 """A graph's first frame warms up, its second is captured, later ones are replays."""
 
-POLICIES = ("RLPolicy", "FrameDifferencePolicy", "callable")
+POLICIES = ("GainPolicy", "RLPolicy", "FrameDifferencePolicy", "callable")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from .section import Section
 RATE = 0.25
 NETWORKS = ("mask-rcnn_r50_fpn", "swiftnet_r18")
 POLICIES: tuple[dict[str, Any], ...] = (
+    dict(type="GainPolicy", target=RATE),
     dict(type="RLPolicy", target=RATE),
     dict(type="FrameDifferencePolicy", target=RATE),
     dict(type="EveryNthFramePolicy", n=4),

@@ -34,7 +34,7 @@ from .dictated_grid import DictatedGrid, random_grid
 from .section import OutOfTime, Section
 
 RATES = (1.0, 0.5, 0.25, 0.125)
-POLICIES = (None, "RLPolicy", "FrameDifferencePolicy")
+POLICIES = (None, "GainPolicy", "RLPolicy", "FrameDifferencePolicy")
 """``None``: what the blocks themselves take, without a policy."""
 
 TOLERANCE = {"float16": 5e-2, "bfloat16": 0.2, "tf32": 5e-2, "float32": 1e-3}
