@@ -13,6 +13,7 @@ from blockcopy_plugins.policy import (
     GainPolicy,
     PolicyContext,
     RateBudget,
+    SemanticGain,
     build_policy,
 )
 
@@ -384,6 +385,23 @@ def test_memory_does_not_grow_and_is_forgotten():
 def _numbers(memory):
     tensors = [memory.picture, memory.worth, *vars(memory.maps).values(), memory.summary[1]]
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+class _Counting(SemanticGain):
+    """Counts the outputs that it is shown."""
+
+    shown = 0
+
+    def summarise(self, output, geometry):
+        self.shown += 1
+        return super().summarise(output, geometry)
+
+
+def test_outputs_of_frames_in_which_nothing_ran_are_not_looked_at():
+    gain = _Counting()
+    run = Run(GainPolicy(0.2, information_gain=gain)).play(Scene(pan=5), 30)
+    busy = sum(bool(grid.any()) for grid in run.grids)
+    assert gain.shown == busy < 12
 
 
 def test_another_size_of_the_same_stream_is_executed_fully():

@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.host_transfer import upload
-from blockcopy_plugins.policy.base import Policy, PolicyContext
+from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
 from blockcopy_plugins.policy.budget import Budget, RateBudget, budget_of
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
@@ -26,11 +27,11 @@ from blockcopy_plugins.policy.task_output import TaskOutput
 from .allotment import Allotment, next_share
 from .features import NAMES, around, prior
 from .look import Look, look_at
-from .memory import GAIN_FLOOR, StreamMemory
+from .memory import GAIN_FLOOR, StreamMemory, executed_picture
 from .proof import OutputProof, are_finite
 from .ridge import OnlineRidge
+from .saved import VERSION, check_saved
 
-_VERSION = 1
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
 _OLDEST = 0.05
@@ -123,7 +124,12 @@ class GainPolicy(Policy):
             FrameError: If the frame does not fit the context, or holds NaN or infinity.
         """
         self._started = time.perf_counter()
+        self._look_made = None
         with _plain():
+            if self._waits(context, self._known(frame, context)):
+                # Frames in which a stream saves up cost next to nothing.
+                check_frame(frame, context)
+                return self._demanded(torch.zeros(context.grid_shape, dtype=torch.bool), context)
             look = self._look(frame, context)
             grid = self._pick(look)
         self._look_made = look
@@ -157,10 +163,13 @@ class GainPolicy(Policy):
                 f"{len(outputs)}"
             )
         with _plain():
+            executed = context.host_grid(grid).flatten(1).sum(1).tolist()
             look = self._look_made
             if look is None or look.context is not context:
+                known = self._known(frame, context)
+                if not any(executed) and self._waits(context, known):
+                    return self._wait(context, known)
                 look = self._look(frame, context)
-            executed = context.host_grid(grid).flatten(1).sum(1).tolist()
             grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
@@ -176,26 +185,16 @@ class GainPolicy(Policy):
             proof.committed()
             if finite is not None:
                 context.read(finite, proof)
-            firsts = context.host_first
-            self.budget.settle(
-                sum(count for count, first in zip(executed, firsts, strict=True) if not first),
-                context,
-                time.perf_counter() - self._started,
-            )
-            self.frames += 1
-        scalars = {
-            "executed_rate": sum(executed) / max(grid.numel(), 1),
-            "spread": sum(look.spread) / max(len(look.spread), 1),
-        }
-        if isinstance(self.budget, RateBudget):
-            scalars["balance"] = self.budget.balance
-        seen = [
-            (gain * its).sum() for gain, its in zip(gains, grid, strict=True) if gain is not None
-        ]
-        if seen and not any(context.host_first):
-            gain = torch.stack(seen).sum() / max(sum(executed), 1)
-            scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
-        return scalars
+            seen = [
+                (gain * its).sum()
+                for gain, its in zip(gains, grid, strict=True)
+                if gain is not None
+            ]
+            scalars = self._settle(context, executed)
+            if seen and not any(context.host_first):
+                gain = torch.stack(seen).sum() / max(sum(executed), 1)
+                scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
+            return scalars
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget the streams' pictures, outputs and accounts; what was learned stays."""
@@ -215,7 +214,7 @@ class GainPolicy(Policy):
         """
         with _plain():
             return {
-                "version": _VERSION,
+                "version": VERSION,
                 "features": list(NAMES),
                 "products": self._ridge.products.to("cpu", copy=True),
                 "targets": self._ridge.targets.to("cpu", copy=True),
@@ -230,26 +229,7 @@ class GainPolicy(Policy):
             ConfigError: If ``state`` was not saved by a GainPolicy of this version; the policy is
                 then as before.
         """
-        missing = {"version", "features", "products", "targets", "frames", "budget"} - set(state)
-        if missing:
-            raise ConfigError(
-                f"this is not the state dict of a GainPolicy: it lacks {sorted(missing)}, found "
-                f"{sorted(map(str, state))}"
-            )
-        if state["version"] != _VERSION or list(state["features"]) != list(NAMES):
-            raise ConfigError(
-                f"the state dict has version {state['version']!r} and the features "
-                f"{state['features']}, this GainPolicy reads {_VERSION} and {list(NAMES)}; learn "
-                "anew with this version of blockcopy_plugins"
-            )
-        sizes = {"products": (len(NAMES), len(NAMES)), "targets": (len(NAMES),)}
-        for name, shape in sizes.items():
-            value = state[name]
-            if tuple(value.shape) != shape or not bool(value.isfinite().all()):
-                raise ConfigError(
-                    f"{name} in the state dict must be finite and of shape {shape}, found shape "
-                    f"{tuple(value.shape)}; the file is damaged"
-                )
+        check_saved(state)
         self.budget.load_state_dict(state["budget"])
         with _plain():
             self._ridge.products = state["products"].to(self._ridge.prior, copy=True)
@@ -270,14 +250,31 @@ class GainPolicy(Policy):
         update = blocks * count * (count + 2) + count**3 // 3 if self.online else 0
         return {"forward": forward, "update": update, "total": forward + update}
 
+    def _known(self, frame: Tensor, context: PolicyContext) -> list[StreamMemory | None]:
+        """Return the memory of each image's stream; None where the image is executed fully."""
+        cells = cells_per_block(context.block_size)
+        shape = (3, *(side * cells for side in context.grid_shape[1:]))
+        known = []
+        for stream, first in zip(context.streams, context.host_first, strict=True):
+            memory = None if first else self._memories.get(stream)
+            fits = memory is not None and memory.fits(shape, frame.device)
+            known.append(memory if fits else None)
+        return known
+
+    def _waits(self, context: PolicyContext, known: list[StreamMemory | None]) -> bool:
+        """Return whether all images' streams save up in this frame, and need not look at it."""
+        if not all(memory is not None and memory.spread.measured for memory in known):
+            return False
+        return not any(self._allot(context, known).counts)
+
     def _look(self, frame: Tensor, context: PolicyContext) -> Look:
         self._ridge.to(frame.device)
-        return look_at(frame, context, self._memories, self._ridge, self.budget.rate)
+        known = self._known(frame, context)
+        return look_at(frame, context, known, self._memories, self._ridge, self.budget.rate)
 
-    def _allot(self, look: Look) -> Allotment:
-        context = look.context
+    def _allot(self, context: PolicyContext, known: list[StreamMemory | None]) -> Allotment:
         return Allotment(
-            look.known,
+            known,
             total=len(self._memories),
             saved=sum(memory.account for memory in self._memories.values()),
             blocks=math.prod(context.grid_shape[1:]),
@@ -292,7 +289,7 @@ class GainPolicy(Policy):
         grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
         required = context.required
         forbidden = context.forbidden
-        counts = self._allot(look).counts
+        counts = self._allot(look.context, look.known).counts
         for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
             if memory is None:
                 grid[image] = True
@@ -309,11 +306,15 @@ class GainPolicy(Policy):
             if forbidden is not None:
                 scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
             grid[image].view(-1).scatter_(0, scores.topk(count).indices, True)
+        return self._demanded(grid, context)
+
+    def _demanded(self, grid: Tensor, context: PolicyContext) -> Tensor:
+        """Return a grid with what guards demand."""
+        required = context.required
+        forbidden = context.forbidden
         if required is not None:
-            grid |= required
-        if forbidden is not None:
-            grid &= ~forbidden
-        return grid
+            grid = grid.to(required.device) | required
+        return grid if forbidden is None else grid.to(forbidden.device) & ~forbidden
 
     def _summaries(
         self,
@@ -387,7 +388,7 @@ class GainPolicy(Policy):
         context = look.context
         cells = cells_per_block(context.block_size)
         stale = around(torch.where(grid, 0.0, look.change.mean))
-        accounts = self._allot(look).accounts
+        accounts = self._allot(look.context, look.known).accounts
         habit = look.habit
         alone = len(executed) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
@@ -401,7 +402,7 @@ class GainPolicy(Policy):
             picture = look.picture[image] if alone else look.picture[image].clone()
             memory = StreamMemory(picture, maps, summaries[image])
             if before is not None:
-                memory.picture = _executed(before.picture, picture, grid[image], cells)
+                memory.picture = executed_picture(before.picture, picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - executed[image], context)
                 memory.share = next_share(before.share, look.share[image])
                 memory.spread = before.spread.after(look.spread[image], look.total[image])
@@ -409,17 +410,35 @@ class GainPolicy(Policy):
                 memory.frames = before.frames + 1
             self._memories[stream] = memory
 
+    def _wait(self, context: PolicyContext, known: list[StreamMemory | None]) -> dict[str, float]:
+        """Commit a frame in which all streams saved up and nothing ran."""
+        accounts = self._allot(context, known).accounts
+        for stream, memory, account in zip(context.streams, known, accounts, strict=True):
+            maps = replace(memory.maps, age=memory.maps.age + 1)
+            account = self._left(account, context)
+            frames = memory.frames + 1
+            self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
+        return self._settle(context, [0] * len(known))
+
+    def _settle(self, context: PolicyContext, executed: list[int]) -> dict[str, float]:
+        """Settle the budget, and return the scalars."""
+        firsts = context.host_first
+        chosen = sum(count for count, first in zip(executed, firsts, strict=True) if not first)
+        self.budget.settle(chosen, context, time.perf_counter() - self._started)
+        self.frames += 1
+        spreads = [self._memories[stream].spread.value for stream in context.streams]
+        scalars = {
+            "executed_rate": sum(executed) / math.prod(context.grid_shape),
+            "spread": sum(spreads) / len(spreads),
+        }
+        if isinstance(self.budget, RateBudget):
+            scalars["balance"] = self.budget.balance
+        return scalars
+
     def _left(self, account: float, context: PolicyContext) -> float:
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
         blocks = float(math.prod(context.grid_shape[1:]))
         return min(max(account, -blocks), blocks)
-
-
-def _executed(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
-    """Return ``before`` with the executed blocks of ``now``, float32 ``(3, h, w)`` on cells."""
-    blocks = (before.shape[0], grid.shape[0], cells, grid.shape[1], cells)
-    chosen = grid[:, None, :, None]
-    return torch.where(chosen, now.view(blocks), before.view(blocks)).view(before.shape)
 
 
 @contextmanager

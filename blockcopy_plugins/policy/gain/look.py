@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +33,7 @@ class Look:
 
     Attributes:
         context: Of the call.
-        known: The memory of each image's stream; None where there is none that fits, or the image
-            is the first of its stream: it is executed fully.
+        known: The memory of each image's stream; None where the image is executed fully.
         picture: float32 ``(N, 3, h, w)`` on cells.
         maps: What is known of the blocks.
         change: How much their picture changed.
@@ -80,6 +79,7 @@ class Look:
 def look_at(
     frame: Tensor,
     context: PolicyContext,
+    known: Sequence[StreamMemory | None],
     memories: Mapping[Hashable, StreamMemory],
     ridge: OnlineRidge,
     rate: float,
@@ -89,6 +89,8 @@ def look_at(
     Args:
         frame: ``(N, 3, H, W)``.
         context: Of the call.
+        known: The memory of each image's stream; None where there is none that fits, or the image
+            is the first of its stream.
         memories: Of all streams.
         ridge: Predicts ``log(gain + GAIN_FLOOR)``.
         rate: Executed rate of all streams together.
@@ -98,10 +100,6 @@ def look_at(
     """
     check_frame(frame, context)
     picture = reduce_picture(frame, context.block_size, context.grid_shape)
-    known = []
-    for stream, first, own in zip(context.streams, context.host_first, picture, strict=True):
-        memory = None if first else memories.get(stream)
-        known.append(memory if memory is not None and memory.fits(own) else None)
     unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
     maps = BlockMaps.join([unknown if memory is None else memory.maps for memory in known])
     executed = [

@@ -136,6 +136,13 @@ class StreamMemory:
     worth: Tensor | None = None
     frames: int = 1
 
-    def fits(self, picture: Tensor) -> bool:
-        """Return whether this is the memory of frames like one, ``(3, h, w)`` on cells."""
-        return self.picture.shape == picture.shape and self.picture.device == picture.device
+    def fits(self, shape: tuple[int, int, int], device: torch.device) -> bool:
+        """Return whether this is the memory of frames of a shape, ``(3, h, w)`` on cells."""
+        return self.picture.shape == shape and self.picture.device == device
+
+
+def executed_picture(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
+    """Return ``before`` with the executed blocks of ``now``, float32 ``(3, h, w)`` on cells."""
+    blocks = (before.shape[0], grid.shape[0], cells, grid.shape[1], cells)
+    chosen = grid[:, None, :, None]
+    return torch.where(chosen, now.view(blocks), before.view(blocks)).view(before.shape)

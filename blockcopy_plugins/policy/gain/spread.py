@@ -35,6 +35,11 @@ class MeanSpread:
         self.value = value
         self.weight = weight
 
+    @property
+    def measured(self) -> bool:
+        """Whether a frame is in the mean."""
+        return self.weight > 0
+
     def after(self, spread: float, worth: float) -> MeanSpread:
         """Return the mean with one more frame in it.
 
