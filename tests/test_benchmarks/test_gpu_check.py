@@ -112,7 +112,7 @@ def test_a_kernel_without_a_case_is_told(monkeypatch):
 def test_laws_hold_on_a_network(one_small_network):
     found = section()
     laws.run(found)
-    assert not found.failures and len(found.rows) == 2
+    assert not found.failures and len(found.rows) == 3
     assert found.rows[0]["graphs"] and found.rows[0]["replayed"] > 0
 
 
