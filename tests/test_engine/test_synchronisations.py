@@ -233,6 +233,19 @@ def test_one_wait_with_guards(graphs):
         assert count(net, video("ab", 14), device)[0] == [ONCE] * 14
 
 
+@pytest.mark.parametrize("guards", [[dict(type="Refresh", period=9)], ["Hold", "Dilate"]])
+def test_one_wait_where_guards_run_blocks_while_the_policy_saves_up(guards):
+    with DeviceReads() as device:
+        net = device.put(Net().eval())
+        policy = dict(type="GainPolicy", target=0.3)
+        bc.blockcopy_(net, eager(policy, guards=guards))
+        noise = [(torch.randn(1, 3, *SIZE), ["a"]) for _ in range(16)]
+        waits, records = count(net, noise, device)
+        assert waits == [ONCE] * 16
+        rates = [record.executed_rate for record in records[1:]]
+        assert max(rates) == 1 and min(rates) < 0.3, "whole frames, and next to nothing between"
+
+
 def test_one_wait_where_maps_have_fewer_blocks_than_the_grid():
     with DeviceReads() as device:
         net = device.put(Unpadded().eval())

@@ -313,8 +313,8 @@ class GainPolicy(Policy):
         required = context.required
         forbidden = context.forbidden
         if required is not None:
-            grid = grid.to(required.device) | required
-        return grid if forbidden is None else grid.to(forbidden.device) & ~forbidden
+            grid = upload(grid, required.device) | required
+        return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
 
     def _summaries(
         self,
@@ -404,8 +404,11 @@ class GainPolicy(Policy):
             if before is not None:
                 memory.picture = executed_picture(before.picture, picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - executed[image], context)
-                memory.share = next_share(before.share, look.share[image])
-                memory.spread = before.spread.after(look.spread[image], look.total[image])
+                memory.share, memory.spread = before.share, before.spread
+                # On a device a look after the transfer, at what guards ran, is not measured.
+                if look.share:
+                    memory.share = next_share(before.share, look.share[image])
+                    memory.spread = before.spread.after(look.spread[image], look.total[image])
                 memory.worth = look.worth[image] if alone else look.worth[image].clone()
                 memory.frames = before.frames + 1
             self._memories[stream] = memory
