@@ -16,6 +16,7 @@ from blockcopy_plugins.policy import (
     SemanticGain,
     build_policy,
 )
+from blockcopy_plugins.policy.gain.memory import BlockMaps
 
 SIZE, ROWS, COLUMNS = 32, 4, 6  # blocks of 32 px
 
@@ -194,8 +195,26 @@ def test_per_frame_is_even_even_where_everything_moves():
 
 
 def test_no_block_is_forgotten():
-    run = Run(GainPolicy(0.2)).play(Scene(OBJECTS), 200)
+    """More comes and goes in the upper half than may run; nothing ever moves in the lower one."""
+    busy = [(row, column) for row in range(2) for column in range(COLUMNS)]
+    run = Run(GainPolicy(0.1, per_frame=True)).play(Scene(busy), 250)
     assert torch.stack(run.grids[1:]).any(0).all()
+
+
+def test_a_block_that_brings_less_than_predicted_is_remembered():
+    shape, nothing = (1, 1, 3), torch.zeros(1, 1, 3)
+    maps = BlockMaps.unknown(shape, torch.device("cpu"))
+    expected = torch.tensor([[[1.1, 0.1, 1.1]]]).log()
+    grid = torch.tensor([[[True, True, False]]])
+    after = maps.with_gain(grid, nothing, expected, torch.tensor(1.0))
+    # A gain of 1 was predicted of the first and none of the second; the third did not run.
+    by_hand = 0.3 * (1 / 1.1) * math.log(0.1 / 1.1)
+    assert after.surprise.flatten().tolist() == pytest.approx([by_hand, 0, 0], abs=1e-6)
+    # The same again: what was predicted, now less that surprise, is compared without it.
+    again = after.with_gain(grid, nothing, expected, torch.tensor(0.0))
+    step = 0.3 / 1.1
+    by_hand += step * (math.log(0.1 / 1.1) - by_hand)
+    assert float(again.surprise[0, 0, 0]) == pytest.approx(by_hand, abs=1e-6)
 
 
 @settings(max_examples=12, deadline=None)
@@ -359,6 +378,20 @@ def test_what_guards_demand_is_counted_into_the_budget():
         grid = run.step(scene.frame(run.index), context=context)
         assert grid[required].all() and not grid[forbidden].any()
         assert grid.sum() == 6
+
+
+def test_a_zone_that_is_ignored_does_not_keep_others_waiting():
+    """All gain is in it, and its blocks wait for ever."""
+    busy = [(row, column) for row in range(2) for column in range(COLUMNS)]
+    scene, seen = Scene(busy), torch.zeros(1, ROWS, COLUMNS, dtype=torch.bool)
+    run = Run(GainPolicy(0.1)).play(scene, 5)
+    forbidden = torch.zeros(1, ROWS, COLUMNS, dtype=torch.bool)
+    forbidden[0, :2] = True
+    for _ in range(60):
+        context = run.context(("cam",), _Guarded)
+        object.__setattr__(context, "forbidden", forbidden)
+        seen |= run.step(scene.frame(run.index), context=context)
+    assert seen[~forbidden].all()
 
 
 def test_more_demanded_than_paid_for_is_executed():

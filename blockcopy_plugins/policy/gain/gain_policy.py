@@ -62,9 +62,8 @@ class GainPolicy(Policy):
     all streams are its own. A stream's first frame is executed fully and not counted.
 
     One regression serves all streams; each has a memory of constant size, which :meth:`reset`
-    drops. It needs no labels, works with any output that the information gain knows, and where the
-    integration gives none it goes by the picture alone. ``select`` only looks: called twice without
-    a feedback in between, it gives the same grid.
+    drops. It needs no labels; where the integration gives no outputs, it goes by the picture alone.
+    ``select`` only looks: called twice without a feedback in between, it gives the same grid.
 
     Args:
         target: Executed rate to hold (executed blocks / all blocks), above 0 and at most 1.
@@ -289,22 +288,24 @@ class GainPolicy(Policy):
         grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
         required = context.required
         forbidden = context.forbidden
-        counts = self._allot(look.context, look.known).counts
+        counts = self._allot(context, look.known).counts
         for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
             if memory is None:
                 grid[image] = True
             if not count:
                 continue
-            scores = look.scores[image].flatten()
+            scores, age = look.scores[image].flatten(), look.maps.age[image].flatten()
+            if forbidden is not None:
+                scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
+                age = age.masked_fill(forbidden[image].flatten(), -math.inf)
             # Where that is a fraction of a block, one is taken now and then.
             oldest = min(int(_OLDEST * count + memory.frames * _GOLDEN % 1), count)
             if oldest:
-                age = look.maps.age[image].flatten() + 1e-3 * scores
-                scores = scores.scatter(0, age.topk(oldest).indices, math.inf)
+                # Of those that have waited as long, the best.
+                waited = torch.add(age, scores, alpha=1e-3)
+                scores = scores.scatter(0, waited.topk(oldest).indices, math.inf)
             if required is not None:
                 scores = scores.masked_fill(required[image].flatten(), math.inf)
-            if forbidden is not None:
-                scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
             grid[image].view(-1).scatter_(0, scores.topk(count).indices, True)
         return self._demanded(grid, context)
 
@@ -388,14 +389,13 @@ class GainPolicy(Policy):
         context = look.context
         cells = cells_per_block(context.block_size)
         stale = around(torch.where(grid, 0.0, look.change.mean))
-        accounts = self._allot(look.context, look.known).accounts
-        habit = look.habit
+        accounts = self._allot(context, look.known).accounts
         alone = len(executed) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
             own = slice(image, image + 1)
             maps = look.maps.image(image).after(grid[own], stale[own])
             if gains[image] is not None:
-                maps = maps.with_gain(grid[own], gains[image][None], look.expected[own], habit)
+                maps = maps.with_gain(grid[own], gains[image][None], look.expected[own], look.habit)
             if outputs[image] is not None:
                 maps = maps.with_output(outputs[image][None], cells)
             # Copies of a batch's parts: a view would keep the whole batch.
@@ -405,7 +405,7 @@ class GainPolicy(Policy):
                 memory.picture = executed_picture(before.picture, picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - executed[image], context)
                 memory.share, memory.spread = before.share, before.spread
-                # On a device a look after the transfer, at what guards ran, is not measured.
+                # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])
                     memory.spread = before.spread.after(look.spread[image], look.total[image])

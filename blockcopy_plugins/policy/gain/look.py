@@ -22,6 +22,7 @@ from .spread import spread_of
 # A block's score is half its own worth and half that around it: regions rather than scattered
 # blocks, which read stale features around them.
 _OWN_WORTH = 0.5
+_LEAST_WORTH = 1e-4
 # What a frame of waiting adds to it, in units of gain: of blocks in which nothing moves, the oldest
 # comes first.
 _WAITING = 1e-5
@@ -109,7 +110,10 @@ def look_at(
     change = PictureChange(picture, _stack(executed), context.block_size)
     features = block_features(change, maps)
     expected = ridge.predict(features).clamp_(-6, 2)
-    worth = expected.exp().sub_(GAIN_FLOOR).clamp_min_(1e-4)
+    worth = expected.exp().sub_(GAIN_FLOOR).clamp_min_(_LEAST_WORTH)
+    forbidden = context.forbidden
+    if forbidden is not None:
+        worth = worth.masked_fill_(forbidden, _LEAST_WORTH)
     scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
     scores = scores.add_(maps.age, alpha=_WAITING)
     look = Look(
