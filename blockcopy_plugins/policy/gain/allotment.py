@@ -28,7 +28,7 @@ _CORRECTION = 0.1
 # More blocks run together than gain is spread over, and all where that is nearly all: what is old
 # between them would spoil what is new.
 _MARGIN = 1.1
-_NEARLY_ALL = 0.85
+_NEARLY_ALL = 0.75
 
 
 def next_share(before: float, now: float) -> float:
