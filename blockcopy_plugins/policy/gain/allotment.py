@@ -25,7 +25,10 @@ _SHARE_STEP = 0.1
 _LEAST_SHARE = 0.1
 # By how much of the difference between the bucket and the streams' accounts a frame corrects it.
 _CORRECTION = 0.1
-_MARGIN = 1.2
+# More blocks run together than gain is spread over, and all where that is nearly all: what is old
+# between them would spoil what is new.
+_MARGIN = 1.1
+_NEARLY_ALL = 0.75
 
 
 def next_share(before: float, now: float) -> float:
@@ -100,7 +103,9 @@ class Allotment:
             account = memory.account + own_rate * blocks + correction
             # 1e-6: so that ten tenths are one.
             affordable = min(max(math.floor(account + 1e-6), 0), blocks)
-            together = min(math.ceil(_MARGIN * memory.spread.value * blocks), blocks)
+            together = math.ceil(_MARGIN * memory.spread.value * blocks)
+            if together > _NEARLY_ALL * blocks:
+                together = blocks
             if not per_frame and together > own_rate * blocks:
                 affordable = together if affordable >= together else 0
             self.accounts.append(account)
