@@ -327,6 +327,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("policy_cost", "policy_cost", policy_cost),
     ("gain_cost", "policy_cost", gain_cost),
     ("policies", "policies", policies),
+    ("policies_unseen", "policies_unseen", policies),
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),
