@@ -328,6 +328,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("gain_cost", "policy_cost", gain_cost),
     ("policies", "policies", policies),
     ("policies_unseen", "policies_unseen", policies),
+    ("policies_vtest", "policies_vtest", policies),
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),
