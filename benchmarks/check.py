@@ -11,6 +11,7 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 
 from .grids import draw_grid
+from .precision import tf32
 from .region import build_region
 
 # Of the largest value of an output; bfloat16 has 8 bits, and fifty layers add their errors up.
@@ -53,7 +54,7 @@ def check(model: str, block_size: int, device: str, seed: int = 0) -> dict[str, 
     frames = [torch.randn(1, 3, height, width, generator=draw).to(device) for _ in range(3)]
     grids = [draw_grid(count, (3, 4), draw).to(device) for count in (12, 5, 2)]
     at_work = iter(grids)
-    with torch.inference_mode(), _exact_float32():
+    with torch.inference_mode(), tf32(False):
         dense = region(frames[0])
         reference = MaskedReference(region, block)
         wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
@@ -71,14 +72,3 @@ def check(model: str, block_size: int, device: str, seed: int = 0) -> dict[str, 
     if not max(found["against_dense"], found["against_reference"]) < TOLERANCE["float32"]:
         raise SystemExit(f"the sparse outputs differ from the reference: {found}")
     return found
-
-
-class _exact_float32:
-    """On a GPU float32 convolutions may run in TF32, with three digits; here they do not."""
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-    def __exit__(self, *exc) -> None:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._before

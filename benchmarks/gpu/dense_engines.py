@@ -39,11 +39,6 @@ def fold_batch_norms_(net: nn.Module) -> nn.Module:
     return net
 
 
-def eager(net: nn.Module) -> Run:
-    """PyTorch as it is."""
-    return net
-
-
 def cuda_graph(run: Run, frame: Tensor) -> Run:
     """A run as one CUDA graph, which takes all of Python's and the launches' time away.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from benchmarks.grids import draw_grid, executed_blocks
 from blockcopy_plugins.policy import Policy, PolicyContext, TaskOutput
 
 
@@ -56,7 +58,6 @@ def random_grid(rate: float, shape: tuple[int, int, int], draw: torch.Generator)
         shape: ``(N, GH, GW)``.
         draw: Source of randomness.
     """
-    images, rows, columns = shape
-    count = max(1, round(rate * rows * columns))
-    order = torch.rand(images, rows * columns, generator=draw).argsort(1)
-    return (order < count).view(shape)
+    images, *grid = shape
+    count = executed_blocks(rate, math.prod(grid))
+    return torch.cat([draw_grid(count, tuple(grid), draw) for _ in range(images)])

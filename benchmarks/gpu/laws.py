@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 import blockcopy_plugins as bc
 from benchmarks import networks
 from benchmarks.check import deviation
+from benchmarks.precision import tf32
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.errors import BlockCopyError, FrameError, GridError
 
@@ -71,7 +71,7 @@ def settings(small: bool) -> Iterator[Setting]:
 
 def run(section: Section) -> None:
     """Check all laws in all settings."""
-    with exact_float32():
+    with tf32(False):
         for setting in settings(section.small):
             section.need(5)
             bench = Bench(setting, section)
@@ -268,17 +268,3 @@ class Bench:
         left = 9 + step * side % (self.size[1] - side - 9)
         frame[:, :, 20 : 20 + side, left : left + side] = 2.0
         return frame
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Without TF32, in convolutions and matrix products."""
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +19,13 @@ import blockcopy_plugins as bc
 from benchmarks import networks
 from benchmarks.check import deviation
 from benchmarks.clock import Clock
+from benchmarks.precision import tf32
 from blockcopy_plugins.policy import build_policy
 
 from .dense_engines import (
     EngineUnavailable,
     Run,
     cuda_graph,
-    eager,
     fold_batch_norms_,
     slow_to_build,
 )
@@ -81,7 +80,7 @@ def run(section: Section) -> None:
 
 def _measure(section: Section, setting: Setting, slow: bool) -> None:
     try:
-        with _tf32(setting.dtype == "tf32"):
+        with tf32(setting.dtype == "tf32"):
             Contest(section, setting).run(slow)
     except OutOfTime:
         raise
@@ -145,7 +144,7 @@ class Contest:
             self._add(name, rate, spent, dense, fastest, absent, worst, models[name][0])
 
     def _engines(self, slow: bool) -> tuple[dict[str, Run], dict[str, str]]:
-        engines: dict[str, Run] = {"torch": eager(self.net)}
+        engines: dict[str, Run] = {"torch": self.net}
         makers: list[tuple[str, Callable[[], Run]]] = []
         if self.section.device == "cuda":
             makers.append(("CUDA graph", lambda: cuda_graph(self.net, self.frames[0])))
@@ -208,17 +207,3 @@ class Contest:
             replayed=0 if graphs is None else graphs.replayed,
             without_graph={} if graphs is None else dict(graphs.as_ever), times=spent,
         )  # fmt: skip
-
-
-@contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    """Float32 convolutions and products in TF32, or exact."""
-    backends = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = on
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value

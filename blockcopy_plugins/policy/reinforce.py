@@ -20,7 +20,7 @@ from blockcopy_plugins.host_transfer import upload
 from .base import Policy, PolicyContext, check_frame, check_rate
 from .experience import Experience, Recalled, joined
 from .fixed import make_generator
-from .information_gain import Geometry, InformationGain, build_information_gain
+from .information_gain import Geometry, InformationGain, build_information_gain, outputs_not_finite
 from .net import INPUT_CHANNELS, PolicyNet, policy_input
 from .picture import cells_per_block, grid_to_cells, picture_statistics, reduce_picture
 from .task_output import TaskOutput
@@ -240,7 +240,7 @@ class RLPolicy(Policy):
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             summaries = self._summarise(outputs, frame.shape[0], geometry)
-            finite = self._are_finite(outputs, frame.device)
+            finite = self.information_gain.are_finite(outputs, frame.device)
             gain = self._gain(summaries, look, grid, geometry)
             if finite is not None:
                 gain = torch.where(finite[:, None, None], gain, 0.0)
@@ -447,16 +447,6 @@ class RLPolicy(Policy):
             return [None] * images
         return [self.information_gain.summarise(output, geometry) for output in outputs]
 
-    def _are_finite(
-        self, outputs: Sequence[TaskOutput] | None, device: torch.device
-    ) -> Tensor | None:
-        """Return which outputs are finite, bool ``(N,)``; None where that has been looked at."""
-        found = [self.information_gain.is_finite(output) for output in outputs or ()]
-        if all(finite is None for finite in found):
-            return None
-        looked_at = torch.ones((), dtype=torch.bool, device=device)
-        return torch.stack([looked_at if finite is None else finite for finite in found])
-
     def _prove(self, unproven: _Unproven, finite: Tensor) -> None:
         """Take a frame back if its outputs were not finite."""
         newest = unproven is self._unproven
@@ -476,11 +466,7 @@ class RLPolicy(Policy):
         self._experience = [item for item in self._experience if item is not unproven.learned]
         if newest:
             self.running_rate, self._committed = unproven.running_rate, unproven.generator
-        raise FrameError(
-            f"the dense output of stream {', '.join(map(repr, bad))} held NaN or infinity; the "
-            "network that made it is broken, or its input was. On a GPU this is found with the "
-            "frame after it, which has not run"
-        )
+        raise outputs_not_finite(bad)
 
     def _gain(self, summaries: list[Any], look: _Look, grid: Tensor, geometry: Geometry) -> Tensor:
         gain = torch.zeros(look.context.grid_shape, device=grid.device)

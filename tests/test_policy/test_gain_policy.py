@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from blockcopy_plugins.policy import (
     SemanticGain,
     build_policy,
 )
+from blockcopy_plugins.policy.gain.allotment import Allotment
 from blockcopy_plugins.policy.gain.memory import BlockMaps
 
 SIZE, ROWS, COLUMNS = 32, 4, 6  # blocks of 32 px
@@ -473,3 +475,17 @@ def test_macs_are_few():
     assert macs["forward"] == 128 * 12
     policy.online = False
     assert policy.macs((1, 3, 1024, 2048), 128)["update"] == 0
+
+
+def test_few_blocks_with_all_the_gain_run_in_each_frame():
+    """Of 100 blocks a tenth may run: gain on 20 of them is not saved up for, gain on 50 is."""
+
+    def counts(spread):
+        memory = SimpleNamespace(account=0.0, share=1.0, spread=SimpleNamespace(value=spread))
+        return Allotment(
+            [memory], total=1, saved=0.0, blocks=100, rate=0.1, allowance=10.0, capacity=100.0,
+            per_frame=False,
+        ).counts  # fmt: skip
+
+    assert counts(0.2) == [10]
+    assert counts(0.5) == [0]

@@ -28,7 +28,7 @@ from .allotment import Allotment, next_share
 from .features import NAMES, around, prior
 from .look import Look, look_at
 from .memory import GAIN_FLOOR, StreamMemory, executed_picture
-from .proof import OutputProof, are_finite
+from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
 
@@ -175,7 +175,7 @@ class GainPolicy(Policy):
             summaries = self._summaries(look, outputs, geometry, executed)
             gains = self._gains(look, summaries, geometry, frame.device)
             maps = self._output_maps(look, summaries, geometry, frame.device)
-            finite = are_finite(self.information_gain, outputs, frame.device)
+            finite = self.information_gain.are_finite(outputs, frame.device)
             proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
             if self.online:

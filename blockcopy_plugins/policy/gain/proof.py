@@ -7,26 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import torch
 from torch import Tensor
 
-from blockcopy_plugins.errors import FrameError
-from blockcopy_plugins.policy.information_gain import InformationGain
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.information_gain import outputs_not_finite
 
 from .memory import StreamMemory
 from .ridge import OnlineRidge
-
-
-def are_finite(
-    gain: InformationGain, outputs: Sequence[TaskOutput] | None, device: torch.device
-) -> Tensor | None:
-    """Return which outputs are finite, bool ``(N,)``; None where that has been looked at."""
-    found = [gain.is_finite(output) for output in outputs or ()]
-    if all(finite is None for finite in found):
-        return None
-    looked_at = torch.ones((), dtype=torch.bool, device=device)
-    return torch.stack([looked_at if finite is None else finite for finite in found])
 
 
 class OutputProof:
@@ -75,8 +61,4 @@ class OutputProof:
             else:
                 self._memories[stream] = memory
         self._ridge.products, self._ridge.targets, self._ridge.weights = self._sums
-        raise FrameError(
-            f"the dense output of stream {', '.join(map(repr, bad))} held NaN or infinity; the "
-            "network that made it is broken, or its input was. On a GPU this is found with the "
-            "frame after it, which has not run"
-        )
+        raise outputs_not_finite(bad)

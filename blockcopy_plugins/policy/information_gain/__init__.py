@@ -1,7 +1,7 @@
 """Information gain: how much the task's output changed, block by block."""
 
 from .auto import AutoGain, build_information_gain
-from .base import Geometry, InformationGain
+from .base import Geometry, InformationGain, outputs_not_finite
 from .dense import FeatureChange, SemanticGain
 from .detection import DetectionGain
 
@@ -13,4 +13,5 @@ __all__ = [
     "InformationGain",
     "SemanticGain",
     "build_information_gain",
+    "outputs_not_finite",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
@@ -65,6 +67,24 @@ class InformationGain:
         """
         return None
 
+    def are_finite(
+        self, outputs: Sequence[TaskOutput] | None, device: torch.device
+    ) -> Tensor | None:
+        """Say of each output of a batch whether it is finite, as :meth:`is_finite`.
+
+        Args:
+            outputs: One for each image, or None.
+            device: Of the frame.
+
+        Returns:
+            bool ``(N,)``; None where all of them have been looked at, or there are none.
+        """
+        found = [self.is_finite(output) for output in outputs or ()]
+        if all(finite is None for finite in found):
+            return None
+        looked_at = torch.ones((), dtype=torch.bool, device=device)
+        return torch.stack([looked_at if finite is None else finite for finite in found])
+
     def output_map(self, summary: Any, geometry: Geometry) -> Tensor:
         """Return the output as float32 ``(h, w)`` on cells, 0 to 1, for the policy network."""
         raise NotImplementedError(f"{type(self).__name__} does not implement output_map()")
@@ -89,3 +109,16 @@ class InformationGain:
                     "input was"
                 )
         return self.compare(*summaries, geometry)
+
+
+def outputs_not_finite(streams: Sequence[Hashable]) -> FrameError:
+    """The error of outputs that turned out, a frame later, not to have been finite.
+
+    Args:
+        streams: Those that they are of.
+    """
+    return FrameError(
+        f"the dense output of stream {', '.join(map(repr, streams))} held NaN or infinity; the "
+        "network that made it is broken, or its input was. On a GPU this is found with the frame "
+        "after it, which has not run"
+    )

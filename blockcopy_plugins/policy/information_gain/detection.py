@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.host_transfer import to_host
 from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, pack_columns, shared_pixels
 from blockcopy_plugins.ops.match_boxes import box_iou, match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
@@ -101,7 +102,9 @@ class DetectionGain(InformationGain):
                 f"frame has {tuple(geometry.size)}; give boxes in the network's input pixels"
             )
         height, width = geometry.size
-        boxes, scores, labels = _fetch(output)
+        found = output.boxes.float(), output.scores.float(), output.labels
+        # On a GPU that is waited for once.
+        boxes, scores, labels = to_host([value.detach() for value in found])
         boxes = torch.minimum(boxes.clamp_min(0), torch.tensor([width, height, width, height]))
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero()[:, 0]
         masks = None
@@ -137,16 +140,6 @@ class DetectionGain(InformationGain):
             _paint(moved * current.scores, current, geometry),
             _paint(left * previous.scores, previous, geometry),
         )
-
-
-def _fetch(output: Detections) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes float32, scores float32 and labels on the CPU, for which a GPU waits once."""
-    scores = output.scores.detach().float()
-    floats = torch.cat((output.boxes.detach().float(), scores[:, None]), 1)
-    # As the integers of the same bits, so that labels of any size stay exact beside them.
-    table = torch.cat((floats.view(torch.int32).long(), output.labels[:, None]), 1).cpu()
-    floats = table[:, :5].int().view(torch.float32)
-    return floats[:, :4], floats[:, 4], table[:, 5]
 
 
 def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tuple[Tensor, Tensor]:
