@@ -97,6 +97,18 @@ def test_rate_is_what_the_target_buys():
     assert budget.rate == pytest.approx(0.25, abs=0.01)
 
 
+def test_old_prices_are_forgotten():
+    """5 ms and 1 ms a block, then 9 ms and 2 ms: a target of 33 ms buys a quarter of the blocks."""
+    budget = TimeBudget(9 + 2 * 0.25 * BLOCKS)
+    play(
+        budget,
+        400,
+        lambda frame, blocks: 5 + blocks if frame < 200 else 9 + 2 * blocks,
+        whole=True,
+    )
+    assert budget.rate == pytest.approx(0.25, abs=0.02)
+
+
 def test_first_frames_are_not_paid_for():
     budget = TimeBudget(10)
     budget.settle(0, context(first=True), 9.9)
