@@ -87,7 +87,15 @@ class Subject:
 
     def sparse(self, rate: float = RATE) -> Any:
         """A frame on other blocks than the one before."""
+        self.draw_grid(rate)
+        return self.call()
+
+    def draw_grid(self, rate: float = RATE) -> None:
+        """Pick the blocks of the next frame; on a GPU this waits for it."""
         self.policy.grid = random_grid(rate, self.shape, self.draw).to(self.device)
+
+    def call(self) -> Any:
+        """A frame on the blocks that were picked."""
         return self._run(self.model)
 
     def dense(self) -> Any:
@@ -210,16 +218,17 @@ def _captured(model: nn.Module) -> int:
 
 def _count_waits(subject: Subject, device: DeviceReads | None) -> dict[str, int]:
     """Of one frame, by line; ``device`` stands in for a GPU."""
+    subject.draw_grid()
     if device is not None:
         device.waits.clear()
-        subject.sparse()
+        subject.call()
         return dict(device.waits)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            subject.sparse()
+            subject.call()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     found: Counter[str] = Counter()

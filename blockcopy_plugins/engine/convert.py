@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from operator import attrgetter
 from threading import get_ident
 from typing import Any
 
@@ -36,6 +37,7 @@ from .report import Report, Totals
 from .state import StreamStates
 
 _ATTRIBUTE = "_blockcopy"
+_IS_TRAINING = attrgetter("training")
 
 # They keep no state and are never densified, so nobody asks when they are at work; and there are
 # more of them than of all others.
@@ -98,6 +100,7 @@ class Handle:
         self._motion: tuple[MotionField | None, ...] | None = None
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
+        self._bare_modules: tuple[nn.Module, ...] = ()
 
     # -- one call ---------------------------------------------------------------------------------
 
@@ -222,7 +225,7 @@ class Handle:
         """
         block = (self.config.block_size, self.config.block_size)
         args, kwargs = call.replace(frame.from_dense(pixels, block))
-        out = tree_map(self._leave_dense, original(*args, **kwargs))
+        out = tree_map(partial(self._leave_dense, last=True), original(*args, **kwargs))
         frame.finish()
         return out
 
@@ -233,12 +236,12 @@ class Handle:
                 f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
                 "tensor (N, C, H, W) without empty dimensions."
             )
-        for name, module in self._modules:
-            if module.training:
-                raise FrameError(
-                    f"module {name or '(root)'!r} is in training mode, in which features depend on "
-                    "more than the frame. Call model.eval() first, or restore_(model) to train."
-                )
+        if any(map(_IS_TRAINING, self._bare_modules)):
+            name = next(name for name, module in self._modules if module.training)
+            raise FrameError(
+                f"module {name or '(root)'!r} is in training mode, in which features depend on "
+                "more than the frame. Call model.eval() first, or restore_(model) to train."
+            )
         if self.config.check_finite:
             # A sum with NaN or infinity in it is not finite. That of huge values may not be either,
             # which a second look tells; to look at each value at once takes seven times as long.
@@ -309,14 +312,14 @@ class Handle:
         grid = self.guards.adjust(upload(grid, frame.device), frame, context)
         return grid | context.first[:, None, None]
 
-    def _leave_dense(self, value):
+    def _leave_dense(self, value, last: bool = False):
         if isinstance(value, BlockTensor):
-            frame = value.frame
-            return frame.dense(value, "output", copy=True, contiguous=not frame.channels_last)
+            return value.frame.result(value) if last else value.frame.output(value)
         if is_dataclass(value) and not isinstance(value, type):
             value = copy(value)
             for item in fields(value):
-                dense = tree_map(self._leave_dense, getattr(value, item.name))
+                leave = partial(self._leave_dense, last=last)
+                dense = tree_map(leave, getattr(value, item.name))
                 object.__setattr__(value, item.name, dense)
         return value
 
@@ -325,6 +328,7 @@ class Handle:
     def attach(self) -> None:
         """Put the model's forward and the hooks of its submodules in place."""
         self._modules = tuple(self.model.named_modules())
+        self._bare_modules = tuple(module for _, module in self._modules)
         for path, module in self._modules:
             leaf = leaf_for(self, path, module) if path and self.native is not None else None
             if leaf is not None:

@@ -6,8 +6,8 @@ and the streams' slots (:mod:`.static_frame`), so that all streams share a graph
 beside, claims of state and counts, is done again at each replay. Outputs are handed out as copies.
 
 The first frame of a kind runs as ever, which warms up what the capture must not do (cuDNN's
-choices, index tables); the second is captured. Whole frames, which are first frames, run as ever.
-What cannot be captured runs as ever too, and :class:`GraphReport` says why.
+choices, index tables); the second is captured. First frames of streams run as ever. What cannot be
+captured runs as ever too, and :class:`GraphReport` says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.modules import module as global_hooks
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from .adapter import Call
@@ -28,7 +27,8 @@ from .capture_guard import CaptureError, CaptureGuard
 from .frame_work import FrameWork
 from .graph_pool import GraphPool
 from .macs import MacCounter
-from .state import StreamStates
+from .model_watch import ModelWatch
+from .state import StateEntry, StreamStates
 from .static_frame import (
     BlockLists,
     Recorded,
@@ -151,6 +151,7 @@ class FrameGraph:
         inputs: What it reads.
         lists: What it reads.
         recorded: What the host did.
+        held: The state that stands for a leaf which the graph does not copy, by the leaf's id.
         last_call: Number of the call that last replayed it.
     """
 
@@ -161,16 +162,19 @@ class FrameGraph:
     inputs: StaticInputs
     lists: StaticLists
     recorded: Recorded
+    held: dict[int, StateEntry]
     last_call: int = 0
 
-    def copy_results(self) -> Any:
+    def copy_results(self, frame: StaticFrame) -> Any:
         """The results in memory of their own; a tensor that is there twice still is one."""
         copies: dict[int, Tensor] = {}
         # Not in inference mode, as results of eager frames are not.
         with torch.inference_mode(False), torch.no_grad():
             for leaf in self.leaves:
-                if leaf is not None and id(leaf) not in copies:
-                    copies[id(leaf)] = leaf.clone()
+                if leaf is None or id(leaf) in copies:
+                    continue
+                entry = self.held.get(id(leaf))
+                copies[id(leaf)] = leaf.clone() if entry is None else frame.copy_result(entry)
         leaves = [None if leaf is None else copies[id(leaf)] for leaf in self.leaves]
         return tree_unflatten(leaves, self.spec)
 
@@ -229,7 +233,7 @@ class FrameGraphs:
         self.backend = backend
         self._cuda = CudaBackend()
         self._refused: dict[Hashable, str] = {}
-        self._memory: tuple[int, ...] | None = None
+        self._watch = ModelWatch()
         self._generation = 0
         self._calls = self._captured = self._evicted = self._replayed = 0
         self._as_ever: dict[str, int] = {}
@@ -246,7 +250,10 @@ class FrameGraphs:
         """
         if not self.enabled or (self.backend is None and not call.frame.is_cuda):
             return None
-        reason = handle.adapter.graph_obstacle or self._look_at(handle)
+        reason = handle.adapter.graph_obstacle or self._watch.obstacle(handle)
+        if self._watch.has_moved(handle):
+            self.forget()
+            self._refused.clear()
         kind = None
         if reason is None:
             try:
@@ -288,7 +295,7 @@ class FrameGraphs:
         if inputs is None:
             inputs = StaticInputs(work.call.frame, work.grid)
             pool.inputs[len(work.streams)] = inputs
-        inputs.fill(work.call.frame, work.grid, work.slots)
+        inputs.fill(work.call.frame, work.grid)
         if key not in pool.warm:
             return self._warm_up(work, kind, key, inputs)
         return self._capture(work, kind, key, inputs)
@@ -317,7 +324,7 @@ class FrameGraphs:
     # -- one frame --------------------------------------------------------------------------------
 
     def _warm_up(self, work: FrameWork, kind: Hashable, key: Hashable, inputs: StaticInputs):
-        lists = StaticLists(work.device)
+        lists = StaticLists(work.device, work.slots)
         frame = work.open(StaticFrame, inputs=inputs, lists=lists)
         backend = self.backend or self._cuda
         guard = CaptureGuard(work.device, lambda: frame.path, refuse=False)
@@ -350,9 +357,8 @@ class FrameGraphs:
             # Streams may have come since the warm-up; a graph must find all memory in place.
             entry.grow(work.store.capacity)
         lists = pool.warm[key]
-        lists.fill(lists.read(work.host, work.slots))
-        frame = work.open(StaticFrame, inputs=inputs, lists=lists)
-        lists.captured = True
+        lists.freeze(lists.read(work.host, work.slots))
+        frame = work.open(StaticFrame, inputs=inputs, lists=lists, hold_results=True)
         made = set(work.store.entries.values())
         work.call.left.clear()
         backend = self.backend or self._cuda
@@ -369,13 +375,13 @@ class FrameGraphs:
             if not made.issuperset(work.store.entries.values()):
                 raise CaptureError("the model kept state that it did not keep in the warm-up")
         except torch.OutOfMemoryError:
-            lists.captured = False
+            lists.thaw()
             pool.sizes[key] = self.limit + 1
             return self._without(work, "there was no memory left on the device for a graph")
         except Exception as error:
             # Whatever the model cannot do in a capture, it can do without. If it fails there too,
             # the caller sees that error.
-            lists.captured = False
+            lists.thaw()
             what = str(error).strip().partition("\n")[0]
             if not isinstance(error, CaptureError):
                 what = f"{type(error).__name__} in module {frame.path or '(root)'!r}: {what}"
@@ -383,28 +389,28 @@ class FrameGraphs:
             return self._without(work, self._refused[kind])
         pool.sizes[key] = captured.bytes
         if not self._make_room(captured.bytes):
-            lists.captured = False
+            lists.thaw()
             return self._without(work, self._no_room(captured.bytes))
-        graph = FrameGraph(key, captured, leaves, spec, inputs, lists, recorded)
+        graph = FrameGraph(key, captured, leaves, spec, inputs, lists, recorded, frame.held)
         # The next graph of this key, for another number of blocks beyond the grid, has lists of
         # its own.
         del pool.warm[key]
         pool.add(graph)
         self._captured += 1
-        return self._finish(work, graph)
+        return self._finish(work, graph, frame)
 
     def _replay(self, work: FrameWork, graph: FrameGraph, lists: BlockLists):
-        graph.inputs.fill(work.call.frame, work.grid, work.slots)
+        graph.inputs.fill(work.call.frame, work.grid)
         graph.lists.fill(lists)
         frame = work.open(StaticFrame, inputs=graph.inputs, lists=graph.lists)
         frame.repeat(graph.recorded)
         self._replayed += 1
-        return self._finish(work, graph)
+        return self._finish(work, graph, frame)
 
-    def _finish(self, work: FrameWork, graph: FrameGraph):
+    def _finish(self, work: FrameWork, graph: FrameGraph, frame: StaticFrame):
         graph.last_call = self._calls
         graph.captured.replay()
-        result, left = graph.copy_results()
+        result, left = graph.copy_results(frame)
         work.call.left.clear()
         work.call.left.update(left)
         return result
@@ -423,26 +429,6 @@ class FrameGraphs:
         if reason not in self._as_ever:
             logger.warning("frames run without CUDA graphs: %s.", reason)
         self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
-
-    def _look_at(self, handle: Handle) -> str | None:
-        """Why the model cannot be replayed; forget graphs if its parameters have moved."""
-        memory: list[int] = []
-        for path, module in handle.modules:
-            for hooks in (module._forward_hooks, module._forward_pre_hooks):
-                for hook in hooks.values():
-                    # Those of the model itself run around the whole call, also around a replay.
-                    if path and getattr(hook, "handle", None) is not handle:
-                        return f"module {path!r} has a forward hook, which a replay would not call"
-            for values in (module._parameters, module._buffers):
-                memory += [v.data_ptr() for v in values.values() if v is not None]
-        if global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks:
-            return "there are forward hooks on all modules, which a replay would not call"
-        if self._memory != tuple(memory):
-            if self._memory is not None:
-                self.forget()
-                self._refused.clear()
-            self._memory = tuple(memory)
-        return None
 
     # -- memory -----------------------------------------------------------------------------------
 

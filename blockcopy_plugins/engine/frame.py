@@ -22,7 +22,7 @@ from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
-from .layout import Layout, block_lists
+from .layout import Layout, block_lists, image_places
 from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
 if TYPE_CHECKING:
@@ -125,9 +125,10 @@ class Frame:
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(stream.slot for stream in streams)
         self._streams = tuple(streams)
-        self._slot_index = None
+        # int32 (N, 3), each image as one block by slot; None where the slots are 0, 1, ...
+        self._places: Tensor | None = None
         if self.slots != tuple(range(self.images)):
-            self._slot_index = upload(torch.tensor(self.slots), grid.device)
+            self._places = upload(image_places(self.slots), grid.device)
         self._layouts: dict[tuple[int, int], Layout] = {}
         self.executed = self.layout(size, (block_size, block_size)).executed
 
@@ -236,8 +237,7 @@ class Frame:
         key = ("images", self.images)
         if key not in self.store.tables:
             with torch.inference_mode(False):
-                places = torch.zeros((self.images, 3), dtype=torch.int32, device=self.grid.device)
-                places[:, 0] = torch.arange(self.images, device=self.grid.device)
+                places = upload(image_places(range(self.images)), self.grid.device)
             self.store.tables[key] = places
         return self.store.tables[key]
 
@@ -430,10 +430,10 @@ class Frame:
                 ops.scatter_border_(map_, *self._on_the_map(x), border)
         elif border != EVERYTHING:
             ops.copy_border_(map_, x.packed_map(), self.slots, x.block, border)
-        elif self._slot_index is None:
+        elif self._places is None:
             map_[: self.images].copy_(x.packed_map())
         else:
-            map_.index_copy_(0, self._slot_index, x.packed_map())
+            ops.scatter_(map_, x.packed_map(), self._places)
 
     def covers(self, x: BlockTensor) -> bool:
         """Whether every block of ``x`` has a pixel on its map.
@@ -461,9 +461,17 @@ class Frame:
 
     def in_batch_order(self, map_: Tensor) -> Tensor:
         """The maps of this frame's images, ``(N, C, H, W)``, of a map of all slots."""
-        if self._slot_index is None:
+        if self._places is None:
             return map_[: self.images]
-        return map_.index_select(0, self._slot_index)
+        rows, cols = self.tables(
+            "image",
+            map_.shape[2:],
+            tuple(map_.shape[2:]),
+            lambda axis, size, width: window.index_table(
+                blocks=1, block_out=width, index=torch.arange(size)
+            ),
+        )
+        return ops.gather(map_, self._places, rows, cols)
 
     def dense(self, x: BlockTensor, op: str, copy: bool, contiguous: bool = False) -> Tensor:
         """The whole of ``x`` as a plain tensor in batch order.
@@ -491,9 +499,17 @@ class Frame:
                 return value.clone() if copy else value
             if contiguous:
                 return ops.planes(map_.contiguous(memory_format=torch.channels_last))
-            if self._slot_index is not None:
-                return map_.contiguous(memory_format=torch.channels_last)
+            if self._places is not None:
+                return map_
             return map_.clone(memory_format=torch.channels_last) if copy else map_
+
+    def output(self, x: BlockTensor) -> Tensor:
+        """``x`` as it leaves the blocks, in memory of its own and in the layout of the frame."""
+        return self.dense(x, "output", copy=True, contiguous=not self.channels_last)
+
+    def result(self, x: BlockTensor) -> Tensor:
+        """As :meth:`output`, of what the model returns: nothing of it comes after."""
+        return self.output(x)
 
     def dense_to_read(self, x: BlockTensor, op: str) -> Tensor:
         """As :meth:`dense`, contiguous, for readers who neither write to the map nor keep it.

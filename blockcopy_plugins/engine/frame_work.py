@@ -77,8 +77,8 @@ class FrameWork:
 
     @property
     def for_graphs(self) -> bool:
-        """Whether it is a frame that graphs are for: no stream is new, some block is skipped."""
-        return not self.has_first and self.executed < self.host.numel()
+        """Whether it is a frame that graphs are for: no stream is new."""
+        return not self.has_first
 
     @property
     def has_first(self) -> bool:

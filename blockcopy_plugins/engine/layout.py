@@ -72,6 +72,11 @@ class Layout:
         return self.by_image[:, 1 + axis].long()
 
 
+def image_places(slots: Sequence[int]) -> Tensor:
+    """int32 ``(N, 3)`` in host memory: each image as one block of its own, by slot."""
+    return torch.tensor([(slot, 0, 0) for slot in slots], dtype=torch.int32).view(-1, 3)
+
+
 def block_lists(
     grid: Tensor, blocks: tuple[int, int], slots: Sequence[int]
 ) -> tuple[Tensor, Tensor]:

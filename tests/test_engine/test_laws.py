@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.block_tensor import BlockTensor
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 
 CHANNELS = 4
@@ -364,3 +366,23 @@ def test_results_have_the_layout_of_the_frame(fpn):
     bc.reset_(fpn)
     for output in flat(fpn(frame.contiguous(memory_format=torch.channels_last))):
         assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_no_normalisation_is_given_nothing():
+    """cuDNN's refuses an empty batch, which is what a frame without an executed block has."""
+
+    class Refuse(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if any(issubclass(t, BlockTensor) for t in types):
+                return NotImplemented
+            if "batch_norm" in str(func) and args[0].numel() == 0:
+                raise RuntimeError("CUDNN_STATUS_BAD_PARAM")
+            return func(*args, **(kwargs or {}))
+
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, 1, 1), nn.BatchNorm2d(4)).eval()
+    grids = [torch.ones(1, 2, 2, dtype=torch.bool), torch.zeros(1, 2, 2, dtype=torch.bool)]
+    config = bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids.pop(0), fuse=False)
+    net = bc.blockcopy_(net, config)
+    first = net(torch.randn(1, 3, 16, 16))
+    with Refuse():
+        assert torch.equal(net(torch.randn(1, 3, 16, 16)), first)

@@ -178,10 +178,13 @@ def batch_norm(frame: Frame, func, args, kwargs):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
     eps = given["eps"] if "eps" in given else given["epsilon"]
-    fused = fuse_norm(x, *(given[name] for name in names[1:5]), eps)
-    if fused is not None:
+    out = fuse_norm(x, *(given[name] for name in names[1:5]), eps)
+    if out is None and x.packed.numel() == 0:
+        # cuDNN's refuses to be given nothing.
+        out = x.like(torch.empty_like(x.packed))
+    if out is not None:
         nothing = torch.empty(0)
-        return (fused, nothing, nothing, nothing)[: len(func._schema.returns)]
+        return (out, nothing, nothing, nothing)[: len(func._schema.returns)]
     out, *statistics = func(x.packed, *args[1:], **kwargs)
     return (x.like(out), *statistics)
 
