@@ -65,12 +65,6 @@ void check_blocks(const char* op, const at::Tensor& blocks, const at::Tensor& st
                     blocks.sizes());
 }
 
-void check_no_grad(const char* op, bool requires_grad) {
-  TORCH_CHECK(!requires_grad || !c10::GradMode::is_enabled(), "blockcopy::", op,
-              " has no backward, but gradients are recorded and an input requires grad; call it "
-              "under torch.no_grad() or torch.inference_mode(), or detach the input");
-}
-
 void check_row_bytes(const char* op, int64_t width, const at::Tensor& state) {
   const int64_t pixel_bytes = state.size(1) * static_cast<int64_t>(state.element_size());
   TORCH_CHECK_VALUE(pixel_bytes == 0 || width <= kMaxRowBytes / pixel_bytes, "blockcopy::", op,
@@ -142,6 +136,12 @@ FillPattern repeat(double fill, at::ScalarType dtype) {
 }
 
 }  // namespace
+
+void check_no_grad(const char* op, bool requires_grad) {
+  TORCH_CHECK(!requires_grad || !c10::GradMode::is_enabled(), "blockcopy::", op,
+              " has no backward, but gradients are recorded and an input requires grad; call it "
+              "under torch.no_grad() or torch.inference_mode(), or detach the input");
+}
 
 GatherGeometry check_gather(const at::Tensor& state, const at::Tensor& blocks,
                             const at::Tensor& rows, const at::Tensor& cols) {

@@ -24,6 +24,10 @@ TORCH_LIBRARY(blockcopy, m) {
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
       "Tensor(b!) workspace) -> Tensor",
       tags);
+  m.def(
+      "finish_conv_(Tensor(a!) sums, Tensor? bias, Tensor?[] norm, float eps, Tensor? residual, "
+      "float low, float high) -> ()",
+      tags);
   m.def("planes(Tensor map) -> Tensor", tags);
   m.def(
       "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "

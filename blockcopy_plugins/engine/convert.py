@@ -26,6 +26,7 @@ from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .cuda_graphs import MIB, FrameGraphs
+from .epilogue import Epilogues
 from .frame import Frame
 from .frame_record import FrameRecord, Scalars
 from .frame_work import FrameWork
@@ -87,6 +88,7 @@ class Handle:
         self.adapter = adapter
         self.states = StreamStates(config.max_streams)
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
+        self.epilogues = Epilogues(config.fuse)
         self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
         self.reads = HostReads()
         self._buckets = Buckets(config.buckets)

@@ -26,6 +26,7 @@ from .layout import Layout, block_lists, image_places
 from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
 if TYPE_CHECKING:
+    from .epilogue import Epilogues
     from .native import NativeConvolutions
 
 
@@ -79,6 +80,7 @@ class Frame:
         strict: Raise where an op would be densified.
         pack_whole: Run on packed blocks even where every block of every image is executed.
         native: The package's own convolutions, ``None`` to use torch's.
+        epilogues: What waits behind torch's convolutions, ``None`` for nothing.
         host: The grid in host memory, if it is there already.
 
     Attributes:
@@ -100,6 +102,7 @@ class Frame:
         strict: bool = False,
         pack_whole: bool = False,
         native: NativeConvolutions | None = None,
+        epilogues: Epilogues | None = None,
         host: Tensor | None = None,
     ) -> None:
         self.grid = grid
@@ -114,6 +117,7 @@ class Frame:
         self.channels_last = True
         self.at_work: list[list[BlockTensor]] = []
         self.native = native
+        self.epilogues = epilogues
         self.waiting: list[weakref.ref[BlockTensor]] = []
         self._run = run
         self._closed = False

@@ -98,6 +98,7 @@ class FrameWork:
             config.strict,
             config.pack_whole_frames,
             native=self.handle.native,
+            epilogues=self.handle.epilogues,
             host=self.host,
             **options,
         )

@@ -8,8 +8,13 @@ from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
+from blockcopy_plugins.ops.finish_conv import (
+    FINISH_DTYPES,
+    finish_conv_,
+    finish_conv_reference_,
+)
 from blockcopy_plugins.ops.gather import gather, gather_reference
-from blockcopy_plugins.ops.library import extension_status, has_extension
+from blockcopy_plugins.ops.library import extension_status, has_extension, has_kernel
 from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
@@ -17,6 +22,7 @@ from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 
 __all__ = [
+    "FINISH_DTYPES",
     "FLOPS",
     "BlockSparseConv2d",
     "block_conv2d",
@@ -28,9 +34,12 @@ __all__ = [
     "cover_cells",
     "crop_masks",
     "extension_status",
+    "finish_conv_",
+    "finish_conv_reference_",
     "gather",
     "gather_reference",
     "has_extension",
+    "has_kernel",
     "match_boxes",
     "paint_regions",
     "planes",

@@ -67,6 +67,17 @@ def has_extension() -> bool:
     return _HAS_EXTENSION
 
 
+def has_kernel(name: str, device: str) -> bool:
+    """Whether an operator has a native kernel for a kind of device.
+
+    Args:
+        name (str): Such as ``'gather'``.
+        device (str): ``'cpu'`` or ``'cuda'``.
+    """
+    key = f"{NAMESPACE}::{name}"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(key, device.upper())
+
+
 def extension_status() -> str:
     """Which kernels are used, or why the compiled ones are not.
 
@@ -78,7 +89,7 @@ def extension_status() -> str:
     if not _HAS_EXTENSION:
         return _LOAD_MESSAGE
     note = _build_note()
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::gather", "CUDA"):
+    if has_kernel("gather", "cuda"):
         built_for = note.get("architectures")
         return f"{_LOAD_MESSAGE}, with CPU and CUDA kernels" + (
             f" (compute capabilities {built_for})" if built_for else ""

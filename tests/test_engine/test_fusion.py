@@ -44,7 +44,7 @@ def ready(net: nn.Module) -> nn.Module:
 class Converted:
     """A net and the same one by the masked sentence, frame by frame."""
 
-    def __init__(self, net, inside=torch.no_grad, **options) -> None:
+    def __init__(self, net, inside=torch.no_grad, by_torch=False, **options) -> None:
         self.net, self.inside, self.grids = ready(net), inside, []
         # A copy, as the net's hooks and aliases are not the oracle's.
         self.plain = copy.deepcopy(self.net)
@@ -52,7 +52,9 @@ class Converted:
         config = bc.BlockCopyConfig(
             block_size=BLOCK, policy=lambda f, c: self.grids.pop(), **options
         )
-        bc.blockcopy_(self.net, config)
+        handle = bc.handle(bc.blockcopy_(self.net, config))
+        if by_torch:  # as on a GPU
+            handle.native, handle.epilogues.devices = None, frozenset({"cpu"})
 
     def step(self, rate: float, images: int = 1, compare: bool = True):
         grid = torch.rand(images, *GRID) < rate
@@ -219,6 +221,7 @@ drawn = dict(
     specs=st.lists(stages, min_size=1, max_size=3),
     fuse=st.sampled_from((True, True, True, False)),
     winograd=st.booleans(),
+    by_torch=st.booleans(),
     pack=st.booleans(),
     images=st.integers(1, 2),
     inside=st.sampled_from((torch.no_grad, torch.inference_mode, torch.enable_grad)),
@@ -231,10 +234,12 @@ drawn = dict(
 def test_drawn_nets_follow_the_masked_sentence(examples):
     @given(**drawn)
     @settings(max_examples=examples)
-    def run(specs, fuse, winograd, pack, images, inside, rates, seed):
+    def run(specs, fuse, winograd, by_torch, pack, images, inside, rates, seed):
         torch.manual_seed(seed)
         net = Drawn(specs)
-        converted = Converted(net, inside, fuse=fuse, winograd=winograd, pack_whole_frames=pack)
+        converted = Converted(
+            net, inside, by_torch, fuse=fuse, winograd=winograd, pack_whole_frames=pack
+        )
         for rate in (2.0, *rates):
             converted.step(rate, images)
 
@@ -243,10 +248,11 @@ def test_drawn_nets_follow_the_masked_sentence(examples):
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("add", ("none", "x + r", "r + x", "x += r"))
-def test_each_activation_behind_each_addition(act, add):
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_each_activation_behind_each_addition(act, add, by_torch):
     net = Drawn([(3, 1, "affine", add, act, ("norm", "add", "act"))])
     net.stages[0].conv.weight.data.mul_(10)  # beyond all bounds
-    converted = Converted(net)
+    converted = Converted(net, by_torch=by_torch)
     for rate in (2.0, 0.5):
         converted.step(rate)
 
@@ -278,6 +284,17 @@ def test_a_resnet_is_its_convolutions_and_nothing_else(rate):
     assert not ran["convolution"] and ran["gather"] <= 1  # the frame itself is packed
 
 
+@pytest.mark.parametrize("rate", [2.0, 0.5, 0.0])
+def test_behind_torch_s_convolutions_there_is_one_pass(rate):
+    converted = Converted(ResNet(), by_torch=True)
+    for warm in (2.0, 0.5):
+        converted.step(warm)
+    ran = counted(converted, rate)
+    # Where nothing is executed the last map is not even asked for.
+    assert ran["finish_conv"] == (5 if rate else 4)
+    assert [name for name in ALONE if ran[name]] == []
+
+
 @native
 @pytest.mark.parametrize("rate", [2.0, 0.5])
 def test_without_fusion_all_of_it_runs(rate):
@@ -304,18 +321,19 @@ class RawAndActivated(nn.Module):
         return raw, active, self.b(active), raw - active
 
 
-@native
-def test_sums_read_twice_are_computed_once_from_the_next_frame_on():
-    converted = Converted(RawAndActivated())
-    assert counted(converted, 2.0)["conv_blocks"] == 3
+@pytest.mark.parametrize("by_torch", [pytest.param(False, marks=native), True])
+def test_sums_read_twice_are_computed_once_from_the_next_frame_on(by_torch):
+    converted = Converted(RawAndActivated(), by_torch=by_torch)
+    name = "finish_conv" if by_torch else "conv_blocks"
+    assert counted(converted, 2.0)[name] == 3
     for rate in (0.5, 0.3, 2.0):
-        assert counted(converted, rate)["conv_blocks"] == 2
+        assert counted(converted, rate)[name] == 2
     converted.steps()
 
 
-@native
-def test_what_runs_a_second_time_is_counted_where_it_runs():
-    converted = Converted(RawAndActivated())
+@pytest.mark.parametrize("by_torch", [pytest.param(False, marks=native), True])
+def test_what_runs_a_second_time_is_counted_where_it_runs(by_torch):
+    converted = Converted(RawAndActivated(), by_torch=by_torch)
     converted.step(2.0)
     counts = bc.handle(converted.net).last.counts
     assert counts.outside == {}

@@ -23,6 +23,7 @@ _CLAMP = (
     aten.clamp_min.default,
     aten.clamp_min_.default,
 )
+# Of the package's own CPU kernels.
 _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -81,14 +82,18 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
     if x.deferred is None:
         return None
     norm = (weight, bias, mean, variance)
-    for value in norm:
-        fits = value is None or (
-            value.dtype in _NORM_DTYPES and value.is_contiguous() and value.device.type == "cpu"
-        )
-        if not fits:
-            return None
     if mean is None or variance is None:
         return None
+    dtypes = _NORM_DTYPES if x.device.type == "cpu" else {torch.float32, x.dtype}
+    given = [value for value in norm if value is not None]
+    for value in given:
+        if (
+            value.dtype not in dtypes
+            or not value.is_contiguous()
+            or value.device != x.device
+            or (x.device.type != "cpu" and value.dtype != mean.dtype)
+        ):
+            return None
     return x.then(x.deferred.with_norm(norm, eps), in_place=False)
 
 

@@ -49,17 +49,30 @@ def convolution(frame: Frame, func, args, kwargs):
     )
     frame.count_blocks(executed, dense, block)
     if frame.whole:
-        out = _run_whole(frame, func, args, kwargs, local)
+        if not local and not isinstance(x, PaddedMap):  # whose map is kept already
+            frame.keep(x, str(func))
+
+        def convolve(bias: Tensor | None = None) -> Tensor:
+            return func(x.packed, weight, bias, *args[3:], **kwargs)
     elif local:
-        packed, stride = x.packed, window.stride
-        if window.kernel == (1, 1) and stride != (1, 1):
-            # Pixels that no output reads go first: oneDNN's strided 1x1 convolution is slower.
-            packed = packed[:, :, :: stride[0], :: stride[1]]
-            packed, stride = packed.contiguous(memory_format=torch.channels_last), (1, 1)
-        out = F.conv2d(packed, weight, bias, stride, 0, window.dilation, groups)
+
+        def convolve(bias: Tensor | None = None) -> Tensor:
+            packed, stride = x.packed, window.stride
+            if window.kernel == (1, 1) and stride != (1, 1):
+                # Pixels that no output reads go first: oneDNN's strided 1x1 convolution is slower.
+                packed = packed[:, :, :: stride[0], :: stride[1]]
+                packed, stride = packed.contiguous(memory_format=torch.channels_last), (1, 1)
+            return F.conv2d(packed, weight, bias, stride, 0, window.dilation, groups)
     else:
-        out = window.convolve(_gather(frame, func, x, window, size_out, 0.0), weight, bias, groups)
-    return BlockTensor(out, size_out, block, frame)
+        gathered = _gather(frame, func, x, window, size_out, 0.0)
+
+        def convolve(bias: Tensor | None = None) -> Tensor:
+            return window.convolve(gathered, weight, bias, groups)
+
+    if frame.epilogues is not None and frame.epilogues.take(x, weight, bias):
+        shape = (weight.shape[0], size_out, block)
+        return frame.epilogues.run(frame, x, convolve, bias, shape, executed)
+    return BlockTensor(convolve(bias), size_out, block, frame)
 
 
 def conv2d(frame: Frame, func, args, kwargs):

@@ -17,6 +17,9 @@ void check_gather_out(const GatherGeometry& geometry, const at::Tensor& state,
 ScatterGeometry check_scatter(const at::Tensor& state, const at::Tensor& packed,
                               const at::Tensor& blocks);
 
+// An error if gradients are recorded and an input wants them.
+void check_no_grad(const char* op, bool requires_grad);
+
 // Checks the values of index tensors in host memory.
 void check_indices(const GatherGeometry& geometry, const Block* blocks, const int32_t* rows,
                    const int32_t* cols);
