@@ -36,6 +36,11 @@ TORCH_LIBRARY(blockcopy, m) {
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
   m.def(
+      "block_divergence(Tensor previous, Tensor current, int[] size, int[] grid, int block_size, "
+      "int cells, float clip) -> Tensor",
+      tags);
+  m.def("all_finite(Tensor values) -> Tensor", tags);
+  m.def(
       "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
       "-> (Tensor, Tensor)",
       tags);

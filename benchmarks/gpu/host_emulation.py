@@ -1,7 +1,8 @@
 """The CUDA kernels run on the host: every "thread" of a launch in a loop.
 
-``lanes.h`` holds all of the kernels but the names of the thread registers, so that vector widths,
-the dealing of work to threads and the refusal of bad indices are checked without a GPU.
+The headers of ``cuda_ops`` hold all of the kernels but the names of the thread registers, so that
+vector widths, the dealing of work to threads, what passes through shared memory and the refusal of
+bad indices are checked without a GPU. Threads that wait for each other run step by step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -20,6 +22,10 @@ INCLUDE = _ROOT / "cuda_ops" / "include"
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 _GUARD = 99.0
+# As in values.h.
+_VALUE_TYPES = MappingProxyType(
+    {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+)
 
 
 class EmulationUnavailable(Exception):
@@ -51,6 +57,8 @@ class HostEmulation:
         self._library = ctypes.CDLL(str(output))
         self._library.run_gather.restype = ctypes.c_bool
         self._library.run_scatter.restype = ctypes.c_bool
+        self._library.run_scale_shift.restype = ctypes.c_bool
+        self._library.run_all_finite.restype = ctypes.c_bool
         self._library.width_of.restype = ctypes.c_int64
 
     def gather(
@@ -108,6 +116,83 @@ class HostEmulation:
             *map(ctypes.c_uint32, launch),
         )  # fmt: skip
 
+    def reduce_picture(self, frame: Tensor, side: int) -> Tensor:
+        """What ``blockcopy::reduce_picture`` gives of a frame that is dense in either layout."""
+        images, channels, height, width = frame.shape
+        last = frame.is_contiguous(memory_format=torch.channels_last)
+        shape = (images, channels, -(-height // side), -(-width // side))
+        memory = _guarded(shape, torch.float32)
+        lanes = channels if last else 1
+        self._library.run_reduce_picture(
+            _sizes(images * channels // lanes, height, width, lanes, side), _value_type(frame),
+            _pointer(frame), _pointer(memory),
+        )  # fmt: skip
+        return _unguarded("reduce_picture", memory)
+
+    def block_moments(
+        self,
+        map: Tensor,
+        places: Tensor | None,
+        block: Sequence[int],
+        blocks: Sequence[int],
+        size: Sequence[int],
+        groups: int,
+    ) -> Tensor:
+        """What ``blockcopy::block_moments`` gives of a map in channels-last order."""
+        images, channels, height, width = map.shape
+        count = images if places is not None else images * blocks[0] * blocks[1]
+        memory = _guarded((count, 1 + 2 * groups), torch.float64)
+        self._library.run_block_moments(
+            _sizes(count, channels, groups, *block, *blocks, *size, width, height * width),
+            _value_type(map), _pointer(map), _pointer(places), _pointer(memory),
+        )  # fmt: skip
+        return _unguarded("block_moments", memory)
+
+    def scale_shift(
+        self,
+        map: Tensor,
+        places: Tensor | None,
+        scale: Tensor,
+        shift: Tensor,
+        launch: tuple[int, int] = (0, 0),
+    ) -> Tensor | None:
+        """What ``blockcopy::scale_shift`` gives; ``None`` if an image is out of range."""
+        count, channels, height, width = map.shape
+        memory = _guarded((count, height, width, channels), map.dtype)
+        work = torch.promote_types(map.dtype, torch.float32)
+        scale, shift = scale.to(work).contiguous(), shift.to(work).contiguous()
+        valid = self._library.run_scale_shift(
+            _sizes(len(scale), count, height, channels, width), _value_type(map), _pointer(map),
+            _pointer(places), _pointer(scale), _pointer(shift), _pointer(memory),
+            ctypes.c_uint32(launch[0]), ctypes.c_uint32(launch[1]),
+        )  # fmt: skip
+        return _unguarded("scale_shift", memory).permute(0, 3, 1, 2) if valid else None
+
+    def block_divergence(
+        self,
+        previous: Tensor,
+        current: Tensor,
+        size: Sequence[int],
+        grid: Sequence[int],
+        block_size: int,
+        cells: int,
+        clip: float,
+    ) -> Tensor:
+        """What ``blockcopy::block_divergence`` gives of contiguous maps."""
+        memory = _guarded(tuple(grid), torch.float32)
+        self._library.run_block_divergence(
+            _sizes(len(current), *previous.shape[1:], *current.shape[1:], *grid, block_size, cells,
+                   *size),
+            ctypes.c_double(clip), _pointer(previous), _pointer(current), _pointer(memory),
+        )  # fmt: skip
+        return _unguarded("block_divergence", memory)
+
+    def all_finite(self, values: Tensor) -> bool:
+        """What ``blockcopy::all_finite`` says of dense values."""
+        return self._library.run_all_finite(
+            _value_type(values), _pointer(values), ctypes.c_int64(values.numel())
+        )
+
     def vector_width(self, pixel_bytes: int, first: int, second: int) -> int:
         """Bytes that a thread moves at once between two addresses, 1 to 16."""
         return self._library.width_of(
@@ -115,8 +200,23 @@ class HostEmulation:
         )
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _value_type(tensor: Tensor) -> ctypes.c_int32:
+    return ctypes.c_int32(_VALUE_TYPES[tensor.dtype])
+
+
+def _guarded(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory of a shape, and behind it a guard zone that finds writes beyond the end."""
+    return torch.full((shape[0] + 1, *shape[1:]), _GUARD).to(dtype)
+
+
+def _unguarded(kernel: str, memory: Tensor) -> Tensor:
+    if not bool((memory[-1] == _GUARD).all()):
+        raise AssertionError(f"the {kernel} kernel wrote behind the end of its result")
+    return memory[:-1]
 
 
 def _sizes(*values: int) -> ctypes.Array:

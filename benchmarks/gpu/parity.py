@@ -1,5 +1,6 @@
-"""Section ``parity``: each CUDA kernel against its pure-PyTorch twin on the CPU, bit for bit.
+"""Section ``parity``: each CUDA kernel against its pure-PyTorch twin on the CPU.
 
+Kernels that copy are compared bit for bit, those that reckon within rounding (:mod:`.reckoning`).
 Without a GPU the kernels run on the host, thread by thread.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from blockcopy_plugins import ops
 from blockcopy_plugins.ops import gather_reference, scatter_reference_
 
+from . import reckoning
 from .host_emulation import EmulationUnavailable, HostEmulation
 from .section import Section
 
@@ -99,13 +101,16 @@ def run(section: Section) -> None:
                 section.skip(f"the kernels cannot run on the host: {error}")
                 return
             compare(section, lambda offset: OnHost(emulation, offset))
+            compare_reckoning(section, reckoning.ReckoningOnHost(emulation))
         return
     status = ops.extension_status()
     if not section.check("CPU and CUDA" in status, f"there are no CUDA kernels: {status}"):
         return
     for name in _cuda_kernels():
-        section.check(name in KERNELS, f"blockcopy::{name} has a CUDA kernel and no case here")
+        known = name in (*KERNELS, *reckoning.RECKONING)
+        section.check(known, f"blockcopy::{name} has a CUDA kernel and no case here")
     compare(section, lambda offset: OnDevice(section.device, offset))
+    compare_reckoning(section, reckoning.ReckoningOnDevice(section.device))
     if not section.quick:
         section.check(_side_stream(section), "a kernel did not run on the current stream")
 
@@ -141,6 +146,32 @@ def compare(section: Section, kernels: Callable[[int], OnDevice | OnHost]) -> No
             dtype=name, cases=count, differing={k: len(v) for k, v in bad.items()},
         )  # fmt: skip
         for kernel, cases in bad.items():
+            section.fail(f"blockcopy::{kernel}, {name}: {len(cases)} of {count}, as {cases[0]}")
+
+
+def compare_reckoning(section: Section, kernels: reckoning.Kernels) -> None:
+    """Run all cases of the kernels that reckon.
+
+    Args:
+        section: Is told.
+        kernels: To test.
+    """
+    for dtype in reckoning.DTYPES:
+        wrong: dict[str, list[str]] = {}
+        count = 0
+        large = not (section.small or section.quick)
+        for kernel, case, fits in reckoning.results(kernels, dtype, section.quick, large):
+            count += 1
+            if not fits:
+                wrong.setdefault(kernel, []).append(case)
+        name = str(dtype).removeprefix("torch.")
+        section.add(
+            f"{name}: {count} cases of {', '.join(reckoning.RECKONING)}, "
+            f"{'within rounding' if not wrong else 'WRONG'}",
+            dtype=name, cases=count, differing={k: len(v) for k, v in wrong.items()},
+            kernels="reckoning",
+        )  # fmt: skip
+        for kernel, cases in wrong.items():
             section.fail(f"blockcopy::{kernel}, {name}: {len(cases)} of {count}, as {cases[0]}")
 
 

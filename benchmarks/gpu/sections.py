@@ -24,7 +24,9 @@ class SectionPlan:
 SECTIONS = MappingProxyType(
     {
         "build": SectionPlan("compiles the extension for this card", 30, 0),
-        "parity": SectionPlan("CUDA kernels against their twins, bit for bit", 15, 0),
+        "parity": SectionPlan(
+            "CUDA kernels against their twins: copies exact, sums to rounding", 15, 0
+        ),
         "laws": SectionPlan("the four laws on whole networks, with and without graphs", 20, 150),
         "speed": SectionPlan("E beside dense engines, float16, bfloat16, TF32", 30, 90),
         "profile": SectionPlan("kernels, waits, launches, bandwidth, memory of a frame", 20, 40),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from blockcopy_plugins.ops.all_finite import all_finite
 from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, shared_pixels
 from blockcopy_plugins.ops.block_conv import block_conv2d
+from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
@@ -25,7 +27,9 @@ __all__ = [
     "FINISH_DTYPES",
     "FLOPS",
     "BlockSparseConv2d",
+    "all_finite",
     "block_conv2d",
+    "block_divergence",
     "block_moments",
     "conv_blocks",
     "conv_kernels",

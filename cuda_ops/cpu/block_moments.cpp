@@ -1,7 +1,6 @@
 // blockcopy::block_moments and blockcopy::scale_shift on CPU: the two passes of a norm over blocks.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/BFloat16.h>
 #include <torch/library.h>
 
@@ -12,6 +11,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/moments_checks.h"
 
 namespace blockcopy {
 namespace {
@@ -109,39 +109,10 @@ at::Tensor readable(const at::Tensor& map) {
   return wide.contiguous(kChannelsLast);
 }
 
-void check_map(const char* name, const at::Tensor& map) {
-  TORCH_CHECK_VALUE(map.dim() == 4, "blockcopy::", name, ": map must be 4-D (N, C, H, W), but has ",
-                    "shape ", map.sizes());
-  TORCH_CHECK_TYPE(map.scalar_type() == at::kFloat || map.scalar_type() == at::kDouble ||
-                       map.scalar_type() == at::kHalf || map.scalar_type() == at::kBFloat16,
-                   "blockcopy::", name, ": map has dtype ", map.scalar_type(),
-                   ", expected a floating point type of 16 to 64 bits");
-  TORCH_CHECK(!(map.requires_grad() && at::GradMode::is_enabled()), "blockcopy::", name,
-              " has no gradient; call it under torch.no_grad()");
-}
-
-void check_places(const char* name, const at::Tensor& map,
-                  const std::optional<at::Tensor>& places) {
-  TORCH_CHECK_VALUE(!places || (places->dim() == 2 && places->size(0) == map.size(0) &&
-                                places->size(1) == 3 && places->is_contiguous()),
-                    "blockcopy::", name, ": places has shape ",
-                    places ? places->sizes() : at::IntArrayRef(), ", expected (", map.size(0),
-                    ", 3), contiguous");
-  TORCH_CHECK_TYPE(!places || places->scalar_type() == at::kInt, "blockcopy::", name,
-                   ": places has dtype ", places ? places->scalar_type() : at::kInt,
-                   ", expected int32");
-}
-
 at::Tensor block_moments_cpu(const at::Tensor& map, const std::optional<at::Tensor>& places,
                              at::IntArrayRef block, at::IntArrayRef blocks, at::IntArrayRef size,
                              int64_t groups) {
-  check_map("block_moments", map);
-  check_places("block_moments", map, places);
-  TORCH_CHECK_VALUE(block.size() == 2 && blocks.size() == 2 && size.size() == 2 && block[0] > 0 &&
-                        block[1] > 0 && groups > 0 && map.size(1) % groups == 0 &&
-                        map.sizes().slice(2) == (places ? block : size),
-                    "blockcopy::block_moments: map of shape ", map.sizes(), " does not fit blocks ",
-                    "of ", block, ", size ", size, " and ", groups, " groups");
+  check_moments(map, places, block, blocks, size, groups);
   const at::Tensor source = readable(map);
   const int64_t channels = map.size(1), of_group = channels / groups;
   const int64_t count = places ? map.size(0) : map.size(0) * blocks[0] * blocks[1];
@@ -216,12 +187,7 @@ at::Tensor block_moments_cpu(const at::Tensor& map, const std::optional<at::Tens
 
 at::Tensor scale_shift_cpu(const at::Tensor& map, const std::optional<at::Tensor>& places,
                            const at::Tensor& scale, const at::Tensor& shift) {
-  check_map("scale_shift", map);
-  check_places("scale_shift", map, places);
-  TORCH_CHECK_VALUE(scale.dim() == 2 && scale.size(1) == map.size(1) &&
-                        scale.sizes() == shift.sizes() && (places || scale.size(0) == map.size(0)),
-                    "blockcopy::scale_shift: scale ", scale.sizes(), " and shift ", shift.sizes(),
-                    " do not fit a map of shape ", map.sizes());
+  check_scale(map, places, scale, shift);
   const at::Tensor source = readable(map);
   const auto work = source.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor factors = scale.to(work).contiguous(), offsets = shift.to(work).contiguous();

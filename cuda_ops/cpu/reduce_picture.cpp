@@ -1,7 +1,5 @@
 // blockcopy::reduce_picture on CPU: the mean of each square of pixels, in one pass over the frame.
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/BFloat16.h>
 #include <torch/library.h>
 
@@ -10,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/clones.h"
+#include "blockcopy/picture_checks.h"
 
 namespace blockcopy {
 namespace {
@@ -220,22 +219,7 @@ void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
 }
 
 at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
-  TORCH_CHECK(!frame.requires_grad() || !c10::GradMode::is_enabled(),
-              "blockcopy::reduce_picture has no backward, but gradients are recorded and the frame "
-              "requires grad; call it under torch.no_grad() or torch.inference_mode(), or detach "
-              "the frame");
-  TORCH_CHECK_VALUE(frame.dim() == 4, "blockcopy::reduce_picture: frame must be 4-D (N, C, H, W), "
-                    "but has shape ", frame.sizes(),
-                    "; add or remove dimensions with unsqueeze/squeeze");
-  TORCH_CHECK_TYPE(at::isFloatingType(frame.scalar_type()), "blockcopy::reduce_picture: frame has "
-                   "dtype ", frame.scalar_type(), ", expected a floating point type of 16 to 64 "
-                   "bits; convert it first");
-  TORCH_CHECK_VALUE(side >= 1, "blockcopy::reduce_picture: side is ", side,
-                    ", expected at least 1 (pixels)");
-  const int64_t out_height = (frame.size(2) + side - 1) / side;
-  const int64_t out_width = (frame.size(3) + side - 1) / side;
-  const at::Tensor out = at::empty({frame.size(0), frame.size(1), out_height, out_width},
-                                   frame.options().dtype(at::kFloat));
+  const at::Tensor out = means_of(frame, side);
   if (out.numel() == 0) {
     return out;
   }

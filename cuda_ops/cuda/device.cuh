@@ -1,4 +1,4 @@
-// What both kernels share on the device side.
+// What the kernels share on the device side.
 #pragma once
 
 #include <cstdio>

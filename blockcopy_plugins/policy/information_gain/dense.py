@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.ops.all_finite import all_finite
+from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.reduce_picture import reduce_picture as mean_of_squares
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import TaskOutput
@@ -66,14 +68,16 @@ class SemanticGain(InformationGain):
         Raises:
             FrameError: If the number of classes changed.
         """
-        if previous.shape[1:] != current.shape[1:]:
-            previous, current = repeated(previous, geometry), repeated(current, geometry)
-        _check_same(previous, current)
-        # What is alike for all cells of an output's pixel is computed once.
-        divergence = current.exp().mul_(current - previous).sum(0, keepdim=True)
-        divergence = repeated(divergence, geometry)[0]
-        # Rounding can make an exact 0 slightly negative.
-        return _largest_part(divergence, geometry).clamp(0, self.clip)
+        _check_classes(previous, current)
+        return block_divergence(
+            previous,
+            current,
+            geometry.size,
+            geometry.grid,
+            geometry.block_size,
+            geometry.cells,
+            self.clip,
+        )
 
 
 class FeatureChange(InformationGain):
@@ -109,7 +113,7 @@ class FeatureChange(InformationGain):
         Raises:
             FrameError: If the number of channels changed.
         """
-        _check_same(previous, current)
+        _check_classes(previous, current)
         part = max(geometry.cells // 4, 1)
         change = cells_to_grid((current - previous).abs().sum(0), part, "mean")
         size = cells_to_grid((current.abs() + previous.abs()).sum(0), part, "mean")
@@ -195,7 +199,7 @@ def repeated(values: Tensor, geometry: Geometry) -> Tensor:
 
 def is_finite(output: Tensor) -> Tensor | None:
     """Return whether a dense output is finite, a bool scalar on its device; None in host memory."""
-    return None if output.device.type == "cpu" else torch.isfinite(output).all()
+    return None if output.device.type == "cpu" else all_finite(output.detach())
 
 
 def _area_pool(values: Tensor, size: list[int]) -> Tensor:
@@ -212,15 +216,9 @@ def _nearest(pixels: int, source: int, cells: int, cell: float, device: torch.de
     return (centres * (source / pixels)).long().clamp_max(source - 1)
 
 
-def _largest_part(values: Tensor, geometry: Geometry) -> Tensor:
-    """Return for each block the largest mean over its sixteenths."""
-    part = max(geometry.cells // 4, 1)
-    return cells_to_grid(cells_to_grid(values, part, "mean"), geometry.cells // part, "max")
-
-
-def _check_same(previous: Tensor, current: Tensor) -> None:
-    if previous.shape != current.shape:
+def _check_classes(previous: Tensor, current: Tensor) -> None:
+    if len(previous) != len(current):
         raise FrameError(
-            f"the output had {previous.shape[0]} channel(s) and now has {current.shape[0]}; reset "
-            "the stream when the network's task changes"
+            f"the output had {len(previous)} channel(s) and now has {len(current)}; reset the "
+            "stream when the network's task changes"
         )

@@ -4,8 +4,11 @@
 
 #include <cuda_runtime_api.h>
 
+#include "blockcopy/divergence.h"
 #include "blockcopy/index.h"
 #include "blockcopy/lanes.h"
+#include "blockcopy/moments.h"
+#include "blockcopy/squares.h"
 
 namespace blockcopy {
 
@@ -17,5 +20,23 @@ cudaError_t launch_gather(const GatherGeometry& geometry, const void* state, con
 
 cudaError_t launch_scatter(const ScatterGeometry& geometry, void* state, const void* packed,
                            const Block* blocks, int64_t pixel_bytes, cudaStream_t stream);
+
+cudaError_t launch_reduce_picture(const SquaresGeometry& geometry, ValueType type,
+                                  const void* picture, float* out, cudaStream_t stream);
+
+// `places`: null where blocks are all of a map's, row by row.
+cudaError_t launch_block_moments(const MomentsGeometry& geometry, ValueType type, const void* map,
+                                 const Block* places, double* out, cudaStream_t stream);
+
+// `scale` and `shift` are of the type that the work is done in: double for double, else float.
+cudaError_t launch_scale_shift(const ScaleGeometry& geometry, ValueType type, int64_t bytes,
+                               const void* map, const Block* places, const void* scale,
+                               const void* shift, void* out, cudaStream_t stream);
+
+cudaError_t launch_block_divergence(const DivergenceGeometry& geometry, const LogsMap& before,
+                                    const LogsMap& now, float* out, cudaStream_t stream);
+
+cudaError_t launch_all_finite(ValueType type, const void* values, int64_t count, bool* out,
+                              cudaStream_t stream);
 
 }  // namespace blockcopy
