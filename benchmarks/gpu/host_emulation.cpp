@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 #include "blockcopy/divergence.h"
+#include "blockcopy/finish.h"
 #include "blockcopy/lanes.h"
 #include "blockcopy/moments.h"
 #include "blockcopy/squares.h"
@@ -164,6 +165,28 @@ extern "C" void run_block_divergence(const int64_t* g, double clip, const float*
     block_divergence(geometry, map_of(before, g[1], g[2]), map_of(now, g[3], g[4]), out, block,
                      values.data(), HostTeam{});
   }
+}
+
+// v: bias, the norm's weight, bias, mean and variance.
+extern "C" void run_finish(const int64_t* g, int32_t type, bool wide_norm, void* sums,
+                           const void* residual, const void* const* v, double eps, double low,
+                           double high) {
+  const FinishCall call{static_cast<ValueType>(type), wide_norm, g[0], g[1], sums, residual,
+                        {v[0], v[1], v[2], v[3], v[4], static_cast<float>(eps),
+                         static_cast<float>(low), static_cast<float>(high)}};
+  with_finish(call, [&](auto value, auto norm, auto vector) {
+    using Value = decltype(value);
+    using Vector = decltype(vector);
+    constexpr int64_t count = Values<Value, Vector>::kCount;
+    FinishGeometry geometry = finish_geometry(call, count);
+    geometry.strips = least(geometry.strips, g[2]);
+    const auto vectors = finish_vectors<Value, decltype(norm)>(call);
+    // A launch has whole blocks of threads.
+    const int64_t threads = ceil_div(geometry.strips * (g[1] / count), kThreads) * kThreads;
+    for (int64_t thread = 0; thread < threads; ++thread)
+      finish_thread<Vector>(geometry, vectors, static_cast<Value*>(sums),
+                            static_cast<const Value*>(residual), thread);
+  });
 }
 
 extern "C" bool run_all_finite(int32_t type, const void* values, int64_t count) {

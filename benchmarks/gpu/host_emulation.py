@@ -187,6 +187,26 @@ class HostEmulation:
         )  # fmt: skip
         return _unguarded("block_divergence", memory)
 
+    def finish_conv_(
+        self,
+        sums: Tensor,
+        bias: Tensor | None,
+        norm: Sequence[Tensor | None],
+        eps: float,
+        residual: Tensor | None,
+        low: float,
+        high: float,
+        strips: int = 5,
+    ) -> None:
+        """Do what ``blockcopy::finish_conv_`` does; a thread takes each ``strips``-th pixel."""
+        vectors = [_pointer(v).value for v in (bias, *(norm or [None] * 4))]
+        wide = bool(norm) and norm[2].dtype == torch.float32
+        self._library.run_finish(
+            _sizes(sums.numel() // sums.size(1), sums.size(1), strips), _value_type(sums),
+            ctypes.c_bool(wide), _pointer(sums), _pointer(residual),
+            (ctypes.c_void_p * 5)(*vectors), *map(ctypes.c_double, (eps, low, high)),
+        )  # fmt: skip
+
     def all_finite(self, values: Tensor) -> bool:
         """What ``blockcopy::all_finite`` says of dense values."""
         return self._library.run_all_finite(

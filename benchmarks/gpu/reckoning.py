@@ -20,7 +20,14 @@ from blockcopy_plugins.ops.block_moments import block_moments_reference
 
 from .host_emulation import HostEmulation
 
-RECKONING = ("reduce_picture", "block_moments", "scale_shift", "block_divergence", "all_finite")
+RECKONING = (
+    "reduce_picture",
+    "block_moments",
+    "scale_shift",
+    "block_divergence",
+    "all_finite",
+    "finish_conv_",
+)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # A pixel of 2 to 8800 bytes; squares narrower and wider than what a team of threads shares.
@@ -57,6 +64,8 @@ class Kernels(Protocol):
 
     def all_finite(self, values: Tensor) -> bool: ...
 
+    def finish_conv_(self, sums: Tensor, *arguments) -> Tensor: ...
+
 
 class ReckoningOnDevice:
     """The native kernels."""
@@ -88,6 +97,16 @@ class ReckoningOnDevice:
         """Of values whose address is kept."""
         return bool(ops.all_finite(self._there(values)))
 
+    def finish_conv_(self, sums: Tensor, *arguments) -> Tensor:
+        """What becomes of sums whose address is kept."""
+        bias, norm, eps, residual, low, high = arguments
+        bias, residual, *norm = (
+            None if v is None else self._there(v) for v in (bias, residual, *norm)
+        )
+        sums = self._there(sums)
+        ops.finish_conv_(sums, bias, norm, eps, residual, low, high)
+        return sums.cpu()
+
     def _there(self, tensor: Tensor) -> Tensor:
         """The tensor there, as far behind an aligned address as here, and in the same layout."""
         offset = tensor.storage_offset()
@@ -114,6 +133,12 @@ class ReckoningOnHost:
         found = self._emulation.scale_shift(*arguments)
         return torch.empty(0) if found is None else found
 
+    def finish_conv_(self, sums: Tensor, *arguments) -> Tensor:
+        """What becomes of a copy of sums whose address is kept."""
+        sums = arranged(sums, True, sums.storage_offset())
+        self._emulation.finish_conv_(sums, *arguments)
+        return sums
+
 
 class Result(NamedTuple):
     """What a kernel gave in one case."""
@@ -138,6 +163,8 @@ def results(kernels: Kernels, dtype: torch.dtype, quick: bool, large: bool) -> I
     if dtype == torch.float32:
         yield from _divergences(kernels, draw)
     yield from _finite(kernels, dtype, draw)
+    if dtype in ops.FINISH_DTYPES:
+        yield from _finished(kernels, dtype, draw, quick, large)
 
 
 def _pictures(kernels, dtype, draw, quick: bool, large: bool) -> Iterator[Result]:
@@ -238,6 +265,44 @@ def _finite(kernels, dtype, draw) -> Iterator[Result]:
                 yield Result("all_finite", f"{what}, {odd} at {place}", not kernels.all_finite(bad))
         largest = arranged(torch.full_like(values, torch.finfo(dtype).max), False, offset)
         yield Result("all_finite", f"{what}, the largest", kernels.all_finite(largest))
+
+
+def _finished(kernels, dtype, draw, quick: bool, large: bool) -> Iterator[Result]:
+    """Sums of convolutions with all, some or nothing behind them; each width of a vector."""
+    channels = (1, 6, 12, 64) if quick else (1, 2, 3, 6, 8, 12, 24, 64, 300)
+    shapes = [(3, c, 5, 7) for c in channels] + [(1, c, 1, 1) for c in channels]
+    if large:
+        shapes += [(32, 256, 32, 32), (1, 2048, 32, 64)]
+    kinds = itertools.product((0, 1, 4), (True, False), ("", "mv", "wbmv"), (dtype, torch.float32))
+    for shape, (offset, full, parts, norm_dtype) in itertools.product(shapes, kinds):
+        if norm_dtype != dtype and (dtype == torch.float32 or not parts):
+            continue
+        values = (with_odd(torch.randn(shape, generator=draw), draw) for _ in range(2))
+        sums, residual = (arranged(v.to(dtype), True, offset) for v in values)
+        vectors = torch.randn(4, shape[1], generator=draw)
+        bias, norm = vectors[0].to(dtype), [*vectors[1:], vectors[0].square() + 0.1]
+        norm = [v.to(norm_dtype) if p in parts else None for p, v in zip("wbmv", norm, strict=True)]
+        norm = norm if parts else []
+        bias, residual = (bias, residual) if full else (None, None)
+        low, high = (0.0, 6.0) if full else (float("-inf"), float("inf"))
+        what = f"{shape} + {offset}, norm {parts or 'none'} in {norm_dtype}"
+        found = kernels.finish_conv_(sums, bias, norm, 1e-3, residual, low, high).double()
+        wanted, size = sums.double(), sums.double().abs()
+        wide = [None if v is None else v.double() for v in norm]
+        for value in () if bias is None else (bias.double(),):
+            wanted, size = wanted + value.view(1, -1, 1, 1), size + value.abs().view(1, -1, 1, 1)
+        if norm:
+            weight, beta, mean, variance = wide
+            wanted = F.batch_norm(wanted, mean, variance, weight, beta, False, 0.0, 1e-3)
+            scale = (variance + 1e-3).rsqrt() * (1.0 if weight is None else weight.abs())
+            size = (size + mean.abs().view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+            size = size if beta is None else size + beta.abs().view(1, -1, 1, 1)
+        if residual is not None:
+            wanted, size = wanted + residual.double(), size + residual.double().abs()
+        wanted = wanted.clamp(low, high).to(dtype).double()
+        # A few roundings in float32, and one to the dtype that may fall to the other side.
+        bound = size.nan_to_num() * 16 * _EPSILON + wanted.abs() * torch.finfo(dtype).eps + 1e-7
+        yield Result("finish_conv_", what, within(found, wanted, bound))
 
 
 def with_odd(values: Tensor, draw: torch.Generator, rarity: int = 400) -> Tensor:

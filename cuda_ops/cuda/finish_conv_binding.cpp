@@ -5,7 +5,8 @@
 #include <torch/library.h>
 
 #include "blockcopy/checks.h"
-#include "blockcopy/finish_launch.h"
+#include "blockcopy/launch.h"
+#include "blockcopy/value_type.h"
 
 namespace blockcopy {
 namespace {
@@ -78,23 +79,15 @@ void finish_conv_cuda(const at::Tensor& sums, const OptionalTensor& bias,
   if (sums.numel() == 0) {
     return;
   }
-  FinishCall call;
-  call.number = type == at::kFloat  ? FinishNumber::kFloat
-                : type == at::kHalf ? FinishNumber::kFloat16
-                                    : FinishNumber::kBFloat16;
-  call.wide_norm = wide;
-  call.pixels = sums.size(0) * sums.size(2) * sums.size(3);
-  call.channels = sums.size(1);
-  call.sums = sums.mutable_data_ptr();
-  call.residual = data_of(added);
-  call.bias = data_of(bias);
-  call.weight = data_of(vectors[0]);
-  call.beta = data_of(vectors[1]);
-  call.mean = data_of(vectors[2]);
-  call.variance = data_of(vectors[3]);
-  call.eps = static_cast<float>(eps);
-  call.low = static_cast<float>(low);
-  call.high = static_cast<float>(high);
+  const FinishCall call = {value_type("finish_conv_", sums),
+                           wide,
+                           sums.size(0) * sums.size(2) * sums.size(3),
+                           sums.size(1),
+                           sums.mutable_data_ptr(),
+                           data_of(added),
+                           {data_of(bias), data_of(vectors[0]), data_of(vectors[1]),
+                            data_of(vectors[2]), data_of(vectors[3]), static_cast<float>(eps),
+                            static_cast<float>(low), static_cast<float>(high)}};
   C10_CUDA_CHECK(launch_finish(call, c10::cuda::getCurrentCUDAStream()));
   bump_version(sums);
 }

@@ -1,12 +1,13 @@
 // What one GPU thread does of blockcopy::finish_conv_, as a plain function of its number.
 //
-// The sums of a convolution lie channels last: pixels of `channels` values. A thread takes `Width`
-// channels of every `strips`-th pixel, so that it reads what belongs to the channels once; threads
-// side by side take channels side by side. A test runs all "threads" on the host.
+// The sums of a convolution lie channels last: pixels of `channels` values. A thread takes one
+// vector of every `strips`-th pixel, so that it reads what belongs to its channels once; threads
+// side by side take vectors side by side. A test runs all "threads" on the host.
 #pragma once
 
-#include "blockcopy/index.h"
-#include "blockcopy/number.h"
+#include <cmath>
+
+#include "blockcopy/values.h"
 
 namespace blockcopy {
 
@@ -17,9 +18,9 @@ struct FinishGeometry {
 };
 
 // Per channel; null where there is none. Of the norm, mean and variance are there together.
-template <typename Number, typename Norm>
+template <typename Value, typename Norm>
 struct FinishVectors {
-  const Number* bias;
+  const Value* bias;
   const Norm* weight;
   const Norm* beta;
   const Norm* mean;
@@ -29,97 +30,145 @@ struct FinishVectors {
   float high;
 };
 
-constexpr int64_t kFinishThreads = 256;  // of a block
+// As void pointers: `norm` tells whether the norm's vectors are float or of the sums' type.
+struct FinishCall {
+  ValueType type;
+  bool wide_norm;
+  int64_t pixels;
+  int64_t channels;
+  void* sums;
+  const void* residual;
+  FinishVectors<void, void> vectors;
+};
+
 // Half of what a large GPU runs at a time: more would each do less with what belongs to channels.
 constexpr int64_t kFinishBusyThreads = 131072;
 
 // So many pixels apart are those of a thread: as many threads as the GPU runs, no more than pixels.
-inline int64_t finish_strips(int64_t pixels, int64_t groups) {
-  const int64_t wanted = ceil_div(kFinishBusyThreads, groups);
-  return wanted < pixels ? wanted : pixels;
+inline int64_t finish_strips(int64_t pixels, int64_t vectors_of_pixel) {
+  return least(ceil_div(kFinishBusyThreads, vectors_of_pixel), pixels);
 }
 
-// Widest number of values (8 to 1) that divides a pixel and that both addresses are aligned for.
-inline int finish_width(int64_t channels, int64_t value_bytes, const void* a, const void* b) {
-  const uint64_t bits = static_cast<uint64_t>(channels * value_bytes) |
-                        reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) | 16u;
-  const uint64_t bytes = bits & (~bits + 1);  // lowest bit set
-  return static_cast<int>(bytes / static_cast<uint64_t>(value_bytes));
+BLOCKCOPY_HOST_DEVICE float reciprocal_root(float value) {
+#if defined(__CUDA_ARCH__)
+  return rsqrtf(value);
+#else
+  return 1.0F / std::sqrt(value);
+#endif
 }
 
-// 16 bytes at most are loaded by one instruction.
-template <typename Number, int Width>
-struct alignas(sizeof(Number) * Width < 16 ? sizeof(Number) * Width : 16) Values {
-  Number value[Width];
-};
-
-// Values of `Width` channels, `otherwise` where there are none; by one load where they lie so.
-template <int Width, typename Number>
-BLOCKCOPY_HOST_DEVICE void load_channels(const Number* from, int64_t first, float otherwise,
-                                         float* to) {
-  using Vector = Values<Number, Width>;
+// Values of `Count` channels, `otherwise` where there are none; by wide loads where they lie so.
+template <int Count, typename Value>
+BLOCKCOPY_HOST_DEVICE void load_channels(const Value* from, float otherwise, float* to) {
+  using Wide = Words32<4>;
+  constexpr int kOfWide = sizeof(Wide) / sizeof(Value);
   if (from == nullptr) {
-    for (int i = 0; i < Width; ++i) {
+    BLOCKCOPY_UNROLL
+    for (int i = 0; i < Count; ++i) {
       to[i] = otherwise;
     }
-  } else if (reinterpret_cast<uintptr_t>(from + first) % alignof(Vector) == 0) {
-    const Vector found = *reinterpret_cast<const Vector*>(from + first);
-    for (int i = 0; i < Width; ++i) {
-      to[i] = to_float(found.value[i]);
+    return;
+  }
+  if constexpr (Count % kOfWide == 0) {
+    if (reinterpret_cast<uintptr_t>(from) % sizeof(Wide) == 0) {
+      BLOCKCOPY_UNROLL
+      for (int i = 0; i < Count; i += kOfWide) {
+        const auto found = unpack<Value>(*reinterpret_cast<const Wide*>(from + i));
+        BLOCKCOPY_UNROLL
+        for (int j = 0; j < kOfWide; ++j) {
+          to[i + j] = widen(found.value[j]);
+        }
+      }
+      return;
     }
-  } else {
-    for (int i = 0; i < Width; ++i) {
-      to[i] = to_float(from[first + i]);
-    }
+  }
+  BLOCKCOPY_UNROLL
+  for (int i = 0; i < Count; ++i) {
+    to[i] = widen(from[i]);
   }
 }
 
-template <int Width, typename Number, typename Norm>
+template <typename Vector, typename Value, typename Norm>
 BLOCKCOPY_HOST_DEVICE void finish_thread(const FinishGeometry& g,
-                                         const FinishVectors<Number, Norm>& v, Number* sums,
-                                         const Number* residual, int64_t thread) {
-  const int64_t groups = g.channels / Width;
-  const int64_t strip = thread / groups;
+                                         const FinishVectors<Value, Norm>& v, Value* sums,
+                                         const Value* residual, int64_t thread) {
+  constexpr int kCount = Values<Value, Vector>::kCount;
+  const int64_t vectors = g.channels / kCount;
+  const int64_t strip = thread / vectors;
   if (strip >= g.strips) {
     return;
   }
-  const int64_t first = (thread - strip * groups) * Width;
-  float scale[Width];
-  float shift[Width];
-  load_channels<Width>(v.bias, first, 0.0f, shift);
-  load_channels<Width>(v.weight, first, 1.0f, scale);
+  const int64_t first = (thread - strip * vectors) * kCount;
+  const auto of = [&](auto* vector) { return vector == nullptr ? vector : vector + first; };
+  float scale[kCount];
+  float shift[kCount];
+  load_channels<kCount>(of(v.bias), 0.0F, shift);
+  load_channels<kCount>(of(v.weight), 1.0F, scale);
   if (v.mean != nullptr) {
-    float mean[Width];
-    float variance[Width];
-    float beta[Width];
-    load_channels<Width>(v.mean, first, 0.0f, mean);
-    load_channels<Width>(v.variance, first, 1.0f, variance);
-    load_channels<Width>(v.beta, first, 0.0f, beta);
-    for (int i = 0; i < Width; ++i) {
+    float mean[kCount];
+    float variance[kCount];
+    float beta[kCount];
+    load_channels<kCount>(of(v.mean), 0.0F, mean);
+    load_channels<kCount>(of(v.variance), 1.0F, variance);
+    load_channels<kCount>(of(v.beta), 0.0F, beta);
+    BLOCKCOPY_UNROLL
+    for (int i = 0; i < kCount; ++i) {
       scale[i] *= reciprocal_root(variance[i] + v.eps);
       shift[i] = (shift[i] - mean[i]) * scale[i] + beta[i];
     }
   }
-  using Vector = Values<Number, Width>;
   for (int64_t pixel = strip; pixel < g.pixels; pixel += g.strips) {
     const int64_t place = pixel * g.channels + first;
-    Vector found = *reinterpret_cast<const Vector*>(sums + place);
-    Vector added = {};
+    auto* target = reinterpret_cast<Vector*>(sums + place);
+    auto found = unpack<Value>(*target);
+    Values<Value, Vector> added = {};
     if (residual != nullptr) {
-      added = *reinterpret_cast<const Vector*>(residual + place);
+      added = unpack<Value>(*reinterpret_cast<const Vector*>(residual + place));
     }
-    for (int i = 0; i < Width; ++i) {
-      float value = to_float(found.value[i]) * scale[i] + shift[i];
+    BLOCKCOPY_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      float value = widen(found.value[i]) * scale[i] + shift[i];
       if (residual != nullptr) {
-        value += to_float(added.value[i]);
+        value += widen(added.value[i]);
       }
-      // Each comparison is false for NaN, which stays.
+      // Each comparison is false for what is no number, which stays.
       value = value < v.low ? v.low : value;
       value = value > v.high ? v.high : value;
-      found.value[i] = from_float<Number>(value);
+      narrow(value, found.value[i]);
     }
-    *reinterpret_cast<Vector*>(sums + place) = found;
+    *target = pack<Vector>(found);
   }
+}
+
+// Calls f with a value of the sums' type, one of the norm's and one of the vector that fits.
+template <typename Function>
+void with_finish(const FinishCall& call, const Function& f) {
+  const int64_t bytes =
+      vector_bytes(call.channels * bytes_of(call.type), call.sums, call.residual);
+  with_values(call.type, bytes, [&](auto value, auto vector) {
+    using Value = decltype(value);
+    if constexpr (sizeof(Value) == 2) {
+      if (!call.wide_norm) {
+        return f(value, value, vector);
+      }
+    }
+    if constexpr (sizeof(Value) <= 4) {
+      f(value, float{}, vector);
+    }
+  });
+}
+
+template <typename Value, typename Norm>
+FinishVectors<Value, Norm> finish_vectors(const FinishCall& call) {
+  const auto& v = call.vectors;
+  return {static_cast<const Value*>(v.bias), static_cast<const Norm*>(v.weight),
+          static_cast<const Norm*>(v.beta),  static_cast<const Norm*>(v.mean),
+          static_cast<const Norm*>(v.variance), v.eps, v.low, v.high};
+}
+
+// The geometry for vectors of `count` values.
+inline FinishGeometry finish_geometry(const FinishCall& call, int64_t count) {
+  return {call.pixels, call.channels, finish_strips(call.pixels, call.channels / count)};
 }
 
 }  // namespace blockcopy

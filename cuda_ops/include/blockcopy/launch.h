@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include "blockcopy/divergence.h"
+#include "blockcopy/finish.h"
 #include "blockcopy/index.h"
 #include "blockcopy/lanes.h"
 #include "blockcopy/moments.h"
@@ -38,5 +39,7 @@ cudaError_t launch_block_divergence(const DivergenceGeometry& geometry, const Lo
 
 cudaError_t launch_all_finite(ValueType type, const void* values, int64_t count, bool* out,
                               cudaStream_t stream);
+
+cudaError_t launch_finish(const FinishCall& call, cudaStream_t stream);
 
 }  // namespace blockcopy
