@@ -100,27 +100,27 @@ class HostReads:
         """
         self._wanted.append((value, then))
 
-    def bring(self, grid: Tensor) -> Tensor:
-        """Transfer a grid and all values that are wanted, and hand the values on.
+    def bring(self, value: Tensor) -> Tensor:
+        """Transfer a value and all those that are wanted, and hand the latter on.
 
         Args:
-            grid: bool ``(N, GH, GW)`` on any device.
+            value: Such as a grid, on any device.
 
         Returns:
-            A copy of the grid in host memory.
+            A copy in host memory.
 
         Raises:
             Exception: The first of what those who wanted a value raise, after all have got theirs.
         """
         wanted = self._carried + self._wanted
         self._carried, self._wanted = [], []
-        host, *values = to_host([grid, *(value for value, _ in wanted)])
+        host, *values = to_host([value, *(wished for wished, _ in wanted)])
         failure = None
-        for (_, then), value in zip(wanted, values, strict=True):
+        for (_, then), found in zip(wanted, values, strict=True):
             try:
-                then(value)
+                then(found)
             except Exception as error:
                 failure = failure or error
         if failure is not None:
             raise failure
-        return host.clone() if host is grid else host
+        return host.clone() if host is value else host

@@ -6,7 +6,8 @@
 
 Needs torch 2.10 or newer and this checkout, and nothing else: no network, no other package. Each
 section runs in a process of its own, prints as it goes and writes its part of the JSON at once; one
-that fails leaves the others as they are. Without a GPU, small versions of the sections run on the
+that fails leaves the others as they are, and sections that are not run now stay in the file if they
+are of the same card and the same sources. Without a GPU, small versions of the sections run on the
 CPU, with recorded graphs and kernels that run on the host: that shows that the check works, and
 tells nothing of a GPU.
 
@@ -93,9 +94,12 @@ def main(argv: list[str] | None = None) -> int:
         "device": device,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine,
+        "sources": runner.fingerprint(),
         "settings": {"sections": args.sections, "minutes": args.minutes},
         "sections": {},
     }
+    if path is not None:
+        results["sections"] = runner.earlier_sections(path, results)
 
     def write() -> None:
         if path is not None:

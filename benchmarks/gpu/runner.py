@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -34,6 +35,33 @@ def machine_here(device: str) -> dict[str, Any]:
     )
     text = _python(code)
     return json.loads(text) if text else {"error": "blockcopy_plugins cannot be imported"}
+
+
+def fingerprint() -> str:
+    """Of all sources that the check is about: it tells whether two results are of the same."""
+    digest = hashlib.sha256()
+    for folder in ("blockcopy_plugins", "cuda_ops", "benchmarks"):
+        for path in sorted((_ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".cu", ".cuh", ".h", ".inc"):
+                digest.update(str(path.relative_to(_ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def earlier_sections(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What a file holds of sections that were run before, if they still stand.
+
+    Args:
+        path: Of the file, which need not be there.
+        results: Of this run: machine and sources must be those of the file.
+    """
+    try:
+        before = json.loads(path.read_text())
+        same = before["sources"] == results["sources"] and all(
+            before["machine"][key] == results["machine"][key] for key in ("gpu", "torch")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return before["sections"] if same else {}
 
 
 def run_sections(

@@ -154,12 +154,16 @@ class Handle:
 
         kind = self.graphs.kind_of(self, call)
         self.guards.check_budget(self.policy, tuple(frame.shape[2:]), self.config.block_size)
-        context = self.guards.demand(frame, self._context(ids, call))
+        # A policy that decides on the host has its grid there, and nothing more is to be read.
+        on_host = self.policy.on_host and not self.guards.guards
+        device = torch.device("cpu") if on_host else frame.device
+        context = self.guards.demand(frame, self._context(ids, call, device))
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             scores = self.policy.scores(frame, context)
             grid = self._buckets.round_up(grid, scores, context.forbidden)
         host = self.reads.bring(grid)
+        decided, grid = grid, upload(grid, frame.device)
         context.take_executed(grid, host)
         chosen = time.perf_counter()
 
@@ -186,7 +190,7 @@ class Handle:
         finally:
             work.close()
             self._active = self._call = None
-        for stream, its_grid in zip(streams, grid, strict=True):
+        for stream, its_grid in zip(streams, decided, strict=True):
             stream.frames += 1
             stream.broken = False
             stream.last_grid = its_grid
@@ -275,12 +279,12 @@ class Handle:
             self.policy.reset(live)
             self.guards.reset(live)
 
-    def _context(self, ids: Sequence[Hashable], call: Call) -> PolicyContext:
+    def _context(self, ids: Sequence[Hashable], call: Call, device: torch.device) -> PolicyContext:
         frame = call.frame
         shape = (len(ids), *grid_size(*frame.shape[2:], self.config.block_size))
         found = [self.states.find(i) for i in ids]
         streams = [None if f is None else f[1] for f in found]
-        last = torch.zeros(shape, dtype=torch.bool, device=frame.device)
+        last = torch.zeros(shape, dtype=torch.bool, device=device)
         for i, stream in enumerate(streams):
             if stream is not None and stream.last_grid is not None and not stream.broken:
                 last[i] = stream.last_grid
@@ -289,7 +293,7 @@ class Handle:
             streams=tuple(ids),
             grid_shape=shape,
             block_size=self.config.block_size,
-            first=upload(torch.tensor(first), frame.device),
+            first=upload(torch.tensor(first), device),
             frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
             last_grid=last,
             motion=call.motion if self._motion is None else self._motion,
@@ -311,7 +315,7 @@ class Handle:
                 f"of a frame of {tuple(frame.shape[2:])} px."
             )
         # A new tensor: the policy may go on writing into its own.
-        grid = self.guards.adjust(upload(grid, frame.device), frame, context)
+        grid = self.guards.adjust(upload(grid, context.device), frame, context)
         return grid | context.first[:, None, None]
 
     def _leave_dense(self, value, last: bool = False):

@@ -100,6 +100,29 @@ class PolicyContext:
                 f"host_first must have the {images} value(s) of first, found {self.host_first}"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the context are, and grids and scores are wanted."""
+        return self.first.device
+
+    def bring(self, value: Tensor) -> Tensor:
+        """Wait for a value, and for all that :meth:`read` was asked for.
+
+        For a policy that decides on the host (:attr:`Policy.on_host`), in :meth:`Policy.select`:
+        this is then the frame's one wait for the device. What was asked for in the feedback of
+        frames before is handed on first.
+
+        Args:
+            value: Any small tensor.
+
+        Returns:
+            It in host memory.
+
+        Raises:
+            Exception: What those who get their values raise: the frame is refused.
+        """
+        return value.cpu() if self.reads is None else self.reads.bring(value)
+
     def read(self, value: Tensor, then: Then) -> None:
         """Have a value brought to host memory, on a GPU without waiting for it.
 
@@ -156,9 +179,13 @@ class Policy:
         enforces_target: Whether ``target`` is a budget, an executed rate that the policy keeps to
             whatever happens, rather than one that it aims at. Guards that need more than a budget
             are refused.
+        on_host: Whether :meth:`select` and :meth:`scores` want the tensors of the context in host
+            memory and answer there, wherever the frame is: launches cost more than what they do to
+            a few hundred blocks. With guards, the tensors are where the frame is in any case.
     """
 
     needs_outputs: bool = False
+    on_host: bool = False
     needs_motion: bool = False
     enforces_target: bool = False
 

@@ -308,6 +308,22 @@ def test_the_command_on_a_machine_without_a_gpu(tmp_path):
     assert result.returncode == 255 and "finds no GPU" in result.stderr
 
 
+def test_sections_of_the_same_sources_and_card_stay_in_the_file(tmp_path):
+    file = tmp_path / "found.json"
+    machine = {"gpu": {"name": "A card"}, "torch": "2.11.0"}
+    of_now = {"machine": machine, "sources": runner.fingerprint()}
+    file.write_text(json.dumps({**of_now, "sections": {"laws": {"status": "passed"}}}))
+    assert runner.earlier_sections(file, of_now) == {"laws": {"status": "passed"}}
+    for other in (
+        {**of_now, "sources": "others"},
+        {**of_now, "machine": {**machine, "torch": "2.13.0"}},
+        {**of_now, "machine": {**machine, "gpu": {"name": "Another"}}},
+    ):
+        assert runner.earlier_sections(file, other) == {}
+    file.write_text("{")
+    assert runner.earlier_sections(file, of_now) == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
