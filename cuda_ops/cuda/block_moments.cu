@@ -5,8 +5,9 @@
 namespace blockcopy {
 namespace {
 
+// As few blocks on a multiprocessor as leave registers for the sums of a vector.
 template <typename Value, typename Vector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, Values<Value, Vector>::kCount > 4 ? 2 : 3)
     moments_kernel(MomentsGeometry geometry, const Value* __restrict__ map,
                    const Block* __restrict__ places, double* __restrict__ out) {
   __shared__ double slots[2 * Values<Value, Vector>::kCount * kThreads];

@@ -5,8 +5,9 @@
 namespace blockcopy {
 namespace {
 
+// No more than four blocks on a multiprocessor: their registers hold four loads of each thread.
 template <typename Value, typename Vector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     strip_kernel(SquaresGeometry geometry, const Value* __restrict__ picture,
                  float* __restrict__ out) {
   __shared__ float sums[kStripValues];

@@ -20,6 +20,7 @@ from benchmarks.gpu import (
     laws,
     parity,
     profile,
+    reckoning,
     runner,
     speed,
     tables,
@@ -75,11 +76,10 @@ def section(name="laws", **options):
 def test_parity_holds_for_the_kernels_on_the_host():
     found = section("parity", quick=True)
     parity.run(found)
-    assert not found.failures and [row["dtype"] for row in found.rows] == [
-        "float32",
-        "float16",
-        "bfloat16",
-    ]
+    copied = [row["dtype"] for row in found.rows if "kernels" not in row]
+    reckoned = [row["dtype"] for row in found.rows if row.get("kernels") == "reckoning"]
+    assert not found.failures and copied == ["float32", "float16", "bfloat16"]
+    assert reckoned == ["float32", "float16", "bfloat16", "float64"]
 
 
 @pytest.mark.parametrize("kernel", parity.KERNELS)
@@ -100,11 +100,32 @@ def test_parity_finds_one_wrong_bit(kernel):
     assert found.failures and all(f"blockcopy::{kernel}," in text for text in found.failures)
 
 
+@pytest.mark.parametrize("kernel", reckoning.RECKONING)
+def test_parity_finds_a_result_that_is_off(kernel):
+    """By a thousandth in one value; each kernel alone is named."""
+
+    class Wrong(reckoning.ReckoningOnDevice):
+        pass
+
+    def wrong(self, *args):
+        found = getattr(reckoning.ReckoningOnDevice, kernel)(self, *args)
+        if kernel == "all_finite":
+            return True
+        found[-1] *= 1.03 if found.dtype == torch.bfloat16 else 1.004
+        return found
+
+    setattr(Wrong, kernel, wrong)
+    found = section("parity", quick=True)
+    parity.compare_reckoning(found, Wrong("cpu"))
+    assert found.failures and all(f"blockcopy::{kernel}," in text for text in found.failures)
+
+
 def test_a_kernel_without_a_case_is_told(monkeypatch):
     monkeypatch.setattr(parity, "_cuda_kernels", lambda: ["gather", "new_kernel"])
     monkeypatch.setattr(parity.ops, "extension_status", lambda: "loaded, with CPU and CUDA kernels")
     found = Section("parity", "cuda", quick=True)
     monkeypatch.setattr(parity, "compare", lambda *args: None)
+    monkeypatch.setattr(parity, "compare_reckoning", lambda *args: None)
     parity.run(found)
     assert found.failures == ["blockcopy::new_kernel has a CUDA kernel and no case here"]
 

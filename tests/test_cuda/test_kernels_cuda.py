@@ -1,4 +1,4 @@
-"""The CUDA kernels against the pure-PyTorch twins on the CPU: copies are exact."""
+"""The CUDA kernels that copy against the pure-PyTorch twins on the CPU: copies are exact."""
 
 from __future__ import annotations
 

@@ -12,6 +12,9 @@ import torch
 
 CUDA_OPS = Path(__file__).resolve().parents[2] / "cuda_ops"
 KERNELS = sorted(CUDA_OPS.glob("cuda/*.cu"))
+BINDINGS = sorted(CUDA_OPS.glob("cuda/*.cpp"))
+# Those that keep sums in registers.
+RECKONING = ("reduce_picture", "block_moments", "block_divergence")
 NVCC = shutil.which("nvcc")
 OLDEST_ARCHITECTURE = 75
 # Turing, A100, consumer Ampere, Ada, Hopper, Blackwell. CUDA 12.8 and newer know all of them.
@@ -40,7 +43,7 @@ def architectures() -> list[str]:
 
 
 def test_there_are_kernels():
-    assert {path.stem for path in KERNELS} >= {"gather", "scatter"}
+    assert {path.stem for path in KERNELS} >= {"gather", "scatter", *RECKONING}
 
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
@@ -84,7 +87,7 @@ def test_kernels_compile_for_every_architecture(source, tmp_path):
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
 def test_kernels_spill_no_registers(source, tmp_path):
-    """The widest grids of threads must fit: local memory would cost more than the copy."""
+    """The widest grids of threads must fit: local memory would cost more than the work."""
     output = tmp_path / "kernel.cubin"
     command = [NVCC, *compile_flags(), "-arch=sm_80", "-cubin", "-Xptxas", "-v", str(source)]
     result = subprocess.run(
@@ -94,7 +97,9 @@ def test_kernels_spill_no_registers(source, tmp_path):
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr)
     registers = [int(n) for n in re.findall(r"Used (\d+) registers", result.stderr)]
     assert len(spills) >= 5 and all(pair == ("0", "0") for pair in spills)
-    assert max(registers) <= 65536 // 256 // 4  # four blocks of 256 threads on a multiprocessor
+    # Four blocks of 256 threads on a multiprocessor; of the one that keeps most sums, two.
+    blocks = 2 if source.stem == "block_moments" else 4
+    assert max(registers) <= 65536 // 256 // blocks
 
 
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
@@ -103,10 +108,12 @@ def test_kernels_move_16_bytes_at_a_time(source, tmp_path):
     nvcc(*compile_flags(), "-ptx", str(source), "-o", str(output))
     code = output.read_text()
     assert re.search(r"ld\.global(\.nc)?\.v4\.u32", code)
-    assert re.search(r"st\.global\.v4\.u32", code)
+    if source.stem not in ("reduce_picture", "block_divergence"):  # Their results are small.
+        assert re.search(r"st\.global\.v4\.u32", code)
 
 
-def test_bindings_compile(tmp_path):
+@pytest.mark.parametrize("source", BINDINGS, ids=lambda path: path.name)
+def test_bindings_compile(source, tmp_path):
     include = Path(torch.__file__).parent / "include"
     if not (include / "c10" / "cuda" / "CUDAStream.h").is_file():
         pytest.skip("this PyTorch comes without the headers of c10/cuda")
@@ -121,7 +128,7 @@ def test_bindings_compile(tmp_path):
         f"-I{include}",
         f"-I{tmp_path}",
         "-c",
-        str(CUDA_OPS / "cuda" / "bindings.cpp"),
+        str(source),
         "-o",
         str(tmp_path / "bindings.o"),
     )

@@ -109,18 +109,89 @@ struct Values {
   Value value[kCount];
 };
 
+// The bytes of one as another: a value of a type from the bits of it.
+template <typename To, typename From>
+BLOCKCOPY_HOST_DEVICE To from_bits(From bits) {
+  static_assert(sizeof(To) == sizeof(From), "as many bits");
+  To value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// What a vector's memory is loaded and stored as: whole words. Copying bytes would let the compiler
+// take a load apart.
+template <typename Vector>
+struct WordsOf {
+  Vector word[1];
+};
+template <int Count>
+struct WordsOf<Words32<Count>> {
+  uint32_t word[Count];
+};
+
+template <typename Vector>
+BLOCKCOPY_HOST_DEVICE WordsOf<Vector> words_of(Vector vector) {
+  return {{vector}};
+}
+template <int Count>
+BLOCKCOPY_HOST_DEVICE WordsOf<Words32<Count>> words_of(Words32<Count> vector) {
+  WordsOf<Words32<Count>> words;
+  BLOCKCOPY_UNROLL
+  for (int i = 0; i < Count; ++i) {
+    words.word[i] = vector.word[i];
+  }
+  return words;
+}
+
+// Little-endian, as all hosts and devices of CUDA are.
 template <typename Value, typename Vector>
-BLOCKCOPY_HOST_DEVICE Values<Value, Vector> unpack(const Vector& vector) {
+BLOCKCOPY_HOST_DEVICE Values<Value, Vector> unpack(Vector vector) {
   Values<Value, Vector> values;
-  std::memcpy(&values, &vector, sizeof(vector));
+  const WordsOf<Vector> words = words_of(vector);
+  BLOCKCOPY_UNROLL
+  for (int i = 0; i < Values<Value, Vector>::kCount; ++i) {
+    if constexpr (sizeof(Value) == 2) {
+      constexpr int kOfWord = sizeof(words.word[0]) / 2;
+      values.value[i].bits =
+          static_cast<uint16_t>(words.word[i / kOfWord] >> (16 * (i % kOfWord)));
+    } else if constexpr (sizeof(Value) == 4) {
+      values.value[i] = from_bits<Value>(words.word[i]);
+    } else {
+      values.value[i] = from_bits<Value>(static_cast<uint64_t>(words.word[2 * i]) |
+                                         static_cast<uint64_t>(words.word[2 * i + 1]) << 32);
+    }
+  }
   return values;
 }
 
 template <typename Vector, typename Value>
 BLOCKCOPY_HOST_DEVICE Vector pack(const Values<Value, Vector>& values) {
-  Vector vector;
-  std::memcpy(&vector, &values, sizeof(vector));
-  return vector;
+  constexpr int kCount = Values<Value, Vector>::kCount;
+  if constexpr (sizeof(Vector) <= 2) {
+    return values.value[0].bits;
+  } else if constexpr (sizeof(Vector) == 4 && sizeof(Value) == 4) {
+    return from_bits<uint32_t>(values.value[0]);
+  } else if constexpr (sizeof(Vector) == 4) {
+    return values.value[0].bits | static_cast<uint32_t>(values.value[1].bits) << 16;
+  } else {
+    Vector vector;
+    BLOCKCOPY_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if constexpr (sizeof(Value) == 2) {
+        if (i % 2 == 0) {
+          vector.word[i / 2] =
+              values.value[i].bits | static_cast<uint32_t>(values.value[i + 1].bits) << 16;
+        }
+      } else if constexpr (sizeof(Value) == 4) {
+        vector.word[i] = from_bits<uint32_t>(values.value[i]);
+      } else {
+        const uint64_t bits = from_bits<uint64_t>(values.value[i]);
+        vector.word[2 * i] = static_cast<uint32_t>(bits);
+        vector.word[2 * i + 1] = static_cast<uint32_t>(bits >> 32);
+      }
+    }
+    return vector;
+  }
 }
 
 BLOCKCOPY_HOST_DEVICE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
