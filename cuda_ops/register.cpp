@@ -35,6 +35,35 @@ TORCH_LIBRARY(blockcopy, m) {
       tags);
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
+  m.def("sample_picture(Tensor frame, int side, int step) -> Tensor", tags);
+  m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
+  m.def(
+      "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "
+      "Tensor? forbidden, int cells, float difference_floor, float gain_floor, "
+      "float least_worth, float waiting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "remember_gain(Tensor maps, Tensor grid, Tensor change, Tensor expected, Tensor weights, "
+      "Tensor? gain, Tensor? output, bool everywhere, float gain_floor, float step) -> Tensor",
+      tags);
+  m.def(
+      "pick_blocks(Tensor scores, Tensor ages, Tensor? forbidden, Tensor? required, int[] counts, "
+      "int[] oldest, float tie) -> Tensor",
+      tags);
+  m.def(
+      "ridge_sums(Tensor products, Tensor targets, Tensor features, Tensor values, Tensor seen, "
+      "float decay) -> (Tensor, Tensor)",
+      tags);
+  m.def("ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
+        tags);
+  m.def(
+      "softmax_change(Tensor logits, Tensor? previous, Tensor grid, Tensor rows, Tensor columns, "
+      "Tensor cell_rows, Tensor cell_columns, int cells, float clip) -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "keep_softmax_(Tensor(a!) kept, Tensor fresh, Tensor grid, Tensor cell_rows, "
+      "Tensor cell_columns, int cells) -> ()",
+      tags);
   m.def(
       "block_divergence(Tensor previous, Tensor current, int[] size, int[] grid, int block_size, "
       "int cells, float clip) -> Tensor",

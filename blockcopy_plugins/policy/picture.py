@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.ops.reduce_picture import reduce_picture as mean_of_squares
+from blockcopy_plugins.ops.sample_picture import sample_picture
 
 
 def cells_per_block(block_size: int) -> int:
@@ -29,13 +30,16 @@ def cells_per_block(block_size: int) -> int:
     return 16 if block_size >= 64 else 8 if block_size >= 32 else 4
 
 
-def reduce_picture(frame: Tensor, block_size: int, grid_shape: tuple[int, int, int]) -> Tensor:
+def reduce_picture(
+    frame: Tensor, block_size: int, grid_shape: tuple[int, int, int], step: int = 1
+) -> Tensor:
     """Area-pool a frame to cells.
 
     Args:
         frame: ``(N, C, H, W)``, any float dtype.
         block_size: Side of a block in pixels.
         grid_shape: ``(N, GH, GW)`` of the frame at that block size.
+        step: Of the pixel rows of a cell, each ``step``-th is read, where that divides its side.
 
     Returns:
         float32 ``(N, C, GH * cells, GW * cells)``. Cells that the image's edge cuts hold the mean
@@ -45,7 +49,11 @@ def reduce_picture(frame: Tensor, block_size: int, grid_shape: tuple[int, int, i
     height, width = grid_shape[1] * cells, grid_shape[2] * cells
     if block_size % cells == 0:
         # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
-        picture = mean_of_squares(frame.detach(), block_size // cells)
+        side = block_size // cells
+        if step > 1 and side % step == 0:
+            picture = sample_picture(frame.detach(), side, step)
+        else:
+            picture = mean_of_squares(frame.detach(), side)
     else:
         # Cells of a fractional number of pixels: adaptive pooling still meets the block borders.
         rows = grid_shape[1] * block_size - frame.shape[2]

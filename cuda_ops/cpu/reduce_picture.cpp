@@ -1,4 +1,5 @@
-// blockcopy::reduce_picture on CPU: the mean of each square of pixels, in one pass over the frame.
+// blockcopy::reduce_picture and sample_picture on CPU: the mean of each square of pixels, or of some
+// of its rows, in one pass over the frame.
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 #include <torch/library.h>
@@ -66,6 +67,36 @@ BLOCKCOPY_CLONES void add_rows(float* sums, const uint16_t* rows, int64_t step, 
       sums[i] += widen(a[i]);
     }
   }
+}
+
+// sums[i] = values[2 i] + values[2 i + 1]
+BLOCKCOPY_CLONES void add_pairs(float* __restrict sums, const float* __restrict values,
+                                int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    sums[i] = values[2 * i] + values[2 * i + 1];
+  }
+}
+
+BLOCKCOPY_CLONES void scale_row(float* __restrict means, const float* __restrict sums, float scale,
+                                int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    means[i] = sums[i] * scale;
+  }
+}
+
+// The sums of `count` squares, `side` values each, times `scale`: pair by pair, which is done in
+// vectors, where `side` is a power of two. `sums` and `spare` are written to.
+bool add_squares(float* sums, float* spare, int64_t count, int64_t side, float scale,
+                 float* means) {
+  if (side <= 1 || (side & (side - 1)) != 0) {
+    return false;
+  }
+  for (; side > 1; side /= 2) {
+    add_pairs(spare, sums, count * side / 2);
+    std::swap(sums, spare);
+  }
+  scale_row(means, sums, scale, count);
+  return true;
 }
 
 // A frame as planes of rows of pixels, each pixel of `lanes` values that lie side by side: channels
@@ -154,8 +185,9 @@ void add_columns<0>(const float* pixels, int64_t columns, int64_t lanes, float s
   }
 }
 
+// Of the rows of a square every `step`-th is read; `step` divides `side`.
 template <int kLanes, typename Value>
-void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
+void reduce(const Layout& in, const Value* frame, int64_t side, int64_t step, float* out) {
   const int64_t lanes = kLanes ? kLanes : in.lanes;
   const int64_t out_height = (in.height + side - 1) / side;
   const int64_t out_width = (in.width + side - 1) / side;
@@ -163,35 +195,46 @@ void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
   const int64_t row_values = in.width * lanes;
   // Whole squares, as many as fit into a strip, and at least one.
   const int64_t squares = std::max<int64_t>(1, kStrip / (side * lanes));
-  const int64_t row_bytes = std::max<int64_t>(1, side * row_values * sizeof(Value));
+  const int64_t row_bytes = std::max<int64_t>(1, side / step * row_values * sizeof(Value));
   at::parallel_for(0, in.planes * out_height, std::max<int64_t>(1, kChunkBytes / row_bytes),
                    [&](int64_t begin, int64_t end) {
     std::vector<float> sums(std::min(squares * side, in.width) * lanes + 1);
+    std::vector<float> spare(kLanes == 1 ? sums.size() : 0);
     std::vector<float> means(kLanes ? 0 : std::min(squares, out_width) * lanes);
     for (int64_t index = begin; index < end; ++index) {
       const int64_t plane = index / out_height;
       const int64_t y = index % out_height;
-      const int64_t rows = std::min(side, in.height - y * side);
-      const Value* top = frame + (plane * in.height + y * side) * row_values;
+      // Where the edge cuts a square, all that it has; of every `step`-th, the last row stands for
+      // those outside.
+      const int64_t first_row = y * side + step / 2;
+      const int64_t inside = std::max<int64_t>(0, (in.height - first_row + step - 1) / step);
+      const int64_t rows = step > 1 ? side / step : std::min(side, in.height - y * side);
+      const int64_t regular = std::min(rows, inside);
+      const Value* top = frame + (plane * in.height + first_row) * row_values;
+      const Value* last = frame + ((plane + 1) * in.height - 1) * row_values;
       for (int64_t x = 0; x < out_width; x += squares) {
         const int64_t pixels = std::min(squares * side, in.width - x * side);
         float* target = out + (plane * lanes * out_height + y) * out_width + x;
         std::fill_n(sums.begin(), pixels * lanes, 0.0F);
-        add_rows(sums.data(), top + x * side * lanes, row_values, rows, pixels * lanes);
+        add_rows(sums.data(), top + x * side * lanes, step * row_values, regular, pixels * lanes);
+        add_rows(sums.data(), last + x * side * lanes, 0, rows - regular, pixels * lanes);
         const int64_t whole = pixels / side;
         const int64_t rest = pixels - whole * side;
         // Where the first square's means go, and the step from a square to the next.
         const Target first = kLanes ? Target{target, plane_size} : Target{means.data(), 1};
-        const int64_t step = kLanes ? 1 : lanes;
+        const int64_t apart = kLanes ? 1 : lanes;
         const float scale = 1.0F / static_cast<float>(rows * side);
-        for (int64_t i = 0; i < whole; ++i) {
+        const bool summed =
+            kLanes == 1 && rest == 0 &&
+            add_squares(sums.data(), spare.data(), whole, side, scale, target);
+        for (int64_t i = 0; i < whole && !summed; ++i) {
           add_columns<kLanes>(sums.data() + i * side * lanes, side, lanes, scale,
-                              {first.first + i * step, first.step});
+                              {first.first + i * apart, first.step});
         }
         if (rest > 0) {
           add_columns<kLanes>(sums.data() + whole * side * lanes, rest, lanes,
                               1.0F / static_cast<float>(rows * rest),
-                              {first.first + whole * step, first.step});
+                              {first.first + whole * apart, first.step});
         }
         if (kLanes == 0) {
           const int64_t count = whole + (rest > 0);
@@ -207,18 +250,18 @@ void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
 }
 
 template <typename Value>
-void reduce(const Layout& in, const Value* frame, int64_t side, float* out) {
+void reduce(const Layout& in, const Value* frame, int64_t side, int64_t step, float* out) {
   switch (in.lanes) {
     case 1:
-      return reduce<1>(in, frame, side, out);
+      return reduce<1>(in, frame, side, step, out);
     case 3:
-      return reduce<3>(in, frame, side, out);
+      return reduce<3>(in, frame, side, step, out);
     default:
-      return reduce<0>(in, frame, side, out);
+      return reduce<0>(in, frame, side, step, out);
   }
 }
 
-at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
+at::Tensor reduce_rows(const at::Tensor& frame, int64_t side, int64_t step) {
   const at::Tensor out = means_of(frame, side);
   if (out.numel() == 0) {
     return out;
@@ -236,17 +279,28 @@ at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
   float* target = out.mutable_data_ptr<float>();
   if (half) {
     // A bfloat16 is a struct of one uint16_t; its bits are what is needed.
-    reduce(layout, static_cast<const uint16_t*>(source.const_data_ptr()), side, target);
+    reduce(layout, static_cast<const uint16_t*>(source.const_data_ptr()), side, step, target);
   } else {
-    reduce(layout, source.const_data_ptr<float>(), side, target);
+    reduce(layout, source.const_data_ptr<float>(), side, step, target);
   }
   return out;
+}
+
+at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
+  return reduce_rows(frame, side, 1);
+}
+
+at::Tensor sample_picture_cpu(const at::Tensor& frame, int64_t side, int64_t step) {
+  TORCH_CHECK_VALUE(step >= 1 && side % step == 0, "blockcopy::sample_picture: step is ", step,
+                    ", expected a divisor of the side, ", side);
+  return reduce_rows(frame, side, step);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("reduce_picture", &reduce_picture_cpu);
+  m.impl("sample_picture", &sample_picture_cpu);
 }
 
 }  // namespace blockcopy

@@ -14,20 +14,24 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.host_transfer import upload
+from blockcopy_plugins.ops.block_gain import remember_gain
+from blockcopy_plugins.ops.merge_picture import merge_picture
+from blockcopy_plugins.ops.pick_blocks import pick_blocks
 from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
 from blockcopy_plugins.policy.budget import Budget, RateBudget, budget_of
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
+    OutputChange,
     build_information_gain,
 )
 from blockcopy_plugins.policy.picture import cells_per_block
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 from .allotment import Allotment, next_share
-from .features import NAMES, around, prior
+from .features import NAMES, prior
 from .look import Look, look_at
-from .memory import GAIN_FLOOR, StreamMemory, executed_picture
+from .memory import AGE, GAIN_FLOOR, LOG_GAIN, SURPRISE_STEP, StreamMemory, waited
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
@@ -125,11 +129,13 @@ class GainPolicy(Policy):
         self._started = time.perf_counter()
         self._look_made = None
         with _plain():
-            if self._waits(context, self._known(frame, context)):
+            known = self._known(frame, context)
+            allotment = self._allot(context, known)
+            if _waits(known, allotment):
                 # Frames in which a stream saves up cost next to nothing.
                 check_frame(frame, context)
                 return self._demanded(torch.zeros(context.grid_shape, dtype=torch.bool), context)
-            look = self._look(frame, context)
+            look = self._look(frame, context, known, allotment)
             grid = self._pick(look)
         self._look_made = look
         return grid
@@ -137,7 +143,7 @@ class GainPolicy(Policy):
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
         """Return predicted gains averaged with those around, float32 ``(N, GH, GW)``."""
         look = self._look_made
-        return look.scores if look is not None and look.context is context else None
+        return look.found.scores if look is not None and look.context is context else None
 
     def feedback(
         self,
@@ -162,32 +168,33 @@ class GainPolicy(Policy):
                 f"{len(outputs)}"
             )
         with _plain():
-            executed = context.host_grid(grid).flatten(1).sum(1).tolist()
+            host = context.host_grid(grid)
+            executed = host.flatten(1).sum(1).tolist()
             look = self._look_made
             if look is None or look.context is not context:
                 known = self._known(frame, context)
-                if not any(executed) and self._waits(context, known):
-                    return self._wait(context, known)
-                look = self._look(frame, context)
+                allotment = self._allot(context, known)
+                if not any(executed) and _waits(known, allotment):
+                    return self._wait(context, known, allotment)
+                look = self._look(frame, context, known, allotment)
             grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
-            summaries = self._summaries(look, outputs, geometry, executed)
-            gains = self._gains(look, summaries, geometry, frame.device)
-            maps = self._output_maps(look, summaries, geometry, frame.device)
+            changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
             proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
+            maps = self._known_maps(look, grid, changes)
             if self.online:
-                self._learn(look, grid, gains, executed)
-            self._remember(look, grid, gains, maps, summaries, executed)
+                self._learn(look, grid, changes, maps, executed)
+            self._remember(look, grid, changes, maps, outputs is not None, executed)
             proof.committed()
             if finite is not None:
                 context.read(finite, proof)
             seen = [
-                (gain * its).sum()
-                for gain, its in zip(gains, grid, strict=True)
-                if gain is not None
+                (upload(change.gain, frame.device) * its).sum()
+                for change, its in zip(changes, grid, strict=True)
+                if change is not None and change.gain is not None
             ]
             scalars = self._settle(context, executed)
             if seen and not any(context.host_first):
@@ -260,16 +267,16 @@ class GainPolicy(Policy):
             known.append(memory if fits else None)
         return known
 
-    def _waits(self, context: PolicyContext, known: list[StreamMemory | None]) -> bool:
-        """Return whether all images' streams save up in this frame, and need not look at it."""
-        if not all(memory is not None and memory.spread.measured for memory in known):
-            return False
-        return not any(self._allot(context, known).counts)
-
-    def _look(self, frame: Tensor, context: PolicyContext) -> Look:
+    def _look(
+        self,
+        frame: Tensor,
+        context: PolicyContext,
+        known: list[StreamMemory | None],
+        allotment: Allotment,
+    ) -> Look:
         self._ridge.to(frame.device)
-        known = self._known(frame, context)
-        return look_at(frame, context, known, self._memories, self._ridge, self.budget.rate)
+        rate = self.budget.rate
+        return look_at(frame, context, known, allotment, self._memories, self._ridge, rate)
 
     def _allot(self, context: PolicyContext, known: list[StreamMemory | None]) -> Allotment:
         return Allotment(
@@ -285,28 +292,21 @@ class GainPolicy(Policy):
 
     def _pick(self, look: Look) -> Tensor:
         context = look.context
-        grid = torch.zeros(context.grid_shape, dtype=torch.bool, device=look.scores.device)
-        required = context.required
-        forbidden = context.forbidden
-        counts = self._allot(context, look.known).counts
-        for image, (memory, count) in enumerate(zip(look.known, counts, strict=True)):
-            if memory is None:
-                grid[image] = True
-            if not count:
-                continue
-            scores, age = look.scores[image].flatten(), look.maps.age[image].flatten()
-            if forbidden is not None:
-                scores = scores.masked_fill(forbidden[image].flatten(), -math.inf)
-                age = age.masked_fill(forbidden[image].flatten(), -math.inf)
+        blocks = math.prod(context.grid_shape[1:])
+        counts, oldest = [], []
+        for memory, count in zip(look.known, look.allotment.counts, strict=True):
             # Where that is a fraction of a block, one is taken now and then.
-            oldest = min(int(_OLDEST * count + memory.frames * _GOLDEN % 1), count)
-            if oldest:
-                # Of those that have waited as long, the best.
-                waited = torch.add(age, scores, alpha=1e-3)
-                scores = scores.scatter(0, waited.topk(oldest).indices, math.inf)
-            if required is not None:
-                scores = scores.masked_fill(required[image].flatten(), math.inf)
-            grid[image].view(-1).scatter_(0, scores.topk(count).indices, True)
+            old = 0 if memory is None else int(_OLDEST * count + memory.frames * _GOLDEN % 1)
+            counts.append(blocks if memory is None else count)
+            oldest.append(min(old, count))
+        grid = pick_blocks(
+            look.found.scores,
+            look.maps[:, AGE],
+            context.forbidden,
+            context.required,
+            counts,
+            oldest,
+        )
         return self._demanded(grid, context)
 
     def _demanded(self, grid: Tensor, context: PolicyContext) -> Tensor:
@@ -317,62 +317,65 @@ class GainPolicy(Policy):
             grid = upload(grid, required.device) | required
         return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
 
-    def _summaries(
+    def _changes(
         self,
         look: Look,
         outputs: Sequence[TaskOutput] | None,
         geometry: Geometry,
+        grid: Tensor,
         executed: list[int],
-    ) -> list[Any]:
-        """Return each image's summary; the last one where nothing ran, as then nothing changed."""
-        summaries: list[Any] = []
-        for image, (memory, count) in enumerate(zip(look.known, executed, strict=True)):
-            if outputs is None:
-                summaries.append(None)
-            elif not count and memory is not None and memory.summary is not None:
-                summaries.append(memory.summary)
-            else:
-                summaries.append(self.information_gain.summarise(outputs[image], geometry))
-        return summaries
-
-    def _gains(
-        self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
-    ) -> list[Tensor | None]:
-        """Return the information gain of each image ``(GH, GW)``; None where none is known."""
-        gains: list[Tensor | None] = []
-        for memory, summary in zip(look.known, summaries, strict=True):
+    ) -> list[OutputChange | None]:
+        """Return what each image's output changed; None where nothing ran, or there is none."""
+        if outputs is None:
+            return [None] * len(executed)
+        changes: list[OutputChange | None] = []
+        for memory, output, its, count in zip(look.known, outputs, grid, executed, strict=True):
             before = None if memory is None else memory.summary
-            if before is None or summary is None or summary is before:
-                gains.append(None)
+            if not count and before is not None:
+                changes.append(None)
             else:
-                gains.append(
-                    upload(self.information_gain.compare(before, summary, geometry), device)
-                )
-        return gains
+                changes.append(self.information_gain.change(before, output, its, geometry))
+        return changes
 
-    def _output_maps(
-        self, look: Look, summaries: list[Any], geometry: Geometry, device: torch.device
-    ) -> list[Tensor | None]:
-        """Return the map of each image's output ``(h, w)``; None where none is new."""
-        maps: list[Tensor | None] = []
-        for memory, summary in zip(look.known, summaries, strict=True):
-            if summary is None or (memory is not None and memory.summary is summary):
-                maps.append(None)
-            else:
-                maps.append(upload(self.information_gain.output_map(summary, geometry), device))
-        return maps
+    def _known_maps(
+        self, look: Look, grid: Tensor, changes: list[OutputChange | None]
+    ) -> list[Tensor]:
+        """Return what is known of each image's blocks now, ``(6, GH, GW)`` each."""
+        found, device = look.found, grid.device
+        known = []
+        for image, change in enumerate(changes):
+            gain = None if change is None else change.gain
+            known.append(
+                remember_gain(
+                    look.maps[image],
+                    grid[image],
+                    found.change[image],
+                    found.expected[image],
+                    look.weights,
+                    None if gain is None else upload(gain, device),
+                    None if change is None else upload(change.shown, device),
+                    # Of what has no memory all was looked at.
+                    change is not None and (change.everywhere or gain is None),
+                    GAIN_FLOOR,
+                    SURPRISE_STEP,
+                )
+            )
+        return known
 
     def _learn(
-        self, look: Look, grid: Tensor, gains: list[Tensor | None], executed: list[int]
+        self,
+        look: Look,
+        grid: Tensor,
+        changes: list[OutputChange | None],
+        maps: list[Tensor],
+        executed: list[int],
     ) -> None:
-        for features, its_grid, gain, count in zip(
-            look.features, grid, gains, executed, strict=True
-        ):
-            if gain is not None:
+        for image, (change, count) in enumerate(zip(changes, executed, strict=True)):
+            if change is not None and change.gain is not None:
                 self._ridge.learn(
-                    features.flatten(0, 1),
-                    gain.add(GAIN_FLOOR).log_().flatten(),
-                    its_grid.flatten(),
+                    look.found.features[image].flatten(0, 1),
+                    maps[image][LOG_GAIN].flatten(),
+                    grid[image].flatten(),
                     count,
                 )
         self._ridge.solve()
@@ -381,43 +384,43 @@ class GainPolicy(Policy):
         self,
         look: Look,
         grid: Tensor,
-        gains: list[Tensor | None],
-        outputs: list[Tensor | None],
-        summaries: list[Any],
+        changes: list[OutputChange | None],
+        maps: list[Tensor],
+        given: bool,
         executed: list[int],
     ) -> None:
         context = look.context
         cells = cells_per_block(context.block_size)
-        stale = around(torch.where(grid, 0.0, look.change.mean))
-        accounts = self._allot(context, look.known).accounts
+        accounts = look.allotment.accounts
         alone = len(executed) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
-            own = slice(image, image + 1)
-            maps = look.maps.image(image).after(grid[own], stale[own])
-            if gains[image] is not None:
-                maps = maps.with_gain(grid[own], gains[image][None], look.expected[own], look.habit)
-            if outputs[image] is not None:
-                maps = maps.with_output(outputs[image][None], cells)
-            # Copies of a batch's parts: a view would keep the whole batch.
-            picture = look.picture[image] if alone else look.picture[image].clone()
-            memory = StreamMemory(picture, maps, summaries[image])
+            change = changes[image]
+            summary = before.summary if before is not None and given else None
+            memory = StreamMemory(
+                look.picture[image], maps[image], summary if change is None else change.keep()
+            )
             if before is not None:
-                memory.picture = executed_picture(before.picture, picture, grid[image], cells)
+                memory.picture = merge_picture(before.picture, memory.picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - executed[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])
                     memory.spread = before.spread.after(look.spread[image], look.total[image])
-                memory.worth = look.worth[image] if alone else look.worth[image].clone()
+                # A copy of a batch's part: a view would keep the whole batch.
+                worth = look.found.worth[image]
+                memory.worth = worth if alone else worth.clone()
                 memory.frames = before.frames + 1
+            elif not alone:
+                memory.picture = memory.picture.clone()
             self._memories[stream] = memory
 
-    def _wait(self, context: PolicyContext, known: list[StreamMemory | None]) -> dict[str, float]:
+    def _wait(
+        self, context: PolicyContext, known: list[StreamMemory | None], allotment: Allotment
+    ) -> dict[str, float]:
         """Commit a frame in which all streams saved up and nothing ran."""
-        accounts = self._allot(context, known).accounts
-        for stream, memory, account in zip(context.streams, known, accounts, strict=True):
-            maps = replace(memory.maps, age=memory.maps.age + 1)
+        for stream, memory, account in zip(context.streams, known, allotment.accounts, strict=True):
+            maps = waited(memory.maps)
             account = self._left(account, context)
             frames = memory.frames + 1
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
@@ -442,6 +445,12 @@ class GainPolicy(Policy):
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
         blocks = float(math.prod(context.grid_shape[1:]))
         return min(max(account, -blocks), blocks)
+
+
+def _waits(known: list[StreamMemory | None], allotment: Allotment) -> bool:
+    """Return whether all images' streams save up in this frame, and need not look at it."""
+    measured = all(memory is not None and memory.spread.measured for memory in known)
+    return measured and not any(allotment.counts)
 
 
 @contextmanager

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.ops.block_gain import Prediction, predict_gain
 from blockcopy_plugins.policy.base import PolicyContext, check_frame
-from blockcopy_plugins.policy.picture import reduce_picture
+from blockcopy_plugins.policy.picture import cells_per_block, reduce_picture
 
-from .allotment import shares_of
-from .features import NAMES, PictureChange, around, block_features
-from .memory import GAIN_FLOOR, BlockMaps, StreamMemory
+from .allotment import Allotment, shares_of
+from .features import DIFFERENCE_FLOOR
+from .memory import GAIN_FLOOR, StreamMemory, unknown_maps
 from .ridge import OnlineRidge
-from .spread import spread_of
 
-# A block's score is half its own worth and half that around it: regions rather than scattered
-# blocks, which read stale features around them.
-_OWN_WORTH = 0.5
 _LEAST_WORTH = 1e-4
 # What a frame of waiting adds to it, in units of gain: of blocks in which nothing moves, the oldest
 # comes first.
 _WAITING = 1e-5
+# Rows of the picture, of which one is read: that is most of what a look costs, and half of a
+# cell's pixels tell its brightness as well as all.
+_STEP = 2
 
 
 @dataclass(eq=False)
@@ -35,30 +35,27 @@ class Look:
     Attributes:
         context: Of the call.
         known: The memory of each image's stream; None where the image is executed fully.
+        allotment: What each image may execute.
         picture: float32 ``(N, 3, h, w)`` on cells.
-        maps: What is known of the blocks.
-        change: How much their picture changed.
-        features: float32 ``(N, GH, GW, features)``.
-        expected: float32 ``(N, GH, GW)``, the predicted ``log(gain + GAIN_FLOOR)``.
-        worth: float32 ``(N, GH, GW)``, the predicted gain.
-        habit: 0-dim, the regression's weight of the blocks' own surprise.
-        scores: float32 ``(N, GH, GW)``, worth averaged with that around, and for waiting.
-        spread: Of each image, see :func:`~.spread.spread_of`. Known on the host once it was
-            read, at the latest when the network runs.
+        maps: float32 ``(N, 6, GH, GW)``, what is known of the blocks.
+        found: What is predicted of them, and from what. A score is half a block's own worth and
+            half that around it: regions rather than scattered blocks, which read stale features
+            around them.
+        weights: float64 ``(features,)``, the regression's.
+        spread: Of each image, over which share of its blocks worth is spread: p where a share p of
+            the blocks has all of it in equal parts, 1 where all blocks are alike. Known on the host
+            once it was read, at the latest when the network runs.
         total: Mean worth of each image's blocks; known at the same time.
         share: Of each image's stream, see :func:`~.allotment.shares_of`; likewise.
     """
 
     context: PolicyContext
     known: tuple[StreamMemory | None, ...]
+    allotment: Allotment
     picture: Tensor
-    maps: BlockMaps
-    change: PictureChange
-    features: Tensor
-    expected: Tensor
-    worth: Tensor
-    habit: Tensor
-    scores: Tensor
+    maps: Tensor
+    found: Prediction
+    weights: Tensor
     spread: tuple[float, ...] = ()
     total: tuple[float, ...] = ()
     share: tuple[float, ...] = ()
@@ -81,6 +78,7 @@ def look_at(
     frame: Tensor,
     context: PolicyContext,
     known: Sequence[StreamMemory | None],
+    allotment: Allotment,
     memories: Mapping[Hashable, StreamMemory],
     ridge: OnlineRidge,
     rate: float,
@@ -92,6 +90,7 @@ def look_at(
         context: Of the call.
         known: The memory of each image's stream; None where there is none that fits, or the image
             is the first of its stream.
+        allotment: What each image may execute.
         memories: Of all streams.
         ridge: Predicts ``log(gain + GAIN_FLOOR)``.
         rate: Executed rate of all streams together.
@@ -100,48 +99,40 @@ def look_at(
         FrameError: If the frame does not fit the context, or holds NaN or infinity.
     """
     check_frame(frame, context)
-    picture = reduce_picture(frame, context.block_size, context.grid_shape)
-    unknown = BlockMaps.unknown((1, *context.grid_shape[1:]), picture.device)
-    maps = BlockMaps.join([unknown if memory is None else memory.maps for memory in known])
+    picture = reduce_picture(frame, context.block_size, context.grid_shape, _STEP)
+    maps = [
+        unknown_maps(context.grid_shape[1:], picture.device) if memory is None else memory.maps
+        for memory in known
+    ]
     executed = [
         own if memory is None else memory.picture
         for own, memory in zip(picture, known, strict=True)
     ]
-    change = PictureChange(picture, _stack(executed), context.block_size)
-    features = block_features(change, maps)
-    expected = ridge.predict(features).clamp_(-6, 2)
-    worth = expected.exp().sub_(GAIN_FLOOR).clamp_min_(_LEAST_WORTH)
-    forbidden = context.forbidden
-    if forbidden is not None:
-        worth = worth.masked_fill_(forbidden, _LEAST_WORTH)
-    scores = torch.lerp(around(worth, own=True), worth, _OWN_WORTH)
-    scores = scores.add_(maps.age, alpha=_WAITING)
-    look = Look(
-        context,
-        tuple(known),
+    maps = _stack(maps)
+    found = predict_gain(
         picture,
+        _stack(executed),
         maps,
-        change,
-        features,
-        expected,
-        worth,
-        ridge.weights[NAMES.index("surprise")].float(),
-        scores,
+        ridge.weights,
+        context.forbidden,
+        cells_per_block(context.block_size),
+        DIFFERENCE_FLOOR,
+        GAIN_FLOOR,
+        _LEAST_WORTH,
+        _WAITING,
     )
-    spread = spread_of(worth)
+    look = Look(context, tuple(known), allotment, picture, maps, found, ridge.weights)
     others = [
-        memory.worth.to(worth.device)
+        memory.worth.to(found.worth.device)
         for stream, memory in memories.items()
         if memory.worth is not None and stream not in context.streams
     ]
-    share = torch.ones_like(spread)
     if others or len(known) > 1:
-        share = shares_of(worth, others, rate)
-    measures = torch.stack((spread, worth.mean((1, 2)), share, picture.mean((1, 2, 3))))
-    context.read(measures, look.take_measures)
+        found.measures[2] = shares_of(found.worth, others, rate)
+    context.read(found.measures, look.take_measures)
     return look
 
 
-def _stack(pictures: list[Tensor]) -> Tensor:
-    """Stack; one picture alone is not copied."""
-    return torch.stack(pictures) if len(pictures) > 1 else pictures[0].unsqueeze(0)
+def _stack(values: list[Tensor]) -> Tensor:
+    """Stack; one alone is not copied."""
+    return torch.stack(values) if len(values) > 1 else values[0].unsqueeze(0)

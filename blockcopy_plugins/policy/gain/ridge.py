@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.host_transfer import upload
+from blockcopy_plugins.ops.ridge import ridge_sums, ridge_weights
 
 
 class OnlineRidge:
@@ -41,28 +42,20 @@ class OnlineRidge:
         """Take samples in; :meth:`solve` then finds the weights.
 
         Args:
-            features: float ``(m, n)``.
-            values: float ``(m,)``, what was to be predicted.
-            seen: bool ``(m,)``: the rows that are samples; the others are not looked at.
+            features: float32 ``(m, n)``.
+            values: float32 ``(m,)``, what was to be predicted; finite in all rows.
+            seen: bool ``(m,)``: the rows that are samples.
             count: How many of them there are.
         """
-        if not count:
-            return
-        features = features.to(torch.float64)
-        # A product with zeros instead of picking rows: to know how many there are is to wait for
-        # the device.
-        chosen = (features * seen.unsqueeze(1)).T
-        decay = math.exp(-count / self.memory)
-        self.products = torch.addmm(self.products, chosen, features, beta=decay)
-        self.targets = torch.addmv(self.targets, chosen, values.to(torch.float64), beta=decay)
+        if count:
+            decay = math.exp(-count / self.memory)
+            self.products, self.targets = ridge_sums(
+                self.products, self.targets, features, values, seen, decay
+            )
 
     def solve(self) -> None:
         """Find the weights from the sums."""
-        ridge = self.products.clone()
-        ridge.diagonal().add_(self.strength)
-        right = torch.add(self.targets, self.prior, alpha=self.strength)
-        # Positive definite by construction; to check it would be to wait for the device.
-        self.weights = torch.linalg.solve_ex(ridge, right)[0]
+        self.weights = ridge_weights(self.products, self.targets, self.prior, self.strength)
 
     def to(self, device: torch.device) -> None:
         """Follow the frames to their device."""

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 # Of the running means.
 _SPREAD_STEP = 0.3
 # Mean worth of a frame's blocks below which there is nothing to gain in it.
 _NOISE = 1e-3
-
-
-def spread_of(worth: Tensor) -> Tensor:
-    """Return over which share of the blocks worth is spread, ``(N,)`` for ``(N, GH, GW)``.
-
-    ``(sum w)^2 / (blocks x sum w^2)``: p where a share p of the blocks has all the worth in equal
-    parts, 1 where all blocks are alike.
-    """
-    flat = worth.flatten(1)
-    return flat.mean(1).square() / flat.square().mean(1).clamp_min(1e-20)
 
 
 class MeanSpread:

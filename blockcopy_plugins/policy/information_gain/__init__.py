@@ -1,7 +1,7 @@
 """Information gain: how much the task's output changed, block by block."""
 
 from .auto import AutoGain, build_information_gain
-from .base import Geometry, InformationGain, outputs_not_finite
+from .base import Geometry, InformationGain, OutputChange, outputs_not_finite
 from .dense import FeatureChange, SemanticGain
 from .detection import DetectionGain
 
@@ -11,6 +11,7 @@ __all__ = [
     "FeatureChange",
     "Geometry",
     "InformationGain",
+    "OutputChange",
     "SemanticGain",
     "build_information_gain",
     "outputs_not_finite",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.policy.task_output import Detections, TaskOutput, check_task_output
 
-from .base import Geometry, InformationGain
+from .base import Geometry, InformationGain, OutputChange
 from .dense import FeatureChange, SemanticGain
 from .detection import DetectionGain
 
@@ -51,17 +52,50 @@ class AutoGain(InformationGain):
         Raises:
             FrameError: If one is of detections and the other dense.
         """
-        if previous[0] is not current[0]:
-            raise FrameError(
-                "a stream's output was "
-                f"{type(previous[0]).__name__.removesuffix('Gain').lower()} and is now "
-                f"{type(current[0]).__name__.removesuffix('Gain').lower()}; reset the stream when "
-                "the network's task changes"
-            )
+        _check_same_task(previous[0], current[0])
         return current[0].compare(previous[1], current[1], geometry)
+
+    def change(
+        self,
+        previous: tuple[InformationGain, Any] | None,
+        output: TaskOutput,
+        grid: Tensor,
+        geometry: Geometry,
+    ) -> OutputChange:
+        """Ask the gain that fits.
+
+        Raises:
+            FrameError: If it is not the one that fitted the output before.
+        """
+        gain = self._gain_for(output)
+        if previous is not None:
+            _check_same_task(previous[0], gain)
+        inner = gain.change(None if previous is None else previous[1], output, grid, geometry)
+        return _AutoChange(gain, inner.gain, inner.shown, inner.everywhere, inner)
 
     def _gain_for(self, output: TaskOutput) -> InformationGain:
         return self._detection if isinstance(check_task_output(output), Detections) else self._dense
+
+
+@dataclass(frozen=True, eq=False)
+class _AutoChange(OutputChange):
+    """What the gain ``summary`` has found; it remembers which it was."""
+
+    inner: OutputChange | None = None
+
+    def keep(self) -> tuple[InformationGain, Any]:
+        return self.summary, self.inner.keep()
+
+
+def _check_same_task(previous: InformationGain, current: InformationGain) -> None:
+    if previous is not current:
+        before, now = (
+            type(gain).__name__.removesuffix("Gain").lower() for gain in (previous, current)
+        )
+        raise FrameError(
+            f"a stream's output was {before} and is now {now}; reset the stream when the network's "
+            "task changes"
+        )
 
 
 def build_information_gain(config: Any) -> InformationGain:

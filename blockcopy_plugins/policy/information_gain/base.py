@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
-from blockcopy_plugins.policy.picture import cells_per_block
+from blockcopy_plugins.policy.picture import cells_per_block, cells_to_grid
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 
@@ -42,6 +42,27 @@ class Geometry:
     def map_size(self) -> tuple[int, int]:
         """``(h, w)`` of a map of cells over all blocks."""
         return self.grid[0] * self.cells, self.grid[1] * self.cells
+
+
+@dataclass(frozen=True, eq=False)
+class OutputChange:
+    """What a new output says of each block, and what it changed; nothing is committed yet.
+
+    Args:
+        summary: Of the output.
+        gain: float32 ``(GH, GW)``; None where there was nothing to compare with.
+        shown: float32 ``(2, GH, GW)``: mean and highest value of the output's map in each block.
+        everywhere: Whether ``gain`` and ``shown`` hold of all blocks, or of executed ones alone.
+    """
+
+    summary: Any
+    gain: Tensor | None
+    shown: Tensor
+    everywhere: bool = True
+
+    def keep(self) -> Any:
+        """Return the summary that is to be kept; what was kept before is of no more use."""
+        return self.summary
 
 
 class InformationGain:
@@ -92,6 +113,29 @@ class InformationGain:
     def compare(self, previous: Any, current: Any, geometry: Geometry) -> Tensor:
         """Return the gain of each block, float32 ``(GH, GW)``, from two summaries."""
         raise NotImplementedError(f"{type(self).__name__} does not implement compare()")
+
+    def change(
+        self, previous: Any, output: TaskOutput, grid: Tensor, geometry: Geometry
+    ) -> OutputChange:
+        """Summarise an output and compare it with the one before, where blocks were executed.
+
+        Elsewhere an output does not change, and need not be looked at.
+
+        Args:
+            previous: What :meth:`OutputChange.keep` returned of the output before; None if there is
+                none, or what was not executed is to be looked at too.
+            output: As for :meth:`summarise`.
+            grid: bool ``(GH, GW)`` in host memory, what was executed.
+            geometry: The image's.
+
+        Raises:
+            FrameError: As :meth:`summarise` and :meth:`compare`.
+        """
+        summary = self.summarise(output, geometry)
+        gain = None if previous is None else self.compare(previous, summary, geometry)
+        shown = self.output_map(summary, geometry)
+        blocks = [cells_to_grid(shown, geometry.cells, kind) for kind in ("mean", "max")]
+        return OutputChange(summary, gain, torch.stack(blocks))
 
     def __call__(self, previous: TaskOutput, current: TaskOutput, geometry: Geometry) -> Tensor:
         """Return the gain of each block, float32 ``(GH, GW)``, from two outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,12 @@ from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.ops.all_finite import all_finite
 from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.reduce_picture import reduce_picture as mean_of_squares
+from blockcopy_plugins.ops.softmax_change import keep_softmax_, softmax_change
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import TaskOutput
 
-from .base import Geometry, InformationGain
+from .base import Geometry, InformationGain, OutputChange
+from .samples import OutputSamples
 
 
 class SemanticGain(InformationGain):
@@ -41,6 +44,7 @@ class SemanticGain(InformationGain):
         if not clip > 0:
             raise ConfigError(f"clip must be above 0 (nats), found {clip!r}")
         self.clip = float(clip)
+        self._samples: OutputSamples | None = None
 
     def summarise(self, output: TaskOutput, geometry: Geometry) -> Tensor:
         """Return the log-softmax, float32 ``(C, h, w)``, nowhere finer than cells.
@@ -78,6 +82,67 @@ class SemanticGain(InformationGain):
             geometry.cells,
             self.clip,
         )
+
+    def change(
+        self, previous: Tensor | None, output: TaskOutput, grid: Tensor, geometry: Geometry
+    ) -> OutputChange:
+        """See :meth:`InformationGain.change`; in host memory only executed blocks are looked at.
+
+        Of logits finer than cells, two rows and columns of each cell are: their mean is compared.
+
+        Raises:
+            FrameError: As :meth:`summarise`, of what is looked at.
+        """
+        check_dense(output)
+        if output.device.type != "cpu":
+            return super().change(previous, output, grid, geometry)
+        samples = self._samples
+        if samples is None or not samples.fits(output, geometry):
+            self._samples = samples = OutputSamples(output, geometry)
+        classes = max(output.shape[0], 2)
+        shape = (classes, len(samples.rows), len(samples.columns))
+        if previous is not None and previous.shape != shape:
+            return super().change(previous, output, grid, geometry)
+        looked_at = grid if previous is not None else torch.ones_like(grid)
+        fresh, found = softmax_change(
+            output.detach(),
+            previous,
+            looked_at,
+            samples.rows,
+            samples.columns,
+            samples.cell_rows,
+            samples.cell_columns,
+            geometry.cells,
+            self.clip,
+        )
+        if not math.isfinite(found[1].sum()):
+            # It is refused if it is not finite. A sum of huge values may overflow.
+            return super().change(previous, output, grid, geometry)
+        gain = None if previous is None else found[0]
+        return _SoftmaxChange(fresh, gain, found[1:], False, previous, grid, samples)
+
+
+@dataclass(frozen=True, eq=False)
+class _SoftmaxChange(OutputChange):
+    """Log-probabilities of the executed blocks, and those of all blocks before."""
+
+    previous: Tensor | None = None
+    grid: Tensor | None = None
+    samples: OutputSamples | None = None
+
+    def keep(self) -> Tensor:
+        if self.previous is None:
+            return self.summary
+        # In place: a copy of what was not executed would take longer than all else.
+        keep_softmax_(
+            self.previous,
+            self.summary,
+            self.grid,
+            self.samples.cell_rows,
+            self.samples.cell_columns,
+            self.samples.geometry.cells,
+        )
+        return self.previous
 
 
 class FeatureChange(InformationGain):
@@ -120,6 +185,17 @@ class FeatureChange(InformationGain):
         return cells_to_grid(change / size.clamp_min(1e-12), geometry.cells // part, "max")
 
 
+def check_dense(output: TaskOutput) -> None:
+    """Refuse what is no dense output.
+
+    Raises:
+        FrameError: If the output is no float tensor ``(C, h, w)``.
+    """
+    if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
+        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
+        raise FrameError(f"a dense output must be a float tensor (C, h, w), found {found!r}")
+
+
 def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
     """Bring a dense output to cells.
 
@@ -153,9 +229,7 @@ def pooled(output: TaskOutput, geometry: Geometry) -> Tensor:
     Raises:
         FrameError: If the output is no finite float tensor ``(C, h, w)``.
     """
-    if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
-        found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
-        raise FrameError(f"a dense output must be a float tensor (C, h, w), found {found!r}")
+    check_dense(output)
     values = output.detach()
     # The cells inside the image, of which the last row and column may be cut by its edge.
     inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]

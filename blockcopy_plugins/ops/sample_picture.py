@@ -1,0 +1,91 @@
+"""The mean of some of the pixels of each square: a frame at the policies' resolution, for less."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.library import register_operator
+
+
+def sample_picture_reference(frame: Tensor, side: int, step: int) -> Tensor:
+    """Pure-PyTorch twin of :func:`sample_picture`: same arguments, result, errors; any device."""
+    check_no_grad("sample_picture", frame)
+    empty = _sample_picture_fake(frame, side, step)
+    if empty.numel() == 0:
+        return empty
+    if step > 1:
+        height = empty.shape[2] * side
+        rows = torch.arange(step // 2, height, step, device=frame.device)
+        frame = frame.index_select(2, rows.clamp_max_(frame.shape[2] - 1))
+    window = (side // step, side)
+    means = F.avg_pool2d(frame.float(), window, ceil_mode=True, count_include_pad=False)
+    return means.contiguous()
+
+
+def _sample_picture_fake(frame: Tensor, side: int, step: int) -> Tensor:
+    torch._check_value(
+        frame.dim() == 4,
+        lambda: (
+            f"blockcopy::sample_picture: frame must be 4-D (N, C, H, W), but has shape "
+            f"{tuple(frame.shape)}; add or remove dimensions with unsqueeze/squeeze"
+        ),
+    )
+    torch._check_type(
+        frame.is_floating_point(),
+        lambda: (
+            f"blockcopy::sample_picture: frame has dtype {frame.dtype}, expected a floating point "
+            "type of 16 to 64 bits; convert it first"
+        ),
+    )
+    torch._check_value(
+        side >= 1,
+        lambda: f"blockcopy::sample_picture: side is {side}, expected at least 1 (pixels)",
+    )
+    torch._check_value(
+        step >= 1 and side % step == 0,
+        lambda: (
+            f"blockcopy::sample_picture: step is {step}, expected a divisor of the side, {side}"
+        ),
+    )
+    images, channels, height, width = frame.shape
+    return torch.empty(
+        (images, channels, -(-height // side), -(-width // side)),
+        dtype=torch.float32,
+        device=frame.device,
+    )
+
+
+_SAMPLE_PICTURE = register_operator(
+    "sample_picture(Tensor frame, int side, int step) -> Tensor",
+    reference=sample_picture_reference,
+    fake=_sample_picture_fake,
+)
+
+
+def sample_picture(frame: Tensor, side: int, step: int) -> Tensor:
+    """Average every ``step``-th row of each square of ``side x side`` pixels.
+
+    Of a large frame the time is that of reading it, so half the rows take half the time. Of those
+    read, a NaN or an infinity makes its square not finite.
+
+    Args:
+        frame (Tensor): (N, C, H, W) of any floating point dtype (16 to 64 bit), channels last or
+            contiguous; another layout is converted first.
+        side (int): Side of a square in pixels, at least 1.
+        step (int): Of rows ``step // 2``, ``step // 2 + step``, ... of each square; a divisor of
+            ``side``. 1 reads all, as :func:`~.reduce_picture.reduce_picture`. The last row of the
+            frame stands for those below it.
+
+    Returns:
+        Tensor: float32 (N, C, ceil(H / side), ceil(W / side)), contiguous. Squares that the right
+        edge cuts hold the mean of the pixels inside.
+
+    Raises:
+        ValueError: If the frame is not 4-D, ``side`` is below 1 or ``step`` does not divide it.
+        TypeError: If the frame is not of a floating point dtype.
+        RuntimeError: If gradients are recorded and the frame requires grad.
+    """
+    return _SAMPLE_PICTURE(frame, side, step)
