@@ -323,7 +323,7 @@ def test_the_command_on_a_machine_without_a_gpu(tmp_path):
     found = json.loads(file.read_text())
     assert found["device"] == "cpu" and found["machine"]["gpu"] is None
     assert found["sections"]["parity"]["status"] == "passed"
-    assert len(found["sections"]["parity"]["rows"]) == 3
+    assert len(found["sections"]["parity"]["rows"]) == 7
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
     result = gpu_check("--device", "cuda")
     assert result.returncode == 255 and "finds no GPU" in result.stderr
