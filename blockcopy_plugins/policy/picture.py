@@ -50,7 +50,8 @@ def reduce_picture(
     if block_size % cells == 0:
         # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
         side = block_size // cells
-        if step > 1 and side % step == 0:
+        # On a GPU a frame is read in no time, by a kernel of its own.
+        if step > 1 and side % step == 0 and frame.device.type == "cpu":
             picture = sample_picture(frame.detach(), side, step)
         else:
             picture = mean_of_squares(frame.detach(), side)
