@@ -14,8 +14,9 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.host_transfer import upload
+from blockcopy_plugins.policy.agreement_estimate import AgreementEstimate
 from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
-from blockcopy_plugins.policy.budget import Budget, RateBudget, budget_of
+from blockcopy_plugins.policy.budget import Budget, budget_of
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
@@ -31,6 +32,7 @@ from .memory import GAIN_FLOOR, StreamMemory, executed_picture
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
+from .settlement import agreements_of, chosen_blocks, settle
 
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
@@ -71,6 +73,8 @@ class GainPolicy(Policy):
         target_ms: Mean milliseconds of a frame to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.TimeBudget`.
         target_fps: Mean frames a second to hold, instead.
+        target_fidelity: Mean agreement with the dense output to hold, instead; see
+            :class:`~blockcopy_plugins.policy.budget.FidelityBudget`.
         budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
         per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
             needs an even latency; where the camera moves, it costs accuracy.
@@ -90,12 +94,13 @@ class GainPolicy(Policy):
         target: float | None = None,
         target_ms: float | None = None,
         target_fps: float | None = None,
+        target_fidelity: float | None = None,
         budget: Budget | None = None,
         per_frame: bool = False,
         information_gain: str | dict[str, Any] | InformationGain = "auto",
         online: bool = True,
     ) -> None:
-        self.budget = budget_of(target, target_ms, target_fps, budget)
+        self.budget = budget_of(target, target_ms, target_fps, target_fidelity, budget)
         self.per_frame = bool(per_frame)
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
@@ -109,12 +114,17 @@ class GainPolicy(Policy):
     @property
     def enforces_target(self) -> bool:
         """Whether the executed rate is a promise: guards that need more are refused."""
-        return isinstance(self.budget, RateBudget)
+        return self.budget.enforces_rate
 
     @property
     def target(self) -> float:
         """The executed rate that the budget aims at now."""
         return self.budget.rate
+
+    @property
+    def agreement(self) -> AgreementEstimate | None:
+        """See :attr:`Policy.agreement`; where the budget is one of fidelity."""
+        return self.budget.agreement
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the best blocks that the budget pays for.
@@ -139,6 +149,10 @@ class GainPolicy(Policy):
         look = self._look_made
         return look.scores if look is not None and look.context is context else None
 
+    def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
+        """As the budget says."""
+        return self.budget.compares(grid, context)
+
     def feedback(
         self,
         frame: Tensor,
@@ -149,8 +163,8 @@ class GainPolicy(Policy):
         """See what the executed blocks brought, learn from it, and settle the budget.
 
         Returns:
-            ``executed_rate`` of the batch, ``balance`` of the budget in blocks where it has one,
-            and the mean ``spread`` of the images (:mod:`.spread`).
+            ``executed_rate`` of the batch, the mean ``spread`` of the images (:mod:`.spread`), and
+            what the budget has to say (``balance`` in blocks, ``agreement``).
 
         Raises:
             FrameError: If the outputs do not fit the batch, or are not finite. Nothing is
@@ -162,12 +176,13 @@ class GainPolicy(Policy):
                 f"{len(outputs)}"
             )
         with _plain():
-            executed = context.host_grid(grid).flatten(1).sum(1).tolist()
+            host = context.host_grid(grid)
+            executed = host.flatten(1).sum(1).tolist()
             look = self._look_made
             if look is None or look.context is not context:
                 known = self._known(frame, context)
                 if not any(executed) and self._waits(context, known):
-                    return self._wait(context, known)
+                    return self._wait(context, known, host)
                 look = self._look(frame, context)
             grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
@@ -176,11 +191,13 @@ class GainPolicy(Policy):
             gains = self._gains(look, summaries, geometry, frame.device)
             maps = self._output_maps(look, summaries, geometry, frame.device)
             finite = self.information_gain.are_finite(outputs, frame.device)
+            agreements = agreements_of(context, outputs, self.budget, self.information_gain)
             proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
             if self.online:
                 self._learn(look, grid, gains, executed)
-            self._remember(look, grid, gains, maps, summaries, executed)
+            chosen = chosen_blocks(context, host).flatten(1).sum(1).tolist()
+            self._remember(look, grid, gains, maps, summaries, chosen)
             proof.committed()
             if finite is not None:
                 context.read(finite, proof)
@@ -189,7 +206,7 @@ class GainPolicy(Policy):
                 for gain, its in zip(gains, grid, strict=True)
                 if gain is not None
             ]
-            scalars = self._settle(context, executed)
+            scalars = self._settle(context, host, agreements)
             if seen and not any(context.host_first):
                 gain = torch.stack(seen).sum() / max(sum(executed), 1)
                 scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
@@ -384,13 +401,13 @@ class GainPolicy(Policy):
         gains: list[Tensor | None],
         outputs: list[Tensor | None],
         summaries: list[Any],
-        executed: list[int],
+        chosen: list[int],
     ) -> None:
         context = look.context
         cells = cells_per_block(context.block_size)
         stale = around(torch.where(grid, 0.0, look.change.mean))
         accounts = self._allot(context, look.known).accounts
-        alone = len(executed) == 1
+        alone = len(chosen) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
             own = slice(image, image + 1)
             maps = look.maps.image(image).after(grid[own], stale[own])
@@ -403,7 +420,7 @@ class GainPolicy(Policy):
             memory = StreamMemory(picture, maps, summaries[image])
             if before is not None:
                 memory.picture = executed_picture(before.picture, picture, grid[image], cells)
-                memory.account = self._left(accounts[image] - executed[image], context)
+                memory.account = self._left(accounts[image] - chosen[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
@@ -413,7 +430,9 @@ class GainPolicy(Policy):
                 memory.frames = before.frames + 1
             self._memories[stream] = memory
 
-    def _wait(self, context: PolicyContext, known: list[StreamMemory | None]) -> dict[str, float]:
+    def _wait(
+        self, context: PolicyContext, known: list[StreamMemory | None], host: Tensor
+    ) -> dict[str, float]:
         """Commit a frame in which all streams saved up and nothing ran."""
         accounts = self._allot(context, known).accounts
         for stream, memory, account in zip(context.streams, known, accounts, strict=True):
@@ -421,22 +440,17 @@ class GainPolicy(Policy):
             account = self._left(account, context)
             frames = memory.frames + 1
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
-        return self._settle(context, [0] * len(known))
+        return self._settle(context, host, {})
 
-    def _settle(self, context: PolicyContext, executed: list[int]) -> dict[str, float]:
+    def _settle(
+        self, context: PolicyContext, host: Tensor, agreements: dict[int, Tensor]
+    ) -> dict[str, float]:
         """Settle the budget, and return the scalars."""
-        firsts = context.host_first
-        chosen = sum(count for count, first in zip(executed, firsts, strict=True) if not first)
-        self.budget.settle(chosen, context, time.perf_counter() - self._started)
         self.frames += 1
+        spent = time.perf_counter() - self._started
+        scalars = settle(self.budget, context, host, agreements, spent)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
-        scalars = {
-            "executed_rate": sum(executed) / math.prod(context.grid_shape),
-            "spread": sum(spreads) / len(spreads),
-        }
-        if isinstance(self.budget, RateBudget):
-            scalars["balance"] = self.budget.balance
-        return scalars
+        return {**scalars, "spread": sum(spreads) / len(spreads)}
 
     def _left(self, account: float, context: PolicyContext) -> float:
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
