@@ -163,7 +163,7 @@ def _picture(args, inferencer, output, ms_dense, timed, size):
     ms = output.ms_model + output.ms_policy
     caption = FrameCaption(
         frame=output.index,
-        executed_rate=output.executed_rate,
+        executed_rate=min(output.executed_rate, 1.0),
         target=getattr(inferencer.handle.policy, "target", None),
         milliseconds=ms if timed else None,
         speed_up=ms_dense / ms if timed and ms_dense is not None else None,

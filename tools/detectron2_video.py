@@ -159,7 +159,7 @@ def _picture(args, source, predictor, frame, outputs, ms, ms_dense):
     )
     caption = FrameCaption(
         frame=frame.index,
-        executed_rate=record.executed_rate,
+        executed_rate=min(record.executed_rate, 1.0),
         target=getattr(predictor.handle.policy, "target", None),
         milliseconds=ms,
         speed_up=ms_dense / ms if ms and ms_dense is not None else None,

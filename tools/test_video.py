@@ -330,7 +330,7 @@ def _table(results: dict) -> str:
     def figure(value, scale=1.0, digits=1, unit="") -> str:
         return "-" if value is None else f"{value * scale:.{digits}f}{unit}"
 
-    target = "" if results["target"] is None else f", target {100 * results['target']:g} %"
+    target = "" if results["target"] is None else f", target {100 * results['target']:.4g} %"
     size = results["size"]
     size = f"{size[1]}x{size[0]} px" if size and isinstance(size[0], int) else "several sizes"
     rows = [
@@ -349,6 +349,12 @@ def _table(results: dict) -> str:
             figure(results["executed_rate_after_first"], 100, 1, " %"),
         ),
     ]
+    if results.get("agreement"):
+        told = results["agreement"]
+        between = f"{100 * told['low']:.1f}-{100 * told['high']:.1f} %"
+        rows.append(("  of which to compare", "-", figure(told["compared_rate"], 100, 1, " %")))
+        rows.append(("agreement, as compared", "100.0 %", figure(told["mean"], 100, 1, " %")))
+        rows.append(("  90 % interval", "", between))
     dense, sparse = (results["metrics"].get(name) or {} for name in ("dense", "blockcopy"))
     for name in sparse:
         words = _in_words(name.rpartition("/")[2])

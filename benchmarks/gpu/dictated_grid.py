@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.grids import draw_grid, executed_blocks
+from blockcopy_plugins.host_transfer import upload
 from blockcopy_plugins.policy import Policy, PolicyContext, TaskOutput
 
 
@@ -20,19 +21,20 @@ class DictatedGrid(Policy):
             ``None``: the policy costs nothing.
 
     Attributes:
-        grid: bool ``(N, GH, GW)`` on the frame's device, to be set before each call.
+        grid: bool ``(N, GH, GW)`` in host memory, to be set before each call.
     """
 
     def __init__(self, beside: Policy | None = None) -> None:
         self.beside = beside
         self.grid: Tensor | None = None
         self.needs_outputs = beside is not None and beside.needs_outputs
+        self.on_host = beside is None or beside.on_host
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """See :class:`~blockcopy_plugins.policy.Policy`."""
         if self.beside is not None:
             self.beside.select(frame, context)
-        return self.grid
+        return upload(self.grid, context.device)
 
     def feedback(
         self,

@@ -91,8 +91,8 @@ class Subject:
         return self.call()
 
     def draw_grid(self, rate: float = RATE) -> None:
-        """Pick the blocks of the next frame; on a GPU this waits for it."""
-        self.policy.grid = random_grid(rate, self.shape, self.draw).to(self.device)
+        """Pick the blocks of the next frame."""
+        self.policy.grid = random_grid(rate, self.shape, self.draw)
 
     def call(self) -> Any:
         """A frame on the blocks that were picked."""

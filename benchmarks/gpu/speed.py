@@ -129,7 +129,7 @@ class Contest:
             wanted = self.net(self.frames[0])
             worst = 0.0
             for model, policy in models.values():
-                policy.grid = torch.ones(self.shape, dtype=torch.bool, device=self.section.device)
+                policy.grid = torch.ones(self.shape, dtype=torch.bool)
                 worst = max(worst, deviation(model(self.frames[0]), wanted))
             del wanted
             if not self.section.check(
@@ -175,7 +175,7 @@ class Contest:
             # Another rate first in each round, so that a policy's updates fall on all of them.
             first = step % len(RATES)
             for rate in (*RATES[first:], *RATES[:first]):
-                grid = random_grid(rate, self.shape, self.draw).to(self.section.device)
+                grid = random_grid(rate, self.shape, self.draw)
                 for name, (model, policy) in models.items():
                     policy.grid = grid
                     self._time(times, step, (name, rate), model, frame)

@@ -36,6 +36,7 @@ from .macs import MacsByPath
 from .native import NativeConvolutions
 from .report import Report, Totals
 from .state import StreamStates
+from .whole_run import WholeRun
 
 _ATTRIBUTE = "_blockcopy"
 _IS_TRAINING = attrgetter("training")
@@ -165,12 +166,13 @@ class Handle:
         host = self.reads.bring(grid)
         decided, grid = grid, upload(grid, frame.device)
         context.take_executed(grid, host)
+        compared = self.policy.compares(host, context)
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
         work = FrameWork(self, call, original, grid, host, store, streams)
         # Counting what runs on ordinary tensors takes time: once for each stream.
-        counter = None
+        counter = whole = None
         try:
             if kind is not None and work.for_graphs:
                 out = self.graphs.run(work, kind)
@@ -179,17 +181,29 @@ class Handle:
                 counter = MacsByPath(at_work) if work.has_first else None
                 with counter or nullcontext():
                     out = work.run(at_work, frame)
+            if compared is not None and any(compared):
+                whole = WholeRun(work, compared, context)
+                whole.before = self.adapter.task_outputs(out, call)
+                out = whole.run()
         except BaseException:
             # Layers before the failure have this frame's features, those behind it older ones.
             for stream_id, stream in zip(ids, streams, strict=True):
                 if stream.frames == 0:
                     self.states.drop([stream_id])
-                elif work.touched_state:
+                elif work.touched_state or (whole is not None and whole.touched_state):
                     stream.broken = True
             raise
         finally:
             work.close()
+            if whole is not None:
+                whole.close()
             self._active = self._call = None
+        counts = work.counts
+        if whole is not None:
+            grid, host, counts = whole.grid, whole.host, whole.counts
+            decided = host if on_host else grid
+            context.take_executed(grid, host)
+            context.take_comparison(whole.comparison)
         for stream, its_grid in zip(streams, decided, strict=True):
             stream.frames += 1
             stream.broken = False
@@ -203,9 +217,10 @@ class Handle:
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         if counter is not None:
-            work.counts.outside = counter.on_ordinary_tensors()
-        self.last = FrameRecord(ids, grid, host, work.counts, figures, seconds, guarded)
-        self.totals.add(host, work.counts, seconds, guarded)
+            counts.outside = counter.on_ordinary_tensors()
+        twice = None if whole is None else whole.comparison.blocks
+        self.last = FrameRecord(ids, grid, host, counts, figures, seconds, guarded, twice)
+        self.totals.add(host, counts, seconds, guarded, twice)
         return out
 
     @property
@@ -425,6 +440,7 @@ class Handle:
             block_size=self.config.block_size,
             policy=type(self.policy).__name__,
             target=getattr(self.policy, "target", None),
+            agreement=self.policy.agreement,
             state_bytes=self.states.bytes(),
             kernel_bytes=0 if self.native is None else self.native.bytes(),
             graphs=self.graphs.report(),

@@ -60,6 +60,8 @@ class FrameRecord:
         seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
             GPU has still to do is not in it, and the wait for it is the policy's.
         guards: What the guards did, ``None`` if there are none.
+        twice: bool ``(N, GH, GW)`` in host memory, blocks that ran once more in the same call, to
+            compare (:meth:`~blockcopy_plugins.policy.Policy.compares`); ``None`` if none did.
     """
 
     streams: tuple[Hashable, ...]
@@ -69,11 +71,21 @@ class FrameRecord:
     figures: Scalars
     seconds: dict[str, float] = field(default_factory=dict)
     guards: GuardCounts | None = None
+    twice: Tensor | None = None
 
     @property
     def executed_rate(self) -> float:
-        """Executed blocks / all blocks."""
-        return self.host_grid.float().mean().item()
+        """Executed blocks / all blocks; what ran twice counts twice."""
+        rates = self.rates
+        return sum(rates) / len(rates)
+
+    @property
+    def rates(self) -> list[float]:
+        """The executed rate of each image."""
+        rates = self.host_grid.flatten(1).float().mean(1)
+        if self.twice is not None:
+            rates = rates + self.twice.flatten(1).float().mean(1)
+        return rates.tolist()
 
     @property
     def scalars(self) -> dict[str, float]:

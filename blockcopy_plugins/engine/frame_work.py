@@ -57,7 +57,7 @@ class FrameWork:
         self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
             memory_format=torch.channels_last
         )
-        self._original = original
+        self.original = original
         self._frames: list[Frame] = []
 
     @property
@@ -109,7 +109,7 @@ class FrameWork:
 
     def run(self, frame: Frame, pixels: Tensor) -> Any:
         """Run the model on the executed blocks of ``pixels``; returns dense results."""
-        return self.handle.execute(self._original, self.call, frame, pixels)
+        return self.handle.execute(self.original, self.call, frame, pixels)
 
     def run_as_ever(self) -> Any:
         """Run the model, nothing captured."""

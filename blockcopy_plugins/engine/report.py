@@ -14,6 +14,7 @@ from torch import Tensor
 from .frame import Densified, FrameCounts
 
 if TYPE_CHECKING:
+    from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
     from .cuda_graphs import GraphReport
 
@@ -102,6 +103,8 @@ class Report:
             blocks; with others the layers behind such a stride run on whole maps.
         graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
         guards: What each guard did.
+        agreement: With the dense output, as far as the policy's budget has compared them; ``None``
+            where it does not.
     """
 
     frames: int
@@ -122,6 +125,7 @@ class Report:
     block_sizes: tuple[int, ...]
     graphs: GraphReport | None = None
     guards: tuple[GuardReport, ...] = ()
+    agreement: AgreementEstimate | None = None
 
     @property
     def share_on_blocks(self) -> float:
@@ -144,6 +148,8 @@ class Report:
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
             f"  kernels' weights  {self.kernel_bytes / 2**20:8.1f} MiB",
         ]
+        if self.agreement is not None:
+            lines.insert(2, f"  dense agreement   {self.agreement}")
         if self.graphs is not None:
             lines += self.graphs.lines()
         if self.guards:
@@ -249,6 +255,7 @@ class Totals:
         counts: FrameCounts,
         seconds: dict[str, float],
         guards: GuardCounts | None = None,
+        twice: Tensor | None = None,
     ) -> None:
         """Add one call.
 
@@ -257,10 +264,13 @@ class Totals:
             counts: MACs and densified ops of the call.
             seconds: Wall time by part.
             guards: What guards did.
+            twice: bool ``(N, GH, GW)``, blocks that ran once more in the same call.
         """
         self.calls += 1
         self.frames += len(grid)
-        self.executed += grid.flatten(1).float().mean(1).sum().item()
+        for ran in (grid, twice):
+            if ran is not None:
+                self.executed += ran.flatten(1).float().mean(1).sum().item()
         self.macs_blocks += counts.blocks
         self.macs_blocks_dense += counts.blocks_dense
         self.macs_densified += counts.densified
@@ -301,6 +311,7 @@ class Totals:
         state_bytes: int,
         kernel_bytes: int,
         graphs=None,
+        agreement: AgreementEstimate | None = None,
     ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
@@ -331,4 +342,5 @@ class Totals:
             block_sizes=suitable_block_sizes(block_size, self.tiles),
             graphs=graphs,
             guards=self.guard_reports(),
+            agreement=agreement,
         )

@@ -9,7 +9,17 @@ from dataclasses import asdict
 from typing import Any
 
 from ..engine.report import GuardReport
+from ..policy import Policy
 from .frame_entry import FrameEntry
+
+
+def agreement_figures(policy: Policy) -> dict[str, float] | None:
+    """What a policy that compares its outputs with dense ones has found; ``None`` of others.
+
+    Args:
+        policy: The policy; of several processes the first one's.
+    """
+    return None if policy.agreement is None else asdict(policy.agreement)
 
 
 def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:

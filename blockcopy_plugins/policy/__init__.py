@@ -1,10 +1,13 @@
 """Policies: what picks the blocks of each frame that are executed."""
 
+from .agreement import output_agreement
+from .agreement_estimate import AgreementEstimate
 from .background_subtraction import BackgroundSubtractionPolicy
 from .base import Policy, PolicyContext
-from .budget import Budget, RateBudget, TimeBudget
+from .budget import Budget, FidelityBudget, RateBudget, TimeBudget
 from .build import build_policy, known_policies
 from .callable_policy import CallablePolicy
+from .comparison import Comparison
 from .fixed import AllPolicy, NonePolicy, RandomPolicy, StaticPolicy
 from .gain import GainPolicy
 from .heuristic import EveryNthFramePolicy, FrameDifferencePolicy
@@ -22,14 +25,17 @@ from .reinforce import RLPolicy
 from .task_output import Detections, TaskOutput
 
 __all__ = [
+    "AgreementEstimate",
     "AllPolicy",
     "BackgroundSubtractionPolicy",
     "Budget",
     "CallablePolicy",
+    "Comparison",
     "DetectionGain",
     "Detections",
     "EveryNthFramePolicy",
     "FeatureChange",
+    "FidelityBudget",
     "FrameDifferencePolicy",
     "GainPolicy",
     "Geometry",
@@ -49,4 +55,5 @@ __all__ = [
     "TimeBudget",
     "build_policy",
     "known_policies",
+    "output_agreement",
 ]

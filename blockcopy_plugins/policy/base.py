@@ -12,6 +12,8 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError
 from blockcopy_plugins.host_transfer import HostReads, Then
 
+from .agreement_estimate import AgreementEstimate
+from .comparison import Comparison
 from .motion_field import MotionField
 from .task_output import TaskOutput
 
@@ -44,6 +46,9 @@ class PolicyContext:
         forbidden: bool ``(N, GH, GW)``, the blocks that guards forbid; None if they forbid none.
             The engine does not execute them, first frames apart. No block is in both.
 
+    Attributes:
+        comparison: What :meth:`Policy.compares` asked for, filled in before the feedback.
+
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
     """
@@ -59,6 +64,7 @@ class PolicyContext:
     motion: tuple[MotionField | None, ...] | None = None
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
+    comparison: Comparison | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -163,6 +169,10 @@ class PolicyContext:
         """
         object.__setattr__(self, "_executed", (grid, host))
 
+    def take_comparison(self, comparison: Comparison) -> None:
+        """Take note of what was executed twice; called by the engine."""
+        object.__setattr__(self, "comparison", comparison)
+
 
 class Policy:
     """Base class of all policies: picks the blocks of each frame that are executed.
@@ -179,6 +189,8 @@ class Policy:
         enforces_target: Whether ``target`` is a budget, an executed rate that the policy keeps to
             whatever happens, rather than one that it aims at. Guards that need more than a budget
             are refused.
+        agreement: How far the outputs agree with dense ones, as far as that was measured
+            (:meth:`compares`); None where it is not.
         on_host: Whether :meth:`select` and :meth:`scores` want the tensors of the context in host
             memory and answer there, wherever the frame is: launches cost more than what they do to
             a few hundred blocks. With guards, the tensors are where the frame is in any case.
@@ -188,6 +200,7 @@ class Policy:
     on_host: bool = False
     needs_motion: bool = False
     enforces_target: bool = False
+    agreement: AgreementEstimate | None = None
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the blocks to execute.
@@ -217,6 +230,23 @@ class Policy:
         Returns:
             Floating point ``(N, GH, GW)``, higher = executed earlier; or None, as here, for blocks
             next to those that are executed.
+        """
+        return None
+
+    def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
+        """Say which images are to be executed whole as well, after their grid has been.
+
+        The output of the whole frame is delivered, and that of the grid is in
+        :attr:`PolicyContext.comparison` at the feedback: what the policy's choice would have cost,
+        at the price of a frame. Blocks that guards forbid run in neither.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory, what is about to be executed.
+            context: The context given to :meth:`select`.
+
+        Returns:
+            One bool for each image; or None, as here, for none of them. First frames are executed
+            fully anyway, and cannot be asked for.
         """
         return None
 

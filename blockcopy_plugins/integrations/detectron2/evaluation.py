@@ -18,7 +18,7 @@ from ...evaluation.average_precision import IOU_TYPES, detection_ap
 from ...evaluation.fidelity import detection_fidelity
 from ...evaluation.frame_objects import FrameObjects
 from ...evaluation.masks import encode_masks
-from ..comparison import merge_guards, plain, summarise
+from ..comparison import agreement_figures, merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
 from .adapter import refuse_augmentation, upright_boxes
 from .label_agreement import LabelAgreement, read_labels
@@ -163,6 +163,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
                 "block_size": handle.config.block_size,
                 "policy": type(handle.policy).__name__,
                 "target": getattr(handle.policy, "target", None),
+                "agreement": agreement_figures(handle.policy),
                 "macs_policy": macs_policy,
                 "metrics": metrics,
                 "fidelity": fidelity,

@@ -115,7 +115,9 @@ class VideoRun:
         finally:
             hook.remove()
         record = self.handle.last
-        self.totals.add(record.host_grid, record.counts, record.seconds, record.guards)
+        self.totals.add(
+            record.host_grid, record.counts, record.seconds, record.guards, record.twice
+        )
         self.dense_outputs = outputs.get("dense")
         self.last_entries = tuple(
             self._entry(i, given, len(inputs), sizes[-1], record, seconds, macs, timed)
@@ -201,7 +203,7 @@ class VideoRun:
             video_name=str(given.get("video_name", video_id)),
             size=size,
             grid=tuple(grid.shape),
-            executed_rate=grid.float().mean().item(),
+            executed_rate=record.rates[image],
             macs_blocks=counts.blocks / images,
             macs_blocks_dense=counts.blocks_dense / images,
             macs_densified=counts.densified / images,

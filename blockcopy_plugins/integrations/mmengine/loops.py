@@ -19,7 +19,7 @@ from ...engine.report import Totals
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
-from ..comparison import merge_guards, plain, summarise
+from ..comparison import agreement_figures, merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
 from ..policy_meter import PolicyMeter
 from .hook import find_hook, unwrap
@@ -168,7 +168,9 @@ class BlockCopyTestLoop(BaseLoop):
             }
             outputs[name], seconds[name], macs[name] = run(fresh, handle, counted)
         record = handle.last
-        self._totals.add(record.host_grid, record.counts, record.seconds, record.guards)
+        self._totals.add(
+            record.host_grid, record.counts, record.seconds, record.guards, record.twice
+        )
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=outputs[name], data_batch=data_batch)
         if self.dense:
@@ -284,6 +286,7 @@ class BlockCopyTestLoop(BaseLoop):
                     "block_size": handle.config.block_size,
                     "policy": type(handle.policy).__name__,
                     "target": getattr(handle.policy, "target", None),
+                    "agreement": agreement_figures(handle.policy),
                     "macs_policy": macs_policy,
                     "metrics": {name: metrics.get(name) for name in ("dense", "blockcopy")},
                     "fidelity": fidelity,
@@ -332,7 +335,7 @@ def _entry(
         video_name=str(info.get("video_name", info["video_id"])),
         size=(int(height), int(width)),
         grid=tuple(grid.shape),
-        executed_rate=grid.float().mean().item(),
+        executed_rate=record.rates[image],
         macs_blocks=counts.blocks / images,
         macs_blocks_dense=counts.blocks_dense / images,
         macs_densified=counts.densified / images,

@@ -53,6 +53,7 @@ class FrameOutput:
         ms_policy: Milliseconds of the policy, learning included; of a batch its share.
         dropped: Frames of the source that were dropped so far.
         corrupt: Frames of the source that could not be decoded so far.
+        executed_rate: Executed blocks / all blocks; what ran twice, to compare, counts twice.
     """
 
     source: int
@@ -66,11 +67,7 @@ class FrameOutput:
     ms_policy: float
     dropped: int
     corrupt: int
-
-    @property
-    def executed_rate(self) -> float:
-        """Executed blocks / all blocks."""
-        return self.grid.float().mean().item()
+    executed_rate: float
 
 
 class VideoInferencer:
@@ -309,8 +306,11 @@ class VideoInferencer:
                 ms_policy=ms_policy,
                 dropped=one.stream.source.dropped,
                 corrupt=one.stream.source.corrupt,
+                executed_rate=rate,
             )
-            for one, prediction, grid in zip(group, predictions, record.host_grid, strict=True)
+            for one, prediction, grid, rate in zip(
+                group, predictions, record.host_grid, record.rates, strict=True
+            )
         ]
 
 

@@ -2,7 +2,8 @@
 
 from .base import Budget
 from .choice import budget_of
+from .fidelity_budget import FidelityBudget
 from .rate_budget import RateBudget
 from .time_budget import TimeBudget
 
-__all__ = ["Budget", "RateBudget", "TimeBudget", "budget_of"]
+__all__ = ["Budget", "FidelityBudget", "RateBudget", "TimeBudget", "budget_of"]

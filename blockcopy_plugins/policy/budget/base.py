@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.policy.agreement_estimate import AgreementEstimate
 from blockcopy_plugins.policy.base import PolicyContext
 
 
@@ -17,7 +21,14 @@ class Budget:
 
     Like a policy, a budget is asked first (:meth:`allowance`, which changes nothing) and told later
     what has run (:meth:`settle`): a frame that failed in between has cost nothing.
+
+    Attributes:
+        enforces_rate: Whether :attr:`rate` is a promise: guards that need more are refused.
+        agreement: How far outputs agree with dense ones, where the budget has frames compared.
     """
+
+    enforces_rate: bool = False
+    agreement: AgreementEstimate | None = None
 
     @property
     def rate(self) -> float:
@@ -48,6 +59,30 @@ class Budget:
             seconds: That the call took on the host, from the policy's first look at it on.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement settle()")
+
+    def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
+        """Say which images are to be executed whole as well, and compared.
+
+        Changes nothing. See :meth:`~blockcopy_plugins.policy.Policy.compares`.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory, what is about to run.
+            context: Of the call.
+        """
+        return None
+
+    def watch(self, grid: Tensor, context: PolicyContext, agreements: Mapping[int, Tensor]) -> None:
+        """Take note of which blocks have run, before :meth:`settle`.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory, without what ran to compare alone.
+            context: Of the call.
+            agreements: 0-dim, of each image that was compared; maybe on a device.
+        """
+
+    def figures(self) -> dict[str, float]:
+        """Return what a frame leaves for logs."""
+        return {} if self.agreement is None else self.agreement.figures()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes on over a restart."""

@@ -7,6 +7,7 @@ import math
 from blockcopy_plugins.errors import ConfigError
 
 from .base import Budget
+from .fidelity_budget import FidelityBudget
 from .rate_budget import RateBudget
 from .time_budget import TimeBudget
 
@@ -15,6 +16,7 @@ def budget_of(
     target: float | None,
     target_ms: float | None,
     target_fps: float | None,
+    target_fidelity: float | None,
     budget: Budget | None,
 ) -> Budget:
     """The budget that the arguments of a policy name; an executed rate of 0.3 where none does.
@@ -23,16 +25,23 @@ def budget_of(
         target: Executed rate.
         target_ms: Milliseconds of a frame.
         target_fps: Frames a second.
+        target_fidelity: Agreement with the dense output.
         budget: Any other.
 
     Raises:
         ConfigError: If they name more than one, or one that is out of range.
     """
-    named = dict(target=target, target_ms=target_ms, target_fps=target_fps, budget=budget)
+    named = dict(
+        target=target,
+        target_ms=target_ms,
+        target_fps=target_fps,
+        target_fidelity=target_fidelity,
+        budget=budget,
+    )
     given = {name: value for name, value in named.items() if value is not None}
     if len(given) > 1:
         raise ConfigError(
-            "give one of target, target_ms, target_fps and budget, found "
+            "give one of target, target_ms, target_fps, target_fidelity and budget, found "
             + " and ".join(f"{name}={value!r}" for name, value in given.items())
         )
     if budget is not None:
@@ -48,4 +57,6 @@ def budget_of(
                 f"target_fps must be a number of frames a second above 0, found {target_fps!r}"
             )
         return TimeBudget(1e3 / target_fps)
+    if target_fidelity is not None:
+        return FidelityBudget(target_fidelity)
     return RateBudget(0.3 if target is None else target)

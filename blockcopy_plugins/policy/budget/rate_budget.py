@@ -25,6 +25,8 @@ class RateBudget(Budget):
         ConfigError: If ``target`` is out of range.
     """
 
+    enforces_rate = True
+
     def __init__(self, target: float) -> None:
         self._rate = check_rate("target", target)
         if not self._rate:
@@ -54,6 +56,10 @@ class RateBudget(Budget):
             return
         limit = self.capacity(context)
         self.balance = min(max(self.allowance(context) - executed, -limit), limit)
+
+    def figures(self) -> dict[str, float]:
+        """Return the balance, and what :class:`.base.Budget` does."""
+        return {"balance": self.balance, **super().figures()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the balance, in blocks."""

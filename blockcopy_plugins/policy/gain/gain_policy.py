@@ -14,11 +14,11 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.host_transfer import upload
-from blockcopy_plugins.ops.block_gain import remember_gain
 from blockcopy_plugins.ops.merge_picture import merge_picture
 from blockcopy_plugins.ops.pick_blocks import pick_blocks
+from blockcopy_plugins.policy.agreement_estimate import AgreementEstimate
 from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
-from blockcopy_plugins.policy.budget import Budget, RateBudget, budget_of
+from blockcopy_plugins.policy.budget import Budget, budget_of
 from blockcopy_plugins.policy.information_gain import (
     Geometry,
     InformationGain,
@@ -31,10 +31,12 @@ from blockcopy_plugins.policy.task_output import TaskOutput
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
 from .look import Look, look_at
-from .memory import AGE, GAIN_FLOOR, LOG_GAIN, SURPRISE_STEP, StreamMemory, waited
+from .memory import AGE, StreamMemory, waited
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
+from .seen_outputs import SeenOutputs
+from .settlement import agreements_of, chosen_blocks, settle
 
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
@@ -75,6 +77,8 @@ class GainPolicy(Policy):
         target_ms: Mean milliseconds of a frame to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.TimeBudget`.
         target_fps: Mean frames a second to hold, instead.
+        target_fidelity: Mean agreement with the dense output to hold, instead; see
+            :class:`~blockcopy_plugins.policy.budget.FidelityBudget`.
         budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
         per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
             needs an even latency; where the camera moves, it costs accuracy.
@@ -88,18 +92,20 @@ class GainPolicy(Policy):
     """
 
     needs_outputs = True
+    on_host = True
 
     def __init__(
         self,
         target: float | None = None,
         target_ms: float | None = None,
         target_fps: float | None = None,
+        target_fidelity: float | None = None,
         budget: Budget | None = None,
         per_frame: bool = False,
         information_gain: str | dict[str, Any] | InformationGain = "auto",
         online: bool = True,
     ) -> None:
-        self.budget = budget_of(target, target_ms, target_fps, budget)
+        self.budget = budget_of(target, target_ms, target_fps, target_fidelity, budget)
         self.per_frame = bool(per_frame)
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
@@ -113,12 +119,17 @@ class GainPolicy(Policy):
     @property
     def enforces_target(self) -> bool:
         """Whether the executed rate is a promise: guards that need more are refused."""
-        return isinstance(self.budget, RateBudget)
+        return self.budget.enforces_rate
 
     @property
     def target(self) -> float:
         """The executed rate that the budget aims at now."""
         return self.budget.rate
+
+    @property
+    def agreement(self) -> AgreementEstimate | None:
+        """See :attr:`Policy.agreement`; where the budget is one of fidelity."""
+        return self.budget.agreement
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the best blocks that the budget pays for.
@@ -145,6 +156,10 @@ class GainPolicy(Policy):
         look = self._look_made
         return look.found.scores if look is not None and look.context is context else None
 
+    def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
+        """As the budget says."""
+        return self.budget.compares(grid, context)
+
     def feedback(
         self,
         frame: Tensor,
@@ -155,8 +170,8 @@ class GainPolicy(Policy):
         """See what the executed blocks brought, learn from it, and settle the budget.
 
         Returns:
-            ``executed_rate`` of the batch, ``balance`` of the budget in blocks where it has one,
-            and the mean ``spread`` of the images (:mod:`.spread`).
+            ``executed_rate`` of the batch, the mean ``spread`` of the images (:mod:`.spread`), and
+            what the budget has to say (``balance`` in blocks, ``agreement``).
 
         Raises:
             FrameError: If the outputs do not fit the batch, or are not finite. Nothing is
@@ -175,30 +190,33 @@ class GainPolicy(Policy):
                 known = self._known(frame, context)
                 allotment = self._allot(context, known)
                 if not any(executed) and _waits(known, allotment):
-                    return self._wait(context, known, allotment)
+                    return self._wait(context, known, allotment, host)
                 look = self._look(frame, context, known, allotment)
-            grid = grid.to(frame.device)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
+            agreements = agreements_of(context, outputs, self.budget, self.information_gain)
             proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
-            maps = self._known_maps(look, grid, changes)
-            if self.online:
-                self._learn(look, grid, changes, maps, executed)
-            self._remember(look, grid, changes, maps, outputs is not None, executed)
+            chosen = chosen_blocks(context, host).flatten(1).sum(1).tolist()
+            here = host if context.device.type == "cpu" else grid.to(context.device)
+            committed = self._remember(look, here, changes, outputs is not None, chosen)
             proof.committed()
+            # Before what is learned: it is not, of a frame that is taken back.
             if finite is not None:
                 context.read(finite, proof)
-            seen = [
-                (upload(change.gain, frame.device) * its).sum()
-                for change, its in zip(changes, grid, strict=True)
+            ridge = self._ridge if self.online else None
+            seen = SeenOutputs(look, here, executed, changes, committed, self._memories, ridge)
+            self._see(seen, context)
+            scalars = self._settle(context, host, agreements)
+            gains = [
+                (change.gain * upload(its, change.gain.device)).sum()
+                for change, its in zip(changes, host, strict=True)
                 if change is not None and change.gain is not None
             ]
-            scalars = self._settle(context, executed)
-            if seen and not any(context.host_first):
-                gain = torch.stack(seen).sum() / max(sum(executed), 1)
+            if gains and not any(context.host_first):
+                gain = torch.stack(gains).sum() / max(sum(executed), 1)
                 scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
             return scalars
 
@@ -263,7 +281,7 @@ class GainPolicy(Policy):
         known = []
         for stream, first in zip(context.streams, context.host_first, strict=True):
             memory = None if first else self._memories.get(stream)
-            fits = memory is not None and memory.fits(shape, frame.device)
+            fits = memory is not None and memory.fits(shape, context.device)
             known.append(memory if fits else None)
         return known
 
@@ -274,7 +292,7 @@ class GainPolicy(Policy):
         known: list[StreamMemory | None],
         allotment: Allotment,
     ) -> Look:
-        self._ridge.to(frame.device)
+        self._ridge.to(context.device)
         rate = self.budget.rate
         return look_at(frame, context, known, allotment, self._memories, self._ridge, rate)
 
@@ -337,71 +355,44 @@ class GainPolicy(Policy):
                 changes.append(self.information_gain.change(before, output, its, geometry))
         return changes
 
-    def _known_maps(
-        self, look: Look, grid: Tensor, changes: list[OutputChange | None]
-    ) -> list[Tensor]:
-        """Return what is known of each image's blocks now, ``(6, GH, GW)`` each."""
-        found, device = look.found, grid.device
-        known = []
-        for image, change in enumerate(changes):
-            gain = None if change is None else change.gain
-            known.append(
-                remember_gain(
-                    look.maps[image],
-                    grid[image],
-                    found.change[image],
-                    found.expected[image],
-                    look.weights,
-                    None if gain is None else upload(gain, device),
-                    None if change is None else upload(change.shown, device),
-                    # Of what has no memory all was looked at.
-                    change is not None and (change.everywhere or gain is None),
-                    GAIN_FLOOR,
-                    SURPRISE_STEP,
-                )
-            )
-        return known
-
-    def _learn(
-        self,
-        look: Look,
-        grid: Tensor,
-        changes: list[OutputChange | None],
-        maps: list[Tensor],
-        executed: list[int],
-    ) -> None:
-        for image, (change, count) in enumerate(zip(changes, executed, strict=True)):
-            if change is not None and change.gain is not None:
-                self._ridge.learn(
-                    look.found.features[image].flatten(0, 1),
-                    maps[image][LOG_GAIN].flatten(),
-                    grid[image].flatten(),
-                    count,
-                )
-        self._ridge.solve()
+    def _see(self, seen: SeenOutputs, context: PolicyContext) -> None:
+        """Learn of the outputs, or have that wait for what is on another device."""
+        values = None
+        if any(c is not None and c.shown.device != context.device for c in seen.changes):
+            values = seen.values()
+        if values is None:
+            seen.take()
+        elif context.device.type == "cpu":
+            seen.wait()
+            context.read(values, seen)
+        else:
+            seen(upload(values, context.device))
 
     def _remember(
         self,
         look: Look,
         grid: Tensor,
         changes: list[OutputChange | None],
-        maps: list[Tensor],
         given: bool,
-        executed: list[int],
-    ) -> None:
+        chosen: list[int],
+    ) -> list[StreamMemory]:
+        """Commit a frame, but for what its outputs say; return the memories of its streams."""
         context = look.context
         cells = cells_per_block(context.block_size)
         accounts = look.allotment.accounts
-        alone = len(executed) == 1
+        alone = len(chosen) == 1
+        committed = []
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
             change = changes[image]
             summary = before.summary if before is not None and given else None
             memory = StreamMemory(
-                look.picture[image], maps[image], summary if change is None else change.keep()
+                look.picture[image],
+                look.maps[image],
+                summary if change is None else change.keep(),
             )
             if before is not None:
                 memory.picture = merge_picture(before.picture, memory.picture, grid[image], cells)
-                memory.account = self._left(accounts[image] - executed[image], context)
+                memory.account = self._left(accounts[image] - chosen[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
@@ -414,9 +405,15 @@ class GainPolicy(Policy):
             elif not alone:
                 memory.picture = memory.picture.clone()
             self._memories[stream] = memory
+            committed.append(memory)
+        return committed
 
     def _wait(
-        self, context: PolicyContext, known: list[StreamMemory | None], allotment: Allotment
+        self,
+        context: PolicyContext,
+        known: list[StreamMemory | None],
+        allotment: Allotment,
+        host: Tensor,
     ) -> dict[str, float]:
         """Commit a frame in which all streams saved up and nothing ran."""
         for stream, memory, account in zip(context.streams, known, allotment.accounts, strict=True):
@@ -424,22 +421,17 @@ class GainPolicy(Policy):
             account = self._left(account, context)
             frames = memory.frames + 1
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
-        return self._settle(context, [0] * len(known))
+        return self._settle(context, host, {})
 
-    def _settle(self, context: PolicyContext, executed: list[int]) -> dict[str, float]:
+    def _settle(
+        self, context: PolicyContext, host: Tensor, agreements: dict[int, Tensor]
+    ) -> dict[str, float]:
         """Settle the budget, and return the scalars."""
-        firsts = context.host_first
-        chosen = sum(count for count, first in zip(executed, firsts, strict=True) if not first)
-        self.budget.settle(chosen, context, time.perf_counter() - self._started)
         self.frames += 1
+        spent = time.perf_counter() - self._started
+        scalars = settle(self.budget, context, host, agreements, spent)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
-        scalars = {
-            "executed_rate": sum(executed) / math.prod(context.grid_shape),
-            "spread": sum(spreads) / len(spreads),
-        }
-        if isinstance(self.budget, RateBudget):
-            scalars["balance"] = self.budget.balance
-        return scalars
+        return {**scalars, "spread": sum(spreads) / len(spreads)}
 
     def _left(self, account: float, context: PolicyContext) -> float:
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""

@@ -100,6 +100,9 @@ def look_at(
     """
     check_frame(frame, context)
     picture = reduce_picture(frame, context.block_size, context.grid_shape, _STEP)
+    if picture.device != context.device:
+        # The one wait of a frame on a device; what was wanted of the frame before comes first.
+        picture = context.bring(picture)
     maps = [
         unknown_maps(context.grid_shape[1:], picture.device) if memory is None else memory.maps
         for memory in known

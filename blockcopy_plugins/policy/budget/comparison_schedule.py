@@ -1,0 +1,53 @@
+"""When comparisons are due: often at first and after surprises, seldom later."""
+
+from __future__ import annotations
+
+_FIRST_GAP = 3.0
+_GROWTH = 1.5
+_GOLDEN = 0.618
+
+
+class ComparisonSchedule:
+    """Says when the next comparison is due, in images.
+
+    Gaps begin at 3 images and grow by half with each comparison up to ``every``. They are a little
+    irregular, lest they keep in step with a policy that executes a whole frame every so often.
+
+    Args:
+        every: Images between comparisons in the long run.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._step = 0
+        self._count = 0
+        self._since = 0
+
+    def is_due(self, ahead: int = 0) -> bool:
+        """Return whether a comparison is due.
+
+        Args:
+            ahead: Images that pass before.
+        """
+        gap = min(_FIRST_GAP * _GROWTH**self._step, float(self.every))
+        irregular = gap * (0.75 + 0.5 * (self._count * _GOLDEN % 1))
+        return self._since + ahead >= irregular
+
+    def passed(self, images: int) -> None:
+        """Images have run."""
+        self._since += images
+
+    def compared(self) -> None:
+        """There has been a comparison."""
+        self._since = 0
+        self._count += 1
+        if _FIRST_GAP * _GROWTH**self._step < self.every:
+            self._step += 1
+
+    def hurry(self) -> None:
+        """What was known may no longer hold: the next comparisons come sooner."""
+        self._step //= 2
+
+    def pick(self, images: int) -> int:
+        """Return which of so many images is compared, each as often as the others."""
+        return int(self._count * _GOLDEN % 1 * images)

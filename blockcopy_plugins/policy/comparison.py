@@ -1,0 +1,34 @@
+"""A frame that ran twice: on the blocks that a policy chose, and then whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .task_output import TaskOutput
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What would have been delivered of some images, had they not been executed whole after that.
+
+    Made by the engine where :meth:`~.base.Policy.compares` asks for it.
+
+    Attributes:
+        images: Which images of the batch were executed whole after their own grid.
+        chosen: bool ``(N, GH, GW)`` in host memory, the grid that ran first.
+        outputs: The task's output for each image after the first run, or None where the
+            integration gives none.
+    """
+
+    images: tuple[bool, ...]
+    chosen: Tensor
+    outputs: Sequence[TaskOutput] | None
+
+    @property
+    def blocks(self) -> Tensor:
+        """Blocks of ``images`` that ran in the first run, bool ``(N, GH, GW)`` in host memory."""
+        return self.chosen & torch.tensor(self.images)[:, None, None]

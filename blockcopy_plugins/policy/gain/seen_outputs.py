@@ -1,0 +1,111 @@
+"""What the outputs of a frame say of its blocks: remembered, and learned from, once it is there.
+
+Where the policy decides on the host and the network runs on a device, that is a frame later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.ops.block_gain import remember_gain
+from blockcopy_plugins.policy.information_gain import OutputChange
+
+from .look import Look
+from .memory import GAIN_FLOOR, LOG_GAIN, SURPRISE_STEP, StreamMemory
+from .ridge import OnlineRidge
+
+
+@dataclass(eq=False)
+class SeenOutputs:
+    """Takes what outputs say into the memories of a frame's streams.
+
+    Attributes:
+        look: Of the frame.
+        grid: bool ``(N, GH, GW)``, what was executed, where the policy decides.
+        executed: How many blocks of each image.
+        changes: What each image's output changed; None where it says nothing new.
+        committed: The memories that the frame has left, to which this is added.
+        memories: Of all streams: one that is no longer in it was reset, or taken back.
+        ridge: Learns; None for one that does not.
+    """
+
+    look: Look
+    grid: Tensor
+    executed: Sequence[int]
+    changes: Sequence[OutputChange | None]
+    committed: Sequence[StreamMemory]
+    memories: dict[Hashable, StreamMemory]
+    ridge: OnlineRidge | None
+
+    def values(self) -> Tensor | None:
+        """Float32 ``(n, 3, GH, GW)``, all that is said; None if nothing is."""
+        said = [_values(change) for change in self.changes if change is not None]
+        return torch.stack(said) if said else None
+
+    def __call__(self, values: Tensor) -> None:
+        """Take it from elsewhere.
+
+        Args:
+            values: What :meth:`values` gave, where the policy decides.
+        """
+        rows = iter(values)
+        said: list[tuple[Tensor | None, Tensor | None]] = []
+        for change in self.changes:
+            row = None if change is None else next(rows)
+            gain = None if row is None or change.gain is None else row[0]
+            said.append((gain, None if row is None else row[1:]))
+        self._take(said)
+
+    def take(self) -> None:
+        """Take it from where it is."""
+        self._take([(None, None) if c is None else (c.gain, c.shown) for c in self.changes])
+
+    def wait(self) -> None:
+        """Age what is known, until it is there."""
+        for image, memory in enumerate(self.committed):
+            memory.maps = self._maps(image, None, None)
+
+    def _take(self, said: Sequence[tuple[Tensor | None, Tensor | None]]) -> None:
+        learned = False
+        streams = self.look.context.streams
+        for image, (stream, memory) in enumerate(zip(streams, self.committed, strict=True)):
+            if self.memories.get(stream) is not memory:
+                continue
+            gain, shown = said[image]
+            memory.maps = self._maps(image, gain, shown)
+            if gain is not None and self.ridge is not None:
+                self.ridge.learn(
+                    self.look.found.features[image].flatten(0, 1),
+                    memory.maps[LOG_GAIN].flatten(),
+                    self.grid[image].flatten(),
+                    self.executed[image],
+                )
+                learned = True
+        if learned:
+            self.ridge.solve()
+
+    def _maps(self, image: int, gain: Tensor | None, shown: Tensor | None) -> Tensor:
+        """What is known of an image's blocks now, float32 ``(6, GH, GW)``."""
+        look, change = self.look, self.changes[image]
+        return remember_gain(
+            look.maps[image],
+            self.grid[image],
+            look.found.change[image],
+            look.found.expected[image],
+            look.weights,
+            gain,
+            shown,
+            # Of what has no memory all was looked at.
+            shown is not None and (change.everywhere or gain is None),
+            GAIN_FLOOR,
+            SURPRISE_STEP,
+        )
+
+
+def _values(change: OutputChange) -> Tensor:
+    gain = torch.zeros_like(change.shown[0]) if change.gain is None else change.gain
+    return torch.cat((gain[None], change.shown))
