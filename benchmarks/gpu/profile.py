@@ -30,7 +30,8 @@ from .section import Section
 RATE = 0.25
 NETWORKS = ("mask-rcnn_r50_fpn", "swiftnet_r18")
 POLICIES: tuple[dict[str, Any], ...] = (
-    dict(type="GainPolicy", target=RATE),
+    # In a frame in which it saves up it would not look, and then do so after another's choice ran.
+    dict(type="GainPolicy", target=RATE, per_frame=True),
     dict(type="RLPolicy", target=RATE),
     dict(type="FrameDifferencePolicy", target=RATE),
     dict(type="EveryNthFramePolicy", n=4),

@@ -159,7 +159,9 @@ class Contest:
         return engines, absent
 
     def _converted(self, name: str | None) -> tuple[nn.Module, DictatedGrid]:
-        beside = None if name is None else build_policy(dict(type=name, target=0.25))
+        # In a frame in which it saves up, a policy would not look.
+        options = dict(per_frame=True) if name == "GainPolicy" else {}
+        beside = None if name is None else build_policy(dict(type=name, target=0.25, **options))
         policy = DictatedGrid(beside)
         shared = {id(t): t for t in (*self.net.parameters(), *self.net.buffers())}
         config = bc.BlockCopyConfig(block_size=self.block, policy=policy)

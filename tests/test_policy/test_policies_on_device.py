@@ -55,18 +55,22 @@ def video(streams, frames, seed=0):
         yield frame, list(F.avg_pool2d(frame, 4, ceil_mode=True)), ids
 
 
-def drive(policy, batches, put, reads):
-    """Run a policy as the engine does; grids and scalars, the latter read when all is over."""
+def drive(policy, batches, put, reads, guarded=False):
+    """Run a policy as the engine does; grids and scalars, the latter read when all is over.
+
+    With guards the context of each policy is where the frame is.
+    """
     grids, scalars, last = [], [], {}
+    there = (lambda x: x) if policy.on_host and not guarded else put
     for index, (frame, outputs, ids) in enumerate(batches):
         frame, outputs = put(frame), [put(output) for output in outputs]
         first = tuple(name not in last for name in ids)
-        blank = put(torch.zeros(GRID, dtype=torch.bool))
+        blank = there(torch.zeros(GRID, dtype=torch.bool))
         context = PolicyContext(
             streams=tuple(ids),
             grid_shape=(len(ids), *GRID),
             block_size=BLOCK,
-            first=put(torch.tensor(first)),
+            first=there(torch.tensor(first)),
             frame_index=(index,) * len(ids),
             last_grid=torch.stack([last.get(name, blank) for name in ids]),
             host_first=first,
@@ -75,20 +79,22 @@ def drive(policy, batches, put, reads):
         with reads.frame(), torch.no_grad():
             grid = policy.select(frame, context) | context.first[:, None, None]
             host = reads.bring(grid)
-            context.take_executed(grid, host)
-            scalars.append(policy.feedback(frame, grid, outputs, context))
+            executed = put(grid.clone())
+            context.take_executed(executed, host)
+            scalars.append(policy.feedback(frame, executed, outputs, context))
         last.update(zip(ids, grid, strict=True))
         grids.append(host)
     return grids, [{k: float(v) for k, v in found.items()} for found in scalars]
 
 
+@pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize("name", POLICIES)
-def test_as_on_the_cpu(name):
+def test_as_on_the_cpu(name, guarded):
     policy = build_policy(POLICIES[name])
     wanted, figures = drive(policy, video("ab", 20), lambda x: x, HostReads())
     with DeviceReads() as device:
         moved = build_policy(POLICIES[name])
-        grids, late = drive(moved, video("ab", 20), device.put, HostReads())
+        grids, late = drive(moved, video("ab", 20), device.put, HostReads(), guarded)
     for found, grid in zip(grids, wanted, strict=True):
         assert torch.equal(found, grid)
     # Sums of the same numbers; the optimizer takes all parameters at once on a GPU.
