@@ -68,7 +68,7 @@ def settings(small: bool) -> Iterator[Setting]:
         # Time may end before they do: each quarter of them has each network in each way to run.
         ways = tuple(itertools.product((True, False), (1, 8)))
         for turn in range(len(POLICIES)):
-            for (i, name), (j, way) in itertools.product(enumerate(names), enumerate(ways)):
+            for (j, way), (i, name) in itertools.product(enumerate(ways), enumerate(names)):
                 yield Setting(name, *way, POLICIES[(turn + i + j) % len(POLICIES)])
         return
     for index, name in enumerate(names):
