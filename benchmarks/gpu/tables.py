@@ -27,7 +27,7 @@ def _card(report: dict[str, Any]) -> str:
     machine = report["machine"]
     gpu, sections = machine["gpu"], report["sections"]
     parts = [
-        f"### {gpu['name']}",
+        f"### {gpu['name']}" + (f": {report['title']}" if "title" in report else ""),
         f"*torch {machine['torch']}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}, "
         f"{gpu['memory_gib']} GiB, {machine['cores']} CPU cores; {report['time']}, commit "
         f"{machine['commit']}.*",
