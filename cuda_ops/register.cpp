@@ -64,6 +64,11 @@ TORCH_LIBRARY(blockcopy, m) {
       "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
       "-> (Tensor, Tensor)",
       tags);
+  m.def(
+      "box_change(Tensor boxes, Tensor scores, Tensor labels, Tensor? old_boxes, "
+      "Tensor? old_scores, Tensor? old_labels, int[] size, int block_size, int cells) "
+      "-> (Tensor, Tensor)",
+      tags);
   m.def("paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor", tags);
   m.def("crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor", tags);
   m.def(

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.host_transfer import upload
-from blockcopy_plugins.ops.block_gain import remember_gain
 from blockcopy_plugins.ops.merge_picture import merge_picture
 from blockcopy_plugins.ops.pick_blocks import pick_blocks
 from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame
@@ -31,7 +30,7 @@ from blockcopy_plugins.policy.task_output import TaskOutput
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
 from .look import Look, look_at
-from .memory import AGE, GAIN_FLOOR, LOG_GAIN, SURPRISE_STEP, StreamMemory, waited
+from .memory import AGE, LOG_GAIN, StreamMemory, waited
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
@@ -184,21 +183,21 @@ class GainPolicy(Policy):
             finite = self.information_gain.are_finite(outputs, frame.device)
             proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
-            maps = self._known_maps(look, grid, changes)
+            maps = look.maps_after(grid, changes)
             if self.online:
                 self._learn(look, grid, changes, maps, executed)
             self._remember(look, grid, changes, maps, outputs is not None, executed)
             proof.committed()
             if finite is not None:
                 context.read(finite, proof)
-            seen = [
+            gains = [
                 (upload(change.gain, frame.device) * its).sum()
                 for change, its in zip(changes, grid, strict=True)
                 if change is not None and change.gain is not None
             ]
             scalars = self._settle(context, executed)
-            if seen and not any(context.host_first):
-                gain = torch.stack(seen).sum() / max(sum(executed), 1)
+            if gains and not any(context.host_first):
+                gain = sum(gains[1:], gains[0]) / max(sum(executed), 1)
                 scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
             return scalars
 
@@ -336,31 +335,6 @@ class GainPolicy(Policy):
             else:
                 changes.append(self.information_gain.change(before, output, its, geometry))
         return changes
-
-    def _known_maps(
-        self, look: Look, grid: Tensor, changes: list[OutputChange | None]
-    ) -> list[Tensor]:
-        """Return what is known of each image's blocks now, ``(6, GH, GW)`` each."""
-        found, device = look.found, grid.device
-        known = []
-        for image, change in enumerate(changes):
-            gain = None if change is None else change.gain
-            known.append(
-                remember_gain(
-                    look.maps[image],
-                    grid[image],
-                    found.change[image],
-                    found.expected[image],
-                    look.weights,
-                    None if gain is None else upload(gain, device),
-                    None if change is None else upload(change.shown, device),
-                    # Of what has no memory all was looked at.
-                    change is not None and (change.everywhere or gain is None),
-                    GAIN_FLOOR,
-                    SURPRISE_STEP,
-                )
-            )
-        return known
 
     def _learn(
         self,

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
-from blockcopy_plugins.ops.block_gain import Prediction, predict_gain
+from blockcopy_plugins.host_transfer import upload
+from blockcopy_plugins.ops.block_gain import Prediction, predict_gain, remember_gain
 from blockcopy_plugins.policy.base import PolicyContext, check_frame
+from blockcopy_plugins.policy.information_gain import OutputChange
 from blockcopy_plugins.policy.picture import cells_per_block, reduce_picture
 
 from .allotment import Allotment, shares_of
 from .features import DIFFERENCE_FLOOR
-from .memory import GAIN_FLOOR, StreamMemory, unknown_maps
+from .memory import GAIN_FLOOR, SURPRISE_STEP, StreamMemory, unknown_maps
 from .ridge import OnlineRidge
 
 _LEAST_WORTH = 1e-4
@@ -72,6 +74,36 @@ class Look:
         self.spread, self.total, self.share, means = map(tuple, values.tolist())
         if not all(map(math.isfinite, means)):
             raise FrameError("the frame holds NaN or infinity; look at what made it")
+
+    def maps_after(self, grid: Tensor, changes: Sequence[OutputChange | None]) -> list[Tensor]:
+        """Return what is known of the blocks once some have run; nothing is written in place.
+
+        Args:
+            grid: bool ``(N, GH, GW)``, what was executed.
+            changes: What each image's output changed; None where that is not known.
+
+        Returns:
+            float32 ``(6, GH, GW)`` of each image.
+        """
+        known = []
+        for image, change in enumerate(changes):
+            gain = None if change is None else change.gain
+            known.append(
+                remember_gain(
+                    self.maps[image],
+                    grid[image],
+                    self.found.change[image],
+                    self.found.expected[image],
+                    self.weights,
+                    None if gain is None else upload(gain, grid.device),
+                    None if change is None else upload(change.shown, grid.device),
+                    # Where there was nothing to compare with, all was looked at.
+                    change is not None and (change.everywhere or gain is None),
+                    GAIN_FLOOR,
+                    SURPRISE_STEP,
+                )
+            )
+        return known
 
 
 def look_at(
