@@ -31,7 +31,7 @@ TORCH_LIBRARY(blockcopy, m) {
       tags);
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
-  m.def("sample_picture(Tensor frame, int side, int step) -> Tensor", tags);
+  m.def("sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor", tags);
   m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
   m.def(
       "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "

@@ -51,9 +51,8 @@ def reduce_picture(
         # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
         side = block_size // cells
         if step > 1 and side % step == 0:
-            picture = sample_picture(frame.detach(), side, step)
-        else:
-            picture = mean_of_squares(frame.detach(), side)
+            return sample_picture(frame.detach(), side, step, (height, width))
+        picture = mean_of_squares(frame.detach(), side)
     else:
         # Cells of a fractional number of pixels: adaptive pooling still meets the block borders.
         rows = grid_shape[1] * block_size - frame.shape[2]

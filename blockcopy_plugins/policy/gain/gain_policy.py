@@ -168,7 +168,7 @@ class GainPolicy(Policy):
             )
         with _plain():
             host = context.host_grid(grid)
-            executed = host.flatten(1).sum(1).tolist()
+            executed = host.sum((1, 2)).tolist()
             look = self._look_made
             if look is None or look.context is not context:
                 known = self._known(frame, context)
@@ -191,8 +191,8 @@ class GainPolicy(Policy):
             if finite is not None:
                 context.read(finite, proof)
             gains = [
-                (upload(change.gain, frame.device) * its).sum()
-                for change, its in zip(changes, grid, strict=True)
+                (upload(change.gain, frame.device) * grid[image]).sum()
+                for image, change in enumerate(changes)
                 if change is not None and change.gain is not None
             ]
             scalars = self._settle(context, executed)
@@ -328,12 +328,13 @@ class GainPolicy(Policy):
         if outputs is None:
             return [None] * len(executed)
         changes: list[OutputChange | None] = []
-        for memory, output, its, count in zip(look.known, outputs, grid, executed, strict=True):
+        for image, (memory, output) in enumerate(zip(look.known, outputs, strict=True)):
             before = None if memory is None else memory.summary
-            if not count and before is not None:
+            if not executed[image] and before is not None:
                 changes.append(None)
             else:
-                changes.append(self.information_gain.change(before, output, its, geometry))
+                change = self.information_gain.change(before, output, grid[image], geometry)
+                changes.append(change)
         return changes
 
     def _learn(

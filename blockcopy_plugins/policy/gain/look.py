@@ -137,8 +137,7 @@ def look_at(
         for memory in known
     ]
     executed = [
-        own if memory is None else memory.picture
-        for own, memory in zip(picture, known, strict=True)
+        picture[image] if memory is None else memory.picture for image, memory in enumerate(known)
     ]
     maps = _stack(maps)
     found = predict_gain(
