@@ -123,7 +123,8 @@ class GainPolicy(Policy):
         """Pick the best blocks that the budget pays for.
 
         Raises:
-            FrameError: If the frame does not fit the context, or holds NaN or infinity.
+            FrameError: If the frame does not fit the context, or what is read of it (of blocks of
+                128 px and more not every row) holds NaN or infinity.
         """
         self._started = time.perf_counter()
         self._look_made = None
@@ -181,14 +182,16 @@ class GainPolicy(Policy):
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
-            proof = OutputProof(self._memories, context.streams, self._ridge)
+            proof = None
+            if finite is not None:
+                proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
             maps = look.maps_after(grid, changes)
             if self.online:
                 self._learn(look, grid, changes, maps, executed)
             self._remember(look, grid, changes, maps, outputs is not None, executed)
-            proof.committed()
-            if finite is not None:
+            if proof is not None:
+                proof.committed()
                 context.read(finite, proof)
             gains = [
                 (upload(change.gain, frame.device) * grid[image]).sum()
