@@ -2,13 +2,14 @@
 
 ``python -m benchmarks.policy_cost --dense-gmacs 400 --dense-ms 4500 --json policy_cost.json``
 
-An RLPolicy is driven as the engine drives it, but without a network: frames and task outputs are
-made beforehand, and a quarter of the blocks or so is executed. Three parts are timed.
+An RLPolicy or a GainPolicy (--policies) is driven as the engine drives it, but without a network:
+frames and task outputs are made beforehand, and a quarter of the blocks or so is executed. Three
+parts are timed.
 
 select    the frame's picture on cells, the policy network, the sampled grid
 feedback  information gain, reward, and the memory of the stream
 update    one step of REINFORCE on the last --update-every frames; the table has its share of a
-          frame, the JSON file the time of each
+          frame, the JSON file the time of each. (A GainPolicy learns in its feedback.)
 
 All cases take turns, frame by frame, in one process; medians are compared. The first --warmup
 frames are not counted. Outputs are one of
@@ -35,6 +36,7 @@ from typing import Any, NamedTuple
 
 from . import command, gain_cost
 
+POLICIES = ("RLPolicy", "GainPolicy")
 OUTPUTS = ("semantic", "boxes", "masks")
 LAYOUTS = ("channels_last", "contiguous")
 
@@ -48,6 +50,7 @@ class Case(NamedTuple):
     layout: str
     output: str
     threads: int
+    policy: str = POLICIES[0]
 
 
 def cost_row(
@@ -76,7 +79,7 @@ def cost_row(
         Medians; ``frame_ms``, an update's share included; ``macs_share`` and ``time_share`` of the
         dense network's, None where that is not known.
     """
-    medians = [statistics.median(times) for times in (select, feedback, update)]
+    medians = [statistics.median(times or [0.0]) for times in (select, feedback, update)]
     frame_ms = medians[0] + medians[1] + medians[2] / update_every
     return {
         **case._asdict(),
@@ -158,7 +161,7 @@ class Drive:
     ) -> None:
         import torch
 
-        from blockcopy_plugins.policy import RLPolicy
+        from blockcopy_plugins.policy import GainPolicy, RLPolicy
 
         self.case = case
         self.times: dict[str, list[float]] = {"select": [], "feedback": [], "update": []}
@@ -173,7 +176,11 @@ class Drive:
                 updates.append(1e3 * (now() - start))
                 return loss
 
-        self.policy = TimedPolicy(target=args.target, update_every=args.update_every, seed=0)
+        if case.policy == "GainPolicy":
+            # Even: what it executes in each frame is what it is asked for, whatever it sees.
+            self.policy = GainPolicy(target=args.target, per_frame=True)
+        else:
+            self.policy = TimedPolicy(target=args.target, update_every=args.update_every, seed=0)
         height, width = case.size
         shape = (1, -(-height // case.block_size), -(-width // case.block_size))
         self._grid = torch.zeros(shape, dtype=torch.bool)
@@ -191,13 +198,14 @@ class Drive:
         first = torch.tensor([self._step == 0])
         context = PolicyContext(
             ("stream",), tuple(self._grid.shape), self.case.block_size, first, (self._step,),
-            self._grid,
+            self._grid, host_first=(self._step == 0,),
         )  # fmt: skip
         self._updates.clear()
         start = self._now()
         grid = self.policy.select(frame, context)
         chosen = self._now()
         self._grid = grid | first[:, None, None]
+        context.take_executed(self._grid, self._grid)
         given = self._now()
         self.policy.feedback(frame, self._grid, [output], context)
         done = self._now()
@@ -230,10 +238,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             .contiguous(memory_format=form)
             for _ in range(3)
         ]
-        for block_size, kind, threads in itertools.product(
-            args.block_sizes, args.outputs, args.threads
+        for block_size, kind, threads, policy in itertools.product(
+            args.block_sizes, args.outputs, args.threads, args.policies
         ):
-            case = Case(size, block_size, dtype, layout, kind, threads)
+            case = Case(size, block_size, dtype, layout, kind, threads, policy)
             drives.append(Drive(case, frames, outputs[kind, size], args, now))
     total = args.warmup + args.frames
     with torch.inference_mode(), command.progress(total, "frames") as bar:
@@ -276,7 +284,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         case = f"{height}x{width}, {row['block_size']} px, {row['dtype']} {row['layout']}"
         lines.append(
             [
-                f"{case}, {row['output']}",
+                f"{row['policy']}, {case}, {row['output']}",
                 str(row["threads"]),
                 f"{row['select_ms']:.2f}",
                 f"{row['feedback_ms']:.2f}",
@@ -307,6 +315,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--layouts", type=_choices(LAYOUTS), default=["channels_last"],
         help=f"of the frames: some of {','.join(LAYOUTS)} (default channels_last)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--policies", type=_choices(POLICIES), default=[POLICIES[0]],
+        help=f"some of {','.join(POLICIES)} (default {POLICIES[0]})",
     )  # fmt: skip
     parser.add_argument(
         "--outputs", type=_choices(OUTPUTS), default=list(OUTPUTS),

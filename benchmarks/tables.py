@@ -221,9 +221,12 @@ def ops(report: dict[str, Any]) -> str:
 
 def policy_cost(report: dict[str, Any]) -> str:
     """Milliseconds and MACs of the learned policy by part."""
+    several = any("policy" in row and row["policy"] != "RLPolicy" for row in report["rows"])
     head = ("frames", "outputs", "select ms", "feedback ms", "update ms, its share", "ms a frame")
+    head = ("policy", *head) if several else head
     lines = [
         (
+            *([row["policy"]] if several else []),
             f"{row['dtype']}, {row['layout'].replace('_', ' ')}",
             row["output"],
             f"{row['select_ms']:.1f}",

@@ -35,7 +35,7 @@ TORCH_LIBRARY(blockcopy, m) {
       tags);
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
-  m.def("sample_picture(Tensor frame, int side, int step) -> Tensor", tags);
+  m.def("sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor", tags);
   m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
   m.def(
       "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "
@@ -71,6 +71,11 @@ TORCH_LIBRARY(blockcopy, m) {
   m.def("all_finite(Tensor values) -> Tensor", tags);
   m.def(
       "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
+      "-> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "box_change(Tensor boxes, Tensor scores, Tensor labels, Tensor? old_boxes, "
+      "Tensor? old_scores, Tensor? old_labels, int[] size, int block_size, int cells) "
       "-> (Tensor, Tensor)",
       tags);
   m.def("paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor", tags);

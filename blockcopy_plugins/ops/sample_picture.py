@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,22 +12,25 @@ from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.library import register_operator
 
 
-def sample_picture_reference(frame: Tensor, side: int, step: int) -> Tensor:
+def sample_picture_reference(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
     """Pure-PyTorch twin of :func:`sample_picture`: same arguments, result, errors; any device."""
     check_no_grad("sample_picture", frame)
-    empty = _sample_picture_fake(frame, side, step)
+    empty = _sample_picture_fake(frame, side, step, size)
     if empty.numel() == 0:
         return empty
     if step > 1:
-        height = empty.shape[2] * side
+        height = -(-frame.shape[2] // side) * side
         rows = torch.arange(step // 2, height, step, device=frame.device)
         frame = frame.index_select(2, rows.clamp_max_(frame.shape[2] - 1))
     window = (side // step, side)
     means = F.avg_pool2d(frame.float(), window, ceil_mode=True, count_include_pad=False)
+    below, right = size[0] - means.shape[2], size[1] - means.shape[3]
+    if below or right:
+        means = F.pad(means, (0, right, 0, below), mode="replicate")
     return means.contiguous()
 
 
-def _sample_picture_fake(frame: Tensor, side: int, step: int) -> Tensor:
+def _sample_picture_fake(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
     torch._check_value(
         frame.dim() == 4,
         lambda: (
@@ -51,21 +56,29 @@ def _sample_picture_fake(frame: Tensor, side: int, step: int) -> Tensor:
         ),
     )
     images, channels, height, width = frame.shape
-    return torch.empty(
-        (images, channels, -(-height // side), -(-width // side)),
-        dtype=torch.float32,
-        device=frame.device,
+    squares = (-(-height // side), -(-width // side))
+    torch._check_value(
+        len(size) == 2 and size[0] >= squares[0] and size[1] >= squares[1],
+        lambda: (
+            f"blockcopy::sample_picture: size is {list(size)}, expected no less than the "
+            f"{squares[0]} x {squares[1]} squares of the frame"
+        ),
     )
+    torch._check_value(
+        frame.numel() > 0 or not images or not channels,
+        lambda: "blockcopy::sample_picture: there is nothing to repeat in an empty frame",
+    )
+    return torch.empty((images, channels, *size), dtype=torch.float32, device=frame.device)
 
 
 _SAMPLE_PICTURE = register_operator(
-    "sample_picture(Tensor frame, int side, int step) -> Tensor",
+    "sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor",
     reference=sample_picture_reference,
     fake=_sample_picture_fake,
 )
 
 
-def sample_picture(frame: Tensor, side: int, step: int) -> Tensor:
+def sample_picture(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
     """Average every ``step``-th row of each square of ``side x side`` pixels.
 
     Of a large frame the time is that of reading it, so half the rows take half the time. Of those
@@ -78,14 +91,17 @@ def sample_picture(frame: Tensor, side: int, step: int) -> Tensor:
         step (int): Of rows ``step // 2``, ``step // 2 + step``, ... of each square; a divisor of
             ``side``. 1 reads all, as :func:`~.reduce_picture.reduce_picture`. The last row of the
             frame stands for those below it.
+        size (Sequence[int]): Squares of the picture, (rows, columns), no fewer than the frame has:
+            those outside it repeat the nearest inside.
 
     Returns:
-        Tensor: float32 (N, C, ceil(H / side), ceil(W / side)), contiguous. Squares that the right
-        edge cuts hold the mean of the pixels inside.
+        Tensor: float32 (N, C, rows, columns), contiguous. Squares that the right edge cuts hold
+        the mean of the pixels inside.
 
     Raises:
-        ValueError: If the frame is not 4-D, ``side`` is below 1 or ``step`` does not divide it.
+        ValueError: If the frame is not 4-D or has no pixels, ``side`` is below 1, ``step`` does not
+            divide it or ``size`` is too small.
         TypeError: If the frame is not of a floating point dtype.
         RuntimeError: If gradients are recorded and the frame requires grad.
     """
-    return _SAMPLE_PICTURE(frame, side, step)
+    return _SAMPLE_PICTURE(frame, side, step, size)

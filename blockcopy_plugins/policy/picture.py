@@ -52,9 +52,8 @@ def reduce_picture(
         side = block_size // cells
         # On a GPU a frame is read in no time, by a kernel of its own.
         if step > 1 and side % step == 0 and frame.device.type == "cpu":
-            picture = sample_picture(frame.detach(), side, step)
-        else:
-            picture = mean_of_squares(frame.detach(), side)
+            return sample_picture(frame.detach(), side, step, (height, width))
+        picture = mean_of_squares(frame.detach(), side)
     else:
         # Cells of a fractional number of pixels: adaptive pooling still meets the block borders.
         rows = grid_shape[1] * block_size - frame.shape[2]

@@ -290,10 +290,31 @@ at::Tensor reduce_picture_cpu(const at::Tensor& frame, int64_t side) {
   return reduce_rows(frame, side, 1);
 }
 
-at::Tensor sample_picture_cpu(const at::Tensor& frame, int64_t side, int64_t step) {
+at::Tensor sample_picture_cpu(const at::Tensor& frame, int64_t side, int64_t step,
+                              at::IntArrayRef size) {
   TORCH_CHECK_VALUE(step >= 1 && side % step == 0, "blockcopy::sample_picture: step is ", step,
                     ", expected a divisor of the side, ", side);
-  return reduce_rows(frame, side, step);
+  const at::Tensor means = reduce_rows(frame, side, step);
+  TORCH_CHECK_VALUE(size.size() == 2 && size[0] >= means.size(2) && size[1] >= means.size(3),
+                    "blockcopy::sample_picture: size is ", size, ", expected no less than the ",
+                    means.size(2), " x ", means.size(3), " squares of the frame");
+  TORCH_CHECK_VALUE(frame.numel() > 0 || frame.size(0) == 0 || frame.size(1) == 0,
+                    "blockcopy::sample_picture: there is nothing to repeat in an empty frame");
+  if (size[0] == means.size(2) && size[1] == means.size(3)) {
+    return means;
+  }
+  at::Tensor out = at::empty({means.size(0), means.size(1), size[0], size[1]}, means.options());
+  const int64_t height = means.size(2), width = means.size(3);
+  const float* const from = means.const_data_ptr<float>();
+  float* to = out.mutable_data_ptr<float>();
+  for (int64_t plane = 0; plane < means.size(0) * means.size(1); ++plane) {
+    for (int64_t y = 0; y < size[0]; ++y, to += size[1]) {
+      const float* const row = from + (plane * height + std::min(y, height - 1)) * width;
+      std::copy_n(row, width, to);
+      std::fill_n(to + width, size[1] - width, row[width - 1]);
+    }
+  }
+  return out;
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 
 #include "blockcopy/checked.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/softmax_rows.h"
 
 namespace blockcopy {
 namespace {
@@ -23,108 +24,6 @@ constexpr int64_t kLanes = 16;  // pixels are worked on in multiples of these
 constexpr int64_t kAhead = 4;   // planes of which a row is fetched ahead
 constexpr int64_t kParts = 4;   // of a block's side, at most
 constexpr int64_t kChunk = 4;   // executed blocks of a task
-
-// exp(x) for x <= 0, to two units in the last place; below e^-87 that of e^-87. Plain arithmetic, of
-// which a compiler makes vectors.
-inline float exp_of(float x) {
-  // A comparison of floats may trap, and is then made no vector of. Of negative ones the bits rise
-  // as the numbers fall.
-  uint32_t place;
-  std::memcpy(&place, &x, sizeof(place));
-  place = std::min(place, 0xC2AE0000U);  // -87
-  std::memcpy(&x, &place, sizeof(x));
-  // Added, this leaves x / ln 2 as an integer in the lowest bits.
-  const float shifted = x * 1.44269504F + 12582912.0F;
-  const float turns = shifted - 12582912.0F;
-  const float rest = (x - turns * 0.693359375F) + turns * 2.12194440e-4F;
-  float sum = 1.9875691500e-4F;
-  sum = sum * rest + 1.3981999507e-3F;
-  sum = sum * rest + 8.3334519073e-3F;
-  sum = sum * rest + 4.1665795894e-2F;
-  sum = sum * rest + 1.6666665459e-1F;
-  sum = sum * rest + 5.0000001201e-1F;
-  const float small = sum * rest * rest + rest + 1.0F;
-  uint32_t bits, exponent;
-  std::memcpy(&bits, &small, sizeof(bits));
-  std::memcpy(&exponent, &shifted, sizeof(exponent));
-  bits += exponent << 23;
-  float result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
-
-// log(x) for x >= 1, likewise.
-inline float log_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  // The exponent, with the mantissa between 1 / sqrt 2 and sqrt 2.
-  const uint32_t moved = bits - 0x3F3504F3U;
-  const float exponent = static_cast<float>(static_cast<int32_t>(moved) >> 23);
-  const uint32_t mantissa = (moved & 0x007FFFFFU) + 0x3F3504F3U;
-  float m;
-  std::memcpy(&m, &mantissa, sizeof(m));
-  m -= 1.0F;
-  float sum = 7.0376836292e-2F;
-  sum = sum * m - 1.1514610310e-1F;
-  sum = sum * m + 1.1676998740e-1F;
-  sum = sum * m - 1.2420140846e-1F;
-  sum = sum * m + 1.4249322787e-1F;
-  sum = sum * m - 1.6668057665e-1F;
-  sum = sum * m + 2.0000714765e-1F;
-  sum = sum * m - 2.4999993993e-1F;
-  sum = sum * m + 3.3333331174e-1F;
-  const float square = m * m;
-  const float near = sum * m * square - 2.12194440e-4F * exponent - 0.5F * square;
-  return m + near + 0.693359375F * exponent;
-}
-
-// logits[c] -> log softmax over the classes, powers[c] -> e^(logits[c] - peak), totals -> the sum of
-// these; `width` pixels each. finite[x] is 0 where all logits are finite. (Loops over a constant
-// number of lanes would be unrolled before they are made vectors of.)
-BLOCKCOPY_CLONES void log_softmax(float* __restrict logits, float* __restrict powers,
-                                  float* __restrict totals, float* __restrict finite,
-                                  float* __restrict scratch, int64_t classes, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    scratch[x] = logits[x];
-    totals[x] = 0;
-    finite[x] = 0;
-  }
-  for (int64_t c = 0; c < classes; ++c) {
-    const float* __restrict row = logits + c * width;
-    for (int64_t x = 0; x < width; ++x) {
-      scratch[x] = row[x] > scratch[x] ? row[x] : scratch[x];
-      finite[x] += row[x] * 0.0F;
-    }
-  }
-  for (int64_t c = 0; c < classes; ++c) {
-    float* __restrict row = logits + c * width;
-    float* __restrict power = powers + c * width;
-    for (int64_t x = 0; x < width; ++x) {
-      const float below = row[x] - scratch[x];
-      row[x] = below;
-      power[x] = exp_of(below);
-      totals[x] += power[x];
-    }
-  }
-  for (int64_t x = 0; x < width; ++x) {
-    scratch[x] = log_of(totals[x]);
-  }
-  for (int64_t c = 0; c < classes; ++c) {
-    float* __restrict row = logits + c * width;
-    for (int64_t x = 0; x < width; ++x) {
-      row[x] -= scratch[x];
-    }
-  }
-}
-
-// sums[x] += powers[x] * (now[x] - before[x])
-BLOCKCOPY_CLONES void add_divergence(float* __restrict sums, const float* __restrict powers,
-                                     const float* __restrict now, const float* __restrict before,
-                                     int64_t count) {
-  for (int64_t x = 0; x < count; ++x) {
-    sums[x] += powers[x] * (now[x] - before[x]);
-  }
-}
 
 BLOCKCOPY_CLONES void add_pairs(float* __restrict out, const float* __restrict row, int64_t count) {
   for (int64_t x = 0; x < count; ++x) {
@@ -463,15 +362,29 @@ void keep_softmax_cpu(const at::Tensor& kept, const at::Tensor& fresh, const at:
   const Kept<const float> from = {source.const_data_ptr<float>(), source.stride(0),
                                   source.stride(1)};
   const Kept<float> to = {kept.mutable_data_ptr<float>(), kept.stride(0), kept.stride(1)};
+  // Blocks that lie side by side are copied together: long pieces.
+  std::vector<Region> regions;
+  int64_t last = -1;
   for (const int64_t place : executed_blocks(ran)) {
     const Region region = region_of(at_cells, place / ran.size(1), place % ran.size(1));
-    for (int64_t y = region.top; y < region.top + region.height; ++y) {
-      for (int64_t c = 0; c < kept.size(0); ++c) {
-        std::memcpy(to.at(c, y, region.left), from.at(c, y, region.left),
-                    region.width * sizeof(float));
+    if (place == last + 1 && place % ran.size(1) != 0 && !regions.empty()) {
+      regions.back().width = region.left + region.width - regions.back().left;
+    } else {
+      regions.push_back(region);
+    }
+    last = place;
+  }
+  at::parallel_for(0, static_cast<int64_t>(regions.size()), kChunk, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Region& region = regions[i];
+      for (int64_t y = region.top; y < region.top + region.height; ++y) {
+        for (int64_t c = 0; c < kept.size(0); ++c) {
+          std::memcpy(to.at(c, y, region.left), from.at(c, y, region.left),
+                      region.width * sizeof(float));
+        }
       }
     }
-  }
+  });
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import policy_cost  # noqa: E402
-from blockcopy_plugins.policy import RLPolicy  # noqa: E402
+from blockcopy_plugins.policy import GainPolicy, RLPolicy  # noqa: E402
 
 # Published for one frame of 1024x2048 px.
 SWIFTNET_RN18_MACS = 104e9
@@ -101,6 +101,19 @@ def test_command(tmp_path, capsys):
         assert [row[f"{step}_ms"] for step in steps] == medians
         assert row["gain_ms"] == pytest.approx(sum(medians)) and row["gain_ms"] > 0
     assert "information gain of" in lines[17] and len(lines) == 17 + 1 + len(gains)
+
+
+def test_the_default_policy_is_driven_too(tmp_path):
+    target = tmp_path / "cost.json"
+    arguments = "--policies GainPolicy,RLPolicy --sizes 64x128 --block-sizes 32 --dtypes float32"
+    arguments += " --outputs semantic,boxes --detections 3 --gain-boxes 3 --gain-masks 2"
+    policy_cost.main(f"{arguments} --threads 1 --frames 4 --json {target}".split())
+    rows = json.loads(target.read_text())["rows"]
+    policies = ["GainPolicy", "RLPolicy", "GainPolicy", "RLPolicy"]
+    assert [row["policy"] for row in rows] == policies
+    for row in rows[::2]:
+        assert row["times"]["update"] == [] and row["update_ms"] == 0
+        assert row["macs"] == GainPolicy().macs((1, 3, 64, 128), 32)
 
 
 @pytest.mark.parametrize(

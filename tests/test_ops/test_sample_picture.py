@@ -11,9 +11,20 @@ import torch.nn.functional as F
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.sample_picture import sample_picture, sample_picture_reference
 
+
+def _whole(function):
+    """The picture of all squares that the frame has, and no more."""
+
+    def run(frame, side, step):
+        size = [-(-length // max(side, 1)) for length in frame.shape[-2:]]
+        return function(frame, side, step, size)
+
+    return run
+
+
 IMPLEMENTATIONS = [
-    pytest.param(sample_picture, id="op"),
-    pytest.param(sample_picture_reference, id="twin"),
+    pytest.param(_whole(sample_picture), id="op"),
+    pytest.param(_whole(sample_picture_reference), id="twin"),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -79,6 +90,19 @@ def test_what_is_not_finite_shows_where_it_is_read(implementation, layout):
     assert bad.nonzero().tolist() == [[0, 1, 4, 2]]
 
 
+@pytest.mark.parametrize("function", [sample_picture, sample_picture_reference])
+def test_squares_outside_repeat_the_nearest_inside(function):
+    frame = torch.randn(2, 3, 20, 12)
+    small, large = function(frame, 4, 2, (5, 3)), function(frame, 4, 2, (7, 8))
+    rows, columns = torch.arange(7).clamp_max(4), torch.arange(8).clamp_max(2)
+    assert torch.equal(large, small[:, :, rows][..., columns])
+    with pytest.raises(ValueError, match="size is"):
+        function(frame, 4, 2, (7, 2))
+    with pytest.raises(ValueError, match="empty frame"):
+        function(frame[:, :, :0], 4, 2, (7, 3))
+    assert function(frame[:0], 4, 2, (7, 3)).shape == (0, 3, 7, 3)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_wrong_arguments_raise(implementation):
     frame = torch.zeros(1, 3, 8, 8)
@@ -93,4 +117,4 @@ def test_wrong_arguments_raise(implementation):
 
 def test_the_operator_is_well_registered():
     frame = torch.randn(2, 3, 20, 12)
-    torch.library.opcheck(torch.ops.blockcopy.sample_picture.default, (frame, 8, 2))
+    torch.library.opcheck(torch.ops.blockcopy.sample_picture.default, (frame, 8, 2, [4, 4]))

@@ -361,3 +361,37 @@ def test_detections_of_another_size_raise(detections):
         gain.summarise(detections([], (480, 640)), GEOMETRY)
     with pytest.raises(FrameError, match="Tensor"):
         gain.summarise(torch.zeros(3, 4, 5), GEOMETRY)
+
+
+@pytest.mark.parametrize("reduction", ["max", "mean"])
+@pytest.mark.parametrize("masked", [(), (0,), (1,), (0, 1)])
+def test_a_change_is_what_the_summaries_say(detections, reduction, masked):
+    """With masks or without, and where they come and go."""
+    size, outputs = (200, 300), []
+    for index in range(3):
+        corner = torch.tensor([260, 160]) * torch.rand(12, 2)
+        boxes = torch.cat((corner, corner + 8 + 30 * torch.rand(12, 2)), 1)
+        labels = torch.randint(0, 3, (12, 1))
+        rows = torch.cat((boxes, torch.rand(12, 1), labels), 1).tolist()
+        masks = None
+        if index % 2 in masked:
+            y, x = torch.arange(50)[:, None], torch.arange(75)
+            x1, y1, x2, y2 = (boxes / 4).long()[:, :, None, None].unbind(1)
+            masks = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+        outputs.append(detections(rows, size, masks))
+    geometry = Geometry(size, (4, 5), 64)
+    grid = torch.ones(4, 5, dtype=torch.bool)
+    gain, kept = DetectionGain(reduction), None
+    for index, output in enumerate(outputs):
+        change = gain.change(kept, output, grid, geometry)
+        summary = gain.summarise(output, geometry)
+        if index:
+            whole = gain.compare(gain.summarise(outputs[index - 1], geometry), summary, geometry)
+            torch.testing.assert_close(change.gain, whole)
+        else:
+            assert change.gain is None
+        shown = gain.output_map(summary, geometry).unflatten(1, (-1, 16)).unflatten(0, (-1, 16))
+        torch.testing.assert_close(
+            change.shown, torch.stack((shown.mean((1, 3)), shown.amax((1, 3))))
+        )
+        kept = change.keep()

@@ -135,7 +135,8 @@ class GainPolicy(Policy):
         """Pick the best blocks that the budget pays for.
 
         Raises:
-            FrameError: If the frame does not fit the context, or holds NaN or infinity.
+            FrameError: If the frame does not fit the context, or what is read of it (of blocks of
+                128 px and more not every row) holds NaN or infinity.
         """
         self._started = time.perf_counter()
         self._look_made = None
@@ -184,7 +185,7 @@ class GainPolicy(Policy):
             )
         with _plain():
             host = context.host_grid(grid)
-            executed = host.flatten(1).sum(1).tolist()
+            executed = host.sum((1, 2)).tolist()
             look = self._look_made
             if look is None or look.context is not context:
                 known = self._known(frame, context)
@@ -197,14 +198,16 @@ class GainPolicy(Policy):
             changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
             agreements = agreements_of(context, outputs, self.budget, self.information_gain)
-            proof = OutputProof(self._memories, context.streams, self._ridge)
+            proof = None
+            if finite is not None:
+                proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
             chosen = chosen_blocks(context, host).flatten(1).sum(1).tolist()
             here = host if context.device.type == "cpu" else grid.to(context.device)
             committed = self._remember(look, here, changes, outputs is not None, chosen)
-            proof.committed()
-            # Before what is learned: it is not, of a frame that is taken back.
-            if finite is not None:
+            if proof is not None:
+                proof.committed()
+                # Before what is learned: it is not, of a frame that is taken back.
                 context.read(finite, proof)
             ridge = self._ridge if self.online else None
             seen = SeenOutputs(look, here, executed, changes, committed, self._memories, ridge)
@@ -347,12 +350,13 @@ class GainPolicy(Policy):
         if outputs is None:
             return [None] * len(executed)
         changes: list[OutputChange | None] = []
-        for memory, output, its, count in zip(look.known, outputs, grid, executed, strict=True):
+        for image, (memory, output) in enumerate(zip(look.known, outputs, strict=True)):
             before = None if memory is None else memory.summary
-            if not count and before is not None:
+            if not executed[image] and before is not None:
                 changes.append(None)
             else:
-                changes.append(self.information_gain.change(before, output, its, geometry))
+                change = self.information_gain.change(before, output, grid[image], geometry)
+                changes.append(change)
         return changes
 
     def _see(self, seen: SeenOutputs, context: PolicyContext) -> None:

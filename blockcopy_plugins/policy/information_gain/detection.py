@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,12 +11,13 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.host_transfer import to_host
 from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, pack_columns, shared_pixels
+from blockcopy_plugins.ops.box_change import box_change
 from blockcopy_plugins.ops.match_boxes import box_iou, match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 
-from .base import Geometry, InformationGain
+from .base import Geometry, InformationGain, OutputChange
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,27 @@ class DetectionSummary:
     masks: MaskSummary | None
 
 
+class BoxSummary(NamedTuple):
+    """Detections without masks, clipped to the image; those without an area in it too.
+
+    Args:
+        boxes: float32 ``(K, 4)``, ``x1, y1, x2, y2`` in pixels of the network's input.
+        scores: float32 ``(K,)``.
+        labels: int64 ``(K,)``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def with_regions(self, geometry: Geometry) -> DetectionSummary:
+        """Return what is comparable with detections that have masks."""
+        keep = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
+        boxes = self.boxes[keep]
+        regions = _touched_cells(boxes, geometry)
+        return DetectionSummary(boxes, self.scores[keep], self.labels[keep], regions, None)
+
+
 class DetectionGain(InformationGain):
     """Gain of boxes and masks: what moved, what came, what went; for each class by itself.
 
@@ -91,20 +114,8 @@ class DetectionGain(InformationGain):
         Raises:
             FrameError: If the output is no :class:`Detections` of an image of this size.
         """
-        if not isinstance(output, Detections):
-            raise FrameError(
-                "DetectionGain compares Detections, found "
-                f"{type(output).__name__}; use information_gain='auto'"
-            )
-        if tuple(output.size) != tuple(geometry.size):
-            raise FrameError(
-                f"the detections are given for an input of {tuple(output.size)} px (H, W), but the "
-                f"frame has {tuple(geometry.size)}; give boxes in the network's input pixels"
-            )
+        boxes, scores, labels = _read(output, geometry)
         height, width = geometry.size
-        found = output.boxes.float(), output.scores.float(), output.labels
-        # On a GPU that is waited for once.
-        boxes, scores, labels = to_host([value.detach() for value in found])
         boxes = torch.minimum(boxes.clamp_min(0), torch.tensor([width, height, width, height]))
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero()[:, 0]
         masks = None
@@ -125,6 +136,30 @@ class DetectionGain(InformationGain):
         painted = self.gain_map(previous, current, geometry)
         return cells_to_grid(painted, geometry.cells, self.reduction)
 
+    def change(
+        self,
+        previous: DetectionSummary | BoxSummary | None,
+        output: TaskOutput,
+        grid: Tensor,
+        geometry: Geometry,
+    ) -> OutputChange:
+        """See :meth:`InformationGain.change`; all blocks are looked at."""
+        boxes, scores, labels = _read(output, geometry)
+        masked = len(boxes) > 0 and output.masks is not None
+        masked = masked or isinstance(previous, DetectionSummary)
+        if masked or self.reduction != "max":
+            if isinstance(previous, BoxSummary):
+                previous = previous.with_regions(geometry)
+            return super().change(previous, output, grid, geometry)
+        before = (None,) * 3 if previous is None else previous
+        boxes, found = box_change(
+            boxes, scores, labels, *before, geometry.size, geometry.block_size, geometry.cells
+        )
+        gain = None if previous is None else found[0]
+        # Scores and labels may be the output's own memory.
+        kept = BoxSummary(boxes, scores.clone(), labels.clone())
+        return OutputChange(kept, gain, found[1:])
+
     def gain_map(
         self, previous: DetectionSummary, current: DetectionSummary, geometry: Geometry
     ) -> Tensor:
@@ -140,6 +175,28 @@ class DetectionGain(InformationGain):
             _paint(moved * current.scores, current, geometry),
             _paint(left * previous.scores, previous, geometry),
         )
+
+
+def _read(output: TaskOutput, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes, scores and labels of detections in host memory.
+
+    Raises:
+        FrameError: If the output is no :class:`Detections` of an image of this size.
+    """
+    if not isinstance(output, Detections):
+        raise FrameError(
+            "DetectionGain compares Detections, found "
+            f"{type(output).__name__}; use information_gain='auto'"
+        )
+    if tuple(output.size) != tuple(geometry.size):
+        raise FrameError(
+            f"the detections are given for an input of {tuple(output.size)} px (H, W), but the "
+            f"frame has {tuple(geometry.size)}; give boxes in the network's input pixels"
+        )
+    found = output.boxes.float(), output.scores.float(), output.labels
+    # On a GPU that is waited for once.
+    boxes, scores, labels = to_host([value.detach() for value in found])
+    return boxes, scores, labels
 
 
 def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tuple[Tensor, Tensor]:
