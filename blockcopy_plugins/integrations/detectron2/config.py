@@ -28,8 +28,9 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node = cfg.MODEL.BLOCKCOPY
 
     # Side of a block in pixels of the network's input. A multiple of the network's total stride
-    # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks.
-    node.BLOCK_SIZE = _DEFAULT.block_size
+    # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks. "auto" chooses at the first
+    # frame; None, which may be replaced by either, is 128.
+    node.BLOCK_SIZE = None
     # What picks the blocks: a name ("all", "frame_difference", ...), or
     # "dict(type='GainPolicy', target=0.3)" with the policy's arguments.
     node.POLICY = "dict(type='GainPolicy', target=0.3)"
@@ -119,6 +120,8 @@ def _yaml_options(cfg: CfgNode) -> dict[str, Any]:
         return {}
     options = {name.lower(): value for name, value in node.items() if name != "BACKBONE"}
     options["policy_checkpoint"] = options["policy_checkpoint"] or None
+    if options["block_size"] is None:
+        options["block_size"] = _DEFAULT.block_size
     return options
 
 
