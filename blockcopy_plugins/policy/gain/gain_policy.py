@@ -32,7 +32,7 @@ from .memory import GAIN_FLOOR, StreamMemory, executed_picture
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
-from .settlement import agreements_of, chosen_blocks, settle
+from .settlement import agreements_of, settle, spent_blocks
 
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
@@ -196,8 +196,8 @@ class GainPolicy(Policy):
             self._look_made = None
             if self.online:
                 self._learn(look, grid, gains, executed)
-            chosen = chosen_blocks(context, host).flatten(1).sum(1).tolist()
-            self._remember(look, grid, gains, maps, summaries, chosen)
+            spent = spent_blocks(context, host, self._allot(context, look.known).accounts)
+            self._remember(look, grid, gains, maps, summaries, spent)
             proof.committed()
             if finite is not None:
                 context.read(finite, proof)
@@ -206,7 +206,7 @@ class GainPolicy(Policy):
                 for gain, its in zip(gains, grid, strict=True)
                 if gain is not None
             ]
-            scalars = self._settle(context, host, agreements)
+            scalars = self._settle(context, host, agreements, spent)
             if seen and not any(context.host_first):
                 gain = torch.stack(seen).sum() / max(sum(executed), 1)
                 scalars["information_gain"] = gain.item() if gain.device.type == "cpu" else gain
@@ -401,13 +401,13 @@ class GainPolicy(Policy):
         gains: list[Tensor | None],
         outputs: list[Tensor | None],
         summaries: list[Any],
-        chosen: list[int],
+        spent: list[int],
     ) -> None:
         context = look.context
         cells = cells_per_block(context.block_size)
         stale = around(torch.where(grid, 0.0, look.change.mean))
         accounts = self._allot(context, look.known).accounts
-        alone = len(chosen) == 1
+        alone = len(spent) == 1
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
             own = slice(image, image + 1)
             maps = look.maps.image(image).after(grid[own], stale[own])
@@ -420,7 +420,7 @@ class GainPolicy(Policy):
             memory = StreamMemory(picture, maps, summaries[image])
             if before is not None:
                 memory.picture = executed_picture(before.picture, picture, grid[image], cells)
-                memory.account = self._left(accounts[image] - chosen[image], context)
+                memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
@@ -440,15 +440,19 @@ class GainPolicy(Policy):
             account = self._left(account, context)
             frames = memory.frames + 1
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
-        return self._settle(context, host, {})
+        return self._settle(context, host, {}, [0] * len(known))
 
     def _settle(
-        self, context: PolicyContext, host: Tensor, agreements: dict[int, Tensor]
+        self,
+        context: PolicyContext,
+        host: Tensor,
+        agreements: dict[int, Tensor],
+        spent: list[int],
     ) -> dict[str, float]:
         """Settle the budget, and return the scalars."""
         self.frames += 1
-        spent = time.perf_counter() - self._started
-        scalars = settle(self.budget, context, host, agreements, spent)
+        seconds = time.perf_counter() - self._started
+        scalars = settle(self.budget, context, host, agreements, spent, seconds)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
         return {**scalars, "spread": sum(spreads) / len(spreads)}
 
