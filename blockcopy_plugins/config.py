@@ -25,8 +25,8 @@ class BlockCopyConfig:
     Attributes:
         block_size: Side of a block in pixels of the network's input. A multiple of the network's
             total stride keeps every layer on blocks; where it is none, the layers whose stride does
-            not divide their block run dense. ``'auto'``: 64, or 32 for small frames, or more where
-            the strides ask for it, chosen at the first frame, which is run once more for that.
+            not divide their block run dense. ``'auto'``: 64, or 128 where strides ask for it; the
+            first frame, which is run once more for that, tells.
         policy: What picks the blocks: ``dict(type='GainPolicy', target=0.3)``, the name of a
             built-in policy (``'all'``), a policy object, or a callable ``f(frame, context) ->
             grid``.

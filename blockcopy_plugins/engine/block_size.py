@@ -1,4 +1,4 @@
-"""``block_size='auto'``: the size of blocks that fits a network and its frames."""
+"""``block_size='auto'``: the size of blocks that fits a network."""
 
 from __future__ import annotations
 
@@ -20,35 +20,27 @@ if TYPE_CHECKING:
     from .convert import Handle
 
 USUAL = 64
-_SMALLEST = 32
-_LARGEST = 128
-# With fewer blocks in a frame than this a policy has little to choose from.
-_FEWEST = 48
+LARGE = 128
 # MACs that may run on whole maps because of the block size, of those that could run on blocks.
 _LEFT = 0.02
 
 
-def choose_block_size(size: tuple[int, int], macs: Mapping[Fraction, int]) -> int:
+def choose_block_size(macs: Mapping[Fraction, int]) -> int:
     """Return the block size that costs least for the same answer, px.
 
-    64 px: as fast for their area as 128 px, and less area is needed. Where a frame has fewer than
-    48 of those, 32 px. Where that is no multiple of the network's strides, so that more than 2 % of
-    its MACs would run on whole maps, twice or four times as much, up to 128 px. What this rests on
-    is measured in ``docs/results.md``.
+    64 px: as fast for their area as 128 px, and where little moves less area is needed. 32 px were
+    slower and brought nothing on any clip. Where strides that 64 is no multiple of have more than
+    2 % of the network's MACs, which would then run on whole maps, 128 px if it loses less. What this rests on is
+    measured in ``docs/results.md``.
 
     Args:
-        size: ``(H, W)`` of the frames in pixels of the network's input.
         macs: Of the ops that run on blocks, by their stride.
     """
-    rows, columns = grid_size(*size, USUAL)
-    wanted = USUAL if rows * columns >= _FEWEST else _SMALLEST
-    allowed = _LEFT * sum(macs.values())
-    while wanted < _LARGEST:
-        lost = sum(n for stride, n in macs.items() if (wanted / stride).denominator != 1)
-        if lost <= allowed:
-            break
-        wanted *= 2
-    return wanted
+    usual, large = (
+        sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
+        for size in (USUAL, LARGE)
+    )
+    return LARGE if usual > _LEFT * sum(macs.values()) and large < usual else USUAL
 
 
 def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
@@ -65,18 +57,17 @@ def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
     config, frame = handle.config, call.frame
     store = StateStore()
     streams = [store.add_stream(image, image) for image in range(len(frame))]
-    host = torch.ones((len(frame), *grid_size(*frame.shape[2:], _LARGEST)), dtype=torch.bool)
+    host = torch.ones((len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool)
     work = FrameWork(handle, call, original, host.to(frame.device), host, store, streams)
     try:
-        handle.config = replace(config, block_size=_LARGEST, strict=False)
+        handle.config = replace(config, block_size=LARGE, strict=False)
         strides = work.open(_StrideFrame)
         work.run(strides, frame)
     finally:
         handle.config = config
         work.close()
         handle.set_idle()
-    chosen = choose_block_size(tuple(frame.shape[2:]), strides.macs)
-    handle.config = replace(config, block_size=chosen)
+    handle.config = replace(config, block_size=choose_block_size(strides.macs))
 
 
 class _StrideFrame(Frame):
