@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.block_sizes import block_size_table
 from benchmarks.gpu.tables import gpu_tables
 from benchmarks.markdown import table
 from benchmarks.policies.tables import policies_tables
@@ -172,6 +173,12 @@ def policies(report: dict[str, Any]) -> str:
     """Accuracy, or fidelity, by policy at equal executed rates, for each clip and model."""
     _refuse_older([report], "results")
     return policies_tables(report) + "\n\n" + _machine(report["machine"])
+
+
+def block_sizes(report: dict[str, Any]) -> str:
+    """Fidelity by block size at three executed rates, for each clip."""
+    _refuse_older([report], "results")
+    return block_size_table(report)
 
 
 def demo(report: dict[str, Any]) -> str:
@@ -332,6 +339,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("policies", "policies", policies),
     ("policies_unseen", "policies_unseen", policies),
     ("policies_vtest", "policies_vtest", policies),
+    ("block_sizes", "block_sizes", block_sizes),
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),

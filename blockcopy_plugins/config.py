@@ -9,6 +9,9 @@ from typing import Any
 from .engine.buckets import check_buckets
 from .errors import ConfigError
 
+AUTO = "auto"
+"""The block size that is chosen at the first frame."""
+
 
 def default_policy() -> dict[str, Any]:
     """What picks the blocks where nobody says otherwise."""
@@ -22,7 +25,8 @@ class BlockCopyConfig:
     Attributes:
         block_size: Side of a block in pixels of the network's input. A multiple of the network's
             total stride keeps every layer on blocks; where it is none, the layers whose stride does
-            not divide their block run dense.
+            not divide their block run dense. ``'auto'``: 64, or 128 where strides ask for it; the
+            first frame, which is run once more for that, tells.
         policy: What picks the blocks: ``dict(type='GainPolicy', target=0.3)``, the name of a
             built-in policy (``'all'``), a policy object, or a callable ``f(frame, context) ->
             grid``.
@@ -54,7 +58,7 @@ class BlockCopyConfig:
         ConfigError: If a value is out of range.
     """
 
-    block_size: int = 128
+    block_size: int | str = 128
     policy: Any | Callable = field(default_factory=default_policy)
     strict: bool = False
     max_streams: int = 64
@@ -70,7 +74,10 @@ class BlockCopyConfig:
     def __post_init__(self) -> None:
         for name in ("block_size", "max_streams", "graph_memory_mib"):
             value = getattr(self, name)
+            if name == "block_size" and isinstance(value, str) and value == AUTO:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name}={value!r}, expected an integer of at least 1.")
+                auto = f", px, or {AUTO!r}" if name == "block_size" else ""
+                raise ConfigError(f"{name}={value!r}, expected an integer of at least 1{auto}.")
         if self.buckets is not None:
             check_buckets(self.buckets)

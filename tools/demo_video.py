@@ -49,9 +49,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_policy_options(parser)
     parser.add_argument(
         "--block-size",
-        type=int,
+        type=lambda text: int(text) if text.lstrip("-").isdigit() else text,
         metavar="PX",
-        help="side of a block in pixels of the network input",
+        help="side of a block in pixels of the network input, or auto",
     )
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..config import BlockCopyConfig
+from ..config import AUTO, BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..host_transfer import HostReads, upload
 from ..policy import MotionField, Policy, PolicyContext, build_policy
 from ..policy.guards import GuardSet, build_guards
 from .adapter import Call, ModelAdapter, whole_map_modules
+from .block_size import resolve_block_size
 from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .cuda_graphs import MIB, FrameGraphs
@@ -69,7 +70,7 @@ class Handle:
 
     Attributes:
         model: The converted model.
-        config: Its options.
+        config: Its options; after the first frame with the block size that ``'auto'`` has chosen.
         policy: What picks the blocks.
         guards: What holds whatever the policy picks.
         adapter: What knows how the model is called.
@@ -152,6 +153,8 @@ class Handle:
         ids = self._streams_of(call)
         geometry = (*frame.shape[1:], frame.dtype, frame.device)
         self.states.check(ids, geometry)
+        if self.config.block_size == AUTO:
+            resolve_block_size(self, call, original)
 
         kind = self.graphs.kind_of(self, call)
         self.guards.check_budget(self.policy, tuple(frame.shape[2:]), self.config.block_size)
@@ -197,7 +200,7 @@ class Handle:
             work.close()
             if whole is not None:
                 whole.close()
-            self._active = self._call = None
+            self.set_idle()
         counts = work.counts
         if whole is not None:
             grid, host, counts = whole.grid, whole.host, whole.counts
@@ -231,6 +234,10 @@ class Handle:
     def set_active(self, frame: Frame, call: Call) -> None:
         """From now on the hooks of the model's modules belong to this frame."""
         self._active, self._call, self._thread = frame, call, get_ident()
+
+    def set_idle(self) -> None:
+        """No frame is at work."""
+        self._active = self._call = None
 
     def execute(self, original, call: Call, frame: Frame, pixels: Tensor):
         """Run the model on the executed blocks of a frame.

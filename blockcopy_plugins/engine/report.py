@@ -84,7 +84,7 @@ class Report:
     Attributes:
         frames: Images executed.
         executed_rate: Executed blocks / all blocks, mean over the frames.
-        block_size: In pixels of the network's input.
+        block_size: In pixels of the network's input; ``'auto'`` until the first frame has chosen.
         policy: Class name of the policy.
         target: The executed rate that the policy is to hold, if it has one.
         macs_dense: MACs of a frame if all that ran on blocks ran dense, densified ops included.
@@ -109,7 +109,7 @@ class Report:
 
     frames: int
     executed_rate: float
-    block_size: int
+    block_size: int | str
     policy: str
     target: float | None
     macs_dense: float
@@ -138,8 +138,9 @@ class Report:
         return {**asdict(self), "share_on_blocks": self.share_on_blocks}
 
     def __str__(self) -> str:
+        size = self.block_size if isinstance(self.block_size, str) else f"{self.block_size} px"
         lines = [
-            f"BlockCopy: {self.frames} frames, blocks of {self.block_size} px, {self.policy}"
+            f"BlockCopy: {self.frames} frames, blocks of {size}, {self.policy}"
             + ("" if self.target is None else f" (target {self.target:g})"),
             f"  executed rate     {self.executed_rate:8.1%}",
             f"  GMACs per frame   {self.macs_executed / 1e9:8.3g} "
@@ -305,7 +306,7 @@ class Totals:
     def report(
         self,
         *,
-        block_size: int,
+        block_size: int | str,
         policy: str,
         target,
         state_bytes: int,

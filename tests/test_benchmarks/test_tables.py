@@ -135,3 +135,28 @@ def test_markers_of_the_documents_are_known(document):
 
     opened = re.findall(r"<!-- (\w+) -->", (ROOT / document).read_text())
     assert opened and set(opened) <= {name for name, _, _ in tables.TABLES}
+
+
+def test_block_sizes_stand_side_by_side():
+    def result(size, grid, *runs):
+        found = [
+            dict(
+                config=dict(type="GainPolicy", target=target),
+                grid=grid,
+                windows={"all": dict(executed_rate=rate, fidelity_AP50=value)},
+            )
+            for target, rate, value in runs
+        ]
+        return dict(clip="clip", block_size=size, figures=["fidelity_AP50"], runs=found)
+
+    report = dict(
+        machine=MACHINE,
+        results=[
+            result(128, [2, 3], (0.1, 0.12, 0.61), (0.3, 0.31, 0.7)),
+            result(64, [4, 6], (0.1, 0.104, 0.75)),
+        ],
+    )
+    lines = tables.block_sizes(report).splitlines()
+    assert "| clip (blocks of a frame) | target | 64 px | 128 px |" in lines
+    assert "| clip (24/6) | 10% | 0.750 (10.4%) | 0.610 (12.0%) |" in lines
+    assert "| clip (24/6) | 30% |  | 0.700 (31.0%) |" in lines

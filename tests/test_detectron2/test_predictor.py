@@ -99,7 +99,14 @@ def test_keys(cfg):
     cfg.merge_from_list(["MODEL.BLOCKCOPY.BLOCK_SIZE", "32", "MODEL.BLOCKCOPY.WINOGRAD", False])
     found = blockcopy_config(cfg)
     assert (found.block_size, found.winograd, found.policy.target) == (32, False, 0.2)
-    assert blockcopy_config(get_cfg()).block_size == 128
+    cfg.merge_from_list(["MODEL.BLOCKCOPY.BLOCK_SIZE", "0"])
+    assert blockcopy_config(cfg).block_size == "auto"
+    fresh = get_cfg()
+    assert blockcopy_config(fresh).block_size == 128
+    add_blockcopy_config(fresh)
+    assert blockcopy_config(fresh).block_size == 128
+    fresh.merge_from_list(["MODEL.BLOCKCOPY.BLOCK_SIZE", "auto"])
+    assert blockcopy_config(fresh).block_size == "auto"
     cfg.MODEL.BLOCKCOPY.POLICY = "no such"
     with pytest.raises(ConfigError, match="policy"):
         blockcopy_config(cfg)

@@ -106,6 +106,27 @@ def test_all_blocks_are_the_dense_model(all_blocks):
     json.dumps(summary, allow_nan=False)
 
 
+def test_agreement_and_block_size_stand_in_the_results(place):
+    def edit(config):
+        config.custom_hooks[-1].block_size = "auto"
+
+    loop = run_test(place, policy=dict(type="GainPolicy", target_fidelity=0.9), edit=edit)
+    told = loop.summary["agreement"]
+    assert loop.summary["block_size"] == 64
+    assert told["target"] == 0.9 and 0 <= told["low"] <= told["mean"] <= told["high"] <= 1
+    assert told["comparisons"] == loop.entries[-1].scalars["comparisons"] >= 1
+    # Frames that ran on some blocks, and then whole: what is delivered is dense.
+    twice = [i for i, entry in enumerate(loop.entries) if entry.executed_rate > 1]
+    assert twice
+    for index in twice:
+        got, dense = (results(loop, name)[index].predictions for name in ("blockcopy", "dense"))
+        assert len(got) == len(dense) >= 3
+        torch.testing.assert_close(got.boxes, dense.boxes, atol=0.05, rtol=1e-3)
+        torch.testing.assert_close(got.scores, dense.scores, atol=1e-3, rtol=1e-3)
+    assert 0 <= told["compared_rate"] <= told["comparisons"] / (FRAMES - 1)
+    json.dumps(loop.summary, allow_nan=False)
+
+
 def test_dense_macs_are_those_of_torch(place, all_blocks):
     """Of each counted frame, against torch's counter on a model that was never converted."""
     counted = [e for e in all_blocks.entries if e.macs_outside_dense is not None]

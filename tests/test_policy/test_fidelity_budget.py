@@ -60,7 +60,9 @@ def play(budget, frames, loss, whole=False, noise=0.0, seed=0):
         grid = grid_of(count)
         asked = budget.compares(grid, there)
         assert asked == budget.compares(grid, there)
-        budget.watch(grid, there, {0: torch.tensor(1 - lost)} if asked else {})
+        budget.watch(
+            grid, there, {0: torch.tensor(1 - lost)} if asked else {}, BLOCKS * bool(asked)
+        )
         budget.settle(count, there)
         agreements.append(1.0 if asked else 1 - lost)
         rates.append(count / BLOCKS + bool(asked))
@@ -148,7 +150,7 @@ def test_a_cut_that_guards_see_brings_comparisons_sooner():
     whole = torch.ones(1, *GRID, dtype=torch.bool)
     there = context(required=whole)
     assert budget.compares(whole, there) is None
-    budget.watch(whole, there, {})
+    budget.watch(whole, there, {}, 0)
     budget.settle(BLOCKS, there)
     _, rates = play(budget, 40, lambda frame, rate: 0.1 * (1 - rate))
     assert sum(rate >= 1 for rate in rates) >= 2
@@ -157,7 +159,7 @@ def test_a_cut_that_guards_see_brings_comparisons_sooner():
 def test_neither_first_frames_nor_whole_ones_are_compared():
     budget = FidelityBudget(0.95)
     for _ in range(10):
-        budget.watch(grid_of(3), context(), {})
+        budget.watch(grid_of(3), context(), {}, 0)
     assert budget.compares(grid_of(3), context()) == (True,)
     assert budget.compares(grid_of(3), context(first=True)) is None
     assert budget.compares(grid_of(BLOCKS), context()) is None
@@ -175,7 +177,7 @@ def test_each_image_of_a_batch_is_compared_now_and_then():
         asked = budget.compares(grid, there) or (False,) * 3
         assert sum(asked) <= 1
         found = {i: torch.tensor(0.97) for i, one in enumerate(asked) if one}
-        budget.watch(grid, there, found)
+        budget.watch(grid, there, found, BLOCKS * len(found))
         budget.settle(9, there)
         times = [n + one for n, one in zip(times, asked, strict=True)]
     assert min(times) > 6 and sum(times) < 50  # of 1200 images

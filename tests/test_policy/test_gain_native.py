@@ -26,7 +26,7 @@ def use_twins(monkeypatch):
     gain, information = "blockcopy_plugins.policy.gain", "blockcopy_plugins.policy.information_gain"
     twins = {
         f"{gain}.look.predict_gain": predict,
-        f"{gain}.look.remember_gain": block_gain.remember_gain_reference,
+        f"{gain}.seen_outputs.remember_gain": block_gain.remember_gain_reference,
         f"{gain}.gain_policy.merge_picture": merge_picture.merge_picture_reference,
         f"{gain}.gain_policy.pick_blocks": pick,
         f"{gain}.ridge.ridge_sums": ridge.ridge_sums_reference,

@@ -95,6 +95,7 @@ MISTAKES = {
     "policy": (["clip.mp4", "o.mp4", *DETECTOR, "--policy", "foo"], "foo"),
     "policy file": (["clip.mp4", "o.mp4", *DETECTOR, "--policy-checkpoint", "x"], "train_policy"),
     "block size": (["clip.mp4", "o.mp4", *DETECTOR, "--block-size", "0"], "block_size=0"),
+    "block size in words": (["clip.mp4", "o.mp4", *DETECTOR, "--block-size", "big"], "or 'auto'"),
     "score": (["clip.mp4", "o.mp4", *DETECTOR, "--show-score", "3"], "--show-score"),
     "start": (["clip.mp4", "o.mp4", *DETECTOR, "--start", "50"], "lower the start"),
     "frames": (["clip.mp4", "o.mp4", *DETECTOR, "--frames", "0"], "frames=0"),

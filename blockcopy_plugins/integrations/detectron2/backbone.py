@@ -26,7 +26,7 @@ class BlockCopyBackbone(Backbone):
 
     Args:
         backbone: The backbone.
-        block_size: Side of a block in pixels of the backbone's input.
+        block_size: Side of a block in pixels of the backbone's input, or ``'auto'``.
         policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
             gain is the change of the backbone's features.
         **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`.
@@ -41,7 +41,11 @@ class BlockCopyBackbone(Backbone):
     """
 
     def __init__(
-        self, backbone: nn.Module, block_size: int = 128, policy: Any = None, **options: Any
+        self,
+        backbone: nn.Module,
+        block_size: int | str = 128,
+        policy: Any = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         refuse_prediction_worker()

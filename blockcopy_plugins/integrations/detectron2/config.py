@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ...config import BlockCopyConfig
+from ...config import AUTO, BlockCopyConfig
 from ...errors import ConfigError
 from ...policy import build_policy
 from ...policy.guards import build_guards
@@ -28,8 +28,9 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node = cfg.MODEL.BLOCKCOPY
 
     # Side of a block in pixels of the network's input. A multiple of the network's total stride
-    # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks.
-    node.BLOCK_SIZE = _DEFAULT.block_size
+    # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks. "auto" chooses at the first
+    # frame, and so does 0, for a command line over a file that has a number. None is 128.
+    node.BLOCK_SIZE = None
     # What picks the blocks: a name ("all", "frame_difference", ...), or
     # "dict(type='GainPolicy', target=0.3)" with the policy's arguments.
     node.POLICY = "dict(type='GainPolicy', target=0.3)"
@@ -119,6 +120,10 @@ def _yaml_options(cfg: CfgNode) -> dict[str, Any]:
         return {}
     options = {name.lower(): value for name, value in node.items() if name != "BACKBONE"}
     options["policy_checkpoint"] = options["policy_checkpoint"] or None
+    if options["block_size"] is None:
+        options["block_size"] = _DEFAULT.block_size
+    elif options["block_size"] == 0:
+        options["block_size"] = AUTO
     return options
 
 

@@ -25,7 +25,7 @@ class BlockCopyBackbone(BaseModule):
 
     Args:
         backbone: Config of the backbone, or the module itself.
-        block_size: Side of a block in pixels of the backbone's input.
+        block_size: Side of a block in pixels of the backbone's input, or ``'auto'``.
         policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
             gain is the change of the backbone's features.
         strict: Raise where an op cannot run on blocks.
@@ -47,7 +47,7 @@ class BlockCopyBackbone(BaseModule):
     def __init__(
         self,
         backbone: dict | nn.Module,
-        block_size: int = 128,
+        block_size: int | str = 128,
         policy: Any = None,
         strict: bool = False,
         max_streams: int = 64,

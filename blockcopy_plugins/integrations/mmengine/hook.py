@@ -37,7 +37,7 @@ class BlockCopyHook(Hook):
     :class:`BlockCopyBackbone` is not converted again: the hook then names the streams for it.
 
     Args:
-        block_size: Side of a block in pixels of the network input.
+        block_size: Side of a block in pixels of the network input, or ``'auto'``.
         policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. One policy
             serves all loops of a run, so what it learned while validating is kept.
         policy_checkpoint: File of a trained policy to start from.
@@ -65,7 +65,7 @@ class BlockCopyHook(Hook):
 
     def __init__(
         self,
-        block_size: int = 128,
+        block_size: int | str = 128,
         policy: Any = None,
         policy_checkpoint: str | Path | None = None,
         strict: bool = False,

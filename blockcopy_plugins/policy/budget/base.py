@@ -71,13 +71,20 @@ class Budget:
         """
         return None
 
-    def watch(self, grid: Tensor, context: PolicyContext, agreements: Mapping[int, Tensor]) -> None:
+    def watch(
+        self,
+        grid: Tensor,
+        context: PolicyContext,
+        agreements: Mapping[int, Tensor],
+        extra: int,
+    ) -> None:
         """Take note of which blocks have run, before :meth:`settle`.
 
         Args:
             grid: bool ``(N, GH, GW)`` in host memory, without what ran to compare alone.
             context: Of the call.
             agreements: 0-dim, of each image that was compared; maybe on a device.
+            extra: Blocks that ran to compare, and are not paid for.
         """
 
     def figures(self) -> dict[str, float]:

@@ -47,7 +47,8 @@ class FidelityBudget(RateBudget):
     Comparisons come after 3, 5, 7, 10 ... images and then about every ``every``; sooner again where
     one shows more loss than was to be expected, and where guards demand a whole frame (a cut).
     Blocks that were executed for them alone are not paid out of the rate, and are told:
-    1 / ``every`` of all in the long run. All streams of a model share the budget and its
+    1 / ``every`` of all in the long run, and less where the policy saves up for whole frames, as
+    its savings then pay for the comparison. All streams of a model share the budget and its
     comparisons.
 
     Args:
@@ -112,7 +113,13 @@ class FidelityBudget(RateBudget):
         chosen = partial_[self._schedule.pick(len(partial_))]
         return tuple(image == chosen for image in range(len(grid)))
 
-    def watch(self, grid: Tensor, context: PolicyContext, agreements: Mapping[int, Tensor]) -> None:
+    def watch(
+        self,
+        grid: Tensor,
+        context: PolicyContext,
+        agreements: Mapping[int, Tensor],
+        extra: int,
+    ) -> None:
         """See :meth:`.base.Budget.watch`."""
         blocks = math.prod(context.grid_shape[1:])
         firsts, wholes = context.host_first, self._whole(grid, context)
@@ -122,7 +129,7 @@ class FidelityBudget(RateBudget):
             self._partial = _SHARE_DECAY * self._partial + (not whole)
         self._schedule.passed(len(seen))
         self._blocks += blocks * len(seen)
-        self._extra += blocks * len(agreements)
+        self._extra += extra
         if self._all_demanded(context, wholes):
             self._schedule.hurry()
         for value in agreements.values():

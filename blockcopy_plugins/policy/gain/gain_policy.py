@@ -36,7 +36,7 @@ from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
 from .seen_outputs import SeenOutputs
-from .settlement import agreements_of, chosen_blocks, settle
+from .settlement import agreements_of, settle, spent_blocks
 
 # Of the blocks that are executed, those that have waited longest rather than those worth most: so
 # none is forgotten, and what looks worthless is found out about.
@@ -202,17 +202,16 @@ class GainPolicy(Policy):
             if finite is not None:
                 proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
-            chosen = chosen_blocks(context, host).flatten(1).sum(1).tolist()
+            spent = spent_blocks(context, host, look.allotment.accounts)
             here = host if context.device.type == "cpu" else grid.to(context.device)
-            committed = self._remember(look, here, changes, outputs is not None, chosen)
+            committed = self._remember(look, here, changes, outputs is not None, spent)
             if proof is not None:
                 proof.committed()
                 # Before what is learned: it is not, of a frame that is taken back.
                 context.read(finite, proof)
             ridge = self._ridge if self.online else None
-            seen = SeenOutputs(look, here, executed, changes, committed, self._memories, ridge)
-            self._see(seen, context)
-            scalars = self._settle(context, host, agreements)
+            SeenOutputs(look, here, executed, changes, committed, self._memories, ridge).see()
+            scalars = self._settle(context, host, agreements, spent)
             gains = [
                 (change.gain * upload(its, change.gain.device)).sum()
                 for change, its in zip(changes, host, strict=True)
@@ -359,32 +358,19 @@ class GainPolicy(Policy):
                 changes.append(change)
         return changes
 
-    def _see(self, seen: SeenOutputs, context: PolicyContext) -> None:
-        """Learn of the outputs, or have that wait for what is on another device."""
-        values = None
-        if any(c is not None and c.shown.device != context.device for c in seen.changes):
-            values = seen.values()
-        if values is None:
-            seen.take()
-        elif context.device.type == "cpu":
-            seen.wait()
-            context.read(values, seen)
-        else:
-            seen(upload(values, context.device))
-
     def _remember(
         self,
         look: Look,
         grid: Tensor,
         changes: list[OutputChange | None],
         given: bool,
-        chosen: list[int],
+        spent: list[int],
     ) -> list[StreamMemory]:
         """Commit a frame, but for what its outputs say; return the memories of its streams."""
         context = look.context
         cells = cells_per_block(context.block_size)
         accounts = look.allotment.accounts
-        alone = len(chosen) == 1
+        alone = len(spent) == 1
         committed = []
         for image, (stream, before) in enumerate(zip(context.streams, look.known, strict=True)):
             change = changes[image]
@@ -396,7 +382,7 @@ class GainPolicy(Policy):
             )
             if before is not None:
                 memory.picture = merge_picture(before.picture, memory.picture, grid[image], cells)
-                memory.account = self._left(accounts[image] - chosen[image], context)
+                memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
@@ -425,15 +411,19 @@ class GainPolicy(Policy):
             account = self._left(account, context)
             frames = memory.frames + 1
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
-        return self._settle(context, host, {})
+        return self._settle(context, host, {}, [0] * len(known))
 
     def _settle(
-        self, context: PolicyContext, host: Tensor, agreements: dict[int, Tensor]
+        self,
+        context: PolicyContext,
+        host: Tensor,
+        agreements: dict[int, Tensor],
+        spent: list[int],
     ) -> dict[str, float]:
         """Settle the budget, and return the scalars."""
         self.frames += 1
-        spent = time.perf_counter() - self._started
-        scalars = settle(self.budget, context, host, agreements, spent)
+        seconds = time.perf_counter() - self._started
+        scalars = settle(self.budget, context, host, agreements, spent, seconds)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
         return {**scalars, "spread": sum(spreads) / len(spreads)}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blockcopy_plugins.host_transfer import upload
 from blockcopy_plugins.ops.block_gain import remember_gain
 from blockcopy_plugins.policy.information_gain import OutputChange
 
@@ -41,16 +42,27 @@ class SeenOutputs:
     memories: dict[Hashable, StreamMemory]
     ridge: OnlineRidge | None
 
-    def values(self) -> Tensor | None:
-        """Float32 ``(n, 3, GH, GW)``, all that is said; None if nothing is."""
-        said = [_values(change) for change in self.changes if change is not None]
-        return torch.stack(said) if said else None
+    def see(self) -> None:
+        """Take what is said; if it is on a device and the policy on the host, once it is there."""
+        context = self.look.context
+        said = [change for change in self.changes if change is not None]
+        if all(change.shown.device == context.device for change in said):
+            self._take([(None, None) if c is None else (c.gain, c.shown) for c in self.changes])
+            return
+        values = torch.stack([_values(change) for change in said])
+        if context.device.type != "cpu":
+            self(upload(values, context.device))
+            return
+        for image, memory in enumerate(self.committed):
+            memory.maps = self._maps(image, None, None)
+        context.read(values, self)
 
     def __call__(self, values: Tensor) -> None:
-        """Take it from elsewhere.
+        """Take what was elsewhere.
 
         Args:
-            values: What :meth:`values` gave, where the policy decides.
+            values: float32 ``(n, 3, GH, GW)`` where the policy decides: of each image whose output
+                says anything its gain and what it shows.
         """
         rows = iter(values)
         said: list[tuple[Tensor | None, Tensor | None]] = []
@@ -59,15 +71,6 @@ class SeenOutputs:
             gain = None if row is None or change.gain is None else row[0]
             said.append((gain, None if row is None else row[1:]))
         self._take(said)
-
-    def take(self) -> None:
-        """Take it from where it is."""
-        self._take([(None, None) if c is None else (c.gain, c.shown) for c in self.changes])
-
-    def wait(self) -> None:
-        """Age what is known, until it is there."""
-        for image, memory in enumerate(self.committed):
-            memory.maps = self._maps(image, None, None)
 
     def _take(self, said: Sequence[tuple[Tensor | None, Tensor | None]]) -> None:
         learned = False

@@ -15,14 +15,26 @@ from blockcopy_plugins.policy.information_gain import FeatureChange, Information
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 
-def chosen_blocks(context: PolicyContext, host: Tensor) -> Tensor:
-    """Return what has run by choice, without what ran to compare alone.
+def spent_blocks(context: PolicyContext, host: Tensor, accounts: Sequence[float]) -> list[int]:
+    """Count what each image pays for: the blocks that were chosen.
+
+    Where none were, because the stream saves up for a whole frame, and the image ran whole to be
+    compared, that is the whole frame, some frames early: it is paid for as far as the savings go.
 
     Args:
         context: Of the call.
         host: bool ``(N, GH, GW)`` in host memory, all that has run.
+        accounts: Blocks that each image's stream might have spent.
     """
-    return host if context.comparison is None else context.comparison.chosen
+    counts = host.flatten(1).sum(1).tolist()
+    if context.comparison is None:
+        return counts
+    chosen = context.comparison.chosen.flatten(1).sum(1).tolist()
+    asked = context.comparison.images
+    for image, (count, account) in enumerate(zip(counts, accounts, strict=True)):
+        if asked[image] and not chosen[image]:
+            chosen[image] = min(count, max(math.floor(account), 0))
+    return chosen
 
 
 def agreements_of(
@@ -68,6 +80,7 @@ def settle(
     context: PolicyContext,
     host: Tensor,
     agreements: Mapping[int, Tensor],
+    spent: Sequence[int],
     seconds: float,
 ) -> dict[str, float]:
     """Tell the budget what has run; first frames of streams are not paid for.
@@ -77,18 +90,18 @@ def settle(
         context: Of the call.
         host: bool ``(N, GH, GW)`` in host memory, all that has run.
         agreements: Of :func:`agreements_of`.
+        spent: Of :func:`spent_blocks`.
         seconds: That the call took.
 
     Returns:
         ``executed_rate`` of the batch, in which what ran twice counts twice, and what the budget
         has to say.
     """
-    chosen = chosen_blocks(context, host)
-    counts = chosen.flatten(1).sum(1).tolist()
-    paid = sum(n for n, first in zip(counts, context.host_first, strict=True) if not first)
-    budget.watch(chosen, context, agreements)
-    budget.settle(paid, context, seconds)
-    ran = int(host.sum())
+    paid = sum(n for n, first in zip(spent, context.host_first, strict=True) if not first)
+    ran, chosen = int(host.sum()), host
     if context.comparison is not None:
         ran += int(context.comparison.blocks.sum())
+        chosen = context.comparison.chosen
+    budget.watch(chosen, context, agreements, extra=ran - sum(spent))
+    budget.settle(paid, context, seconds)
     return {"executed_rate": ran / math.prod(context.grid_shape), **budget.figures()}

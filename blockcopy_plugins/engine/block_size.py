@@ -1,0 +1,87 @@
+"""``block_size='auto'``: the size of blocks that fits a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .adapter import Call
+from .frame import Frame
+from .frame_work import FrameWork
+from .geometry import grid_size
+from .state import StateStore
+
+if TYPE_CHECKING:
+    from .convert import Handle
+
+USUAL = 64
+LARGE = 128
+# MACs that may run on whole maps because of the block size, of those that could run on blocks.
+_LEFT = 0.02
+
+
+def choose_block_size(macs: Mapping[Fraction, int]) -> int:
+    """Return the block size that costs least for the same answer, px.
+
+    64 px: as fast for their area as 128 px, and where little moves less area is needed. 32 px were
+    slower and brought nothing on any clip. Where strides that 64 is no multiple of have more than
+    2 % of the network's MACs, which would then run on whole maps, 128 px if it loses less. What
+    this rests on is measured in ``docs/results.md``.
+
+    Args:
+        macs: Of the ops that run on blocks, by their stride.
+    """
+    usual, large = (
+        sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
+        for size in (USUAL, LARGE)
+    )
+    return LARGE if usual > _LEFT * sum(macs.values()) and large < usual else USUAL
+
+
+def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
+    """Set the block size of a converted model, by running its first frame once more.
+
+    That run is whole, on a state of its own that is forgotten: only the strides that it shows are
+    of interest.
+
+    Args:
+        handle: Of the model; its ``config`` is replaced.
+        call: Its first call.
+        original: The model's own forward.
+    """
+    config, frame = handle.config, call.frame
+    store = StateStore()
+    streams = [store.add_stream(image, image) for image in range(len(frame))]
+    host = torch.ones((len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool)
+    work = FrameWork(handle, call, original, host.to(frame.device), host, store, streams)
+    try:
+        handle.config = replace(config, block_size=LARGE, strict=False)
+        strides = work.open(_StrideFrame)
+        work.run(strides, frame)
+    finally:
+        handle.config = config
+        work.close()
+        handle.set_idle()
+    handle.config = replace(config, block_size=choose_block_size(strides.macs))
+
+
+class _StrideFrame(Frame):
+    """Counts MACs by stride.
+
+    Attributes:
+        macs: Of ops that ran on blocks, by the larger stride of the map that they gave.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.macs: Counter[Fraction] = Counter()
+
+    def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
+        """See :meth:`Frame.count_blocks`."""
+        super().count_blocks(executed, dense, block)
+        self.macs[max(Fraction(self.block_size) / width for width in block)] += dense
