@@ -26,9 +26,7 @@ def _context(images=1, first=False):
 
 
 def _memory():
-    return StreamMemory(
-        torch.zeros(3, 64, 96), unknown_maps((4, 6), torch.device("cpu")), None
-    )
+    return StreamMemory(torch.zeros(3, 64, 96), unknown_maps((4, 6), torch.device("cpu")), None)
 
 
 def test_a_first_frame_costs_nothing_and_a_failed_one_neither():
