@@ -39,7 +39,8 @@ def reduce_picture(
         frame: ``(N, C, H, W)``, any float dtype.
         block_size: Side of a block in pixels.
         grid_shape: ``(N, GH, GW)`` of the frame at that block size.
-        step: Of the pixel rows of a cell, each ``step``-th is read, where that divides its side.
+        step: In host memory, of the pixel rows of a cell each ``step``-th is read, where that
+            divides its side. (On a device to read all takes no time to speak of.)
 
     Returns:
         float32 ``(N, C, GH * cells, GW * cells)``. Cells that the image's edge cuts hold the mean
@@ -51,7 +52,8 @@ def reduce_picture(
         # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
         side = block_size // cells
         # On a GPU a frame is read in no time, by a kernel of its own.
-        if step > 1 and side % step == 0 and frame.device.type == "cpu":
+        if frame.device.type == "cpu":
+            step = step if side % step == 0 else 1
             return sample_picture(frame.detach(), side, step, (height, width))
         picture = mean_of_squares(frame.detach(), side)
     else:

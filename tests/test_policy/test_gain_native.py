@@ -8,6 +8,7 @@ import torch
 from blockcopy_plugins.ops import block_gain, merge_picture, pick_blocks, ridge, sample_picture
 from blockcopy_plugins.ops import softmax_change as softmax
 from blockcopy_plugins.policy import GainPolicy, Geometry, PolicyContext, SemanticGain
+from blockcopy_plugins.policy.gain.memory import OUTPUT, OUTPUT_PEAK
 from blockcopy_plugins.policy.information_gain.samples import OutputSamples
 
 SIZE, HEIGHT, WIDTH = 64, 240, 370  # the last blocks are cut
@@ -109,6 +110,29 @@ def test_both_decide_alike(use_twins, seed, kind):
     torch.testing.assert_close(memory.picture, other.picture, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(memory.maps, other.maps, rtol=1e-3, atol=1e-3)
     assert 0.2 < grids[1:].float().mean() < 0.4
+
+
+def test_what_is_known_of_an_output_is_that_which_stands():
+    """Of blocks that ran what is new, of the others what was: together that of the whole output."""
+    size, grid = (256, 384), (4, 6)
+    geometry, shape = Geometry(size, grid, SIZE), (1, *grid)
+    policy, gain = GainPolicy(0.3, per_frame=True), SemanticGain()
+    last = standing = None
+    for index in range(4):
+        frame, logits = torch.randn(1, 3, *size), torch.randn(5, 32, 48)
+        first = torch.tensor([index == 0])
+        last = torch.zeros(shape, dtype=torch.bool) if last is None else last
+        context = PolicyContext(("cam",), shape, SIZE, first, (index,), last)
+        last = policy.select(frame, context) | first[:, None, None]
+        executed = last[0].repeat_interleave(8, 0).repeat_interleave(8, 1)
+        standing = logits if standing is None else torch.where(executed, logits, standing)
+        policy.feedback(frame, last, [standing], context)
+        shown = gain.output_map(gain.summarise(standing, geometry), geometry)
+        shown = shown.unflatten(1, (-1, 16)).unflatten(0, (-1, 16))
+        maps = policy._memories["cam"].maps
+        torch.testing.assert_close(maps[OUTPUT], shown.mean((1, 3)))
+        torch.testing.assert_close(maps[OUTPUT_PEAK], shown.amax((1, 3)))
+    assert 0 < last.sum() < 24
 
 
 @pytest.mark.parametrize("stride", [4, 8, 16])
