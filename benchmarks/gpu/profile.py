@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from .device_reads import DeviceReads
 from .dictated_grid import DictatedGrid, random_grid
 from .recording_backend import with_graphs
 from .section import Section
+
+_ROOT = Path(__file__).resolve().parents[2]
 
 RATE = 0.25
 NETWORKS = ("mask-rcnn_r50_fpn", "swiftnet_r18")
@@ -235,7 +238,8 @@ def _count_waits(subject: Subject, device: DeviceReads | None) -> dict[str, int]
     found: Counter[str] = Counter()
     for warning in caught:
         if "synchronizing" in str(warning.message):
-            found[f"{warning.filename.rpartition('site-packages/')[2]}:{warning.lineno}"] += 1
+            path = warning.filename.rpartition("site-packages/")[2].removeprefix(f"{_ROOT}/")
+            found[f"{path}:{warning.lineno}"] += 1
     return found
 
 
