@@ -1,6 +1,6 @@
 r"""Two cameras under one budget: what the busy one gains by what the quiet one does not need.
 
-A detector runs on the frames of a labelled clip (the busy camera) and on its first frame again and
+A detector runs on the frames of a clip (the busy camera) and on its first frame again and
 again, with the noise of a sensor (the quiet camera). Under a shared executed rate the quiet camera
 gives to the busy one; beside it the busy camera alone, at the same rate and at a higher one.
 
@@ -22,6 +22,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = new_parser("shared_budget", __doc__)
     parser.add_argument("config", help="of a detector of MMDetection")
+    parser.add_argument("--weights", help="checkpoint (default: that of the config)")
     parser.add_argument("--clip", required=True, help="as for benchmarks.policies")
     parser.add_argument("--data-root", action="append", default=[], help="folder of the clip")
     parser.add_argument("--policy", default="GainPolicy", help="default: GainPolicy")
@@ -41,27 +42,37 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for the dense network, each shared rate and each rate alone."""
     from benchmarks.policies.network import build_network
     from benchmarks.policies.plan import Model, parse_clip
+    from benchmarks.policies.scores import DetectionScores
 
     clip = parse_clip(args.clip, args.data_root)
-    network = build_network(Model("detector", args.config))
+    network = build_network(Model("detector", args.config, args.weights))
     frames = network.frames(clip, clip.frames)
-    rows = [{"cameras": "busy", "asked_rate": 1.0, **_run(network, frames, None, args)}]
-    for cameras, asked in (
+    settings = [
+        None,
         *(("busy", rate) for rate in args.alone),
         *(("busy and quiet", rate) for rate in args.shared),
-    ):
-        found = _run(network, frames, (cameras, asked), args)
-        rows.append({"cameras": cameras, "asked_rate": asked, **found})
+    ]
+    rows, dense = [], None
+    for setting in settings:
+        found, truth, rates_ = _run(network, frames, setting, args)
+        dense = found if dense is None else dense
+        scores = DetectionScores(dense)
+        for answer, its in zip(found, truth, strict=True):
+            scores.add(answer, its)
+        cameras, asked = setting or ("busy", 1.0)
+        row = {"cameras": cameras, "asked_rate": asked, **scores.figures(slice(0, len(found)))}
+        # Without the first frames, which are executed fully and not counted.
+        shares = {camera: fmean(values[1:]) for camera, values in rates_.items() if values}
+        rows.append({**row, "rates": shares, "rate": fmean(shares.values()) if shares else 1.0})
     return rows
 
 
-def _run(network, frames, setting: tuple[str, float] | None, args) -> dict[str, Any]:
-    """Run the cameras in turn; AP50 of the busy one, and what each has executed."""
+def _run(network, frames, setting: tuple[str, float] | None, args):
+    """Run the cameras in turn: the busy one's answers and truths, what each has executed."""
     import torch
     from tqdm import tqdm
 
     import blockcopy_plugins as bc
-    from blockcopy_plugins.evaluation import detection_ap
 
     noise = torch.Generator().manual_seed(0)
     found, truth = [], []
@@ -94,12 +105,7 @@ def _run(network, frames, setting: tuple[str, float] | None, args) -> dict[str, 
     finally:
         if setting is not None:
             bc.restore_(network.module)
-    figures: dict[str, Any] = {"AP50": detection_ap(truth, found, sizes=False)["AP50"]}
-    # Without the first frames, which are executed fully and not counted.
-    shares = {camera: fmean(rates_[1:]) for camera, rates_ in executed.items() if rates_}
-    figures["rates"] = shares
-    figures["rate"] = fmean(shares.values()) if shares else 1.0
-    return figures
+    return found, truth, executed
 
 
 def _with_noise(frame: dict[str, Any], deviation: float, draw) -> dict[str, Any]:
@@ -125,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure(args)
     for row in rows:
         shares = ", ".join(f"{camera} {rate:.3f}" for camera, rate in row["rates"].items())
-        print(f"{row['cameras']:15} {row['asked_rate']:.2f}: AP50 {row['AP50']:.3f}, {shares}")
+        name = "AP50" if "AP50" in row else "fidelity_AP50"
+        print(f"{row['cameras']:15} {row['asked_rate']:.2f}: {name} {row[name]:.3f}, {shares}")
     results = {
         "benchmark": "shared_budget",
         "machine": describe(allocator),

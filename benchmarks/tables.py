@@ -181,6 +181,23 @@ def block_sizes(report: dict[str, Any]) -> str:
     return block_size_table(report)
 
 
+def shared_budget(report: dict[str, Any]) -> str:
+    """The busy camera's accuracy, and what each camera has executed."""
+    head = ("cameras", "budget", "AP50 of the busy one", "against dense", "busy executed")
+    head += ("quiet executed",)
+    rows = [
+        (
+            row["cameras"],
+            "dense" if row["rate"] == 1.0 else f"{row['asked_rate']:.2f}",
+            f"{row['AP50']:.3f}" if "AP50" in row else "",
+            f"{row['fidelity_AP50']:.3f}",
+            *(f"{row['rates'][c]:.1%}" if c in row["rates"] else "" for c in ("busy", "quiet")),
+        )
+        for row in report["rows"]
+    ]
+    return table(head, rows) + "\n\n" + _machine(report["machine"])
+
+
 def demo(report: dict[str, Any]) -> str:
     """The demo's comparison of dense and block-sparse."""
     fidelity = report["fidelity"]
@@ -340,6 +357,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("policies_unseen", "policies_unseen", policies),
     ("policies_vtest", "policies_vtest", policies),
     ("block_sizes", "block_sizes", block_sizes),
+    ("shared_budget", "shared_budget", shared_budget),
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),

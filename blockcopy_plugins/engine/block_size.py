@@ -28,10 +28,10 @@ _LEFT = 0.02
 def choose_block_size(macs: Mapping[Fraction, int]) -> int:
     """Return the block size that costs least for the same answer, px.
 
-    64 px: as fast for their area as 128 px, and at least as good at the same executed rate; 32 px
-    are no better than 64. Where strides that 64 is no multiple of have more than 2 % of the
-    network's MACs, which would then run on whole maps, 128 px if they lose less. What this rests on
-    is measured in ``docs/results.md``.
+    64 px: at least as good as 128 px at the same executed rate; 32 px are no better than 64
+    (measured in ``docs/results.md``; how fast each is depends on the machine, and is not looked
+    at). Where strides that 64 is no multiple of have more than 2 % of the network's MACs, which
+    would then run on whole maps, 128 px if they lose less.
 
     Args:
         macs: Of the ops that run on blocks, by their stride.
