@@ -12,6 +12,9 @@ PIP_TORCH_ARGS ?=
 
 PYTEST_FLAGS ?= -q --durations=15
 PYTEST_ARGS ?=
+# A process for each core, with one thread each: maps of tests are too small to be shared.
+PYTEST_JOBS ?= auto
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PYTEST_JOBS) --dist worksteal
 
 DEMO_CONFIG ?= configs/demo/maskrcnn_blockcopy_demo.py
 DEMO_OUT ?= demo/out
@@ -45,11 +48,11 @@ setup: $(STAMPS)/package.stamp  ## make .venv with everything in it (does nothin
 
 test: setup  ## run the tests; PYTEST_ARGS='tests/test_policy -x' for some of them
 	$(SAY) 'tests'
-	@$(PY) -m pytest $(PYTEST_FLAGS) $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_FLAGS) $(PYTEST_ARGS)
 
 test-slow: setup  ## run the tests marked slow
 	$(SAY) 'slow tests'
-	@$(PY) -m pytest $(PYTEST_FLAGS) -m slow $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_FLAGS) -m slow $(PYTEST_ARGS)
 
 lint: $(STAMPS)/lint.stamp  ## check the style with ruff
 	$(SAY) 'ruff check'
