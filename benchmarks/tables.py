@@ -247,10 +247,13 @@ def policy_cost(report: dict[str, Any]) -> str:
     """Milliseconds and MACs of the learned policy by part."""
     several = any("policy" in row and row["policy"] != "RLPolicy" for row in report["rows"])
     head = ("frames", "outputs", "select ms", "feedback ms", "update ms, its share", "ms a frame")
+    columns = [name for name in ("size", "block_size") if _varies(report["rows"], name)]
+    head = (*("block" if name == "block_size" else name for name in columns), *head)
     head = ("policy", *head) if several else head
     lines = [
         (
             *([row["policy"]] if several else []),
+            *(_cell(name, row[name]) for name in columns),
             f"{row['dtype']}, {row['layout'].replace('_', ' ')}",
             row["output"],
             f"{row['select_ms']:.1f}",
