@@ -19,6 +19,9 @@ from blockcopy_plugins.policy.build import build_policy
 
 BLOCK, GRID, SIZE = 32, (3, 4), (90, 128)
 POLICIES = {
+    "GainPolicy": dict(type="GainPolicy", target=0.4),
+    "GainPolicy, features": dict(type="GainPolicy", target=0.4, information_gain="features"),
+    "GainPolicy, per frame": dict(type="GainPolicy", target=0.4, per_frame=True),
     "RLPolicy": dict(type="RLPolicy", seed=3, target=0.4, lr=1e-3),
     "RLPolicy, features": dict(type="RLPolicy", seed=3, lr=1e-3, information_gain="features"),
     "RLPolicy, frozen": dict(type="RLPolicy", seed=3, target=0.4, online=False),
@@ -60,10 +63,10 @@ def drive(policy, batches, put, reads, guarded=False):
 
     With guards the context of each policy is where the frame is.
     """
-    grids, scalars, last = [], [], {}
+    grids, scalars, last, shown = [], [], {}, {}
     there = (lambda x: x) if policy.on_host and not guarded else put
     for index, (frame, outputs, ids) in enumerate(batches):
-        frame, outputs = put(frame), [put(output) for output in outputs]
+        frame = put(frame)
         first = tuple(name not in last for name in ids)
         blank = there(torch.zeros(GRID, dtype=torch.bool))
         context = PolicyContext(
@@ -77,10 +80,19 @@ def drive(policy, batches, put, reads, guarded=False):
             reads=reads,
         )
         with reads.frame(), torch.no_grad():
-            grid = policy.select(frame, context) | context.first[:, None, None]
+            grid = policy.select(frame, context)
+            if grid.device != context.device:
+                grid = put(grid)
+            grid = grid | context.first[:, None, None]
             host = reads.bring(grid)
             executed = put(grid.clone())
             context.take_executed(executed, host)
+            # What was not executed is as it was.
+            for name, its, output in zip(ids, host, outputs, strict=True):
+                pixels = its.repeat_interleave(BLOCK // 4, 0).repeat_interleave(BLOCK // 4, 1)
+                pixels = pixels[: output.shape[1], : output.shape[2]]
+                shown[name] = torch.where(pixels, output, shown.get(name, output))
+            outputs = [put(shown[name].clone()) for name in ids]
             scalars.append(policy.feedback(frame, executed, outputs, context))
         last.update(zip(ids, grid, strict=True))
         grids.append(host)
