@@ -33,11 +33,6 @@ class OnlineRidge:
         self.products = torch.zeros(len(prior), len(prior), dtype=torch.float64)
         self.targets = torch.zeros(len(prior), dtype=torch.float64)
 
-    def predict(self, features: Tensor) -> Tensor:
-        """Return float32 ``(...)`` for features ``(..., n)``."""
-        # In float64 throughout: autocast would make bfloat16 of a float32 product.
-        return (features.to(torch.float64) @ self.weights).float()
-
     def learn(self, features: Tensor, values: Tensor, seen: Tensor, count: int) -> None:
         """Take samples in; :meth:`solve` then finds the weights.
 
