@@ -29,6 +29,7 @@ class Call:
         streams: Stream id of each image, or ``None`` if the call does not tell.
         restarts: Streams that begin anew with this call.
         motion: Of each image how far its video has moved, or ``None`` if the call does not tell.
+        seconds_before: What the batch has taken before the call, in the model's own preprocessor.
         left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense,
             by module path; filled in while the call runs.
     """
@@ -38,6 +39,7 @@ class Call:
     streams: tuple[Hashable, ...] | None = None
     restarts: tuple[Hashable, ...] = ()
     motion: tuple[MotionField | None, ...] | None = None
+    seconds_before: float = 0.0
     left: dict[str, Any] = field(default_factory=dict)
 
 

@@ -138,13 +138,14 @@ class Handle:
             return original(*args, **kwargs)
         if self._paused:
             return original(*args, **kwargs)
+        began = time.perf_counter()
         call = self.adapter.read_call(args, kwargs)
         if call is None:
             return original(*args, **kwargs)
         with torch.no_grad(), self.reads.frame():
-            return self._run(original, call)
+            return self._run(original, call, began - call.seconds_before)
 
-    def _run(self, original, call: Call):
+    def _run(self, original, call: Call, began: float):
         start = time.perf_counter()
         frame = call.frame
         # First: that a video starts anew holds for the next frame too if this one is refused.
@@ -161,7 +162,7 @@ class Handle:
         # A policy that decides on the host has its grid there, and nothing more is to be read.
         on_host = self.policy.on_host and not self.guards.guards
         device = torch.device("cpu") if on_host else frame.device
-        context = self.guards.demand(frame, self._context(ids, call, device))
+        context = self.guards.demand(frame, self._context(ids, call, device, began))
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             scores = self.policy.scores(frame, context)
@@ -301,7 +302,9 @@ class Handle:
             self.policy.reset(live)
             self.guards.reset(live)
 
-    def _context(self, ids: Sequence[Hashable], call: Call, device: torch.device) -> PolicyContext:
+    def _context(
+        self, ids: Sequence[Hashable], call: Call, device: torch.device, began: float
+    ) -> PolicyContext:
         frame = call.frame
         shape = (len(ids), *grid_size(*frame.shape[2:], self.config.block_size))
         found = [self.states.find(i) for i in ids]
@@ -321,6 +324,7 @@ class Handle:
             motion=call.motion if self._motion is None else self._motion,
             host_first=first,
             reads=self.reads,
+            began=began,
         )
 
     def _select(self, frame: Tensor, context: PolicyContext) -> Tensor:

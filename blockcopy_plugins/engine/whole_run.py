@@ -48,7 +48,7 @@ class WholeRun:
         asked = torch.tensor(self._images)
         whole = asked[:, None, None].expand(work.host.shape)
         if context.forbidden is not None:
-            whole = whole & ~context.forbidden.cpu()
+            whole = whole & ~context.host_forbidden
         whole = whole.contiguous()
         grid = upload(whole, work.grid.device)
         self._again = FrameWork(

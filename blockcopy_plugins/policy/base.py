@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ class PolicyContext:
         host_first: The values of ``first``; by default they are read from it.
         reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
             once.
+        began: When the work on the batch began, by ``time.perf_counter()``, the model's own
+            preprocessor included; None where nobody tells.
         required: bool ``(N, GH, GW)``, the blocks that guards demand of this frame; None if they
             demand none. The engine executes them whatever the policy answers.
         forbidden: bool ``(N, GH, GW)``, the blocks that guards forbid; None if they forbid none.
@@ -64,8 +67,10 @@ class PolicyContext:
     motion: tuple[MotionField | None, ...] | None = None
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
+    began: float | None = None
     comparison: Comparison | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _in_host: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         images = self.grid_shape[0]
@@ -159,6 +164,28 @@ class PolicyContext:
         if self._executed is not None and self._executed[0] is grid:
             return self._executed[1]
         return grid.cpu()
+
+    @property
+    def host_required(self) -> Tensor | None:
+        """:attr:`required` in host memory; while the policy chooses, to read it is to wait."""
+        return self._host_copy("required")
+
+    @property
+    def host_forbidden(self) -> Tensor | None:
+        """:attr:`forbidden` in host memory; while the policy chooses, to read it is to wait."""
+        return self._host_copy("forbidden")
+
+    def read_demands(self) -> None:
+        """Have what guards demand brought with the grid; called by the engine."""
+        for name in ("required", "forbidden"):
+            if getattr(self, name) is not None:
+                self.read(getattr(self, name), partial(self._in_host.__setitem__, name))
+
+    def _host_copy(self, name: str) -> Tensor | None:
+        value = getattr(self, name)
+        if value is not None and name not in self._in_host:
+            self._in_host[name] = value.cpu()
+        return self._in_host.get(name)
 
     def take_executed(self, grid: Tensor, host: Tensor) -> None:
         """Take note of what is executed; called by the engine.

@@ -29,13 +29,14 @@ class WithNms(DeviceReads):
         return entered
 
 
-def run(device, model, batches, policy):
+def run(device, model, batches, policy, guards=()):
     """Waits of each frame, those of the model's own code left out."""
     frames = [model.data_preprocessor(copy.deepcopy(batch)) for batch in batches]
     waits, own = [], 0
     with device:
         device.put(model)
-        bc.blockcopy_(model, bc.BlockCopyConfig(block_size=32, policy=policy, cuda_graphs=False))
+        options = dict(policy=policy, guards=guards, cuda_graphs=False)
+        bc.blockcopy_(model, bc.BlockCopyConfig(block_size=32, **options))
         for data in frames:
             data["inputs"] = device.put(data["inputs"].clone())
             device.waits.clear()
@@ -58,6 +59,25 @@ def test_a_segmentor_waits_once(tiny_seg, kind, policy):
     if policy["type"] == "RLPolicy":
         assert bc.handle(model).policy.updates == 1
         assert bc.handle(model).last.scalars["information_gain"] > 0
+
+
+def test_guards_and_a_budget_of_agreement_wait_for_nothing_more(tiny_seg):
+    model = tiny_seg.build(tiny_seg.config("pspnet"))
+    batches = [
+        tiny_seg.batch([tiny_seg.picture((96, 128), seed)], scale=[0.5]) for seed in range(8)
+    ]
+    policy = dict(type="GainPolicy", target_fidelity=0.9, per_frame=True)
+    mask = [[0, 0], [40, 0], [40, 40], [0, 40]]
+    guards = [dict(type="MaxAge", frames=3), dict(type="Ignore", mask=mask)]
+    waits, own = run(DeviceReads(), model, batches, policy, guards)
+    report = bc.report(model)
+    assert report.agreement.comparisons and report.guards
+    # A comparison's second grid is read as the first one is.
+    assert all(
+        set(found) == {"host_transfer.py:to_host to the host"} and sum(found.values()) <= 2
+        for found in waits
+    )
+    assert own == 0
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy["type"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...engine.adapter import Call, ModelAdapter
+from ...engine.adapter import Call, ModelAdapter, Removable
 from ...errors import FrameError
 from ..sample_motion import motion_of
 from ..stream_ids import StreamIds
+from .preprocessor_clock import PreprocessorClock
 
 
 class SampleAdapter(ModelAdapter):
@@ -32,6 +33,11 @@ class SampleAdapter(ModelAdapter):
 
     def __init__(self) -> None:
         self._ids = StreamIds()
+        self._clock = PreprocessorClock()
+
+    def attach(self, model: nn.Module) -> Iterable[Removable]:
+        """Measure the model's preprocessor."""
+        return self._clock.attach(model)
 
     def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
         """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""
@@ -58,4 +64,5 @@ class SampleAdapter(ModelAdapter):
             streams=ids,
             restarts=restarts,
             motion=motion_of(samples),
+            seconds_before=self._clock.take(),
         )

@@ -162,14 +162,14 @@ class FidelityBudget(RateBudget):
     def _whole(self, grid: Tensor, context: PolicyContext) -> list[bool]:
         """Whether each image runs whole, as far as guards let it."""
         if context.forbidden is not None:
-            grid = grid | context.forbidden.cpu()
+            grid = grid | context.host_forbidden
         return grid.flatten(1).all(1).tolist()
 
     def _all_demanded(self, context: PolicyContext, wholes: Sequence[bool]) -> bool:
         """Whether guards demand the whole of an image that has state (a cut)."""
         if context.required is None or not any(wholes):
             return False
-        demanded = self._whole(context.required.cpu(), context)
+        demanded = self._whole(context.host_required, context)
         return any(
             all_ and not first for all_, first in zip(demanded, context.host_first, strict=True)
         )

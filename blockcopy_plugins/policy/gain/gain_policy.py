@@ -138,7 +138,7 @@ class GainPolicy(Policy):
             FrameError: If the frame does not fit the context, or what is read of it (of blocks of
                 128 px and more not every row) holds NaN or infinity.
         """
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if context.began is None else context.began
         self._look_made = None
         with _plain():
             known = self._known(frame, context)

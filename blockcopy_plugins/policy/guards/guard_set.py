@@ -85,7 +85,9 @@ class GuardSet:
         forbidden = _any([forbidden for _, forbidden in self._demands])
         if required is not None and forbidden is not None:
             required = required & ~forbidden
-        return replace(context, required=required, forbidden=forbidden)
+        context = replace(context, required=required, forbidden=forbidden)
+        context.read_demands()
+        return context
 
     def adjust(self, grid: Tensor, frame: Tensor, context: PolicyContext) -> Tensor:
         """Make a policy's choice keep what the guards promise.
