@@ -5,8 +5,8 @@ put together from blocks of many frames can be worse than an old whole one. Wher
 is spread over most of the picture (a moving camera), a stream therefore saves its budget up until
 it pays for as many blocks as the gain is spread over, and executes them together: in the extreme
 the whole frame, and then nothing. Where it is concentrated on a few blocks (a still background),
-the budget of each frame pays for them, and nothing is saved up. Everything between the two follows
-from the one number, the spread.
+as many run as are worth it, and what quiet frames leave pays for busy ones (:mod:`.price`).
+Everything between the two follows from the one number, the spread.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .memory import StreamMemory
+from .price import BlockPrice
 
 # Of the running mean by which a share follows what happens.
 _SHARE_STEP = 0.1
@@ -79,6 +80,7 @@ class Allotment:
     Attributes:
         accounts: Blocks that each image's stream may spend, after its deposit.
         counts: Blocks that each image executes.
+        prices: What blocks of each image's stream must be worth after this frame.
     """
 
     def __init__(
@@ -92,37 +94,70 @@ class Allotment:
         capacity: float,
         per_frame: bool,
     ) -> None:
+        self._memories, self._blocks = memories, blocks
+        self._allowance, self._capacity = allowance, capacity
         known = [memory for memory in memories if memory is not None]
         before = allowance - rate * blocks * len(known)
         correction = _CORRECTION * (before - saved) / max(total, 1)
         self.accounts: list[float] = []
         self.counts: list[int] = []
-        for memory in memories:
-            if memory is None:
-                self.accounts.append(0.0)
-                self.counts.append(0)
-                continue
-            own_rate = min(rate * memory.share, 1.0)
-            account = memory.account + own_rate * blocks + correction
-            # 1e-6: so that ten tenths are one.
-            affordable = min(max(math.floor(account + 1e-6), 0), blocks)
-            together = math.ceil(_MARGIN * memory.spread.value * blocks)
-            if together > _NEARLY_ALL * blocks:
-                together = blocks
-            if not per_frame and together > max(own_rate, _FEW) * blocks:
-                affordable = together if affordable >= together else 0
-            self.accounts.append(account)
-            self.counts.append(affordable)
-        # The accounts are soft, the bucket is not: what would run over is spent, and nothing is
-        # spent that would leave more than a frame's debt.
-        left = allowance - sum(self.counts)
+        self.prices = [None if memory is None else memory.price for memory in memories]
+        self._budgets: list[float] = []
+        # Images of which so many blocks run as are worth it.
+        self._priced: list[int] = []
         for image, memory in enumerate(memories):
+            own = 0.0 if memory is None else min(rate * memory.share, 1.0) * blocks
+            account = 0.0 if memory is None else memory.account + own + correction
+            # 1e-6: so that ten tenths are one.
+            count = min(max(math.floor(account + 1e-6), 0), blocks)
+            if memory is not None and not per_frame:
+                together = math.ceil(_MARGIN * memory.spread.value * blocks)
+                if together > _NEARLY_ALL * blocks:
+                    together = blocks
+                if together > max(own, _FEW * blocks) and not memory.spread.says_nothing:
+                    count = together if count >= together else 0
+                elif count:
+                    self._priced.append(image)
+            self._budgets.append(own)
+            self.accounts.append(account)
+            self.counts.append(count)
+        self._fit_bucket()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is executed, whatever blocks are worth."""
+        return not any(self.counts) and not self._priced
+
+    def take_scores(self, scores: Tensor) -> None:
+        """Let as many blocks run as are worth it, where that is what counts.
+
+        Until then counts are what accounts pay for.
+
+        Args:
+            scores: float32 ``(N, GH, GW)`` in host memory.
+        """
+        for image in self._priced:
+            its, budget = scores[image].flatten(), self._budgets[image]
+            price = self.prices[image] or BlockPrice.first(its, budget)
+            self.counts[image] = price.count(its, self.accounts[image], budget)
+            self.prices[image] = price.after(its, budget)
+        self._fit_bucket()
+
+    def _fit_bucket(self) -> None:
+        """Change the counts to what the bucket allows.
+
+        The accounts are soft, the bucket is not: what would run over is spent, and nothing is spent
+        that would leave more than a frame's debt.
+        """
+        left = self._allowance - sum(self.counts)
+        for image, memory in enumerate(self._memories):
             if memory is None:
                 continue
-            step = 0
-            if left > capacity:
-                step = min(math.ceil(left - capacity - 1e-6), blocks - self.counts[image])
-            elif left < -capacity:
-                step = -min(math.ceil(-capacity - left - 1e-6), self.counts[image])
+            step, excess = 0, abs(left) - self._capacity
+            if excess > 0:
+                if left > 0:
+                    step = min(math.ceil(excess - 1e-6), self._blocks - self.counts[image])
+                else:
+                    step = -min(math.ceil(excess - 1e-6), self.counts[image])
             self.counts[image] += step
             left -= step

@@ -60,8 +60,8 @@ class GainPolicy(Policy):
     A block's score is half its own predicted gain and half that around it. How many blocks run, and
     whether now or together with others later, says :mod:`.allotment`: where gain is spread over
     the whole picture (a camera that moves), whole frames run and nothing in between; where it is
-    concentrated, the best blocks of each frame do. A twentieth of the blocks are those that have
-    waited longest.
+    concentrated, all blocks run that are worth a price (:mod:`.price`). A twentieth of the blocks
+    are those that have waited longest.
 
     The rate is a budget, so it is exact: the mean over any 100 frames is within 2 points of the
     target. It is shared by all streams: the share of each follows how many of the best blocks of
@@ -80,8 +80,8 @@ class GainPolicy(Policy):
         target_fidelity: Mean agreement with the dense output to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.FidelityBudget`.
         budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
-        per_frame: Save nothing up for later frames: each executes ``target`` of its blocks. For who
-            needs an even latency; where the camera moves, it costs accuracy.
+        per_frame: Neither save up nor borrow: each frame executes ``target`` of its blocks. For who
+            needs an even latency; it costs accuracy, the more the more the camera moves.
         information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
             logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
             :class:`InformationGain`.
@@ -384,6 +384,7 @@ class GainPolicy(Policy):
                 memory.picture = merge_picture(before.picture, memory.picture, grid[image], cells)
                 memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
+                memory.price = look.allotment.prices[image]
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])
@@ -436,7 +437,7 @@ class GainPolicy(Policy):
 def _waits(known: list[StreamMemory | None], allotment: Allotment) -> bool:
     """Return whether all images' streams save up in this frame, and need not look at it."""
     measured = all(memory is not None and memory.spread.measured for memory in known)
-    return measured and not any(allotment.counts)
+    return measured and allotment.waits
 
 
 @contextmanager

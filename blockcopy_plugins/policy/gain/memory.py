@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blockcopy_plugins.ops.block_gain import MAPS
 
+from .price import BlockPrice
 from .spread import MeanSpread
 
 # A gain below this cannot be told from none: it is added before a logarithm is taken. A tenth of
@@ -67,6 +68,7 @@ class StreamMemory:
         account: Blocks that the stream has saved up.
         share: What the stream may execute, in units of the budget's rate; 1 for one that is alone.
         spread: Over which share of the blocks the gain to be had is spread.
+        price: What its blocks must be worth; None before that mattered.
         worth: float32 ``(GH, GW)``, predicted gain of each block in the last frame; None before
             the second frame.
         frames: How many it has had.
@@ -78,6 +80,7 @@ class StreamMemory:
     account: float = 0.0
     share: float = 1.0
     spread: MeanSpread = field(default_factory=MeanSpread)
+    price: BlockPrice | None = None
     worth: Tensor | None = None
     frames: int = 1
 

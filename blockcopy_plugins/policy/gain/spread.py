@@ -28,6 +28,11 @@ class MeanSpread:
         """Whether a frame is in the mean."""
         return self.weight > 0
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there was nothing to gain in the last frames, wherever it may have been."""
+        return self.measured and self.weight < _NOISE
+
     def after(self, spread: float, worth: float) -> MeanSpread:
         """Return the mean with one more frame in it.
 
