@@ -5,13 +5,14 @@ afterwards with what the same network delivers dense: of labels the share of pix
 detections the F1 measure in which each counts as much as it is sure (computed here anew, from the
 boxes in the frame's pixels).
 
-    python -m benchmarks.fidelity_budget --plan benchmarks/policies/plans/unseen_clips.yaml \
-        --data-root DATA --targets 0.95 --json fidelity_budget.json
+    python -m benchmarks.fidelity_budget --data-root DATA --targets 0.95 \
+        --plan benchmarks/policies/plans/{unseen,annotated}_clips.yaml --json fidelity_budget.json
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -32,14 +33,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}", action="append", default=[], help="as for benchmarks.policies"
         )
-    parser.add_argument("--plan", help="YAML file with clips and models")
+    parser.add_argument("--plan", nargs="+", help="YAML files with clips and models")
     parser.add_argument("--targets", type=rates, default=[0.95], help="agreements (default 0.95)")
     parser.add_argument("--frames", type=int, help="frames of each clip at most")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", required=True, help="file for the figures")
-    args = parser.parse_args(arguments)
-    args.policies = args.periods = None
-    return args
+    return parser.parse_args(arguments)
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -49,12 +48,15 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks.policies.network import build_network
     from benchmarks.policies.runs import run_dense
 
-    wanted = args.targets
-    args.targets = None
-    plan = plan_of(args)
-    args.targets = wanted
+    given = dict(data_root=args.data_root, targets=None, periods=None, policies=None)
+    named = argparse.Namespace(plan=None, clip=args.clip, model=args.model, **given)
+    plans = [named] if args.clip or args.model else []
+    plans += [argparse.Namespace(plan=p, clip=[], model=[], **given) for p in args.plan or ()]
+    pairs = [pair for plan in map(plan_of, plans) for pair in plan.pairs]
+    if not pairs:
+        sys.exit("error: nothing to run; give --plan, or --clip and --model")
     rows = []
-    for clip, model in plan.pairs:
+    for clip, model in pairs:
         network = build_network(model)
         start, stop = clip.frames
         if args.frames is not None:
@@ -63,7 +65,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         dense = DenseAnswers()
         try:
             run_dense(network, frames, lambda _, answer, dense=dense: dense.append(answer))
-            for target in wanted:
+            for target in args.targets:
                 row = _hold(network, frames, dense, target, model.block_size or network.block_size)
                 rows.append({"clip": clip.name, "model": model.name, **row})
                 print(_text(rows[-1]))
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {
         "benchmark": "fidelity_budget",
         "machine": describe(allocator),
-        "settings": settings_of(args, "json", "data_root", "policies", "periods"),
+        "settings": settings_of(args, "json", "data_root"),
         "rows": measure(args),
     }
     write_json(results, args.json)

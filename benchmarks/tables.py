@@ -198,6 +198,45 @@ def shared_budget(report: dict[str, Any]) -> str:
     return table(head, rows) + "\n\n" + _machine(report["machine"])
 
 
+def fidelity_budget(report: dict[str, Any]) -> str:
+    """What was delivered under a budget of agreement, what the policy told, and what it took."""
+    head = ("model", "clip", "target", "agreement, true", "as the policy says (90 % interval)")
+    head += ("comparisons", "executed", "for comparisons alone")
+    rows = [
+        (
+            row["model"],
+            row["clip"],
+            f"{row['target']:.2f}",
+            f"**{row['agreement']:.3f}**",
+            f"{told['mean']:.3f} ({told['low']:.3f} to {told['high']:.3f})",
+            row["comparisons"],
+            f"{row['executed_rate']:.1%}",
+            f"{row['compared_rate']:.1%}",
+        )
+        for row in report["rows"]
+        for told in [row["told"]]
+    ]
+    return table(head, rows) + "\n\n" + _machine(report["machine"])
+
+
+def time_budget(report: dict[str, Any]) -> str:
+    """Mean time of a frame under a budget of time, and what was executed, in parts of the clip."""
+    parts = ("first third", "with others", "last third", "last two thirds")
+    head = ("target ms", *(f"{part}: ms (executed)" for part in parts), "off by")
+    rows = []
+    for row in report["rows"]:
+        found = [row["parts"][part] for part in parts]
+        rows.append(
+            (
+                row["target_ms"],
+                *(f"{part['ms']:.0f} ({part['executed_rate']:.0%})" for part in found),
+                f"**{found[-1]['ms'] / row['target_ms'] - 1:+.1%}**",
+            )
+        )
+    dense = f"A dense frame takes {report['dense_ms']:.0f} ms."
+    return "\n\n".join((table(head, rows), dense, _machine(report["machine"])))
+
+
 def demo(report: dict[str, Any]) -> str:
     """The demo's comparison of dense and block-sparse."""
     fidelity = report["fidelity"]
@@ -361,6 +400,8 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("policies_vtest", "policies_vtest", policies),
     ("block_sizes", "block_sizes", block_sizes),
     ("shared_budget", "shared_budget", shared_budget),
+    ("fidelity_budget", "fidelity_budget", fidelity_budget),
+    ("time_budget", "time_budget", time_budget),
     ("demo", "demo", demo),
     ("ops", "ops", ops),
     ("memory", "memory", memory),
