@@ -1,0 +1,155 @@
+"""Moves maps: logits, labels, features, anything that has a value for each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .displacement import Displacement, cells_of_grid
+from .region import MapMotion, Region
+
+
+def move_map(
+    value: Tensor,
+    copied: Tensor,
+    displacement: Displacement,
+    region: Region,
+    shifted: bool = False,
+) -> Tensor:
+    """Move a map to where it is now.
+
+    Floating-point maps are interpolated bilinearly, all others take the nearest value. Where
+    nothing moved, the motion is not known or the source lies outside of the map, it is ``copied``
+    that stands. A displacement by whole pixels of the map gives its values to the bit.
+
+    Args:
+        value: ``(..., h, w)``, the map as it was when the displacement began.
+        copied: ``(..., h, w)``, what is delivered where nothing is moved.
+        displacement: Of the network's input, since then.
+        region: What the map covers of the network's input.
+        shifted: What is in ``value`` has moved before: it also stands where nothing moved since.
+
+    Returns:
+        A new tensor of the shape, dtype and device of ``value``.
+    """
+    if not shifted and displacement.is_still:
+        return copied.clone()
+    motion = MapMotion.of(displacement, region, value.shape, value.device)
+    use = motion.sure if shifted else motion.moves
+    return torch.where(use, _sample(value, *motion.sources()), copied)
+
+
+def _sample(value: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    height, width = value.shape[-2:]
+    flat = value.reshape(-1, height * width)
+
+    def look_up(row: Tensor, column: Tensor) -> Tensor:
+        return flat.index_select(1, (row.clamp_max(height - 1) * width + column).flatten())
+
+    if not value.is_floating_point():
+        # Half a pixel belongs to the right and down, as where maps of labels are resized.
+        found = look_up((y + 0.5).long(), (x + 0.5).long().clamp_max_(width - 1))
+        return found.reshape(value.shape)
+    top, left = y.floor(), x.floor()
+    down, right = (y - top).flatten(), (x - left).flatten()
+    top, left = top.long(), left.long()
+    beside = (left + 1).clamp_max_(width - 1)
+    across, along = bool(right.any()), bool(down.any())
+    found = look_up(top, left)
+    if across:
+        found = _between(found, look_up(top, beside), right)
+    if along:
+        lower = look_up(top + 1, left)
+        if across:
+            lower = _between(lower, look_up(top + 1, beside), right)
+        found = _between(found, lower, down)
+    return found.reshape(value.shape)
+
+
+def _between(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    # Where the weight is 0 the first stands to the bit, whatever the other is.
+    mixed = one.float() + weight * (other.float() - one.float())
+    return torch.where(weight == 0, one, mixed.to(one.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class MovingMap:
+    """A map of one image while it moves.
+
+    Attributes:
+        value: ``(..., h, w)``, what was put together without interpolating anything.
+        since: How far it has moved from there.
+        copied: ``(..., h, w)``, what the model itself last gave, blocks that did not run as they
+            were.
+        region: What the map covers of the network's input.
+        shifted: Parts of ``value`` have been moved.
+    """
+
+    value: Tensor
+    since: Displacement
+    copied: Tensor
+    region: Region
+    shifted: bool = False
+
+    @classmethod
+    def fresh(cls, value: Tensor, region: Region, since: Displacement) -> MovingMap:
+        """A map of a frame of which all blocks have run.
+
+        Args:
+            value: ``(..., h, w)``; nobody may write to it any more.
+            region: What it covers.
+            since: A still displacement, of the cells in which motion is told.
+        """
+        return cls(value, since, value, region)
+
+    def moved_by(self, displacement: Displacement) -> MovingMap:
+        """The same one frame later.
+
+        Args:
+            displacement: Of that frame since the one before.
+        """
+        if displacement.is_still and displacement.share_known == 1:
+            return self
+        return replace(self, since=displacement.since(self.since))
+
+    def merged(self, fresh: Tensor, executed: Tensor, block_size: int) -> MovingMap:
+        """The same with what has run of this frame.
+
+        Executed blocks are taken over, and so is all if nothing has moved. The rest is moved by
+        whole pixels, which loses nothing, and what is left of the way stays in :attr:`since`: a
+        value is interpolated once, when it is delivered, however often it was moved.
+
+        Args:
+            fresh: ``(..., h, w)``, what the model gave; nobody may write to it any more.
+            executed: bool ``(GH, GW)`` in host memory.
+            block_size: Side of a block, px of the network's input.
+        """
+        since, region = self.since, self.region
+        cells = cells_of_grid(executed, block_size, since.size, since.cell)
+        if bool(executed.all()):
+            return self.fresh(fresh, region, since.without(torch.ones_like(cells)))
+        if not self.shifted and since.is_still:
+            return replace(self, value=fresh, copied=fresh, since=since.without(cells))
+        strides = torch.tensor(region.strides(fresh.shape)[::-1])
+        whole = (since.vectors / strides).round() * strides
+        rest = replace(since, vectors=since.vectors - whole).without(cells)
+        motion = MapMotion.whole_pixels(
+            replace(since, vectors=whole), region, fresh.shape, fresh.device
+        )
+        inside = region.in_blocks(executed, block_size, fresh.shape).to(fresh.device)
+        use = (motion.sure if self.shifted else motion.moves) & ~inside
+        shifted = self.shifted or bool(use.any())
+        value = torch.where(use, _sample(self.value, *motion.sources()), fresh)
+        return replace(self, value=value, copied=fresh, since=rest, shifted=shifted)
+
+    def delivered(self, moved: bool) -> Tensor:
+        """What leaves the model; a tensor of the caller's own.
+
+        Args:
+            moved: Whether what did not run is moved, or copied.
+        """
+        if not moved:
+            return self.copied.clone()
+        return move_map(self.value, self.copied, self.since, self.region, self.shifted)
