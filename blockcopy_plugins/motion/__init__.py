@@ -9,7 +9,7 @@ from .dis_motion import DISMotion
 from .displacement import Displacement
 from .global_motion import GlobalMotion
 from .grey_motion import GreyMotion
-from .maps import MovingMap, move_map
+from .maps import MapPart, MovingMap, move_map
 from .masks import shift_masks
 from .moving_objects import MovingObjects
 from .object_shift import object_shift
@@ -24,6 +24,7 @@ __all__ = [
     "Displacement",
     "GlobalMotion",
     "GreyMotion",
+    "MapPart",
     "Motion",
     "MotionLook",
     "MovingMap",

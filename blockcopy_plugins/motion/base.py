@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -13,18 +13,37 @@ from ..policy import PolicyContext
 from .displacement import Displacement
 
 
-@dataclass(frozen=True, eq=False)
 class MotionLook:
-    """What an estimate has seen of one frame, before anything is remembered of it.
+    """What an estimate has seen of one batch, before anything is remembered of it.
 
-    Attributes:
-        displacements: Of each image how far it has moved since the last frame of its stream that
-            was committed; ``None`` where there is none, or where it cannot be told.
+    Args:
+        compute: Estimates the displacement of an image; called when it is asked for.
         seen: What is to be remembered of each image, by :meth:`Motion.commit` alone.
     """
 
-    displacements: tuple[Displacement | None, ...]
-    seen: tuple[Any, ...] = field(repr=False, default=())
+    def __init__(self, compute: Callable[[int], Displacement | None], seen: Sequence[Any]) -> None:
+        self.seen = tuple(seen)
+        self._compute = compute
+        self._found: dict[int, Displacement | None] = {}
+
+    def displacement(self, image: int) -> Displacement | None:
+        """How far an image has moved since the last frame of its stream that was committed.
+
+        Args:
+            image: Its place in the batch.
+
+        Returns:
+            In pixels of the network's input; ``None`` where there is no such frame, or where it
+            cannot be told.
+        """
+        if image not in self._found:
+            self._found[image] = self._compute(image)
+        return self._found[image]
+
+    @property
+    def displacements(self) -> tuple[Displacement | None, ...]:
+        """Of all images."""
+        return tuple(map(self.displacement, range(len(self.seen))))
 
 
 class Motion:
@@ -44,31 +63,34 @@ class Motion:
     def __init__(self) -> None:
         self._memory: dict[Hashable, Any] = {}
 
-    def look(
-        self, frame: Tensor, context: PolicyContext, wanted: Sequence[bool] | None = None
-    ) -> MotionLook:
-        """Estimate how far the images of a batch have moved since their streams' last frames.
+    @property
+    def name(self) -> str:
+        """What the estimate is called in reports."""
+        return type(self).__name__
+
+    def look(self, frame: Tensor, context: PolicyContext) -> MotionLook:
+        """Look at the images of a batch.
 
         Args:
             frame: ``(N, C, H, W)``, any float dtype, at the network's input scale and normalised.
             context: What is known about the call.
-            wanted: Of each image whether its displacement is wanted; all by default. What is not
-                wanted may be None, and costs less.
 
         Returns:
-            A displacement for each image, in pixels of the network's input.
+            What tells how far each has moved since its stream's last frame.
         """
-        wanted = (True,) * len(frame) if wanted is None else wanted
         seen = self.see(frame, context)
+        before = [
+            None if first else self._memory.get(stream)
+            for stream, first in zip(context.streams, context.host_first, strict=True)
+        ]
         size = (int(frame.shape[2]), int(frame.shape[3]))
-        found: list[Displacement | None] = []
-        for image, stream in enumerate(context.streams):
-            before = None if context.host_first[image] else self._memory.get(stream)
-            if before is None or seen[image] is None or not wanted[image]:
-                found.append(None)
-            else:
-                found.append(self.compare(before, seen[image], size))
-        return MotionLook(tuple(found), seen)
+
+        def compute(image: int) -> Displacement | None:
+            if before[image] is None or seen[image] is None:
+                return None
+            return self.compare(before[image], seen[image], size)
+
+        return MotionLook(compute, seen)
 
     def see(self, frame: Tensor, context: PolicyContext) -> tuple[Any, ...]:
         """Take of each image of a batch what :meth:`compare` needs, ``None`` where that is missing.
@@ -102,6 +124,12 @@ class Motion:
         """
         for stream, seen in zip(context.streams, look.seen, strict=True):
             self._memory[stream] = seen
+
+    def without_streams(self) -> Motion:
+        """The same estimate with no memory of any stream."""
+        other = copy(self)
+        other._memory = {}
+        return other
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams; ``None`` forgets all."""

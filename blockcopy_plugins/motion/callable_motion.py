@@ -30,9 +30,7 @@ class CallableMotion(Motion):
         super().__init__()
         self.function = function
 
-    def look(
-        self, frame: Tensor, context: PolicyContext, wanted: Sequence[bool] | None = None
-    ) -> MotionLook:
+    def look(self, frame: Tensor, context: PolicyContext) -> MotionLook:
         """See :meth:`Motion.look`.
 
         Raises:
@@ -50,7 +48,7 @@ class CallableMotion(Motion):
             None if first else _displacement(one, size)
             for one, first in zip(found, context.host_first, strict=True)
         ]
-        return MotionLook(tuple(moved), (None,) * len(frame))
+        return MotionLook(moved.__getitem__, (None,) * len(frame))
 
 
 def _displacement(found: Any, size: tuple[int, int]) -> Displacement | None:

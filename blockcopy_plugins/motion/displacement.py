@@ -109,7 +109,7 @@ class Displacement:
         """The share of the cells whose motion is known, 0 to 1."""
         return float((self.confidence >= SURE).float().mean())
 
-    def since(self, older: Displacement) -> Displacement:
+    def since(self, older: Displacement | None) -> Displacement:
         """Chain two displacements: this one, and the one that ended where this one begins.
 
         What is at p now was at ``p - f(p)`` one displacement ago, and has come there by the older
@@ -118,20 +118,20 @@ class Displacement:
         came from outside the picture is unknown.
 
         Args:
-            older: Of the same cells, up to the frame that this one starts from.
+            older: Of the same cells, up to the frame that this one starts from; ``None``: nothing
+                had moved.
 
         Raises:
             FrameError: If the cells are others.
         """
+        y, x = self._sources()
+        if older is None:
+            return self._with(self.vectors, self.confidence * self._inside(y, x))
         if older.size != self.size or older.cell != self.cell:
             raise FrameError(
                 f"a displacement of {self.size} px in cells of {self.cell} px cannot go on from "
                 f"one of {older.size} px in cells of {older.cell} px; forget the older one"
             )
-        if not bool(older.vectors.any()) and bool((older.confidence == 1).all()):
-            y, x = self._sources()
-            return self._with(self.vectors, self.confidence * self._inside(y, x))
-        y, x = self._sources()
         came = _sample_cells(older.vectors, older.confidence, y / self.cell, x / self.cell)
         vectors, confidence = came
         return self._with(self.vectors + vectors, self.confidence * confidence * self._inside(y, x))

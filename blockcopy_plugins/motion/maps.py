@@ -17,6 +17,7 @@ def move_map(
     displacement: Displacement,
     region: Region,
     shifted: bool = False,
+    nearest: bool = False,
 ) -> Tensor:
     """Move a map to where it is now.
 
@@ -30,6 +31,7 @@ def move_map(
         displacement: Of the network's input, since then.
         region: What the map covers of the network's input.
         shifted: What is in ``value`` has moved before: it also stands where nothing moved since.
+        nearest: A floating-point map takes the nearest value, too: its values are labels.
 
     Returns:
         A new tensor of the shape, dtype and device of ``value``.
@@ -38,17 +40,17 @@ def move_map(
         return copied.clone()
     motion = MapMotion.of(displacement, region, value.shape, value.device)
     use = motion.sure if shifted else motion.moves
-    return torch.where(use, _sample(value, *motion.sources()), copied)
+    return torch.where(use, _sample(value, *motion.sources(), nearest), copied)
 
 
-def _sample(value: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def _sample(value: Tensor, y: Tensor, x: Tensor, nearest: bool = False) -> Tensor:
     height, width = value.shape[-2:]
     flat = value.reshape(-1, height * width)
 
     def look_up(row: Tensor, column: Tensor) -> Tensor:
         return flat.index_select(1, (row.clamp_max(height - 1) * width + column).flatten())
 
-    if not value.is_floating_point():
+    if nearest or not value.is_floating_point():
         # Half a pixel belongs to the right and down, as where maps of labels are resized.
         found = look_up((y + 0.5).long(), (x + 0.5).long().clamp_max_(width - 1))
         return found.reshape(value.shape)
@@ -75,34 +77,58 @@ def _between(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class MapPart:
+    """A map of one image among the outputs of a model.
+
+    Attributes:
+        value: ``(..., h, w)``.
+        region: What it covers of the network's input.
+        nearest: Its values are labels, which are not interpolated, whatever their dtype.
+    """
+
+    value: Tensor
+    region: Region
+    nearest: bool = False
+
+    def copy(self) -> MapPart:
+        """The same with a tensor of its own."""
+        return replace(self, value=self.value.clone())
+
+
+@dataclass(frozen=True, eq=False)
 class MovingMap:
     """A map of one image while it moves.
 
     Attributes:
-        value: ``(..., h, w)``, what was put together without interpolating anything.
-        since: How far it has moved from there.
+        part: What was put together without interpolating anything.
         copied: ``(..., h, w)``, what the model itself last gave, blocks that did not run as they
             were.
-        region: What the map covers of the network's input.
-        shifted: Parts of ``value`` have been moved.
+        since: How far the map has moved from there; ``None``: not at all.
+        shifted: Parts of the map have been moved before.
     """
 
-    value: Tensor
-    since: Displacement
+    part: MapPart
     copied: Tensor
-    region: Region
+    since: Displacement | None = None
     shifted: bool = False
 
     @classmethod
-    def fresh(cls, value: Tensor, region: Region, since: Displacement) -> MovingMap:
+    def fresh(cls, part: MapPart) -> MovingMap:
         """A map of a frame of which all blocks have run.
 
         Args:
-            value: ``(..., h, w)``; nobody may write to it any more.
-            region: What it covers.
-            since: A still displacement, of the cells in which motion is told.
+            part: The map; nobody may write to it any more.
         """
-        return cls(value, since, value, region)
+        return cls(part, part.value)
+
+    def fits(self, part: object) -> bool:
+        """Whether a part of later outputs is the same map."""
+        return (
+            isinstance(part, MapPart)
+            and part.value.shape == self.copied.shape
+            and part.value.dtype == self.copied.dtype
+            and part.region == self.part.region
+        )
 
     def moved_by(self, displacement: Displacement) -> MovingMap:
         """The same one frame later.
@@ -110,11 +136,9 @@ class MovingMap:
         Args:
             displacement: Of that frame since the one before.
         """
-        if displacement.is_still and displacement.share_known == 1:
-            return self
         return replace(self, since=displacement.since(self.since))
 
-    def merged(self, fresh: Tensor, executed: Tensor, block_size: int) -> MovingMap:
+    def merged(self, fresh: MapPart, executed: Tensor, block_size: int) -> MovingMap:
         """The same with what has run of this frame.
 
         Executed blocks are taken over, and so is all if nothing has moved. The rest is moved by
@@ -122,34 +146,43 @@ class MovingMap:
         value is interpolated once, when it is delivered, however often it was moved.
 
         Args:
-            fresh: ``(..., h, w)``, what the model gave; nobody may write to it any more.
+            fresh: What the model gave; nobody may write to it any more.
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """
-        since, region = self.since, self.region
+        since, region, given = self.since, self.part.region, fresh.value
+        if since is None or bool(executed.all()):
+            return MovingMap.fresh(fresh)
         cells = cells_of_grid(executed, block_size, since.size, since.cell)
-        if bool(executed.all()):
-            return self.fresh(fresh, region, since.without(torch.ones_like(cells)))
         if not self.shifted and since.is_still:
-            return replace(self, value=fresh, copied=fresh, since=since.without(cells))
-        strides = torch.tensor(region.strides(fresh.shape)[::-1])
+            return replace(self, part=fresh, copied=given, since=since.without(cells))
+        strides = torch.tensor(region.strides(given.shape)[::-1])
         whole = (since.vectors / strides).round() * strides
         rest = replace(since, vectors=since.vectors - whole).without(cells)
         motion = MapMotion.whole_pixels(
-            replace(since, vectors=whole), region, fresh.shape, fresh.device
+            replace(since, vectors=whole), region, given.shape, given.device
         )
-        inside = region.in_blocks(executed, block_size, fresh.shape).to(fresh.device)
+        inside = region.in_blocks(executed, block_size, given.shape).to(given.device)
         use = (motion.sure if self.shifted else motion.moves) & ~inside
         shifted = self.shifted or bool(use.any())
-        value = torch.where(use, _sample(self.value, *motion.sources()), fresh)
-        return replace(self, value=value, copied=fresh, since=rest, shifted=shifted)
+        value = torch.where(use, _sample(self.part.value, *motion.sources()), given)
+        return MovingMap(replace(fresh, value=value), given, rest, shifted)
 
-    def delivered(self, moved: bool) -> Tensor:
+    @property
+    def has_moved(self) -> bool:
+        """Whether what :meth:`delivered` gives differs from a copy."""
+        return self.shifted or (self.since is not None and not self.since.is_still)
+
+    def delivered(self, moved: bool) -> MapPart:
         """What leaves the model; a tensor of the caller's own.
 
         Args:
             moved: Whether what did not run is moved, or copied.
         """
-        if not moved:
-            return self.copied.clone()
-        return move_map(self.value, self.copied, self.since, self.region, self.shifted)
+        part = self.part
+        if not moved or not self.has_moved:
+            return replace(part, value=self.copied.clone())
+        value = move_map(
+            part.value, self.copied, self.since, part.region, self.shifted, part.nearest
+        )
+        return replace(part, value=value)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops.match_boxes import box_iou
-from .displacement import Displacement, cells_of_grid
+from .displacement import Displacement
 from .masks import shift_masks
 from .object_shift import object_shift
 from .objects import Objects
@@ -29,27 +29,27 @@ class MovingObjects:
         shift: float32 ``(K, 2)`` in host memory: how far each has moved since, to the right and
             down, px of the network's input.
         frames: int64 ``(K,)`` in host memory, in how many frames it moved.
-        since: How far the picture has moved since the last frame of which all blocks ran.
         copied: What the model itself last gave.
     """
 
     found: Objects
     shift: Tensor
     frames: Tensor
-    since: Displacement
     copied: Objects
 
     @classmethod
-    def fresh(cls, found: Objects, since: Displacement) -> MovingObjects:
+    def fresh(cls, found: Objects) -> MovingObjects:
         """The objects of a frame of which all blocks have run.
 
         Args:
             found: They; nobody may write to them any more.
-            since: A still displacement, of the cells in which motion is told.
         """
         count = len(found)
-        none = torch.zeros(count, 2), torch.zeros(count, dtype=torch.int64)
-        return cls(found, *none, since, found)
+        return cls(found, torch.zeros(count, 2), torch.zeros(count, dtype=torch.int64), found)
+
+    def fits(self, part: object) -> bool:
+        """Whether a part of later outputs has objects of the same kind."""
+        return isinstance(part, Objects) and self.found.is_like(part)
 
     def moved_by(self, displacement: Displacement) -> MovingObjects:
         """The same one frame later: each object by the median motion within its box or mask.
@@ -65,12 +65,7 @@ class MovingObjects:
             scale = (reduced[0] / scale[0], reduced[1] / scale[1])
         step = object_shift(self._boxes(), displacement, masks, scale, self.shift)
         moved = (step != 0).any(1)
-        return replace(
-            self,
-            shift=self.shift + step,
-            frames=self.frames + moved,
-            since=displacement.since(self.since),
-        )
+        return replace(self, shift=self.shift + step, frames=self.frames + moved)
 
     def merged(self, fresh: Objects, executed: Tensor, block_size: int) -> MovingObjects:
         """The same with what was found in this frame.
@@ -85,16 +80,9 @@ class MovingObjects:
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """
-        cells = cells_of_grid(executed, block_size, self.since.size, self.since.cell)
-        since = self.since.without(cells)
         moving = self.frames > 0
-        comparable = (
-            fresh.size == self.found.size
-            and fresh.boxes.shape[1] == self.found.boxes.shape[1]
-            and fresh.others.keys() == self.found.others.keys()
-        )
-        if bool(executed.all()) or not bool(moving.any()) or not comparable:
-            return replace(self.fresh(fresh, since), since=since)
+        if bool(executed.all()) or not bool(moving.any()):
+            return MovingObjects.fresh(fresh)
         boxes, new = self._boxes(), fresh.upright_boxes()
         inside = _share_inside(new, executed, block_size) >= _INSIDE
         stands = moving & (_share_inside(boxes, executed, block_size) < _INSIDE)
@@ -114,7 +102,12 @@ class MovingObjects:
                 descending=True, stable=True
             )
             joined, shift, frames = joined.select(order), shift[order], frames[order]
-        return MovingObjects(joined, shift, frames, since, fresh)
+        return MovingObjects(joined, shift, frames, fresh)
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether what :meth:`delivered` gives differs from a copy."""
+        return self.found is not self.copied or bool((self.frames > 0).any())
 
     def delivered(self, moved: bool) -> Objects:
         """What leaves the model; objects of the caller's own.
@@ -125,10 +118,8 @@ class MovingObjects:
         Args:
             moved: Whether objects are moved, or copied.
         """
-        if not moved:
+        if not moved or not self.has_moved:
             return self.copied.copy()
-        if not bool((self.frames > 0).any()):
-            return self.found.copy()
         left = self._boxes()
         height, width = (
             side * scale for side, scale in zip(self.found.size, self.found.scale, strict=True)

@@ -56,6 +56,19 @@ class Objects:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def is_like(self, other: Objects) -> bool:
+        """Whether objects of another frame can be joined with these: they have the same parts."""
+
+        def form(objects: Objects) -> tuple:
+            parts = {name: getattr(objects, name) for name in _PARTS} | dict(objects.others)
+            forms = {
+                name: tuple(value.shape[1:]) if hasattr(value, "shape") else type(value)
+                for name, value in parts.items()
+            }
+            return forms, objects.scale, objects.size
+
+        return form(self) == form(other)
+
     def select(self, index: Tensor) -> Objects:
         """Some of the objects, in another order if so wished; new tensors.
 

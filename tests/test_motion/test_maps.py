@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockcopy_plugins.motion import Displacement, MovingMap, Region, move_map
+from blockcopy_plugins.motion import Displacement, MapPart, MovingMap, Region, move_map
 
 SIZE, BLOCK = (64, 96), 32
 REGION = Region.whole(SIZE)
@@ -96,7 +96,7 @@ moves = st.lists(
 @given(moves)
 def test_chained_is_as_good_as_direct(steps):
     value = torch.randn(3, *SIZE)
-    moving = MovingMap.fresh(value, REGION, STILL)
+    moving = MovingMap.fresh(MapPart(value, REGION))
     for x, y in steps:
         moving = moving.moved_by(step(x, y))
     total = np.sum(np.array(steps, np.float64), axis=0)
@@ -105,11 +105,11 @@ def test_chained_is_as_good_as_direct(steps):
     inside = (slice(None), slice(reach, SIZE[0] - reach), slice(reach, SIZE[1] - reach))
     # Both are rounded to a thirty-second of a pixel.
     ramp = torch.arange(SIZE[1], dtype=torch.float32).expand(1, *SIZE).contiguous()
-    found = MovingMap(ramp, moving.since, ramp, REGION).delivered(True)[inside]
+    found = MovingMap(MapPart(ramp, REGION), ramp, moving.since).delivered(True).value[inside]
     wanted = move_map(ramp, ramp, step(*total.tolist()), REGION)[inside]
     torch.testing.assert_close(found, wanted, atol=1 / 31, rtol=0)
     if np.allclose(total * 32 % 1, 0) and moving.since.share_known == 1:
-        torch.testing.assert_close(moving.delivered(True)[inside], direct[inside])
+        torch.testing.assert_close(moving.delivered(True).value[inside], direct[inside])
 
 
 @pytest.mark.parametrize("stride", [1, 4])
@@ -120,10 +120,12 @@ def test_a_value_is_interpolated_once_however_often_it_was_moved(stride):
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     corner = nothing.clone()
     corner[0, 0] = True
-    moving = MovingMap.fresh(value, REGION, STILL)
+    moving = MovingMap.fresh(MapPart(value, REGION))
     for _ in range(6):
-        moving = moving.moved_by(step(0.75 * stride, 0)).merged(value, corner, BLOCK)
-    got = moving.delivered(True)
+        moving = moving.moved_by(step(0.75 * stride, 0)).merged(
+            MapPart(value, REGION), corner, BLOCK
+        )
+    got = moving.delivered(True).value
     # 4.5 pixels to the right: the mean of two neighbours, once.
     wanted = (value[..., :-5] + value[..., 1:-4]) / 2
     region = (slice(None), slice(36 // stride, None), slice(56 // stride, None))
@@ -134,8 +136,8 @@ def test_a_value_is_interpolated_once_however_often_it_was_moved(stride):
 def test_executed_blocks_are_taken_and_the_rest_is_moved():
     value, fresh = torch.randn(2, *SIZE), torch.randn(2, *SIZE)
     executed = torch.tensor([[True, False, False], [False, False, True]])
-    moving = MovingMap.fresh(value, REGION, STILL).moved_by(step(5, 0))
-    got = moving.merged(fresh, executed, BLOCK).delivered(True)
+    moving = MovingMap.fresh(MapPart(value, REGION)).moved_by(step(5, 0))
+    got = moving.merged(MapPart(fresh, REGION), executed, BLOCK).delivered(True).value
     pixels = executed.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
     wanted = torch.where(pixels, fresh, shifted(value, fresh, 5, 0))
     # The cells at the edges of executed blocks are interpolated: half a cell is neither.
@@ -153,10 +155,10 @@ def test_what_was_moved_stays_moved_when_the_motion_ends():
     value, fresh = torch.randn(1, *SIZE), torch.randn(1, *SIZE)
     executed = torch.zeros(2, 3, dtype=torch.bool)
     executed[0, 0] = True
-    moving = MovingMap.fresh(value, REGION, STILL).moved_by(step(6, 0))
+    moving = MovingMap.fresh(MapPart(value, REGION)).moved_by(step(6, 0))
     for _ in range(3):
-        moving = moving.merged(fresh, executed, BLOCK).moved_by(STILL)
-    got = moving.delivered(True)
+        moving = moving.merged(MapPart(fresh, REGION), executed, BLOCK).moved_by(STILL)
+    got = moving.delivered(True).value
     assert torch.equal(got[:, 40:, 40:], value[:, 40:, 34:-6])
     assert torch.equal(got[:, :24, :24], fresh[:, :24, :24])
 
@@ -165,27 +167,31 @@ def test_with_no_motion_it_is_what_the_model_gave_bit_for_bit():
     value, fresh = torch.randn(1, *SIZE), torch.randn(1, *SIZE)
     executed = torch.zeros(2, 3, dtype=torch.bool)
     executed[1, 1] = True
-    moving = MovingMap.fresh(value, REGION, STILL).moved_by(STILL).merged(fresh, executed, BLOCK)
-    assert torch.equal(moving.delivered(True), fresh)
+    moving = (
+        MovingMap.fresh(MapPart(value, REGION))
+        .moved_by(STILL)
+        .merged(MapPart(fresh, REGION), executed, BLOCK)
+    )
+    assert torch.equal(moving.delivered(True).value, fresh)
 
 
 def test_copies_are_what_the_model_gave():
     value, fresh = torch.randn(1, *SIZE), torch.randn(1, *SIZE)
     executed = torch.zeros(2, 3, dtype=torch.bool)
-    moving = MovingMap.fresh(value, REGION, STILL).moved_by(step(6, 2))
-    assert torch.equal(moving.delivered(False), value)
-    moving = moving.merged(fresh, executed, BLOCK)
-    got = moving.delivered(False)
+    moving = MovingMap.fresh(MapPart(value, REGION)).moved_by(step(6, 2))
+    assert torch.equal(moving.delivered(False).value, value)
+    moving = moving.merged(MapPart(fresh, REGION), executed, BLOCK)
+    got = moving.delivered(False).value
     assert torch.equal(got, fresh)
     got.zero_()
-    assert torch.equal(moving.delivered(False), fresh)
+    assert torch.equal(moving.delivered(False).value, fresh)
 
 
 def test_a_whole_frame_forgets_what_was():
     value, fresh = torch.randn(1, *SIZE), torch.randn(1, *SIZE)
-    moving = MovingMap.fresh(value, REGION, STILL).moved_by(step(6, 2))
-    moving = moving.merged(fresh, torch.ones(2, 3, dtype=torch.bool), BLOCK)
-    assert torch.equal(moving.delivered(True), fresh) and moving.since.is_still
+    moving = MovingMap.fresh(MapPart(value, REGION)).moved_by(step(6, 2))
+    moving = moving.merged(MapPart(fresh, REGION), torch.ones(2, 3, dtype=torch.bool), BLOCK)
+    assert torch.equal(moving.delivered(True).value, fresh) and not moving.has_moved
 
 
 def test_regions_tell_maps_from_other_tensors():
