@@ -91,7 +91,7 @@ class MovingObjects:
         again = (old_place & stands).any(1) & ~inside
         moved_away = (old_place & (moving & ~stands)).any(1) & ~inside
         keep = ~again & ~moved_away
-        double = _same(boxes, self.found.labels, new, fresh.labels) & keep
+        double = _same(self._cut(boxes), self.found.labels, new, fresh.labels) & keep
         stands &= ~double.any(1)
         first, second = keep.nonzero()[:, 0], stands.nonzero()[:, 0]
         joined = fresh.select(first).joined(self.found.select(second))
@@ -121,22 +121,31 @@ class MovingObjects:
         if not moved or not self.has_moved:
             return self.copied.copy()
         left = self._boxes()
-        height, width = (
-            side * scale for side, scale in zip(self.found.size, self.found.scale, strict=True)
-        )
+        height, width = self._extent()
         there = (left[:, 2] > 0) & (left[:, 3] > 0) & (left[:, 0] < width) & (left[:, 1] < height)
-        there |= self.frames == 0
-        kept = there.nonzero()[:, 0]
-        return _shifted(self.found.select(kept), self.shift[kept], self.frames[kept])
+        kept = (there | (self.frames == 0)).nonzero()[:, 0]
+        return _shifted(self.found, self.shift, self.frames, kept)
+
+    def _cut(self, boxes: Tensor) -> Tensor:
+        """Boxes in pixels of the network's input, cut at the picture's edges."""
+        height, width = self._extent()
+        return boxes.clamp_min(0).minimum(torch.tensor([width, height] * 2))
+
+    def _extent(self) -> tuple[float, float]:
+        """Height and width of the picture, px of the network's input."""
+        rows, columns = self.found.scale
+        return self.found.size[0] * rows, self.found.size[1] * columns
 
     def _boxes(self) -> Tensor:
         return self.found.upright_boxes() + self.shift.repeat(1, 2)
 
 
-def _shifted(found: Objects, shift: Tensor, frames: Tensor) -> Objects:
-    """Objects of their own tensors, at the places to which they have moved."""
-    rows, columns = found.scale
-    by = shift / torch.tensor([columns, rows])
+def _shifted(found: Objects, shift: Tensor, frames: Tensor, index: Tensor) -> Objects:
+    """Some objects in tensors of their own, at the places to which they have moved."""
+    masks, rows, columns = found.masks, *found.scale
+    upright = found.upright_boxes()[index]
+    found = replace(found, masks=None).select(index)
+    by, frames = shift[index] / torch.tensor([columns, rows]), frames[index]
     moved = (frames > 0).to(found.boxes.device)
     step = by.to(found.boxes)
     boxes = found.boxes
@@ -149,12 +158,11 @@ def _shifted(found: Objects, shift: Tensor, frames: Tensor) -> Objects:
     changes = {"boxes": boxes}
     if found.scores is not None:
         decay = (DECAY ** frames.double()).to(found.scores)
-        changes["scores"] = torch.where(
-            frames.to(decay.device) > 0, found.scores * decay, found.scores
-        )
-    if found.masks is not None:
-        reduced = [found.masks.shape[1 + a] / found.size[a] for a in (0, 1)]
-        changes["masks"] = shift_masks(found.masks, by * torch.tensor(reduced[::-1]))
+        changes["scores"] = torch.where(moved, found.scores * decay, found.scores)
+    if masks is not None:
+        reduced = torch.tensor([masks.shape[2] / found.size[1], masks.shape[1] / found.size[0]])
+        in_masks = upright / torch.tensor([columns, rows] * 2) * reduced.repeat(2)
+        changes["masks"] = shift_masks(masks, by * reduced, in_masks, index)
     if found.keypoints is not None:
         points = found.keypoints.clone()
         points[..., :2] += by.to(points)[:, None]
