@@ -18,8 +18,8 @@ def shift_masks(
         masks: ``(K, h, w)``, any dtype.
         shift: ``(k, 2)`` in host memory, to the right and down, px of the masks; rounded.
         boxes: ``(k, 4)`` in host memory, ``x1, y1, x2, y2`` in px of the masks: nothing further
-            than two pixels outside of a box is looked at, which saves nearly all of the time, unless
-            the box is empty (SOLO gives none). By default all of the masks is.
+            than two pixels outside of a box is looked at, which saves nearly all of the time. Of
+            empty boxes (SOLO gives none), and by default, all of the masks is looked at.
         index: int64 ``(k,)`` in host memory: which masks are wanted; all by default.
 
     Returns:

@@ -17,25 +17,31 @@ from ..moving_instances import InstanceForm, InstanceNames, objects_of
 _NAMES = InstanceNames("bboxes", "scores", "labels", "masks", "keypoints")
 _LOGITS = "seg_logits"
 
-# What differs from frame to frame and says nothing about what is asked for.
-_OF_THE_FRAME = frozenset(
-    {
-        "frame_id",
-        "img_id",
-        "img_path",
-        "motion",
-        "sample_idx",
-        "seg_map_path",
-        "video_id",
-        "video_length",
-    }
+# What results depend on besides the picture: how it was brought to the network's input, and what a
+# model that reads is asked for.
+_ASKED = (
+    "ori_shape",
+    "img_shape",
+    "pad_shape",
+    "batch_input_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+    "padding_size",
+    "img_padding_size",
+    "pad_param",
+    "text",
+    "caption",
+    "custom_entities",
+    "tokens_positive",
+    "prompt",
 )
 
 
 def asked_of_samples(mode: str, samples: Sequence[Any] | None) -> Hashable | None:
     """See :attr:`~blockcopy_plugins.engine.adapter.Call.asks`, of a call with data samples.
 
-    All that their ``metainfo`` says of a frame's size and of the test pipeline.
+    What their ``metainfo`` says of a frame's way through the test pipeline, and of texts.
 
     Args:
         mode: What the model was called for.
@@ -49,11 +55,11 @@ def asked_of_samples(mode: str, samples: Sequence[Any] | None) -> Hashable | Non
             # Proposals that are given, not found: other ones each time.
             return None
         info = getattr(sample, "metainfo", {})
-        for name in sorted(info.keys() - _OF_THE_FRAME):
-            value = _plain(info[name])
-            if value is None and info[name] is not None:
+        for name in _ASKED:
+            value = _plain(info.get(name))
+            if value is None and info.get(name) is not None:
                 return None
-            found.append((name, value))
+            found.append(value)
     return tuple(found)
 
 
