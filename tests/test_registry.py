@@ -86,7 +86,7 @@ def test_guards_are_registered_and_users_add_their_own():
 
 
 def test_users_register_estimates_of_motion_of_their_own():
-    from blockcopy_plugins.motion import Motion, build_motion
+    from blockcopy_plugins.propagation import Motion, build_motion
 
     class Mine(Motion):
         def __init__(self, strength):

@@ -43,8 +43,8 @@ from blockcopy_plugins.evaluation import (
     find_label_images,
     read_annotations,
 )
-from blockcopy_plugins.motion import Objects
 from blockcopy_plugins.policy import Detections, TaskOutput
+from blockcopy_plugins.propagation import Objects
 
 from .answers import Answer, LabelMap
 from .network import Network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from ..motion import MapPart, Objects, Region
+from ..propagation import MapPart, Objects, Region
 
 Parts = Mapping[str, MapPart | Objects]
 """The parts of one image's outputs by name."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..motion import (
+from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
+from ..propagation import (
     Displacement,
     MapPart,
     MotionLook,
@@ -17,7 +18,6 @@ from ..motion import (
     Objects,
     Region,
 )
-from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
 from .adapter import Call, ModelAdapter
 from .frame import FrameCounts
 from .output_parts import OutputParts

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from ..motion import Motion, build_motion
 from ..policy import PolicyContext
+from ..propagation import Motion, build_motion
 from .adapter import Call, ModelAdapter
 from .propagated_frame import Kept, PropagatedFrame
 from .propagation_report import PropagationReport

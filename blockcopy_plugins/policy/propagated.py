@@ -20,7 +20,7 @@ class Propagated(Protocol):
             image: Its place in the batch.
 
         Returns:
-            A :class:`~blockcopy_plugins.motion.Displacement`; ``None`` where it is not known.
+            A :class:`~blockcopy_plugins.propagation.Displacement`; ``None`` where it is not known.
         """
 
     def output(self, image: int) -> TaskOutput | None:

@@ -13,8 +13,8 @@ from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError, FrameError
-from blockcopy_plugins.motion import CallableMotion
 from blockcopy_plugins.policy import EveryNthFramePolicy, Policy
+from blockcopy_plugins.propagation import CallableMotion
 
 SIZE, BLOCK = (64, 96), 32
 WHOLE = torch.ones(1, 2, 3, dtype=torch.bool)

@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ...engine.output_parts import OutputParts, Parts
-from ...motion import MapPart, Region
+from ...propagation import MapPart, Region
 from ..moving_instances import InstanceForm, InstanceNames, objects_of
 
 _FOUND = InstanceNames("pred_boxes", "scores", "pred_classes", "pred_masks", "pred_keypoints")

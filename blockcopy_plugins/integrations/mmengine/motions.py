@@ -6,7 +6,7 @@ this module when it is first asked for a name.
 
 from __future__ import annotations
 
-from blockcopy_plugins.motion import AutoMotion, CodecMotion, DISMotion, GlobalMotion
+from blockcopy_plugins.propagation import AutoMotion, CodecMotion, DISMotion, GlobalMotion
 from blockcopy_plugins.registry import MOTIONS
 
 for _motion in (AutoMotion, CodecMotion, DISMotion, GlobalMotion):

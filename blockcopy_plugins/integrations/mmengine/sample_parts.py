@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 from ...engine.output_parts import OutputParts, Parts
-from ...motion import MapPart, Region
+from ...propagation import MapPart, Region
 from ..moving_instances import InstanceForm, InstanceNames, objects_of
 
 _NAMES = InstanceNames("bboxes", "scores", "labels", "masks", "keypoints")

@@ -15,11 +15,11 @@ from mmengine.registry import DATASETS
 from ...datasets import VideoFrameDataset
 from ...errors import ConfigError
 from ...evaluation import LabelRules
-from ...motion import build_motion
 from ...policy import build_policy
 from ...policy.policy_text import parse_guard as parse_guard  # the tools take them from here
 from ...policy.policy_text import parse_motion as parse_motion
 from ...policy.policy_text import parse_policy as parse_policy
+from ...propagation import build_motion
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(

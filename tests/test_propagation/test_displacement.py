@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockcopy_plugins.errors import FrameError
-from blockcopy_plugins.motion import Displacement
-from blockcopy_plugins.motion.displacement import cells_of_grid
+from blockcopy_plugins.propagation import Displacement
+from blockcopy_plugins.propagation.displacement import cells_of_grid
 
 SIZE, CELL = (100, 132), 8
 

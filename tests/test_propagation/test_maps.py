@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockcopy_plugins.motion import Displacement, MapPart, MovingMap, Region, move_map
+from blockcopy_plugins.propagation import Displacement, MapPart, MovingMap, Region, move_map
 
 SIZE, BLOCK = (64, 96), 32
 REGION = Region.whole(SIZE)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from blockcopy_plugins.errors import ConfigError, FrameError
-from blockcopy_plugins.motion import (
+from blockcopy_plugins.policy import MotionField, PolicyContext
+from blockcopy_plugins.propagation import (
     AutoMotion,
     CallableMotion,
     CodecMotion,
@@ -20,7 +21,6 @@ from blockcopy_plugins.motion import (
     Motion,
     build_motion,
 )
-from blockcopy_plugins.policy import MotionField, PolicyContext
 
 SIZE = (144, 256)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blockcopy_plugins.motion import shift_masks
+from blockcopy_plugins.propagation import shift_masks
 
 BOXES = torch.tensor([[10.0, 8, 20, 16], [0.0, 0, 0, 0], [40.0, 20, 64, 48]])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockcopy_plugins.errors import FrameError
-from blockcopy_plugins.motion import Displacement, MovingObjects, Objects, object_shift
+from blockcopy_plugins.propagation import Displacement, MovingObjects, Objects, object_shift
 
 SIZE, BLOCK = (128, 192), 64
 STILL = Displacement.still(SIZE, 8)
