@@ -62,8 +62,8 @@ class BlockCopyConfig:
             whole frame, and where they are no better than copied ones these are delivered.
         motion: Where the motion comes from: ``'DISMotion'`` (the default of ``'move'``),
             ``'AutoMotion'`` (that of ``'auto'``), ``'CodecMotion'``, ``dict(type='GlobalMotion',
-            model='affine')``, a :class:`~blockcopy_plugins.propagation.Motion`, or a function ``f(frame,
-            context)`` (:class:`~blockcopy_plugins.propagation.CallableMotion`).
+            model='affine')``, a :class:`~blockcopy_plugins.propagation.Motion`, or a function
+            ``f(frame, context)`` (:class:`~blockcopy_plugins.propagation.CallableMotion`).
 
     Raises:
         ConfigError: If a value is out of range.

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FrameError
-
-SURE = 0.5
-"""From this confidence on a displacement is used; below it what is there is copied."""
+from ..ops.move_map import SURE
 
 # Cells on both sides of an edge of motion are not averaged: px that they may differ by.
 _SMOOTH = 2.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .displacement import Displacement, cells_of_grid
+from .displacement import SURE, Displacement, cells_of_grid
 from .region import MapMotion, Region
 
 
@@ -38,42 +38,8 @@ def move_map(
     """
     if not shifted and displacement.is_still:
         return copied.clone()
-    motion = MapMotion.of(displacement, region, value.shape, value.device)
-    use = motion.sure if shifted else motion.moves
-    return torch.where(use, _sample(value, *motion.sources(), nearest), copied)
-
-
-def _sample(value: Tensor, y: Tensor, x: Tensor, nearest: bool = False) -> Tensor:
-    height, width = value.shape[-2:]
-    flat = value.reshape(-1, height * width)
-
-    def look_up(row: Tensor, column: Tensor) -> Tensor:
-        return flat.index_select(1, (row.clamp_max(height - 1) * width + column).flatten())
-
-    if nearest or not value.is_floating_point():
-        # Half a pixel belongs to the right and down, as where maps of labels are resized.
-        found = look_up((y + 0.5).long(), (x + 0.5).long().clamp_max_(width - 1))
-        return found.reshape(value.shape)
-    top, left = y.floor(), x.floor()
-    down, right = (y - top).flatten(), (x - left).flatten()
-    top, left = top.long(), left.long()
-    beside = (left + 1).clamp_max_(width - 1)
-    across, along = bool(right.any()), bool(down.any())
-    found = look_up(top, left)
-    if across:
-        found = _between(found, look_up(top, beside), right)
-    if along:
-        lower = look_up(top + 1, left)
-        if across:
-            lower = _between(lower, look_up(top + 1, beside), right)
-        found = _between(found, lower, down)
-    return found.reshape(value.shape)
-
-
-def _between(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    # Where the weight is 0 the first stands to the bit, whatever the other is.
-    mixed = one.float() + weight * (other.float() - one.float())
-    return torch.where(weight == 0, one, mixed.to(one.dtype))
+    motion = MapMotion.of(displacement, region, value.shape)
+    return motion.moved(value, copied, nearest, shifted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +125,12 @@ class MovingMap:
         strides = torch.tensor(region.strides(given.shape)[::-1])
         whole = (since.vectors / strides).round() * strides
         rest = replace(since, vectors=since.vectors - whole).without(cells)
-        motion = MapMotion.whole_pixels(
-            replace(since, vectors=whole), region, given.shape, given.device
-        )
+        motion = MapMotion.whole_pixels(replace(since, vectors=whole), region, given.shape)
+        moved = motion.moved(self.part.value, given, True, self.shifted)
         inside = region.in_blocks(executed, block_size, given.shape).to(given.device)
-        use = (motion.sure if self.shifted else motion.moves) & ~inside
-        shifted = self.shifted or bool(use.any())
-        value = torch.where(use, _sample(self.part.value, *motion.sources()), given)
+        value = torch.where(inside, given, moved)
+        moves = (whole != 0).any(-1) & (since.confidence >= SURE) & ~cells
+        shifted = self.shifted or bool(moves.any())
         return MovingMap(replace(fresh, value=value), given, rest, shifted)
 
     @property

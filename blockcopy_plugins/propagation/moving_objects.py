@@ -13,7 +13,7 @@ from .masks import shift_masks
 from .object_shift import object_shift
 from .objects import Objects
 
-DECAY = 0.99
+DECAY = 0.98
 """A score is multiplied by this for each frame in which its object was moved."""
 
 _SAME = 0.5  # IoU
@@ -113,7 +113,7 @@ class MovingObjects:
         """What leaves the model; objects of the caller's own.
 
         Boxes that no longer touch the picture are gone, the others are cut at its edge. The score
-        of an object is multiplied by 0.99 for each frame in which it was moved.
+        of an object is multiplied by 0.98 for each frame in which it was moved.
 
         Args:
             moved: Whether objects are moved, or copied.

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from ..host_transfer import upload
-from .displacement import SURE, Displacement
-
-_STEPS = 32
-"""Places between pixels are rounded to thirty-seconds: whole pixels are then met exactly."""
+from ..ops.move_map import move_map as look_up
+from .displacement import Displacement
 
 
 @dataclass(frozen=True)
@@ -90,48 +88,38 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class MapMotion:
-    """How far each pixel of a map has moved.
+    """How far the pixels of a map have moved, as tables for the kernel that moves it.
 
-    Attributes:
-        down: float32 ``(h, w)``, pixels of the map, in thirty-seconds.
-        right: float32 ``(h, w)``.
-        sure: bool ``(h, w)``: it is known, and what moved came from inside the map.
+    Args:
+        cells: float32 ``(rows, columns, 3)``: to the right, down, pixels of the map, and the
+            confidence.
+        tables: Rows, columns and their weights, see
+            :func:`~blockcopy_plugins.ops.move_map.move_map`.
     """
 
-    down: Tensor
-    right: Tensor
-    sure: Tensor
+    cells: Tensor
+    tables: tuple[Tensor, Tensor, Tensor, Tensor]
 
     @classmethod
-    def of(
-        cls, displacement: Displacement, region: Region, shape: Sequence[int], device: torch.device
-    ) -> MapMotion:
+    def of(cls, displacement: Displacement, region: Region, shape: Sequence[int]) -> MapMotion:
         """The motion of the pixels of a map, interpolated between the cells.
 
         Args:
             displacement: Of the network's input.
             region: What the map covers.
             shape: ``(..., h, w)``, of the map.
-            device: Where it is needed.
         """
-        strides = region.strides(shape)
-        rows, columns = (
-            _weights(places / displacement.cell, cells)
-            for places, cells in zip(
-                region.places(shape), displacement.confidence.shape, strict=True
-            )
-        )
-        cells = torch.cat((displacement.vectors, displacement.confidence[..., None]), -1)
-        right, down, confidence = (
-            upload(rows @ plane @ columns.T, device) for plane in cells.unbind(-1)
-        )
-        down = (down * (_STEPS / strides[0])).round_().div_(_STEPS)
-        right = (right * (_STEPS / strides[1])).round_().div_(_STEPS)
-        return cls._judged(down, right, confidence)
+        indices, weights = [], []
+        for places, count in zip(region.places(shape), displacement.confidence.shape, strict=True):
+            place = (places / displacement.cell - 0.5).clamp_(0, count - 1)
+            first = place.floor().clamp_max_(max(count - 2, 0))
+            indices.append(first.int())
+            weights.append((place - first).float())
+        return cls(_in_pixels(displacement, region, shape), (*indices, *weights))
 
     @classmethod
     def whole_pixels(
-        cls, displacement: Displacement, region: Region, shape: Sequence[int], device: torch.device
+        cls, displacement: Displacement, region: Region, shape: Sequence[int]
     ) -> MapMotion:
         """The motion of the pixels of a map in whole pixels, that of each pixel's own cell.
 
@@ -139,55 +127,41 @@ class MapMotion:
             displacement: Of the network's input; a multiple of the map's strides.
             region: What the map covers.
             shape: ``(..., h, w)``, of the map.
-            device: Where it is needed.
         """
-        rows, columns = (
-            (places / displacement.cell).long().clamp_(0, cells - 1)
-            for places, cells in zip(
+        cells = _in_pixels(displacement, region, shape)
+        cells[..., :2].round_()
+        indices = [
+            (places / displacement.cell).int().clamp_(0, count - 1)
+            for places, count in zip(
                 region.places(shape), displacement.confidence.shape, strict=True
             )
+        ]
+        return cls(cells, (*indices, *(torch.zeros(len(index)) for index in indices)))
+
+    def moved(self, value: Tensor, copied: Tensor, nearest: bool, everywhere: bool) -> Tensor:
+        """Move a map.
+
+        Args:
+            value: ``(..., h, w)``.
+            copied: Alike, what stands where the motion is not known.
+            nearest: Take the nearest value, whatever the dtype.
+            everywhere: Take ``value`` also where nothing moved.
+
+        Returns:
+            A new tensor like ``value``.
+        """
+        flat = (value.shape[:-2].numel(), *value.shape[-2:])
+        moved = look_up(
+            value.detach().reshape(flat),
+            copied.detach().reshape(flat),
+            upload(self.cells, value.device),
+            *(upload(table, value.device) for table in self.tables),
+            nearest,
+            everywhere,
         )
-        strides = torch.tensor(region.strides(shape)[::-1])
-        moved = (displacement.vectors / strides).round_()[rows][:, columns]
-        confidence = displacement.confidence[rows][:, columns]
-        right, down, confidence = (
-            upload(plane.contiguous(), device) for plane in (*moved.unbind(-1), confidence)
-        )
-        return cls._judged(down, right, confidence)
-
-    @classmethod
-    def _judged(cls, down: Tensor, right: Tensor, confidence: Tensor) -> MapMotion:
-        y, x = _pixels(down)
-        y, x = y - down, x - right
-        height, width = down.shape
-        inside = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
-        return cls(down, right, inside & (confidence >= SURE))
-
-    @property
-    def moves(self) -> Tensor:
-        """What is known to have moved, by a thirty-second at least, bool ``(h, w)``."""
-        return self.sure & ((self.down != 0) | (self.right != 0))
-
-    def sources(self) -> tuple[Tensor, Tensor]:
-        """Where each pixel's content was, rows and columns of the map, float32 ``(h, w)``."""
-        y, x = _pixels(self.down)
-        height, width = self.down.shape
-        return (y - self.down).clamp_(0, height - 1), (x - self.right).clamp_(0, width - 1)
+        return moved.reshape(value.shape)
 
 
-def _pixels(plane: Tensor) -> tuple[Tensor, Tensor]:
-    y = torch.arange(plane.shape[0], dtype=torch.float32, device=plane.device)[:, None]
-    return y, torch.arange(plane.shape[1], dtype=torch.float32, device=plane.device)[None]
-
-
-def _weights(places: Tensor, cells: int) -> Tensor:
-    """Weights of the cells at places along one axis, which are given in cells."""
-    places = (places - 0.5).clamp(0, cells - 1)
-    first = places.floor().clamp_max(max(cells - 2, 0))
-    weight = places - first
-    rows = torch.arange(len(places))
-    table = torch.zeros(len(places), cells, dtype=torch.float64)
-    table[rows, first.long()] = 1 - weight
-    if cells > 1:
-        table[rows, first.long() + 1] += weight
-    return table.float()
+def _in_pixels(displacement: Displacement, region: Region, shape: Sequence[int]) -> Tensor:
+    scale = torch.tensor(region.strides(shape)[::-1])
+    return torch.cat((displacement.vectors / scale, displacement.confidence[..., None]), -1)
