@@ -93,6 +93,7 @@ class PropagatedFrame:
             for stream, first in zip(context.streams, context.host_first, strict=True)
         ]
         self._moved: dict[tuple[int, str | None], Moving] = {}
+        self._ways: dict[tuple[int, int], Displacement] = {}
         self._next: dict[Hashable, Kept] = {}
         self._ran = [True] * len(self._kept)
         self._found: list[tuple[int, float, float]] = []
@@ -323,7 +324,14 @@ class PropagatedFrame:
             if since is not None and (since.cell != found.cell or since.size != found.size):
                 # In other cells than before: where things were can no longer be told.
                 found = Displacement.unknown(since.size, since.cell)
-            self._moved[key] = part.moved_by(found)
+            if isinstance(part, MovingMap):
+                # Parts of one image have mostly come the same way.
+                way = (image, id(since))
+                if way not in self._ways:
+                    self._ways[way] = found.since(since)
+                self._moved[key] = replace(part, since=self._ways[way])
+            else:
+                self._moved[key] = part.moved_by(found)
         return self._moved[key]
 
     def _parts(self, image: int) -> dict[str, Moving]:

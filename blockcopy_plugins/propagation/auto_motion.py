@@ -31,7 +31,7 @@ class AutoMotion(DISMotion):
         ConfigError: If a value is out of range, or OpenCV is not installed.
     """
 
-    def __init__(self, share: float = 0.6, width: int = 256, cell: int = 8) -> None:
+    def __init__(self, share: float = 0.6, width: int = 320, cell: int = 8) -> None:
         super().__init__(width, cell)
         self.share = check_rate("share", share)
 

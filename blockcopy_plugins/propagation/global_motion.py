@@ -36,7 +36,7 @@ class GlobalMotion(GreyMotion):
 
     MODELS = ("similarity", "affine", "homography")
 
-    def __init__(self, model: str = "similarity", width: int = 256, cell: int = 8) -> None:
+    def __init__(self, model: str = "similarity", width: int = 320, cell: int = 8) -> None:
         super().__init__(width, cell)
         if model not in self.MODELS:
             raise ConfigError(

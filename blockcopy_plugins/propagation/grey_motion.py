@@ -44,7 +44,7 @@ class GreyMotion(Motion):
         ConfigError: If a value is out of range, or OpenCV is not installed.
     """
 
-    def __init__(self, width: int = 256, cell: int = 8) -> None:
+    def __init__(self, width: int = 320, cell: int = 8) -> None:
         super().__init__()
         if isinstance(width, bool) or not isinstance(width, int) or width < _LEAST_SIDE:
             raise ConfigError(

@@ -122,7 +122,7 @@ class MovingMap:
         cells = cells_of_grid(executed, block_size, since.size, since.cell)
         if not self.shifted and since.is_still:
             return replace(self, part=fresh, copied=given, since=since.without(cells))
-        strides = torch.tensor(region.strides(given.shape)[::-1])
+        strides = torch.tensor(region.strides(given.shape)[::-1], dtype=torch.float32)
         whole = (since.vectors / strides).round() * strides
         rest = replace(since, vectors=since.vectors - whole).without(cells)
         motion = MapMotion.whole_pixels(replace(since, vectors=whole), region, given.shape)

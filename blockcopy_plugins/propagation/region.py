@@ -163,5 +163,5 @@ class MapMotion:
 
 
 def _in_pixels(displacement: Displacement, region: Region, shape: Sequence[int]) -> Tensor:
-    scale = torch.tensor(region.strides(shape)[::-1])
+    scale = torch.tensor(region.strides(shape)[::-1], dtype=torch.float32)
     return torch.cat((displacement.vectors / scale, displacement.confidence[..., None]), -1)

@@ -4,8 +4,10 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "blockcopy/checks.h"
+#include "blockcopy/clones.h"
+
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -15,6 +17,8 @@ namespace {
 
 constexpr float kSteps = 32.0f;
 constexpr float kSure = 0.5f;
+// What is added to it is rounded to a whole number, half-way to the even one.
+constexpr float kRound = 12582912.0f;
 
 // Where the pixels of one row come from.
 struct Row {
@@ -26,10 +30,62 @@ struct Row {
   std::vector<int32_t> below;
   std::vector<float> right;  // weights of these
   std::vector<float> down;
-  std::vector<uint8_t> use;
+  std::vector<int32_t> use;  // 0 or 1
   bool any = false;
   bool whole = true;  // no weights
 };
+
+// What is the same for all rows.
+struct Place {
+  int32_t height, width;
+  int32_t everywhere;
+  int32_t nearest;
+};
+
+// Of each pixel of a row where it comes from. `right`, `down` and `sure` are those of the cells at
+// the row's height. Returns how many pixels are used, and in `fractions` whether weights are needed.
+BLOCKCOPY_CLONES int64_t look_row(const float* right, const float* down, const float* sure,
+                                  const int32_t* columns, const float* weights, int32_t last,
+                                  int32_t y, const Place& place, int32_t* source, int32_t* beside,
+                                  int32_t* below, float* to_right, float* to_down, int32_t* use,
+                                  int32_t* fractions) {
+  const float height = static_cast<float>(place.height), width = static_cast<float>(place.width);
+  const int32_t rows = place.height, row_length = place.width, everywhere = place.everywhere;
+  const float shift = place.nearest ? 0.5f : 0.0f, keep = place.nearest ? 0.0f : 1.0f;
+  const float row = static_cast<float>(y);
+  int32_t used = 0, broken = 0;
+  for (int32_t x = 0; x < row_length; ++x) {
+    const int32_t one = columns[x], other = one < last ? one + 1 : one;
+    const float weight = weights[x];
+    const float moved_x = right[one] + weight * (right[other] - right[one]);
+    const float moved_y = down[one] + weight * (down[other] - down[one]);
+    const float confidence = sure[one] + weight * (sure[other] - sure[one]);
+    const float step_x = ((moved_x * kSteps + kRound) - kRound) / kSteps;
+    const float step_y = ((moved_y * kSteps + kRound) - kRound) / kSteps;
+    float from_x = static_cast<float>(x) - step_x, from_y = row - step_y;
+    // Of what is not finite nothing is true, and it is not used.
+    const int32_t is_used = (confidence >= kSure) & (from_x >= -0.5f) & (from_x <= width - 0.5f) &
+                            (from_y >= -0.5f) & (from_y <= height - 0.5f) &
+                            ((everywhere != 0) | (step_x != 0) | (step_y != 0));
+    from_x = is_used ? from_x : 0.0f;
+    from_y = is_used ? from_y : 0.0f;
+    from_x = from_x < 0 ? 0.0f : from_x > width - 1 ? width - 1 : from_x;
+    from_y = from_y < 0 ? 0.0f : from_y > height - 1 ? height - 1 : from_y;
+    int32_t at_x = static_cast<int32_t>(from_x + shift), at_y = static_cast<int32_t>(from_y + shift);
+    at_x = at_x < row_length ? at_x : row_length - 1;
+    at_y = at_y < rows ? at_y : rows - 1;
+    source[x] = at_y * row_length + at_x;
+    beside[x] = at_x + 1 < row_length ? 1 : 0;
+    below[x] = at_y + 1 < rows ? row_length : 0;
+    to_right[x] = keep * (from_x - static_cast<float>(at_x));
+    to_down[x] = keep * (from_y - static_cast<float>(at_y));
+    use[x] = is_used;
+    used += is_used;
+    broken |= (to_right[x] != 0) | (to_down[x] != 0);
+  }
+  *fractions = broken;
+  return used;
+}
 
 struct Field {
   const float* cells;
@@ -40,48 +96,26 @@ struct Field {
   int64_t cell_rows, cell_columns, height, width;
   bool nearest, everywhere;
 
-  void look(int64_t y, Row& row) const {
+  // `tall` has room for three rows of cells.
+  void look(int64_t y, std::vector<float>& tall, Row& row) const {
     const int64_t first = rows[y], second = std::min(first + 1, cell_rows - 1);
-    const float* top = cells + first * cell_columns * 3;
-    const float* bottom = cells + second * cell_columns * 3;
     const float weight = row_weights[y];
-    row.any = false;
-    row.whole = true;
-    for (int64_t x = 0; x < width; ++x) {
-      const int64_t left = columns[x], beside = std::min(left + 1, cell_columns - 1);
-      float found[3];
-      for (int part = 0; part < 3; ++part) {
-        const float a = top[left * 3 + part], b = top[beside * 3 + part];
-        const float c = bottom[left * 3 + part], d = bottom[beside * 3 + part];
-        const float one = a + weight * (c - a), other = b + weight * (d - b);
-        found[part] = one + column_weights[x] * (other - one);
+    for (int64_t part = 0; part < 3; ++part) {
+      for (int64_t cell = 0; cell < cell_columns; ++cell) {
+        const float one = cells[(first * cell_columns + cell) * 3 + part];
+        const float other = cells[(second * cell_columns + cell) * 3 + part];
+        tall[part * cell_columns + cell] = one + weight * (other - one);
       }
-      const float right = std::nearbyint(found[0] * kSteps) / kSteps;
-      const float down = std::nearbyint(found[1] * kSteps) / kSteps;
-      float from_y = static_cast<float>(y) - down, from_x = static_cast<float>(x) - right;
-      const bool inside = from_y >= -0.5f && from_y <= static_cast<float>(height) - 0.5f &&
-                          from_x >= -0.5f && from_x <= static_cast<float>(width) - 0.5f;
-      // Of what is not finite nothing is true, and it is not used.
-      const bool use = found[2] >= kSure && inside && (everywhere || right != 0 || down != 0);
-      row.use[x] = use;
-      row.any |= use;
-      if (!use) {
-        row.source[x] = row.beside[x] = row.below[x] = 0;
-        row.right[x] = row.down[x] = 0;
-        continue;
-      }
-      from_y = std::clamp(from_y, 0.0f, static_cast<float>(height - 1));
-      from_x = std::clamp(from_x, 0.0f, static_cast<float>(width - 1));
-      const float shift = nearest ? 0.5f : 0.0f;
-      const int64_t at_y = std::min(static_cast<int64_t>(from_y + shift), height - 1);
-      const int64_t at_x = std::min(static_cast<int64_t>(from_x + shift), width - 1);
-      row.source[x] = static_cast<int32_t>(at_y * width + at_x);
-      row.beside[x] = at_x + 1 < width ? 1 : 0;
-      row.below[x] = at_y + 1 < height ? static_cast<int32_t>(width) : 0;
-      row.right[x] = nearest ? 0 : from_x - static_cast<float>(at_x);
-      row.down[x] = nearest ? 0 : from_y - static_cast<float>(at_y);
-      row.whole &= row.right[x] == 0 && row.down[x] == 0;
     }
+    const Place place{static_cast<int32_t>(height), static_cast<int32_t>(width), everywhere,
+                      nearest};
+    int32_t fractions = 0;
+    row.any = look_row(tall.data(), tall.data() + cell_columns, tall.data() + 2 * cell_columns,
+                       columns, column_weights, static_cast<int32_t>(cell_columns - 1),
+                       static_cast<int32_t>(y), place, row.source.data(), row.beside.data(),
+                       row.below.data(), row.right.data(), row.down.data(), row.use.data(),
+                       &fractions) > 0;
+    row.whole = fractions == 0;
   }
 };
 
@@ -92,8 +126,30 @@ void take(const T* value, const T* copied, T* out, const Row& row, int64_t width
   }
 }
 
+// Where a weight is 0 the value at hand stands to the bit, whatever the other is.
+BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* out,
+                              const int32_t* source, const int32_t* beside, const int32_t* below,
+                              const float* to_right, const float* to_down, const int32_t* use,
+                              int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    const int32_t place = source[x], next = beside[x], under = below[x];
+    const float a = value[place], b = value[place + next];
+    const float c = value[place + under], d = value[place + under + next];
+    const float right = to_right[x], down = to_down[x];
+    const float upper = right == 0 ? a : a + right * (b - a);
+    const float lower = right == 0 ? c : c + right * (d - c);
+    const float mixed = down == 0 ? upper : upper + down * (lower - upper);
+    out[x] = use[x] ? mixed : copied[x];
+  }
+}
+
 template <typename T>
 void interpolate(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
+  if constexpr (std::is_same_v<T, float>) {
+    mix_row(value, copied, out, row.source.data(), row.beside.data(), row.below.data(),
+            row.right.data(), row.down.data(), row.use.data(), width);
+    return;
+  }
   using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
   for (int64_t x = 0; x < width; ++x) {
     const T* from = value + row.source[x];
@@ -101,10 +157,10 @@ void interpolate(const T* value, const T* copied, T* out, const Row& row, int64_
     const A a = first, b = from[row.beside[x]], c = from[row.below[x]],
             d = from[row.below[x] + row.beside[x]];
     const A right = row.right[x], down = row.down[x];
-    // Where a weight is 0 the value at hand stands, whatever the other is.
     const A upper = right == 0 ? a : static_cast<A>(static_cast<T>(a + right * (b - a)));
     const A lower = right == 0 ? c : static_cast<A>(static_cast<T>(c + right * (d - c)));
-    const T mixed = down == 0 ? static_cast<T>(upper) : static_cast<T>(upper + down * (lower - upper));
+    const T mixed =
+        down == 0 ? static_cast<T>(upper) : static_cast<T>(upper + down * (lower - upper));
     out[x] = row.use[x] ? (right == 0 && down == 0 ? first : mixed) : copied[x];
   }
 }
@@ -118,8 +174,9 @@ void for_rows(const Field& field, const at::Tensor& value, const at::Tensor& cop
   const int64_t channels = value.size(0), width = field.width, area = field.height * width;
   at::parallel_for(0, field.height, 8, [&](int64_t begin, int64_t end) {
     Row row(width);
+    std::vector<float> tall(3 * field.cell_columns);
     for (int64_t y = begin; y < end; ++y) {
-      field.look(y, row);
+      field.look(y, tall, row);
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t line = c * area + y * width;
         if (row.any) {
@@ -136,6 +193,7 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
                         const at::Tensor& cells_, const at::Tensor& rows_,
                         const at::Tensor& columns_, const at::Tensor& row_weights_,
                         const at::Tensor& column_weights_, bool nearest, bool everywhere) {
+  check_no_grad("move_map", value_.requires_grad() || copied_.requires_grad());
   TORCH_CHECK_VALUE(value_.dim() == 3 && value_.sizes() == copied_.sizes(),
                     "blockcopy::move_map: value has shape ", value_.sizes(), " and copied ",
                     copied_.sizes(), ", expected (C, h, w) of both");

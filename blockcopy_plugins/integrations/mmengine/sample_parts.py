@@ -201,7 +201,7 @@ def _region_of(sample: Any, size: tuple[int, int]) -> Region:
     info = sample.metainfo
     padding = info.get("img_padding_size", info.get("padding_size"))
     if padding is not None:
-        left, right, top, bottom = padding
+        left, right, top, bottom = map(float, padding)
         return Region(top, left, size[0] - top - bottom, size[1] - left - right)
     height, width = info.get("img_shape", size)[:2]
     if height > size[0] or width > size[1]:
