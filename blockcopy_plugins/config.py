@@ -12,6 +12,9 @@ from .errors import ConfigError
 AUTO = "auto"
 """The block size that is chosen at the first frame."""
 
+PROPAGATE = ("copy", "move", "auto")
+"""What can be done with the outputs of blocks that did not run."""
+
 
 def default_policy() -> dict[str, Any]:
     """What picks the blocks where nobody says otherwise."""
@@ -53,6 +56,14 @@ class BlockCopyConfig:
         guards: What holds whatever the policy picks: a list of ``dict(type='MaxAge', frames=60)``,
             names (``'SceneCut'``) or :class:`~blockcopy_plugins.policy.guards.Guard` objects, which
             are copied. They are joined; their order matters to those that grow a grid alone.
+        propagate: What leaves the model of blocks that did not run: ``'copy'``, what was there
+            before; ``'move'``, that moved to where it is now, which is approximate; ``'auto'``,
+            moved where most of the picture moves, else copied. Moved outputs are held against each
+            whole frame, and where they are no better than copied ones these are delivered.
+        motion: Where the motion comes from: ``'DISMotion'`` (the default of ``'move'``),
+            ``'AutoMotion'`` (that of ``'auto'``), ``'CodecMotion'``, ``dict(type='GlobalMotion',
+            model='affine')``, a :class:`~blockcopy_plugins.propagation.Motion`, or a function
+            ``f(frame, context)`` (:class:`~blockcopy_plugins.propagation.CallableMotion`).
 
     Raises:
         ConfigError: If a value is out of range.
@@ -70,6 +81,8 @@ class BlockCopyConfig:
     cuda_graphs: bool = True
     graph_memory_mib: int = 4096
     guards: Sequence[Any] = ()
+    propagate: str = "copy"
+    motion: Any | Callable = None
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_streams", "graph_memory_mib"):
@@ -81,3 +94,12 @@ class BlockCopyConfig:
                 raise ConfigError(f"{name}={value!r}, expected an integer of at least 1{auto}.")
         if self.buckets is not None:
             check_buckets(self.buckets)
+        if self.propagate not in PROPAGATE:
+            raise ConfigError(
+                f"propagate={self.propagate!r}, expected one of {', '.join(map(repr, PROPAGATE))}."
+            )
+        if self.propagate == "copy" and self.motion is not None:
+            raise ConfigError(
+                f"motion={self.motion!r} is given, but propagate='copy' moves nothing: set "
+                "propagate='move' or 'auto', or leave motion out."
+            )

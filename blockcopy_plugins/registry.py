@@ -33,6 +33,7 @@ __all__ = [
     "LOOPS",
     "METRICS",
     "MODELS",
+    "MOTIONS",
     "POLICIES",
     "TASK_UTILS",
     "TRANSFORMS",
@@ -44,11 +45,12 @@ SCOPE = "blockcopy_plugins"
 _ONE_ROOT = {
     "policy": ("POLICIES", "policy=dict(type='GainPolicy', target=0.3)"),
     "guard": ("GUARDS", "guards=[dict(type='MaxAge', frames=60)]"),
+    "motion": ("MOTIONS", "motion=dict(type='DISMotion', width=256)"),
 }
 
 
 def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_args: Any) -> Any:
-    """Build a policy or guard from ``dict(type=..., **arguments)``.
+    """Build a policy, guard or estimate of motion from ``dict(type=..., **arguments)``.
 
     MMEngine's own builder first looks for a child registry of the default scope (``mmdet`` inside
     MMDetection), which these registries do not have, and warns at each build. Policies have one
@@ -60,7 +62,7 @@ def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_arg
         default_args: Arguments that hold where ``cfg`` does not give them.
 
     Returns:
-        The policy or guard.
+        The object.
 
     Raises:
         ConfigError: ``cfg`` is no mapping, has no ``type``, or the type is not registered.
@@ -144,7 +146,7 @@ METRICS = Registry(
         "blockcopy_plugins.evaluation.temporal_consistency_metric",
     ],
 )
-# Roots of their own: MMEngine has nothing like a policy or a guard.
+# Roots of their own: MMEngine has nothing like them.
 POLICIES = Registry(
     "policy",
     build_func=_build_of_one_root,
@@ -156,4 +158,10 @@ GUARDS = Registry(
     build_func=_build_of_one_root,
     scope=SCOPE,
     locations=["blockcopy_plugins.integrations.mmengine.guards"],
+)
+MOTIONS = Registry(
+    "motion",
+    build_func=_build_of_one_root,
+    scope=SCOPE,
+    locations=["blockcopy_plugins.integrations.mmengine.motions"],
 )

@@ -36,6 +36,10 @@ TORCH_LIBRARY(blockcopy, m) {
   m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
   m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
   m.def("sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor", tags);
+  m.def(
+      "move_map(Tensor value, Tensor copied, Tensor cells, Tensor rows, Tensor columns, "
+      "Tensor row_weights, Tensor column_weights, bool nearest, bool everywhere) -> Tensor",
+      tags);
   m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
   m.def(
       "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "

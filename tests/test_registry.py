@@ -83,3 +83,16 @@ def test_guards_are_registered_and_users_add_their_own():
         registry.GUARDS.build({})
     with pytest.raises(ConfigError, match=r"'NoGuard' is not registered.*@GUARDS"):
         registry.GUARDS.build(dict(type="NoGuard"))
+
+
+def test_users_register_estimates_of_motion_of_their_own():
+    from blockcopy_plugins.propagation import Motion, build_motion
+
+    class Mine(Motion):
+        def __init__(self, strength):
+            super().__init__()
+            self.strength = strength
+
+    registry.MOTIONS.register_module(module=Mine, name="MotionOfThisTest")
+    assert build_motion(dict(type="MotionOfThisTest", strength=2)).strength == 2
+    assert registry.MOTIONS.build(dict(type="blockcopy_plugins.CodecMotion")).needs_vectors

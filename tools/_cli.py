@@ -65,6 +65,17 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         help="guards in place of the config's: SceneCut, \"dict(type='MaxAge', frames=60)\", ...; "
         "none after it: no guards",
     )
+    parser.add_argument(
+        "--propagate",
+        choices=("copy", "move", "auto"),
+        help="what is delivered of blocks that did not run: copied, moved with the picture "
+        "(approximate), or moved where most of the picture moves; in place of the config's",
+    )
+    parser.add_argument(
+        "--motion",
+        help="where the motion comes from: DISMotion, GlobalMotion, CodecMotion, "
+        "\"dict(type='DISMotion', width=320)\"; in place of the config's",
+    )
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:

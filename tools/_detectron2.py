@@ -43,14 +43,15 @@ def read(config: str, options: Any) -> Any:
     return found.ModelConfig.of(config, options or ())
 
 
-def blockcopy(
-    source: Any, policy: str | None, checkpoint: str | None, guards: list[str] | None = None
-) -> Any:
-    """How the model is to run, by the config and the command line."""
-    from blockcopy_plugins.policy.policy_text import parse_policy
+def blockcopy(source: Any, args: Any) -> Any:
+    """How the model is to run, by the config and the options of ``add_policy_options``."""
+    from blockcopy_plugins.policy.policy_text import parse_motion, parse_policy
 
-    chosen = None if policy is None else parse_policy(policy)
-    return integration().blockcopy_config(source.cfg, chosen, checkpoint, guards)
+    chosen = None if args.policy is None else parse_policy(args.policy)
+    motion = None if args.motion is None else parse_motion(args.motion)
+    return integration().blockcopy_config(
+        source.cfg, chosen, args.policy_checkpoint, args.guards, args.propagate, motion
+    )
 
 
 def weights_of(source: Any, checkpoint: str | None) -> str:
@@ -108,7 +109,7 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     found = integration()
     _refuse_clips(args)
     source = read(args.config, args.cfg_options)
-    config = blockcopy(source, args.policy, args.policy_checkpoint, args.guards)
+    config = blockcopy(source, args)
     work_dir = Path(args.work_dir or Path("work_dirs") / Path(args.config).stem)
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
@@ -210,11 +211,13 @@ def train_policy(args: Any) -> None:
     from blockcopy_plugins.integrations.comparison import plain
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
     from blockcopy_plugins.policy.policy_file import save_policy
+    from blockcopy_plugins.policy.policy_text import parse_policy
     from blockcopy_plugins.visualization import plot_policy_curve
 
     _refuse_clips(args)
     source = read(args.config, args.cfg_options)
-    config = blockcopy(source, args.policy, args.resume_policy)
+    chosen = None if args.policy is None else parse_policy(args.policy)
+    config = integration().blockcopy_config(source.cfg, chosen, args.resume_policy)
     weights = weights_of(source, args.checkpoint)
     loader = loader_of(source, args, shuffle=True)
     model = fetched(source, weights)

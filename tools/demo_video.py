@@ -93,6 +93,8 @@ def main(args: argparse.Namespace) -> None:
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
     video_config.set_policy(config, policy, args.policy_checkpoint, guards)
+    motion = None if args.motion is None else video_config.parse_motion(args.motion)
+    video_config.set_propagation(config, args.propagate, motion)
     options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
     if args.block_size is not None:
         options["block_size"] = args.block_size

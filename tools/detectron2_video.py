@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
             f"--confidence-threshold must be from 0 to 1, found {args.confidence_threshold}."
         )
     source = _detectron2.read(args.config, args.opts)
-    config = _detectron2.blockcopy(source, args.policy, args.policy_checkpoint, args.guards)
+    config = _detectron2.blockcopy(source, args)
     weights = _detectron2.weights_of(source, args.weights)
     text = args.input
     where = int(text) if text.isdecimal() and not os.path.exists(text) else text

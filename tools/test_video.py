@@ -26,7 +26,9 @@ macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy i
 segmentor mIoU and share of equal pixels, aAcc, with the dense labels as ground truth),
 policy_warm_up (clips and frames that the policy learned on first), policy_over_videos (carried from
 one to the next, or restarted), guards (what each had run or kept from running, in blocks of all
-frames but the videos' first ones), dense_ops (what could not run on blocks).
+frames but the videos' first ones), propagation (how many frames' outputs were copied, moved or
+given again without the network, and how well moved and copied ones agreed with whole frames),
+dense_ops (what could not run on blocks).
 
 Label images of a segmentor (--ann, a folder) hold one class index a pixel. They have the names of
 their frames, but for the suffixes of the config's dataset; those of a video file end in the number
@@ -161,6 +163,8 @@ def main(args: argparse.Namespace) -> None:
     policy = None if args.policy is None else video_config.parse_policy(args.policy)
     guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
     video_config.set_policy(config, policy, args.policy_checkpoint, guards)
+    motion = None if args.motion is None else video_config.parse_motion(args.motion)
+    video_config.set_propagation(config, args.propagate, motion)
     if args.data_root:
         video_config.set_data_root(config, args.data_root)
     loader = video_config.video_dataloader(
@@ -325,6 +329,7 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
 
 def _table(results: dict) -> str:
     """The results in words, dense beside block-sparse."""
+    from blockcopy_plugins.engine.propagation_report import PropagationReport
     from blockcopy_plugins.engine.report import GuardReport
 
     def figure(value, scale=1.0, digits=1, unit="") -> str:
@@ -385,6 +390,7 @@ def _table(results: dict) -> str:
         clips, frames = (results["policy_warm_up"][name] for name in ("clips", "frames"))
         lines.append(f"policy: warmed up on {clips} clips, {frames} frames")
     lines += [f"guard {GuardReport(**guard)}" for guard in results["guards"]]
+    lines += [line.strip() for line in PropagationReport(**results["propagation"]).lines()]
     if results["dense_ops"]:
         names = ", ".join(f"{op['path'] or '(root)'}: {op['op']}" for op in results["dense_ops"])
         lines.append(f"ran on whole maps: {names}")

@@ -43,6 +43,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="names, or \"dict(type='GainPolicy', per_frame=True)\"; default: all that can be told "
         "a rate, oracle, and 'oracle with neighbours'",
     )
+    parser.add_argument(
+        "--propagate",
+        nargs="+",
+        choices=("copy", "move", "auto"),
+        default=["copy"],
+        help="what becomes of the outputs of blocks that did not run; each policy runs with each "
+        "(default copy)",
+    )
+    parser.add_argument("--motion", help="where the motion comes from, as for tools/test_video.py")
     parser.add_argument("--targets", type=rates, help="rates (default 0.1,0.2,0.3,0.5,0.7)")
     parser.add_argument("--periods", type=integers, help="of every n-th frame (default 10,5,3,2)")
     parser.add_argument("--frames", type=int, help="frames of each clip at most")
@@ -70,7 +79,7 @@ def plan_of(args: argparse.Namespace):
     Args:
         args: Of :func:`parse_args`.
     """
-    from blockcopy_plugins.policy.policy_text import parse_policy
+    from blockcopy_plugins.policy.policy_text import parse_motion, parse_policy
 
     from .plan import Plan, parse_clip, parse_model, read_plan
     from .sweep import ORACLES
@@ -91,7 +100,8 @@ def plan_of(args: argparse.Namespace):
         found["policies"] = tuple(
             text if text in ORACLES else parse_policy(text) for text in args.policies
         )
-    return Plan(**found)
+    motion = None if args.motion is None else parse_motion(args.motion)
+    return Plan(**found, propagate=tuple(dict.fromkeys(args.propagate)), motion=motion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

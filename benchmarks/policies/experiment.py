@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
 
+import blockcopy_plugins as bc
+from blockcopy_plugins.engine.propagation import Propagation
 from blockcopy_plugins.errors import BlockCopyError
 from blockcopy_plugins.policy import InformationGain, NonePolicy, Policy, build_policy
 from blockcopy_plugins.policy.information_gain import build_information_gain
@@ -20,7 +23,7 @@ from .plan import Clip, Model, Plan
 from .report import ReportFile, describe_pair, run_of
 from .runs import Run, run_dense, run_policy
 from .scores import Scores, new_scores, windows
-from .sweep import Entry, sweep
+from .sweep import Entry, propagated, sweep
 
 
 class PairExperiment:
@@ -73,7 +76,8 @@ class PairExperiment:
             policy = build_policy(entry.config)
         rate = {k: v for k, v in entry.config.items() if k in ("target", "rate", "n")}
         title = " ".join([entry.policy, *(f"{k}={v}" for k, v in rate.items())])
-        return self._measure(policy, title, None if entry.is_oracle else self._warm_up)
+        warm_up = None if entry.is_oracle else self._warm_up
+        return self._measure(policy, title, warm_up, entry.propagation)
 
     def run_nothing(self) -> dict[str, Any]:
         """The figures of executing the first frame alone."""
@@ -86,7 +90,11 @@ class PairExperiment:
         self._dense = self._recorded = None
 
     def _measure(
-        self, policy: Policy, title: str, warm_up: tuple[Frames, int] | None
+        self,
+        policy: Policy,
+        title: str,
+        warm_up: tuple[Frames, int] | None,
+        propagation: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         if self._dense is None:
             self.run_dense()
@@ -96,12 +104,13 @@ class PairExperiment:
             scores.add(answer, self.network.truth(frame))
 
         frames = self.frames
-        if getattr(policy, "needs_motion", False):
+        options = bc.BlockCopyConfig(self.block_size, policy, **(propagation or {}))
+        if policy.needs_motion or Propagation.of(options).needs_vectors:
             start = self.clip.frames[0]
             frames = self.network.frames(self.clip, (start, start + len(frames)), motion=True)
             if warm_up is not None:
                 warm_up = self.network.frames(self.clip, self.clip.warm_up, motion=True), warm_up[1]
-        run = run_policy(self.network, frames, policy, self.block_size, score, title, warm_up)
+        run = run_policy(self.network, frames, options, score, title, warm_up)
         return _entry(run, scores)
 
     def _record(self) -> tuple[list[Any], InformationGain]:
@@ -112,8 +121,7 @@ class PairExperiment:
             run_policy(
                 self.network,
                 self.frames,
-                recorder,
-                self.block_size,
+                bc.BlockCopyConfig(self.block_size, recorder),
                 lambda frame, answer: None,
                 "dense outputs for the oracles",
             )
@@ -131,6 +139,8 @@ def _entry(run: Run, scores: Scores) -> dict[str, Any]:
     }
     if run.size is not None:
         found |= {"size": list(run.size), "grid": list(run.grid)}
+    if run.propagation is not None and run.propagation.propagate != "copy":
+        found["propagation"] = asdict(run.propagation)
     return found
 
 
@@ -156,6 +166,7 @@ def measure(
         BlockCopyError: If a clip or a model cannot be used.
     """
     entries = sweep(plan.policies, plan.targets, plan.periods)
+    entries = propagated(entries, plan.propagate, plan.motion)
     # All that can be refused is refused before the first run.
     jobs = []
     for model, clips in _by_model(plan):
@@ -201,10 +212,10 @@ def _measure_pair(
     else:
         bar.update()
     for entry in entries:
-        if run_of(result, entry.policy, entry.config) is not None:
+        config = entry.described
+        if run_of(result, entry.policy, config) is not None:
             bar.update()
             continue
-        config = dict(entry.config)
         run: dict[str, Any] = {"policy": entry.policy, "config": config}
         with _step(bar, f"{where}: {entry.policy}"):
             try:

@@ -73,6 +73,8 @@ class Plan:
         policies: Names or configs of policies; None is all that have a rate, and the oracles.
         targets: Executed rates, of policies that are told one.
         periods: Periods in frames, of policies that execute every n-th frame.
+        propagate: What becomes of the outputs of blocks that did not run, each for all policies.
+        motion: Where the motion comes from; None is the default of each way.
     """
 
     clips: tuple[Clip, ...]
@@ -80,6 +82,8 @@ class Plan:
     policies: tuple[str | Mapping[str, Any], ...] | None = None
     targets: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7)
     periods: tuple[int, ...] = (10, 5, 3, 2)
+    propagate: tuple[str, ...] = ("copy",)
+    motion: Any = None
 
     def __post_init__(self) -> None:
         for what, entries in (("clip", self.clips), ("model", self.models)):
@@ -125,7 +129,7 @@ def read_plan(path: str, roots: Sequence[str]) -> dict[str, Any]:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"the plan {path!r} cannot be read: {error}") from error
-    known = {entry.name for entry in fields(Plan)}
+    known = {entry.name for entry in fields(Plan)} - {"propagate", "motion"}
     if not isinstance(content, dict) or not set(content) <= known:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ConfigError(f"the plan {path!r} has {found}, expected the keys {sorted(known)}")

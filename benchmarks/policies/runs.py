@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.propagation_report import PropagationReport
 from blockcopy_plugins.policy import Policy
 
 from .answers import Answer
@@ -28,6 +29,7 @@ class Run:
         policy_seconds: Of each frame, the policy's choice and its learning.
         size: ``(H, W)`` of the network's input; None of a dense run.
         grid: ``(GH, GW)``; None of a dense run.
+        propagation: What became of the outputs of blocks that did not run; None of a dense run.
     """
 
     rates: list[float] = field(default_factory=list)
@@ -35,6 +37,7 @@ class Run:
     policy_seconds: list[float] = field(default_factory=list)
     size: tuple[int, int] | None = None
     grid: tuple[int, int] | None = None
+    propagation: PropagationReport | None = None
 
     def rate(self, part: slice) -> float:
         """Mean executed rate of some frames, the first of the clip included where it is one."""
@@ -102,8 +105,7 @@ def run_dense(network: Network, frames: Frames, on_answer: Callable[[Any, Answer
 def run_policy(
     network: Network,
     frames: Frames,
-    policy: Policy,
-    block_size: int,
+    options: bc.BlockCopyConfig,
     on_answer: Callable[[Any, Answer], None],
     title: str,
     warm_up: tuple[Frames, int] | None = None,
@@ -113,14 +115,12 @@ def run_policy(
     Args:
         network: Not converted; nor is it afterwards, whatever happens.
         frames: The frames.
-        policy: The policy.
-        block_size: In pixels.
+        options: Of the conversion, with the policy built.
         on_answer: Called with each frame and its answer.
         title: For the progress bar.
         warm_up: Frames that the policy learns on beforehand, and how often.
     """
-    clock = PolicyClock(policy)
-    options = bc.BlockCopyConfig(block_size=block_size, policy=policy)
+    clock = PolicyClock(options.policy)
     bc.blockcopy_(network.module, options, network.adapter)
     try:
         handle = bc.handle(network.module)
@@ -137,6 +137,7 @@ def run_policy(
             run.policy_seconds.append(clock.take())
             on_answer(frame, answer)
         run.size, run.grid = clock.pixels, tuple(handle.last.grid.shape[1:])
+        run.propagation = bc.report(network.module).propagation
         return run
     finally:
         bc.restore_(network.module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
@@ -26,10 +26,18 @@ class Entry:
     Attributes:
         policy: Its name in tables and pictures, the same at all rates.
         config: What :func:`~blockcopy_plugins.policy.build_policy` makes it of.
+        propagation: Options of a conversion: what becomes of the outputs of blocks that did not run
+            (``propagate``), and where the motion comes from (``motion``).
     """
 
     policy: str
     config: Mapping[str, Any]
+    propagation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What tells it from other entries of the policy."""
+        return {**self.config, **self.propagation}
 
     @property
     def is_oracle(self) -> bool:
@@ -67,6 +75,29 @@ def sweep(
     for given in policies:
         entries += _at_each_rate(given, targets, periods)
     return list({(e.policy, repr(sorted(e.config.items()))): e for e in entries}.values())
+
+
+def propagated(entries: Sequence[Entry], ways: Sequence[str], motion: Any = None) -> list[Entry]:
+    """Each entry with each way to propagate outputs.
+
+    Args:
+        entries: Of :func:`sweep`.
+        ways: ``'copy'``, ``'move'``, ``'auto'``.
+        motion: Where the motion comes from, ``None`` for the defaults.
+    """
+    found = []
+    for way in ways:
+        options = {} if way == "copy" else {"propagate": way}
+        if options and motion is not None:
+            options["motion"] = motion
+        label = "" if way == "copy" else ", moved" if way == "move" else ", moved if it pays"
+        found += [
+            replace(entry, policy=f"{entry.policy}{label}", propagation=options)
+            for entry in entries
+            # An oracle of what is copied.
+            if not (options and entry.is_oracle)
+        ]
+    return found
 
 
 def _runnable() -> list[str]:

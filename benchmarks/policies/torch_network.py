@@ -33,6 +33,7 @@ from torch import Tensor, nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.datasets import open_frames
 from blockcopy_plugins.engine.adapter import Call, ModelAdapter
+from blockcopy_plugins.engine.output_parts import OutputParts, Parts
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation import (
     FrameObjects,
@@ -43,6 +44,7 @@ from blockcopy_plugins.evaluation import (
     read_annotations,
 )
 from blockcopy_plugins.policy import Detections, TaskOutput
+from blockcopy_plugins.propagation import Objects
 
 from .answers import Answer, LabelMap
 from .network import Network
@@ -111,8 +113,30 @@ class _DecodingAdapter(ModelAdapter):
     def task_outputs(self, outputs: Any, call: Call) -> list[TaskOutput]:
         return [_decode(self._made, outputs, tuple(call.frame.shape[2:]))]
 
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """Boxes are moved, not the numbers of cells that they are decoded of."""
+        (found,) = self.task_outputs(outputs, call)
+        if isinstance(found, Tensor):
+            return super().take_apart(outputs, call)
+        return _DetectionParts(found)
+
+
+class _DetectionParts(OutputParts):
+    """Decoded detections, in place of what they were decoded of."""
+
+    def __init__(self, found: Detections) -> None:
+        objects = Objects(found.boxes, (1.0, 1.0), found.size, found.scores, found.labels)
+        super().__init__([{"objects": objects}])
+
+    def join(self, images: Sequence[Parts], call: Any) -> Detections:
+        """See :meth:`OutputParts.join`."""
+        found = images[0]["objects"]
+        return Detections(found.boxes, found.scores, found.labels, None, found.size)
+
 
 def _decode(made: Any, outputs: Any, size: tuple[int, int]) -> TaskOutput:
+    if isinstance(outputs, Detections):
+        return outputs
     found = made.decode(outputs)
     if isinstance(found, Tensor) and found.dim() == 3 and found.is_floating_point():
         return found

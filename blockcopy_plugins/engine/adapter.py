@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import FrameError
 from ..policy import MotionField
+from .output_parts import OutputParts, take_tree_apart
 
 
 class Removable(Protocol):
@@ -30,6 +31,8 @@ class Call:
         restarts: Streams that begin anew with this call.
         motion: Of each image how far its video has moved, or ``None`` if the call does not tell.
         seconds_before: What the batch has taken before the call, in the model's own preprocessor.
+        asks: What the form of the outputs depends on besides the frame. Two calls that ask the same
+            get the same outputs if nothing is executed; ``None`` if that cannot be told.
         left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense,
             by module path; filled in while the call runs.
     """
@@ -40,6 +43,7 @@ class Call:
     restarts: tuple[Hashable, ...] = ()
     motion: tuple[MotionField | None, ...] | None = None
     seconds_before: float = 0.0
+    asks: Hashable | None = None
     left: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,10 +72,14 @@ class ModelAdapter:
             FrameError: If there is no frame where one is expected.
         """
         if args and isinstance(args[0], Tensor):
-            return Call(args[0], lambda frame: ((frame, *args[1:]), dict(kwargs)))
+            asks = asked(args[1:], kwargs)
+            return Call(args[0], lambda frame: ((frame, *args[1:]), dict(kwargs)), asks=asks)
         for name, value in kwargs.items():
             if isinstance(value, Tensor) and value.dim() == 4:
-                return Call(value, lambda frame, name=name: (args, {**kwargs, name: frame}))
+                asks = asked(args, {k: v for k, v in kwargs.items() if k != name})
+                return Call(
+                    value, lambda frame, name=name: (args, {**kwargs, name: frame}), asks=asks
+                )
         found = [type(a).__name__ for a in args] + [
             f"{k}={type(v).__name__}" for k, v in kwargs.items()
         ]
@@ -120,6 +128,32 @@ class ModelAdapter:
         """
         found = _first_map(outputs, len(call.frame))
         return None if found is None else list(found.unbind(0))
+
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """Take the outputs apart into maps and objects that can be moved, and the rest.
+
+        Args:
+            outputs: What the model returned.
+            call: The call that it answered.
+
+        Returns:
+            The parts, or ``None`` if the outputs are of an unknown kind: then nothing is moved, and
+            a frame of which no block runs goes through the network nevertheless.
+        """
+        return take_tree_apart(outputs, len(call.frame), tuple(call.frame.shape[2:]))
+
+
+def asked(args: tuple, kwargs: Mapping[str, Any]) -> Hashable | None:
+    """See :attr:`Call.asks`: of arguments that are numbers, strings and the like, themselves.
+
+    Args:
+        args: Positional arguments besides the frame.
+        kwargs: Keyword arguments besides the frame.
+    """
+    given = (*args, *kwargs.values())
+    if not all(value is None or isinstance(value, (bool, int, float, str)) for value in given):
+        return None
+    return tuple(args), tuple(sorted(kwargs.items()))
 
 
 def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple[nn.Module, str]]:

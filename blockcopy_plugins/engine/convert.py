@@ -35,6 +35,7 @@ from .geometry import grid_size
 from .leaves import Leaf, leaf_for
 from .macs import MacsByPath
 from .native import NativeConvolutions
+from .propagation import Propagation
 from .report import Report, Totals
 from .state import StreamStates
 from .whole_run import WholeRun
@@ -77,6 +78,7 @@ class Handle:
         states: State of all streams.
         graphs: What is captured of the frames of all streams.
         reads: What the host waits for the device for.
+        propagation: What becomes of the outputs of blocks that do not run.
         last: Record of the last call, ``None`` before the first.
     """
 
@@ -93,6 +95,7 @@ class Handle:
         self.epilogues = Epilogues(config.fuse)
         self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
         self.reads = HostReads()
+        self.propagation = Propagation.of(config)
         self._buckets = Buckets(config.buckets)
         self.last: FrameRecord | None = None
         self.totals = Totals()
@@ -163,6 +166,8 @@ class Handle:
         on_host = self.policy.on_host and not self.guards.guards
         device = torch.device("cpu") if on_host else frame.device
         context = self.guards.demand(frame, self._context(ids, call, device, began))
+        looked = self.propagation.look(self.adapter, call, context)
+        context.take_propagated(looked)
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             scores = self.policy.scores(frame, context)
@@ -175,19 +180,25 @@ class Handle:
 
         store, streams = self.states.open(ids, geometry)
         work = FrameWork(self, call, original, grid, host, store, streams)
+        compared = compared if compared is not None and any(compared) else None
+        # A graph does without the model's Python already.
+        repeats = compared is None and kind is None and looked.can_repeat(host)
         # Counting what runs on ordinary tensors takes time: once for each stream.
         counter = whole = None
         try:
-            if kind is not None and work.for_graphs:
+            if repeats:
+                out, counts, outputs = looked.repeat()
+            elif kind is not None and work.for_graphs:
                 out = self.graphs.run(work, kind)
             else:
                 at_work = work.open()
                 counter = MacsByPath(at_work) if work.has_first else None
                 with counter or nullcontext():
                     out = work.run(at_work, frame)
-            if compared is not None and any(compared):
+            if compared is not None:
                 whole = WholeRun(work, compared, context)
-                whole.before = self.adapter.task_outputs(out, call)
+                before = self.adapter.task_outputs(out, call)
+                whole.before = looked.chosen_outputs(before, host)
                 out = whole.run()
         except BaseException:
             # Layers before the failure have this frame's features, those behind it older ones.
@@ -202,22 +213,29 @@ class Handle:
             if whole is not None:
                 whole.close()
             self.set_idle()
-        counts = work.counts
+        if not repeats:
+            counts = work.counts if whole is None else whole.counts
         if whole is not None:
-            grid, host, counts = whole.grid, whole.host, whole.counts
+            grid, host = whole.grid, whole.host
             decided = host if on_host else grid
             context.take_executed(grid, host)
             context.take_comparison(whole.comparison)
         for stream, its_grid in zip(streams, decided, strict=True):
-            stream.frames += 1
+            stream.frames += not repeats
+            stream.repeated += repeats
             stream.broken = False
             stream.last_grid = its_grid
+        if not repeats:
+            outputs = looked.task_outputs(out, self.policy.needs_outputs)
+            out = looked.deliver(out, outputs, host, counts)
+        looked.commit()
         ran = time.perf_counter()
 
         guarded = self.guards.commit(grid, context)
-        outputs = self.adapter.task_outputs(out, call) if self.policy.needs_outputs else None
+        outputs = outputs if self.policy.needs_outputs else None
         scalars = self.policy.feedback(frame, grid, outputs, context) or {}
-        figures = Scalars(scalars, self.reads)
+        figures = Scalars({**scalars, **looked.figures()}, self.reads)
+        context.take_propagated(None)
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         if counter is not None:
@@ -301,6 +319,7 @@ class Handle:
             self.states.drop(live)
             self.policy.reset(live)
             self.guards.reset(live)
+            self.propagation.reset(live)
 
     def _context(
         self, ids: Sequence[Hashable], call: Call, device: torch.device, began: float
@@ -319,7 +338,7 @@ class Handle:
             grid_shape=shape,
             block_size=self.config.block_size,
             first=upload(torch.tensor(first), device),
-            frame_index=tuple(0 if stream is None else stream.frames for stream in streams),
+            frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
             last_grid=last,
             motion=call.motion if self._motion is None else self._motion,
             host_first=first,
@@ -444,6 +463,7 @@ class Handle:
         self.states.drop(streams)
         self.policy.reset(streams)
         self.guards.reset(streams)
+        self.propagation.reset(streams)
 
     def report(self) -> Report:
         """What has run so far; see :func:`report`."""
@@ -455,6 +475,7 @@ class Handle:
             state_bytes=self.states.bytes(),
             kernel_bytes=0 if self.native is None else self.native.bytes(),
             graphs=self.graphs.report(),
+            propagation=self.propagation.report(),
         )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
     from .cuda_graphs import GraphReport
+    from .propagation_report import PropagationReport
 
 _ROWS = 12
 LARGEST_BLOCK = 256
@@ -105,6 +106,7 @@ class Report:
         guards: What each guard did.
         agreement: With the dense output, as far as the policy's budget has compared them; ``None``
             where it does not.
+        propagation: What became of the outputs of blocks that did not run.
     """
 
     frames: int
@@ -126,6 +128,7 @@ class Report:
     graphs: GraphReport | None = None
     guards: tuple[GuardReport, ...] = ()
     agreement: AgreementEstimate | None = None
+    propagation: PropagationReport | None = None
 
     @property
     def share_on_blocks(self) -> float:
@@ -151,6 +154,8 @@ class Report:
         ]
         if self.agreement is not None:
             lines.insert(2, f"  dense agreement   {self.agreement}")
+        if self.propagation is not None:
+            lines += self.propagation.lines()
         if self.graphs is not None:
             lines += self.graphs.lines()
         if self.guards:
@@ -313,6 +318,7 @@ class Totals:
         kernel_bytes: int,
         graphs=None,
         agreement: AgreementEstimate | None = None,
+        propagation: PropagationReport | None = None,
     ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
@@ -344,4 +350,5 @@ class Totals:
             graphs=graphs,
             guards=self.guard_reports(),
             agreement=agreement,
+            propagation=propagation,
         )

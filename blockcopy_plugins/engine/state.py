@@ -134,6 +134,7 @@ class Stream:
         token: Differs for every stream that ever was, so that a slot's former owner is known.
         slot: Index into the slot axis of its store's maps.
         frames: Frames executed so far.
+        repeated: Frames of which nothing ran and that did not go through the network.
         broken: A frame failed half-way: the next one must be executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
         calls: How often each module used state in the last frame.
@@ -142,6 +143,7 @@ class Stream:
     token: int
     slot: int
     frames: int = 0
+    repeated: int = 0
     broken: bool = False
     last_grid: Tensor | None = None
     calls: dict[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from blockcopy_plugins.host_transfer import HostReads, Then
 from .agreement_estimate import AgreementEstimate
 from .comparison import Comparison
 from .motion_field import MotionField
+from .propagated import Propagated
 from .task_output import TaskOutput
 
 
@@ -51,6 +52,8 @@ class PolicyContext:
 
     Attributes:
         comparison: What :meth:`Policy.compares` asked for, filled in before the feedback.
+        propagated: What would be delivered if no block ran, and how far the picture has moved; from
+            before the choice until after the feedback, else ``None``.
 
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
@@ -69,6 +72,7 @@ class PolicyContext:
     reads: HostReads | None = field(default=None, repr=False)
     began: float | None = None
     comparison: Comparison | None = field(default=None, init=False, repr=False)
+    propagated: Propagated | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
     _in_host: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -195,6 +199,10 @@ class PolicyContext:
             host: The same in host memory.
         """
         object.__setattr__(self, "_executed", (grid, host))
+
+    def take_propagated(self, propagated: Propagated | None) -> None:
+        """Take note of what would be delivered if no block ran; called by the engine."""
+        object.__setattr__(self, "propagated", propagated)
 
     def take_comparison(self, comparison: Comparison) -> None:
         """Take note of what was executed twice; called by the engine."""

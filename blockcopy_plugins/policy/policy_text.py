@@ -1,4 +1,4 @@
-"""A policy or guard as a user writes it in one line: on a command line, in a YAML file."""
+"""What a user writes in one line, on a command line or in YAML: a policy, a guard, a motion."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def parse_guard(text: str) -> str | dict[str, Any]:
         ConfigError: If it is neither.
     """
     return _parse(text, "guard", "SceneCut", "dict(type='MaxAge', frames=60)")
+
+
+def parse_motion(text: str) -> str | dict[str, Any]:
+    """An estimate of motion as written on a command line.
+
+    Args:
+        text: A name (``CodecMotion``) or ``dict(type='DISMotion', width=320)``.
+
+    Returns:
+        The name, or the dict.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    return _parse(text, "motion", "CodecMotion", "dict(type='DISMotion', width=320)")
 
 
 def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any]:

@@ -305,6 +305,43 @@ def test_figures_reach_the_log(make, caplog):
     assert list(scalars) == [1.0, 0.0, 0.0]
 
 
+def test_outputs_move_in_a_runner_and_the_log_says_how_well(make, caplog):
+    def motion(frame, context):
+        return [(4, 0)] * len(frame)
+
+    policy = dict(type="EveryNthFramePolicy", n=3)
+    runner = make(
+        ((0, 4), (1, 3)), hook={**HOOK, "policy": policy, "propagate": "move", "motion": motion}
+    )
+    with caplog.at_level(logging.INFO):
+        runner.logger.setLevel(logging.INFO)
+        runner.logger.addHandler(caplog.handler)
+        found = run(runner)
+    assert "4 of 5 frames moved (approximate), 4 needed no network" in caplog.text
+    limit = torch.tensor([SIZE[1], SIZE[0]] * 2)
+    for first, then in [(0, 1), (4, 5)]:
+        moved = found[first]["bboxes"] + torch.tensor([4.0, 0, 4, 0])
+        wanted = moved[moved[:, 0] < SIZE[1]].minimum(limit)
+        torch.testing.assert_close(found[then]["bboxes"], wanted)
+    scalars = runner.message_hub.log_scalars
+    assert list(scalars["test/blockcopy/moved"].data[0]) == [0, 1, 1, 0, 0, 1, 1]
+    assert 0 <= scalars["test/blockcopy/agreement_moved"].data[0][-1] <= 1
+
+
+def test_a_backbone_alone_has_no_outputs_to_move(make, tiny):
+    model = tiny.mask_rcnn()
+    backbone = dict(
+        type="blockcopy_plugins.BlockCopyBackbone",
+        backbone=model["backbone"],
+        block_size=32,
+        policy="all",
+    )
+    hook = {**HOOK, "propagate": "auto"}
+    runner = make(hook=hook, model=ConfigDict({**model, "backbone": backbone}))
+    with pytest.raises(ConfigError, match="propagate='auto' moves what leaves a whole model"):
+        run(runner)
+
+
 def test_errors_of_the_engine_reach_the_user(make, tiny):
     dataset = Videos(tiny, ((0, 2),))
     pictures = iter([tiny.picture(SIZE, 1), tiny.picture((64, 128), 2)])
@@ -328,10 +365,11 @@ def test_errors_of_the_engine_reach_the_user(make, tiny):
         dict(policy="clairvoyant"),
         dict(policy=dict(target=1)),
         dict(guards=["clairvoyant"]),
+        dict(propagate="move", motion="clairvoyant"),
     ],
 )
 def test_bad_options_show_when_the_runner_is_made(make, bad):
-    with pytest.raises(Exception, match="block_size=0|no policy|needs a 'type'|no guard"):
+    with pytest.raises(Exception, match="block_size=0|no policy|needs a 'type'|no guard|no motion"):
         make(hook={**HOOK, **bad})
 
 

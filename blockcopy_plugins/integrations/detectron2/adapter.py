@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,12 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import BoxMode, ImageList, RotatedBoxes
 from torch import Tensor, nn
 
-from ...engine.adapter import Call, ModelAdapter, Removable
+from ...engine.adapter import Call, ModelAdapter, Removable, asked
+from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
 from ..network_scale import FoundObjects, at_network_scale
 from ..stream_ids import StreamIds
+from .output_parts import take_dicts_apart
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class MetaArchAdapter(ModelAdapter):
             return (batch, *args[1:]), given
 
         sizes = tuple((int(h), int(w)) for h, w in images.image_sizes)
-        return ListCall(images.tensor, replace, ids, restarts, sizes=sizes)
+        asks = asked_of_dicts(batch, sizes, args[1:], given)
+        return ListCall(images.tensor, replace, ids, restarts, asks=asks, sizes=sizes)
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
         """Hand the frame's blocks to the backbone in place of the batch that the model makes."""
@@ -144,6 +147,11 @@ class MetaArchAdapter(ModelAdapter):
                 return list(left.unbind(0))
         return super().task_outputs(outputs, call)
 
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """See :meth:`ModelAdapter.take_apart`: instances and maps in a list of dicts."""
+        found = take_dicts_apart(outputs, call.sizes)
+        return super().take_apart(outputs, call) if found is None else found
+
     def take_blocks(self) -> Tensor | None:
         """The blocks of the frame at work; only once, and ``None`` outside of a frame."""
         blocks, self._blocks, self._images = self._blocks, None, None
@@ -165,6 +173,28 @@ class MetaArchAdapter(ModelAdapter):
             model.backbone.size_divisibility,
             padding_constraints=model.backbone.padding_constraints,
         )
+
+
+def asked_of_dicts(
+    batch: Sequence[Mapping[str, Any]],
+    sizes: Sequence[tuple[int, int]],
+    args: tuple,
+    kwargs: Mapping[str, Any],
+) -> Hashable | None:
+    """See :attr:`~blockcopy_plugins.engine.adapter.Call.asks`, of Detectron2's list of dicts.
+
+    Args:
+        batch: The dicts.
+        sizes: ``(H, W)`` of the images at the network's input, px.
+        args: Other positional arguments of the call.
+        kwargs: Its keyword arguments.
+    """
+    if any("proposals" in given for given in batch):
+        # Proposals that are given, not found: other ones each time.
+        return None
+    others = asked(args, kwargs)
+    wanted = tuple((given.get("height"), given.get("width")) for given in batch)
+    return None if others is None else (tuple(sizes), wanted, others)
 
 
 def is_augmentation(model: Any) -> bool:

@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ...policy import build_policy
 from ...policy.guards import build_guards
 from ...policy.policy_file import load_policy
-from ...policy.policy_text import parse_guard, parse_policy
+from ...policy.policy_text import parse_guard, parse_motion, parse_policy
 
 _DEFAULT = BlockCopyConfig()
 
@@ -58,6 +58,12 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     # What holds whatever the policy picks: a list of names ("SceneCut") and of guards with their
     # options, "dict(type='MaxAge', frames=60)" or {type: MaxAge, frames: 60}.
     node.GUARDS = []
+    # What leaves the model of blocks that did not run: "copy", "move" (to where it is now), "auto"
+    # (moved where most of the picture moves).
+    node.PROPAGATE = _DEFAULT.propagate
+    # Where the motion comes from: a name ("DISMotion") or "dict(type='GlobalMotion')". "" is the
+    # default of "move" and "auto".
+    node.MOTION = ""
 
     # With MODEL.BACKBONE.NAME "build_blockcopy_backbone" the backbone alone runs on blocks. This is
     # the builder of the backbone that is wrapped.
@@ -69,6 +75,8 @@ def blockcopy_config(
     policy: Any = None,
     checkpoint: str | None = None,
     guards: Sequence[Any] | None = None,
+    propagate: str | None = None,
+    motion: Any = None,
 ):
     """The options of a conversion as a config has them.
 
@@ -79,6 +87,8 @@ def blockcopy_config(
         policy: In place of the config's, and of its policy file.
         checkpoint: File of a trained policy in place of the config's.
         guards: In place of the config's.
+        propagate: In place of the config's, and of its motion.
+        motion: In place of the config's.
 
     Returns:
         A :class:`~blockcopy_plugins.BlockCopyConfig` whose policy and guards are built.
@@ -99,6 +109,11 @@ def blockcopy_config(
     if isinstance(guards, (list, tuple)):
         guards = [parse_guard(guard) if isinstance(guard, str) else guard for guard in guards]
     options["guards"] = build_guards(guards).guards
+    if propagate is not None:
+        options["propagate"] = propagate
+        options.pop("motion", None)
+    motion = options.get("motion") if motion is None else motion
+    options["motion"] = parse_motion(motion) if isinstance(motion, str) else motion
     known = {item.name for item in fields(BlockCopyConfig)}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -120,6 +135,7 @@ def _yaml_options(cfg: CfgNode) -> dict[str, Any]:
         return {}
     options = {name.lower(): value for name, value in node.items() if name != "BACKBONE"}
     options["policy_checkpoint"] = options["policy_checkpoint"] or None
+    options["motion"] = options["motion"] or None
     if options["block_size"] is None:
         options["block_size"] = _DEFAULT.block_size
     elif options["block_size"] == 0:

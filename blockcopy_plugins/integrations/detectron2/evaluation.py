@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
@@ -170,6 +171,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
                 **({} if reason is None else {"fidelity_reason": reason}),
                 "dense_ops": _dense_ops(parts, len(entries)),
                 "guards": merge_guards(totals.guard_reports() for totals in parts),
+                "propagation": asdict(handle.propagation.report()),
                 "processes": len(parts),
             }
         )

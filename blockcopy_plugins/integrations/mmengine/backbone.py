@@ -21,7 +21,7 @@ class BlockCopyBackbone(BaseModule):
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
     checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
     are dense: neck and heads run on whole maps. To have them on blocks too, use
-    :class:`BlockCopyHook` instead.
+    :class:`BlockCopyHook` instead. Outputs of a model cannot be moved from here (``propagate``).
 
     Args:
         backbone: Config of the backbone, or the module itself.

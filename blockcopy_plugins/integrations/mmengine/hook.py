@@ -17,6 +17,7 @@ from torch import nn
 from ...api import blockcopy_
 from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import Handle, handle, restore_
+from ...engine.propagation import Propagation
 from ...errors import ConfigError
 from ...policy import build_policy
 from ...policy.guards import build_guards
@@ -50,7 +51,8 @@ class BlockCopyHook(Hook):
             do with each other: each is executed fully, and a warning says so once.
         guards: What holds whatever the policy picks, see
             :class:`~blockcopy_plugins.BlockCopyConfig`.
-        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`: ``winograd=False``, say.
+        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`: ``winograd=False``,
+            ``propagate='auto'``, say.
 
     Raises:
         ConfigError: If an option is out of range or the policy file does not fit.
@@ -95,6 +97,8 @@ class BlockCopyHook(Hook):
             check_finite=check_finite,
             **options,
         )
+        # A wrong motion is found now, and not once the weights are loaded.
+        Propagation.of(self.config)
         self.interleaved = interleaved
         self.one_video = one_video
         self._warned = False
@@ -198,6 +202,12 @@ class BlockCopyHook(Hook):
         model = unwrap(runner.model)
         wrapped = [m for m in model.modules() if isinstance(m, BlockCopyBackbone)]
         if wrapped:
+            if self.config.propagate != "copy":
+                raise ConfigError(
+                    f"propagate={self.config.propagate!r} moves what leaves a whole model, but "
+                    "only the backbone runs on blocks here (BlockCopyBackbone). Take the config "
+                    "without that wrapper, or propagate='copy'."
+                )
             # A whole model is looked at where it is converted.
             if "mmseg.models.segmentors.base" in sys.modules:
                 from ..mmseg.adapter import refuse_windows

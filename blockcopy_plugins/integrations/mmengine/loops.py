@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -293,6 +294,7 @@ class BlockCopyTestLoop(BaseLoop):
                     **({} if reason is None else {"fidelity_reason": reason}),
                     "dense_ops": dense_ops,
                     "guards": guards,
+                    "propagation": asdict(handle.propagation.report()),
                     "processes": get_world_size(),
                 }
             )

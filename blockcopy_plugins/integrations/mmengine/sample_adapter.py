@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...engine.adapter import Call, ModelAdapter, Removable
+from ...engine.output_parts import OutputParts
 from ...errors import FrameError
 from ..sample_motion import motion_of
 from ..stream_ids import StreamIds
 from .preprocessor_clock import PreprocessorClock
+from .sample_parts import asked_of_samples, take_samples_apart
+
+
+@dataclass(frozen=True)
+class SampleCall(Call):
+    """A call with data samples.
+
+    Attributes:
+        samples: One for each image, or ``None``.
+    """
+
+    samples: Sequence[Any] | None = None
 
 
 class SampleAdapter(ModelAdapter):
@@ -58,11 +72,18 @@ class SampleAdapter(ModelAdapter):
                 )
             return None
         ids, restarts = self._ids.read(samples)
-        return Call(
+        return SampleCall(
             frame=inputs,
             replace=lambda frame: ((), {**given, "inputs": frame}),
             streams=ids,
             restarts=restarts,
             motion=motion_of(samples),
             seconds_before=self._clock.take(),
+            asks=asked_of_samples(mode, samples),
+            samples=samples,
         )
+
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """See :meth:`ModelAdapter.take_apart`: results in data samples, or tensors."""
+        found = take_samples_apart(outputs, call)
+        return super().take_apart(outputs, call) if found is None else found

@@ -16,8 +16,10 @@ from ...datasets import VideoFrameDataset
 from ...errors import ConfigError
 from ...evaluation import LabelRules
 from ...policy import build_policy
-from ...policy.policy_text import parse_guard as parse_guard  # the tools take both from here
+from ...policy.policy_text import parse_guard as parse_guard  # the tools take them from here
+from ...policy.policy_text import parse_motion as parse_motion
 from ...policy.policy_text import parse_policy as parse_policy
+from ...propagation import build_motion
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
@@ -116,6 +118,22 @@ def set_policy(
         hook["policy_checkpoint"] = os.path.abspath(checkpoint)
 
 
+def set_propagation(config: Config, propagate: str | None, motion: Any = None) -> None:
+    """Change what the hook does with the outputs of blocks that do not run.
+
+    Args:
+        config: Changed in place.
+        propagate: Takes the place of the config's, and its motion is that of the config no more.
+        motion: Takes the place of the config's estimate of motion.
+    """
+    hook = hook_of(config)
+    if propagate is not None:
+        hook["propagate"] = propagate
+        hook.pop("motion", None)
+    if motion is not None:
+        hook["motion"] = motion
+
+
 def video_dataloader(
     config: Config,
     videos: Sequence[str] | None = None,
@@ -210,10 +228,12 @@ def video_dataloader(
 
 
 def _export_motion(dataset: dict[str, Any], config: Config) -> None:
-    """Let a dataset of videos give what the policy of the config's hook wants."""
+    """Let a dataset of videos give what the policy and the motion of the config's hook want."""
     if has_hook(config):
-        policy = hook_of(config).get("policy")
-        if policy is not None and build_policy(policy).needs_motion:
+        hook = hook_of(config)
+        policy, motion = hook.get("policy"), hook.get("motion")
+        wanted = policy is not None and build_policy(policy).needs_motion
+        if wanted or (motion is not None and build_motion(motion).needs_vectors):
             dataset["motion"] = True
 
 

@@ -239,7 +239,7 @@ class VideoInferencer:
             )
         if not isinstance(source, LiveSource):
             source = LiveSource(source)
-        if self.handle.policy.needs_motion:
+        if self.handle.policy.needs_motion or self.handle.propagation.needs_vectors:
             try:
                 source.export_motion()
             except FrameError:

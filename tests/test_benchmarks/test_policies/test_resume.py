@@ -17,11 +17,11 @@ def counted(monkeypatch):
     """Names of the runs of policies that began; the third is interrupted, if that is asked for."""
     titles, original = [], experiment.run_policy
 
-    def run(network, frames, policy, block_size, on_answer, title, warm_up=None):
+    def run(network, frames, options, on_answer, title, warm_up=None):
         titles.append(title)
         if len(titles) == run.interrupted:
             raise KeyboardInterrupt
-        return original(network, frames, policy, block_size, on_answer, title, warm_up)
+        return original(network, frames, options, on_answer, title, warm_up)
 
     run.interrupted = None
     monkeypatch.setattr(experiment, "run_policy", run)

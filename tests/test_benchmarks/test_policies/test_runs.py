@@ -180,3 +180,36 @@ def test_configs_of_detectors_and_segmentors(measure, tmp_path):
         assert whole["executed_rate"] == 1 and whole[figure] > 0.999
         nothing = figures(result["nothing"])[figure]
         assert nothing < figures(runs_of(result, "oracle")[0.5])[figure] + 1e-9 and nothing < 0.999
+
+
+@pytest.fixture
+def panning_clip(tmp_path):
+    """A blotchy picture that moves by 4 px to the right from frame to frame."""
+    small = np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8)
+    world = cv2.resize(small, (384, 384), interpolation=cv2.INTER_CUBIC)
+    folder = tmp_path / "pan"
+    folder.mkdir()
+    for number in range(10):
+        left = 200 - 4 * number
+        cv2.imwrite(str(folder / f"{number:04d}.png"), world[100:228, left : left + 128])
+    return folder
+
+
+def test_moved_outputs_stand_beside_copied_ones(measure, segmentor, panning_clip):
+    content = measure(
+        *("--model", segmentor, "--clip", panning_clip),
+        *("--policies", "EveryNthFramePolicy", "oracle", "--periods", "5", "--targets", "0.5"),
+        *("--propagate", "copy", "move", "auto", "--motion", "dict(type='DISMotion', cell=16)"),
+    )
+    (result,) = content["results"]
+    runs = {run["policy"]: run for run in result["runs"]}
+    way = "EveryNthFramePolicy"
+    assert list(runs) == [way, "oracle", f"{way}, moved", f"{way}, moved if it pays"]
+    copied, moved = runs[way], runs[f"{way}, moved"]
+    assert moved["config"]["propagate"] == "move" and "propagate" not in copied["config"]
+    assert figures(copied)["executed_rate"] == figures(moved)["executed_rate"] == 0.2
+    # Of what comes in at the edge neither knows anything.
+    loss = {name: 1 - figures(run)["agreement"] for name, run in (("c", copied), ("m", moved))}
+    assert loss["m"] < 0.5 * loss["c"]
+    assert moved["propagation"]["moved"] == 8 and moved["propagation"]["checks"] == 1
+    assert "propagation" not in copied

@@ -1,0 +1,446 @@
+"""One frame of which not all blocks run: what is known of its outputs, and what is delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
+from ..propagation import (
+    Displacement,
+    MapPart,
+    MotionLook,
+    MovingMap,
+    MovingObjects,
+    Objects,
+    Region,
+)
+from .adapter import Call, ModelAdapter
+from .frame import FrameCounts
+from .output_parts import OutputParts
+from .self_check import SelfCheck
+
+if TYPE_CHECKING:
+    from .propagation import Propagation
+
+Moving = MovingMap | MovingObjects
+
+# Outputs are kept for frames of which nothing runs, as long as there was one this short ago.
+_FRAMES_WITHOUT = 100
+# Where moving does not pay it is tried again in every so many stretches between whole frames.
+_TRIED_AGAIN = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The call whose outputs were kept last."""
+
+    outputs: OutputParts
+    streams: tuple[Hashable, ...]
+    asks: Hashable | None
+    counts: FrameCounts
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What is kept of a stream's outputs; nobody writes to it.
+
+    Attributes:
+        batch: That it came with.
+        parts: Its outputs' parts.
+        task: What the policies see of them.
+        age: Frames since all of its blocks ran.
+        wholes: Whole frames so far.
+    """
+
+    batch: Batch
+    parts: dict[str, Moving]
+    task: Moving | None
+    age: int = 0
+    wholes: int = 1
+
+
+class PropagatedFrame:
+    """One frame: what is known of it, and what is delivered.
+
+    Args:
+        propagation: Of the model.
+        adapter: Of the model.
+        call: Its call.
+        context: Of the call.
+        seen: What the estimate of motion has seen, ``None`` if nothing is to be moved.
+    """
+
+    def __init__(
+        self,
+        propagation: Propagation,
+        adapter: ModelAdapter,
+        call: Call,
+        context: PolicyContext,
+        seen: MotionLook | None,
+    ) -> None:
+        self._all = propagation
+        self._adapter = adapter
+        self._call = call
+        self._context = context
+        self._seen = seen
+        self._size = (int(call.frame.shape[2]), int(call.frame.shape[3]))
+        self._kept = [
+            None if first else propagation._kept.get(stream)
+            for stream, first in zip(context.streams, context.host_first, strict=True)
+        ]
+        self._moved: dict[tuple[int, str | None], Moving] = {}
+        self._ways: dict[tuple[int, int], Displacement] = {}
+        self._next: dict[Hashable, Kept] = {}
+        self._ran = [True] * len(self._kept)
+        self._found: list[tuple[int, float, float]] = []
+        self._happened = dict.fromkeys(propagation.counts, 0)
+        self.repeated = False
+        self.has_moved = False
+
+    def __reduce__(self):
+        # Policies keep contexts. Of a frame that is over there is nothing to copy or to pickle.
+        return type(None), ()
+
+    # -- what policies may ask ---------------------------------------------------------------------
+
+    def displacement(self, image: int) -> Displacement | None:
+        """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.displacement`."""
+        if self._seen is None:
+            return None
+        with self._all._timed():
+            return self._seen.displacement(image)
+
+    def output(self, image: int) -> TaskOutput | None:
+        """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.output`."""
+        kept = self._kept[image]
+        if kept is None or kept.task is None:
+            return None
+        if not self._pays(image):
+            return _as_task(kept.task.delivered(False))
+        return _as_task(self._advance(image, None, kept.task).delivered(True))
+
+    # -- frames of which nothing runs --------------------------------------------------------------
+
+    def can_repeat(self, host: Tensor) -> bool:
+        """Whether the frame need not go through the network, because none of its blocks runs.
+
+        Args:
+            host: bool ``(N, GH, GW)`` in host memory.
+        """
+        if bool(host.any()) or None in self._kept:
+            return False
+        batch = self._kept[0].batch
+        return (
+            batch.streams == self._context.streams
+            and all(kept.batch is batch for kept in self._kept)
+            and self._call.asks is not None
+            and batch.asks == self._call.asks
+        )
+
+    def repeat(self) -> tuple[Any, FrameCounts, list[TaskOutput] | None]:
+        """Give the last outputs again, moved or not.
+
+        Returns:
+            The outputs, the MACs of the frame, and what policies see of the outputs as the model
+            gave them; ``None`` if that is nothing.
+        """
+        batch = self._kept[0].batch
+        with self._all._timed():
+            images = []
+            for image, kept in enumerate(self._kept):
+                moves = self._tracks(image)
+                parts = {
+                    name: self._advance(image, name, part) if moves else part
+                    for name, part in kept.parts.items()
+                }
+                task = kept.task
+                if moves and task is not None:
+                    task = self._advance(image, None, task)
+                self._keep(image, replace(kept, parts=parts, task=task, age=kept.age + 1))
+                images.append(self._deliver(image, parts))
+                self._ran[image] = False
+            out = batch.outputs.join(images, self._call)
+        self.repeated = True
+        self._happened["repeated"] += len(images)
+        tasks = [None if kept.task is None else _copied_task(kept.task) for kept in self._kept]
+        return out, _of_nothing(batch.counts), None if None in tasks else tasks
+
+    # -- frames that ran ---------------------------------------------------------------------------
+
+    def task_outputs(self, out: Any, wanted: bool) -> list[TaskOutput] | None:
+        """What policies see of the outputs of the frame, where that is needed.
+
+        Args:
+            out: What the model gave.
+            wanted: Whether the policy needs it.
+        """
+        if not wanted and self._seen is None:
+            return None
+        try:
+            return self._adapter.task_outputs(out, self._call)
+        except BaseException:
+            self._drop()
+            raise
+
+    def chosen_outputs(
+        self, tasks: Sequence[TaskOutput] | None, host: Tensor
+    ) -> Sequence[TaskOutput] | None:
+        """What would be delivered of a frame that is to run once more, whole, to compare.
+
+        Args:
+            tasks: What the policies see of the outputs of its first run.
+            host: bool ``(N, GH, GW)`` in host memory, the blocks of that run.
+        """
+        if tasks is None or self._seen is None:
+            return tasks
+        found = list(tasks)
+        for image, kept in enumerate(self._kept):
+            if kept is None or kept.task is None or not self._pays(image):
+                continue
+            moved = self._advance(image, None, kept.task)
+            fresh = _part_of(tasks[image], self._size)
+            if moved.fits(fresh):
+                merged = moved.merged(fresh, host[image], self._context.block_size)
+                found[image] = _as_task(merged.delivered(True))
+        return found
+
+    def deliver(
+        self, out: Any, tasks: Sequence[TaskOutput] | None, host: Tensor, counts: FrameCounts
+    ) -> Any:
+        """Keep what the model gave, and move what did not run of it.
+
+        Args:
+            out: What it gave.
+            tasks: What the policies see of it, or ``None``.
+            host: bool ``(N, GH, GW)`` in host memory, the blocks that ran.
+            counts: MACs of the frame.
+
+        Returns:
+            What is to be delivered: ``out``, or the same with moved parts.
+        """
+        try:
+            with self._all._timed():
+                return self._delivered(out, tasks, host, counts)
+        except BaseException:
+            self._drop()
+            raise
+
+    def commit(self) -> None:
+        """The frame has run: from now on it is the last one of its streams."""
+        everything = self._all
+        if self._seen is not None:
+            everything.motion.commit(self._seen, self._context)
+        for image, stream in enumerate(self._context.streams):
+            if stream in self._next:
+                everything._kept[stream] = self._next[stream]
+            elif self._seen is not None or stream in everything._kept:
+                everything._kept.pop(stream, None)
+            ago = 0 if not self._ran[image] else everything._without.get(stream)
+            if ago is not None:
+                everything._without[stream] = ago + 1
+        for image, moved, copied in self._found:
+            everything._checks.setdefault(self._context.streams[image], SelfCheck()).add(
+                moved, copied
+            )
+            everything._agreements[0] += moved
+            everything._agreements[1] += copied
+            everything.counts["checks"] += 1
+        self._happened["frames"] = self._context.host_first.count(False)
+        for name, count in self._happened.items():
+            everything.counts[name] += count
+        everything._calls += 1
+
+    def figures(self) -> dict[str, float]:
+        """What the frame leaves for logs; means over the batch."""
+        if self._seen is None:
+            return {}
+        checks = [self._all._checks.get(stream) for stream in self._context.streams]
+        checks = [check for check in checks if check is not None and check.checks]
+        found = {"moved": float(self.has_moved)}
+        if checks:
+            found["agreement_moved"] = sum(check.moved for check in checks) / len(checks)
+            found["agreement_copied"] = sum(check.copied for check in checks) / len(checks)
+        return found
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _drop(self) -> None:
+        """Something failed after the frame had run: what was kept is not of the last frame."""
+        for stream in self._context.streams:
+            self._all._kept.pop(stream, None)
+
+    def _delivered(self, out: Any, tasks: Any, host: Tensor, counts: FrameCounts) -> Any:
+        self._ran = host.flatten(1).any(1).tolist()
+        if not self._worth_keeping():
+            return out
+        taken = self._adapter.take_apart(out, self._call)
+        if taken is None:
+            self._all.obstacle = (
+                f"the model returns {type(out).__name__} with something in it that is neither a "
+                "tensor nor a number; give blockcopy_ an adapter with take_apart"
+            )
+            return out
+        batch = Batch(taken, self._context.streams, self._call.asks, counts)
+        for image, given in enumerate(taken.images):
+            self._take(image, batch, given, None if tasks is None else tasks[image], host)
+        taken.forget_outputs()
+        moves = [
+            self._pays(image) and any(part.has_moved for part in self._parts(image).values())
+            for image in range(len(host))
+        ]
+        if not any(moves):
+            return out
+        images = [self._deliver(image, self._parts(image)) for image in range(len(host))]
+        return taken.join(images, self._call)
+
+    def _worth_keeping(self) -> bool:
+        if self._seen is not None:
+            return True
+        ago = [self._all._without.get(stream, _FRAMES_WITHOUT) for stream in self._context.streams]
+        return not all(self._ran) or min(ago) < _FRAMES_WITHOUT
+
+    def _pays(self, image: int) -> bool:
+        check = self._all._checks.get(self._context.streams[image])
+        return self._seen is not None and (check is None or check.pays)
+
+    def _tracks(self, image: int) -> bool:
+        """Whether motion is followed: where it pays, and now and then where it did not."""
+        if self._seen is None:
+            return False
+        kept = self._kept[image]
+        return self._pays(image) or kept is None or kept.wholes % _TRIED_AGAIN == 0
+
+    def _advance(self, image: int, name: str | None, part: Moving) -> Moving:
+        key = (image, name)
+        if key not in self._moved:
+            found = self._seen.displacement(image)
+            if found is None:
+                found = Displacement.unknown(self._size)
+            since = getattr(part, "since", None)
+            if since is not None and (since.cell != found.cell or since.size != found.size):
+                # In other cells than before: where things were can no longer be told.
+                found = Displacement.unknown(since.size, since.cell)
+            if isinstance(part, MovingMap):
+                # Parts of one image have mostly come the same way.
+                way = (image, id(since))
+                if way not in self._ways:
+                    self._ways[way] = found.since(since)
+                self._moved[key] = replace(part, since=self._ways[way])
+            else:
+                self._moved[key] = part.moved_by(found)
+        return self._moved[key]
+
+    def _parts(self, image: int) -> dict[str, Moving]:
+        return self._next[self._context.streams[image]].parts
+
+    def _keep(self, image: int, kept: Kept) -> None:
+        self._next[self._context.streams[image]] = kept
+        if self._seen is not None and kept.age and self._tracks(image):
+            self._happened["unknown"] += self._seen.displacement(image) is None
+
+    def _deliver(self, image: int, parts: dict[str, Moving]) -> dict[str, MapPart | Objects]:
+        moved = self._pays(image) and any(part.has_moved for part in parts.values())
+        self._happened["moved"] += moved
+        self.has_moved |= moved
+        return {name: part.delivered(moved) for name, part in parts.items()}
+
+    def _take(self, image: int, batch: Batch, given: Any, task: Any, host: Tensor) -> None:
+        """Note the outputs of an image that the model has just given."""
+        kept, executed = self._kept[image], host[image]
+        size = self._context.block_size
+        fresh = {name: part.copy() for name, part in given.items()}
+        own = None if task is None or self._seen is None else _own_task(task, given, fresh)
+        own = _part_of(own, self._size) if own is not None else self._policies_task(task)
+        whole = bool(executed.all())
+        if kept is not None and whole and kept.age and self._tracks(image):
+            self._check(image, kept, own)
+        comparable = (
+            kept is not None
+            and kept.parts.keys() == fresh.keys()
+            and all(kept.parts[name].fits(part) for name, part in fresh.items())
+            and (kept.task is None) == (own is None)
+            and (own is None or kept.task.fits(own))
+        )
+        if whole or not comparable or not self._tracks(image):
+            wholes = 1 if kept is None else kept.wholes + whole
+            age = 0 if whole or kept is None else kept.age + 1
+            parts = {name: _fresh(part) for name, part in fresh.items()}
+            self._keep(image, Kept(batch, parts, _fresh(own), age, wholes))
+            return
+        parts = {
+            name: self._advance(image, name, kept.parts[name]).merged(part, executed, size)
+            for name, part in fresh.items()
+        }
+        if own is not None:
+            own = self._advance(image, None, kept.task).merged(own, executed, size)
+        self._keep(image, Kept(batch, parts, own, kept.age + 1, kept.wholes))
+
+    def _policies_task(self, task: Any) -> MapPart | Objects | None:
+        if task is None:
+            return None
+        return _part_of(task.clone() if isinstance(task, Tensor) else task, self._size)
+
+    def _check(self, image: int, kept: Kept, fresh: MapPart | Objects | None) -> None:
+        """Hold what would have been delivered against the whole frame."""
+        if fresh is None or kept.task is None or not kept.task.fits(fresh):
+            return
+        moving = self._advance(image, None, kept.task)
+        if not moving.has_moved:
+            # Of unknown motion, or none, there is nothing to learn.
+            return
+        wanted = _as_task(fresh)
+        # Of one channel nobody knows whether it is a logit.
+        labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
+        moved, copied = (
+            float(output_agreement(_as_task(moving.delivered(way)), wanted, labels))
+            for way in (True, False)
+        )
+        self._found.append((image, moved, copied))
+
+
+def _fresh(part: MapPart | Objects | None) -> Moving | None:
+    if part is None:
+        return None
+    return MovingMap.fresh(part) if isinstance(part, MapPart) else MovingObjects.fresh(part)
+
+
+def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
+    """What policies see of an output, as something that can be moved."""
+    if isinstance(task, Tensor):
+        return MapPart(task, Region.whole(size))
+    return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
+
+
+def _as_task(part: MapPart | Objects) -> TaskOutput:
+    if isinstance(part, MapPart):
+        return part.value
+    return Detections(part.boxes, part.scores, part.labels, part.masks, part.size)
+
+
+def _copied_task(task: Moving) -> TaskOutput:
+    copied = task.copied
+    return copied if isinstance(copied, Tensor) else _as_task(copied)
+
+
+def _own_task(task: TaskOutput, given: Any, fresh: Any) -> TaskOutput | None:
+    """The copy of a task output that was made as a part; ``None`` if it is no part."""
+    if not isinstance(task, Tensor):
+        return None
+    for name, part in given.items():
+        value = part.value if isinstance(part, MapPart) else None
+        if value is not None and value.data_ptr() == task.data_ptr() and value.shape == task.shape:
+            return fresh[name].value
+    return None
+
+
+def _of_nothing(counts: FrameCounts) -> FrameCounts:
+    """MACs of a frame that did not run, beside those of the dense one."""
+    return FrameCounts(
+        blocks_dense=counts.blocks_dense + counts.densified,
+        tiles=counts.tiles,
+        modules={path: [0, dense] for path, (_, dense) in counts.modules.items()},
+    )

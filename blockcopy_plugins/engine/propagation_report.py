@@ -1,0 +1,70 @@
+"""What became of the outputs of blocks that did not run, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PropagationReport:
+    """How outputs were brought from frame to frame.
+
+    Attributes:
+        propagate: ``'copy'``, ``'move'`` or ``'auto'``.
+        motion: The estimate of motion, ``None`` where nothing is to be moved.
+        frames: Images, first ones of streams not counted.
+        repeated: Images of frames of which no block ran and that did not go through the network.
+        moved: Images whose outputs were moved: those are approximate, by what :attr:`loss_moved`
+            says.
+        unknown: Images whose motion could not be told (vectors are missing or of another size, a
+            cut, a flow that diverges), so that outputs were copied until blocks ran again.
+        checks: Whole frames by which moved and copied outputs were judged.
+        agreement_moved: Mean agreement with the whole frame of outputs moved to it, 0 to 1;
+            ``None`` before the first check.
+        agreement_copied: Likewise of outputs copied.
+        streams_moving: Live streams whose outputs are moved at present.
+        streams_copying: Live streams in which moving was tried and was no better.
+        ms_motion: Milliseconds of a call for the motion, for moving and for checking, mean.
+        obstacle: Why nothing could be moved, ``None`` if it could.
+    """
+
+    propagate: str
+    motion: str | None
+    frames: int
+    repeated: int
+    moved: int
+    unknown: int
+    checks: int
+    agreement_moved: float | None
+    agreement_copied: float | None
+    streams_moving: int
+    streams_copying: int
+    ms_motion: float
+    obstacle: str | None = None
+
+    @property
+    def loss_moved(self) -> float | None:
+        """What moved outputs lack of full agreement, on whole frames; ``None`` if not checked."""
+        return None if self.agreement_moved is None else 1 - self.agreement_moved
+
+    def lines(self) -> list[str]:
+        """Lines of text."""
+        if self.propagate == "copy":
+            if not self.repeated:
+                return []
+            return [f"  outputs           copied; {self.repeated} frames needed no network"]
+        text = (
+            f"  outputs           {self.propagate} by {self.motion}: {self.moved} of {self.frames} "
+            f"frames moved (approximate), {self.repeated} needed no network, motion unknown in "
+            f"{self.unknown}; {self.ms_motion:.1f} ms per call"
+        )
+        lines = [text]
+        if self.checks:
+            lines.append(
+                f"    agreement with {self.checks} whole frames: {self.agreement_moved:.1%} moved, "
+                f"{self.agreement_copied:.1%} copied; {self.streams_moving} stream(s) move, "
+                f"{self.streams_copying} copy"
+            )
+        if self.obstacle is not None:
+            lines.append(f"    nothing is moved: {self.obstacle}")
+        return lines

@@ -1,0 +1,13 @@
+"""Registers the built-in estimates of motion in ``MOTIONS``.
+
+The motion package imports torch alone and therefore cannot register itself; ``MOTIONS`` imports
+this module when it is first asked for a name.
+"""
+
+from __future__ import annotations
+
+from blockcopy_plugins.propagation import AutoMotion, CodecMotion, DISMotion, GlobalMotion
+from blockcopy_plugins.registry import MOTIONS
+
+for _motion in (AutoMotion, CodecMotion, DISMotion, GlobalMotion):
+    MOTIONS.register_module(module=_motion)

@@ -1,0 +1,151 @@
+"""The interface of estimates of motion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from copy import copy
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..policy import PolicyContext
+from .displacement import Displacement
+
+
+class MotionLook:
+    """What an estimate has seen of one batch, before anything is remembered of it.
+
+    Args:
+        compute: Estimates the displacement of an image; called when it is asked for.
+        seen: What is to be remembered of each image, by :meth:`Motion.commit` alone.
+    """
+
+    def __init__(self, compute: Callable[[int], Displacement | None], seen: Sequence[Any]) -> None:
+        self.seen = tuple(seen)
+        self._compute = compute
+        self._found: dict[int, Displacement | None] = {}
+
+    def displacement(self, image: int) -> Displacement | None:
+        """How far an image has moved since the last frame of its stream that was committed.
+
+        Args:
+            image: Its place in the batch.
+
+        Returns:
+            In pixels of the network's input; ``None`` where there is no such frame, or where it
+            cannot be told.
+        """
+        if image not in self._found:
+            self._found[image] = self._compute(image)
+        return self._found[image]
+
+    @property
+    def displacements(self) -> tuple[Displacement | None, ...]:
+        """Of all images."""
+        return tuple(map(self.displacement, range(len(self.seen))))
+
+
+class Motion:
+    """Base class of all estimates: how far a video has moved from one frame to the next.
+
+    The engine calls :meth:`look` for each batch of frames, before the network runs, and
+    :meth:`commit` once it has. If it fails in between nothing is committed, so the same frame again
+    gets the same answer.
+
+    Attributes:
+        needs_vectors: Whether :meth:`look` wants ``context.motion``. What reads videos exports
+            their motion vectors only when this is True.
+    """
+
+    needs_vectors: bool = False
+
+    def __init__(self) -> None:
+        self._memory: dict[Hashable, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What the estimate is called in reports."""
+        return type(self).__name__
+
+    def look(self, frame: Tensor, context: PolicyContext) -> MotionLook:
+        """Look at the images of a batch.
+
+        Args:
+            frame: ``(N, C, H, W)``, any float dtype, at the network's input scale and normalised.
+            context: What is known about the call.
+
+        Returns:
+            What tells how far each has moved since its stream's last frame.
+        """
+        seen = self.see(frame, context)
+        before = [
+            None if first else self._memory.get(stream)
+            for stream, first in zip(context.streams, context.host_first, strict=True)
+        ]
+        size = (int(frame.shape[2]), int(frame.shape[3]))
+
+        def compute(image: int) -> Displacement | None:
+            if before[image] is None or seen[image] is None:
+                return None
+            return self.compare(before[image], seen[image], size)
+
+        return MotionLook(compute, seen)
+
+    def see(self, frame: Tensor, context: PolicyContext) -> tuple[Any, ...]:
+        """Take of each image of a batch what :meth:`compare` needs, ``None`` where that is missing.
+
+        Args:
+            frame: ``(N, C, H, W)``.
+            context: What is known about the call.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement see()")
+
+    def compare(self, before: Any, now: Any, size: tuple[int, int]) -> Displacement | None:
+        """Estimate the displacement between two frames of a stream.
+
+        Args:
+            before: What :meth:`see` took of the earlier one.
+            now: What it took of the later one.
+            size: ``(H, W)`` of the network's input, px.
+
+        Returns:
+            The displacement, or ``None`` if it cannot be told: of pictures of another size, after a
+            cut, where no vectors came.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement compare()")
+
+    def commit(self, look: MotionLook, context: PolicyContext) -> None:
+        """Remember a frame that has run.
+
+        Args:
+            look: What :meth:`look` gave of it.
+            context: The context given to :meth:`look`.
+        """
+        for stream, seen in zip(context.streams, look.seen, strict=True):
+            self._memory[stream] = seen
+
+    def without_streams(self) -> Motion:
+        """The same estimate with no memory of any stream."""
+        other = copy(self)
+        other._memory = {}
+        return other
+
+    def reset(self, streams: Iterable[Hashable] | None = None) -> None:
+        """Forget streams; ``None`` forgets all."""
+        if streams is None:
+            self._memory.clear()
+            return
+        for stream in streams:
+            self._memory.pop(stream, None)
+
+
+def check_cell(name: str, cell: int) -> int:
+    """Return the side of a cell if it is one.
+
+    Raises:
+        ConfigError: If it is no integer of at least 4 px.
+    """
+    if isinstance(cell, bool) or not isinstance(cell, int) or cell < 4:
+        raise ConfigError(f"cell of {name} must be an integer of at least 4 (px), found {cell!r}")
+    return cell

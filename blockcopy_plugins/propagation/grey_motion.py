@@ -1,0 +1,156 @@
+"""What estimates of motion that look at pictures share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..policy import PolicyContext
+from .base import Motion, check_cell
+from .displacement import Displacement, cells_of
+from .grey_picture import GreyPicture, grey_pictures, mean_of_cells
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Of 255 grey levels, six standard deviations of the picture. Below the first a cell shows the same
+# but for noise; where the moved picture is further off than the second, on the mean over the frame,
+# it is not the same scene.
+_NOISE = 4.0
+_ANOTHER_SCENE = 16.0
+# A cell that comes from further off than this share of the picture's width is not believed.
+_FURTHEST = 0.25
+_LEAST_SIDE = 32  # px of the reduced picture; below it OpenCV's flow fails or sees nothing
+
+
+class GreyMotion(Motion):
+    """Base class of estimates by small grey pictures, compared by OpenCV.
+
+    A cell's confidence tells how much better the present picture is explained by the one before,
+    moved, than by the one before as it was: 1 where moving at least halves the difference, or where
+    hardly any is left; 0 where it makes it no smaller. A cell that comes from outside the picture,
+    or from a quarter of its width away, is unknown. Where the moved picture is another one on the
+    whole (a cut), nothing is known.
+
+    Args:
+        width: Width to which wider frames are reduced, px; about.
+        cell: Side of a cell, px of the network's input; about, and at least two pixels of the
+            reduced picture.
+
+    Raises:
+        ConfigError: If a value is out of range, or OpenCV is not installed.
+    """
+
+    def __init__(self, width: int = 320, cell: int = 8) -> None:
+        super().__init__()
+        if isinstance(width, bool) or not isinstance(width, int) or width < _LEAST_SIDE:
+            raise ConfigError(
+                f"width of {type(self).__name__} must be an integer of at least {_LEAST_SIDE} "
+                f"(px), found {width!r}"
+            )
+        opencv(type(self).__name__)
+        self.width = width
+        self.cell = check_cell(type(self).__name__, cell)
+
+    def see(self, frame: Tensor, context: PolicyContext) -> tuple[GreyPicture, ...]:
+        """See :meth:`Motion.see`: the reduced pictures."""
+        return grey_pictures(frame, self.width)
+
+    def compare(self, before: Any, now: Any, size: tuple[int, int]) -> Displacement | None:
+        """See :meth:`Motion.compare`."""
+        if before.pixels.shape != now.pixels.shape or min(now.pixels.shape) < _LEAST_SIDE:
+            return None
+        return self.displacement(before, now.as_seen_with(before), size)
+
+    def displacement(
+        self, before: GreyPicture, now: GreyPicture, size: tuple[int, int]
+    ) -> Displacement | None:
+        """Estimate the displacement between two pictures of one size and scale of grey.
+
+        Args:
+            before: The earlier picture.
+            now: The later one.
+            size: ``(H, W)`` of the network's input, px.
+        """
+        earlier, later = before.bytes(), now.bytes()
+        flow = self.flow(earlier, later)
+        return None if flow is None else self._judged(earlier, later, flow, now.step, size)
+
+    def flow(self, earlier: np.ndarray, later: np.ndarray) -> np.ndarray | None:
+        """Find where what each pixel shows was in the earlier picture.
+
+        Args:
+            earlier: uint8 ``(h, w)``, grey.
+            later: uint8 ``(h, w)``.
+
+        Returns:
+            float32 ``(h, w, 2)``: the later picture's pixel p shows what was at ``p + flow(p)``; or
+            ``None`` if that cannot be told.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement flow()")
+
+    def _judged(
+        self,
+        earlier: np.ndarray,
+        later: np.ndarray,
+        flow: np.ndarray,
+        step: int,
+        size: tuple[int, int],
+    ) -> Displacement | None:
+        import numpy as np
+
+        cv2 = opencv(type(self).__name__)
+        height, width = later.shape
+        flow = np.nan_to_num(flow, nan=1e6, posinf=1e6, neginf=-1e6)
+        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        x += flow[..., 0]
+        y += flow[..., 1]
+        moved = cv2.remap(earlier, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+
+        side = max(round(self.cell / step), 2)
+        cell = side * step
+        cells = cells_of(size, cell)
+        values = np.stack(
+            (
+                cv2.absdiff(later, moved).astype(np.float32),
+                cv2.absdiff(later, earlier).astype(np.float32),
+                outside.astype(np.float32),
+                flow[..., 0],
+                flow[..., 1],
+            ),
+            -1,
+        )
+        means = mean_of_cells(torch.from_numpy(values), side, cells)
+        left, copied, outside, x, y = means.unbind(-1)
+        if float(left.mean()) > _ANOTHER_SCENE:
+            return None
+        better = 2 * (1 - left / copied.clamp_min(_NOISE))
+        confidence = torch.where(left <= _NOISE, 1.0, better).clamp(0, 1)
+        far = torch.hypot(x, y) > _FURTHEST * width
+        confidence = confidence.masked_fill(far | (outside >= 0.5), 0)
+        vectors = torch.stack((x, y), -1) * -float(step)
+        return Displacement(vectors, confidence.contiguous(), cell, size)
+
+
+def opencv(wanted_by: str) -> Any:
+    """Import OpenCV.
+
+    Args:
+        wanted_by: Who needs it, for the message.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ConfigError(
+            f"{wanted_by} needs OpenCV, which cannot be imported ({error}): pip install "
+            "opencv-python, take motion='CodecMotion' or a function of yours, or "
+            "propagate='copy'."
+        ) from error
+    return cv2

@@ -1,0 +1,92 @@
+"""Frames as small grey pictures, on which motion is looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import FrameError
+from ..ops.sample_picture import sample_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A picture's values from three standard deviations below its mean to three above.
+_DEVIATIONS = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class GreyPicture:
+    """One image of a batch, reduced and grey.
+
+    Attributes:
+        pixels: float32 ``(h, w)`` in host memory, in the frame's units.
+        step: Pixels of the network's input to one of these, along both axes.
+        low: What is black, in the frame's units. A stream keeps that of its first picture, so that
+            light that changes is seen.
+        span: White less black.
+    """
+
+    pixels: Tensor
+    step: int
+    low: float
+    span: float
+
+    def as_seen_with(self, other: GreyPicture) -> GreyPicture:
+        """The same with another picture's black and white."""
+        return replace(self, low=other.low, span=other.span)
+
+    def bytes(self) -> np.ndarray:
+        """uint8 ``(h, w)``."""
+        scaled = (self.pixels - self.low) * (255.0 / self.span)
+        return scaled.clamp_(0, 255).to(torch.uint8).numpy()
+
+
+def grey_pictures(frame: Tensor, width: int) -> tuple[GreyPicture, ...]:
+    """Reduce the images of a batch.
+
+    Args:
+        frame: ``(N, C, H, W)``, any float dtype and device.
+        width: Width that a wider frame comes near to, px.
+
+    Returns:
+        One picture for each image, in host memory.
+    """
+    step = max(round(frame.shape[3] / width), 1)
+    size = tuple(-(-int(side) // step) for side in frame.shape[2:])
+    # Half the rows tell as much, and reading a large frame is what takes time.
+    rows = 2 if step % 2 == 0 else 1
+    small = sample_picture(frame.detach(), step, rows, size).mean(1).cpu()
+    pictures = []
+    for pixels in small:
+        deviation, mean = torch.std_mean(pixels, correction=0)
+        span = max(float(deviation) * _DEVIATIONS, abs(float(mean)) * 0.1, 1e-6)
+        pictures.append(GreyPicture(pixels, step, float(mean) - span / 2, span))
+    return tuple(pictures)
+
+
+def mean_of_cells(values: Tensor, side: int, cells: tuple[int, int]) -> Tensor:
+    """Mean of a map of a grey picture in each cell.
+
+    Args:
+        values: float ``(h, w)`` or ``(h, w, C)``.
+        side: Side of a cell in pixels of the picture.
+        cells: Rows and columns of cells. Cells that the edge cuts hold the mean of what is inside.
+
+    Returns:
+        float32 ``(rows, columns)`` or ``(rows, columns, C)``.
+
+    Raises:
+        FrameError: If the cells do not cover the map.
+    """
+    flat = values if values.dim() == 3 else values[..., None]
+    if cells[0] * side < flat.shape[0] or cells[1] * side < flat.shape[1]:
+        raise FrameError(
+            f"{cells[0]} x {cells[1]} cells of {side} px do not cover {tuple(values.shape)} px"
+        )
+    batch = flat.float().permute(2, 0, 1)[None]
+    means = sample_picture(batch, side, 1, cells)[0].permute(1, 2, 0)
+    return means.contiguous() if values.dim() == 3 else means[..., 0].contiguous()

@@ -1,0 +1,283 @@
+// blockcopy::move_map on CPU: each pixel of a map from where its content was, row by row.
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "blockcopy/checks.h"
+#include "blockcopy/clones.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+namespace blockcopy {
+namespace {
+
+constexpr float kSteps = 32.0f;
+constexpr float kSure = 0.5f;
+// What is added to it is rounded to a whole number, half-way to the even one.
+constexpr float kRound = 12582912.0f;
+
+// Where the pixels of one row come from.
+struct Row {
+  explicit Row(int64_t width)
+      : source(width), beside(width), below(width), right(width), down(width), use(width) {}
+
+  std::vector<int32_t> source;  // the pixel to the upper left, or the nearest
+  std::vector<int32_t> beside;  // steps to its neighbours; 0 at the edges
+  std::vector<int32_t> below;
+  std::vector<float> right;  // weights of these
+  std::vector<float> down;
+  std::vector<int32_t> use;  // 0 or 1
+  bool any = false;
+  bool whole = true;  // no weights
+};
+
+// What is the same for all rows.
+struct Place {
+  int32_t height, width;
+  int32_t everywhere;
+  int32_t nearest;
+};
+
+// Of each pixel of a row where it comes from. `right`, `down` and `sure` are those of the cells at
+// the row's height. Returns how many pixels are used, and in `fractions` whether weights are needed.
+BLOCKCOPY_CLONES int64_t look_row(const float* right, const float* down, const float* sure,
+                                  const int32_t* columns, const float* weights, int32_t last,
+                                  int32_t y, const Place& place, int32_t* source, int32_t* beside,
+                                  int32_t* below, float* to_right, float* to_down, int32_t* use,
+                                  int32_t* fractions) {
+  const float height = static_cast<float>(place.height), width = static_cast<float>(place.width);
+  const int32_t rows = place.height, row_length = place.width, everywhere = place.everywhere;
+  const float shift = place.nearest ? 0.5f : 0.0f, keep = place.nearest ? 0.0f : 1.0f;
+  const float row = static_cast<float>(y);
+  int32_t used = 0, broken = 0;
+  for (int32_t x = 0; x < row_length; ++x) {
+    const int32_t one = columns[x], other = one < last ? one + 1 : one;
+    const float weight = weights[x];
+    const float moved_x = right[one] + weight * (right[other] - right[one]);
+    const float moved_y = down[one] + weight * (down[other] - down[one]);
+    const float confidence = sure[one] + weight * (sure[other] - sure[one]);
+    const float step_x = ((moved_x * kSteps + kRound) - kRound) / kSteps;
+    const float step_y = ((moved_y * kSteps + kRound) - kRound) / kSteps;
+    float from_x = static_cast<float>(x) - step_x, from_y = row - step_y;
+    // Of what is not finite nothing is true, and it is not used.
+    const int32_t is_used = (confidence >= kSure) & (from_x >= -0.5f) & (from_x <= width - 0.5f) &
+                            (from_y >= -0.5f) & (from_y <= height - 0.5f) &
+                            ((everywhere != 0) | (step_x != 0) | (step_y != 0));
+    from_x = is_used ? from_x : 0.0f;
+    from_y = is_used ? from_y : 0.0f;
+    from_x = from_x < 0 ? 0.0f : from_x > width - 1 ? width - 1 : from_x;
+    from_y = from_y < 0 ? 0.0f : from_y > height - 1 ? height - 1 : from_y;
+    int32_t at_x = static_cast<int32_t>(from_x + shift), at_y = static_cast<int32_t>(from_y + shift);
+    at_x = at_x < row_length ? at_x : row_length - 1;
+    at_y = at_y < rows ? at_y : rows - 1;
+    source[x] = at_y * row_length + at_x;
+    beside[x] = at_x + 1 < row_length ? 1 : 0;
+    below[x] = at_y + 1 < rows ? row_length : 0;
+    to_right[x] = keep * (from_x - static_cast<float>(at_x));
+    to_down[x] = keep * (from_y - static_cast<float>(at_y));
+    use[x] = is_used;
+    used += is_used;
+    broken |= (to_right[x] != 0) | (to_down[x] != 0);
+  }
+  *fractions = broken;
+  return used;
+}
+
+struct Field {
+  const float* cells;
+  const int32_t* rows;
+  const int32_t* columns;
+  const float* row_weights;
+  const float* column_weights;
+  int64_t cell_rows, cell_columns, height, width;
+  bool nearest, everywhere;
+
+  // `tall` has room for three rows of cells.
+  void look(int64_t y, std::vector<float>& tall, Row& row) const {
+    const int64_t first = rows[y], second = std::min(first + 1, cell_rows - 1);
+    const float weight = row_weights[y];
+    for (int64_t part = 0; part < 3; ++part) {
+      for (int64_t cell = 0; cell < cell_columns; ++cell) {
+        const float one = cells[(first * cell_columns + cell) * 3 + part];
+        const float other = cells[(second * cell_columns + cell) * 3 + part];
+        tall[part * cell_columns + cell] = one + weight * (other - one);
+      }
+    }
+    const Place place{static_cast<int32_t>(height), static_cast<int32_t>(width), everywhere,
+                      nearest};
+    int32_t fractions = 0;
+    row.any = look_row(tall.data(), tall.data() + cell_columns, tall.data() + 2 * cell_columns,
+                       columns, column_weights, static_cast<int32_t>(cell_columns - 1),
+                       static_cast<int32_t>(y), place, row.source.data(), row.beside.data(),
+                       row.below.data(), row.right.data(), row.down.data(), row.use.data(),
+                       &fractions) > 0;
+    row.whole = fractions == 0;
+  }
+};
+
+template <typename T>
+void take(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    out[x] = row.use[x] ? value[row.source[x]] : copied[x];
+  }
+}
+
+// Where a weight is 0 the value at hand stands to the bit, whatever the other is.
+BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* out,
+                              const int32_t* source, const int32_t* beside, const int32_t* below,
+                              const float* to_right, const float* to_down, const int32_t* use,
+                              int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    const int32_t place = source[x], next = beside[x], under = below[x];
+    const float a = value[place], b = value[place + next];
+    const float c = value[place + under], d = value[place + under + next];
+    const float right = to_right[x], down = to_down[x];
+    const float upper = right == 0 ? a : a + right * (b - a);
+    const float lower = right == 0 ? c : c + right * (d - c);
+    const float mixed = down == 0 ? upper : upper + down * (lower - upper);
+    out[x] = use[x] ? mixed : copied[x];
+  }
+}
+
+template <typename T>
+void interpolate(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
+  if constexpr (std::is_same_v<T, float>) {
+    mix_row(value, copied, out, row.source.data(), row.beside.data(), row.below.data(),
+            row.right.data(), row.down.data(), row.use.data(), width);
+    return;
+  }
+  using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  for (int64_t x = 0; x < width; ++x) {
+    const T* from = value + row.source[x];
+    const T first = from[0];
+    const A a = first, b = from[row.beside[x]], c = from[row.below[x]],
+            d = from[row.below[x] + row.beside[x]];
+    const A right = row.right[x], down = row.down[x];
+    const A upper = right == 0 ? a : static_cast<A>(static_cast<T>(a + right * (b - a)));
+    const A lower = right == 0 ? c : static_cast<A>(static_cast<T>(c + right * (d - c)));
+    const T mixed =
+        down == 0 ? static_cast<T>(upper) : static_cast<T>(upper + down * (lower - upper));
+    out[x] = row.use[x] ? (right == 0 && down == 0 ? first : mixed) : copied[x];
+  }
+}
+
+template <typename T, typename Function>
+void for_rows(const Field& field, const at::Tensor& value, const at::Tensor& copied,
+              at::Tensor& out, const Function& function) {
+  const T* from = static_cast<const T*>(value.const_data_ptr());
+  const T* kept = static_cast<const T*>(copied.const_data_ptr());
+  T* to = static_cast<T*>(out.mutable_data_ptr());
+  const int64_t channels = value.size(0), width = field.width, area = field.height * width;
+  at::parallel_for(0, field.height, 8, [&](int64_t begin, int64_t end) {
+    Row row(width);
+    std::vector<float> tall(3 * field.cell_columns);
+    for (int64_t y = begin; y < end; ++y) {
+      field.look(y, tall, row);
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t line = c * area + y * width;
+        if (row.any) {
+          function(from + c * area, kept + line, to + line, row, width);
+        } else {
+          std::copy(kept + line, kept + line + width, to + line);
+        }
+      }
+    }
+  });
+}
+
+at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
+                        const at::Tensor& cells_, const at::Tensor& rows_,
+                        const at::Tensor& columns_, const at::Tensor& row_weights_,
+                        const at::Tensor& column_weights_, bool nearest, bool everywhere) {
+  check_no_grad("move_map", value_.requires_grad() || copied_.requires_grad());
+  TORCH_CHECK_VALUE(value_.dim() == 3 && value_.sizes() == copied_.sizes(),
+                    "blockcopy::move_map: value has shape ", value_.sizes(), " and copied ",
+                    copied_.sizes(), ", expected (C, h, w) of both");
+  TORCH_CHECK_TYPE(value_.scalar_type() == copied_.scalar_type() && !value_.is_complex(),
+                   "blockcopy::move_map: value has dtype ", value_.scalar_type(), " and copied ",
+                   copied_.scalar_type(), ", expected the same, which is not complex");
+  TORCH_CHECK_VALUE(cells_.dim() == 3 && cells_.size(2) == 3 && cells_.numel() > 0,
+                    "blockcopy::move_map: cells has shape ", cells_.sizes(),
+                    ", expected (R, Q, 3): to the right, down, confidence");
+  const int64_t height = value_.size(1), width = value_.size(2);
+  TORCH_CHECK_VALUE(rows_.sizes() == at::IntArrayRef({height}) &&
+                        columns_.sizes() == at::IntArrayRef({width}) &&
+                        row_weights_.sizes() == rows_.sizes() &&
+                        column_weights_.sizes() == columns_.sizes(),
+                    "blockcopy::move_map: rows, columns and their weights have shapes ",
+                    rows_.sizes(), ", ", columns_.sizes(), ", ", row_weights_.sizes(), " and ",
+                    column_weights_.sizes(), ", expected [", height, "] and [", width, "] twice");
+  TORCH_CHECK_TYPE(cells_.scalar_type() == at::kFloat && row_weights_.scalar_type() == at::kFloat &&
+                       column_weights_.scalar_type() == at::kFloat &&
+                       rows_.scalar_type() == at::kInt && columns_.scalar_type() == at::kInt,
+                   "blockcopy::move_map: cells and weights have dtypes ", cells_.scalar_type(),
+                   ", ", row_weights_.scalar_type(), ", ", column_weights_.scalar_type(),
+                   " and rows and columns ", rows_.scalar_type(), ", ", columns_.scalar_type(),
+                   ", expected torch.float32 and torch.int32");
+  TORCH_CHECK_VALUE(height * width < (int64_t{1} << 31), "blockcopy::move_map: a map of ", height,
+                    " x ", width, " pixels is too large; move a smaller one");
+  const at::Tensor value = value_.contiguous(), copied = copied_.contiguous(),
+                   cells = cells_.contiguous(), rows = rows_.contiguous(),
+                   columns = columns_.contiguous(), row_weights = row_weights_.contiguous(),
+                   column_weights = column_weights_.contiguous();
+  at::Tensor out = at::empty(value.sizes(), value.options());
+  if (out.numel() == 0) {
+    return out;
+  }
+  const auto check = [](const at::Tensor& table, int64_t count, const char* name) {
+    const int32_t* begin = table.const_data_ptr<int32_t>();
+    const auto [low, high] = std::minmax_element(begin, begin + table.numel());
+    TORCH_CHECK_INDEX(*low >= 0 && *high < count, "blockcopy::move_map: ", name, " are from ",
+                      *low, " to ", *high, ", expected 0 to ", count - 1);
+  };
+  check(rows, cells.size(0), "rows");
+  check(columns, cells.size(1), "columns");
+  const bool between = !nearest && value.is_floating_point();
+  const Field field{cells.const_data_ptr<float>(),
+                    rows.const_data_ptr<int32_t>(),
+                    columns.const_data_ptr<int32_t>(),
+                    row_weights.const_data_ptr<float>(),
+                    column_weights.const_data_ptr<float>(),
+                    cells.size(0),
+                    cells.size(1),
+                    height,
+                    width,
+                    !between,
+                    everywhere};
+  if (between) {
+    AT_DISPATCH_FLOATING_TYPES_AND2(
+        at::kHalf, at::kBFloat16, value.scalar_type(), "move_map", [&] {
+          for_rows<scalar_t>(field, value, copied, out,
+                             [](const scalar_t* from, const scalar_t* kept, scalar_t* to,
+                                const Row& row, int64_t count) {
+                               if (row.whole) {
+                                 take(from, kept, to, row, count);
+                               } else {
+                                 interpolate(from, kept, to, row, count);
+                               }
+                             });
+        });
+    return out;
+  }
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    for_rows<T>(field, value, copied, out, take<T>);
+  };
+  switch (value.element_size()) {
+    case 1: run(uint8_t{}); break;
+    case 2: run(uint16_t{}); break;
+    case 4: run(uint32_t{}); break;
+    default: run(uint64_t{}); break;
+  }
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("move_map", &move_map_cpu); }
+
+}  // namespace blockcopy
