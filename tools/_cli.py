@@ -122,6 +122,44 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         return 2
 
 
+def read_files(args: argparse.Namespace, checkpoint: Any = None) -> list[tuple[str, str]]:
+    """What every tool reads, as `check_outputs` takes it: config, weights, policy."""
+    named = (
+        ("the config", args.config),
+        ("the checkpoint", checkpoint),
+        ("--policy-checkpoint", getattr(args, "policy_checkpoint", None)),
+    )
+    return [(name, str(path)) for name, path in named if path]
+
+
+def test_outputs(
+    out: Path, show_dir: str | None, videos: list[str], ending: str
+) -> list[tuple[str, Path]]:
+    """What tools/test_video.py writes with results in this file."""
+    from blockcopy_plugins.datasets.video_list import name_videos
+    from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+
+    shown = Path(show_dir) if show_dir else out.parent
+    files = [
+        ("--out", out),
+        ("the figures of frames", out.with_name(f"{out.stem}_frames.jsonl")),
+        ("the plot", shown / f"{out.stem}_curve.png"),
+    ]
+    if show_dir:
+        named = zip(videos, overlay_paths(show_dir, name_videos(videos), ending), strict=True)
+        files += [(f"the overlay of {os.path.basename(video)}", path) for video, path in named]
+    return files
+
+
+def train_outputs(folder: Path) -> list[tuple[str, Path]]:
+    """What tools/train_policy.py writes; a policy that is resumed is meant to be written anew."""
+    return [
+        ("the policy", folder / "policy.pth"),
+        ("the policy's log", folder / "policy_log.json"),
+        ("the policy's plot", folder / "policy_curve.png"),
+    ]
+
+
 @contextlib.contextmanager
 def downloads(address: str) -> Iterator[None]:
     """Say what to do where the weights cannot be fetched from this address."""

@@ -81,17 +81,23 @@ def fetched(source: Any, weights: str) -> Any:
         ) from error
 
 
-def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False) -> Any:
-    """The loader of the videos of a command line."""
+def videos_of(args: Any) -> list[str]:
+    """The videos of a command line, patterns resolved."""
+    from blockcopy_plugins.datasets.video_list import list_videos
     from blockcopy_plugins.errors import ConfigError
 
-    found = integration()
     if not args.video:
         raise ConfigError("no video is given: pass --video PATH, a file or a folder of frames.")
+    return list_videos(args.video)
+
+
+def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False) -> Any:
+    """The loader of the videos of a command line."""
+    found = integration()
     stop = None if args.frames is None else args.start + args.frames
     ann = getattr(args, "ann", None)
     dataset = found.VideoFrameDataset(
-        args.video,
+        videos_of(args),
         ann_file=ann[0] if ann and len(ann) == 1 else ann,
         frames=(args.start, stop),
         classes=source.classes(),
@@ -103,7 +109,11 @@ def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False)
 def test_video(args: Any, write: Callable, table: Callable) -> None:
     """What tools/test_video.py does, with its own functions for files and table."""
     quiet(args.verbose)
+    from _cli import read_files, test_outputs
+
+    from blockcopy_plugins.datasets.video_list import name_videos
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
 
     found = integration()
     _refuse_clips(args)
@@ -114,6 +124,15 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
     weights = weights_of(source, args.checkpoint)
+    videos = videos_of(args)
+    check_outputs(
+        [
+            *read_files(args, weights),
+            *(("--video", path) for path in videos),
+            *(("--ann", path) for path in args.ann or ()),
+        ],
+        test_outputs(out, args.show_dir, videos, found.OVERLAY_ENDING),
+    )
     launch(args.launcher)
     from detectron2.utils import comm
 
@@ -124,6 +143,7 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     def draw(run: Any) -> Any:
         colours = dict(classes=source.classes(), palette=source.palette())
         drawers.append(found.VideoDrawer(run, args.show_dir, args.show_score, **colours))
+        drawers[-1].plan(videos, name_videos(videos))
         return drawers[-1]
 
     try:
@@ -207,6 +227,9 @@ def _refuse_clips(args: Any) -> None:
 def train_policy(args: Any) -> None:
     """What tools/train_policy.py does."""
     quiet(args.verbose)
+    from _cli import read_files, train_outputs
+
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.comparison import plain
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
     from blockcopy_plugins.policy.policy_file import save_policy
@@ -216,9 +239,13 @@ def train_policy(args: Any) -> None:
     source = read(args.config, args.cfg_options)
     config = blockcopy(source, args.policy, args.resume_policy)
     weights = weights_of(source, args.checkpoint)
+    folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
+    check_outputs(
+        [*read_files(args, weights), *(("--video", path) for path in videos_of(args))],
+        train_outputs(folder),
+    )
     loader = loader_of(source, args, shuffle=True)
     model = fetched(source, weights)
-    folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, float]] = []
     policy, files = config.policy, [folder / "policy.pth"]

@@ -95,18 +95,18 @@ def main(args: argparse.Namespace) -> None:
 
     from blockcopy_plugins.checkpoints import (
         FORMATS,
-        CheckpointError,
         convert_state,
         detect_format,
         find_format,
         read_state,
     )
+    from blockcopy_plugins.file_protection import check_outputs
 
     # Mistakes are said before the frameworks are imported, which takes long.
     found = None if args.format == "auto" else find_format(args.format)
     source, out = Path(args.source), Path(args.out)
-    if out.exists() and out.samefile(source):
-        raise CheckpointError(f"OUT is the same file as IN, {args.out!r}; name another to write.")
+    inputs = [("IN", source)] + ([] if args.model is None else [("--model", args.model)])
+    check_outputs(inputs, [("OUT", out)])
     state = read_state(source)
     quiet(args.verbose)
     if found is None:

@@ -22,7 +22,7 @@ import os
 import sys
 from pathlib import Path
 
-from _cli import add_policy_options, downloads, import_quietly, quiet, run
+from _cli import add_policy_options, downloads, import_quietly, quiet, read_files, run
 
 _DEMO = Path(__file__).resolve().parent.parent / "configs/demo/maskrcnn_blockcopy_demo.py"
 _WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
     from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.mmengine import video_config
     from blockcopy_plugins.integrations.mmengine.video_inferencer import VideoInferencer
 
@@ -97,6 +98,8 @@ def main(args: argparse.Namespace) -> None:
     if args.block_size is not None:
         options["block_size"] = args.block_size
     # First what is quickly found to be wrong.
+    checkpoint = args.checkpoint or config.get("load_from")
+    check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
     with LiveSource(_source(args.input), start=args.start, frames=args.frames) as source:
         with downloads(args.checkpoint or str(config.get("load_from"))):
             inferencer = VideoInferencer(args.config, options, args.checkpoint)

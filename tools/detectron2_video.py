@@ -24,7 +24,7 @@ import time
 from typing import Any
 
 import _detectron2
-from _cli import add_policy_options, run
+from _cli import add_policy_options, read_files, run
 
 _WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
 
@@ -77,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
     _detectron2.quiet(args.verbose)
     from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
 
     found = _detectron2.integration()
     if not 0 <= args.confidence_threshold <= 1:
@@ -86,6 +87,9 @@ def main(args: argparse.Namespace) -> None:
     source = _detectron2.read(args.config, args.opts)
     config = _detectron2.blockcopy(source, args.policy, args.policy_checkpoint, args.guards)
     weights = _detectron2.weights_of(source, args.weights)
+    check_outputs(
+        [*read_files(args, weights), ("--input", args.input)], [("--output", args.output)]
+    )
     text = args.input
     where = int(text) if text.isdecimal() and not os.path.exists(text) else text
     with LiveSource(where, start=args.start, frames=args.frames) as frames:

@@ -58,7 +58,9 @@ from _cli import (
     leave_process_group,
     make_runner,
     quiet,
+    read_files,
     run,
+    test_outputs,
 )
 
 _OF_TRUTH = " (ground truth)"
@@ -147,7 +149,9 @@ def main(args: argparse.Namespace) -> None:
         return
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine.video_hook import OVERLAY_ENDING
 
     config = video_config.read_config(args.config, args.cfg_options)
     if not args.verbose:
@@ -172,6 +176,21 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
+    videos, annotations = video_config.files_of(loader)
+    outputs = [
+        *test_outputs(out, args.show_dir, videos, OVERLAY_ENDING),
+        ("MMEngine's copy of the config", work_dir / Path(args.config).name),
+    ]
+    if warm_up_loader is not None:
+        outputs.append(("the policy of the warm-up", work_dir / "warm_up/policy.pth"))
+    check_outputs(
+        [
+            *read_files(args, checkpoint),
+            *(("the video", path) for path in videos),
+            *(("--ann", path) for path in annotations),
+        ],
+        outputs,
+    )
     warm_up = None
     if warm_up_loader is not None:
         video_config.check_files(loader)  # not only hours later

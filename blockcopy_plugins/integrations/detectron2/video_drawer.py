@@ -10,13 +10,18 @@ from detectron2.evaluation import DatasetEvaluator
 
 from ...datasets.frame_source import open_frames
 from ...errors import ConfigError
+from ...file_protection import check_outputs
 from ...visualization import FrameCaption, VideoWriter, draw_caption
+from ..overlay_paths import overlay_paths
 from .drawing import draw_outputs
 from .video_run import VideoRun
 
+OVERLAY_ENDING = ".mp4"
+"""How the names of the written videos end."""
+
 
 class VideoDrawer(DatasetEvaluator):
-    """An evaluator that draws: ``FOLDER/VIDEO.mp4`` for each video.
+    """An evaluator that draws: ``FOLDER/VIDEO.mp4`` for each video; see :func:`overlay_paths`.
 
     The inputs must hold the frames themselves: ``VideoFrameMapper(keep_frame=True)``.
 
@@ -45,6 +50,7 @@ class VideoDrawer(DatasetEvaluator):
         self.classes = classes
         self.palette = palette
         self.paths: list[Path] = []
+        self._targets: dict[str, Path] = {}
         self._name: str | None = None
         self._writer: VideoWriter | None = None
 
@@ -52,6 +58,23 @@ class VideoDrawer(DatasetEvaluator):
         """Drop a video that was not finished."""
         self.abort()
         self.paths = []
+
+    def plan(self, videos: Sequence[str], names: Sequence[str]) -> None:
+        """Name the videos to be written, before the first frame is run.
+
+        Args:
+            videos: Paths of all that are read.
+            names: Their names, in the same order.
+
+        Raises:
+            ConfigError: If one would replace a file that is read.
+        """
+        targets = overlay_paths(self.folder, names, OVERLAY_ENDING)
+        check_outputs(
+            [("the video", path) for path in videos],
+            [("the overlay", path) for path in targets],
+        )
+        self._targets = dict(zip(names, targets, strict=True))
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Draw the frame of a batch.
@@ -102,7 +125,9 @@ class VideoDrawer(DatasetEvaluator):
     def _open(self, given: Mapping) -> None:
         self._name = given["video_name"]
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self._name.replace(os.sep, '_')}.mp4"
+        path = self._targets.get(self._name)
+        if path is None:
+            (path,) = overlay_paths(self.folder, [self._name], OVERLAY_ENDING)
         source = open_frames(given["video_path"])
         rate = source.frame_rate or 10
         source.close()

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
 from ...datasets import VideoFrameDataset
+from ...datasets.video_list import list_videos
 from ...errors import ConfigError
 from ...evaluation import LabelRules
 from ...policy import build_policy
@@ -294,6 +295,30 @@ def check_files(dataloader: Mapping[str, Any]) -> None:
         ConfigError: If something is missing.
     """
     DATASETS.build({**dataloader["dataset"], "lazy_init": True})
+
+
+def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Videos and annotations that a dataloader of :func:`video_dataloader` reads.
+
+    Args:
+        dataloader: The dataloader's config.
+
+    Returns:
+        Paths of the videos, patterns resolved, and of the annotations; none of a dataset of clips,
+        which finds its files by itself.
+
+    Raises:
+        ConfigError: If a video is not there.
+    """
+    dataset = dataloader["dataset"]
+    root = dataset.get("data_root") or ""
+    if not dataset.get("videos"):
+        return [], []
+    annotations = dataset.get("ann_file") or ()
+    if isinstance(annotations, (str, os.PathLike)):
+        annotations = (annotations,)
+    found = [os.path.join(root, os.fspath(path)) for path in annotations if path is not None]
+    return list_videos(dataset["videos"], root), found
 
 
 def policy_learns(config: Config) -> bool:

@@ -11,8 +11,13 @@ from mmengine.runner import Runner
 
 from ...datasets import open_frames
 from ...errors import ConfigError
+from ...file_protection import check_outputs
 from ...registry import HOOKS
+from ..overlay_paths import overlay_paths
 from .hook import find_hook
+
+OVERLAY_ENDING = "_blockcopy.mp4"
+"""How the names of the written videos end."""
 
 
 @HOOKS.register_module()
@@ -23,7 +28,8 @@ class BlockCopyVideoHook(Hook):
     Skipped blocks are dark and nearly grey.
 
     Args:
-        out_dir: Folder of the videos, made if it is missing. Each has the name of its video.
+        out_dir: Folder of the videos, made if it is missing. Each has the name of its video; where
+            two would have the same one, the later gets a number.
         score_threshold: Detections below are not drawn.
         fps: Frames a second, ``None`` for those of the source (10 where it has none).
 
@@ -44,6 +50,21 @@ class BlockCopyVideoHook(Hook):
         self.fps = fps
         self.paths: list[Path] = []
         self._open: dict[int, tuple[Any, Any]] = {}
+        self._targets: list[Path] = []
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the videos, before the first frame is run.
+
+        Raises:
+            ConfigError: If one of them would replace a file that is read.
+        """
+        dataset = runner.test_dataloader.dataset
+        videos, names = getattr(dataset, "videos", ()), getattr(dataset, "video_names", ())
+        self._targets = overlay_paths(self.out_dir, names, OVERLAY_ENDING)
+        check_outputs(
+            [("the video", path) for path in videos],
+            [("the overlay", path) for path in self._targets],
+        )
 
     def after_test_iter(
         self,
@@ -103,9 +124,11 @@ class BlockCopyVideoHook(Hook):
         if video_id not in self._open:
             source = open_frames(info["video_path"])
             fps = self.fps or (source.frame_rate or 10.0) / stride
-            # A video of frames may be named by its folders: seq1/frames.
-            name = str(info.get("video_name", video_id)).replace("/", "_").replace("#", "_")
-            path = self.out_dir / f"{name}_blockcopy.mp4"
+            if video_id < len(self._targets):
+                path = self._targets[video_id]
+            else:  # a data set that does not list its videos
+                name = str(info.get("video_name", video_id))
+                (path,) = overlay_paths(self.out_dir, [name], OVERLAY_ENDING)
             self._open[video_id] = (VideoWriter(path, fps=fps, bgr=True).open(), source)
         return self._open[video_id]
 
