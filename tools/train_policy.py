@@ -120,6 +120,7 @@ def main(args: argparse.Namespace) -> None:
             frames=args.frames,
             shuffle=True,
             clips=args.clips,
+            strict_frames=args.strict_frames,
         )
     epochs = args.epochs
     if epochs is None:
@@ -137,7 +138,9 @@ def main(args: argparse.Namespace) -> None:
         ],
     )
     config.work_dir = str(work_dir)
-    done = train(config, loader, epochs, args.verbose, args.log_interval, args.save_interval)
+    done = train(
+        config, loader, epochs, args.verbose, args.log_interval, args.save_interval, args.stop
+    )
     for path in done.files:
         print(f"wrote {path}")
     print(f"use it by --policy-checkpoint {done.policy}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
+from ..part_files import whole_file
 
 
 def save_policy(policy, path: str | Path) -> None:
@@ -14,12 +15,12 @@ def save_policy(policy, path: str | Path) -> None:
 
     Args:
         policy: The policy.
-        path: File to write; its folder must exist.
+        path: File to write; its folder is made if it is missing.
     """
-    path = Path(path)
-    half_written = path.with_name(path.name + ".part")
-    torch.save({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written)
-    half_written.replace(path)
+    with whole_file(path) as half_written:
+        torch.save(
+            {"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written
+        )
 
 
 def load_policy(policy, path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 from detectron2.evaluation import DatasetEvaluator
 
 from ...datasets.frame_source import open_frames
-from ...errors import ConfigError
+from ...errors import ConfigError, StateError
 from ...file_protection import check_outputs
-from ...visualization import FrameCaption, VideoWriter, draw_caption
+from ...visualization import FrameCaption, VideoWriter, draw_caption, usable_rate
 from ..overlay_paths import overlay_paths
 from .drawing import draw_outputs
 from .video_run import VideoRun
+
+logger = logging.getLogger(__name__)
 
 OVERLAY_ENDING = ".mp4"
 """How the names of the written videos end."""
@@ -110,11 +113,19 @@ class VideoDrawer(DatasetEvaluator):
             milliseconds=ms,
             speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
         )
-        self._writer.write(draw_caption(picture, caption, bgr=True))
+        self._writer.write(draw_caption(picture, caption, bgr=True), given.get("frame_time"))
 
     def evaluate(self) -> None:
         """Finish the last video."""
         self._finish()
+
+    def end_early(self) -> None:
+        """End the video at work, if one is: it shows what was done by then."""
+        try:
+            self._finish()
+        except (OSError, StateError) as error:
+            logger.warning("no video with results: %s", error)
+            self._writer = self._name = None
 
     def abort(self) -> None:
         """Drop the video at work, if one is."""
@@ -129,9 +140,10 @@ class VideoDrawer(DatasetEvaluator):
         if path is None:
             (path,) = overlay_paths(self.folder, [self._name], OVERLAY_ENDING)
         source = open_frames(given["video_path"])
-        rate = source.frame_rate or 10
+        rate, ratio = usable_rate(source.frame_rate), source.sample_aspect_ratio
         source.close()
-        self._writer = VideoWriter(path, fps=rate, bgr=True).open()
+        writer = VideoWriter(path, fps=rate, bgr=True, sample_aspect_ratio=ratio)
+        self._writer = writer.open()
 
     def _finish(self) -> None:
         if self._writer is not None:

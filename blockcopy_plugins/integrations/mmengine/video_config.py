@@ -16,6 +16,7 @@ from ...datasets import VideoFrameDataset
 from ...datasets.video_list import list_videos
 from ...errors import ConfigError
 from ...evaluation import LabelRules
+from ...evaluation.class_names import check_class_names
 from ...policy import build_policy
 from ...policy.policy_text import parse_guard as parse_guard  # the tools take both from here
 from ...policy.policy_text import parse_policy as parse_policy
@@ -125,6 +126,8 @@ def video_dataloader(
     frames: int | None = None,
     shuffle: bool = False,
     clips: int | None = None,
+    strict_frames: bool = False,
+    first_frame_number: int | None = None,
 ) -> dict[str, Any]:
     """A dataloader of video frames with the config's own test pipeline and classes.
 
@@ -139,6 +142,8 @@ def video_dataloader(
         frames: Number of frames of each video, ``None`` for all.
         shuffle: Visit the videos in random order.
         clips: Number of clips of a dataset of clips, ``None`` for what the config says.
+        strict_frames: Stop at a frame that cannot be read, instead of passing over it.
+        first_frame_number: What the annotations call the first frame of a video file, 0 or 1.
 
     Returns:
         The dataloader's config.
@@ -205,6 +210,10 @@ def video_dataloader(
         )
     if start or frames is not None:
         dataset["frames"] = (start, None if frames is None else start + frames)
+    if first_frame_number is not None:
+        dataset["first_frame_number"] = first_frame_number
+    if strict_frames:
+        dataset["strict_frames"] = True
     if not of_clips or videos:
         _export_motion(dataset, config)
     return _dataloader(dataset, shuffle)
@@ -508,6 +517,8 @@ def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
         known = kind.metainfo_of(dataset)
     if metainfo.get("classes") is None:
         return {**known, **metainfo} or None
+    if isinstance(metainfo["classes"], str) and not os.path.isfile(metainfo["classes"]):
+        check_class_names(metainfo["classes"])
     names, palette = list(known.get("classes") or ()), known.get("palette")
     if palette and "palette" not in metainfo and set(metainfo["classes"]) <= set(names):
         # Some of the dataset's classes keep its colours.

@@ -26,6 +26,7 @@ from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
+from ...evaluation.class_names import check_class_names
 from ...policy import build_policy
 from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
@@ -354,6 +355,8 @@ def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Modu
 def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
     if isinstance(metainfo, str):
         metainfo = getattr(DATASETS.get(metainfo), "METAINFO", None)
+    if metainfo and isinstance(metainfo.get("classes"), str):
+        check_class_names(metainfo["classes"])
     if not (metainfo and metainfo.get("classes")):
         metainfo = getattr(model, "dataset_meta", None) or {}
     known = {name: metainfo.get(name) for name in ("classes", "palette")}
