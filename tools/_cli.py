@@ -144,6 +144,7 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
 def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     # Errors of the package derive from it; imported here, so that --help is quick.
     from blockcopy_plugins import retain_pages
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import BlockCopyError
 
     retain_pages()  # the process is the tool's own
@@ -156,7 +157,7 @@ def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namesp
     except (BlockCopyError, OSError) as error:
         if args.verbose:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {masked(error)}", file=sys.stderr)
         return 2
 
 
@@ -234,14 +235,16 @@ def train_outputs(folder: Path) -> list[tuple[str, Path]]:
 @contextlib.contextmanager
 def downloads(address: str) -> Iterator[None]:
     """Say what to do where the weights cannot be fetched from this address."""
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import ConfigError
 
     try:
         yield
     except urllib.error.URLError as error:
         raise ConfigError(
-            f"the weights cannot be downloaded ({error.reason}). Fetch {address} by hand, on "
-            "another machine if this one has no network, and pass the file as CHECKPOINT."
+            f"the weights cannot be downloaded ({masked(error.reason)}). Fetch {masked(address)} "
+            "by hand, on another machine if this one has no network, and pass the file as "
+            "CHECKPOINT."
         ) from error
 
 
@@ -301,7 +304,13 @@ def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> 
             if stop is not None:
                 stop.check()
 
+    from blockcopy_plugins.checkpoints.model_weights import readable_weights
+
     class ToolRunner(Runner):
+        def load_checkpoint(self, filename, *args, **kwargs):
+            with readable_weights(filename):
+                return super().load_checkpoint(filename, *args, **kwargs)
+
         def build_logger(self, log_level="INFO", log_file=None, **kwargs):
             logger = super().build_logger(log_level, log_file, **kwargs)
             for handler in logger.handlers:

@@ -71,16 +71,17 @@ def weights_of(source: Any, checkpoint: str | None) -> str:
 
 def fetched(source: Any, weights: str) -> Any:
     """The model; what cannot be downloaded is said."""
+    from blockcopy_plugins.addresses import masked
+    from blockcopy_plugins.checkpoints.model_weights import readable_weights
     from blockcopy_plugins.errors import ConfigError
 
     try:
-        return source.build(weights)
+        with readable_weights(weights):
+            return source.build(weights)
     except OSError as error:
-        if "://" not in weights:
-            raise
         raise ConfigError(
-            f"the weights {weights} cannot be fetched ({error}). Fetch the file by hand, on "
-            "another machine if this one has no network, and give its path."
+            f"the weights {masked(weights)} cannot be fetched ({masked(error)}). Fetch the file by "
+            "hand, on another machine if this one has no network, and give its path."
         ) from error
 
 
@@ -213,13 +214,15 @@ def _results(
 
     import torch
 
+    from blockcopy_plugins.addresses import masked
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     first = ("frames", "size", "block_size", "policy", "target")
     return {
         "model": model,
         "config": args.config,
         # The file's name: results are shown to others, whose folders are other ones.
-        "checkpoint": checkpoint.rpartition("/")[2],
+        "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the next ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,

@@ -322,6 +322,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
 
     import torch
 
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.integrations.mmengine.video_config import hook_of
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -332,7 +333,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
         "model": config.model.get("type", "?"),
         "config": args.config,
         # The file's name: results are shown to others, whose folders are other ones.
-        "checkpoint": checkpoint.rpartition("/")[2],
+        "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the next ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from blockcopy_plugins.addresses import masked
 from blockcopy_plugins.datasets.live_frame import LiveFrame
 from blockcopy_plugins.datasets.lost_frames import LostFrame
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder
@@ -51,7 +52,7 @@ class LiveDecoder:
         strict: bool = False,
     ) -> None:
         self._decoder = VideoDecoder(address, timeout)
-        self.address = address
+        self.address = masked(address)
         self._start, self._stop = start, stop
         self._strict = strict
         self._smeared = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from blockcopy_plugins.addresses import masked
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
 from blockcopy_plugins.datasets.live_arrays import LiveArrays
@@ -45,7 +46,7 @@ class LiveSource:
             the frames after it keep their numbers.
 
     Attributes:
-        name: What to call it.
+        name: What to call it; of an address without passwords and tokens.
         live: Whether it goes on by itself, so that what comes late is gone.
         frame_rate: Frames a second, or None where it is not stated.
         length: Number of frames as stated (may be wrong), or None.
@@ -203,5 +204,5 @@ def _name(source: Any) -> str:
     if isinstance(source, int):
         return f"camera {source}"
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        return masked(os.fspath(source))
     return type(source).__name__

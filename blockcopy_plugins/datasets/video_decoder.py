@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockcopy_plugins.addresses import masked
 from blockcopy_plugins.datasets.display_matrix import Orientation, orientation_of
 from blockcopy_plugins.datasets.lost_frames import LostFrame, LostFrames
 from blockcopy_plugins.datasets.motion_accumulator import MotionAccumulator, no_motion_vectors
@@ -45,7 +46,7 @@ class VideoDecoder:
         timeout: Seconds to wait for a network stream to answer or to send on.
 
     Attributes:
-        path: As given.
+        path: As given, without passwords.
         skipped: Frames that could not be decoded so far.
 
     Raises:
@@ -58,10 +59,10 @@ class VideoDecoder:
             import av
         except ImportError as error:
             raise ConfigError(
-                f"reading the video {path!r} needs PyAV: pip install av (folders of frames "
+                f"reading the video {masked(path)!r} needs PyAV: pip install av (folders of frames "
                 "need only OpenCV)"
             ) from error
-        self.path = path
+        self.path = masked(path)
         self.skipped = 0
         self._error = av.error.FFmpegError
         # Over UDP, RTSP's default, a lost packet smears pictures until the next key frame.
@@ -76,13 +77,14 @@ class VideoDecoder:
                 else "It is no video, cut off before its header, or corrupt; copy it again, or "
                 "re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
+            # Not 'from error', whose text names the address with its password.
             raise FrameError(
-                f"FFmpeg cannot open {path!r}: {error.strerror or error}. {remedy}"
-            ) from error
+                f"FFmpeg cannot open {self.path!r}: {_words(error)}. {remedy}"
+            ) from None
         stream = self._container.streams.best("video")
         if stream is None:
             self._container.close()
-            raise FrameError(f"{path!r} holds no video stream; give a video")
+            raise FrameError(f"{self.path!r} holds no video stream; give a video")
         # Without threads of its own, in decoding and in conversion: a process that is forked from
         # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
         # there would crash.
@@ -181,13 +183,13 @@ class VideoDecoder:
             try:
                 self._ready.extend(self._places.in_order(packet.decode()))
             except self._error as error:
-                if self._places.failed(packet, error.strerror or str(error)) and not self._warned:
+                if self._places.failed(packet, _words(error)) and not self._warned:
                     self._warned = True
                     logger.warning(
                         "%s has corrupt packets, which are skipped (the first: %s); the frames "
                         "after them keep their numbers",
                         self.path,
-                        error.strerror or error,
+                        _words(error),
                     )
         return self._ready.popleft() if self._ready else None
 
@@ -199,7 +201,7 @@ class VideoDecoder:
             logger.warning(
                 "%s breaks off here (%s); it is cut off, corrupt or no longer sent",
                 self.path,
-                error.strerror or error,
+                _words(error),
             )
         # What came before still waits in the decoder for frames that will not come.
         with contextlib.suppress(self._error):
@@ -253,6 +255,11 @@ def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
     """
     shape = (frame.height, frame.width)
     return shape[::-1] if orientation_of(frame).swaps else shape
+
+
+def _words(error: Exception) -> str:
+    """What FFmpeg says, without the address that it says it of."""
+    return masked(getattr(error, "strerror", None) or error)
 
 
 def _address(path: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..addresses import masked
+
 
 def partial_run(problem: BaseException, done: int, frames: int) -> dict[str, Any]:
     """Marks results as those of a part of the frames.
@@ -16,7 +18,7 @@ def partial_run(problem: BaseException, done: int, frames: int) -> dict[str, Any
     Returns:
         ``reason``, ``frames_run`` and ``frames_planned``.
     """
-    text = str(problem)
+    text = masked(problem)
     if isinstance(problem, KeyboardInterrupt):
         reason = f"stopped ({text})" if text else "stopped"
     else:

@@ -197,6 +197,8 @@ class VideoWriter:
         )
         picture.pts = self._last = self._stamp(time)
         picture.time_base = self._time_base
+        if self._first_time is not None and hasattr(picture, "duration"):  # PyAV 14 and newer
+            picture.duration = max(1, round(_TICKS / self.fps))
         self._mux(picture)
         self.frames_written += 1
 
@@ -292,6 +294,7 @@ class VideoWriter:
                     self._part.drop()
                     front.finish()
                     return
+        _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
             raise problem
         logger.warning(
@@ -304,9 +307,12 @@ class VideoWriter:
     def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
         # Of frames with times the rate is only a hint for the encoder.
         rate = self.fps if self._first_time is None else min(max(self.fps, 1), 240)
-        stream = self._container.add_stream(
-            "libx264", rate=rate, options={"crf": str(self.crf), "preset": self.preset}
-        )
+        options = {"crf": str(self.crf), "preset": self.preset}
+        if self._first_time is not None:
+            # Without frames that are decoded before they are shown: of those that come at any time
+            # the container would state an end before the last one.
+            options["bf"] = "0"
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = (length + length % 2 for length in size)
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
@@ -352,6 +358,25 @@ def _with_index_in_front(source: Path, target: Path) -> None:
             if packet.dts is not None:
                 packet.stream = copy
                 written.mux(packet)
+
+
+def _cut_torn_end(path: Path) -> None:
+    """Cut off what was not written to its end, of a file that consists of parts."""
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        at = whole = 0
+        while at + 8 <= end:
+            file.seek(at)
+            size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if size == 1:  # the size is too large for 32 bits and follows
+                size = int.from_bytes(file.read(8), "big")
+            if size < 8 or at + size > end:
+                break
+            at += size
+            if kind == b"mdat":  # the pictures of a part, behind what describes them
+                whole = at
+        if whole:
+            file.truncate(whole)
 
 
 def _can_be_played(path: Path) -> bool:
