@@ -18,6 +18,10 @@ class FrameError(BlockCopyError, ValueError):
     """An input frame cannot be run: wrong size in mid-stream, NaN, wrong rank."""
 
 
+class BadFrameError(FrameError):
+    """One frame of a source cannot be read; the frames after it can, under their own numbers."""
+
+
 class StateError(BlockCopyError, RuntimeError):
     """The kept state of a stream does not fit the call that wants to use it."""
 

@@ -342,13 +342,14 @@ class _Timing:
         self.clock = clock
         self.adapter = adapter
         self._call = call
-        example = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        floats = (p for p in nn.Module.parameters(model) if p.is_floating_point())
+        example = next(floats, torch.empty(0))
         self.dtype, self.device = example.dtype, example.device
         self.channels_last = any(
             p.dim() == 4
             and p.is_contiguous(memory_format=torch.channels_last)
             and not p.is_contiguous()
-            for p in model.parameters()
+            for p in nn.Module.parameters(model)
         )
         self._dense: dict[tuple[int, int], list[float]] = {}
 
@@ -763,7 +764,7 @@ def _notes(
                 "dense heads): trust this less, or raise budget_s"
             )
             break
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in nn.Module.modules(model)):
         yield "the model has batch norm: folded into the convolutions, dense is faster"
     if not timing.channels_last and timing.device.type == "cpu":
         yield (
@@ -775,13 +776,13 @@ def _notes(
 def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> None:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
-    for name, module in model.named_modules():
+    for name, module in nn.Module.named_modules(model):
         if "_blockcopy" in module.__dict__:
             raise ConfigError(
                 f"module {name or '(root)'!r} is converted already; an estimate wants the plain "
                 "model: call restore_(model) first."
             )
-    for name, module in model.named_modules():
+    for name, module in nn.Module.named_modules(model):
         if module.training:
             raise ConfigError(
                 f"module {name or '(root)'!r} is in training mode; call model.eval() first."

@@ -9,12 +9,15 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import urllib.error
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+from _stopping import StopRequest, stop_signals
 
 # A clone works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -78,6 +81,32 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_strict_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict-frames",
+        action="store_true",
+        help="stop where a frame cannot be read or has another size; by default it is skipped, "
+        "counted and reported, and the frames after it keep their numbers",
+    )
+
+
+def add_annotation_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ann",
+        nargs="+",
+        metavar="PATH",
+        help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
+        "for segmentors folders of label images",
+    )
+    parser.add_argument(
+        "--ann-first",
+        type=int,
+        choices=(0, 1),
+        help="number that --ann gives the first frame of a video file; only needed where the "
+        "annotations begin at 1 and it cannot be told whether they count from 0 or from 1",
+    )
+
+
 def add_video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video",
@@ -92,6 +121,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, metavar="N", help="number of frames of each video (default all)"
     )
+    add_strict_option(parser)
 
 
 def add_clip_options(parser: argparse.ArgumentParser, clips: str) -> None:
@@ -112,16 +142,25 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
             file=sys.stderr,
         )
         return 2
+    with stop_signals() as args.stop:
+        try:
+            status = _run(main, args)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return args.stop.status
+    # A tool that a signal ended in peace says so by its status; Ctrl-C is how a camera is ended.
+    return status if args.stop.number in (None, signal.SIGINT) else args.stop.status
+
+
+def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     # Errors of the package derive from it; imported here, so that --help is quick.
     from blockcopy_plugins import retain_pages
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import BlockCopyError
 
     retain_pages()  # the process is the tool's own
     try:
         return main(args) or 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # Somebody closed the output (as head does); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -129,21 +168,94 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
     except (BlockCopyError, OSError) as error:
         if args.verbose:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {masked(error)}", file=sys.stderr)
         return 2
+
+
+def keep_part(write: Callable[[], list[Path]], results: dict[str, Any]) -> list[Path]:
+    """Write the results of a run that ended too early; what is in the way of that is said."""
+    partial = results["partial"]
+    print(
+        f"note: ended after {partial['frames_run']} of {partial['frames_planned']} frames; the "
+        "results are of those",
+        file=sys.stderr,
+    )
+    try:
+        return write()
+    except OSError as error:
+        print(f"note: the results could not be written: {error}", file=sys.stderr)
+        return []
+
+
+def say_what_was_left_out(results: dict[str, Any]) -> None:
+    """Tell on the screen of frames that were skipped and annotations that were left out."""
+    notes = results.get("annotations") or {"left_out": {"reasons": []}, "remarks": []}
+    for one in notes["left_out"]["reasons"]:
+        what = "1 annotation was" if one["count"] == 1 else f"{one['count']} annotations were"
+        print(
+            f"note: {what} left out: {one['reason']} (the first: {one['first']})", file=sys.stderr
+        )
+    for remark in notes["remarks"]:
+        print(f"note: {remark}", file=sys.stderr)
+    skipped = results.get("skipped_frames")
+    if skipped and skipped["count"]:
+        reasons = [one["reason"] for video in skipped["videos"] for one in video["frames"]]
+        reasons += skipped.get("while_running", [])
+        what = "1 frame" if len(reasons) == 1 else f"{len(reasons)} frames"
+        print(f"note: skipped {what} that cannot be read, the first: {reasons[0]}", file=sys.stderr)
+
+
+def read_files(args: argparse.Namespace, checkpoint: Any = None) -> list[tuple[str, str]]:
+    """What every tool reads, as `check_outputs` takes it: config, weights, policy."""
+    named = (
+        ("the config", args.config),
+        ("the checkpoint", checkpoint),
+        ("--policy-checkpoint", getattr(args, "policy_checkpoint", None)),
+    )
+    return [(name, str(path)) for name, path in named if path]
+
+
+def test_outputs(
+    out: Path, show_dir: str | None, videos: list[str], ending: str
+) -> list[tuple[str, Path]]:
+    """What tools/test_video.py writes with results in this file."""
+    from blockcopy_plugins.datasets.video_list import name_videos
+    from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+
+    shown = Path(show_dir) if show_dir else out.parent
+    files = [
+        ("--out", out),
+        ("the figures of frames", out.with_name(f"{out.stem}_frames.jsonl")),
+        ("the plot", shown / f"{out.stem}_curve.png"),
+    ]
+    if show_dir:
+        named = zip(videos, overlay_paths(show_dir, name_videos(videos), ending), strict=True)
+        files += [(f"the overlay of {os.path.basename(video)}", path) for video, path in named]
+    return files
+
+
+def train_outputs(folder: Path) -> list[tuple[str, Path]]:
+    """What tools/train_policy.py writes; a policy that is resumed is meant to be written anew."""
+    return [
+        ("the policy", folder / "policy.pth"),
+        ("the policy's log", folder / "policy_log.json"),
+        ("the policy's plot", folder / "policy_curve.png"),
+    ]
 
 
 @contextlib.contextmanager
 def downloads(address: str) -> Iterator[None]:
     """Say what to do where the weights cannot be fetched from this address."""
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import ConfigError
 
     try:
         yield
     except urllib.error.URLError as error:
         raise ConfigError(
-            f"the weights cannot be downloaded ({error.reason}). Fetch {address} by hand, on "
-            "another machine if this one has no network, and pass the file as CHECKPOINT."
+            f"the weights cannot be downloaded ({masked(error.reason)}). Fetch {masked(address)} "
+            "by hand, on another machine if this one has no network, and pass the file as "
+            "CHECKPOINT."
         ) from error
 
 
@@ -166,6 +278,7 @@ def quiet(verbose: bool) -> None:
     """Silence what the frameworks say of themselves; nothing a user can act on."""
     if verbose:
         return
+    quiet_listing()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="torch.meshgrid")
@@ -177,6 +290,12 @@ def quiet(verbose: bool) -> None:
     import_quietly("mmdet")  # before a config's custom_imports do
 
 
+def quiet_listing() -> None:
+    """Silence what data sets say of frames that they leave out: the tools say it themselves."""
+    for name in ("datasets.video_listing", "evaluation.annotation_notes"):
+        logging.getLogger(f"blockcopy_plugins.{name}").setLevel(logging.ERROR)
+
+
 def import_quietly(scope: str) -> None:
     """Import a framework's datasets, which print while they are imported."""
     # Where the framework is missing, the config's error says so.
@@ -184,11 +303,25 @@ def import_quietly(scope: str) -> None:
         importlib.import_module(f"{scope}.datasets")
 
 
-def make_runner(config: Any, verbose: bool) -> Any:
+def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> Any:
     """A Runner whose log goes to its file; the terminal gets the warnings alone."""
+    from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
+    class StopHook(Hook):
+        """Stops between frames where the exception of a signal was lost."""
+
+        def before_iter(self, *args: Any, **kwargs: Any) -> None:
+            if stop is not None:
+                stop.check()
+
+    from blockcopy_plugins.checkpoints.model_weights import readable_weights
+
     class ToolRunner(Runner):
+        def load_checkpoint(self, filename, *args, **kwargs):
+            with readable_weights(filename):
+                return super().load_checkpoint(filename, *args, **kwargs)
+
         def build_logger(self, log_level="INFO", log_file=None, **kwargs):
             logger = super().build_logger(log_level, log_file, **kwargs)
             for handler in logger.handlers:
@@ -196,4 +329,6 @@ def make_runner(config: Any, verbose: bool) -> Any:
                     handler.setLevel(logging.WARNING)
             return logger
 
-    return ToolRunner.from_cfg(config)
+    runner = ToolRunner.from_cfg(config)
+    runner.register_hook(StopHook(), "VERY_HIGH")
+    return runner

@@ -17,6 +17,9 @@ def quiet(verbose: bool) -> None:
     """Silence what Detectron2 says of itself; nothing a user can act on."""
     if verbose:
         return
+    from _cli import quiet_listing
+
+    quiet_listing()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="detectron2|torch|fvcore")
@@ -69,33 +72,42 @@ def weights_of(source: Any, checkpoint: str | None) -> str:
 
 def fetched(source: Any, weights: str) -> Any:
     """The model; what cannot be downloaded is said."""
+    from blockcopy_plugins.addresses import masked
+    from blockcopy_plugins.checkpoints.model_weights import readable_weights
     from blockcopy_plugins.errors import ConfigError
 
     try:
-        return source.build(weights)
+        with readable_weights(weights):
+            return source.build(weights)
     except OSError as error:
-        if "://" not in weights:
-            raise
         raise ConfigError(
-            f"the weights {weights} cannot be fetched ({error}). Fetch the file by hand, on "
-            "another machine if this one has no network, and give its path."
+            f"the weights {masked(weights)} cannot be fetched ({masked(error)}). Fetch the file by "
+            "hand, on another machine if this one has no network, and give its path."
         ) from error
+
+
+def videos_of(args: Any) -> list[str]:
+    """The videos of a command line, patterns resolved."""
+    from blockcopy_plugins.datasets.video_list import list_videos
+    from blockcopy_plugins.errors import ConfigError
+
+    if not args.video:
+        raise ConfigError("no video is given: pass --video PATH, a file or a folder of frames.")
+    return list_videos(args.video)
 
 
 def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False) -> Any:
     """The loader of the videos of a command line."""
-    from blockcopy_plugins.errors import ConfigError
-
     found = integration()
-    if not args.video:
-        raise ConfigError("no video is given: pass --video PATH, a file or a folder of frames.")
     stop = None if args.frames is None else args.start + args.frames
     ann = getattr(args, "ann", None)
     dataset = found.VideoFrameDataset(
-        args.video,
+        videos_of(args),
         ann_file=ann[0] if ann and len(ann) == 1 else ann,
         frames=(args.start, stop),
         classes=source.classes(),
+        strict_frames=args.strict_frames,
+        first_frame_number=getattr(args, "ann_first", None),
     )
     mapper = found.VideoFrameMapper(source.augmentations(), source.input_format, keep)
     return found.build_video_test_loader(dataset, mapper, shuffle=shuffle)
@@ -104,7 +116,11 @@ def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False)
 def test_video(args: Any, write: Callable, table: Callable) -> None:
     """What tools/test_video.py does, with its own functions for files and table."""
     quiet(args.verbose)
+    from _cli import keep_part, read_files, say_what_was_left_out, test_outputs
+
+    from blockcopy_plugins.datasets.video_list import name_videos
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
 
     found = integration()
     _refuse_clips(args)
@@ -115,6 +131,15 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
     weights = weights_of(source, args.checkpoint)
+    videos = videos_of(args)
+    check_outputs(
+        [
+            *read_files(args, weights),
+            *(("--video", path) for path in videos),
+            *(("--ann", path) for path in args.ann or ()),
+        ],
+        test_outputs(out, args.show_dir, videos, found.OVERLAY_ENDING),
+    )
     launch(args.launcher)
     from detectron2.utils import comm
 
@@ -125,26 +150,44 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
     def draw(run: Any) -> Any:
         colours = dict(classes=source.classes(), palette=source.palette())
         drawers.append(found.VideoDrawer(run, args.show_dir, args.show_score, **colours))
+        drawers[-1].plan(videos, name_videos(videos))
         return drawers[-1]
+
+    shown = Shown(loader, comm.is_main_process(), args.stop)
+
+    def results_of(own: Any) -> tuple[dict[str, Any], Any]:
+        policy_file = _policy_file(source, args)
+        figures = _results(args, source.name, str(weights), policy_file, own.summary)
+        return figures, SimpleNamespace(entries=own.entries)
+
+    show_dir = Path(args.show_dir) if args.show_dir else out.parent
+
+    def keep(own: Any) -> None:
+        figures, loop = results_of(own)
+        for path in keep_part(lambda: write(out, show_dir, figures, loop), figures):
+            print(f"wrote {path}")
 
     try:
         _, own = found.inference_on_video(
             model,
-            Shown(loader, comm.is_main_process()),
+            shown,
             [draw] if args.show_dir else [],
             config,
+            on_partial=keep,
             dense=args.dense_too,
             restart_policy=not args.carry_policy,
         )
-    finally:
+    except (Exception, KeyboardInterrupt):
         for drawer in drawers:
-            drawer.abort()
+            drawer.end_early()
+            for path in drawer.paths:
+                print(f"wrote {path}")
+        raise
     videos = [path for part in comm.gather([p for d in drawers for p in d.paths]) for path in part]
     if comm.is_main_process():
-        policy_file = _policy_file(source, args)
-        figures = _results(args, source.name, str(weights), policy_file, own.summary)
-        loop = SimpleNamespace(entries=own.entries)
-        files = write(out, Path(args.show_dir) if args.show_dir else out.parent, figures, loop)
+        figures, loop = results_of(own)
+        files = write(out, show_dir, figures, loop)
+        say_what_was_left_out(figures)
         print(table(figures))
         annotated = (figures["metrics"]["blockcopy"] or {}).get("video/annotated_frames", 0)
         if args.ann and not annotated:
@@ -172,13 +215,15 @@ def _results(
 
     import torch
 
+    from blockcopy_plugins.addresses import masked
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     first = ("frames", "size", "block_size", "policy", "target")
     return {
         "model": model,
         "config": args.config,
         # The file's name: results are shown to others, whose folders are other ones.
-        "checkpoint": checkpoint.rpartition("/")[2],
+        "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the next ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
@@ -208,8 +253,12 @@ def _refuse_clips(args: Any) -> None:
 def train_policy(args: Any) -> None:
     """What tools/train_policy.py does."""
     quiet(args.verbose)
+    from _cli import read_files, train_outputs
+
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.comparison import plain
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
+    from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.policy.policy_file import save_policy
     from blockcopy_plugins.policy.policy_text import parse_policy
     from blockcopy_plugins.visualization import plot_policy_curve
@@ -219,9 +268,13 @@ def train_policy(args: Any) -> None:
     chosen = None if args.policy is None else parse_policy(args.policy)
     config = integration().blockcopy_config(source.cfg, chosen, args.resume_policy)
     weights = weights_of(source, args.checkpoint)
+    folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
+    check_outputs(
+        [*read_files(args, weights), *(("--video", path) for path in videos_of(args))],
+        train_outputs(folder),
+    )
     loader = loader_of(source, args, shuffle=True)
     model = fetched(source, weights)
-    folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, float]] = []
     policy, files = config.policy, [folder / "policy.pth"]
@@ -231,17 +284,29 @@ def train_policy(args: Any) -> None:
         if args.save_interval and len(records) % args.save_interval == 0:
             save_policy(policy, files[0])
 
-    def after_epoch(epoch: int) -> None:
+    def after_epoch(epoch: int | None) -> None:
         save_policy(policy, files[0])
         target = getattr(policy, "target", None)
         log = folder / "policy_log.json"
-        figures = {"policy": type(policy).__name__, "target": target, "frames": records}
-        log.write_text(json.dumps(plain(figures), indent=1) + "\n")
-        title = f"{type(policy).__name__}, {len(records)} frames"
-        plot = plot_policy_curve(records, folder / "policy_curve.png", target, title=title)
+        figures = {"policy": type(policy).__name__, "target": target, "partial": epoch is None}
+        with whole_file(log) as path:
+            path.write_text(json.dumps(plain({**figures, "frames": records}), indent=1) + "\n")
+        title, plot = f"{type(policy).__name__}, {len(records)} frames", folder / "policy_curve.png"
+        with whole_file(plot) as path:
+            plot_policy_curve(records, path, target, title=title)
         files[1:] = [plot, log]
 
-    train(model, Shown(loader, True), config, args.epochs or 1, after_frame, after_epoch)
+    shown = Shown(loader, True, args.stop)
+    try:
+        train(model, shown, config, args.epochs or 1, after_frame, after_epoch)
+    except (Exception, KeyboardInterrupt):
+        if records:  # something was learned
+            try:
+                after_epoch(None)
+                print(f"wrote {files[0]}, after {len(records)} frames")
+            except OSError as error:
+                print(f"note: the policy could not be written: {error}", file=sys.stderr)
+        raise
     if not getattr(policy, "updates", 1):
         print(f"note: the policy was not updated in {len(records)} frames", file=sys.stderr)
     for path in files:
@@ -266,11 +331,16 @@ def launch(launcher: str) -> None:
 
 
 class Shown:
-    """A loader with a progress bar."""
+    """A loader with a progress bar, without frames that cannot be read."""
 
-    def __init__(self, loader: Any, show: bool) -> None:
-        self.loader = loader
+    def __init__(self, loader: Any, show: bool, stop: Any) -> None:
+        from blockcopy_plugins.integrations.readable_batches import ReadableBatches
+
+        self.skipped: list[str] = []
+        self.loader = ReadableBatches(loader, self.skipped)
+        self.dataset = loader.dataset
         self.show = show
+        self.stop = stop
         self.sampler = loader.sampler
         self.batch_sampler = loader.batch_sampler
 
@@ -278,8 +348,11 @@ class Shown:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        if not self.show:
-            return iter(self.loader)
-        from tqdm import tqdm
+        batches = self.loader
+        if self.show:
+            from tqdm import tqdm
 
-        return iter(tqdm(self.loader, desc="frames", unit="frame", dynamic_ncols=True))
+            batches = tqdm(batches, desc="frames", unit="frame", dynamic_ncols=True)
+        for batch in batches:
+            self.stop.check()
+            yield batch

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from _cli import downloads, make_runner
+from _stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def train(
     verbose: bool,
     log_interval: int = 50,
     save_interval: int = 500,
+    stop: StopRequest | None = None,
 ) -> Training:
     """Train the policy of a config's hook; the model's weights do not change.
 
@@ -43,6 +46,9 @@ def train(
         verbose: Show MMEngine's log.
         log_interval: Frames between two lines of the log.
         save_interval: Frames between two writings of the policy within an epoch.
+        stop: Whether the tool was asked to end.
+
+    However the training ends, what was learned by then is in the files.
     """
     from blockcopy_plugins.integrations.mmengine import (
         PolicyCheckpointHook,
@@ -58,9 +64,13 @@ def train(
         dict(type="blockcopy_plugins.PolicyCheckpointHook", interval=save_interval),
         dict(type="blockcopy_plugins.PolicyCurveHook"),
     ]
-    runner = make_runner(config, verbose)
-    with downloads(config.load_from):
-        runner.train()
+    runner = make_runner(config, verbose, stop)
+    try:
+        with downloads(config.load_from):
+            runner.train()
+    except (Exception, KeyboardInterrupt):
+        _keep(runner)
+        raise
     files: list[Path] = []
     for hook in runner.hooks:
         if isinstance(hook, PolicyCheckpointHook):
@@ -69,3 +79,22 @@ def train(
             files += hook.paths
     loop = runner.train_loop
     return Training(files[0], tuple(files), len(loop.dataloader.dataset.videos), loop.iter)
+
+
+def _keep(runner: Any) -> None:
+    """Write what was learned in a training that did not come to its end, and say so."""
+    from blockcopy_plugins.integrations.mmengine import PolicyCheckpointHook, PolicyCurveHook
+
+    loop = runner.train_loop if not isinstance(runner._train_loop, dict) else None
+    if loop is None or not loop.iter:
+        return  # nothing was learned
+    for kind in (PolicyCheckpointHook, PolicyCurveHook):
+        for hook in runner.hooks:
+            if isinstance(hook, kind):
+                try:
+                    written = hook.end_early(runner)
+                except OSError as error:
+                    print(f"note: not written: {error}", file=sys.stderr)
+                    continue
+                for path in written:
+                    print(f"wrote {path}, after {loop.iter} of {loop.max_iters} frames")

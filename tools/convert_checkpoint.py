@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _cli import add_config_options, quiet
+from _stopping import stop_signals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,18 +96,19 @@ def main(args: argparse.Namespace) -> None:
 
     from blockcopy_plugins.checkpoints import (
         FORMATS,
-        CheckpointError,
         convert_state,
         detect_format,
         find_format,
         read_state,
     )
+    from blockcopy_plugins.file_protection import check_outputs
+    from blockcopy_plugins.part_files import whole_file
 
     # Mistakes are said before the frameworks are imported, which takes long.
     found = None if args.format == "auto" else find_format(args.format)
     source, out = Path(args.source), Path(args.out)
-    if out.exists() and out.samefile(source):
-        raise CheckpointError(f"OUT is the same file as IN, {args.out!r}; name another to write.")
+    inputs = [("IN", source)] + ([] if args.model is None else [("--model", args.model)])
+    check_outputs(inputs, [("OUT", out)])
     state = read_state(source)
     quiet(args.verbose)
     if found is None:
@@ -121,10 +123,9 @@ def main(args: argparse.Namespace) -> None:
         config = Path(args.model)
     target = target_state(config, found.framework, options)
     converted = convert_state(state, rules, target)
-    out.parent.mkdir(parents=True, exist_ok=True)
     meta = {"converted_from": found.name, "source_file": source.name}
-    with out.open("wb") as file:
-        torch.save({"state_dict": converted, "meta": meta}, file)
+    with whole_file(out) as path:
+        torch.save({"state_dict": converted, "meta": meta}, path)
     print(
         f"wrote {out}: {len(converted)} of the model's {len(target)} parameters and buffers, from "
         f"{len(state)} in {args.source}"
@@ -137,7 +138,11 @@ if __name__ == "__main__":
     from blockcopy_plugins.errors import BlockCopyError
 
     try:
-        main(arguments)
+        with stop_signals() as stop:
+            main(arguments)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(stop.status)
     except (BlockCopyError, OSError) as error:
         if arguments.verbose:
             raise

@@ -10,7 +10,8 @@ OUT (H.264, plays in browsers) shows what was found, the executed blocks as they
 skipped ones dark and grey, with a bar of figures below. Any detection or segmentation config of
 MMDetection or MMSegmentation works; its test pipeline prepares the frames. Of a live source (a
 camera, a stream) the newest frame counts: those that come while the model is at work are dropped,
-and OUT shows a picture for as long as it took. Ctrl-C ends the video where it is.
+and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it
+is. Frames that cannot be read are skipped and counted, and OUT shows the one before for longer.
 
 To measure accuracy and cost, see tools/test_video.py.
 """
@@ -19,10 +20,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
-from _cli import add_policy_options, downloads, import_quietly, quiet, run
+from _cli import (
+    add_policy_options,
+    add_strict_option,
+    downloads,
+    import_quietly,
+    quiet,
+    read_files,
+    run,
+)
 
 _DEMO = Path(__file__).resolve().parent.parent / "configs/demo/maskrcnn_blockcopy_demo.py"
 _WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
@@ -49,12 +59,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_policy_options(parser)
     parser.add_argument(
         "--block-size",
-        type=lambda text: int(text) if text.lstrip("-").isdigit() else text,
+        type=lambda text: int(text) if re.fullmatch("-?[0-9]+", text) else text,
         metavar="PX",
         help="side of a block in pixels of the network input, or auto",
     )
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
+    add_strict_option(parser)
     parser.add_argument(
         "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
     )
@@ -75,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
     from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.mmengine import video_config
     from blockcopy_plugins.integrations.mmengine.video_inferencer import VideoInferencer
 
@@ -99,7 +111,14 @@ def main(args: argparse.Namespace) -> None:
     if args.block_size is not None:
         options["block_size"] = args.block_size
     # First what is quickly found to be wrong.
-    with LiveSource(_source(args.input), start=args.start, frames=args.frames) as source:
+    checkpoint = args.checkpoint or config.get("load_from")
+    check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
+    with LiveSource(
+        _source(args.input),
+        start=args.start,
+        frames=args.frames,
+        strict_frames=args.strict_frames,
+    ) as source:
         with downloads(args.checkpoint or str(config.get("load_from"))):
             inferencer = VideoInferencer(args.config, options, args.checkpoint)
         with inferencer:
@@ -109,7 +128,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _source(text: str) -> str | int:
-    return int(text) if text.isdecimal() and not os.path.exists(text) else text
+    is_index = text.isascii() and text.isdecimal() and not os.path.exists(text)
+    return int(text) if is_index else text
 
 
 def _note(text: str) -> None:
@@ -118,31 +138,27 @@ def _note(text: str) -> None:
 
 def _run(args, inferencer, source) -> str:
     """Write the video; returns the summary."""
+    from _recording import Recording
     from tqdm import tqdm
 
-    from blockcopy_plugins.visualization import VideoWriter
-
-    rates, sparse, dense, written = [], [], [], 0
-    fps = 25 if source.live else source.frame_rate or 10
-    with VideoWriter(args.output, fps=fps, bgr=True) as writer:
+    rates, sparse, dense = [], [], []
+    with Recording(args.output, source) as recording:
         bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
             with bar:
                 for output in inferencer(source):
+                    args.stop.check()
                     ms_dense = inferencer.run_dense(output.frame)[1] if args.dense_too else None
                     rates.append(output.executed_rate)
                     timed = len(rates) > _WARMUP
                     sparse.append(output.ms_model + output.ms_policy)
                     dense.append(ms_dense)
-                    picture = _picture(args, inferencer, output, ms_dense, timed, writer.frame_size)
-                    # Frames of a live source come as they can; OUT plays as fast as life.
-                    due = 1 + (round(output.time * fps) if source.live else written)
-                    for _ in range(due - written):
-                        writer.write(picture)
-                    written = max(written, due)
+                    size = recording.frame_size
+                    picture = _picture(args, inferencer, output, ms_dense, timed, size)
+                    recording.add(output, picture)
                     bar.update()
         except KeyboardInterrupt:
-            if not written:
+            if not recording.pictures:
                 raise
             _note("stopped; the video ends here")
     return _summary(inferencer, source, rates, sparse, dense)
@@ -182,7 +198,7 @@ def _summary(inferencer, source, rates, sparse, dense) -> str:
     if source.dropped:
         parts.append(f"{source.dropped} dropped")
     if source.corrupt:
-        parts.append(f"{source.corrupt} corrupt")
+        parts.append(f"{source.corrupt} skipped, as they could not be read")
     parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
     if rates:
         # Where all are first frames, they are timed for want of others.

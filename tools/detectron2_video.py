@@ -24,7 +24,7 @@ import time
 from typing import Any
 
 import _detectron2
-from _cli import add_policy_options, run
+from _cli import add_policy_options, add_strict_option, read_files, run
 
 _WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
 
@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_policy_options(parser)
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
+    add_strict_option(parser)
     parser.add_argument(
         "--confidence-threshold",
         type=float,
@@ -77,6 +78,7 @@ def main(args: argparse.Namespace) -> None:
     _detectron2.quiet(args.verbose)
     from blockcopy_plugins.datasets.live_source import LiveSource
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
 
     found = _detectron2.integration()
     if not 0 <= args.confidence_threshold <= 1:
@@ -86,9 +88,15 @@ def main(args: argparse.Namespace) -> None:
     source = _detectron2.read(args.config, args.opts)
     config = _detectron2.blockcopy(source, args)
     weights = _detectron2.weights_of(source, args.weights)
+    check_outputs(
+        [*read_files(args, weights), ("--input", args.input)], [("--output", args.output)]
+    )
     text = args.input
-    where = int(text) if text.isdecimal() and not os.path.exists(text) else text
-    with LiveSource(where, start=args.start, frames=args.frames) as frames:
+    is_index = text.isascii() and text.isdecimal() and not os.path.exists(text)
+    where = int(text) if is_index else text
+    with LiveSource(
+        where, start=args.start, frames=args.frames, strict_frames=args.strict_frames
+    ) as frames:
         model = _detectron2.fetched(source, weights)
         with found.BlockCopyPredictor(source, config, model=model) as predictor:
             summary = _run(args, source, predictor, frames)
@@ -98,17 +106,16 @@ def main(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> str:
     """Write the video; returns the summary."""
+    from _recording import Recording
     from tqdm import tqdm
 
-    from blockcopy_plugins.visualization import VideoWriter
-
-    rates, sparse, dense, shape, written = [], [], [], None, 0
-    fps = 25 if frames.live else frames.frame_rate or 10
-    with VideoWriter(args.output, fps=fps, bgr=True) as writer:
+    rates, sparse, dense, shape = [], [], [], None
+    with Recording(args.output, frames) as recording:
         bar = tqdm(total=frames.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
             with bar:
                 for frame in frames:
+                    args.stop.check()
                     if frame.image.shape != shape:
                         predictor.reset()
                         shape = frame.image.shape
@@ -121,15 +128,10 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                     dense.append(ms_dense)
                     timed = (ms, ms_dense) if len(rates) > _WARMUP else (None, None)
                     picture = _picture(args, source, predictor, frame, outputs, *timed)
-                    picture = _of_size(picture, writer.frame_size)
-                    # Frames of a live source come as they can; OUT plays as fast as life.
-                    due = 1 + (round(frame.time * fps) if frames.live else written)
-                    for _ in range(due - written):
-                        writer.write(picture)
-                    written = max(written, due)
+                    recording.add(frame, _of_size(picture, recording.frame_size))
                     bar.update()
         except KeyboardInterrupt:
-            if not written:
+            if not recording.pictures:
                 raise
             print("note: stopped; the video ends here", file=sys.stderr)
     return _summary(predictor, frames, rates, sparse, dense)
@@ -181,7 +183,7 @@ def _summary(predictor, frames, rates, sparse, dense) -> str:
     if frames.dropped:
         parts.append(f"{frames.dropped} dropped")
     if frames.corrupt:
-        parts.append(f"{frames.corrupt} corrupt")
+        parts.append(f"{frames.corrupt} skipped, as they could not be read")
     parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
     if rates:
         # Where all are first frames, they are timed for want of others.

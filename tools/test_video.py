@@ -18,6 +18,11 @@ then; the paper's protocol, in one command:
 Written: results.json (see below), one line of figures per frame beside it, a plot of the executed
 rate over the frames, and with --show-dir a video with results and executed blocks.
 
+However it ends (Ctrl-C, SIGTERM, an error), the videos show and results.json tells what was done by
+then, with "partial" saying why that is not all. Frames that cannot be read are skipped, keep their
+numbers, and are listed as "skipped_frames"; annotations that cannot be used are counted by reason
+under "annotations".
+
 results.json holds, among others: executed_rate (mean over all frames; the first frame of each video
 is executed fully and counts), macs_dense and macs_blockcopy (of a frame, without the policy's own
 macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included), speedup
@@ -51,16 +56,21 @@ import sys
 from pathlib import Path
 
 from _cli import (
+    add_annotation_options,
     add_clip_options,
     add_config_options,
     add_policy_options,
     add_video_options,
     downloads,
     import_quietly,
+    keep_part,
     leave_process_group,
     make_runner,
     quiet,
+    read_files,
     run,
+    say_what_was_left_out,
+    test_outputs,
 )
 
 _OF_TRUTH = " (ground truth)"
@@ -77,13 +87,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_video_options(parser)
-    parser.add_argument(
-        "--ann",
-        nargs="+",
-        metavar="PATH",
-        help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
-        "for segmentors folders of label images",
-    )
+    add_annotation_options(parser)
     add_clip_options(parser, "evaluate on so many of the config's own clips")
     add_policy_options(parser)
     parser.add_argument(
@@ -149,7 +153,9 @@ def main(args: argparse.Namespace) -> None:
         return
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine.video_hook import OVERLAY_ENDING
 
     config = video_config.read_config(args.config, args.cfg_options)
     if not args.verbose:
@@ -168,7 +174,14 @@ def main(args: argparse.Namespace) -> None:
     if args.data_root:
         video_config.set_data_root(config, args.data_root)
     loader = video_config.video_dataloader(
-        config, args.video, args.ann, start=args.start, frames=args.frames, clips=args.clips
+        config,
+        args.video,
+        args.ann,
+        start=args.start,
+        frames=args.frames,
+        clips=args.clips,
+        strict_frames=args.strict_frames,
+        first_frame_number=args.ann_first,
     )
     warm_up_loader = _warm_up_loader(args, config, notes)
     checkpoint = video_config.set_weights(config, args.checkpoint)
@@ -176,10 +189,25 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
+    videos, annotations = video_config.files_of(loader)
+    outputs = [
+        *test_outputs(out, args.show_dir, videos, OVERLAY_ENDING),
+        ("MMEngine's copy of the config", work_dir / Path(args.config).name),
+    ]
+    if warm_up_loader is not None:
+        outputs.append(("the policy of the warm-up", work_dir / "warm_up/policy.pth"))
+    check_outputs(
+        [
+            *read_files(args, checkpoint),
+            *(("the video", path) for path in videos),
+            *(("--ann", path) for path in annotations),
+        ],
+        outputs,
+    )
     warm_up = None
     if warm_up_loader is not None:
         video_config.check_files(loader)  # not only hours later
-        warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args.verbose)
+        warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args)
         video_config.set_policy(config, None, str(warm_up.policy))
     config.work_dir = str(work_dir)
     video_config.for_testing(
@@ -204,18 +232,23 @@ def main(args: argparse.Namespace) -> None:
 
     from mmengine.dist import all_gather_object, is_main_process
 
-    runner = make_runner(config, args.verbose)
+    runner = make_runner(config, args.verbose, args.stop)
     if is_main_process():
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    with downloads(config.load_from):
-        runner.test()
+    try:
+        with downloads(config.load_from):
+            runner.test()
+    except (Exception, KeyboardInterrupt):
+        _keep_part(args, runner, config, checkpoint, out, warm_up)
+        raise
     videos = [path for part in all_gather_object(_videos(runner)) for path in part]
     if is_main_process():
         loop = runner.test_loop
         results = _results(args, config, checkpoint, loop, warm_up)
         files = list(warm_up.files) if warm_up else []
         files += _write(out, Path(args.show_dir) if args.show_dir else out.parent, results, loop)
+        say_what_was_left_out(results)
         print(_table(results))
         if args.ann and not _annotated(results):
             print("note: none of the frames is annotated in --ann", file=sys.stderr)
@@ -248,7 +281,7 @@ def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
     return loader
 
 
-def _warm_up(config, loader: dict, work_dir: Path, verbose: bool):
+def _warm_up(config, loader: dict, work_dir: Path, args):
     """Let the policy learn on unlabelled clips; the config stays as it is."""
     from _policy_training import train
 
@@ -258,9 +291,27 @@ def _warm_up(config, loader: dict, work_dir: Path, verbose: bool):
     own.work_dir = str(work_dir)
     own.experiment_name = f"{Path(config.filename).stem}_warm_up"
     print("warming the policy up, then testing", file=sys.stderr)
-    done = train(own, loader, video_config.warm_up_epochs(config), verbose)
+    epochs = video_config.warm_up_epochs(config)
+    done = train(own, loader, epochs, args.verbose, stop=args.stop)
     gc.collect()  # the runner, and with it a whole model, holds itself in cycles
     return done
+
+
+def _keep_part(args, runner, config, checkpoint: str, out: Path, warm_up) -> None:
+    """End the videos, and write the results of what was done, of a run that ended too early."""
+    from blockcopy_plugins.integrations.mmengine.loops import BlockCopyTestLoop
+    from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
+
+    for hook in runner.hooks:
+        if isinstance(hook, BlockCopyVideoHook):
+            hook.end_early()
+    files, loop = _videos(runner), runner._test_loop
+    if isinstance(loop, BlockCopyTestLoop) and loop.summary:
+        results = _results(args, config, checkpoint, loop, warm_up)
+        show_dir = Path(args.show_dir) if args.show_dir else out.parent
+        files = [*keep_part(lambda: _write(out, show_dir, results, loop), results), *files]
+    for path in files:
+        print(f"wrote {path}")
 
 
 def _videos(runner) -> list[Path]:
@@ -275,6 +326,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
 
     import torch
 
+    from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.integrations.mmengine.video_config import hook_of
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -285,7 +337,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
         "model": config.model.get("type", "?"),
         "config": args.config,
         # The file's name: results are shown to others, whose folders are other ones.
-        "checkpoint": checkpoint.rpartition("/")[2],
+        "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the next ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
@@ -310,12 +362,14 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     from dataclasses import asdict
 
     from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.visualization import plot_policy_curve
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n")
     by_frame = out.with_name(f"{out.stem}_frames.jsonl")
-    by_frame.write_text("".join(json.dumps(plain(asdict(entry))) + "\n" for entry in loop.entries))
+    lines = "".join(json.dumps(plain(asdict(entry))) + "\n" for entry in loop.entries)
+    for target, text in ((out, json.dumps(results, indent=2) + "\n"), (by_frame, lines)):
+        with whole_file(target) as path:
+            path.write_text(text)
     files = [out, by_frame]
     if loop.entries:
         records = [
@@ -323,7 +377,9 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
         ]
         plot = show_dir / f"{out.stem}_curve.png"
         title = f"{results['policy']}, {results['frames']} frames"
-        files.append(plot_policy_curve(records, plot, results["target"], title=title))
+        with whole_file(plot) as path:
+            plot_policy_curve(records, path, results["target"], title=title)
+        files.append(plot)
     return files
 
 

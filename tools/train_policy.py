@@ -32,7 +32,9 @@ from _cli import (
     add_video_options,
     import_quietly,
     quiet,
+    read_files,
     run,
+    train_outputs,
 )
 
 
@@ -86,6 +88,7 @@ def main(args: argparse.Namespace) -> None:
     from _policy_training import train
 
     from blockcopy_plugins.errors import ConfigError
+    from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.integrations.mmengine import video_config
 
     config = video_config.read_config(args.config, args.cfg_options)
@@ -117,14 +120,27 @@ def main(args: argparse.Namespace) -> None:
             frames=args.frames,
             shuffle=True,
             clips=args.clips,
+            strict_frames=args.strict_frames,
         )
     epochs = args.epochs
     if epochs is None:
         epochs = video_config.warm_up_epochs(config) if own_clips else 1
-    video_config.set_weights(config, args.checkpoint)
+    checkpoint = video_config.set_weights(config, args.checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
+    check_outputs(
+        [
+            *read_files(args, checkpoint),
+            *(("the video", path) for path in video_config.files_of(loader)[0]),
+        ],
+        [
+            *train_outputs(work_dir),
+            ("MMEngine's copy of the config", work_dir / Path(args.config).name),
+        ],
+    )
     config.work_dir = str(work_dir)
-    done = train(config, loader, epochs, args.verbose, args.log_interval, args.save_interval)
+    done = train(
+        config, loader, epochs, args.verbose, args.log_interval, args.save_interval, args.stop
+    )
     for path in done.files:
         print(f"wrote {path}")
     print(f"use it by --policy-checkpoint {done.policy}")

@@ -26,6 +26,7 @@ from blockcopy_plugins.datasets.cityscapes_labels import (
 )
 from blockcopy_plugins.datasets.frame_range import FrameRange, range_names
 from blockcopy_plugins.datasets.video_frame_dataset import VideoFrameDataset
+from blockcopy_plugins.datasets.video_listing import ListedVideo
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.registry import DATASETS
@@ -174,9 +175,7 @@ class CityscapesVideoDataset(VideoFrameDataset):
         ends = _ENDS[self.task] if self.labels else (*_ENDS["segmentation"], _INSTANCE_IDS)
         return annotated_names(root, self.split, LABELS, ends, self.cities), LABELS
 
-    def _describe_videos(
-        self,
-    ) -> tuple[list[VideoReference], list[tuple[int, int]], list[int]]:
+    def _list_videos(self) -> list[ListedVideo]:
         start, stop = self.frames
         length = self.clips[0].frames
         count = length if stop is None else min(stop, length)
@@ -186,13 +185,13 @@ class CityscapesVideoDataset(VideoFrameDataset):
                 "lower the start"
             )
         shape = FrameRange(self.clips[0].path).shape  # the others are opened when they are read
-        references = [
-            VideoReference(
-                clip.path, clip.name, range_names(clip.path), length, os.path.dirname(clip.path)
-            )
-            for clip in self.clips
-        ]
-        return references, [shape] * len(references), [count] * len(references)
+        numbers = range(start, count, self.stride)
+        listed = []
+        for clip in self.clips:
+            names, folder = range_names(clip.path), os.path.dirname(clip.path)
+            reference = VideoReference(clip.path, clip.name, names, length, folder, shape)
+            listed.append(ListedVideo(reference, shape, numbers))
+        return listed
 
     def _find_label_images(self, references: Sequence[VideoReference]) -> list[dict[int, str]]:
         if not self.labels or self.task != "segmentation":

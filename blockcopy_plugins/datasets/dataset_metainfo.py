@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.class_names import check_class_names
 from blockcopy_plugins.evaluation.label_images import LabelRules
 
 
@@ -50,12 +52,12 @@ def find_metainfo(
         metainfo = _named_dataset(metainfo).METAINFO
     found = dict(metainfo) if metainfo is not None else {}
     if classes is not None:
-        if isinstance(classes, str):
-            raise ConfigError(
-                f"classes must be a sequence of names, but got the string {classes!r}; "
-                f"write classes=({classes!r},)"
-            )
-        found["classes"] = tuple(classes)
+        found["classes"] = classes
+    if found.get("classes") is not None:
+        # A file of names, one a line, is read by MMEngine.
+        given = found["classes"]
+        if not (isinstance(given, str) and os.path.isfile(given)):
+            found["classes"] = check_class_names(given)
     return found or None
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 
+from blockcopy_plugins.datasets.image_file import UnreadableImage, read_image
 from blockcopy_plugins.datasets.paths import IMAGE_SUFFIXES, is_image, natural_key
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import BadFrameError, FrameError
+
+_LOOKED_AT = 9
+"""So many readable images at most tell the size of a folder's frames."""
 
 
 class FrameFolder:
     """A folder of images as a sequence of frames, in natural order of their names.
+
+    An image that cannot be read, or has another size than the others, is a bad frame: its place is
+    held, so that the others keep their numbers.
 
     Args:
         path: The folder. Files that are no images and hidden files are passed over; subfolders are
@@ -43,18 +50,37 @@ class FrameFolder:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the frames, px.
+        """Height and width of the frames, px: what most of the first images have.
 
         Raises:
-            FrameError: The first image cannot be decoded.
+            FrameError: No image can be read.
         """
         if self._shape is None:
-            self._shape = self._decode(0).shape[:2]
+            found: Counter[tuple[int, int]] = Counter()
+            problem = ""
+            for index in range(len(self.names)):
+                try:
+                    found[self._decode(index).shape[:2]] += 1
+                except BadFrameError as error:
+                    problem = problem or str(error)
+                # One that is alone with its size is not taken for the rule by coming first.
+                if found.total() == _LOOKED_AT or found.total() > 2 and len(found) == 1:
+                    break
+            if not found:
+                raise FrameError(
+                    f"none of the {len(self.names)} images of {self.path!r} can be read: {problem}"
+                )
+            self._shape = found.most_common(1)[0][0]
         return self._shape
 
     @property
     def frame_rate(self) -> float | None:
         """None: images do not state how fast they follow each other."""
+        return None
+
+    @property
+    def sample_aspect_ratio(self) -> None:
+        """None: pixels of images are square."""
         return None
 
     @property
@@ -72,6 +98,29 @@ class FrameFolder:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def bad_frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> dict[int, str]:
+        """Look at each image once.
+
+        Args:
+            start: First frame number.
+            stop: Frame number to stop before; None for the last image.
+            step: Distance from one frame to the next.
+
+        Returns:
+            What is wrong with those that cannot be read, by frame number.
+        """
+        bad = {}
+        for index in range(start, self.count(stop), step):
+            try:
+                self.read(index)
+            except BadFrameError as error:
+                bad[index] = str(error)
+        return bad
+
+    def time(self, index: int) -> None:
+        """None: images do not state when they were taken."""
+        return None
 
     def frame_path(self, index: int) -> str:
         """Path of the image of a frame.
@@ -92,8 +141,8 @@ class FrameFolder:
 
         Raises:
             IndexError: ``index`` is negative.
-            FrameError: There are not so many frames, the image cannot be decoded, or it has
-                another size than the first one.
+            BadFrameError: The image cannot be decoded, or has another size than the others.
+            FrameError: There are not so many frames, or none can be read.
         """
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
@@ -104,17 +153,18 @@ class FrameFolder:
             )
         frame = self._decode(index)
         if frame.shape[:2] != self.shape:
-            raise FrameError(
-                f"frame {self.frame_path(index)!r} is {frame.shape[0]}x{frame.shape[1]} px, but "
-                f"the first frame of its folder is {self.shape[0]}x{self.shape[1]} px; a stream "
-                "keeps its size: put images of another size into a folder of their own"
+            raise BadFrameError(
+                f"frame {index}, {self.frame_path(index)!r}, is {frame.shape[0]}x{frame.shape[1]} "
+                f"px (height x width), but the frames of its folder are {self.shape[0]}x"
+                f"{self.shape[1]} px; a stream keeps its size: put images of another size into a "
+                "folder of their own"
             )
         return frame
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[np.ndarray]:
-        """Iterate over frames.
+        """Iterate over the frames that can be read.
 
         Args:
             start: First frame number.
@@ -122,16 +172,20 @@ class FrameFolder:
             step: Distance from one frame to the next.
 
         Yields:
-            Frames, uint8, shape (H, W, 3), BGR.
+            Frames, uint8, shape (H, W, 3), BGR; bad ones are left out.
 
         Raises:
             ValueError: ``step`` is below 1.
-            FrameError: As `read`.
+            FrameError: There are not so many frames, or none can be read.
         """
         if step < 1:
             raise ValueError(f"step must be at least 1, but got {step}")
         for index in range(start, len(self.names) if stop is None else stop, step):
-            yield self.read(index)
+            try:
+                frame = self.read(index)
+            except BadFrameError:
+                continue
+            yield frame
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.frames()
@@ -150,11 +204,10 @@ class FrameFolder:
 
     def _decode(self, index: int) -> np.ndarray:
         path = self.frame_path(index)
-        frame = cv2.imread(path, cv2.IMREAD_COLOR) if os.path.getsize(path) else None
-        if frame is None:
-            raise FrameError(
-                f"the image {path!r} (frame {index}, {os.path.getsize(path)} bytes) cannot be "
-                "decoded; it is empty or corrupt: replace it, or leave it out with frames=(start, "
-                "stop)"
-            )
-        return frame
+        try:
+            return read_image(path)
+        except UnreadableImage as error:
+            raise BadFrameError(
+                f"frame {index}, the image {path!r}, cannot be read: {error}; replace it, or leave "
+                "it out with frames=(start, stop)"
+            ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -13,10 +14,15 @@ from blockcopy_plugins.datasets.frame_range import FrameRange, is_frame_range
 from blockcopy_plugins.datasets.motion_accumulator import no_motion_vectors
 from blockcopy_plugins.datasets.video_reader import VideoReader
 from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.file_protection import local_path
 
 
 class FrameSource(Protocol):
-    """A sequence of frames of one size: `VideoReader`, `FrameFolder` or `FrameRange`."""
+    """A sequence of frames of one size: `VideoReader`, `FrameFolder` or `FrameRange`.
+
+    A frame that cannot be read, or has another size, raises `BadFrameError` and keeps its number;
+    the frames after it can be read.
+    """
 
     path: str
 
@@ -29,6 +35,10 @@ class FrameSource(Protocol):
         """Frames a second, or None if it is not known."""
 
     @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Width of a pixel / its height, or None where it is 1."""
+
+    @property
     def stated_length(self) -> int | None:
         """Number of frames by what the container states; may be wrong."""
 
@@ -37,13 +47,19 @@ class FrameSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def bad_frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> dict[int, str]:
+        """What is wrong with the frames that cannot be read, by number; each is looked at."""
+
+    def time(self, index: int) -> float | None:
+        """When a frame is to be shown, seconds, or None where nobody says; after reading it."""
+
     def read(self, index: int) -> np.ndarray:
         """Frame ``index`` (from 0), uint8, shape (H, W, 3), BGR."""
 
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[np.ndarray]:
-        """Iterate over frames."""
+        """Iterate over the frames that can be read."""
 
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
@@ -73,6 +89,7 @@ def open_frames(path: str | os.PathLike[str], motion: bool = False) -> FrameSour
         return FrameFolder(path)
     if is_frame_range(path):
         return FrameRange(path)
+    path = local_path(path) or path
     if not os.path.exists(path):
         raise FrameError(
             f"there is no video file or folder of frames {path!r} (the working directory is "

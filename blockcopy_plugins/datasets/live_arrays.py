@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from blockcopy_plugins.datasets.live_frame import LiveFrame
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import BadFrameError, FrameError
 
 
 class LiveArrays:
@@ -19,6 +19,7 @@ class LiveArrays:
             which is counted.
         first: Number of the first one.
         length: How many there are, or None.
+        strict: Raise where a frame failed to come.
 
     Attributes:
         live: False: there is nothing to miss.
@@ -28,23 +29,33 @@ class LiveArrays:
     """
 
     def __init__(
-        self, arrays: Iterable[np.ndarray | None], first: int = 0, length: int | None = None
+        self,
+        arrays: Iterable[np.ndarray | None],
+        first: int = 0,
+        length: int | None = None,
+        strict: bool = False,
     ) -> None:
         self.live = False
         self.frame_rate = None
         self.length = length
         self.corrupt = 0
-        self._arrays, self._first = arrays, first
+        self._arrays, self._first, self._strict = arrays, first, strict
 
     def __iter__(self) -> Iterator[LiveFrame]:
         """Frames in order.
 
         Raises:
+            BadFrameError: One failed to come, and ``strict`` is set.
             FrameError: One is no picture.
         """
         for index, array in enumerate(self._arrays, self._first):
             if array is None:
                 self.corrupt += 1
+                if self._strict:
+                    raise BadFrameError(
+                        f"frame {index} failed to come. Leave strict_frames away to skip such "
+                        "frames."
+                    )
                 continue
             _check_picture(array, index)
             yield LiveFrame(index, None, array)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 
 from blockcopy_plugins.datasets.live_frame import LiveFrame
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import BadFrameError, FrameError
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class LiveCamera:
         start: First frame that is wanted.
         stop: Frame to stop before, or None.
         timeout: Seconds without a frame after which the camera counts as gone.
+        strict: Raise where the camera fails to give a frame.
 
     Attributes:
         live: True.
@@ -34,12 +35,17 @@ class LiveCamera:
     """
 
     def __init__(
-        self, number: int, start: int = 0, stop: int | None = None, timeout: float = 10.0
+        self,
+        number: int,
+        start: int = 0,
+        stop: int | None = None,
+        timeout: float = 10.0,
+        strict: bool = False,
     ) -> None:
         self.number = number
         self.live = True
         self.corrupt = 0
-        self._start, self._stop, self._timeout = start, stop, timeout
+        self._start, self._stop, self._timeout, self._strict = start, stop, timeout, strict
         self._camera = cv2.VideoCapture(number)
         if not self._camera.isOpened():
             self._camera.release()
@@ -51,7 +57,11 @@ class LiveCamera:
         self.length = None if stop is None else stop - start
 
     def __iter__(self) -> Iterator[LiveFrame]:
-        """Frames as they come, until the camera is gone."""
+        """Frames as they come, until the camera is gone.
+
+        Raises:
+            BadFrameError: The camera fails to give a frame, and ``strict`` is set.
+        """
         began = last = time.monotonic()
         index = 0
         while self._stop is None or index < self._stop:
@@ -59,6 +69,11 @@ class LiveCamera:
             now = time.monotonic()
             if not given:
                 self.corrupt += 1
+                if self._strict:
+                    raise BadFrameError(
+                        f"camera {self.number} failed to give frame {index}. Leave strict_frames "
+                        "away to wait for the next one."
+                    )
                 if now - last > self._timeout or not self._camera.isOpened():
                     logger.warning("camera %d gives no frames any more", self.number)
                     return

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from blockcopy_plugins.addresses import masked
 from blockcopy_plugins.datasets.live_frame import LiveFrame
+from blockcopy_plugins.datasets.lost_frames import LostFrame
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import BadFrameError, FrameError
 
 if TYPE_CHECKING:
     import av
@@ -28,6 +31,7 @@ class LiveDecoder:
         start: First frame that is wanted.
         stop: Frame to stop before, or None.
         timeout: Seconds to wait for a network stream to answer or to send on.
+        strict: Raise where a frame cannot be read, instead of passing over it.
 
     Attributes:
         live: Whether the source states no duration: what comes late is then gone.
@@ -40,11 +44,17 @@ class LiveDecoder:
     """
 
     def __init__(
-        self, address: str, start: int = 0, stop: int | None = None, timeout: float = 10.0
+        self,
+        address: str,
+        start: int = 0,
+        stop: int | None = None,
+        timeout: float = 10.0,
+        strict: bool = False,
     ) -> None:
         self._decoder = VideoDecoder(address, timeout)
-        self.address = address
+        self.address = masked(address)
         self._start, self._stop = start, stop
+        self._strict = strict
         self._smeared = 0
         self.live = not self._decoder.states_duration and "://" in address
         self.frame_rate = self._decoder.frame_rate
@@ -55,6 +65,11 @@ class LiveDecoder:
     def corrupt(self) -> int:
         """Frames that could not be decoded so far."""
         return self._decoder.skipped + self._smeared
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Width of a pixel / its height, after the first frame; None where it is 1."""
+        return self._decoder.sample_aspect_ratio
 
     def export_motion(self) -> None:
         """Give motion vectors with the frames; before the first one is read.
@@ -68,19 +83,22 @@ class LiveDecoder:
         """Frames in order. A source that breaks off ends, with a warning.
 
         Raises:
+            BadFrameError: A frame cannot be read, and ``strict`` is set.
             FrameError: There is not one frame.
         """
         began = time.monotonic()
         index = -1
         for index, frame in enumerate(self._decoded()):
-            if index >= self._start:
+            if isinstance(frame, LostFrame):
+                self._refuse(index, frame.reason)
+            elif index >= self._start:
                 # Containers of live streams state no time, or one that they made up.
                 seconds = time.monotonic() - began if self.live else frame.time
                 image = self._decoder.to_bgr(frame)
                 yield LiveFrame(index, seconds, image, self._decoder.motion)
             if self._stop is not None and index + 1 >= self._stop:
                 return  # without waiting for a frame that nobody wants
-        if index < 0:
+        if index + 1 == self.corrupt:
             raise FrameError(
                 f"no frame of {self.address!r} can be decoded: it is empty, cut off or corrupt, "
                 "or its server cannot send parts of a file that has its index at the end. Check it "
@@ -91,10 +109,10 @@ class LiveDecoder:
         """Close the file or connection."""
         self._decoder.close()
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
+    def _decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
         while (frame := self._decoder.next()) is not None:
             # What a lost packet leaves of a picture. Of files it is shown, as elsewhere.
-            if not self.live or not frame.is_corrupt:
+            if isinstance(frame, LostFrame) or not self.live or not frame.is_corrupt:
                 yield frame
                 continue
             self._smeared += 1
@@ -102,3 +120,11 @@ class LiveDecoder:
                 logger.warning(
                     "%s has frames of which parts are missing; they are skipped", self.address
                 )
+            yield LostFrame("parts of it are missing")
+
+    def _refuse(self, index: int, reason: str) -> None:
+        if self._strict:
+            raise BadFrameError(
+                f"frame {index} of {self.address!r} cannot be read: {reason}. Leave strict_frames "
+                "away to skip such frames."
+            )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from blockcopy_plugins.addresses import masked
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
 from blockcopy_plugins.datasets.live_arrays import LiveArrays
 from blockcopy_plugins.datasets.live_camera import LiveCamera
 from blockcopy_plugins.datasets.live_decoder import LiveDecoder
+from blockcopy_plugins.datasets.live_folder import LiveFolder
 from blockcopy_plugins.datasets.live_frame import LiveFrame
 from blockcopy_plugins.datasets.live_read_ahead import ReadAhead
 from blockcopy_plugins.datasets.motion_accumulator import no_motion_vectors
@@ -39,12 +42,15 @@ class LiveSource:
         drop: Drop frames that come too fast. None: of cameras, and of addresses that state no
             duration, as live ones do. An iterable is asked for each frame, so none is dropped.
         timeout: Seconds to wait for a camera or an address before it counts as gone.
+        strict_frames: Raise where a frame cannot be read. By default it is skipped and counted, and
+            the frames after it keep their numbers.
 
     Attributes:
-        name: What to call it.
+        name: What to call it; of an address without passwords and tokens.
         live: Whether it goes on by itself, so that what comes late is gone.
         frame_rate: Frames a second, or None where it is not stated.
         length: Number of frames as stated (may be wrong), or None.
+        start: First frame that is wanted.
 
     Raises:
         ConfigError: ``start``, ``frames`` or ``timeout`` is out of range, or ``source`` is none of
@@ -65,6 +71,7 @@ class LiveSource:
         frames: int | None = None,
         drop: bool | None = None,
         timeout: float = 10.0,
+        strict_frames: bool = False,
     ) -> None:
         if start < 0 or (frames is not None and frames < 1) or not timeout > 0:
             raise ConfigError(
@@ -72,12 +79,12 @@ class LiveSource:
                 "frames >= 1 and timeout > 0"
             )
         stop = None if frames is None else start + frames
-        self._reader = _open(source, start, stop, timeout)
+        self._reader = _open(source, start, stop, timeout, strict_frames)
         self.name = _name(source)
         self.live: bool = self._reader.live
         self.frame_rate: float | None = self._reader.frame_rate
         self.length: int | None = self._reader.length
-        self._start, self._any = start, False
+        self.start, self._any = start, False
         self._frames: Iterator[LiveFrame] | None = None
         self._ahead: ReadAhead | None = None
         self._closed = False
@@ -100,6 +107,11 @@ class LiveSource:
     def corrupt(self) -> int:
         """Frames that were lost on the way or could not be decoded, so far."""
         return self._reader.corrupt
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Width of a pixel / its height, after the first frame was read; None where it is 1."""
+        return getattr(self._reader, "sample_aspect_ratio", None)
 
     def export_motion(self) -> None:
         """Give the codec's motion vectors with the frames, as far as they go.
@@ -129,7 +141,9 @@ class LiveSource:
 
         Raises:
             StopIteration: The source has ended or is closed.
-            FrameError: A frame cannot be read, is no picture, or the source ends before its start.
+            BadFrameError: A frame cannot be read, and ``strict_frames`` is set.
+            FrameError: No frame can be read, one is no picture, or the source ends before its
+                start.
         """
         if self._closed:
             raise StopIteration
@@ -137,9 +151,9 @@ class LiveSource:
             self._frames = iter(self._reader if self._ahead is None else self._ahead)
         frame = next(self._frames, None)
         if frame is None:
-            if self._start and not self._any and not self._closed:
+            if self.start and not self._any and not self._closed:
                 self.close()
-                raise FrameError(f"{self.name} ends before frame {self._start}; lower the start")
+                raise FrameError(f"{self.name} ends before frame {self.start}; lower the start")
             raise StopIteration
         self._any = True
         return frame
@@ -162,25 +176,24 @@ class LiveSource:
 
 
 def _open(
-    source: Any, start: int, stop: int | None, timeout: float
-) -> LiveArrays | LiveCamera | LiveDecoder:
+    source: Any, start: int, stop: int | None, timeout: float, strict: bool
+) -> LiveArrays | LiveCamera | LiveDecoder | LiveFolder:
     if isinstance(source, int) and not isinstance(source, bool):
-        return LiveCamera(source, start, stop, timeout)
+        return LiveCamera(source, start, stop, timeout, strict)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if "://" in path:
-            return LiveDecoder(path, start, stop, timeout)
+            return LiveDecoder(path, start, stop, timeout, strict)
         # Its checks of what is there are those of the other tools.
         found = open_frames(path)
         if isinstance(found, FrameFolder):
-            end = found.count(stop)
-            return LiveArrays(found.frames(start, end), start, max(0, end - start))
-        return LiveDecoder(path, start, stop, timeout)
+            return LiveFolder(found, start, stop, strict)
+        return LiveDecoder(path, start, stop, timeout, strict)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, np.ndarray, dict)):
         length = len(source) if hasattr(source, "__len__") else None
         if length is not None:
             length = max(0, (length if stop is None else min(length, stop)) - start)
-        return LiveArrays(islice(source, start, stop), start, length)
+        return LiveArrays(islice(source, start, stop), start, length, strict)
     raise ConfigError(
         f"the source is a {type(source).__name__}, expected a path, the index of a camera, an "
         "address such as 'rtsp://...', or an iterable of frames"
@@ -191,5 +204,5 @@ def _name(source: Any) -> str:
     if isinstance(source, int):
         return f"camera {source}"
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        return masked(os.fspath(source))
     return type(source).__name__

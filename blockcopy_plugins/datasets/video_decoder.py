@@ -6,13 +6,19 @@ middle of a file, OpenCV goes on giving the last frame of the old size without a
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from blockcopy_plugins.addresses import masked
+from blockcopy_plugins.datasets.display_matrix import Orientation, orientation_of
+from blockcopy_plugins.datasets.lost_frames import LostFrame, LostFrames
 from blockcopy_plugins.datasets.motion_accumulator import MotionAccumulator, no_motion_vectors
 from blockcopy_plugins.errors import ConfigError, FrameError
 from blockcopy_plugins.policy import MotionField
@@ -22,20 +28,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Containers that may begin anywhere in a video.
+_WITHOUT_INDEX = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "rtsp", "flv"))
+
+# AVColorSpace to the numbers of PyAV's reformatter, for what both know.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7}
+
 
 class VideoDecoder:
     """Decodes a video from its start, frame after frame.
 
-    Packets that are corrupt are skipped with a warning; how many frames a file has is therefore
-    what decoding it gives.
+    A packet that is corrupt is skipped with a warning, and a `LostFrame` stands in the place of its
+    frame, so that the frames after it keep their numbers.
 
     Args:
         path: The file, or an address that FFmpeg can open (RTSP, HTTP, UDP, ...).
         timeout: Seconds to wait for a network stream to answer or to send on.
 
     Attributes:
-        path: As given.
-        skipped: Corrupt packets so far.
+        path: As given, without passwords.
+        skipped: Frames that could not be decoded so far.
 
     Raises:
         ConfigError: PyAV is not installed.
@@ -47,16 +59,17 @@ class VideoDecoder:
             import av
         except ImportError as error:
             raise ConfigError(
-                f"reading the video {path!r} needs PyAV: pip install av (folders of frames "
+                f"reading the video {masked(path)!r} needs PyAV: pip install av (folders of frames "
                 "need only OpenCV)"
             ) from error
-        self.path = path
+        self.path = masked(path)
         self.skipped = 0
         self._error = av.error.FFmpegError
-        # Over UDP, RTSP's default, every lost packet smears pictures until the next key frame.
-        options = {"rtsp_transport": "tcp"} if path.startswith(("rtsp:", "rtsps:")) else {}
+        # Over UDP, RTSP's default, a lost packet smears pictures until the next key frame.
+        # Cameras that offer no TCP are asked for UDP then.
+        options = {"rtsp_flags": "prefer_tcp"} if path.startswith(("rtsp:", "rtsps:")) else {}
         try:
-            self._container = av.open(path, options=options, timeout=timeout)
+            self._container = av.open(_address(path), options=options, timeout=timeout)
         except self._error as error:
             remedy = (
                 "Check the address and that its camera or server is on."
@@ -64,32 +77,54 @@ class VideoDecoder:
                 else "It is no video, cut off before its header, or corrupt; copy it again, or "
                 "re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
+            # Not 'from error', whose text names the address with its password.
             raise FrameError(
-                f"FFmpeg cannot open {path!r}: {error.strerror or error}. {remedy}"
-            ) from error
+                f"FFmpeg cannot open {self.path!r}: {_words(error)}. {remedy}"
+            ) from None
         stream = self._container.streams.best("video")
         if stream is None:
             self._container.close()
-            raise FrameError(f"{path!r} holds no video stream; give a video")
+            raise FrameError(f"{self.path!r} holds no video stream; give a video")
         # Without threads of its own, in decoding and in conversion: a process that is forked from
         # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
         # there would crash.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         self._stream = stream
+        # Kept: once the file is closed, which another thread may do, asking would crash.
+        ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        self._ratio = Fraction(ratio) if ratio and ratio > 0 and ratio != 1 else None
         self._reformatter = av.video.reformatter.VideoReformatter()
         # Before version 17 PyAV converted without threads and had no such argument.
         self._threads = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
         self._packets: Iterator[av.Packet] = self._container.demux(stream)
-        self._ready: deque[av.VideoFrame] = deque()
+        self._ready: deque[av.VideoFrame | LostFrame] = deque()
+        formats = set(self._container.format.name.split(","))
+        self._places = LostFrames(whole="://" not in path and not formats & _WITHOUT_INDEX)
+        self._ended = self._warned = False
         self._motion: MotionAccumulator | None = None
         self._turns = 0
+        self._orientation = Orientation()
 
     @property
     def frame_rate(self) -> float | None:
         """Frames a second by the container, or None."""
         rate = self._stream.average_rate
         return float(rate) if rate else None
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Width of a pixel / its height as shown, after the first frame; None where it is 1."""
+        return self._as_shown(self._orientation)
+
+    def sample_aspect_ratio_of(self, frame: av.VideoFrame) -> Fraction | None:
+        """The same, by a frame that was decoded and not yet converted."""
+        return self._as_shown(orientation_of(frame))
+
+    def _as_shown(self, orientation: Orientation) -> Fraction | None:
+        if self._ratio is None:
+            return None
+        return 1 / self._ratio if orientation.swaps else self._ratio
 
     @property
     def states_duration(self) -> bool:
@@ -120,46 +155,58 @@ class VideoDecoder:
         """How far the video has moved up to the last frame, as it is to be shown, or None."""
         return None if self._motion is None else self._motion.field(self._turns)
 
-    def next(self) -> av.VideoFrame | None:
+    def next(self) -> av.VideoFrame | LostFrame | None:
         """Decode the next frame.
 
         Returns:
-            The frame, not yet converted, or None at the end.
+            The frame, not yet converted, a `LostFrame` in its place, or None at the end.
 
         Raises:
             FrameError: Motion vectors are wanted and the video turns out to have none.
         """
         frame = self._decode()
-        if frame is not None and self._motion is not None:
+        if isinstance(frame, LostFrame):
+            self.skipped += 1
+        elif frame is not None and self._motion is not None:
             self._motion.add(frame)
-            self._turns = _quarter_turns(frame)
+            self._turns = self._turns_of_motion(frame)
         return frame
 
-    def _decode(self) -> av.VideoFrame | None:
-        while not self._ready:
-            try:
-                packet = next(self._packets, None)
-            except self._error as error:
-                logger.warning(
-                    "%s breaks off here (%s); it is cut off, corrupt or no longer sent",
-                    self.path,
-                    error,
-                )
-                packet = None
+    def _decode(self) -> av.VideoFrame | LostFrame | None:
+        while not self._ready and not self._ended:
+            packet = self._next_packet()
             if packet is None:
-                return None
+                self._ended = True
+                self._ready.extend(self._places.rest())
+                break
+            self._places.sent(packet)
             try:
-                self._ready.extend(packet.decode())
+                self._ready.extend(self._places.in_order(packet.decode()))
             except self._error as error:
-                self.skipped += 1
-                if self.skipped == 1:
+                if self._places.failed(packet, _words(error)) and not self._warned:
+                    self._warned = True
                     logger.warning(
-                        "%s has corrupt packets, which are skipped (the first: %s); frames are "
-                        "numbered as they are decoded",
+                        "%s has corrupt packets, which are skipped (the first: %s); the frames "
+                        "after them keep their numbers",
                         self.path,
-                        error,
+                        _words(error),
                     )
-        return self._ready.popleft()
+        return self._ready.popleft() if self._ready else None
+
+    def _next_packet(self) -> av.Packet | None:
+        """The next packet, or None at the end, or where the source breaks off."""
+        try:
+            return next(self._packets, None)
+        except self._error as error:
+            logger.warning(
+                "%s breaks off here (%s); it is cut off, corrupt or no longer sent",
+                self.path,
+                _words(error),
+            )
+        # What came before still waits in the decoder for frames that will not come.
+        with contextlib.suppress(self._error):
+            self._ready.extend(self._places.in_order(self._stream.codec_context.decode(None)))
+        return None
 
     def to_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert a decoded frame.
@@ -168,20 +215,31 @@ class VideoDecoder:
             frame: The frame.
 
         Returns:
-            uint8, shape (H, W, 3), BGR, turned as the container says (as telephones' films need).
+            uint8, shape (H, W, 3), BGR, turned and mirrored as the container says (as telephones'
+            films need).
         """
         converted = self._convert(frame, "bgr24")
         image = converted.to_ndarray()
         if converted is frame:  # it was BGR already, and the array may be the decoder's memory
             image = image.copy()
-        return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+        self._orientation = orientation_of(frame)
+        return np.ascontiguousarray(self._orientation.apply(image))
 
     def _to_grey(self, frame: av.VideoFrame) -> np.ndarray:
         return self._convert(frame, "gray").to_ndarray()
 
     def _convert(self, frame: av.VideoFrame, pixels: str) -> av.VideoFrame:
         # One reformatter for all frames: a frame's own would be set up anew each time.
-        return self._reformatter.reformat(frame, format=pixels, **self._threads)
+        options = dict(self._threads)
+        if frame.colorspace in _MATRICES:  # older PyAV takes all for that of BT.601
+            options["src_colorspace"] = _MATRICES[frame.colorspace]
+        return self._reformatter.reformat(frame, format=pixels, **options)
+
+    def _turns_of_motion(self, frame: av.VideoFrame) -> int:
+        found = orientation_of(frame)
+        if found.flipped:
+            raise no_motion_vectors(self.path, "its container has it shown mirrored")
+        return found.turns
 
     def close(self) -> None:
         """Close the file."""
@@ -195,10 +253,16 @@ def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
     Args:
         frame: The frame.
     """
-    quarter_turned = _quarter_turns(frame) % 2 == 1
-    return (frame.width, frame.height) if quarter_turned else (frame.height, frame.width)
+    shape = (frame.height, frame.width)
+    return shape[::-1] if orientation_of(frame).swaps else shape
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    # Older PyAV does not tell; then frames are as they are stored.
-    return round(getattr(frame, "rotation", 0) / 90) % 4
+def _words(error: Exception) -> str:
+    """What FFmpeg says, without the address that it says it of."""
+    return masked(getattr(error, "strerror", None) or error)
+
+
+def _address(path: str) -> str:
+    """A path or address as FFmpeg takes it, to which a file name with a colon is an address."""
+    is_address = "://" in path or path.startswith("file:")
+    return path if is_address and not os.path.exists(path) else f"file:{path}"

@@ -11,11 +11,11 @@ import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
 
 from blockcopy_plugins.datasets.dataset_metainfo import find_metainfo, label_rules_of
-from blockcopy_plugins.datasets.frame_folder import FrameFolder
-from blockcopy_plugins.datasets.frame_source import open_frames
 from blockcopy_plugins.datasets.pipeline import adapt_pipeline
 from blockcopy_plugins.datasets.video_list import list_videos, name_videos
+from blockcopy_plugins.datasets.video_listing import ListedVideo, list_video, skipped_frames
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
 from blockcopy_plugins.evaluation.annotations import (
     VideoAnnotations,
     VideoReference,
@@ -74,9 +74,13 @@ class VideoFrameDataset(BaseDataset):
         mot_class: Class of MOTChallenge boxes; must be one of the classes.
         label_rules: How label images are named and read: fields of `LabelRules`. By default, as
             the dataset that ``metainfo`` names says.
+        first_frame_number: What annotations of video files call the first frame, 0 or 1. None takes
+            0, unless it is certainly 1, and refuses what may be either.
         trust_frame_count: Take the number of frames that a video file states instead of decoding
             the file once to count them. Saves that time; where the file states too many, reading
-            the missing frame raises.
+            the missing frame raises. Frames are then not looked at beforehand.
+        strict_frames: Raise where a frame cannot be read. By default such frames are left out, with
+            a warning; the others keep their ``frame_number``. See `skipped_frames`.
         max_open_videos: Video files that a process keeps open at the same time; keep it above the
             number of streams in a batch.
         motion: Have the codec's motion vectors with each frame, for `MotionVectorPolicy`: the
@@ -106,7 +110,9 @@ class VideoFrameDataset(BaseDataset):
         data_root: str | None = "",
         mot_class: str = "person",
         label_rules: Mapping[str, Any] | None = None,
+        first_frame_number: int | None = None,
         trust_frame_count: bool = False,
+        strict_frames: bool = False,
         max_open_videos: int = 64,
         motion: bool = False,
         indices: int | Sequence[int] | None = None,
@@ -124,6 +130,10 @@ class VideoFrameDataset(BaseDataset):
         self.stride = stride
         self.mot_class = mot_class
         self.trust_frame_count = trust_frame_count
+        self.strict_frames = strict_frames
+        self.first_frame_number = first_frame_number
+        self._notes = AnnotationNotes()
+        self._listed: list[ListedVideo] = []
         self.motion = motion
         self._ann_files = _list_ann_files(ann_file, len(self.videos), data_root or "")
         self.label_rules = label_rules_of(label_rules, metainfo)
@@ -159,6 +169,25 @@ class VideoFrameDataset(BaseDataset):
     def video_lengths(self) -> list[int]:
         """Number of items of each video."""
         return [int(n) for n in np.bincount(self._video_ids, minlength=len(self.videos))]
+
+    @property
+    @force_full_init
+    def skipped_frames(self) -> dict[str, Any]:
+        """The selected frames that cannot be read: how many, of which videos, and why."""
+        return skipped_frames(self._listed)
+
+    @property
+    @force_full_init
+    def annotation_notes(self) -> dict[str, Any] | None:
+        """What was left out of the annotations and why; None without annotations."""
+        annotated = isinstance(self._ann_files, str) or any(self._ann_files)
+        return self._notes.summary() if annotated else None
+
+    @property
+    @force_full_init
+    def annotation_lines(self) -> list[str]:
+        """The same in words."""
+        return self._notes.lines()
 
     @force_full_init
     def video_of(self, index: int) -> int:
@@ -201,10 +230,11 @@ class VideoFrameDataset(BaseDataset):
             ConfigError: A video has none of the selected frames, or annotations do not fit.
             FrameError: A video cannot be read.
         """
-        start, _ = self.frames
-        references, shapes, counts = self._describe_videos()
+        self._listed = self._list_videos()
+        references = [video.reference for video in self._listed]
         label_images = self._find_label_images(references)
         annotations = self._read_annotations(references)
+        self._notes.warn()
         known = [a for a in annotations if a is not None]
         if known and "classes" not in self._metainfo:
             self._metainfo["classes"] = known[0].classes
@@ -221,13 +251,14 @@ class VideoFrameDataset(BaseDataset):
         # The file's image ids, if they are unique (several files may use the same ones).
         file_ids = [i for a in known for i in a.image_ids.values()]
         own_ids = all(a.image_ids for a in known) and 0 < len(file_ids) == len(set(file_ids))
+        if not all(isinstance(one, int) for one in file_ids):  # COCO allows texts, its tools do not
+            own_ids, file_ids = False, []
         data_list: list[dict[str, Any]] = []
         # Frames that the file does not list need ids that it does not use.
         free_id = 1 + max(file_ids, default=-1)
-        for video_id, reference in enumerate(references):
-            numbers = range(start, counts[video_id], self.stride)
-            truth = annotations[video_id]
-            for frame_id, number in enumerate(numbers):
+        for video_id, video in enumerate(self._listed):
+            reference, truth = video.reference, annotations[video_id]
+            for frame_id, number in enumerate(video.numbers):
                 img_id = len(data_list)
                 if own_ids:
                     img_id = truth.image_ids.get(number, -1) if truth is not None else -1
@@ -241,9 +272,9 @@ class VideoFrameDataset(BaseDataset):
                     "frame_number": number,
                     "video_name": reference.name,
                     "video_path": reference.path,
-                    "video_length": len(numbers),
-                    "height": shapes[video_id][0],
-                    "width": shapes[video_id][1],
+                    "video_length": len(video.numbers),
+                    "height": video.shape[0],
+                    "width": video.shape[1],
                 }
                 instances = None if truth is None else truth.instances(number)
                 if instances is not None:
@@ -317,39 +348,20 @@ class VideoFrameDataset(BaseDataset):
                 f"type='blockcopy_plugins.{cls.__name__}', ...)"
             )
 
-    def _describe_videos(
-        self,
-    ) -> tuple[list[VideoReference], list[tuple[int, int]], list[int]]:
-        """Of each video what annotations have to know, height and width, and number of frames."""
-        start, stop = self.frames
-        references, shapes, counts = [], [], []
-        for path, name in zip(self.videos, self.video_names, strict=True):
-            source = open_frames(path, self.motion)
-            count = None
-            if self.trust_frame_count and source.stated_length is not None:
-                count = source.stated_length
-                count = count if stop is None else min(count, stop)
-            if count is None:
-                count = source.count(stop)
-            if count <= start:
-                raise ConfigError(
-                    f"{path!r} has {count} frames, so that frames={self.frames} selects none; "
-                    "lower the start"
-                )
-            references.append(
-                VideoReference(
-                    path=path,
-                    name=name,
-                    frame_names=source.names if isinstance(source, FrameFolder) else None,
-                    folder=source.folder if isinstance(source, FrameFolder) else None,
-                    # Counted up to the stop only, the file may go on.
-                    length=count if stop is None or count < stop else None,
-                )
+    def _list_videos(self) -> list[ListedVideo]:
+        """Of each video what annotations have to know, its size and its frames."""
+        return [
+            list_video(
+                path,
+                name,
+                self.frames,
+                self.stride,
+                self.motion,
+                self.trust_frame_count,
+                self.strict_frames,
             )
-            shapes.append(source.shape)
-            counts.append(count)
-            source.close()
-        return references, shapes, counts
+            for path, name in zip(self.videos, self.video_names, strict=True)
+        ]
 
     def _subset_video_ids(self, indices: int | Sequence[int]) -> np.ndarray:
         if isinstance(indices, int):
@@ -361,12 +373,13 @@ class VideoFrameDataset(BaseDataset):
         return self.label_rules.label_map
 
     def _find_label_images(self, references: Sequence[VideoReference]) -> list[dict[int, str]]:
+        told = (self._notes, self.first_frame_number)
         if isinstance(self._ann_files, str):
             if not os.path.isdir(self._ann_files):
                 return [{} for _ in references]
-            return find_label_images(self._ann_files, references, self.label_rules)
+            return find_label_images(self._ann_files, references, self.label_rules, *told)
         return [
-            find_label_images(path, [reference], self.label_rules)[0]
+            find_label_images(path, [reference], self.label_rules, *told)[0]
             if path is not None and os.path.isdir(path)
             else {}
             for reference, path in zip(references, self._ann_files, strict=True)
@@ -376,15 +389,16 @@ class VideoFrameDataset(BaseDataset):
         self, references: Sequence[VideoReference]
     ) -> list[VideoAnnotations | None]:
         classes = self._metainfo.get("classes")
+        told = (self.mot_class, self._notes, self.first_frame_number)
         if isinstance(self._ann_files, str):
             if os.path.isdir(self._ann_files):
                 return [None] * len(references)
-            return read_annotations(self._ann_files, references, classes, self.mot_class)
+            return read_annotations(self._ann_files, references, classes, *told)
         annotations: list[VideoAnnotations | None] = []
         for reference, path in zip(references, self._ann_files, strict=True):
             found = None
             if path is not None and not os.path.isdir(path):
-                found = read_annotations(path, [reference], classes, self.mot_class)[0]
+                found = read_annotations(path, [reference], classes, *told)[0]
                 if found is not None and classes is None:
                     classes = found.classes
             annotations.append(found)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockcopy_plugins.datasets.lost_frames import LostFrame
 from blockcopy_plugins.datasets.paths import is_image
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape
-from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.errors import BadFrameError, ConfigError, FrameError
 from blockcopy_plugins.policy import MotionField
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ logger = logging.getLogger(__name__)
 class VideoReader:
     """A video file as a sequence of frames, by exact number.
 
-    Frame ``n`` is the ``n``-th frame (from 0) that decoding from the file's start gives. Asking for
-    the next frame costs one decoded frame; a jump forward decodes what lies between (without the
-    colour conversion); a jump backward decodes from the start again. The container's own seeking is
-    not used: with many codecs it lands on another frame than was asked for, and frame numbers
-    that are off by some frames make annotations silently wrong.
+    Frame ``n`` is the ``n``-th frame (from 0) that decoding from the file's start gives; one that
+    cannot be decoded, or has another size than the first, is a bad frame and has a number, too.
+    Asking for the next frame costs one decoded frame; a jump forward decodes what lies between
+    (without the colour conversion); a jump backward decodes from the start again. The container's
+    own seeking is not used: with many codecs it lands on another frame than was asked for, and
+    frame numbers that are off by some frames make annotations silently wrong.
 
     The file is opened when it is first needed and once in each process: a reader can be pickled,
     copied and used after a fork (each worker of a DataLoader decodes for itself).
@@ -57,6 +60,7 @@ class VideoReader:
             )
         self._length: int | None = None
         self._shape: tuple[int, int] | None = None
+        self._bad: dict[int, str] = {}  # what is wrong with frames, by number, as far as is known
         self._forget_decoder()
 
     # ------------------------------------------------------------------ what the file holds
@@ -68,8 +72,13 @@ class VideoReader:
         Raises:
             FrameError: The file cannot be decoded.
         """
-        if self._shape is None and self._decode_to(0) is None:
-            raise self._no_frame()
+        index = 0
+        while self._shape is None:
+            try:
+                if self._decode_to(index) is None:
+                    raise self._no_frame()
+            except BadFrameError:
+                index += 1
         return self._shape
 
     @property
@@ -82,6 +91,21 @@ class VideoReader:
         decoder = VideoDecoder(self.path)
         try:
             return decoder.frame_rate
+        finally:
+            decoder.close()
+
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        """Width of a pixel / its height by the container, as shown; None where it is 1.
+
+        Raises:
+            FrameError: The file cannot be decoded.
+        """
+        decoder = VideoDecoder(self.path)
+        try:
+            while isinstance(frame := decoder.next(), LostFrame):
+                pass
+            return None if frame is None else decoder.sample_aspect_ratio_of(frame)
         finally:
             decoder.close()
 
@@ -99,7 +123,7 @@ class VideoReader:
             decoder.close()
 
     def count(self, stop: int | None = None) -> int:
-        """Number of frames that can be decoded.
+        """Number of frames, bad ones too.
 
         The container's count is often an estimate from duration and frame rate, so the file is
         decoded once (without colour conversion); the number is kept.
@@ -111,7 +135,7 @@ class VideoReader:
             The number of frames, at most ``stop``.
 
         Raises:
-            FrameError: The file cannot be opened, holds no frame, or its frames change their size.
+            FrameError: The file cannot be opened or holds no frame.
         """
         if self._length is None:
             decoder = VideoDecoder(self.path)
@@ -121,15 +145,15 @@ class VideoReader:
                     frame = decoder.next()
                     if frame is None:
                         break
-                    self._check_shape(frame, counted)
+                    self._take_note(frame, counted)
                     counted += 1
                 stated = decoder.stated_length
             finally:
                 decoder.close()
+            if counted == len(self._bad):
+                raise self._no_frame()
             if stop is not None and counted >= stop:
                 return counted  # the file may go on, so nothing is known about its length
-            if counted == 0:
-                raise self._no_frame()
             self._length = counted
             if stated is not None and stated != counted:
                 logger.warning(
@@ -144,6 +168,23 @@ class VideoReader:
     def __len__(self) -> int:
         return self.count()
 
+    def bad_frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> dict[int, str]:
+        """Decode each frame once, unless they are counted already.
+
+        Args:
+            start: First frame number.
+            stop: Frame number to stop before; None for the end of the file.
+            step: Distance from one frame to the next.
+
+        Returns:
+            What is wrong with those that cannot be read, by frame number.
+
+        Raises:
+            FrameError: The file cannot be opened or holds no frame.
+        """
+        wanted = range(start, self.count(stop), step)
+        return {number: why for number, why in sorted(self._bad.items()) if number in wanted}
+
     # ------------------------------------------------------------------ frames
 
     def read(self, index: int) -> np.ndarray:
@@ -157,11 +198,25 @@ class VideoReader:
 
         Raises:
             IndexError: ``index`` is negative.
-            FrameError: The file ends before that frame, cannot be decoded, or the frame has
-                another size than the first one.
+            BadFrameError: The frame cannot be decoded, or has another size than the first one.
+            FrameError: The file ends before that frame, or cannot be decoded.
         """
         frame = self._frame_at(index)
         return self._decoder.to_bgr(frame)
+
+    def time(self, index: int) -> float | None:
+        """When a frame is to be shown by the container; free after reading that frame.
+
+        Args:
+            index: Frame number, from 0.
+
+        Returns:
+            Seconds, or None if it does not say.
+
+        Raises:
+            FrameError: As `read`.
+        """
+        return self._frame_at(index).time
 
     def read_motion(self, index: int) -> MotionField:
         """How far the video has moved from its first frame to another one; free after reading that.
@@ -189,7 +244,7 @@ class VideoReader:
     def frames(
         self, start: int = 0, stop: int | None = None, step: int = 1
     ) -> Iterator[np.ndarray]:
-        """Iterate over frames without counting them first.
+        """Iterate over the frames that can be read, without counting them first.
 
         Args:
             start: First frame number.
@@ -197,19 +252,24 @@ class VideoReader:
             step: Distance from one frame to the next.
 
         Yields:
-            Frames, uint8, shape (H, W, 3), BGR.
+            Frames, uint8, shape (H, W, 3), BGR; bad ones are left out.
 
         Raises:
             ValueError: ``step`` is below 1.
-            FrameError: A frame before ``stop`` cannot be decoded, or the first one cannot.
+            FrameError: The file ends before ``stop``, or holds no frame.
         """
         if step < 1:
             raise ValueError(f"step must be at least 1, but got {step}")
         index = start
         while stop is None or index < stop:
-            if stop is None and index > start and self._decode_to(index) is None:
-                return
-            yield self.read(index)
+            try:
+                if stop is None and index > start and self._decode_to(index) is None:
+                    return
+                frame = self.read(index)
+            except BadFrameError:
+                index += step
+                continue
+            yield frame
             index += step
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -231,7 +291,7 @@ class VideoReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("path", "_with_motion", "_length", "_shape")
+        kept = ("path", "_with_motion", "_length", "_shape", "_bad")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -243,7 +303,8 @@ class VideoReader:
 
     def _forget_decoder(self) -> None:
         self._decoder: VideoDecoder | None = None
-        self._frame: av.VideoFrame | None = None  # the one decoded last, of number _next - 1
+        # The one decoded last, of number _next - 1; None if that is a bad one.
+        self._frame: av.VideoFrame | None = None
         self._next = 0  # number of the frame that the decoder gives next
         self._process = os.getpid()
 
@@ -261,7 +322,11 @@ class VideoReader:
         return frame
 
     def _decode_to(self, index: int) -> av.VideoFrame | None:
-        """Frame ``index``, or None if the file ends before it."""
+        """Frame ``index``, or None if the file ends before it.
+
+        Raises:
+            BadFrameError: It is there, and cannot be read.
+        """
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
         # The frame decoded last is kept, so that reading it once more is free. A file that was
@@ -279,9 +344,10 @@ class VideoReader:
                 raise
             if frame is None:
                 return None
-            self._check_shape(frame, self._next)
-            self._frame = frame
+            self._frame = frame if self._take_note(frame, self._next) else None
             self._next += 1
+        if self._frame is None:
+            raise BadFrameError(self._bad[index])
         return self._frame
 
     def _open(self) -> VideoDecoder:
@@ -294,18 +360,25 @@ class VideoReader:
                 raise
         return decoder
 
-    def _check_shape(self, frame: av.VideoFrame, number: int) -> None:
+    def _take_note(self, frame: av.VideoFrame | LostFrame, number: int) -> bool:
+        """Whether a frame can be used; what is wrong with it is kept."""
+        if isinstance(frame, LostFrame):
+            self._bad[number] = (
+                f"frame {number} of {self.path!r} cannot be decoded: {frame.reason}; re-encode the "
+                "file, or copy it again"
+            )
+            return False
         shape = frame_shape(frame)
         if self._shape is None:
             self._shape = shape
         if shape != self._shape:
-            expected = self._shape
-            self.close()
-            raise FrameError(
-                f"frame {number} of {self.path!r} is {shape[0]}x{shape[1]} px, but the frames "
-                f"before it are {expected[0]}x{expected[1]} px; a stream keeps its size: split or "
-                "re-encode the file"
+            self._bad[number] = (
+                f"frame {number} of {self.path!r} is {shape[0]}x{shape[1]} px (height x width), "
+                f"but the first one is {self._shape[0]}x{self._shape[1]} px; a stream keeps its "
+                "size: split or re-encode the file"
             )
+            return False
+        return True
 
     def _no_frame(self) -> FrameError:
         return FrameError(

@@ -170,7 +170,7 @@ def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple
             yield module, "its window is a large part of the map"
         else:
             yield module, "a compiled op, which knows no blocks"
-    for module in model.modules():
+    for module in nn.Module.modules(model):
         if isinstance(module, nn.InstanceNorm2d):
             yield module, "statistics over the whole map"
         elif isinstance(module, nn.Conv2d) and module.padding_mode == "circular":

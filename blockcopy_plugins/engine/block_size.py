@@ -57,7 +57,9 @@ def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
     config, frame = handle.config, call.frame
     store = StateStore()
     streams = [store.add_stream(image, image) for image in range(len(frame))]
-    host = torch.ones((len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool)
+    host = torch.ones(
+        (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
+    )
     work = FrameWork(handle, call, original, host.to(frame.device), host, store, streams)
     try:
         handle.config = replace(config, block_size=LARGE, strict=False)

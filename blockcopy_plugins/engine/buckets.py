@@ -101,7 +101,7 @@ class Buckets:
         if found is None:
             counts = [self.count_for(executed, blocks) for executed in range(blocks + 1)]
             with torch.inference_mode(False):
-                found = upload(torch.tensor(counts), device)
+                found = upload(torch.tensor(counts, device="cpu"), device)
             self._limits[blocks, device] = found
         return found
 

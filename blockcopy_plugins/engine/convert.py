@@ -27,6 +27,7 @@ from .block_size import resolve_block_size
 from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .cuda_graphs import MIB, FrameGraphs
+from .entry import enter
 from .epilogue import Epilogues
 from .frame import Frame
 from .frame_record import FrameRecord, Scalars
@@ -378,7 +379,7 @@ class Handle:
 
     def attach(self) -> None:
         """Put the model's forward and the hooks of its submodules in place."""
-        self._modules = tuple(self.model.named_modules())
+        self._modules = tuple(nn.Module.named_modules(self.model))
         self._bare_modules = tuple(module for _, module in self._modules)
         for path, module in self._modules:
             leaf = leaf_for(self, path, module) if path and self.native is not None else None
@@ -422,6 +423,11 @@ class Handle:
             self.model.__dict__["forward"] = original
         del self.model.__dict__[_ATTRIBUTE]
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether calls run dense now."""
+        return self._paused > 0
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Calls run dense and leave state and policy alone."""
@@ -434,7 +440,7 @@ class Handle:
     @contextmanager
     def named(self, ids: Sequence[Hashable]) -> Iterator[None]:
         """Images of the calls belong to these streams, in this order."""
-        before, self._named = self._named, tuple(ids)
+        before, self._named = self._named, _stream_ids(ids)
         try:
             yield
         finally:
@@ -455,11 +461,11 @@ class Handle:
 
     def name_streams(self, ids: Sequence[Hashable] | None) -> None:
         """Images of the calls from now on belong to these streams; ``None``: as the call tells."""
-        self._named = None if ids is None else tuple(ids)
+        self._named = None if ids is None else _stream_ids(ids)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams, ``None`` for all; see :func:`reset_`."""
-        streams = None if streams is None else list(streams)
+        streams = None if streams is None else list(_stream_ids(streams))
         self.states.drop(streams)
         self.policy.reset(streams)
         self.guards.reset(streams)
@@ -479,6 +485,16 @@ class Handle:
         )
 
 
+def _stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
+    """Ids of streams; a text would be taken for as many as it has letters."""
+    if isinstance(ids, (str, bytes)):
+        raise StateError(
+            f"the streams are the text {ids!r}, expected a list with one id for each image of the "
+            f"batch: [{ids!r}]."
+        )
+    return tuple(ids)
+
+
 # Classes rather than closures: a deep copy of a converted model then runs on its own state.
 
 
@@ -488,7 +504,7 @@ class _Forward:
     original: Any
 
     def __call__(self, *args, **kwargs):
-        return self.handle.run(self.original, args, kwargs)
+        return enter(self.handle, self.original, args, kwargs)
 
 
 @dataclass
@@ -596,7 +612,7 @@ def convert_(
             f"config is {config!r}, expected a BlockCopyConfig: "
             "blockcopy_(model, BlockCopyConfig(block_size=128))."
         )
-    for name, module in model.named_modules():
+    for name, module in nn.Module.named_modules(model):
         inside = any(isinstance(hook, _Enter) for hook in module._forward_pre_hooks.values())
         inside = inside or isinstance(module.__dict__.get("forward"), Leaf)
         if _ATTRIBUTE in module.__dict__ or inside:
@@ -624,7 +640,7 @@ def handle(model: nn.Module) -> Handle:
     """
     found = model.__dict__.get(_ATTRIBUTE)
     if found is None:
-        inside = [n for n, m in model.named_modules() if _ATTRIBUTE in m.__dict__]
+        inside = [n for n, m in nn.Module.named_modules(model) if _ATTRIBUTE in m.__dict__]
         hint = (
             f"its submodule {inside[0]!r} is; ask for that one"
             if inside

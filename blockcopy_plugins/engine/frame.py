@@ -288,7 +288,7 @@ class Frame:
             dense.shape[2:],
             block,
             lambda axis, size, width: window.index_table(
-                blocks=layout.blocks[axis], block_out=width, index=torch.arange(size)
+                blocks=layout.blocks[axis], block_out=width, index=torch.arange(size, device="cpu")
             ),
         )
         dense = dense.contiguous(memory_format=torch.channels_last)
@@ -472,7 +472,7 @@ class Frame:
             map_.shape[2:],
             tuple(map_.shape[2:]),
             lambda axis, size, width: window.index_table(
-                blocks=1, block_out=width, index=torch.arange(size)
+                blocks=1, block_out=width, index=torch.arange(size, device="cpu")
             ),
         )
         return ops.gather(map_, self._places, rows, cols)

@@ -74,7 +74,9 @@ class Layout:
 
 def image_places(slots: Sequence[int]) -> Tensor:
     """int32 ``(N, 3)`` in host memory: each image as one block of its own, by slot."""
-    return torch.tensor([(slot, 0, 0) for slot in slots], dtype=torch.int32).view(-1, 3)
+    return torch.tensor([(slot, 0, 0) for slot in slots], dtype=torch.int32, device="cpu").view(
+        -1, 3
+    )
 
 
 def block_lists(
@@ -93,7 +95,7 @@ def block_lists(
     """
     if blocks != tuple(grid.shape[1:]):
         rows, cols = (
-            torch.arange(count).clamp(max=have - 1)
+            torch.arange(count, device="cpu").clamp(max=have - 1)
             for count, have in zip(blocks, grid.shape[1:], strict=True)
         )
         grid = grid[:, rows][:, :, cols]
@@ -101,5 +103,5 @@ def block_lists(
     if tuple(slots) == tuple(range(len(slots))):
         return by_image, by_image
     by_slot = by_image.clone()
-    by_slot[:, 0] = torch.tensor(slots, dtype=torch.int32)[by_image[:, 0].long()]
+    by_slot[:, 0] = torch.tensor(slots, dtype=torch.int32, device="cpu")[by_image[:, 0].long()]
     return by_image, by_slot

@@ -348,4 +348,4 @@ def _has_amx() -> bool:
 
 def _bytes(size: int) -> Tensor:
     with torch.inference_mode(False):
-        return torch.empty((size,), dtype=torch.uint8)
+        return torch.empty((size,), dtype=torch.uint8, device="cpu")

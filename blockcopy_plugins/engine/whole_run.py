@@ -45,7 +45,7 @@ class WholeRun:
             )
         self._images = tuple(bool(image) for image in images)
         self._work = work
-        asked = torch.tensor(self._images)
+        asked = torch.tensor(self._images, device="cpu")
         whole = asked[:, None, None].expand(work.host.shape)
         if context.forbidden is not None:
             whole = whole & ~context.host_forbidden

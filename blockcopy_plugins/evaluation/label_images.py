@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotations import VideoReference
+from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
+from blockcopy_plugins.evaluation.frame_numbers import first_number
+from blockcopy_plugins.evaluation.video_annotations import VideoReference
 
 _SUFFIXES = frozenset((".bmp", ".png", ".tif", ".tiff"))
 
@@ -64,19 +66,27 @@ class LabelRules:
 
 
 def find_label_images(
-    folder: str | os.PathLike[str], videos: Sequence[VideoReference], rules: LabelRules
+    folder: str | os.PathLike[str],
+    videos: Sequence[VideoReference],
+    rules: LabelRules,
+    notes: AnnotationNotes | None = None,
+    first_frame_number: int | None = None,
 ) -> list[dict[int, str]]:
     """Find the label images of frames. Not every frame needs one.
 
     A video's label images lie in the subfolder that has its name, or in the folder itself. For a
     folder of frames, a label image has the name of its frame (but for the dataset's suffixes:
     ``x_leftImg8bit.png`` and ``x_gtFine_labelTrainIds.png``); where no names agree, the same last
-    number. For a video file, the last number in the name is that of the frame, from 0.
+    number. For a video file, the last number in the name is that of the frame, from 0; see
+    `first_number`.
 
     Args:
         folder: The folder.
         videos: The videos.
         rules: The dataset's suffixes.
+        notes: Takes what is concluded; None logs it.
+        first_frame_number: Number of the label image of a video file's first frame, 0 or 1. None
+            takes 0, unless it is certainly 1, and refuses what may be either.
 
     Returns:
         Of each video the paths of its label images by frame number.
@@ -90,6 +100,7 @@ def find_label_images(
         raise ConfigError(
             f"there is no folder of label images {folder!r}; correct ann_file (--ann)"
         )
+    own_notes = AnnotationNotes() if notes is None else notes
     several = len({video.path for video in videos}) > 1
     found, owners = [], {}
     for video in videos:
@@ -102,13 +113,16 @@ def find_label_images(
                 "for each video"
             )
         alone = own != folder or not several
-        found.append(_of_video(own, video, rules, (_stem, _last_number) if alone else (_stem,)))
+        keys = (_stem, _last_number) if alone else (_stem,)
+        found.append(_of_video(own, video, rules, keys, own_notes, first_frame_number))
         for path in found[-1].values():
             if owners.setdefault(path, video.path) != video.path:
                 raise ConfigError(
                     f"{path!r} could be the label image of a frame of {owners[path]!r} or of "
                     f"{video.path!r}; give one folder for each video"
                 )
+    if notes is None:
+        own_notes.warn()
     if not any(found):
         raise ConfigError(
             f"no label image ({', '.join(sorted(_SUFFIXES))}) in {folder!r} belongs to a frame of "
@@ -119,7 +133,12 @@ def find_label_images(
 
 
 def _of_video(
-    folder: str, video: VideoReference, rules: LabelRules, keys: Sequence[Callable]
+    folder: str,
+    video: VideoReference,
+    rules: LabelRules,
+    keys: Sequence[Callable],
+    notes: AnnotationNotes,
+    first: int | None,
 ) -> dict[int, str]:
     labels = sorted(
         name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in _SUFFIXES
@@ -127,16 +146,15 @@ def _of_video(
     # Beside them may lie pictures of the labels, of instances, ...
     labels = [name for name in labels if name.endswith(rules.seg_map_suffix)] or labels
     if video.frame_names is None:
+        _check_whole_numbers(folder, labels, rules.seg_map_suffix)
         numbered = _by_key(folder, labels, _last_number, rules.seg_map_suffix)
-        last = max(numbered, default=-1)
-        if video.length is not None and last >= video.length:
-            raise ConfigError(
-                f"{numbered[last]!r} is the label image of frame {last}, but {video.path!r} has "
-                f"{video.length} frames, counted from 0; the folder belongs to another video or to "
-                "another excerpt"
-            )
-        return numbered
+        what = f"the numbers of the label images in {folder!r}"
+        base = first_number(numbered, video.length, what, video.path, first, notes)
+        return {number - base: path for number, path in numbered.items()}
     for key in keys:
+        if key is _last_number:
+            _check_whole_numbers(folder, labels, rules.seg_map_suffix)
+            _check_whole_numbers(video.folder or video.path, video.frame_names, rules.img_suffix)
         labelled = _by_key(folder, labels, key, rules.seg_map_suffix)
         frames = [key(name, rules.img_suffix) for name in video.frame_names]
         found = {i: labelled[name] for i, name in enumerate(frames) if name in labelled}
@@ -166,6 +184,23 @@ def _by_key(folder: str, names: Sequence[str], key: Callable, suffix: str) -> di
 
 def _stem(name: str, suffix: str) -> str:
     return name[: -len(suffix)] if name.endswith(suffix) else os.path.splitext(name)[0]
+
+
+def _check_whole_numbers(folder: str, names: Sequence[str], suffix: str) -> None:
+    """Refuse times such as ``0.5.png`` and ``-1.png``, of which the last digits are no number."""
+    found = [re.fullmatch(r"(.*?)([0-9]+)\D*", _stem(name, suffix)) for name in names]
+    before = {match[1] for match in found if match}
+    odd = [
+        match[0]
+        for match in found
+        if match
+        and (re.search(r"[0-9][.,]$", match[1]) and len(before) > 1 or match[1] in ("-", "+"))
+    ]
+    if odd:
+        raise ConfigError(
+            f"{odd[0]!r} in {folder!r} is no whole number of a frame; name the label images as the "
+            "frames, or number them from 0 without signs and decimals"
+        )
 
 
 def _last_number(name: str, suffix: str) -> int | None:

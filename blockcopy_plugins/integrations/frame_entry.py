@@ -26,6 +26,8 @@ class FrameEntry:
         ms_policy: The policy's part of it, learning included.
         timed: Whether its times count: it is no warm-up and its MACs were not counted.
         scalars: What the policy reports for logs.
+        frame_number: Number of the frame in its file, folder or stream, from 0; frames that could
+            not be read and those between the selected ones have numbers too.
     """
 
     video_id: int
@@ -44,6 +46,7 @@ class FrameEntry:
     ms_policy: float
     timed: bool
     scalars: dict[str, float] = field(default_factory=dict)
+    frame_number: int | None = None
 
     @property
     def key(self) -> tuple[int, int]:

@@ -44,8 +44,8 @@ def window_table(
         int32 ``(blocks, (block_out - 1) * stride + (kernel - 1) * dilation + 1)``.
     """
     width = (block_out - 1) * stride + (kernel - 1) * dilation + 1
-    start = torch.arange(blocks) * (block_out * stride) - padding
-    return _mark_outside(start[:, None] + torch.arange(width), size)
+    start = torch.arange(blocks, device="cpu") * (block_out * stride) - padding
+    return _mark_outside(start[:, None] + torch.arange(width, device="cpu"), size)
 
 
 def tap_table(
@@ -76,8 +76,8 @@ def tap_table(
     Returns:
         int32 ``(blocks, block_out * kernel)``.
     """
-    outputs = torch.arange(blocks * block_out).view(blocks, block_out, 1)
-    taps = outputs * stride - padding + torch.arange(kernel) * dilation
+    outputs = torch.arange(blocks * block_out, device="cpu").view(blocks, block_out, 1)
+    taps = outputs * stride - padding + torch.arange(kernel, device="cpu") * dilation
     return _mark_outside(taps.view(blocks, block_out * kernel), size)
 
 
@@ -92,7 +92,7 @@ def index_table(*, blocks: int, block_out: int, index: Tensor) -> Tensor:
     Returns:
         int32 ``(blocks, block_out)``; ``OUTSIDE`` beyond the end of ``index``.
     """
-    table = torch.full((blocks * block_out,), OUTSIDE, dtype=torch.int32)
+    table = torch.full((blocks * block_out,), OUTSIDE, dtype=torch.int32, device="cpu")
     kept = min(len(index), blocks * block_out)
     table[:kept] = index[:kept].to(torch.int32)
     return table.view(blocks, block_out)

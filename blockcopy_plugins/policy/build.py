@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from blockcopy_plugins.default_tensors import neutral_defaults
 from blockcopy_plugins.errors import ConfigError
 
 from .background_subtraction import BackgroundSubtractionPolicy
@@ -65,10 +66,11 @@ def build_policy(config: Any) -> Policy:
         return config
     known = known_policies()
     named = NamedClass("policy", Policy, known, "POLICIES", "dict(type='RLPolicy', target=0.3)")
-    if isinstance(config, Mapping):
-        return named.from_mapping(config)
-    if isinstance(config, (str, type)):
-        return named.make(config, {})
+    with neutral_defaults():
+        if isinstance(config, Mapping):
+            return named.from_mapping(config)
+        if isinstance(config, (str, type)):
+            return named.make(config, {})
     if callable(config):
         return CallablePolicy(config)
     raise ConfigError(

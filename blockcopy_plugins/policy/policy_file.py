@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import BlockCopyError, ConfigError
+from ..part_files import whole_file
+
+# Reading a damaged file raises what its reader happens to meet.
+_OF_DAMAGED_FILES = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    pickle.UnpicklingError,
+)
 
 
 def save_policy(policy, path: str | Path) -> None:
@@ -14,12 +31,12 @@ def save_policy(policy, path: str | Path) -> None:
 
     Args:
         policy: The policy.
-        path: File to write; its folder must exist.
+        path: File to write; its folder is made if it is missing.
     """
-    path = Path(path)
-    half_written = path.with_name(path.name + ".part")
-    torch.save({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written)
-    half_written.replace(path)
+    with whole_file(path) as half_written:
+        torch.save(
+            {"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written
+        )
 
 
 def load_policy(policy, path: str | Path) -> None:
@@ -38,7 +55,13 @@ def load_policy(policy, path: str | Path) -> None:
             f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or leave "
             "policy_checkpoint away to learn while the video runs."
         )
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except _OF_DAMAGED_FILES as error:
+        raise ConfigError(
+            f"the policy file {str(path)!r} cannot be read ({type(error).__name__}): it is damaged "
+            "or no policy file. Train one with tools/train_policy.py, or copy it again."
+        ) from error
     if not isinstance(saved, dict) or set(saved) != {"policy", "state_dict"}:
         raise ConfigError(f"{str(path)!r} is no policy file of tools/train_policy.py.")
     if saved["policy"] != type(policy).__name__:
@@ -46,4 +69,13 @@ def load_policy(policy, path: str | Path) -> None:
             f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
             f"{type(policy).__name__}. Use the config that it was trained with."
         )
-    policy.load_state_dict(saved["state_dict"])
+    try:
+        policy.load_state_dict(saved["state_dict"])
+    except BlockCopyError as error:
+        raise ConfigError(f"the policy file {str(path)!r} does not fit: {error}") from error
+    except _OF_DAMAGED_FILES as error:
+        raise ConfigError(
+            f"the policy file {str(path)!r} does not fit the {type(policy).__name__} "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}). "
+            "It is damaged, or of another version or other options; train it anew."
+        ) from error

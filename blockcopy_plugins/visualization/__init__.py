@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from blockcopy_plugins.visualization.segmentation import draw_segmentation
     from blockcopy_plugins.visualization.speedup import plot_speedup, speedup_figure
-    from blockcopy_plugins.visualization.video_writer import VideoWriter
+    from blockcopy_plugins.visualization.video_writer import VideoWriter, usable_rate
 
 __all__ = [
     "FrameCaption",
@@ -35,6 +35,7 @@ __all__ = [
     "rate_accuracy_figure",
     "side_by_side",
     "speedup_figure",
+    "usable_rate",
 ]
 
 _MODULE_OF = {
@@ -51,6 +52,7 @@ _MODULE_OF = {
     "rate_accuracy_figure": "rate_accuracy",
     "side_by_side": "caption",
     "speedup_figure": "speedup",
+    "usable_rate": "video_writer",
 }
 
 

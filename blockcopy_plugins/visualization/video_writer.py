@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
-import uuid
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import av
 import numpy as np
 
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
+from blockcopy_plugins.part_files import PartFile
 from blockcopy_plugins.visualization._checks import check_image
 
 logger = logging.getLogger(__name__)
@@ -21,32 +21,44 @@ logger = logging.getLogger(__name__)
 _BT709 = 1
 _LIMITED_RANGE = 1  # luma 16 to 235, what players expect
 
+# Time stamps of frames that come with their times: all common rates are whole numbers of these.
+_TICKS = 90000
+_LONGEST = 40000.0
+"""Seconds that a frame is shown at most; MP4 counts a frame's ticks in 32 bits."""
+
+# While it is written the file consists of parts of a second, each of which can be played by itself,
+# so that a full disk takes the last of them only.
+_IN_PARTS = {
+    "movflags": "+empty_moov+delay_moov+default_base_moof",
+    "frag_duration": "1000000",
+}
+
 
 class VideoWriter:
     """Writes frames to an MP4 file (H.264, yuv420p, index in front) that browsers play as it loads.
 
-    The file appears under its name only when the writer was closed without an error. Until then the
-    frames go to a hidden file beside it, which is removed when the ``with`` block is left by an
-    exception, so that an aborted run leaves neither a broken video nor harms an older one.
+    The file appears under its name only when the writer was closed. Until then the frames go to a
+    hidden part file beside it (`part_files`), which is removed when the ``with`` block is left by
+    an exception, so that an aborted run leaves neither a broken video nor harms an older one; with
+    ``keep_partial`` the exception ends the video where it is instead. Where the disk is full, the
+    video ends with what could be written.
 
     H.264 in yuv420p needs an even width and height: where a frame has an odd one, its last row or
     column is repeated once.
 
     Args:
         path (str | Path): The file to write; must end in ``.mp4``. Missing folders are made.
-        fps (float | Fraction): Frames a second.
+        fps (float | Fraction): Frames a second, of frames that come without their times.
         bgr (bool): The frames' channel order is blue, green, red (as OpenCV reads them) instead of
             red, green, blue. Defaults to False.
         crf (int): x264's constant rate factor, 0 (lossless) to 51 (worst). Defaults to 23.
         preset (str): x264's preset: slower ones make smaller files. Defaults to ``'veryfast'``.
+        keep_partial (bool): Keep what was written when an exception leaves the ``with`` block.
+        sample_aspect_ratio (Fraction | None): Width of a pixel / its height, as players are to show
+            it. None says nothing, which means 1.
 
     Raises:
         ConfigError: If the suffix, ``fps`` or ``crf`` is out of range.
-
-    Examples:
-        >>> with VideoWriter('out.mp4', fps=10) as video:
-        ...     for frame in frames:          # (H, W, 3) uint8, RGB
-        ...         video.write(frame)
     """
 
     def __init__(
@@ -57,6 +69,8 @@ class VideoWriter:
         bgr: bool = False,
         crf: int = 23,
         preset: str = "veryfast",
+        keep_partial: bool = False,
+        sample_aspect_ratio: Fraction | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
@@ -68,15 +82,19 @@ class VideoWriter:
             raise ConfigError(f"fps must be above 0 and at most 1000, but got {fps}")
         if not 0 <= crf <= 51:
             raise ConfigError(f"crf must be from 0 (lossless) to 51 (worst), but got {crf}")
-        self.fps = Fraction(fps).limit_denominator(1001)
+        self.fps = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
         self.bgr = bgr
         self.crf = crf
         self.preset = preset
+        self.keep_partial = keep_partial
+        self.sample_aspect_ratio = sample_aspect_ratio
         self.frames_written = 0
-        self._partial = self.path.with_name(f".{self.path.stem}.{uuid.uuid4().hex[:8]}.part.mp4")
+        self._part: PartFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._frame_size: tuple[int, int] | None = None
+        self._first_time: float | None = None
+        self._last = -1  # time stamp of the last frame
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
@@ -94,6 +112,11 @@ class VideoWriter:
     ) -> None:
         if exc_type is None:
             self.close()
+        elif self.keep_partial and self._stream is not None:
+            try:
+                self.close()
+            except OSError as error:  # the exception is the news, not this
+                logger.warning("the unfinished video %s is lost: %s", self.path, error)
         else:
             self.abort()
 
@@ -115,30 +138,36 @@ class VideoWriter:
             )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._part = PartFile(self.path)
             self._container = av.open(
-                str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
+                _address(self._part.path), "w", format="mp4", options=_IN_PARTS
             )
         except OSError as error:
+            if self._part is not None:
+                self._part.drop()
             raise OSError(
                 error.errno,
                 f"cannot write the video {self.path} ({error.strerror}); "
                 "give a path in a folder that you may write to",
             ) from error
-        self._stream = None
-        self._frame_size = None
-        self.frames_written = 0
+        self._stream = self._frame_size = self._first_time = None
+        self.frames_written, self._last = 0, -1
         return self
 
-    def write(self, frame: np.ndarray) -> None:
+    def write(self, frame: np.ndarray, time: float | None = None) -> None:
         """Appends a frame.
 
         Args:
             frame (np.ndarray): uint8, (H, W, 3), RGB (BGR where the writer was made with
                 ``bgr=True``); every frame of a video has the same size.
+            time (float | None): When it is to be shown, seconds; the first frame's is taken for 0.
+                Either all frames of a video have one or none. One that does not follow its
+                forerunner's is shown right after that.
 
         Raises:
             StateError: If the writer is not open.
             FrameError: If the frame is no such array, or has another size than the first one.
+            OSError: If it cannot be written; the disk may be full.
         """
         if self._container is None:
             raise StateError(
@@ -147,6 +176,7 @@ class VideoWriter:
         check_image(frame, "frame")
         size = (frame.shape[0], frame.shape[1])
         if self._stream is None:
+            self._first_time = time
             self._stream = self._add_stream(size)
             self._frame_size = size
         elif size != self._frame_size:
@@ -165,9 +195,11 @@ class VideoWriter:
         picture = picture.reformat(
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
         )
-        picture.pts = self.frames_written
-        picture.time_base = 1 / self.fps
-        self._container.mux(self._stream.encode(picture))
+        picture.pts = self._last = self._stamp(time)
+        picture.time_base = self._time_base
+        if self._first_time is not None and hasattr(picture, "duration"):  # PyAV 14 and newer
+            picture.duration = max(1, round(_TICKS / self.fps))
+        self._mux(picture)
         self.frames_written += 1
 
     def close(self) -> Path:
@@ -178,6 +210,7 @@ class VideoWriter:
 
         Raises:
             StateError: If no frame was written: there is no video without one.
+            OSError: If nothing that can be played could be written.
         """
         if self._container is None:
             return self.path
@@ -187,38 +220,166 @@ class VideoWriter:
                 f"no frame was written to {self.path}, so there is no video; "
                 "check that the input holds frames"
             )
+        problem: OSError | None = None
         try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            os.replace(self._partial, self.path)
+            try:
+                self._mux(None)
+            except OSError as error:
+                problem = error
+            try:
+                self._container.close()
+            except OSError as error:
+                problem = problem or error
+            self._container = None
+            self._finish(problem)
         except BaseException:
             self.abort()
             raise
-        self._container = None
+        self._part = None
         return self.path
 
     def abort(self) -> None:
         """Drops what was written; a file that had the name before stays. Never raises OSError."""
         container, self._container = self._container, None
-        if container is None:
-            return
+        if container is not None:
+            try:
+                container.close()
+            except OSError as error:  # e.g. a full disk: the reason for the abort is the news
+                logger.warning("closing the unfinished video of %s failed: %s", self.path, error)
+        part, self._part = self._part, None
+        if part is not None:
+            part.drop()
+
+    @property
+    def _time_base(self) -> Fraction:
+        return 1 / self.fps if self._first_time is None else Fraction(1, _TICKS)
+
+    def _stamp(self, time: float | None) -> int:
+        if self._first_time is None:
+            return self.frames_written
+        usual = self._last + max(1, round(_TICKS / self.fps))
+        if time is None:
+            return usual if self.frames_written else 0
+        # NaN is no time either.
+        wanted = round((time - self._first_time) * _TICKS) if time == time else usual
+        return min(max(wanted, self._last + 1), self._last + int(_LONGEST * _TICKS))
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
         try:
-            container.close()
-        except OSError as error:  # e.g. a full disk: the reason for the abort is the news, not this
-            logger.warning("closing the unfinished video %s failed: %s", self._partial, error)
-        try:
-            self._partial.unlink(missing_ok=True)
+            self._container.mux(self._stream.encode(picture))
         except OSError as error:
-            logger.warning("the unfinished video %s stays behind: %s", self._partial, error)
+            raise OSError(
+                error.errno,
+                f"cannot write the video {self.path} any further ({error.strerror}); it has "
+                f"{self.frames_written} frames so far. Make room, or write to another disk",
+            ) from None
+
+    def _finish(self, problem: OSError | None) -> None:
+        """Move the index to the front, if there is room for that, and give the file its name."""
+        if problem is None:
+            try:
+                front = PartFile(self.path)
+            except OSError as error:
+                problem = error
+            else:
+                try:
+                    _with_index_in_front(self._part.path, front.path)
+                except OSError as error:
+                    front.drop()
+                    problem = error
+                except BaseException:
+                    front.drop()
+                    raise
+                else:
+                    self._part.drop()
+                    front.finish()
+                    return
+        _cut_torn_end(self._part.path)
+        if not _can_be_played(self._part.path):
+            raise problem
+        logger.warning(
+            "the video %s could not be finished (%s); it ends with what could be written",
+            self.path,
+            problem.strerror or problem,
+        )
+        self._part.finish()
 
     def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
-        stream = self._container.add_stream(
-            "libx264", rate=self.fps, options={"crf": str(self.crf), "preset": self.preset}
-        )
+        # Of frames with times the rate is only a hint for the encoder.
+        rate = self.fps if self._first_time is None else min(max(self.fps, 1), 240)
+        options = {"crf": str(self.crf), "preset": self.preset}
+        if self._first_time is not None:
+            # Without frames that are decoded before they are shown: of those that come at any time
+            # the container would state an end before the last one.
+            options["bf"] = "0"
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = (length + length % 2 for length in size)
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = 1 / self.fps
+        context.time_base = self._time_base
+        if self.sample_aspect_ratio:
+            context.sample_aspect_ratio = self.sample_aspect_ratio
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         return stream
+
+
+def usable_rate(stated: float | None, otherwise: float = 10.0) -> float:
+    """A rate for `VideoWriter` from what a container states, which may be absurd.
+
+    Args:
+        stated: Frames a second by the container, or None.
+        otherwise: Where it states none.
+
+    Returns:
+        A rate from 1 to 240. Where frames come with their times, it is a hint for the encoder only.
+    """
+    return min(max(float(stated or otherwise), 1.0), 240.0)
+
+
+def _address(path: Path) -> str:
+    """A path as FFmpeg takes it: one with a colon would be read as an address."""
+    return f"file:{path}"
+
+
+def _with_index_in_front(source: Path, target: Path) -> None:
+    """Copy a video without encoding it anew."""
+    options = {"movflags": "+faststart"}
+    with (
+        av.open(_address(source)) as read,
+        av.open(_address(target), "w", format="mp4", options=options) as written,
+    ):
+        stream = read.streams.video[0]
+        if hasattr(written, "add_stream_from_template"):
+            copy = written.add_stream_from_template(stream)
+        else:  # before PyAV 14
+            copy = written.add_stream(template=stream)
+        for packet in read.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                written.mux(packet)
+
+
+def _cut_torn_end(path: Path) -> None:
+    """Cut off what was not written to its end, of a file that consists of parts."""
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        at = whole = 0
+        while at + 8 <= end:
+            file.seek(at)
+            size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if size == 1:  # the size is too large for 32 bits and follows
+                size = int.from_bytes(file.read(8), "big")
+            if size < 8 or at + size > end:
+                break
+            at += size
+            if kind == b"mdat":  # the pictures of a part, behind what describes them
+                whole = at
+        if whole:
+            file.truncate(whole)
+
+
+def _can_be_played(path: Path) -> bool:
+    with contextlib.suppress(OSError, av.error.FFmpegError), av.open(_address(path)) as container:
+        return next(container.decode(video=0), None) is not None
+    return False

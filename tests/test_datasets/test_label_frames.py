@@ -99,8 +99,13 @@ def test_a_video_file(place):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     folder = str(place / "labels")
-    made = VideoFrameDataset(str(place / "v.mp4"), ann_file=folder, pipeline=PIPELINE)
-    assert [truth is not None for truth in truths(made)] == [False, True, False, True]
+    options = dict(ann_file=folder, pipeline=PIPELINE)
+    # Labels 1 and 3 of four frames: the second and the fourth, or the first and the third?
+    with pytest.raises(ConfigError, match="labels' begin at 1 for .*v.mp4.*--ann-first 1"):
+        VideoFrameDataset(str(place / "v.mp4"), **options)
+    for first, expected in ((0, [False, True] * 2), (1, [True, False] * 2)):
+        made = VideoFrameDataset(str(place / "v.mp4"), first_frame_number=first, **options)
+        assert [truth is not None for truth in truths(made)] == expected
 
 
 def test_one_folder_a_video_or_none(place):

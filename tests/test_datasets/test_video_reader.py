@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from blockcopy_plugins.datasets import FrameFolder, VideoReader, open_frames
-from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.errors import BadFrameError, FrameError
 
 SIZE = (48, 64)
 
@@ -196,7 +196,7 @@ def test_a_wrong_stated_length_is_found_out(tmp_path, caplog):
     assert reader.count(stop=50) == 8
 
 
-def test_corrupt_packets_are_skipped_with_a_warning(tmp_path, caplog):
+def test_a_corrupt_packet_holds_the_place_of_its_frame(tmp_path, caplog):
     path = write_video(tmp_path / "clip.avi", moving_frames(20), "mjpeg")
     expected = decode_by_opencv(path)
     content = bytearray(path.read_bytes())
@@ -205,13 +205,18 @@ def test_corrupt_packets_are_skipped_with_a_warning(tmp_path, caplog):
     size = int.from_bytes(content[starts[5] + 4 : starts[5] + 8], "little")
     content[starts[5] + 8 : starts[5] + 8 + size] = b"\x55" * size
     path.write_bytes(content)
-    del expected[5]
     reader = VideoReader(path)
     with caplog.at_level("WARNING"):
-        assert len(reader) == 19
+        assert len(reader) == 20
     assert "corrupt packets" in caplog.text
-    for index in (*range(19), 5, 4, 6, 18):
+    assert list(reader.bad_frames()) == [5] and reader.bad_frames(6) == {}
+    for index in (*range(5), *range(6, 20), 4, 6, 19):
         assert close_to(reader.read(index), expected[index])
+    for again in (reader, VideoReader(path)):
+        with pytest.raises(BadFrameError, match="frame 5 of .*clip.avi.* cannot be decoded"):
+            again.read(5)
+        assert close_to(again.read(6), expected[6])
+    assert sum(1 for _ in reader.frames()) == 19
 
 
 @pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, -1)])
@@ -286,11 +291,12 @@ def test_folders_that_cannot_be_a_video(tmp_path):
     with pytest.raises(FrameError, match=r"2\.png.* is 50x64 px.*48x64"):
         folder.read(1)
     for index in (2, 3):
-        with pytest.raises(FrameError, match=rf"{index + 1}\.png.*cannot be decoded"):
+        with pytest.raises(BadFrameError, match=rf"{index + 1}\.png.*cannot be read"):
             folder.read(index)
+    assert list(folder.bad_frames()) == [1, 2, 3]
 
 
-def test_frames_that_change_size_are_refused(tmp_path):
+def test_frames_of_another_size_are_bad_and_keep_their_numbers(tmp_path):
     # Two MJPEG streams of different sizes, one after the other, in one raw file.
     path = tmp_path / "mixed.mjpeg"
     parts = [
@@ -299,9 +305,8 @@ def test_frames_that_change_size_are_refused(tmp_path):
     ]
     path.write_bytes(b"".join(parts))
     reader = VideoReader(path)
-    with pytest.raises(FrameError, match=r"frame 4 .* is 96x128 px.*are 48x64.*re-encode"):
-        for _ in reader.frames():
-            pass
-    with pytest.raises(FrameError, match=r"frame 4 .* is 96x128 px"):
-        len(VideoReader(path))
+    with pytest.raises(BadFrameError, match=r"frame 4 .* is 96x128 px.*first.*48x64.*re-encode"):
+        reader.read(4)
+    assert len(list(reader.frames())) == 4
+    assert len(VideoReader(path)) == 8 and list(VideoReader(path).bad_frames()) == [4, 5, 6, 7]
     assert VideoReader(path).count(stop=4) == 4

@@ -143,10 +143,10 @@ def test_coco_files_that_do_not_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"'person', 'car', 'dog'.*\('tree',\)"):
         read_coco(path, [CLIP], classes=("tree",))
     write_coco(path, images=[dict(id=3, video_id=7, frame_id=10)])
-    with pytest.raises(ConfigError, match="image 3 .*frame 10 .*10 frames.*from 0"):
+    with pytest.raises(ConfigError, match="frame_ids of .*frame 10, counted from 0.*10 frames"):
         read_coco(path, [CLIP])
-    write_coco(path, images=[dict(id=i, video_id=7, frame_id=1) for i in (3, 4)])
-    with pytest.raises(ConfigError, match="frame 1 .*twice, as the images 3 and 4"):
+    write_coco(path, images=[dict(id=i, video_id=7, frame_id=2) for i in (3, 4)])
+    with pytest.raises(ConfigError, match="frame 2 .*twice, as the images 3 and 4"):
         read_coco(path, [CLIP])
     write_coco(path, images=[dict(id=3, file_name="1.jpg")])
     with pytest.raises(ConfigError, match="lists 1 images, but none is a frame"):

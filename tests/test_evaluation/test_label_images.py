@@ -60,7 +60,7 @@ def test_numbers_of_the_frames_of_a_video_file(tmp_path):
     folder = make(tmp_path / "l", "000000.png", "x_000012.png")
     found = find_label_images(folder, [video(length=13)], RULES)
     assert names(found) == [{0: "000000.png", 12: "x_000012.png"}]
-    with pytest.raises(ConfigError, match=r"frame 12.*has 12 frames, counted from 0"):
+    with pytest.raises(ConfigError, match=r"frame 12, counted from 0.*has 12 frames"):
         find_label_images(folder, [video(length=12)], RULES)
     # Where the frames were not counted to the end nothing can be said of it.
     assert names(find_label_images(folder, [video()], RULES))[0][12] == "x_000012.png"

@@ -172,5 +172,5 @@ def test_mistakes_of_the_command_line(tool, swiftnet, tmp_path):
         inside(tool, "pedestron", swiftnet, tmp_path / "out.pth")
     with pytest.raises(BlockCopyError, match="no config file 'gone.py'"):
         inside(tool, "swiftnet-blockcopy-rn18", swiftnet, "out.pth", "--model", "gone.py")
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(BlockCopyError, match="is a folder"):
         inside(tool, "swiftnet-blockcopy-rn18", swiftnet, tmp_path)

@@ -183,3 +183,90 @@ def test_a_path_that_cannot_be_written_fails_before_the_first_frame(tmp_path):
 def test_settings_out_of_range_are_refused(kwargs, message):
     with pytest.raises(ConfigError, match=message):
         VideoWriter(**{"path": "out.mp4", **kwargs})
+
+
+def times_of(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        times = [frame.time for frame in container.decode(video=0)]
+        return times, float(stream.duration * stream.time_base)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [n / 90000 for n in range(6)],
+        [n / 1000 for n in range(6)],
+        [0, 1 / 30, 2 / 30, 0.5, 1.0, 7.5],
+        [3600.0 * n for n in range(4)],
+        [100.0, 100.5, 101.25],
+    ],
+)
+def test_frames_are_shown_at_their_times(tmp_path, times):
+    with VideoWriter(tmp_path / "out.mp4", fps=10) as video:
+        for shift, time in enumerate(times):
+            video.write(striped_frame(32, 48, shift), time)
+    found, seconds = times_of(tmp_path / "out.mp4")
+    assert found == pytest.approx([time - times[0] for time in times], abs=1e-5)
+    assert seconds >= found[-1]
+
+
+def test_times_that_do_not_follow_each_other(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", fps=10) as video:
+        for time in (0.0, 0.2, 0.1, None, float("nan"), 1e9):
+            video.write(striped_frame(32, 48), time)
+    found, _ = times_of(tmp_path / "out.mp4")
+    assert len(found) == 6 and found == sorted(set(found))
+    assert found[2] > 0.2 and found[4] - found[3] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 40])
+def test_a_partial_video_is_kept_where_asked(tmp_path, frames):
+    with pytest.raises(Boom), VideoWriter(tmp_path / "out.mp4", keep_partial=True) as video:
+        for shift in range(frames):
+            video.write(striped_frame(32, 48, shift))
+        raise Boom
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(read(tmp_path / "out.mp4")[1]) == frames
+    with pytest.raises(Boom), VideoWriter(tmp_path / "none.mp4", keep_partial=True):
+        raise Boom
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_full_disk_ends_the_video_with_what_could_be_written(tmp_path):
+    """Written by a process that may write so many bytes to a file and no more."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from blockcopy_plugins.visualization import VideoWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+random = np.random.default_rng(0)
+written = 0
+try:
+    with VideoWriter(sys.argv[2], fps=10, keep_partial=True) as video:
+        for _ in range(400):
+            video.write(random.integers(0, 255, (96, 128, 3), dtype=np.uint8))
+except OSError as error:
+    print('SAID', error)
+"""
+    root = Path(__file__).resolve().parents[2]
+    path = tmp_path / "out.mp4"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root), str(path)], text=True, capture_output=True
+    )
+    assert "SAID" in done.stdout and "Make room" in done.stdout, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= 10
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", sample_aspect_ratio=Fraction(16, 11)) as video:
+        video.write(striped_frame(32, 48))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 11)

@@ -32,7 +32,7 @@ def constant(frame: Frame, func, args, kwargs):
         return Decline("it leaves nothing of the map")
 
     def source(axis: int) -> Tensor:
-        place = torch.arange(size[axis]) - before[axis]
+        place = torch.arange(size[axis], device="cpu") - before[axis]
         return torch.where((place >= 0) & (place < x.size_of_map[axis]), place, OUTSIDE)
 
     key = (str(func), (left, right, top, bottom))
@@ -62,7 +62,7 @@ def _repeat(frame: Frame, func, args, rule, limit: int = 0):
     before, size = (top, left), (height + top + bottom, width + left + right)
 
     def source(axis: int) -> Tensor:
-        return rule(torch.arange(size[axis]) - before[axis], x.size_of_map[axis] - 1)
+        return rule(torch.arange(size[axis], device="cpu") - before[axis], x.size_of_map[axis] - 1)
 
     key = (str(func), (left, right, top, bottom))
     padding = Padding(key, lambda map_: func(map_, *args[1:]), source, size, None)

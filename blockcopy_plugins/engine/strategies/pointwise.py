@@ -188,7 +188,7 @@ def batch_norm(frame: Frame, func, args, kwargs):
         # cuDNN's refuses to be given nothing.
         out = x.like(torch.empty_like(x.packed))
     if out is not None:
-        nothing = torch.empty(0)
+        nothing = torch.empty(0, device="cpu")
         return (out, nothing, nothing, nothing)[: len(func._schema.returns)]
     out, *statistics = func(x.packed, *args[1:], **kwargs)
     return (x.like(out), *statistics)

@@ -75,7 +75,7 @@ def bilinear(frame: Frame, func, args, kwargs):
     out = pairs.to(work)
 
     def weights(axis: int, size: int, width: int) -> Tensor:
-        weight = torch.zeros(layout.blocks[axis] * width, dtype=work)
+        weight = torch.zeros(layout.blocks[axis] * width, dtype=work, device="cpu")
         weight[:size] = sources[axis][2].to(work)
         return weight.view(-1, width)
 
@@ -136,7 +136,7 @@ def _enlarges_each_block(x: BlockTensor, size_out, block, scales) -> bool:
 def _nearest_index(size_in: int, size_out: int, scale: float | None, exact: bool) -> Tensor:
     # torch's own op on a ramp: whatever its rounding does, the table does too. It has a second
     # column, which is resized, since torch copies a map that keeps its size.
-    ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in, 1)
+    ramp = torch.arange(size_in, dtype=torch.float32, device="cpu").view(1, 1, size_in, 1)
     aten = torch.ops.aten
     resize = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
     return resize.default(ramp, [size_out, 2], scale, None)[0, 0, :, 0].long()
@@ -144,7 +144,7 @@ def _nearest_index(size_in: int, size_out: int, scale: float | None, exact: bool
 
 def _bilinear_source(size_in: int, size_out: int, scale: float | None, align_corners: bool):
     """Both source pixels of each output and the weight of the second."""
-    position = torch.arange(size_out, dtype=torch.float64)
+    position = torch.arange(size_out, dtype=torch.float64, device="cpu")
     if align_corners:
         position *= (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
     else:

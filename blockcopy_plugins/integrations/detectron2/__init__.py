@@ -29,10 +29,11 @@ from .model_config import ModelConfig
 from .predictor import BlockCopyPredictor
 from .sampler import VideoBatchSampler, VideoSampler, build_video_test_loader
 from .video_dataset import VideoFrameDataset, VideoFrameMapper
-from .video_drawer import VideoDrawer
+from .video_drawer import OVERLAY_ENDING, VideoDrawer
 from .video_run import VideoRun
 
 __all__ = [
+    "OVERLAY_ENDING",
     "BlockCopyBackbone",
     "BlockCopyCallbacks",
     "BlockCopyEvaluator",

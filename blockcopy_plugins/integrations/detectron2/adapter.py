@@ -116,11 +116,12 @@ class MetaArchAdapter(ModelAdapter):
         The ASPP of a model that was trained on crops pools over windows of their size. As an op on
         blocks a window would belong to the block of its corner, which may be far from the rest.
         """
-        for module in model.modules():
+        for module in nn.Module.modules(model):
             if isinstance(module, (DeformConv, ModulatedDeformConv)):
                 yield module
             elif isinstance(module, ASPP):
-                yield from (part for part in module.modules() if isinstance(part, nn.AvgPool2d))
+                parts = nn.Module.modules(module)
+                yield from (part for part in parts if isinstance(part, nn.AvgPool2d))
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RPN's head, the head of a dense detector, the predictors of segmentation heads."""
@@ -256,7 +257,7 @@ def _predictors(head: nn.Module) -> list[nn.Module]:
     """The layers behind which a segmentation head only resizes; the head if none is known."""
     # PointRend refines the logits of a head of its own.
     inner = getattr(head, "coarse_sem_seg_head", head)
-    found = [child for name, child in inner.named_children() if name.endswith("predictor")]
+    found = [child for name, child in nn.Module.named_children(inner) if name.endswith("predictor")]
     return found or [head]
 
 

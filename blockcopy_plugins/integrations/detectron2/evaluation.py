@@ -21,6 +21,8 @@ from ...evaluation.frame_objects import FrameObjects
 from ...evaluation.masks import encode_masks
 from ..comparison import agreement_figures, merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
+from ..partial_run import partial_run
+from ..readable_batches import with_late_ones
 from .adapter import refuse_augmentation, upright_boxes
 from .label_agreement import LabelAgreement, read_labels
 from .predictor import convert_model, restore_model
@@ -45,6 +47,9 @@ class BlockCopyEvaluator(DatasetEvaluator):
         summary: After :meth:`evaluate`, all figures, from 0 to 1, in the main process. Their names
             are those of ``results.json``.
         entries: After :meth:`evaluate`, figures of each frame of all processes, in the main one.
+        dataset: The data set of the frames, where it is known: it tells what was skipped.
+        skipped: What is wrong with frames that could not be read on the way.
+        partial: Why a run ended before its last frame.
 
     Examples:
         >>> run = VideoRun(model, bc.handle(model))
@@ -59,6 +64,9 @@ class BlockCopyEvaluator(DatasetEvaluator):
         self.label_rules = label_rules or LabelRules()
         self.summary: dict[str, Any] = {}
         self.entries: tuple[FrameEntry, ...] = ()
+        self.dataset: Any = None
+        self.skipped: list[str] = []
+        self.partial: dict[str, Any] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -173,6 +181,11 @@ class BlockCopyEvaluator(DatasetEvaluator):
                 "guards": merge_guards(totals.guard_reports() for totals in parts),
                 "propagation": asdict(handle.propagation.report()),
                 "processes": len(parts),
+                "skipped_frames": with_late_ones(
+                    getattr(self.dataset, "skipped_frames", None), self.skipped
+                ),
+                "annotations": getattr(self.dataset, "annotation_notes", None),
+                "partial": self.partial,
             }
         )
 
@@ -205,6 +218,7 @@ def inference_on_video(
     config: BlockCopyConfig | None = None,
     fidelity_threshold: float = 0.3,
     label_rules: LabelRules | None = None,
+    on_partial: Callable[[BlockCopyEvaluator], Any] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], BlockCopyEvaluator]:
     """Evaluate a model on video, block-sparsely; afterwards it is as it was.
@@ -216,6 +230,9 @@ def inference_on_video(
         config: How it is to run, by default ``BlockCopyConfig()``.
         fidelity_threshold: See :class:`BlockCopyEvaluator`.
         label_rules: See :class:`BlockCopyEvaluator`.
+        on_partial: Called when the run ends by an error or Ctrl-C after some frames, with the
+            evaluator, whose summary is then of those frames and says so (``partial``). The
+            exception goes on. Not where there are several processes.
         **options: Of :class:`.video_run.VideoRun`: ``dense``, ``warmup``, ...
 
     Returns:
@@ -235,7 +252,16 @@ def inference_on_video(
         run = VideoRun(model, handle, **options)
         own = BlockCopyEvaluator(run, fidelity_threshold, label_rules)
         others = [e if isinstance(e, DatasetEvaluator) else e(run) for e in evaluators]
-        results = inference_on_dataset(run, loader, [*others, own])
+        own.dataset = _dataset_of(loader)
+        own.skipped = getattr(loader, "skipped", own.skipped)
+        try:
+            results = inference_on_dataset(run, loader, [*others, own])
+        except (Exception, KeyboardInterrupt) as problem:
+            if on_partial is not None and run.entries and comm.get_world_size() == 1:
+                own.partial = partial_run(problem, len(run.entries), len(loader))
+                own.evaluate()
+                on_partial(own)
+            raise
     finally:
         restore_model(model)
         model.train(training)
@@ -373,6 +399,14 @@ def _dense_ops(parts: Sequence[Totals], frames: int) -> list[dict[str, Any]]:
             kept["count"] += op.count
             kept["macs_per_frame"] += op.macs / max(frames, 1)
     return list(merged.values())
+
+
+def _dataset_of(loader: Any) -> Any:
+    """The data set of videos behind a loader and Detectron2's mapping."""
+    dataset = getattr(loader, "dataset", None)
+    while dataset is not None and not hasattr(dataset, "skipped_frames"):
+        dataset = getattr(dataset, "_dataset", None)
+    return dataset
 
 
 def _in_percent(summary: Mapping[str, Any]) -> OrderedDict[str, dict[str, float]]:

@@ -195,7 +195,7 @@ def convert_model(model: nn.Module, config: BlockCopyConfig) -> Handle:
     Returns:
         The handle of the model, or of its wrapped backbone, all of whose streams are forgotten.
     """
-    for module in model.modules():
+    for module in nn.Module.modules(model):
         if isinstance(module, BlockCopyBackbone):
             found = handle(module.inner)
             found.reset()
@@ -209,7 +209,7 @@ def restore_model(model: nn.Module) -> None:
     Args:
         model: What was converted.
     """
-    for module in model.modules():
+    for module in nn.Module.modules(model):
         if isinstance(module, BlockCopyBackbone):
             handle(module.inner).reset()
             return

@@ -12,11 +12,13 @@ import torch
 from detectron2.data import transforms as T
 from torch.utils.data import Dataset
 
-from ...datasets.frame_folder import FrameFolder
 from ...datasets.frame_source import FrameSource, open_frames
 from ...datasets.video_list import list_videos, name_videos
+from ...datasets.video_listing import list_video, skipped_frames
 from ...errors import ConfigError
+from ...evaluation.annotation_notes import AnnotationNotes
 from ...evaluation.annotations import VideoAnnotations, VideoReference, read_annotations
+from ...evaluation.class_names import check_class_names
 from ...evaluation.label_images import LabelRules, find_label_images
 from .model_config import prepare_image
 
@@ -30,9 +32,10 @@ class VideoFrameDataset(Dataset):
     An item is a dict in Detectron2's manner: ``file_name`` (of a video file ``PATH#NUMBER``),
     ``image_id``, ``height``, ``width``, and besides ``video_id`` (index in ``videos``),
     ``frame_id`` (index in the video's selected frames; 0 starts a stream), ``frame_number`` (index
-    in the file), ``video_name``, ``video_path``, ``video_length``, ``frame`` (uint8 ``(H, W, 3)``,
-    BGR), and, for annotated frames, ``ground_truth`` (a list of objects with ``bbox`` xyxy px and
-    ``bbox_label``) or ``label_image`` (path of an image of class indices).
+    in the file), ``frame_time`` (seconds by the file, or ``None``), ``video_name``, ``video_path``,
+    ``video_length``, ``frame`` (uint8 ``(H, W, 3)``, BGR), and, for annotated frames,
+    ``ground_truth`` (a list of objects with ``bbox`` xyxy px and ``bbox_label``) or ``label_image``
+    (path of an image of class indices).
     :class:`VideoFrameMapper` makes it an input of the model.
 
     Args:
@@ -43,6 +46,10 @@ class VideoFrameDataset(Dataset):
         stride: Distance from one frame to the next.
         classes: Names of the classes, in the order of the model's.
         label_rules: How label images are named and read.
+        strict_frames: Raise where a frame cannot be read. By default such frames are left out, with
+            a warning; the others keep their ``frame_number``.
+        first_frame_number: What annotations of video files call the first frame, 0 or 1. None takes
+            0, unless it is certainly 1, and refuses what may be either.
 
     Raises:
         ConfigError: Contradictory arguments, a missing path, annotations that do not fit.
@@ -57,6 +64,8 @@ class VideoFrameDataset(Dataset):
         stride: int = 1,
         classes: Sequence[str] | None = None,
         label_rules: LabelRules | None = None,
+        strict_frames: bool = False,
+        first_frame_number: int | None = None,
     ) -> None:
         start, stop = (0, None) if frames is None else (frames[0] or 0, frames[1])
         if stride < 1 or start < 0 or (stop is not None and stop <= start):
@@ -67,38 +76,33 @@ class VideoFrameDataset(Dataset):
         self.videos = list_videos(videos)
         self.label_rules = label_rules or LabelRules()
         names = name_videos(self.videos)
-        references, shapes, counts = [], [], []
-        for path, name in zip(self.videos, names, strict=True):
-            source = open_frames(path)
-            count = source.count(stop)
-            if count <= start:
-                raise ConfigError(f"{path!r} has {count} frames, so that frames={frames} has none.")
-            files = source.names if isinstance(source, FrameFolder) else None
-            length = count if stop is None or count < stop else None
-            references.append(VideoReference(path, name, files, length))
-            shapes.append(source.shape)
-            counts.append(count)
-            source.close()
-        boxes, labels = _ground_truth(ann_file, references, classes, self.label_rules)
+        self._listed = [
+            list_video(path, name, (start, stop), stride, strict=strict_frames)
+            for path, name in zip(self.videos, names, strict=True)
+        ]
+        references = [video.reference for video in self._listed]
+        classes = None if classes is None else check_class_names(classes)
+        self._annotated, self._notes = bool(ann_file), AnnotationNotes()
+        told = (self._notes, first_frame_number)
+        boxes, labels = _ground_truth(ann_file, references, classes, self.label_rules, told)
+        self._notes.warn()
         known = next((a.classes for a in boxes if a is not None), ())
         self.classes = tuple(classes) if classes is not None else tuple(known)
         self._items: list[dict[str, Any]] = []
-        for video_id, reference in enumerate(references):
-            numbers = range(start, counts[video_id], stride)
-            for frame_id, number in enumerate(numbers):
+        for video_id, video in enumerate(self._listed):
+            reference = video.reference
+            for frame_id, number in enumerate(video.numbers):
                 item = {
-                    "file_name": f"{reference.path}#{number:06d}"
-                    if reference.frame_names is None
-                    else os.path.join(reference.path, reference.frame_names[number]),
+                    "file_name": reference.frame_path(number),
                     "image_id": len(self._items),
-                    "height": shapes[video_id][0],
-                    "width": shapes[video_id][1],
+                    "height": video.shape[0],
+                    "width": video.shape[1],
                     "video_id": video_id,
                     "frame_id": frame_id,
                     "frame_number": number,
                     "video_name": reference.name,
                     "video_path": reference.path,
-                    "video_length": len(numbers),
+                    "video_length": len(video.numbers),
                 }
                 found = None if boxes[video_id] is None else boxes[video_id].instances(number)
                 if found is not None:
@@ -118,8 +122,25 @@ class VideoFrameDataset(Dataset):
             FrameError: If it cannot be read.
         """
         item = dict(self._items[index])
-        item["frame"] = self._source(item["video_id"]).read(item["frame_number"])
+        source = self._source(item["video_id"])
+        item["frame"] = source.read(item["frame_number"])
+        item["frame_time"] = source.time(item["frame_number"])
         return item
+
+    @property
+    def skipped_frames(self) -> dict[str, Any]:
+        """The selected frames that cannot be read: how many, of which videos, and why."""
+        return skipped_frames(self._listed)
+
+    @property
+    def annotation_notes(self) -> dict[str, Any] | None:
+        """What was left out of the annotations and why; None without annotations."""
+        return self._notes.summary() if self._annotated else None
+
+    @property
+    def annotation_lines(self) -> list[str]:
+        """The same in words."""
+        return self._notes.lines()
 
     def video_of(self, index: int) -> int:
         """Index in ``videos`` of the video that an item is of.
@@ -180,6 +201,7 @@ def _ground_truth(
     references: Sequence[VideoReference],
     classes: Sequence[str] | None,
     rules: LabelRules,
+    told: tuple[AnnotationNotes, int | None],
 ) -> tuple[list[VideoAnnotations | None], list[dict[int, str]]]:
     """Of each video its objects and its label images, whichever the files hold."""
     if not ann_file:
@@ -201,6 +223,9 @@ def _ground_truth(
         if path is not None and not os.path.exists(path):
             raise ConfigError(f"there is no annotation file or folder {path!r}.")
         nothing: list[Any] = [None] * len(group)
-        boxes += nothing if path is None or is_folder else read_annotations(path, group, classes)
-        labels += find_label_images(path, group, rules) if is_folder else [{} for _ in group]
+        if path is None or is_folder:
+            boxes += nothing
+        else:
+            boxes += read_annotations(path, group, classes, "person", *told)
+        labels += find_label_images(path, group, rules, *told) if is_folder else [{} for _ in group]
     return boxes, labels

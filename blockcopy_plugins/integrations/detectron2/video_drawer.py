@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,14 +10,21 @@ from pathlib import Path
 from detectron2.evaluation import DatasetEvaluator
 
 from ...datasets.frame_source import open_frames
-from ...errors import ConfigError
-from ...visualization import FrameCaption, VideoWriter, draw_caption
+from ...errors import ConfigError, StateError
+from ...file_protection import check_outputs
+from ...visualization import FrameCaption, VideoWriter, draw_caption, usable_rate
+from ..overlay_paths import overlay_paths
 from .drawing import draw_outputs
 from .video_run import VideoRun
 
+logger = logging.getLogger(__name__)
+
+OVERLAY_ENDING = ".mp4"
+"""How the names of the written videos end."""
+
 
 class VideoDrawer(DatasetEvaluator):
-    """An evaluator that draws: ``FOLDER/VIDEO.mp4`` for each video.
+    """An evaluator that draws: ``FOLDER/VIDEO.mp4`` for each video; see :func:`overlay_paths`.
 
     The inputs must hold the frames themselves: ``VideoFrameMapper(keep_frame=True)``.
 
@@ -45,6 +53,7 @@ class VideoDrawer(DatasetEvaluator):
         self.classes = classes
         self.palette = palette
         self.paths: list[Path] = []
+        self._targets: dict[str, Path] = {}
         self._name: str | None = None
         self._writer: VideoWriter | None = None
 
@@ -52,6 +61,23 @@ class VideoDrawer(DatasetEvaluator):
         """Drop a video that was not finished."""
         self.abort()
         self.paths = []
+
+    def plan(self, videos: Sequence[str], names: Sequence[str]) -> None:
+        """Name the videos to be written, before the first frame is run.
+
+        Args:
+            videos: Paths of all that are read.
+            names: Their names, in the same order.
+
+        Raises:
+            ConfigError: If one would replace a file that is read.
+        """
+        targets = overlay_paths(self.folder, names, OVERLAY_ENDING)
+        check_outputs(
+            [("the video", path) for path in videos],
+            [("the overlay", path) for path in targets],
+        )
+        self._targets = dict(zip(names, targets, strict=True))
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Draw the frame of a batch.
@@ -87,11 +113,19 @@ class VideoDrawer(DatasetEvaluator):
             milliseconds=ms,
             speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
         )
-        self._writer.write(draw_caption(picture, caption, bgr=True))
+        self._writer.write(draw_caption(picture, caption, bgr=True), given.get("frame_time"))
 
     def evaluate(self) -> None:
         """Finish the last video."""
         self._finish()
+
+    def end_early(self) -> None:
+        """End the video at work, if one is: it shows what was done by then."""
+        try:
+            self._finish()
+        except (OSError, StateError) as error:
+            logger.warning("no video with results: %s", error)
+            self._writer = self._name = None
 
     def abort(self) -> None:
         """Drop the video at work, if one is."""
@@ -102,11 +136,14 @@ class VideoDrawer(DatasetEvaluator):
     def _open(self, given: Mapping) -> None:
         self._name = given["video_name"]
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self._name.replace(os.sep, '_')}.mp4"
+        path = self._targets.get(self._name)
+        if path is None:
+            (path,) = overlay_paths(self.folder, [self._name], OVERLAY_ENDING)
         source = open_frames(given["video_path"])
-        rate = source.frame_rate or 10
+        rate, ratio = usable_rate(source.frame_rate), source.sample_aspect_ratio
         source.close()
-        self._writer = VideoWriter(path, fps=rate, bgr=True).open()
+        writer = VideoWriter(path, fps=rate, bgr=True, sample_aspect_ratio=ratio)
+        self._writer = writer.open()
 
     def _finish(self) -> None:
         if self._writer is not None:

@@ -215,6 +215,7 @@ class VideoRun:
             timed=timed,
             # Nothing is waited for: the clock was stopped once the device had come here.
             scalars=dict(record.scalars),
+            frame_number=given.get("frame_number"),
         )
 
 

@@ -29,11 +29,12 @@ class DetectorAdapter(SampleAdapter):
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """RoI extractors: they read maps and keep none."""
-        return (module for module in model.modules() if isinstance(module, BaseRoIExtractor))
+        modules = nn.Module.modules(model)
+        return (module for module in modules if isinstance(module, BaseRoIExtractor))
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """All heads beside the RoI head, whose decoding needs whole maps."""
-        for name, child in model.named_children():
+        for name, child in nn.Module.named_children(model):
             if name not in self._MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
                 yield child
 

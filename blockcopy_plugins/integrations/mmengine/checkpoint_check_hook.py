@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...checkpoints.model_weights import find_weights
 from ...errors import ConfigError
 from ...registry import HOOKS
 from .hook import unwrap
+
+logger = logging.getLogger(__name__)
 
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):
     """Stops where weights of the model are missing in the checkpoint, or have another shape.
 
-    MMEngine only warns, and the model then runs with random weights there.
+    MMEngine only warns, and the model then runs with random weights there. What wrappers put before
+    the names (``module.``, ``_orig_mod.``, ``model.``) and other names of the entry with the
+    weights are no differences, see `find_weights`; nor are weights of auxiliary heads, which only
+    training runs.
 
     Raises:
         ConfigError: When such a checkpoint is loaded.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's weights with the model's."""
-        saved = checkpoint.get("state_dict", checkpoint)
-        saved = {name.removeprefix("module."): value for name, value in saved.items()}
+        """Compare the checkpoint's weights with the model's, and put them where MMEngine looks."""
         own = {
-            name: tuple(value.shape)
-            for name, value in unwrap(runner.model).state_dict().items()
-            if not name.endswith("num_batches_tracked")
+            name: tuple(value.shape) for name, value in unwrap(runner.model).state_dict().items()
         }
-        odd = [
-            f"{name} {shape} (found {tuple(saved[name].shape) if name in saved else 'none'})"
-            for name, shape in own.items()
-            if name not in saved or tuple(saved[name].shape) != shape
-        ]
-        if odd:
+        found = find_weights(checkpoint, own)
+        if found.unfit:
             raise ConfigError(
-                f"the checkpoint does not fit the model: {len(odd)} of {len(own)} weights are "
-                f"missing or have another shape, the first is {odd[0]}. Give the checkpoint that "
-                "belongs to the config."
+                f"the checkpoint does not fit the model: {len(found.unfit)} of {len(own)} weights "
+                f"are missing or have another shape, the first is {found.unfit[0]}. Give the "
+                "checkpoint that belongs to the config."
             )
+        if found.unused:
+            logger.warning(
+                "the checkpoint lacks the weights of %s, which only training runs",
+                found.unused[0].partition(".")[0],
+            )
+        checkpoint["state_dict"] = found.state

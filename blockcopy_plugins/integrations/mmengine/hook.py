@@ -200,7 +200,7 @@ class BlockCopyHook(Hook):
             # The last loop failed and never came to its end.
             self._release()
         model = unwrap(runner.model)
-        wrapped = [m for m in model.modules() if isinstance(m, BlockCopyBackbone)]
+        wrapped = [m for m in nn.Module.modules(model) if isinstance(m, BlockCopyBackbone)]
         if wrapped:
             if self.config.propagate != "copy":
                 raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
 from ...engine.convert import Handle
@@ -22,7 +24,9 @@ from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
 from ..comparison import agreement_figures, merge_guards, plain, summarise
 from ..frame_entry import FrameEntry
+from ..partial_run import partial_run
 from ..policy_meter import PolicyMeter
+from ..readable_batches import ReadableBatches, with_late_ones
 from .hook import find_hook, unwrap
 from .task import task_for
 
@@ -107,6 +111,8 @@ class BlockCopyTestLoop(BaseLoop):
         self.last_entries: tuple[FrameEntry, ...] = ()
         self.summary: dict[str, Any] = {}
         self._totals = Totals()
+        self._skipped: list[str] = []  # what is wrong with frames that could not be read on the way
+        self._started: Any = None  # the video that the policy began with last
         self._first_policy: dict[str, Any] = {}
         self._timed_calls = 0
 
@@ -131,20 +137,45 @@ class BlockCopyTestLoop(BaseLoop):
         self._first_policy = state[0]
         handle.policy.load_state_dict(copy.deepcopy(self._first_policy))
 
-        self._totals, self._timed_calls = Totals(), 0
+        self._totals, self._timed_calls, self._started = Totals(), 0, None
+        self._skipped.clear()
         self.task.begin(self.evaluator.dataset_meta)
         for evaluator in self.evaluators.values():
             for metric in evaluator.metrics:
                 metric.results.clear()  # of a run that failed
         entries: list[FrameEntry] = []
-        for index, data_batch in enumerate(self._shown(self.dataloader)):
-            entries += self._run_iter(index, data_batch, handle)
+        self.summary, self.entries = {}, ()
+        batches = ReadableBatches(self.dataloader, self._skipped)
+        try:
+            for index, data_batch in enumerate(self._shown(batches)):
+                entries += self._run_iter(index, data_batch, handle)
+        except (Exception, KeyboardInterrupt) as problem:
+            # Of several processes the others do not know of it, and would wait for each other.
+            if entries and get_world_size() == 1:
+                self._keep_part(entries, handle, problem)
+            raise
         self.summary, self.entries = self._summary(entries, handle)
 
         metrics = _flat(self.summary)
         runner.call_hook("after_test_epoch", metrics=metrics)
         runner.call_hook("after_test")
         return metrics
+
+    def _keep_part(
+        self, entries: list[FrameEntry], handle: Handle, problem: BaseException
+    ) -> None:
+        """The figures of what was done before a run ended too early, marked as such."""
+        partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
+        self.entries = tuple(entries)
+        try:
+            self.summary, self.entries = self._summary(entries, handle, partial)
+        except Exception as error:  # the problem is the news; figures without metrics are better
+            print_log(
+                f"no metrics of the frames that were run: {error}",
+                logger="current",
+                level=logging.WARNING,
+            )
+            self.summary = plain({**summarise(entries), "partial": partial})
 
     @torch.no_grad()
     def _run_iter(self, index: int, data_batch: dict, handle: Handle) -> list[FrameEntry]:
@@ -216,7 +247,11 @@ class BlockCopyTestLoop(BaseLoop):
                 f"the data samples lack {', '.join(missing)} (they have {sorted(infos[0])}). Load "
                 "the frames by blockcopy_plugins.VideoFrameDataset."
             )
-        if not self.restart_policy or all(info["frame_id"] > 0 for info in infos):
+        videos = [info["video_id"] for info in infos]
+        # The first frame of a video may be one that could not be read.
+        begins = videos != self._started or any(info["frame_id"] == 0 for info in infos)
+        self._started = videos
+        if not self.restart_policy or not begins:
             return
         if len(infos) > 1:
             raise ConfigError(
@@ -262,7 +297,7 @@ class BlockCopyTestLoop(BaseLoop):
         return tqdm(batches, desc="frames", unit="frame", dynamic_ncols=True)
 
     def _summary(
-        self, entries: list[FrameEntry], handle: Handle
+        self, entries: list[FrameEntry], handle: Handle, partial: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], tuple[FrameEntry, ...]]:
         frames = len(self.dataloader.dataset)
         metrics = {name: e.evaluate(frames) for name, e in self.evaluators.items()}
@@ -273,6 +308,10 @@ class BlockCopyTestLoop(BaseLoop):
         gathered.sort(key=lambda entry: entry.key)
         dense_ops = _dense_ops(all_gather_object(self._totals), len(gathered))
         guards = merge_guards(all_gather_object(self._totals.guard_reports()))
+        skipped = with_late_ones(
+            getattr(self.dataloader.dataset, "skipped_frames", None),
+            [one for part in all_gather_object(self._skipped) for one in part],
+        )
         summary: list[Any] = [None]
         if is_main_process():
             figures = summarise(gathered)
@@ -296,6 +335,9 @@ class BlockCopyTestLoop(BaseLoop):
                     "guards": guards,
                     "propagation": asdict(handle.propagation.report()),
                     "processes": get_world_size(),
+                    "skipped_frames": skipped,
+                    "annotations": getattr(self.dataloader.dataset, "annotation_notes", None),
+                    "partial": partial,
                 }
             )
         broadcast_object_list(summary)
@@ -349,6 +391,7 @@ def _entry(
         timed=timed,
         # Nothing is waited for: the clock was stopped once the device had come here.
         scalars=dict(record.scalars),
+        frame_number=info.get("frame_number"),
     )
 
 

@@ -54,6 +54,11 @@ class PolicyCheckpointHook(Hook):
         if self.keep_epochs:
             self._save(runner, f"policy_epoch_{runner.epoch + 1}.pth")
 
+    def end_early(self, runner: Runner) -> tuple[Path, ...]:
+        """Save what was learned in a training that did not come to its end."""
+        self.path = self._save(runner, "policy.pth")
+        return (self.path,)
+
     @master_only
     def _save(self, runner: Runner, name: str) -> Path:
         folder = Path(self.out_dir or runner.work_dir)

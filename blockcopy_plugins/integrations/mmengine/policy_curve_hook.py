@@ -10,6 +10,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...part_files import whole_file
 from ...registry import HOOKS
 from ..comparison import plain
 from .hook import find_hook
@@ -43,23 +44,28 @@ class PolicyCurveHook(Hook):
         place = {"frame": runner.iter, "epoch": runner.epoch + 1}
         self.records.append({**place, **(outputs or {})})
 
-    @master_only
+    def end_early(self, runner: Runner) -> tuple[Path, ...]:
+        """Write the files of a training that did not come to its end; the log says so."""
+        self._write(runner, partial=True)
+        return self.paths
+
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the files anew."""
+        self._write(runner, partial=False)
+
+    @master_only
+    def _write(self, runner: Runner, partial: bool) -> None:
         from ...visualization import plot_policy_curve  # who only trains needs no matplotlib
 
         folder = Path(self.out_dir or runner.work_dir)
         folder.mkdir(parents=True, exist_ok=True)
         policy = find_hook(runner).handle.policy
         target = getattr(policy, "target", None)
-        log = folder / "policy_log.json"
-        log.write_text(
-            json.dumps(
-                plain({"policy": type(policy).__name__, "target": target, "frames": self.records}),
-                indent=1,
-            )
-            + "\n"
-        )
+        log, plot = folder / "policy_log.json", folder / "policy_curve.png"
+        figures = {"policy": type(policy).__name__, "target": target, "partial": partial}
+        with whole_file(log) as path:
+            path.write_text(json.dumps(plain({**figures, "frames": self.records}), indent=1) + "\n")
         title = f"{type(policy).__name__}, {len(self.records)} frames"
-        plot = plot_policy_curve(self.records, folder / "policy_curve.png", target, title=title)
+        with whole_file(plot) as path:
+            plot_policy_curve(self.records, path, target, title=title)
         self.paths = (plot, log)

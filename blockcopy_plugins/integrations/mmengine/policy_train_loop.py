@@ -17,6 +17,7 @@ from ...errors import ConfigError
 from ...policy import Policy
 from ...registry import LOOPS
 from ..frame_figures import FrameFigures
+from ..readable_batches import ReadableBatches
 from .hook import find_hook
 
 _SHOWN = ("executed_rate", "information_gain", "reward", "loss")
@@ -87,7 +88,7 @@ class PolicyTrainLoop(BaseLoop):
         try:
             while self.epoch < self.max_epochs and not self.stop_training:
                 runner.call_hook("before_train_epoch")
-                for index, data_batch in enumerate(self.dataloader):
+                for index, data_batch in enumerate(ReadableBatches(self.dataloader, [])):
                     scalars = self._run_iter(index, data_batch, hook.handle, figures)
                     for name in _SHOWN:
                         if name in scalars:

@@ -13,8 +13,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
 from ...datasets import VideoFrameDataset
+from ...datasets.video_list import list_videos
 from ...errors import ConfigError
 from ...evaluation import LabelRules
+from ...evaluation.class_names import check_class_names
 from ...policy import build_policy
 from ...policy.policy_text import parse_guard as parse_guard  # the tools take them from here
 from ...policy.policy_text import parse_motion as parse_motion
@@ -142,6 +144,8 @@ def video_dataloader(
     frames: int | None = None,
     shuffle: bool = False,
     clips: int | None = None,
+    strict_frames: bool = False,
+    first_frame_number: int | None = None,
 ) -> dict[str, Any]:
     """A dataloader of video frames with the config's own test pipeline and classes.
 
@@ -156,6 +160,8 @@ def video_dataloader(
         frames: Number of frames of each video, ``None`` for all.
         shuffle: Visit the videos in random order.
         clips: Number of clips of a dataset of clips, ``None`` for what the config says.
+        strict_frames: Stop at a frame that cannot be read, instead of passing over it.
+        first_frame_number: What the annotations call the first frame of a video file, 0 or 1.
 
     Returns:
         The dataloader's config.
@@ -222,6 +228,10 @@ def video_dataloader(
         )
     if start or frames is not None:
         dataset["frames"] = (start, None if frames is None else start + frames)
+    if first_frame_number is not None:
+        dataset["first_frame_number"] = first_frame_number
+    if strict_frames:
+        dataset["strict_frames"] = True
     if not of_clips or videos:
         _export_motion(dataset, config)
     return _dataloader(dataset, shuffle)
@@ -314,6 +324,30 @@ def check_files(dataloader: Mapping[str, Any]) -> None:
         ConfigError: If something is missing.
     """
     DATASETS.build({**dataloader["dataset"], "lazy_init": True})
+
+
+def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Videos and annotations that a dataloader of :func:`video_dataloader` reads.
+
+    Args:
+        dataloader: The dataloader's config.
+
+    Returns:
+        Paths of the videos, patterns resolved, and of the annotations; none of a dataset of clips,
+        which finds its files by itself.
+
+    Raises:
+        ConfigError: If a video is not there.
+    """
+    dataset = dataloader["dataset"]
+    root = dataset.get("data_root") or ""
+    if not dataset.get("videos"):
+        return [], []
+    annotations = dataset.get("ann_file") or ()
+    if isinstance(annotations, (str, os.PathLike)):
+        annotations = (annotations,)
+    found = [os.path.join(root, os.fspath(path)) for path in annotations if path is not None]
+    return list_videos(dataset["videos"], root), found
 
 
 def policy_learns(config: Config) -> bool:
@@ -503,6 +537,8 @@ def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
         known = kind.metainfo_of(dataset)
     if metainfo.get("classes") is None:
         return {**known, **metainfo} or None
+    if isinstance(metainfo["classes"], str) and not os.path.isfile(metainfo["classes"]):
+        check_class_names(metainfo["classes"])
     names, palette = list(known.get("classes") or ()), known.get("palette")
     if palette and "palette" not in metainfo and set(metainfo["classes"]) <= set(names):
         # Some of the dataset's classes keep its colours.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,16 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ...datasets import open_frames
-from ...errors import ConfigError
+from ...errors import ConfigError, StateError
+from ...file_protection import check_outputs
 from ...registry import HOOKS
+from ..overlay_paths import overlay_paths
 from .hook import find_hook
+
+logger = logging.getLogger(__name__)
+
+OVERLAY_ENDING = "_blockcopy.mp4"
+"""How the names of the written videos end."""
 
 
 @HOOKS.register_module()
@@ -23,9 +31,11 @@ class BlockCopyVideoHook(Hook):
     Skipped blocks are dark and nearly grey.
 
     Args:
-        out_dir: Folder of the videos, made if it is missing. Each has the name of its video.
+        out_dir: Folder of the videos, made if it is missing. Each has the name of its video; where
+            two would have the same one, the later gets a number.
         score_threshold: Detections below are not drawn.
-        fps: Frames a second, ``None`` for those of the source (10 where it has none).
+        fps: Frames a second. ``None`` shows each frame when its file does; images of a folder come
+            at 10 a second.
 
     Raises:
         ConfigError: If ``score_threshold`` is not from 0 to 1.
@@ -44,6 +54,21 @@ class BlockCopyVideoHook(Hook):
         self.fps = fps
         self.paths: list[Path] = []
         self._open: dict[int, tuple[Any, Any]] = {}
+        self._targets: list[Path] = []
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the videos, before the first frame is run.
+
+        Raises:
+            ConfigError: If one of them would replace a file that is read.
+        """
+        dataset = runner.test_dataloader.dataset
+        videos, names = getattr(dataset, "videos", ()), getattr(dataset, "video_names", ())
+        self._targets = overlay_paths(self.out_dir, names, OVERLAY_ENDING)
+        check_outputs(
+            [("the video", path) for path in videos],
+            [("the overlay", path) for path in self._targets],
+        )
 
     def after_test_iter(
         self,
@@ -63,6 +88,14 @@ class BlockCopyVideoHook(Hook):
         """End the videos that are open."""
         for video_id in list(self._open):
             self._close(video_id)
+
+    def end_early(self) -> None:
+        """End the videos of a run that did not come to its end; they show what was done by then."""
+        for video_id in list(self._open):
+            try:
+                self._close(video_id)
+            except (OSError, StateError) as error:
+                logger.warning("no video with results: %s", error)
 
     def _draw(self, sample: Any, handle: Any, image: int, entry: Any, dataset: Any) -> None:
         # Whoever draws nothing needs neither PyAV nor OpenCV.
@@ -92,21 +125,26 @@ class BlockCopyVideoHook(Hook):
             milliseconds=None if entry is None or not entry.timed else entry.ms_blockcopy,
             speed_up=speed_up,
         )
-        writer.write(draw_caption(picture, caption, bgr=True))
+        time = source.time(info["frame_number"]) if self.fps is None else None
+        writer.write(draw_caption(picture, caption, bgr=True), time)
         if info["frame_id"] == info.get("video_length", 0) - 1:
             self._close(video_id)
 
     def _opened(self, info: dict[str, Any], stride: int) -> tuple[Any, Any]:
-        from ...visualization import VideoWriter
+        from ...visualization import VideoWriter, usable_rate
 
         video_id = info["video_id"]
         if video_id not in self._open:
             source = open_frames(info["video_path"])
-            fps = self.fps or (source.frame_rate or 10.0) / stride
-            # A video of frames may be named by its folders: seq1/frames.
-            name = str(info.get("video_name", video_id)).replace("/", "_").replace("#", "_")
-            path = self.out_dir / f"{name}_blockcopy.mp4"
-            self._open[video_id] = (VideoWriter(path, fps=fps, bgr=True).open(), source)
+            fps = self.fps or usable_rate(source.frame_rate) / stride
+            if video_id < len(self._targets):
+                path = self._targets[video_id]
+            else:  # a data set that does not list its videos
+                name = str(info.get("video_name", video_id))
+                (path,) = overlay_paths(self.out_dir, [name], OVERLAY_ENDING)
+            ratio = source.sample_aspect_ratio
+            writer = VideoWriter(path, fps=fps, bgr=True, sample_aspect_ratio=ratio)
+            self._open[video_id] = (writer.open(), source)
         return self._open[video_id]
 
     def _close(self, video_id: int) -> None:

@@ -20,12 +20,14 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ...api import blockcopy_
+from ...checkpoints.model_weights import readable_weights
 from ...config import BlockCopyConfig
 from ...datasets.live_frame import LiveFrame
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
+from ...evaluation.class_names import check_class_names
 from ...policy import build_policy
 from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
@@ -135,7 +137,7 @@ class VideoInferencer:
         dataset = video_dataloader(model_config, videos=["frames"])["dataset"]
         self._pipeline = LivePipeline(dataset["pipeline"], scope)
         self.metainfo: dict[str, Any] = _metainfo(dataset.get("metainfo"), self.model)
-        if any(isinstance(module, BlockCopyBackbone) for module in self.model.modules()):
+        if any(isinstance(module, BlockCopyBackbone) for module in nn.Module.modules(self.model)):
             raise ConfigError(
                 "the model's backbone is a BlockCopyBackbone. Take the config without that "
                 "wrapper: a VideoInferencer runs the whole model on blocks."
@@ -340,13 +342,16 @@ def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Modu
     weights = set_weights(config, None if weights is None else os.fspath(weights))
     with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
         model = revert_sync_batchnorm(MODELS.build(config.model))
-    checkpoint = CheckpointLoader.load_checkpoint(weights, "cpu", logger="silent")
-    # The check needs nothing else of a Runner.
-    CheckpointCheckHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
-    saved = checkpoint.get("state_dict", checkpoint)
-    model.load_state_dict(
-        {name.removeprefix("module."): value for name, value in saved.items()}, strict=False
-    )
+    with readable_weights(weights):
+        checkpoint = CheckpointLoader.load_checkpoint(weights, "cpu", logger="silent")
+        if not isinstance(checkpoint, dict):
+            raise ConfigError(
+                f"the checkpoint {weights!r} holds a {type(checkpoint).__name__}, expected tensors "
+                "by name. Give the checkpoint that belongs to the config."
+            )
+        # The check needs nothing else of a Runner.
+        CheckpointCheckHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+        model.load_state_dict(checkpoint["state_dict"], strict=False)
     model.cfg = config
     return model.to(device).eval(), config
 
@@ -354,6 +359,8 @@ def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Modu
 def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
     if isinstance(metainfo, str):
         metainfo = getattr(DATASETS.get(metainfo), "METAINFO", None)
+    if metainfo and isinstance(metainfo.get("classes"), str):
+        check_class_names(metainfo["classes"])
     if not (metainfo and metainfo.get("classes")):
         metainfo = getattr(model, "dataset_meta", None) or {}
     known = {name: metainfo.get(name) for name in ("classes", "palette")}

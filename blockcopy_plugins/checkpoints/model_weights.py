@@ -1,0 +1,184 @@
+"""Finds the weights of a model in what others wrote around and before them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..addresses import masked
+from ..errors import BlockCopyError, ConfigError
+
+# What trainers call the entry with the parameters, averaged ones last: 'state_dict' is what the
+# frameworks themselves load.
+_ENTRIES = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "weights",
+    "module",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+)
+# Segments of names that wrappers put in: torch.compile, DataParallel and its like.
+_WRAPPERS = ("_orig_mod", "module")
+# Parts of models that are there for training alone.
+_UNUSED = ("auxiliary_head.",)
+
+# Reading a damaged file raises what its reader happens to meet.
+_OF_DAMAGED_FILES = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    MemoryError,
+    pickle.UnpicklingError,
+)
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """Weights under the names of the model.
+
+    Attributes:
+        state: Tensors by name.
+        entry: Entry of the file that they are in, '' if they are the file itself.
+        prefix: What stood before each name.
+        unfit: Names and shapes of the model's weights that are missing or have another shape.
+        unused: Names of missing weights that no test run needs.
+    """
+
+    state: Mapping[str, Any]
+    entry: str
+    prefix: str
+    unfit: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+    """Find the weights of a model in a loaded checkpoint.
+
+    Args:
+        content: What the file holds: a state dict, or a dict with one, under whatever names
+            wrappers of models made (``module.``, ``_orig_mod.``, ``model.``, ...).
+        own: Shapes of the model's parameters and buffers by name.
+
+    Returns:
+        What fits best; entirely if ``unfit`` is empty.
+
+    Raises:
+        ConfigError: There is no dict of tensors in it.
+    """
+    best: FoundWeights | None = None
+    for entry, state in _candidates(content):
+        found = _fit(entry, state, own)
+        if best is None or len(found.unfit) < len(best.unfit):
+            best = found
+        if not best.unfit:
+            break
+    if best is None:
+        kind = type(content).__name__
+        names = ""
+        if isinstance(content, Mapping) and content:
+            names = f" with the entries {sorted(map(str, content))[:8]}"
+        raise ConfigError(
+            f"the checkpoint is a {kind}{names}, and no tensors by name are in it. Give the "
+            "checkpoint that belongs to the config."
+        )
+    return best
+
+
+@contextlib.contextmanager
+def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file where loading it fails, whatever the loader raises.
+
+    Args:
+        path: The file or address.
+
+    Raises:
+        ConfigError: It is damaged, or no checkpoint.
+    """
+    try:
+        yield
+    except BlockCopyError:
+        raise
+    except _OF_DAMAGED_FILES as error:
+        if isinstance(error, OSError) and "://" in str(path):
+            raise  # of the network
+        text = str(error).strip().splitlines()[:1] or [""]
+        raise ConfigError(
+            f"the checkpoint {masked(os.fspath(path))!r} cannot be loaded "
+            f"({type(error).__name__}: {masked(text[0])[:200]}). It is damaged or no file that "
+            "torch.save wrote; copy or download it again."
+        ) from error
+
+
+def _candidates(content: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(content, Mapping):
+        return
+    for name in _ENTRIES:
+        if depth < 3 and isinstance(content.get(name), Mapping):
+            for inner, state in _candidates(content[name], depth + 1):
+                yield (f"{name}.{inner}" if inner else name), state
+    if any(isinstance(key, str) and hasattr(value, "shape") for key, value in content.items()):
+        yield "", content
+
+
+def _fit(entry: str, saved: Mapping[str, Any], own: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+    """The best of the names as they are, without wrappers, and without a prefix."""
+    tensors = {
+        name: value
+        for name, value in saved.items()
+        if isinstance(name, str) and hasattr(value, "shape")
+    }
+    bare = {_without_wrappers(name): value for name, value in tensors.items()}
+    prefix = _prefix(bare, own)
+    cut = {name.removeprefix(prefix): value for name, value in bare.items()}
+    tries = [(tensors, ""), (bare, ""), (cut, prefix)]
+    state, taken = max(tries, key=lambda one: sum(_fits(one[0], *item) for item in own.items()))
+    unfit, unused = [], []
+    for name, shape in own.items():
+        if _fits(state, name, shape) or name.endswith("num_batches_tracked"):
+            continue
+        if name.startswith(_UNUSED) and name not in state:
+            unused.append(name)
+            continue
+        found = tuple(state[name].shape) if name in state else "none"
+        unfit.append(f"{name} {tuple(shape)} (found {found})")
+    kept: OrderedDict[str, Any] = OrderedDict(state)
+    if state is tensors and hasattr(saved, "_metadata"):
+        kept._metadata = saved._metadata  # versions of modules, by the same names
+    return FoundWeights(kept, entry, taken, tuple(unfit), tuple(unused))
+
+
+def _fits(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> bool:
+    return name in state and tuple(state[name].shape) == tuple(shape)
+
+
+def _without_wrappers(name: str) -> str:
+    parts = name.split(".")
+    return ".".join([part for part in parts[:-1] if part not in _WRAPPERS] + parts[-1:])
+
+
+def _prefix(saved: Mapping[str, Any], own: Mapping[str, tuple[int, ...]]) -> str:
+    """What stands before the model's names, by the longest of them, which are hardly ambiguous."""
+    for name in sorted(own, key=len, reverse=True)[:5]:
+        found = [key[: -len(name)] for key in saved if key.endswith(f".{name}")]
+        if len(found) == 1:
+            return found[0]
+    return ""

@@ -1,0 +1,108 @@
+"""Keeps what a program is about to write away from what it reads, and from itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .errors import ConfigError
+
+NamedPath = tuple[str, "str | os.PathLike[str]"]
+"""What the user calls a file (``'--ann'``), and its path."""
+
+
+def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> None:
+    """Check all outputs against all inputs and against each other; before anything is made.
+
+    Two paths are one file if they resolve to the same path (``./``, symbolic links, of folders
+    too), or are the same file on the disk (hard links), whether or not it exists yet.
+
+    Args:
+        inputs: Files and folders that are read. Addresses such as ``rtsp://...`` are passed over.
+        outputs: Files that are written.
+
+    Raises:
+        ConfigError: If an output is an input or another output, would lie as one more frame in a
+            folder of images that is read, is a folder, or cannot be written.
+    """
+    read = [(name, local_path(path)) for name, path in inputs]
+    known = [(name, path, _identities(path)) for name, path in read if path is not None]
+    written: list[tuple[str, str, set]] = []
+    for name, given in outputs:
+        path = os.fspath(given)
+        own = _identities(path)
+        for other_name, other, identities in known:
+            if own & identities:
+                raise ConfigError(
+                    f"{name} {path!r} is the same file as {other_name} {other!r}, which it would "
+                    f"replace. Give another name or folder for {name}."
+                )
+            if _is_one_more_image(path, other):
+                raise ConfigError(
+                    f"{name} {path!r} would lie among the images of {other_name} {other!r}, as one "
+                    f"more of them. Give another folder for {name}."
+                )
+        for other_name, other, identities in written:
+            if own & identities:
+                raise ConfigError(
+                    f"{name} {path!r} is the same file as {other_name} {other!r}; one would "
+                    f"replace the other. Give another name or folder for {name}."
+                )
+        _check_writable(name, path)
+        written.append((name, path, own))
+
+
+def local_path(path: str | os.PathLike[str]) -> str | None:
+    """The path of a file on this machine, or ``None`` of an address elsewhere.
+
+    Args:
+        path: A path, or an address that FFmpeg can open.
+    """
+    text = os.fspath(path)
+    if os.path.exists(text):
+        return text
+    if text.startswith("file://"):
+        return unquote(urlsplit(text).path)
+    if text.startswith("file:"):
+        return text[len("file:") :]
+    return None if "://" in text else text
+
+
+def _identities(path: str) -> set:
+    """What two names of one file have in common."""
+    found: set = {os.path.realpath(path)}
+    try:
+        status = os.stat(path)
+    except OSError:
+        return found
+    found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def _is_one_more_image(output: str, folder: str) -> bool:
+    from .datasets.paths import is_image  # only where there is something to check
+
+    if not is_image(output) or not os.path.isdir(folder):
+        return False
+    return os.path.realpath(os.path.dirname(os.path.abspath(output))) == os.path.realpath(folder)
+
+
+def _check_writable(name: str, path: str) -> None:
+    if os.path.isdir(path):
+        raise ConfigError(f"{name} {path!r} is a folder; give the name of a file to write.")
+    folder = Path(os.path.abspath(path)).parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{name} {path!r} cannot be written: {str(folder)!r} is no folder. Give a path in a "
+            "folder."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{name} {path!r} cannot be written: nothing can be written to the folder "
+            f"{str(folder)!r} (it is read-only, or another user's). Give a path in a folder that "
+            "you may write to."
+        )

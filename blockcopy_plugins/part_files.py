@@ -1,0 +1,123 @@
+"""Files that appear under their name only when they are whole.
+
+What is being written lies beside it as ``.NAME.8HEXDIGITS.part.SUFFIX``. The writer holds a lock on
+that file, which ends with its process: what a killed process left is told by its missing lock, and
+is removed by the next one that writes the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing can be told of other processes, so nothing is removed
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+
+class PartFile:
+    """The unfinished form of a file. Its folder must exist.
+
+    Args:
+        target: The file to be.
+
+    Attributes:
+        path: Where to write meanwhile; the file exists, and is empty.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+
+    def __init__(self, target: str | os.PathLike[str]) -> None:
+        self.target = Path(target)
+        remove_leftovers(self.target)
+        name = f".{self.target.stem}.{uuid.uuid4().hex[:8]}.part{self.target.suffix}"
+        self.path = self.target.with_name(name)
+        self._lock: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def finish(self) -> Path:
+        """Give the file its name, in place of one that had it.
+
+        Raises:
+            OSError: That is not possible; the part file is removed.
+        """
+        try:
+            os.replace(self.path, self.target)
+        except OSError:
+            self.drop()
+            raise
+        self._unlock()
+        return self.target
+
+    def drop(self) -> None:
+        """Remove what was written. Never raises OSError."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("the unfinished file %s stays behind: %s", self.path, error)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_leftovers(target: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of a file; what others are writing stays.
+
+    Args:
+        target: The file that they were to write.
+    """
+    target = Path(target)
+    if fcntl is None or not target.parent.is_dir():
+        return
+    pattern = re.compile(
+        rf"\.{re.escape(target.stem)}\.[0-9a-f]{{8}}\.part{re.escape(target.suffix)}"
+    )
+    for name in os.listdir(target.parent):
+        if not pattern.fullmatch(name):
+            continue
+        path = target.with_name(name)
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                logger.warning("removed %s, which an earlier run left when it was killed", path)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Args:
+        target: The file; its folder is made if it is missing.
+
+    Yields:
+        The path to write to. An exception leaves what had the name before, and nothing else.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    part = PartFile(target)
+    try:
+        yield part.path
+    except BaseException:
+        part.drop()
+        raise
+    part.finish()

@@ -1,0 +1,63 @@
+"""Files are whole or not there, and what a killed process leaves is removed by the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blockcopy_plugins.part_files import PartFile, remove_leftovers, whole_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_file_appears_whole(tmp_path):
+    target = tmp_path / "new" / "a b.json"
+    with whole_file(target) as path:
+        path.write_text("half")
+        assert not target.exists() and path.suffix == ".json" and ".part" in path.name
+    assert target.read_text() == "half" and list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_an_exception_leaves_what_was_there(tmp_path, error):
+    target = tmp_path / "a.json"
+    target.write_text("older")
+    with pytest.raises(error), whole_file(target) as path:
+        path.write_text("half")
+        raise error
+    assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    target = tmp_path / "out.mp4"
+    code = (
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from blockcopy_plugins.part_files import PartFile\n"
+        "PartFile(sys.argv[2]); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT), str(target)])
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".out.") and left.name.endswith(".part.mp4")
+    # Of another file, of no form of ours, and one that is being written.
+    others = [tmp_path / name for name in (".out2.0123abcd.part.mp4", ".out.part.mp4", "out.mp4")]
+    for path in others:
+        path.write_text("x")
+    alive = PartFile(target)
+    assert not left.exists()
+    remove_leftovers(target)
+    assert alive.path.exists() and all(path.exists() for path in others)
+    alive.drop()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError), whole_file(tmp_path / "file" / "a.json"):
+        pytest.fail("the block must not be entered")
+    assert os.listdir(tmp_path) == ["file"]

@@ -1,0 +1,177 @@
+"""No tool writes over what it reads: all tools, all outputs, and nothing is changed or left."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmdet")
+
+_spec = importlib.util.spec_from_file_location(
+    "tiny_detector", Path(__file__).resolve().parent / "tiny_detector.py"
+)
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+DEMO = ["--config", "tiny.py"]
+TEST = ["tiny.py", "--work-dir", "wd"]
+MISTAKES = {
+    "OUT is IN": ("demo_video", ["a.mp4", "a.mp4", *DEMO], "OUT 'a.mp4'"),
+    "OUT is IN by ./": ("demo_video", ["a.mp4", "./a.mp4", *DEMO], "OUT './a.mp4'"),
+    "IN is a symlink": ("demo_video", ["soft.mp4", "a.mp4", *DEMO], "IN 'soft.mp4'"),
+    "OUT is a symlink": ("demo_video", ["a.mp4", "soft.mp4", *DEMO], "OUT 'soft.mp4'"),
+    "OUT is a hard link": ("demo_video", ["a.mp4", "hard.mp4", *DEMO], "OUT 'hard.mp4'"),
+    "OUT is IN by its address": ("demo_video", ["file:a.mp4", "a.mp4", *DEMO], "OUT 'a.mp4'"),
+    "OUT is the weights": (
+        "demo_video",
+        ["a.mp4", "w.mp4", *DEMO, "--checkpoint", "w.mp4"],
+        "the checkpoint 'w.mp4'",
+    ),
+    "OUT in no folder": ("demo_video", ["a.mp4", "a.mp4/o.mp4", *DEMO], "is no folder"),
+    "--out is --ann": (
+        "test_video",
+        [*TEST, "--video", "a.mp4", "--ann", "gt.json", "--out", "gt.json"],
+        "--out 'gt.json' is the same file as --ann",
+    ),
+    "frames' figures are --ann": (
+        "test_video",
+        [*TEST, "--video", "a.mp4", "--ann", "gt_frames.jsonl", "--out", "gt.json"],
+        "gt_frames.jsonl",
+    ),
+    "overlay is another input": (
+        "test_video",
+        [*TEST, "--video", "a.mp4", "a_blockcopy.mp4", "--show-dir", "."],
+        "'a_blockcopy.mp4' is the same file as the video",
+    ),
+    "plot among the frames": (
+        "test_video",
+        [*TEST, "--video", "frames", "--out", "frames/results.json"],
+        "among the images",
+    ),
+    "copy of the config is the config": (
+        "test_video",
+        ["tiny.py", "--video", "a.mp4", "--work-dir", "."],
+        "'tiny.py' is the same file as the config",
+    ),
+    "training over its config": (
+        "train_policy",
+        ["tiny.py", "--video", "a.mp4", "--work-dir", "."],
+        "'tiny.py' is the same file as the config",
+    ),
+    "training over the weights": (
+        "train_policy",
+        [
+            "tiny.py",
+            "--video",
+            "a.mp4",
+            "--work-dir",
+            "policy",
+            "--checkpoint",
+            "policy/policy.pth",
+        ],
+        "'policy/policy.pth' is the same file as the checkpoint",
+    ),
+}
+_DRIVER = """
+import contextlib, importlib, io, json, sys
+sys.path.insert(0, sys.argv[1])
+found = {}
+for name, (tool, arguments, _) in json.loads(sys.argv[2]).items():
+    module, err = importlib.import_module(tool), io.StringIO()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        status = module.run(module.main, module.parse_args(arguments))
+    found[name] = (status, err.getvalue())
+print('FOUND' + json.dumps(found))
+"""
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path_factory.mktemp("protection")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = tiny.write_weights(folder)
+    tiny.write_config(folder, weights)
+    for name, seed in (("a", 1), ("a_blockcopy", 2)):
+        tiny.write_clip(folder / f"{name}.mp4", 2, seed)
+    (folder / "soft.mp4").symlink_to("a.mp4")
+    os.link(folder / "a.mp4", folder / "hard.mp4")
+    (folder / "policy").mkdir()
+    for copy in ("w.mp4", "policy/policy.pth"):
+        (folder / copy).write_bytes(weights.read_bytes())
+    tiny.write_coco(folder / "gt.json", "a", 2)
+    (folder / "gt_frames.jsonl").write_text("1,1,1,1,5,5,1\n")
+    (folder / "frames").mkdir()
+    cv2.imwrite(str(folder / "frames/0.png"), __import__("numpy").zeros((128, 160, 3), "uint8"))
+    before = content(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(MISTAKES)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.rpartition("FOUND")[2]), before, content(folder)
+
+
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_a_tool_refuses_to_write_over_an_input(outcome, name):
+    status, stderr = outcome[0][name]
+    errors = [line for line in stderr.splitlines() if line.startswith("error:")]
+    assert status == 2 and len(errors) == 1 and MISTAKES[name][2] in errors[0], stderr
+    assert "Traceback" not in stderr
+
+
+def test_inputs_are_as_they_were_and_nothing_is_left(outcome):
+    _, before, after = outcome
+    assert after == before
+
+
+def test_the_remedy_works(tmp_path):
+    """Another name, as the refusals say: the tool then runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny.write_config(tmp_path, tiny.write_weights(tmp_path))
+    (tmp_path / "y").mkdir()
+    for seed, name in enumerate(("a", "y/a", "a_blockcopy", "A")):
+        tiny.write_clip(tmp_path / f"{name}.mp4", 1 + seed, seed)
+    before = content(tmp_path)
+    done = subprocess.run(
+        [
+            *(sys.executable, str(tiny.ROOT / "tools/test_video.py"), "tiny.py", "--no-dense-too"),
+            *("--video", "a.mp4", "y/a.mp4", "a_blockcopy.mp4", "A.mp4", "--show-dir", "show"),
+            *("--work-dir", "wd", "--policy", "none"),
+        ],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= content(tmp_path).items()
+    av = pytest.importorskip("av")
+    shown = {}
+    for path in (tmp_path / "show").glob("*.mp4"):
+        with av.open(str(path)) as container:
+            shown[path.name] = sum(1 for _ in container.decode(video=0))
+    assert sorted(shown.values()) == [1, 2, 3, 4]
+    assert len({name.casefold() for name in shown}) == 4

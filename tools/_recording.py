@@ -1,0 +1,70 @@
+"""The video that shows what a model finds in another one, while that is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blockcopy_plugins.visualization import VideoWriter, usable_rate
+
+_LIVE_RATE = 25
+_FOLDER_RATE = 10
+
+
+class Recording:
+    """OUT of a tool: pictures at the times of their frames; a frame that is missing keeps its time.
+
+    Pictures of a file have the times that its container states, as FFmpeg's tools would give them.
+    Those of a folder come at 10 a second, those of a live source as they are ready. Where a frame
+    is missing, the one before it is shown for longer. However the ``with`` block is left, OUT is a
+    video of what was done by then; without a picture there is none.
+
+    Args:
+        path: Where to write.
+        source: The `LiveSource` whose frames are shown.
+    """
+
+    def __init__(self, path: str, source: Any) -> None:
+        self.source = source
+        self.timed = False
+        rate = _LIVE_RATE if source.live else usable_rate(source.frame_rate, _FOLDER_RATE)
+        self.writer = VideoWriter(path, fps=rate, bgr=True, keep_partial=True)
+        self.rate = rate
+        self.pictures = 0  # frames shown, however often each was written
+        self._before: Any = None
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width of the pictures, None before the first."""
+        return self.writer.frame_size
+
+    def __enter__(self) -> Recording:
+        self.writer.open()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.writer.__exit__(*exception)
+
+    def add(self, frame: Any, picture: Any) -> None:
+        """Show a picture at its frame's place.
+
+        Args:
+            frame: With ``index`` and ``time`` of the frame.
+            picture: uint8 (H, W, 3), BGR, of the same size each time.
+        """
+        if not self.pictures:
+            self.timed = not self.source.live and frame.time is not None
+            self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio
+        self.pictures += 1
+        if self.timed:
+            self.writer.write(picture, frame.time)
+            return
+        if self.source.live:
+            due, filled = 1 + round(frame.time * self.rate), picture
+        else:
+            due = 1 + frame.index - self.source.start
+            filled = picture if self._before is None else self._before
+        while self.writer.frames_written < due - 1:
+            self.writer.write(filled)
+        if self.writer.frames_written < due:
+            self.writer.write(picture)
+        self._before = picture
