@@ -84,6 +84,7 @@ class BlockTensor(torch.Tensor):
     """
 
     axes: str
+    joined: int
     size_of_map: tuple[int, int]
     block: tuple[int, int]
     frame: Frame
@@ -106,6 +107,7 @@ class BlockTensor(torch.Tensor):
         version: Version | None = None,
         axes: str = MAP,
         strides: Sequence[int] | None = None,
+        joined: int = 1,
     ) -> BlockTensor:
         """Wrap packed blocks.
 
@@ -118,11 +120,13 @@ class BlockTensor(torch.Tensor):
             version: That of the tensor whose memory ``packed`` shares, if any.
             axes: Letter of each dimension.
             strides: Those that the dense tensor would have; by default it would be contiguous.
+            joined: Channels in a dimension B or P.
         """
         if axes == MAP:
             shape = (frame.images, packed.shape[1], *size)
         else:
-            shape = sizes_of(axes, channels_of(axes, packed.shape), frame.images, size)
+            channels = channels_of(axes, packed.shape, joined)
+            shape = sizes_of(axes, channels, frame.images, size)
         self = torch.Tensor._make_wrapper_subclass(
             cls,
             shape,
@@ -133,6 +137,7 @@ class BlockTensor(torch.Tensor):
         self._packed = packed
         self._waiting = None
         self.axes = axes
+        self.joined = joined
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
@@ -170,6 +175,7 @@ class BlockTensor(torch.Tensor):
         self._packed = None
         self._waiting = deferred
         self.axes = MAP
+        self.joined = 1
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
@@ -261,7 +267,9 @@ class BlockTensor(torch.Tensor):
             strides: Those that the dense tensor would have; by default it would be contiguous.
         """
         axes = self.axes if axes is None else axes
-        out = BlockTensor(packed, self.size_of_map, self.block, self.frame, version, axes, strides)
+        out = BlockTensor(
+            packed, self.size_of_map, self.block, self.frame, version, axes, strides, self.joined
+        )
         out.cropped = version is not None and self.cropped
         return out
 
@@ -316,11 +324,11 @@ class BlockTensor(torch.Tensor):
         """``packed`` in the form of a map, ``(n_executed, C, bh, bw)``."""
         if self.axes == MAP:
             return self.packed
-        return to_map(self.packed, self.axes, self.rows, self.tile)
+        return to_map(self.packed, self.axes, self.rows, self.tile, self.joined)
 
     def in_its_form(self, map_: Tensor) -> Tensor:
         """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""
-        return from_map(map_, self.axes, channels_of(self.axes, self.shape))
+        return from_map(map_, self.axes, channels_of(self.axes, self.shape, self.joined))
 
     def lend(self, op: str) -> Tensor:
         """A copy of this tensor's whole map, of which views go to the model.

@@ -272,11 +272,12 @@ class Frame:
         """
         if self.whole:
             return dense.clone()
-        map_ = to_map(dense, template.axes, self.images, template.size_of_map)
+        map_ = to_map(dense, template.axes, self.images, template.size_of_map, template.joined)
         packed = self.packed_from(map_, template.block)
         if template.axes == MAP:
             return packed
-        return from_map(packed, template.axes, channels_of(template.axes, dense.shape))
+        channels = channels_of(template.axes, dense.shape, template.joined)
+        return from_map(packed, template.axes, channels)
 
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
         """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
@@ -412,7 +413,7 @@ class Frame:
         entry = x.full
         if entry is None:
             key = self.next_key(op)
-            channels = prod(channels_of(x.axes, x.shape))
+            channels = prod(channels_of(x.axes, x.shape, x.joined))
             shape = (channels, *x.size_of_map)
             entry = self.store.entry(key, shape, x.block, x.dtype, x.device)
             border = max(border, entry.border)

@@ -65,7 +65,8 @@ class Map:
     Attributes:
         value: Its contents.
         block: ``None`` where all of it counts; else the executed blocks of so many pixels, and
-        axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns.
+        axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns,
+            R pixels of all images, G rows of all images, B images and channels, P all of it.
         size: ``(H, W)``.
     """
 
@@ -75,6 +76,19 @@ class Map:
     @property
     def shape(self) -> torch.Size:
         return self.value.shape
+
+    def factors(self, images: int) -> tuple[str, list[int]]:
+        """What the dimensions are made of: a letter and a size for each factor."""
+        letters, lengths = "", []
+        pixels = {"N": images, "H": self.size[0], "W": self.size[1]}
+        for letter, length in zip(self.axes, self.shape, strict=True):
+            parts = {"L": "HW", "R": "NHW", "G": "NH", "B": "NC", "P": "NHWC"}.get(letter, letter)
+            rest = length
+            for part in parts:
+                letters += part
+                lengths.append(pixels.get(part, rest))
+                rest //= lengths[-1]
+        return letters, lengths
 
 
 class Oracle:
@@ -113,24 +127,30 @@ class Oracle:
             for i in (0, 1)
         )
         pixels = self.grid[:, rows][:, :, cols]
-        order = [letter for letter in x.axes.replace("L", "HW") if letter != "C"]
-        pixels = pixels.permute([("N", "H", "W").index(letter) for letter in order])
-        sizes = dict(zip(x.axes, x.shape, strict=True))
-        return pixels.reshape([1 if letter == "C" else sizes[letter] for letter in x.axes])
+        letters, lengths = x.factors(len(self.grid))
+        pixels = pixels.permute(
+            [("N", "H", "W").index(letter) for letter in letters.replace("C", "")]
+        )
+        pixels = pixels.reshape(
+            [1 if a == "C" else n for a, n in zip(letters, lengths, strict=True)]
+        )
+        return pixels.expand(lengths).reshape(x.shape)
 
     def merge(self, x: Map, argument: int) -> torch.Tensor:
         if x.block is None:
             return x.value
-        mask, merged, images = self.mask(x), [], x.axes.index("N")
+        letters, lengths = x.factors(len(self.grid))
+        images = letters.index("N")
+        mask, value = (v.reshape(lengths).movedim(images, 0) for v in (self.mask(x), x.value))
+        merged = []
         for image, stream in enumerate(self.streams):
             key = (stream, self.steps, argument)
-            new = x.value.select(images, image)
             kept = self.kept.get(key)
             if kept is None:
-                kept = torch.full_like(new, float("nan"))
-            self.kept[key] = torch.where(mask.select(images, image), new, kept)
+                kept = torch.full_like(value[image], float("nan"))
+            self.kept[key] = torch.where(mask[image], value[image], kept)
             merged.append(self.kept[key])
-        return torch.stack(merged, images)
+        return torch.stack(merged, images).reshape(x.shape)
 
     def __call__(self, function, *maps: Map):
         self.steps += 1

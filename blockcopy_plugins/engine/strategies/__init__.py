@@ -17,6 +17,7 @@ from ..composite import take_apart
 from ..frame import Frame
 from . import channels, group_norm, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
+from .groups_as_images import takes_groups
 
 __all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
 
@@ -32,15 +33,15 @@ def _packed_again(reason: str, as_claimed: bool = False) -> Callable:
 
 STRATEGIES: Mapping[object, Callable] = MappingProxyType(
     {
-        aten.convolution.default: sliding.convolution,
+        aten.convolution.default: takes_groups(sliding.convolution),
         # Whole composite ops arrive in inference mode. To take them apart costs another dispatch.
-        aten.conv2d.default: sliding.conv2d,
-        aten.max_pool2d_with_indices.default: sliding.max_pool,
-        aten.max_pool2d.default: sliding.max_pool_values,
-        aten.avg_pool2d.default: sliding.avg_pool,
-        aten.upsample_nearest2d.default: resize.nearest,
-        aten._upsample_nearest_exact2d.default: resize.nearest,
-        aten.upsample_bilinear2d.default: resize.bilinear,
+        aten.conv2d.default: takes_groups(sliding.conv2d),
+        aten.max_pool2d_with_indices.default: takes_groups(sliding.max_pool),
+        aten.max_pool2d.default: takes_groups(sliding.max_pool_values),
+        aten.avg_pool2d.default: takes_groups(sliding.avg_pool),
+        aten.upsample_nearest2d.default: takes_groups(resize.nearest),
+        aten._upsample_nearest_exact2d.default: takes_groups(resize.nearest),
+        aten.upsample_bilinear2d.default: takes_groups(resize.bilinear),
         aten.upsample_nearest2d.vec: resize.by_scale,
         aten._upsample_nearest_exact2d.vec: resize.by_scale,
         aten.upsample_bilinear2d.vec: resize.by_scale,
@@ -51,7 +52,7 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten._native_batch_norm_legit.default: pointwise.batch_norm,
         aten._native_batch_norm_legit_no_training.default: pointwise.batch_norm,
         aten.cudnn_batch_norm.default: pointwise.batch_norm,
-        aten.native_group_norm.default: group_norm.group_norm,
+        aten.native_group_norm.default: takes_groups(group_norm.group_norm),
         aten.upsample_bicubic2d.default: _packed_again("bicubic resize"),
         # torch 2.13 gets these wrong for channels-last maps of one column.
         aten._upsample_bilinear2d_aa.default: _packed_again("resize with anti-aliasing", True),
@@ -75,6 +76,8 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.mm.default: channels.matrix_product,
         aten.addmm.default: channels.matrix_product,
         aten.bmm.default: channels.batched_product,
+        aten.scaled_dot_product_attention.default: channels.attention_in_windows,
+        aten._scaled_dot_product_flash_attention_for_cpu.default: channels.attention_in_windows,
         aten.slice.Tensor: pixels.pixel_slice,
         aten.pixel_shuffle.default: pixels.shuffle,
         aten.pixel_unshuffle.default: pixels.unshuffle,

@@ -11,7 +11,7 @@ from ..block_tensor import BlockTensor
 from ..dense_on_use import PaddedMap
 from ..frame import Frame
 from ..geometry import fits_blocks
-from .channels import over_channels
+from .channels import over_channels, strides_of_view
 from .densify import Decline
 
 
@@ -28,9 +28,9 @@ def pixel_slice(frame: Frame, func, args, kwargs):
     start, end, _ = slice(given["start"], given["end"]).indices(size)
     if (start, end, step) == (0, size, 1):
         return x.like(x.packed, x.version, strides=x.stride())
-    if x.axes[dim] not in "HW" or x.axes != MAP:
+    if x.axes[dim] not in "HW":
         return over_channels(frame, func, args, kwargs)
-    axis = dim - 2
+    axis = "HW".index(x.axes[dim])
     count = len(range(start, end, step))
     block = list(x.block)
     block[axis] //= step
@@ -42,7 +42,10 @@ def pixel_slice(frame: Frame, func, args, kwargs):
         packed = func(x.packed, *args[1:], **kwargs)
     else:
         packed = func(x.packed, dim, start, None, step)
-    out = BlockTensor(packed, tuple(sizes), tuple(block), frame, x.version)
+    strides = None if x.axes == MAP else strides_of_view(x, func, args, kwargs)
+    out = BlockTensor(
+        packed, tuple(sizes), tuple(block), frame, x.version, x.axes, strides, x.joined
+    )
     out.cropped = x.cropped or count < len(range(start, size, step))
     return out
 
