@@ -81,6 +81,7 @@ class BlockTensor(torch.Tensor):
         block: ``(bh, bw)``, height and width of a block in pixels of this map.
         frame: The frame it belongs to.
         cropped: Its memory has pixels of its map that it does not show.
+        source: The dense map that it was cut out of, for an op that cannot run on blocks after all.
     """
 
     axes: str
@@ -94,6 +95,7 @@ class BlockTensor(torch.Tensor):
     _waiting: Deferred | None
     _full: tuple[StateEntry, int] | None
     read_only: tuple[int, Tensor] | None
+    source: Tensor | None
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -149,6 +151,9 @@ class BlockTensor(torch.Tensor):
         self.cropped = False
         self._full = None
         self.read_only = None
+        self.source = None
+        if frame.maps is not None and cls is BlockTensor and axes == MAP:
+            frame.maps.note(self.size_of_map, block)
         return self
 
     @staticmethod
@@ -183,6 +188,9 @@ class BlockTensor(torch.Tensor):
         self.cropped = False
         self._full = None
         self.read_only = None
+        self.source = None
+        if frame.maps is not None:
+            frame.maps.note(self.size_of_map, block)
         frame.waiting.append(weakref.ref(self))
         return self
 

@@ -18,6 +18,7 @@ from ..errors import GridError
 from .adapter import ModelAdapter, whole_map_modules
 from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_pointwise, to_map
 from .composite import take_apart
+from .dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from .geometry import grid_size
 from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 
@@ -65,6 +66,8 @@ class MaskedReference:
         model: A module in eval mode, not converted.
         block_size: Side of a block in pixels of the input.
         adapter: How the model is called; see :class:`~.adapter.ModelAdapter`.
+        repack: Of a dense map that is read by an op which could run on blocks, only the executed
+            blocks are used, as :class:`~blockcopy_plugins.BlockCopyConfig` has it.
 
     Examples:
         >>> reference = MaskedReference(model, block_size=32)
@@ -73,9 +76,14 @@ class MaskedReference:
     """
 
     def __init__(
-        self, model: nn.Module, block_size: int, adapter: ModelAdapter | None = None
+        self,
+        model: nn.Module,
+        block_size: int,
+        adapter: ModelAdapter | None = None,
+        repack: bool = True,
     ) -> None:
         self.model = model
+        self.repack = repack
         self.block_size = block_size
         self.adapter = adapter or ModelAdapter()
         # (stream, number of the op in the frame, number of the argument) -> (C, H, W)
@@ -120,6 +128,7 @@ class MaskedReference:
                 args, kwargs = call.replace(_MaskedTensor(call.frame, block, run, MAP, size))
                 return tree_map(run.leave, self.model(*args, **kwargs))
         finally:
+            run.maps.close()
             for hook in hooks:
                 hook.remove()
 
@@ -132,6 +141,7 @@ class _Run:
         self.grid = grid
         self.streams = streams
         self.blocks = MaskedBlocks(tuple(grid.shape[1:]), reference.block_size)
+        self.maps = FrameMaps(len(grid), self.cut)
         self.ops = 0
         self.at_work = []
 
@@ -159,15 +169,33 @@ class _Run:
         kept = from_map(torch.stack(merged), x.axes, channels_of(x.axes, x.shape, x.joined))
         return torch.empty_like(x.value).copy_(kept)  # as it lay in memory: views depend on that
 
+    def cut(self, map_: Tensor, block: tuple[int, int]) -> _MaskedTensor:
+        """A dense map as a map of blocks again."""
+        masked = self._masked(map_, block)
+        masked.source = map_
+        return masked
+
+    def derived(self, out, func, args):
+        """Results on whole maps, which may become maps of blocks again."""
+        axes = [v.axes for v in tree_leaves(args) if isinstance(v, _MaskedTensor)]
+        on_their_side = any("H" in letters.partition("W")[2] for letters in axes)
+        if not self.reference.repack or on_their_side or moves_pixels(func, args, self.maps):
+            return out
+        return derived(out, self.maps)
+
     def leave(self, value):
         if not isinstance(value, _MaskedTensor):
-            return value
+            return plain(value)
         self.ops += 1
         return self.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
         """A module that needs whole maps gets them."""
-        maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
+        values = tree_leaves((args, kwargs))
+        maps = [v for v in values if isinstance(v, _MaskedTensor)]
+        if not maps:
+            found = [self.maps.geometry(v.shape) for v in values if type(v) is DenseMap]
+            maps = [geometry for geometry in found if geometry is not None]
         self.at_work.append(maps)
         return tree_map(self.leave, (args, kwargs))
 
@@ -177,7 +205,7 @@ class _Run:
 
     def masked_again(self, output, maps):
         """A dense map made of some maps of blocks, as a map of blocks."""
-        first = output[0] if isinstance(output, (tuple, list)) else output
+        first = plain(output[0] if isinstance(output, (tuple, list)) else output)
         if (
             not maps
             or type(first) is not Tensor
@@ -189,7 +217,7 @@ class _Run:
         if block is None:
             return output
         masked = self._masked(first, block)
-        return type(output)([masked, *output[1:]]) if output is not first else masked
+        return type(output)([masked, *output[1:]]) if isinstance(output, (tuple, list)) else masked
 
     def execute(self, func, args, kwargs):
         maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
@@ -287,34 +315,47 @@ class _Run:
                 return self.merge(value, len(inputs))
             return value
 
-        given = args
-        args, kwargs = tree_map(merge, (list(args), dict(kwargs)))
-        out = func(*args, **kwargs)
-        if template is None or given[0] is not template:
-            return out
+        kept, kept_kwargs = tree_map(merge, (list(args), dict(kwargs)))
+        out = func(*kept, **kept_kwargs)
+        if template is not None and args[0] is template:
+            found = self._as_blocks(func, kept, template, out)
+            if found is not None:
+                return found
+        if any(x.source is not None for x in inputs):
+            # It has been cut for nothing, and is as it was before.
+            out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
+        return out if func._schema.is_mutable else self.derived(out, func, args)
+
+    def _before(self, value):
+        if not isinstance(value, _MaskedTensor):
+            return value
+        return self.leave(value) if value.source is None else value.source
+
+    def _as_blocks(self, func, args, template: _MaskedTensor, out):
+        """An op's result as maps of blocks, ``None`` if it is dense from here on."""
         if func is aten.slice.Tensor:
-            found = self.blocks.of_slice(given, template, out.shape[args[1]])
+            found = self.blocks.of_slice(args, template, out.shape[args[1]])
             if found is None:
-                return out
+                return None
             block, size = found
             return self._masked(out, block, template.axes, size, template.joined)
         groups = template.joined
         # Images may be groups of channels, too: then the op is a grouped one.
         if template.axes not in (MAP, "BCHW") or (groups > 1 and func not in _OF_GROUPS):
-            return out
+            return None
         if func is aten.im2col.default:
             found = self.blocks.of_patches(args, template)
-            return out if found is None else _MaskedTensor(out, found[0], self, "NCL", found[1])
+            return None if found is None else _MaskedTensor(out, found[0], self, "NCL", found[1])
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         if parts[0].dim() != 4 or len(parts[0]) != groups * len(self.grid):
-            return out
+            return None
         if func in _PADS and not template.padded and parts[0].shape[1] == template.shape[1]:
-            padded = _MaskedTensor(parts[0], template.block, self, MAP, parts[0].shape[2:])
-            padded.padded = True
-            return padded
+            return _MaskedTensor(
+                parts[0], template.block, self, MAP, parts[0].shape[2:], padded=True
+            )
         block = self.blocks.after(func, args, template, parts[0].shape[2:])
         if block is None:
-            return out
+            return None
         parts[0] = self._masked(parts[0], block, template.axes, joined=groups)
         return type(out)(parts) if isinstance(out, (tuple, list)) else parts[0]
 
@@ -336,14 +377,23 @@ class _MaskedTensor(torch.Tensor):
 
     @staticmethod
     def __new__(
-        cls, value: Tensor, block, run: _Run, axes: str, size: Sequence[int], joined: int = 1
+        cls,
+        value: Tensor,
+        block,
+        run: _Run,
+        axes: str,
+        size: Sequence[int],
+        joined: int = 1,
+        padded: bool = False,
     ):
         self = torch.Tensor._make_wrapper_subclass(
             cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
         )
         self.value, self.block, self.run = value, tuple(block), run
-        self.axes, self.size_of_map, self.padded = axes, tuple(size), False
-        self.joined = joined
+        self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
+        self.joined, self.source = joined, None
+        if axes == MAP and not padded:
+            run.maps.note(self.size_of_map, self.block)
         return self
 
     def __init__(self, *args, **kwargs) -> None:
@@ -360,12 +410,13 @@ class _MaskedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        flat = torch.utils._pytree.tree_leaves((args, kwargs or {}))
+        args, kwargs = tree_map(plain, (args, kwargs or {}))
+        flat = tree_leaves((args, kwargs))
         run = next(v for v in flat if isinstance(v, _MaskedTensor)).run
         # Some are element-wise by their tag: they are one op.
         composite = torch.Tag.pointwise not in func.tags
-        out = take_apart(func, args, kwargs or {}) if composite else NotImplemented
-        return run.execute(func, args, kwargs or {}) if out is NotImplemented else out
+        out = take_apart(func, args, kwargs) if composite else NotImplemented
+        return run.execute(func, args, kwargs) if out is NotImplemented else out
 
 
 def _nothing(like: Tensor) -> Tensor:

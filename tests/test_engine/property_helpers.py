@@ -43,20 +43,28 @@ class Plain:
 
 
 class Recorder(Plain):
-    """The converted model: notes block and axes of each result, ``None`` where it is dense."""
+    """The converted model: notes block and axes of each result, ``None`` where it is dense.
 
-    def __init__(self) -> None:
-        self.seen: list[list] = []
+    Also notes size and block of a dense map that was cut into blocks again on the way.
+    """
+
+    def __init__(self, handle) -> None:
+        self.handle = handle
+        self.seen: list[tuple] = []
 
     def __call__(self, function, *maps):
+        read = self.handle._active.maps.read
+        before = len(read)
         out = function(*maps)
-        self.seen.append([_layout(x) for x in _several(out)])
+        self.note(read[before:], out)
         return out
 
     def write(self, function, x):
-        function(x)
-        self.seen.append([_layout(x)])
+        self(lambda x: (function(x), x)[1], x)
         return x
+
+    def note(self, read, out):
+        self.seen.append((read, [_layout(x) for x in _several(out)]))
 
 
 class Map:
@@ -154,16 +162,26 @@ class Oracle:
 
     def __call__(self, function, *maps: Map):
         self.steps += 1
+        read, layouts = next(self.seen)
+        maps = [self.cut(x, read) for x in maps]
         out = function(*[self.merge(x, i) for i, x in enumerate(maps)])
-        parts = [self.only(v, b) for v, b in zip(_several(out), next(self.seen), strict=True)]
+        parts = [self.only(v, b) for v, b in zip(_several(out), layouts, strict=True)]
         return type(out)(parts) if isinstance(out, (tuple, list)) else parts[0]
 
     def write(self, function, x: Map) -> Map:
         self.steps += 1
-        value = self.merge(x, 0).clone()
+        read, (seen,) = next(self.seen)
+        value = self.merge(self.cut(x, read), 0).clone()
         function(value)
-        (seen,) = next(self.seen)
         x.value = self.only(value, seen).value
+        return x
+
+    @staticmethod
+    def cut(x: Map, read) -> Map:
+        """A dense map by its blocks, if an op of the step has read one of its size by them."""
+        for size, block in read:
+            if x.block is None and x.value.dim() == 4 and tuple(x.shape[2:]) == size:
+                return Map(x.value, block, size=size)
         return x
 
     def only(self, value: torch.Tensor, seen) -> Map:
@@ -314,7 +332,7 @@ def check_laws(
 
     def execute(frame, grid, streams):
         answers.append(grid)
-        net.run = recorder = Recorder()
+        net.run = recorder = Recorder(bc.handle(net))
         before = frame.clone()
         named = bc.streams(net, streams) if shuffle else contextlib.nullcontext()
         with MODES[mode](), named, around():

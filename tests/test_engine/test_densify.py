@@ -141,7 +141,7 @@ def test_right_and_reported(name, pack, mode):
 @pytest.mark.parametrize("name", ["softmax over space", "flatten and linear", "adaptive average"])
 def test_partial_grids_see_fresh_blocks_and_kept_ones(name):
     """A densified op sees this frame where it was executed and the kept map elsewhere."""
-    net, dense, grids = prepared(DENSE[name][0])
+    net, dense, grids = prepared(DENSE[name][0], repack=False)
     first, second = torch.randn(2, 1, 3, *SIZE).unbind(0)
     grids.append(torch.ones(1, 3, 4, dtype=torch.bool))
     net(first)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+from torch.utils._pytree import tree_map
 
 from ..axes import CHANNEL_OPS, is_pointwise
+from ..block_tensor import BlockTensor
 from ..composite import take_apart
 from ..frame import Frame
 from . import channels, group_norm, padding, pixels, pointwise, resize, sliding
@@ -123,10 +125,22 @@ def run(frame: Frame, func, args, kwargs, on_use: bool = False):
         out = take_apart(func, args, kwargs)
         if out is not NotImplemented:
             return out
-        return run_dense(frame, func, args, kwargs, "no strategy for this op")
+        return _run_on_whole_maps(frame, func, args, kwargs, "no strategy for this op")
     out = strategy(frame, func, args, kwargs)
     if isinstance(out, Decline):
         if out.tile is not None:
             frame.counts.tiles.add(out.tile)
-        return run_dense(frame, func, args, kwargs, out.reason)
+        return _run_on_whole_maps(frame, func, args, kwargs, out.reason)
     return out
+
+
+def _run_on_whole_maps(frame: Frame, func, args, kwargs, reason: str):
+    """As :func:`run_dense`; of maps that were cut into blocks for nothing as they were before."""
+
+    def before(value):
+        if isinstance(value, BlockTensor) and value.source is not None:
+            return value.source.contiguous()
+        return value
+
+    args, kwargs = tree_map(before, (list(args), dict(kwargs)))
+    return run_dense(frame, func, args, kwargs, reason)
