@@ -14,6 +14,7 @@ H, W   rows and columns
 L      pixels, ``H * W``
 R      pixels of all images, ``N * H * W``
 G      rows of all images, ``N * H``
+Q      pixels of all images, the images of a pixel side by side, ``H * W * N``
 B      images and channels, ``N * c``, as in a channel shuffle or with the heads of an attention
 P      pixels of all images and channels, ``N * H * W * c``
 ====== =====================================================
@@ -116,7 +117,8 @@ def sizes_of(
     """
     height, width = size
     sizes = {"N": images, "H": height, "W": width, "L": height * width}
-    sizes["R"], sizes["G"] = images * sizes["L"], images * height
+    sizes["R"] = sizes["Q"] = images * sizes["L"]
+    sizes["G"] = images * height
     left = iter(channels)
     out = []
     for letter in axes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import StateError
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .lent import LentMap
+from .mirror import Mirror
 
 if TYPE_CHECKING:
     from .deferred import Deferred
@@ -29,38 +29,17 @@ class Version:
         shared: More than one tensor looks at the memory.
         lent: Whole maps of which the model holds views.
         first: The tensor that all others are slices of, as long as it lives.
-        source: For a copy that stands for a view, the version of what it was copied from, and its
-            count by then.
+        mirror: For a copy that stands for a view, how it follows what it is a view of.
     """
 
-    __slots__ = ("count", "shared", "lent", "first", "source")
+    __slots__ = ("count", "shared", "lent", "first", "mirror")
 
-    def __init__(self, first: BlockTensor) -> None:
+    def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
         self.count = 0
         self.shared = False
         self.lent: list[LentMap] = []
         self.first = weakref.ref(first)
-        self.source: tuple[Version, int] | None = None
-
-    def of_copy(self, of: BlockTensor) -> Version:
-        """The version of a copy of ``of`` that stands for a view of it."""
-        version = Version(of)
-        version.source = (self, self.count)
-        return version
-
-    def check(self, writes: bool = False) -> None:
-        """Refuse what a copy that stands for a view cannot do: to follow writes.
-
-        Raises:
-            StateError: If the copy is written to, or is read after what it was copied from has
-                changed.
-        """
-        if self.source is not None and (writes or self.source[0].count != self.source[1]):
-            raise StateError(
-                "a view of a feature map was changed in place, or read after the map was, but its "
-                "blocks lie in memory in a way that has no such view. Write y = x.reshape(...)"
-                ".clone() and change that, or change the map before the view is taken."
-            )
+        self.mirror = mirror
 
 
 class BlockTensor(torch.Tensor):
@@ -288,8 +267,9 @@ class BlockTensor(torch.Tensor):
             self.compute()
         if self.version.lent:
             self._take_back()
-        if self.version.source is not None:
-            self.version.check()
+        mirror = self.version.mirror
+        if mirror is not None and mirror.pull():
+            self._outdate()
         return self._packed
 
     @property
@@ -374,9 +354,10 @@ class BlockTensor(torch.Tensor):
 
         Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
-        self.version.check(writes=True)
         # What waits may read this memory, and means it as it is now.
         self.frame.compute_waiting()
+        if self.version.mirror is not None and self.version.mirror.pull():
+            self._outdate()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
         if before is not None:
@@ -386,6 +367,11 @@ class BlockTensor(torch.Tensor):
         self._changed()
 
     def _changed(self, by: Sequence[LentMap] = ()) -> None:
+        self._outdate(by)
+        if self.version.mirror is not None:
+            self.version.mirror.push()
+
+    def _outdate(self, by: Sequence[LentMap] = ()) -> None:
         self.version.count += 1
         for lent in self.version.lent:
             if lent not in by:

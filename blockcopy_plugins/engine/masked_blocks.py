@@ -13,7 +13,8 @@ from typing import Protocol
 
 import torch
 
-from .geometry import fits_blocks, resized_block
+from .axes import MAP
+from .geometry import fills_last_blocks, fits_blocks, is_half_a_window, resized_block
 
 aten = torch.ops.aten
 
@@ -107,6 +108,31 @@ class MaskedBlocks:
         else:
             fits = self.same_number(x, size, block)
         return (block, size) if apart and divides and fits else None
+
+    def of_pad(self, amounts, x: MapOfBlocks, shape: Sequence[int]) -> tuple[int, int] | None:
+        """Size of a map after constant padding that its blocks have room for, or ``None``."""
+        pads = [(0, 0)] * len(shape)
+        for i in range(len(amounts) // 2):
+            pads[-1 - i] = (amounts[2 * i], amounts[2 * i + 1])
+        padded = {letter for letter, pad in zip(x.axes, pads, strict=True) if any(pad)}
+        if padded <= {"C"}:
+            return x.size_of_map
+        if x.axes == MAP or not padded <= {"H", "W"}:
+            return None
+        by_letter = dict(zip(x.axes, pads, strict=True))
+        if by_letter["H"][0] or by_letter["W"][0]:
+            return None
+        size = tuple(n + by_letter[a][1] for n, a in zip(x.size_of_map, "HW", strict=True))
+        return size if fills_last_blocks(self.grid, x.size_of_map, size, x.block) else None
+
+    def holds_roll(self, args, x: MapOfBlocks) -> bool:
+        """Whether ``torch.roll`` shifts windows that blocks are made of."""
+        _, shifts, dims = (*args, ())[:3]
+        letters = [x.axes[d] for d in dims]
+        if not letters or not set(letters) <= {"H", "W"} or len(set(letters)) < len(letters):
+            return False
+        by_letter = dict(zip(letters, shifts, strict=True))
+        return is_half_a_window(x.block, [by_letter.get(letter, 0) for letter in "HW"])
 
     def scaled(self, x: MapOfBlocks, size: Sequence[int]) -> Block | None:
         """Block of a map whose pixels have become channels, or the other way round."""

@@ -237,8 +237,11 @@ class _Run:
             writes_dense = func._schema.is_mutable and not isinstance(args[0], _MaskedTensor)
             if not writes_dense and all(template.axes.endswith(x.axes) for x in maps):
                 axes = template.axes
-        elif func is aten.constant_pad_nd.default and not any(args[1][:4]):
-            axes = MAP if template.axes == MAP and not any(args[1][6:]) else None
+        elif func is aten.constant_pad_nd.default:
+            size = self.blocks.of_pad(args[1], template, tuple(template.shape))
+            axes, size_of_map = (None, size_of_map) if size is None else (template.axes, size)
+        elif func is aten.roll.default and set(template.axes[d] for d in (*args, ())[2]) == {"C"}:
+            axes = template.axes
         elif func is aten.slice.Tensor and args[0].shape == _shape_of(func, args, kwargs):
             axes = template.axes
         elif func in _JOINS:
@@ -257,7 +260,7 @@ class _Run:
             axes = template.axes if template.axes[1] == "C" and not training else None
         elif func is aten.mm.default or func is aten.addmm.default:
             place = len(args) - 2
-            pixels = template.axes in ("RC", "PC")
+            pixels = template.axes in ("RC", "QC", "PC")
             if args[place] is template and pixels and len(maps) == 1:
                 axes = template.axes
         elif func is aten.bmm.default and len(maps) == 2:
@@ -339,6 +342,10 @@ class _Run:
                 return None
             block, size = found
             return self._masked(out, block, template.axes, size, template.joined)
+        if func is aten.roll.default:
+            fits = self.blocks.holds_roll(args, template)
+            size, joined = template.size_of_map, template.joined
+            return self._masked(out, template.block, template.axes, size, joined) if fits else None
         groups = template.joined
         # Images may be groups of channels, too: then the op is a grouped one.
         if template.axes not in (MAP, "BCHW") or (groups > 1 and func not in _OF_GROUPS):

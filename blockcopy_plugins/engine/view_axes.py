@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 PARTS: Mapping[str, str] = MappingProxyType(
-    {"L": "HW", "R": "NHW", "G": "NH", "B": "NC", "P": "NHWC"}
+    {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}
 )
 """What a letter that stands for several dimensions is made of, outermost first."""
 
@@ -53,6 +53,7 @@ class _Option(NamedTuple):
         channels: Channels that are begun and not yet in a dimension.
         joined: See :class:`Reading`.
         rows: Size of a dimension H or W.
+        joins_all: It is images with all channels behind them.
     """
 
     letter: str
@@ -60,6 +61,7 @@ class _Option(NamedTuple):
     channels: int
     joined: int = 1
     rows: int | None = None
+    joins_all: bool = False
 
 
 def read_view(sizes: Sequence[int], old: Sequence[Factor]) -> Reading | None:
@@ -72,7 +74,12 @@ def read_view(sizes: Sequence[int], old: Sequence[Factor]) -> Reading | None:
     Returns:
         What its dimensions mean, ``None`` if one of them mixes what must stay apart.
     """
-    found = _parse(tuple(sizes), tuple(old), 1)
+    # Of one image it may be joined with anything; joined with all channels it is the least likely.
+    found = min(
+        _parse(tuple(sizes), tuple(old), 1),
+        key=lambda options: sum(option.joins_all for option in options),
+        default=None,
+    )
     if found is None:
         return None
     size = {letter: length for letter, length in old if letter in "HW"}
@@ -81,17 +88,18 @@ def read_view(sizes: Sequence[int], old: Sequence[Factor]) -> Reading | None:
     return Reading(axes, prod(option.joined for option in found), (size["H"], size["W"]))
 
 
-def _parse(new: tuple[int, ...], old: tuple[Factor, ...], channels: int) -> list[_Option] | None:
+def _parse(new: tuple[int, ...], old: tuple[Factor, ...], channels: int) -> Iterator[list[_Option]]:
+    """All ways to read new sizes, from the left."""
     while old and old[0].letter == "C":
         channels *= old[0].size
         old = old[1:]
     if not new:
-        return [] if not old and channels == 1 else None
+        if not old and channels == 1:
+            yield []
+        return
     for option in _options(new[0], old, channels):
-        tail = _parse(new[1:], option.rest, option.channels)
-        if tail is not None:
-            return [option, *tail]
-    return None
+        for tail in _parse(new[1:], option.rest, option.channels):
+            yield [option, *tail]
 
 
 def _options(size: int, old: tuple[Factor, ...], channels: int) -> Iterator[_Option]:
@@ -116,7 +124,7 @@ def _options(size: int, old: tuple[Factor, ...], channels: int) -> Iterator[_Opt
         if 0 < size < length and length % size == 0:
             yield _Option(letters[0], old[1:], length // size, rows=size)
         for option in _joined(letters[0], size, length, old[1:]):
-            yield option._replace(joined=1, rows=size)
+            yield option._replace(joined=1, rows=size, joins_all=False)
 
 
 def _joined(axis: str, size: int, head: int, rest: tuple[Factor, ...]) -> Iterator[_Option]:
@@ -127,7 +135,7 @@ def _joined(axis: str, size: int, head: int, rest: tuple[Factor, ...]) -> Iterat
         count += 1
     run = _product(rest[:count])
     if not remainder and times > 1 and run % times == 0:
-        yield _Option(axis, rest[count:], run // times, joined=times)
+        yield _Option(axis, rest[count:], run // times, times, joins_all=run == times)
 
 
 def _product(factors: Sequence[Factor]) -> int:

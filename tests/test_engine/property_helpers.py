@@ -23,6 +23,9 @@ from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.errors import StateError
 
+# What a dimension of several is made of.
+PARTS = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}
+
 MODES = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
@@ -74,7 +77,8 @@ class Map:
         value: Its contents.
         block: ``None`` where all of it counts; else the executed blocks of so many pixels, and
         axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns,
-            R pixels of all images, G rows of all images, B images and channels, P all of it.
+            R and Q pixels of all images, image by image and pixel by pixel, G rows of all images,
+            B images and channels, P all of it.
         size: ``(H, W)``.
     """
 
@@ -90,7 +94,9 @@ class Map:
         letters, lengths = "", []
         pixels = {"N": images, "H": self.size[0], "W": self.size[1]}
         for letter, length in zip(self.axes, self.shape, strict=True):
-            parts = {"L": "HW", "R": "NHW", "G": "NH", "B": "NC", "P": "NHWC"}.get(letter, letter)
+            parts = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}.get(
+                letter, letter
+            )
             rest = length
             for part in parts:
                 letters += part

@@ -567,7 +567,7 @@ class Windows(Operator):
 
     draws = dict(
         kind=st.sampled_from(
-            ("attention", "fused", "merge", "enlarge", "slices", "pool", "channels_first")
+            ("attention", "fused", "merge", "enlarge", "slices", "pool", "channels_first", "padded")
         ),
         side=st.sampled_from((2, 2, 4, (2, 1))),
     )
@@ -579,6 +579,8 @@ class Windows(Operator):
 
     def fits(self, size):
         sides = self.sides if self.p["kind"] not in ("merge", "slices") else (2, 2)
+        if self.p["kind"] == "padded":
+            return min(size) >= max(sides)
         enlarges = self.p["kind"] == "enlarge"
         return all(n % side == 0 for n, side in zip(size, sides, strict=True)) and (
             not enlarges or max(size) < LARGEST
@@ -623,11 +625,62 @@ class Windows(Operator):
         (a, b), (images, _, height, width) = self.sides, x.shape
         return x.view(images, CHANNELS, height // a, a, width // b, b).amax((3, 5))
 
+    def by_padded(self, x):
+        """As in most of them: what lacks for whole windows is zeros, to the right and below."""
+        (a, b), (height, width) = self.sides, x.shape[2:]
+        y = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % b, 0, -height % a))
+        y = y.permute(0, 3, 1, 2) + 0.5
+        return self.by_attention(y)[:, :, :height, :width]
+
     def by_channels_first(self, x):
         (a, b), (images, _, height, width) = self.sides, x.shape
         y = x.reshape(images, CHANNELS, height // a, a, width // b, b)
         y = y - y.mean((3, 5), keepdim=True)
         return y.reshape(x.shape)
+
+
+class ShiftedWindows(Operator):
+    """Attention inside windows that a map rolled by half of one is cut into, with Swin's mask."""
+
+    draws = dict(side=st.sampled_from((2, 4, 8)), channels_last=booleans)
+
+    def build(self, side, channels_last):
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+
+    def fits(self, size):
+        return all(n % self.p["side"] == 0 for n in size)
+
+    def forward(self, run, x):
+        half = self.p["side"] // 2
+        dims = (1, 2) if self.p["channels_last"] else (2, 3)
+
+        def moved(x, by):
+            x = x.permute(0, 2, 3, 1) if self.p["channels_last"] else x
+            x = torch.roll(x, (by, by), dims)
+            return x.permute(0, 3, 1, 2) if self.p["channels_last"] else x
+
+        y = run(lambda x: moved(x, -half), x)
+        y = run(self.attend, y)
+        return run(lambda y: moved(y, half), y)
+
+    def attend(self, x):
+        side, (images, _, height, width) = self.p["side"], x.shape
+        rows, cols = height // side, width // side
+        y = x.permute(0, 2, 3, 1).view(images, rows, side, cols, side, CHANNELS)
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, side * side, CHANNELS)
+        q, k, v = self.qkv(y).view(-1, side * side, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        # Of the last windows the halves come from opposite edges of the picture.
+        part = torch.zeros(height, width, dtype=torch.int64)
+        part[height - side // 2 :] += 1
+        part[:, width - side // 2 :] += 2
+        part = part.view(rows, side, cols, side).transpose(1, 2).reshape(rows * cols, -1)
+        mask = (part[:, None] != part[:, :, None]).to(x.dtype) * -100
+        scores = (q * 0.5) @ k.transpose(-2, -1)
+        scores = scores.view(images, -1, 2, side * side, side * side) + mask[None, :, None]
+        out = scores.view(-1, 2, side * side, side * side).softmax(-1) @ v
+        y = y + out.transpose(1, 2).reshape(y.shape)
+        y = y.view(images, rows, cols, side, side, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        return y.reshape(images, height, width, CHANNELS).permute(0, 3, 1, 2)
 
 
 class SplitAttention(Operator):
@@ -1210,7 +1263,7 @@ class Views(Operator):
         return y.flip(i)
 
     def do_roll(self, y, i, j, k):
-        return y.roll(1, i)
+        return y.roll(5, i)  # half of a window that no block is made of
 
     def do_mul(self, y, i, j, k):
         shape = [1] * y.dim()

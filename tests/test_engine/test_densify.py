@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.errors import DensifiedError, StateError
+from blockcopy_plugins.errors import DensifiedError
 
 SIZE = (20, 25)
 
@@ -392,29 +392,34 @@ def test_on_blocks(name, pack, mode):
     assert all("mean" in op.op for op in dense_ops), dense_ops  # the split attention's
 
 
-@pytest.mark.parametrize("what", ["read", "write to the view", "write to the map"])
-def test_a_view_that_is_a_copy_does_not_follow_writes(what):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("what", ["read", "write to the view", "write to the map", "both"])
+def test_a_copy_that_stands_for_a_view_follows_writes(what, pack, mode):
     """Of one image, torch folds transposed pixels into rows as a view; blocks have none such."""
 
     def function(x, m):
         mean = torch.stack([x, x * 3]).mean(0)
+        other = mean[:, :4]
         rows = mean.flatten(2).mT.view(-1, 8)
-        if what == "write to the view":
-            rows.mul_(2)
-        elif what == "write to the map":
+        if what in ("write to the view", "both"):
+            rows[:, :5].mul_(2)
+        if what in ("write to the map", "both"):
+            other.add_(1)
+            m.last(mean)  # may have kept the map
             mean.mul_(2)
-        return rows + 1
+        if what == "both":
+            rows.relu_()
+        return m.last(mean), rows + 1, other * 1.0
 
-    net, dense, grids = prepared(function, pack_whole_frames=True)
+    net, dense, grids = prepared(function, pack_whole_frames=pack)
     frame = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         wanted = dense(frame)
-    grids.append(torch.ones(1, 3, 4, dtype=torch.bool))
-    if what == "read":
-        assert_same(net(frame), wanted)
-    else:
-        with pytest.raises(StateError, match="clone"):
-            net(frame)
+    with mode():
+        for rate in (2.0, 0.5, 0.0):
+            grids.append(torch.rand(1, 3, 4) < rate)
+            assert_same(net(frame), wanted)
 
 
 @pytest.mark.parametrize("name", POINTWISE)

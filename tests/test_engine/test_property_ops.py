@@ -194,8 +194,12 @@ ON_BLOCKS = [
 # Of maps whose sides the windows divide.
 IN_WINDOWS = [
     ("Windows", dict(kind=kind, side=side))
-    for kind in "attention fused merge enlarge slices pool channels_first".split()
+    for kind in "attention fused merge enlarge slices pool channels_first padded".split()
     for side in (2, 4)
+] + [
+    ("ShiftedWindows", dict(side=side, channels_last=last))
+    for side in (2, 4)
+    for last in (True, False)
 ]
 
 # What needs the whole map: the ops that the report must name.
@@ -212,6 +216,7 @@ ON_WHOLE_MAPS = [
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
     ("Windows", dict(kind="attention", side=(8, 3)), "view"),
+    ("ShiftedWindows", dict(side=8, channels_last=True), "roll"),
     ("Tokens", dict(kind="attention"), ""),
     ("ReducedAttention", dict(ratio=2), ""),
     ("Unfold", dict(kind="unfold"), "im2col"),

@@ -84,6 +84,7 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.pixel_shuffle.default: pixels.shuffle,
         aten.pixel_unshuffle.default: pixels.unshuffle,
         aten.im2col.default: pixels.patches,
+        aten.roll.default: pixels.roll,
         aten.constant_pad_nd.default: padding.constant,
         aten.reflection_pad2d.default: padding.reflect,
         aten.replication_pad2d.default: padding.replicate,

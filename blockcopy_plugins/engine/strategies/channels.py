@@ -10,6 +10,7 @@ from torch import Tensor
 from ..axes import MAP, View, axes_after, channels_of, sizes_of
 from ..block_tensor import BlockTensor
 from ..frame import Frame
+from ..mirror import Mirror
 from ..view_axes import Reading
 from .densify import Decline
 from .pointwise import rows_of_images
@@ -91,7 +92,7 @@ def matrix_product(frame: Frame, func, args, kwargs):
     place = 1 if func is aten.addmm.default else 0
     x, weight = args[place], args[place + 1]
     plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
-    if not isinstance(x, BlockTensor) or x.axes not in ("RC", "PC") or not plain:
+    if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC") or not plain:
         return Decline("it is no product of pixels with a weight")
     _count(frame, x, weight)
     return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))
@@ -219,7 +220,10 @@ def _view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
         if func is aten._unsafe_view.default:
             return made(x.packed.reshape(size))
         if not x.make_contiguous():
-            return made(x.packed.reshape(size), x.version.of_copy(x))
+            out = x.packed.reshape(size)
+            view = made(out)
+            view.version.mirror = Mirror(x, out)
+            return view
         out = x.packed.view(size)
     return made(out, x.version)
 
