@@ -243,6 +243,13 @@ class Frame:
             found = self._layouts[blocks] = self._new_layout(blocks)
         return found
 
+    def blocks_of_images(self, layout: Layout) -> list[int] | None:
+        """How many blocks of each image are executed, ``None`` if that may change in a replay."""
+        if self.images == 1:
+            return [layout.executed]
+        images = block_lists(self.host, layout.blocks, self.slots)[0][:, 0]
+        return images.bincount(minlength=self.images).tolist()
+
     @property
     def image_places(self) -> Tensor:
         """int32 ``(N, 3)``: each image as one block of its own."""

@@ -20,6 +20,7 @@ from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_
 from .composite import take_apart
 from .dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from .geometry import grid_size
+from .masked_attention import ATTENTIONS, axes_by_itself, queries_of
 from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 
 aten = torch.ops.aten
@@ -36,10 +37,6 @@ _COPIES = (
     aten.ones_like.default,
     aten.full_like.default,
     aten.empty_like.default,
-)
-_ATTENTIONS = (
-    aten.scaled_dot_product_attention.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
 )
 _JOINS = (aten.cat.default, aten.stack.default)
 _BATCH_NORMS = (
@@ -226,6 +223,11 @@ class _Run:
             out = self._on_pixels(func, args, kwargs, maps)
             if out is not None:
                 return out
+        if func is aten.baddbmm.default and not kwargs:
+            return args[0] + aten.bmm.default(*args[1:])
+        queries = queries_of(func, args, kwargs)
+        if queries is not None:
+            return self._of_queries(func, args, kwargs, queries)
         return self._on_kept(func, args, kwargs, maps[0] if aligned else None)
 
     def _on_pixels(self, func, args, kwargs, maps):
@@ -263,24 +265,8 @@ class _Run:
             pixels = template.axes in ("RC", "QC", "PC")
             if args[place] is template and pixels and len(maps) == 1:
                 axes = template.axes
-        elif func is aten.bmm.default and len(maps) == 2:
-            # Within windows, which lie in one block each.
-            axes = template.axes if args[0].axes == args[1].axes in ("RCC", "PCC") else None
-        elif func is aten.bmm.default:
-            # Pixels times a matrix: one for each image (and head), or one for all.
-            one = args[1].dim() == 3 and (args[1].stride(0) == 0 or len(args[1]) == 1)
-            if args[0] is template:
-                axes = template.axes if template.axes in ("NLC", "BLC") or one else None
-                axes = axes if axes in ("NLC", "BLC", "GWC") else None
-            elif template.axes in ("NCL", "BCL"):
-                axes = template.axes
-        elif func in _ATTENTIONS:
-            windows = template.axes in ("RCC", "PCC", "RCCC", "PCCC")
-            alike = all(isinstance(x, _MaskedTensor) for x in args[:3]) and len(maps) == 3
-            mask = kwargs.get("attn_mask", (*args, None)[3])
-            one = not isinstance(mask, Tensor) or mask.dim() < template.dim() or len(mask) == 1
-            if windows and alike and one and len({x.axes for x in maps}) == 1:
-                axes = template.axes
+        elif func is aten.bmm.default or func in ATTENTIONS:
+            axes = axes_by_itself(func, args, kwargs, maps)
         elif func in CHANNEL_OPS and args[0] is template and len(maps) == 1:
             shape = tuple(template.shape)
             size = template.size_of_map
@@ -300,7 +286,7 @@ class _Run:
             return args[0]
 
         def wrap(part):
-            shown = axes[:-1] if func in _ATTENTIONS and part.dim() < len(axes) else axes
+            shown = axes[:-1] if func in ATTENTIONS and part.dim() < len(axes) else axes
             return _MaskedTensor(part, block, self, shown, size_of_map, joined)
 
         if func in _BATCH_NORMS:  # and its statistics, which nobody reads
@@ -328,6 +314,21 @@ class _Run:
             # It has been cut for nothing, and is as it was before.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
         return out if func._schema.is_mutable else self.derived(out, func, args)
+
+    def _of_queries(self, func, args, kwargs, queries: _MaskedTensor):
+        """An op of all pixels for each of these: of its result the executed ones are used."""
+        self.ops += 1
+
+        def merge(value):
+            return self.merge(value, 1 + maps.index(id(value))) if id(value) in maps else value
+
+        maps = [id(v) for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
+        out = func(*tree_map(merge, list(args)), **tree_map(merge, dict(kwargs)))
+        value = out if isinstance(out, Tensor) else out[0]
+        masked = self._masked(
+            value, queries.block, queries.axes, queries.size_of_map, queries.joined
+        )
+        return masked if value is out else (masked, *out[1:])
 
     def _before(self, value):
         if not isinstance(value, _MaskedTensor):

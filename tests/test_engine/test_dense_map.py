@@ -22,11 +22,9 @@ SIZE, BLOCK = (36, 45), 8
 CHANNELS = 8
 
 
-def attention(x, m):
-    """Every pixel looks at all others: nothing of it can run on blocks."""
-    tokens = x.flatten(2).transpose(1, 2)
-    weights = (tokens @ tokens.transpose(1, 2) * 0.05).softmax(-1)
-    return (weights @ tokens).transpose(1, 2).reshape(x.shape)
+def accumulate(x, m):
+    """Every pixel is of all above it: nothing of it can run on blocks."""
+    return x.cumsum(2) * 0.1
 
 
 class Net(nn.Module):
@@ -78,13 +76,16 @@ def all_close(found, wanted):
 
 
 DERIVED = {
-    "attention": attention,
-    "fused attention": lambda x, m: (
-        F.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)[:, None]] * 3)[:, 0]
-        .transpose(1, 2)
-        .reshape(x.shape)
+    "softmax over pixels": lambda x, m: x.flatten(2).softmax(2).view_as(x) * 100,
+    "weights by pixels": lambda x, m: (
+        torch.einsum(
+            "ncp,npd->ncd",
+            torch.ones(len(x), CHANNELS, 5, dtype=x.dtype),
+            x.flatten(2).cumsum(2)[:, :5],
+        ).view_as(x)
+        * 0.01
     ),
-    "cumulative sum": lambda x, m: x.cumsum(2) * 0.1,
+    "cumulative sum": accumulate,
     "shift": lambda x, m: torch.roll(x, (2, -2), (2, 3)),
     "fourier": lambda x, m: torch.fft.irfft2(torch.fft.rfft2(x), s=x.shape[2:]),
     "instance norm": lambda x, m: F.instance_norm(x),
@@ -155,7 +156,7 @@ def test_what_only_looks_like_a_map_stays_dense(name):
 
 
 def test_it_can_be_turned_off():
-    net, (grids, frames) = Net(attention).eval(), clip()
+    net, (grids, frames) = Net(accumulate).eval(), clip()
     reference = MaskedReference(net, BLOCK, repack=False)
     wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
     found, report = run(net, grids, frames, repack=False)
@@ -196,10 +197,10 @@ def kept_frame(frame, grid, kept):
 
 def test_all_readers_of_a_dense_map_share_its_state():
     def pyramid(x, m):
-        x = attention(x, m)
+        x = accumulate(x, m)
         return m.last(x) + F.conv2d(x, m.last.weight, padding=3, dilation=3)
 
-    one, two = Net(attention).eval(), Net(pyramid).eval()
+    one, two = Net(accumulate).eval(), Net(pyramid).eval()
     grids, frames = clip()
     states = [run(net, grids, frames)[1].state_bytes for net in (one, two)]
     map_ = 4 * 2 * CHANNELS * SIZE[0] * SIZE[1]
@@ -231,7 +232,7 @@ def test_writes_between_two_readers_are_seen(mode):
 
 
 def test_modes_may_change_between_frames():
-    net, (grids, frames) = Net(attention).eval(), clip(rates=(2.0, 0.4, 0.4, 0.4))
+    net, (grids, frames) = Net(accumulate).eval(), clip(rates=(2.0, 0.4, 0.4, 0.4))
     reference = MaskedReference(net, BLOCK)
     wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
     left = list(grids)
@@ -243,7 +244,7 @@ def test_modes_may_change_between_frames():
 
 
 def test_streams_come_and_go():
-    net, reference = Net(attention).eval(), None
+    net, reference = Net(accumulate).eval(), None
     reference = MaskedReference(copy.deepcopy(net), BLOCK)
     calls = [("ab", 2.0), ("c", 2.0), ("ba", 0.4), ("cab", 0.3), ("b", 0.5), ("bc", 0.0)]
     grids = [clip(len(ids), (rate,))[0][0] for ids, rate in calls]

@@ -17,7 +17,7 @@ from ..axes import CHANNEL_OPS, is_pointwise
 from ..block_tensor import BlockTensor
 from ..composite import take_apart
 from ..frame import Frame
-from . import channels, group_norm, padding, pixels, pointwise, resize, sliding
+from . import attention, channels, group_norm, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
 from .groups_as_images import takes_groups
 
@@ -77,9 +77,10 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.stack.default: channels.stack,
         aten.mm.default: channels.matrix_product,
         aten.addmm.default: channels.matrix_product,
-        aten.bmm.default: channels.batched_product,
-        aten.scaled_dot_product_attention.default: channels.attention_in_windows,
-        aten._scaled_dot_product_flash_attention_for_cpu.default: channels.attention_in_windows,
+        aten.bmm.default: attention.batched_product,
+        aten.baddbmm.default: attention.added_product,
+        aten.scaled_dot_product_attention.default: attention.attention,
+        aten._scaled_dot_product_flash_attention_for_cpu.default: attention.attention,
         aten.slice.Tensor: pixels.pixel_slice,
         aten.pixel_shuffle.default: pixels.shuffle,
         aten.pixel_unshuffle.default: pixels.unshuffle,

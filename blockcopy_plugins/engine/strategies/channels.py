@@ -13,7 +13,6 @@ from ..frame import Frame
 from ..mirror import Mirror
 from ..view_axes import Reading
 from .densify import Decline
-from .pointwise import rows_of_images
 
 aten = torch.ops.aten
 
@@ -46,7 +45,7 @@ def over_channels(frame: Frame, func, args, kwargs):
     else:
         out = func(x.packed, *args[1:], **kwargs)
     if func is aten.linear.default:
-        _count(frame, x, args[1])
+        count_product(frame, x, args[1])
     version = x.version if func._schema.returns[0].alias_info is not None else None
     strides = None
     if version is not None and axes != MAP:
@@ -94,93 +93,12 @@ def matrix_product(frame: Frame, func, args, kwargs):
     plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
     if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC") or not plain:
         return Decline("it is no product of pixels with a weight")
-    _count(frame, x, weight)
+    count_product(frame, x, weight)
     return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))
 
 
-def batched_product(frame: Frame, func, args, kwargs):
-    """``bmm`` of pixels with a matrix for each image, or of what stands in one window with another.
-
-    Either ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
-    weights are made of the image. With the heads of a linear attention N is N * heads. Or both are
-    of windows that lie in one block each.
-    """
-    first, second = args
-    if isinstance(first, BlockTensor) and isinstance(second, BlockTensor):
-        return _product_in_windows(frame, func, first, second)
-    x, weight = (first, second) if isinstance(first, BlockTensor) else (second, first)
-    axes = ("NLC", "BLC", "GWC") if x is first else ("NCL", "BCL")
-    if x.axes not in axes:
-        return Decline("it is no product of pixels with a matrix")
-    if x is second:
-        mine = weight if frame.whole else rows_of_images(weight, 0, x)
-        out = func(mine, x.packed)
-        per_pixel = weight[0].numel()
-        pixels = out.shape[0] * out.shape[2], x.shape[0] * x.shape[2]
-        frame.count_blocks(pixels[0] * per_pixel, pixels[1] * per_pixel, x.block)
-        return x.like(out)
-    if frame.whole:
-        out = func(x.packed, weight)
-    elif weight.stride(0) == 0 or len(weight) == 1:
-        out = torch.matmul(x.packed, weight[0])
-    elif x.axes != "GWC":
-        out = func(x.packed, rows_of_images(weight, 0, x))
-    else:
-        return Decline("each row has a matrix of its own")
-    _count(frame, x, weight[0])
-    return x.like(out)
-
-
-def _product_in_windows(frame: Frame, func, first: BlockTensor, second: BlockTensor):
-    same = first.block == second.block and first.size_of_map == second.size_of_map
-    if not same or first.axes != second.axes or first.axes not in ("RCC", "PCC"):
-        return Decline("it is a product of pixels with each other")
-    out = func(first.packed, second.packed)
-    depth = first.shape[2]
-    dense = first.shape[0] * out.shape[1] * out.shape[2] * depth
-    frame.count_blocks(out.numel() * depth, dense, first.block)
-    return first.like(out)
-
-
-def attention_in_windows(frame: Frame, func, args, kwargs):
-    """Attention whose queries, keys and values are of one window each, which lies in one block."""
-    query, key, value, *rest = args
-    several = [v for v in (query, key, value) if isinstance(v, BlockTensor)]
-    alike = len(several) == 3 and all(
-        (v.axes, v.block, v.size_of_map) == (query.axes, query.block, query.size_of_map)
-        for v in several
-    )
-    if not alike or query.axes not in ("RCC", "PCC", "RCCC", "PCCC"):
-        return Decline("its pixels look at each other")
-    names = [a.name for a in func._schema.arguments]
-    mask = (dict(zip(names, args, strict=False)) | kwargs).get("attn_mask")
-    if isinstance(mask, BlockTensor) or (
-        mask is not None and mask.dim() == query.dim() and len(mask) != 1
-    ):
-        return Decline("each window has a mask of its own")
-    depth, width = query.shape[-1], value.shape[-1]
-    tokens, seen = query.shape[-2], key.shape[-2]
-
-    def count(matrices: int) -> int:
-        return matrices * tokens * seen * (depth + width)
-
-    matrices = prod(query.shape[:-2])
-    executed = prod(query.packed.shape[:-2])
-    frame.count_blocks(count(executed), count(matrices), query.block)
-    if not executed:
-        # The kernels refuse to be given nothing.
-        empty = query.packed.new_empty((*query.packed.shape[:-1], width))
-        if func is aten.scaled_dot_product_attention.default:
-            return query.like(empty)
-        return query.like(empty), query.like(empty[..., 0], axes=query.axes[:-1])
-    out = func(query.packed, key.packed, value.packed, *rest, **kwargs)
-    if isinstance(out, Tensor):
-        return query.like(out)
-    # The logarithms of the sums, which only a backward pass reads.
-    return query.like(out[0]), *out[1:]
-
-
-def _count(frame: Frame, x: BlockTensor, weight: Tensor) -> None:
+def count_product(frame: Frame, x: BlockTensor, weight: Tensor) -> None:
+    """Count the MACs of a product of each pixel of ``x`` with a matrix."""
     per_pixel = weight.numel()
     frame.count_blocks(
         prod(x.packed.shape[:-1]) * per_pixel, prod(x.shape[:-1]) * per_pixel, x.block
