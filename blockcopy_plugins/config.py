@@ -44,6 +44,9 @@ class BlockCopyConfig:
         winograd: Let these kernels run 3x3 convolutions of stride 1 by Winograd's algorithm, with a
             quarter of the multiplications and rounding errors that are some five times as large
             (about 1e-6 of the values' scale in float32; below the rounding of bfloat16).
+        repack: Cut a map that an op made dense into blocks again, where a convolution, pooling or
+            resize would read it: then one op that cannot run on blocks costs itself alone. Turn it
+            off for a model in which tensors happen to look like maps of the frame and are none.
         buckets: Round the number of executed blocks of a batch up to one of a few, by the policy's
             next-best blocks: how many equal steps, or the executed rates themselves. ``None``: some
             13 rates where frames run as CUDA graphs, which need few different counts, and no
@@ -77,6 +80,7 @@ class BlockCopyConfig:
     pack_whole_frames: bool = False
     fuse: bool = True
     winograd: bool = True
+    repack: bool = True
     buckets: int | Sequence[float] | None = None
     cuda_graphs: bool = True
     graph_memory_mib: int = 4096

@@ -14,7 +14,13 @@ H, W   rows and columns
 L      pixels, ``H * W``
 R      pixels of all images, ``N * H * W``
 G      rows of all images, ``N * H``
+Q      pixels of all images, the images of a pixel side by side, ``H * W * N``
+B      images and channels, ``N * c``, as in a channel shuffle or with the heads of an attention
+P      pixels of all images and channels, ``N * H * W * c``
 ====== =====================================================
+
+Rows that part (``view(N, C, H / 2, 2, W / 2, 2)``) make a map of fewer rows, whose channels the
+inner ones are. That is how patches and windows that do not reach over blocks stay views of them.
 """
 
 from __future__ import annotations
@@ -27,10 +33,11 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from .view_axes import JOINT, PARTS, Factor, Reading, read_view
+
 aten = torch.ops.aten
 
 MAP = "NCHW"
-_PARTS = MappingProxyType({"L": "HW", "R": "NHW", "G": "NH"})
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,17 @@ class View:
         shape: Size of each dimension.
         images: N.
         size: ``(H, W)`` of the map.
+        joined: Channels in its dimension B or P, 1 if it has none.
     """
 
     axes: str
     shape: tuple[int, ...]
     images: int
     size: tuple[int, int]
+    joined: int = 1
 
 
-def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int]) -> Tensor:
+def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int], joined: int = 1) -> Tensor:
     """Bring a tensor of these axes into the form of a map.
 
     Args:
@@ -58,6 +67,7 @@ def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int]) -> Tens
         axes: Letter of each dimension.
         images: Images, or packed blocks.
         size: ``(H, W)`` of a map, or of a block.
+        joined: Channels in its dimension B or P.
 
     Returns:
         ``(images, C, H, W)`` with all channel dimensions as one; a view where there is one.
@@ -66,7 +76,7 @@ def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int]) -> Tens
         return value
     parts = _split(axes)
     sizes = {"N": images, "H": size[0], "W": size[1]}
-    channels = iter(value.shape[i] for i, letter in enumerate(axes) if letter == "C")
+    channels = iter(channels_of(axes, value.shape, joined))
     value = value.reshape([next(channels) if p == "C" else sizes[p] for p in parts])
     order = sorted(range(len(parts)), key=lambda i: MAP.index(parts[i]))
     value = value.permute(order)
@@ -79,7 +89,7 @@ def from_map(map_: Tensor, axes: str, channels: Sequence[int]) -> Tensor:
     Args:
         map_: ``(images, C, H, W)``.
         axes: Letter of each dimension of the result.
-        channels: Size of each dimension C of the result.
+        channels: See :func:`channels_of`, of the result.
 
     Returns:
         The same values with these axes; a view where there is one.
@@ -101,24 +111,36 @@ def sizes_of(
 
     Args:
         axes: Letter of each dimension.
-        channels: Size of each dimension C.
+        channels: See :func:`channels_of`.
         images: Images, or packed blocks.
         size: ``(H, W)`` of a map, or of a block.
     """
     height, width = size
     sizes = {"N": images, "H": height, "W": width, "L": height * width}
-    sizes["R"], sizes["G"] = images * sizes["L"], images * height
+    sizes["R"] = sizes["Q"] = images * sizes["L"]
+    sizes["G"] = images * height
     left = iter(channels)
-    return tuple(next(left) if letter == "C" else sizes[letter] for letter in axes)
+    out = []
+    for letter in axes:
+        if letter in JOINT:
+            out.append(next(left) * (images if letter == "B" else sizes["R"]))
+        else:
+            out.append(next(left) if letter == "C" else sizes[letter])
+    return tuple(out)
 
 
-def channels_of(axes: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Size of each dimension C."""
-    return tuple(size for letter, size in zip(axes, shape, strict=True) if letter == "C")
+def channels_of(axes: str, shape: Sequence[int], joined: int = 1) -> tuple[int, ...]:
+    """Size of each dimension C, and ``joined`` for a dimension B or P, in their order."""
+    pairs = zip(axes, shape, strict=True)
+    return tuple(
+        joined if letter in JOINT else size
+        for letter, size in pairs
+        if letter == "C" or letter in JOINT
+    )
 
 
-def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> str | None:
-    """Axes of an op's result, if the op leaves pixels where they are.
+def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> Reading | None:
+    """What the dimensions of an op's result mean, if the op leaves pixels where they are.
 
     Args:
         func: An op of :data:`CHANNEL_OPS`.
@@ -127,18 +149,19 @@ def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> str | None:
         kwargs: Its keyword arguments.
 
     Returns:
-        The axes of the result, or of each of them; ``None`` if the op mixes pixels or images, or
-        nobody knows what the dimensions of its result mean.
+        That of the result, or of each of them; ``None`` if the op mixes pixels or images, or nobody
+        knows what the dimensions of its result mean.
     """
     names = [a.name for a in func._schema.arguments]
     given = {a.name: a.default_value for a in func._schema.arguments}
     given.update(zip(names, args, strict=False))
     given.update(kwargs)
-    return CHANNEL_OPS[func](x, given)
+    found = CHANNEL_OPS[func](x, given)
+    return Reading(found, x.joined, x.size) if isinstance(found, str) else found
 
 
 def _split(axes: str) -> str:
-    return "".join(_PARTS.get(letter, letter) for letter in axes)
+    return "".join(PARTS.get(letter, letter) for letter in axes)
 
 
 # -- rules: (view, arguments by name) -> axes of the result, or None -------------------------------
@@ -228,46 +251,19 @@ def _mapped(x: View, given: Mapping) -> str | None:
     return x.axes if x.axes[-1] == "C" else None
 
 
-def _viewed(x: View, given: Mapping) -> str | None:
+def _shuffled(x: View, given: Mapping) -> str | None:
+    return x.axes if x.axes == MAP else None
+
+
+def _viewed(x: View, given: Mapping) -> Reading | None:
     size = list(given["size"])
     if -1 in size:
         known = -prod(size)
         size[size.index(-1)] = prod(x.shape) // known if known else 0
     sizes = {"N": x.images, "H": x.size[0], "W": x.size[1]}
-    channels = iter(channels_of(x.axes, x.shape))
-    old = [(p, next(channels) if p == "C" else sizes[p]) for p in _split(x.axes)]
-    return _parse(tuple(size), tuple(old))
-
-
-def _parse(new: tuple, old: tuple, channels: int = 1) -> str | None:
-    """Read new sizes against old dimensions, from the left.
-
-    Channels that stand side by side may part and join as they like, pixels and images only as
-    whole dimensions.
-    """
-    while old and old[0][0] == "C":
-        channels *= old[0][1]
-        old = old[1:]
-    if not new:
-        return "" if not old and channels == 1 else None
-    size, rest = new[0], new[1:]
-    options = []
-    if channels > 1:
-        if size and channels % size == 0:
-            options.append(("C", old, channels // size))
-    else:
-        letters = "".join(letter for letter, _ in old)
-        for axis, parts in ((letters[:1], letters[:1]), *_PARTS.items()):
-            head = old[: len(parts)]
-            if parts and letters.startswith(parts) and size == prod(s for _, s in head):
-                options.append((axis, old[len(parts) :], 1))
-        if size == 1:
-            options.append(("C", old, 1))
-    for axis, left, channels_left in options:
-        tail = _parse(rest, left, channels_left)
-        if tail is not None:
-            return axis + tail
-    return None
+    channels = iter(channels_of(x.axes, x.shape, x.joined))
+    parts = _split(x.axes)
+    return read_view(size, [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts])
 
 
 def is_pointwise(func: torch._ops.OpOverload) -> bool:
@@ -287,7 +283,7 @@ _POINTWISE_TOO = frozenset(
     }
 )
 
-CHANNEL_OPS: Mapping[object, Callable[[View, Mapping], str | None]] = MappingProxyType(
+CHANNEL_OPS: Mapping[object, Callable[[View, Mapping], str | Reading | None]] = MappingProxyType(
     {
         aten.view.default: _viewed,
         aten._unsafe_view.default: _viewed,
@@ -331,6 +327,8 @@ CHANNEL_OPS: Mapping[object, Callable[[View, Mapping], str | None]] = MappingPro
         aten.var_mean.correction: _reduced,
         aten.native_layer_norm.default: _normalised,
         aten.linear.default: _mapped,
+        aten.channel_shuffle.default: _shuffled,
+        aten.native_channel_shuffle.default: _shuffled,
     }
 )
 """Ops that leave pixels where they are: they run on packed blocks as on whole maps."""

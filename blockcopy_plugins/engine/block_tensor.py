@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import StateError
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .lent import LentMap
+from .mirror import Mirror
 
 if TYPE_CHECKING:
     from .deferred import Deferred
@@ -29,38 +29,17 @@ class Version:
         shared: More than one tensor looks at the memory.
         lent: Whole maps of which the model holds views.
         first: The tensor that all others are slices of, as long as it lives.
-        source: For a copy that stands for a view, the version of what it was copied from, and its
-            count by then.
+        mirror: For a copy that stands for a view, how it follows what it is a view of.
     """
 
-    __slots__ = ("count", "shared", "lent", "first", "source")
+    __slots__ = ("count", "shared", "lent", "first", "mirror")
 
-    def __init__(self, first: BlockTensor) -> None:
+    def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
         self.count = 0
         self.shared = False
         self.lent: list[LentMap] = []
         self.first = weakref.ref(first)
-        self.source: tuple[Version, int] | None = None
-
-    def of_copy(self, of: BlockTensor) -> Version:
-        """The version of a copy of ``of`` that stands for a view of it."""
-        version = Version(of)
-        version.source = (self, self.count)
-        return version
-
-    def check(self, writes: bool = False) -> None:
-        """Refuse what a copy that stands for a view cannot do: to follow writes.
-
-        Raises:
-            StateError: If the copy is written to, or is read after what it was copied from has
-                changed.
-        """
-        if self.source is not None and (writes or self.source[0].count != self.source[1]):
-            raise StateError(
-                "a view of a feature map was changed in place, or read after the map was, but its "
-                "blocks lie in memory in a way that has no such view. Write y = x.reshape(...)"
-                ".clone() and change that, or change the map before the view is taken."
-            )
+        self.mirror = mirror
 
 
 class BlockTensor(torch.Tensor):
@@ -81,9 +60,11 @@ class BlockTensor(torch.Tensor):
         block: ``(bh, bw)``, height and width of a block in pixels of this map.
         frame: The frame it belongs to.
         cropped: Its memory has pixels of its map that it does not show.
+        source: The dense map that it was cut out of, for an op that cannot run on blocks after all.
     """
 
     axes: str
+    joined: int
     size_of_map: tuple[int, int]
     block: tuple[int, int]
     frame: Frame
@@ -93,6 +74,7 @@ class BlockTensor(torch.Tensor):
     _waiting: Deferred | None
     _full: tuple[StateEntry, int] | None
     read_only: tuple[int, Tensor] | None
+    source: Tensor | None
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -106,6 +88,7 @@ class BlockTensor(torch.Tensor):
         version: Version | None = None,
         axes: str = MAP,
         strides: Sequence[int] | None = None,
+        joined: int = 1,
     ) -> BlockTensor:
         """Wrap packed blocks.
 
@@ -118,11 +101,13 @@ class BlockTensor(torch.Tensor):
             version: That of the tensor whose memory ``packed`` shares, if any.
             axes: Letter of each dimension.
             strides: Those that the dense tensor would have; by default it would be contiguous.
+            joined: Channels in a dimension B or P.
         """
         if axes == MAP:
             shape = (frame.images, packed.shape[1], *size)
         else:
-            shape = sizes_of(axes, channels_of(axes, packed.shape), frame.images, size)
+            channels = channels_of(axes, packed.shape, joined)
+            shape = sizes_of(axes, channels, frame.images, size)
         self = torch.Tensor._make_wrapper_subclass(
             cls,
             shape,
@@ -133,6 +118,7 @@ class BlockTensor(torch.Tensor):
         self._packed = packed
         self._waiting = None
         self.axes = axes
+        self.joined = joined
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
@@ -144,6 +130,9 @@ class BlockTensor(torch.Tensor):
         self.cropped = False
         self._full = None
         self.read_only = None
+        self.source = None
+        if frame.maps is not None and cls is BlockTensor and axes == MAP:
+            frame.maps.note(self.size_of_map, block)
         return self
 
     @staticmethod
@@ -170,6 +159,7 @@ class BlockTensor(torch.Tensor):
         self._packed = None
         self._waiting = deferred
         self.axes = MAP
+        self.joined = 1
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
@@ -177,6 +167,9 @@ class BlockTensor(torch.Tensor):
         self.cropped = False
         self._full = None
         self.read_only = None
+        self.source = None
+        if frame.maps is not None:
+            frame.maps.note(self.size_of_map, block)
         frame.waiting.append(weakref.ref(self))
         return self
 
@@ -261,7 +254,9 @@ class BlockTensor(torch.Tensor):
             strides: Those that the dense tensor would have; by default it would be contiguous.
         """
         axes = self.axes if axes is None else axes
-        out = BlockTensor(packed, self.size_of_map, self.block, self.frame, version, axes, strides)
+        out = BlockTensor(
+            packed, self.size_of_map, self.block, self.frame, version, axes, strides, self.joined
+        )
         out.cropped = version is not None and self.cropped
         return out
 
@@ -272,8 +267,9 @@ class BlockTensor(torch.Tensor):
             self.compute()
         if self.version.lent:
             self._take_back()
-        if self.version.source is not None:
-            self.version.check()
+        mirror = self.version.mirror
+        if mirror is not None and mirror.pull():
+            self._outdate()
         return self._packed
 
     @property
@@ -316,11 +312,11 @@ class BlockTensor(torch.Tensor):
         """``packed`` in the form of a map, ``(n_executed, C, bh, bw)``."""
         if self.axes == MAP:
             return self.packed
-        return to_map(self.packed, self.axes, self.rows, self.tile)
+        return to_map(self.packed, self.axes, self.rows, self.tile, self.joined)
 
     def in_its_form(self, map_: Tensor) -> Tensor:
         """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""
-        return from_map(map_, self.axes, channels_of(self.axes, self.shape))
+        return from_map(map_, self.axes, channels_of(self.axes, self.shape, self.joined))
 
     def lend(self, op: str) -> Tensor:
         """A copy of this tensor's whole map, of which views go to the model.
@@ -358,9 +354,10 @@ class BlockTensor(torch.Tensor):
 
         Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
-        self.version.check(writes=True)
         # What waits may read this memory, and means it as it is now.
         self.frame.compute_waiting()
+        if self.version.mirror is not None and self.version.mirror.pull():
+            self._outdate()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
         if before is not None:
@@ -370,6 +367,11 @@ class BlockTensor(torch.Tensor):
         self._changed()
 
     def _changed(self, by: Sequence[LentMap] = ()) -> None:
+        self._outdate(by)
+        if self.version.mirror is not None:
+            self.version.mirror.push()
+
+    def _outdate(self, by: Sequence[LentMap] = ()) -> None:
         self.version.count += 1
         for lent in self.version.lent:
             if lent not in by:

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from .block_tensor import BlockTensor
 from .composite import take_apart
+from .dense_map import DenseMap
 
 aten = torch.ops.aten
 
@@ -60,7 +61,7 @@ class CaptureGuard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if any(issubclass(t, BlockTensor) for t in types):
+        if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
         if self._waits(func, args, kwargs):
             found = f"{func} in module {self.path() or '(root)'!r} waits for the device"

@@ -27,6 +27,7 @@ from .block_size import resolve_block_size
 from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .cuda_graphs import MIB, FrameGraphs
+from .dense_map import DenseMap, plain
 from .entry import enter
 from .epilogue import Epilogues
 from .frame import Frame
@@ -367,6 +368,8 @@ class Handle:
     def _leave_dense(self, value, last: bool = False):
         if isinstance(value, BlockTensor):
             return value.frame.result(value) if last else value.frame.output(value)
+        if isinstance(value, DenseMap):
+            return value.plain
         if is_dataclass(value) and not isinstance(value, type):
             value = copy(value)
             for item in fields(value):
@@ -539,7 +542,9 @@ class _ReadOnlyInputs:
         # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and take it
         # for NCHW without a look at the strides.
         def densify(value):
-            return frame.dense_to_read(value, "input") if isinstance(value, BlockTensor) else value
+            if isinstance(value, BlockTensor):
+                return frame.dense_to_read(value, "input")
+            return plain(value)
 
         return tree_map(densify, (args, kwargs))
 
@@ -763,4 +768,4 @@ def to_dense(x: Tensor) -> Tensor:
 
     For model code that hands a feature map to something that takes ordinary tensors alone.
     """
-    return x.frame.dense(x, "to_dense", copy=True) if isinstance(x, BlockTensor) else x
+    return x.frame.dense(x, "to_dense", copy=True) if isinstance(x, BlockTensor) else plain(x)

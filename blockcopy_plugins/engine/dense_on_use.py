@@ -55,7 +55,13 @@ class PoolIndices(DenseOnUse):
         """
         nothing = values.packed.new_empty((0, values.shape[1], 0, 0), dtype=torch.int64)
         out = BlockTensor.__new__(
-            PoolIndices, nothing, values.size_of_map, values.block, values.frame
+            PoolIndices,
+            nothing,
+            values.size_of_map,
+            values.block,
+            values.frame,
+            axes=values.axes,
+            joined=values.joined,
         )
         out.make, out.found = make, None
         return out

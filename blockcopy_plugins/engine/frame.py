@@ -20,10 +20,11 @@ from ..host_transfer import upload
 from ..ops import window
 from .axes import MAP, channels_of, from_map, to_map
 from .block_tensor import BlockTensor
+from .dense_map import DenseMap, FrameMaps, MapGeometry, derived, moves_pixels, plain, plain_all
 from .dense_on_use import DenseOnUse
 from .geometry import grid_size, resized_block
 from .layout import Layout, block_lists, image_places
-from .state import EVERYTHING, StateEntry, StateKey, StateStore, Stream
+from .state import BY_CHANCE, EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
 if TYPE_CHECKING:
     from .epilogue import Epilogues
@@ -82,6 +83,7 @@ class Frame:
         native: The package's own convolutions, ``None`` to use torch's.
         epilogues: What waits behind torch's convolutions, ``None`` for nothing.
         host: The grid in host memory, if it is there already.
+        repack: Cut dense maps into blocks again where an op could run on some.
 
     Attributes:
         whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
@@ -89,6 +91,7 @@ class Frame:
         channels_last: Results leave in this layout.
         at_work: What the modules that need whole maps and are at work were given.
         waiting: Maps that may not be computed yet.
+        maps: What dense maps need to know of it, ``None`` if none are cut into blocks again.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Frame:
         native: NativeConvolutions | None = None,
         epilogues: Epilogues | None = None,
         host: Tensor | None = None,
+        repack: bool = True,
     ) -> None:
         self.grid = grid
         self.images = grid.shape[0]
@@ -119,6 +123,7 @@ class Frame:
         self.native = native
         self.epilogues = epilogues
         self.waiting: list[weakref.ref[BlockTensor]] = []
+        self.maps = FrameMaps(self.images, self._cut) if repack else None
         self._run = run
         self._closed = False
         self._path = [""]
@@ -150,9 +155,10 @@ class Frame:
         Raises:
             StateError: If the frame is over.
         """
-        _check_open(func, args)
-        if kwargs:
-            _check_open(func, kwargs.values())
+        if _check_open(func, args):
+            args = plain_all(args)
+        if kwargs and _check_open(func, kwargs.values()):
+            kwargs = dict(zip(kwargs, plain_all(kwargs.values()), strict=True))
         return self._run(self, func, args, kwargs, on_use)
 
     def check_open(self, what: object) -> None:
@@ -171,6 +177,8 @@ class Frame:
     def close(self) -> None:
         """End the frame: its BlockTensors can no longer be used."""
         self._closed = True
+        if self.maps is not None:
+            self.maps.close()
 
     # -- which module is at work ------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ class Frame:
                         f"module {path or '(root)'!r} used state {count} times in this frame and "
                         f"{before} times in the one before: the model took another path through "
                         "its layers. Call reset_(model), or convert only the part of the model "
-                        "whose layers run in the same order on every frame."
+                        f"whose layers run in the same order on every frame. {BY_CHANCE}"
                     )
         for stream in self._streams:
             stream.calls = self._calls
@@ -234,6 +242,13 @@ class Frame:
         if found is None:
             found = self._layouts[blocks] = self._new_layout(blocks)
         return found
+
+    def blocks_of_images(self, layout: Layout) -> list[int] | None:
+        """How many blocks of each image are executed, ``None`` if that may change in a replay."""
+        if self.images == 1:
+            return [layout.executed]
+        images = block_lists(self.host, layout.blocks, self.slots)[0][:, 0]
+        return images.bincount(minlength=self.images).tolist()
 
     @property
     def image_places(self) -> Tensor:
@@ -272,11 +287,12 @@ class Frame:
         """
         if self.whole:
             return dense.clone()
-        map_ = to_map(dense, template.axes, self.images, template.size_of_map)
+        map_ = to_map(dense, template.axes, self.images, template.size_of_map, template.joined)
         packed = self.packed_from(map_, template.block)
         if template.axes == MAP:
             return packed
-        return from_map(packed, template.axes, channels_of(template.axes, dense.shape))
+        channels = channels_of(template.axes, dense.shape, template.joined)
+        return from_map(packed, template.axes, channels)
 
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
         """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
@@ -294,7 +310,28 @@ class Frame:
         dense = dense.contiguous(memory_format=torch.channels_last)
         return ops.gather(dense, layout.by_image, rows, cols)
 
-    def pack_again(self, dense: Any, x: BlockTensor) -> Any:
+    def _cut(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
+        out = self.from_dense(dense, block)
+        out.source = dense
+        return out
+
+    def derived(self, out: Any, func, args) -> Any:
+        """Mark what an op gave of maps as dense maps, which may become blocks again.
+
+        Args:
+            out: Its result.
+            func: The op.
+            args: Its arguments.
+        """
+        if self.maps is None or moves_pixels(func, args, self.maps):
+            return out
+        for value in tree_leaves(args):
+            # Of a map that lies on its side nobody knows which way what follows turns it.
+            if isinstance(value, BlockTensor) and "H" in value.axes.partition("W")[2]:
+                return out
+        return derived(out, self.maps)
+
+    def pack_again(self, dense: Any, x: BlockTensor | MapGeometry) -> Any:
         """The executed blocks of a dense map that was made of ``x``.
 
         Args:
@@ -304,6 +341,7 @@ class Frame:
         Returns:
             A BlockTensor, or ``dense``, contiguous, where no block width fits.
         """
+        dense = plain(dense)
         if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
             return dense
         block = tuple(
@@ -339,7 +377,9 @@ class Frame:
         out = function(*args)
         return self.pack_again(out, maps[0]) if gives_map else out
 
-    def make_whole(self, values: Any, name: str, reason: str) -> tuple[Any, list[BlockTensor]]:
+    def make_whole(
+        self, values: Any, name: str, reason: str
+    ) -> tuple[Any, list[BlockTensor | MapGeometry]]:
         """Densify what is given to something that knows no BlockTensors.
 
         Args:
@@ -348,7 +388,8 @@ class Frame:
             reason: Why it does not run on blocks.
 
         Returns:
-            The arguments with dense copies, contiguous, and the BlockTensors that were among them.
+            The arguments with dense copies, contiguous, and the BlockTensors that were among them;
+            where there were none, the geometry of the dense maps.
 
         Raises:
             DensifiedError: If the frame is strict and there are some.
@@ -361,8 +402,12 @@ class Frame:
         def densify(value):
             if isinstance(value, BlockTensor):
                 return self.dense(value, name, copy=True, contiguous=True)
-            return value
+            return plain(value)
 
+        if not maps and self.maps is not None:
+            dense = [v for v in tree_leaves(values) if type(v) is DenseMap]
+            found = (self.maps.geometry(v.shape) for v in dense)
+            maps = [geometry for geometry in found if geometry is not None]
         return tree_map(densify, values), maps
 
     def tables(
@@ -412,7 +457,7 @@ class Frame:
         entry = x.full
         if entry is None:
             key = self.next_key(op)
-            channels = prod(channels_of(x.axes, x.shape))
+            channels = prod(channels_of(x.axes, x.shape, x.joined))
             shape = (channels, *x.size_of_map)
             entry = self.store.entry(key, shape, x.block, x.dtype, x.device)
             border = max(border, entry.border)
@@ -560,10 +605,15 @@ class Frame:
         self.counts.densified += macs
 
 
-def _check_open(func, values) -> None:
+def _check_open(func, values) -> bool:
+    """Refuse BlockTensors of a frame that is over; returns whether there are dense maps."""
+    found = False
     for value in values:
         kind = type(value)
         if kind is BlockTensor or isinstance(value, DenseOnUse):
             value.frame.check_open(func)
+        elif kind is DenseMap:
+            found = True
         elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
-            _check_open(func, value)
+            found = _check_open(func, value) or found
+    return found

@@ -100,6 +100,7 @@ class FrameWork:
             native=self.handle.native,
             epilogues=self.handle.epilogues,
             host=self.host,
+            repack=config.repack,
             **options,
         )
         frame.channels_last = self.channels_last

@@ -91,3 +91,32 @@ def resized_block(
         if best is None or rank < best[0]:
             best = (rank, width)
     return None if best is None else best[1]
+
+
+def is_half_a_window(block: Sequence[int], shifts: Sequence[int]) -> bool:
+    """Whether windows that are twice as wide as a shift divide the blocks.
+
+    Args:
+        block: Height and width of a block in pixels of the map.
+        shifts: By how many rows and columns the map is rolled; 0 where it is not.
+    """
+    return all(
+        shift == 0 or width % (2 * shift) == 0 for width, shift in zip(block, shifts, strict=True)
+    )
+
+
+def fills_last_blocks(
+    grid: Sequence[int], size: Sequence[int], padded: Sequence[int], block: Sequence[int]
+) -> bool:
+    """Whether padding at the lower and right edge stays within the blocks that are there.
+
+    Args:
+        grid: Rows and columns of the grid.
+        size: ``(H, W)`` of the map in pixels.
+        padded: The same after padding.
+        block: Height and width of a block in pixels of the map.
+    """
+    return all(
+        s <= p and max(g, ceil_div(s, b)) == max(g, ceil_div(p, b))
+        for g, s, p, b in zip(grid, size, padded, block, strict=True)
+    )

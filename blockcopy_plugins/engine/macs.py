@@ -12,6 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from .. import ops
 from .block_tensor import BlockTensor
 from .composite import take_apart
+from .dense_map import DenseMap
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -39,7 +40,7 @@ class MacCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if any(issubclass(t, BlockTensor) for t in types):
+        if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
         count = ops.FLOPS.get(func) or flop_registry.get(func._overloadpacket)
         if count is None and func is not torch.ops.prim.device.default:

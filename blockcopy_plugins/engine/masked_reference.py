@@ -8,7 +8,7 @@ and what is not executed is NaN, so that an op which reads it by mistake shows a
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from fractions import Fraction
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from ..errors import GridError
 from .adapter import ModelAdapter, whole_map_modules
 from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_pointwise, to_map
 from .composite import take_apart
-from .geometry import fits_blocks, grid_size, resized_block
+from .dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
+from .geometry import grid_size
+from .masked_attention import ATTENTIONS, axes_by_itself, queries_of
+from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 
 aten = torch.ops.aten
 
@@ -47,22 +50,7 @@ _PADS = (
     aten.reflection_pad2d.default,
     aten.replication_pad2d.default,
 )
-_POOLS = (aten.max_pool2d_with_indices.default, aten.avg_pool2d.default)
-_WHOLE_MAPS = (
-    aten.upsample_nearest2d.default,
-    aten.upsample_nearest2d.vec,
-    aten._upsample_nearest_exact2d.default,
-    aten._upsample_nearest_exact2d.vec,
-    aten.upsample_bilinear2d.default,
-    aten.upsample_bilinear2d.vec,
-    aten.upsample_bicubic2d.default,
-    aten.upsample_bicubic2d.vec,
-    aten._upsample_bilinear2d_aa.default,
-    aten._upsample_bilinear2d_aa.vec,
-    aten._upsample_bicubic2d_aa.default,
-    aten._upsample_bicubic2d_aa.vec,
-    aten.native_group_norm.default,
-)
+_OF_GROUPS = (aten.convolution.default, *POOLS, *RESIZES_AND_NORMS)
 
 
 class MaskedReference:
@@ -75,6 +63,8 @@ class MaskedReference:
         model: A module in eval mode, not converted.
         block_size: Side of a block in pixels of the input.
         adapter: How the model is called; see :class:`~.adapter.ModelAdapter`.
+        repack: Of a dense map that is read by an op which could run on blocks, only the executed
+            blocks are used, as :class:`~blockcopy_plugins.BlockCopyConfig` has it.
 
     Examples:
         >>> reference = MaskedReference(model, block_size=32)
@@ -83,9 +73,14 @@ class MaskedReference:
     """
 
     def __init__(
-        self, model: nn.Module, block_size: int, adapter: ModelAdapter | None = None
+        self,
+        model: nn.Module,
+        block_size: int,
+        adapter: ModelAdapter | None = None,
+        repack: bool = True,
     ) -> None:
         self.model = model
+        self.repack = repack
         self.block_size = block_size
         self.adapter = adapter or ModelAdapter()
         # (stream, number of the op in the frame, number of the argument) -> (C, H, W)
@@ -130,6 +125,7 @@ class MaskedReference:
                 args, kwargs = call.replace(_MaskedTensor(call.frame, block, run, MAP, size))
                 return tree_map(run.leave, self.model(*args, **kwargs))
         finally:
+            run.maps.close()
             for hook in hooks:
                 hook.remove()
 
@@ -141,6 +137,8 @@ class _Run:
         self.reference = reference
         self.grid = grid
         self.streams = streams
+        self.blocks = MaskedBlocks(tuple(grid.shape[1:]), reference.block_size)
+        self.maps = FrameMaps(len(grid), self.cut)
         self.ops = 0
         self.at_work = []
 
@@ -155,7 +153,7 @@ class _Run:
         """``s <- where(M, x, s)``; returns s."""
         if x.padded:  # made of a kept map already
             return x.value
-        new = to_map(x.value, x.axes, len(self.grid), x.size_of_map)
+        new = to_map(x.value, x.axes, len(self.grid), x.size_of_map, x.joined)
         mask = self.mask(x.size_of_map, x.block)
         merged = []
         for image, stream in enumerate(self.streams):
@@ -165,18 +163,36 @@ class _Run:
                 kept = _nothing(new[image])
             self.reference.kept[key] = torch.where(mask[image], new[image], kept)
             merged.append(self.reference.kept[key])
-        kept = from_map(torch.stack(merged), x.axes, channels_of(x.axes, x.shape))
+        kept = from_map(torch.stack(merged), x.axes, channels_of(x.axes, x.shape, x.joined))
         return torch.empty_like(x.value).copy_(kept)  # as it lay in memory: views depend on that
+
+    def cut(self, map_: Tensor, block: tuple[int, int]) -> _MaskedTensor:
+        """A dense map as a map of blocks again."""
+        masked = self._masked(map_, block)
+        masked.source = map_
+        return masked
+
+    def derived(self, out, func, args):
+        """Results on whole maps, which may become maps of blocks again."""
+        axes = [v.axes for v in tree_leaves(args) if isinstance(v, _MaskedTensor)]
+        on_their_side = any("H" in letters.partition("W")[2] for letters in axes)
+        if not self.reference.repack or on_their_side or moves_pixels(func, args, self.maps):
+            return out
+        return derived(out, self.maps)
 
     def leave(self, value):
         if not isinstance(value, _MaskedTensor):
-            return value
+            return plain(value)
         self.ops += 1
         return self.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
         """A module that needs whole maps gets them."""
-        maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
+        values = tree_leaves((args, kwargs))
+        maps = [v for v in values if isinstance(v, _MaskedTensor)]
+        if not maps:
+            found = [self.maps.geometry(v.shape) for v in values if type(v) is DenseMap]
+            maps = [geometry for geometry in found if geometry is not None]
         self.at_work.append(maps)
         return tree_map(self.leave, (args, kwargs))
 
@@ -186,7 +202,7 @@ class _Run:
 
     def masked_again(self, output, maps):
         """A dense map made of some maps of blocks, as a map of blocks."""
-        first = output[0] if isinstance(output, (tuple, list)) else output
+        first = plain(output[0] if isinstance(output, (tuple, list)) else output)
         if (
             not maps
             or type(first) is not Tensor
@@ -194,11 +210,11 @@ class _Run:
             or len(first) != len(self.grid)
         ):
             return output
-        block = self._resized(maps[0], first)
+        block = self.blocks.resized(maps[0], first.shape[2:])
         if block is None:
             return output
         masked = self._masked(first, block)
-        return type(output)([masked, *output[1:]]) if output is not first else masked
+        return type(output)([masked, *output[1:]]) if isinstance(output, (tuple, list)) else masked
 
     def execute(self, func, args, kwargs):
         maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
@@ -207,18 +223,27 @@ class _Run:
             out = self._on_pixels(func, args, kwargs, maps)
             if out is not None:
                 return out
+        if func is aten.baddbmm.default and not kwargs:
+            return args[0] + aten.bmm.default(*args[1:])
+        queries = queries_of(func, args, kwargs)
+        if queries is not None:
+            return self._of_queries(func, args, kwargs, queries)
         return self._on_kept(func, args, kwargs, maps[0] if aligned else None)
 
     def _on_pixels(self, func, args, kwargs, maps):
         """An op that leaves pixels where they are needs no kept map."""
         template = max(maps, key=lambda x: x.dim())
-        axes = None
+        axes, joined = None, template.joined
+        block, size_of_map = template.block, template.size_of_map
         if is_pointwise(func) or func in _COPIES:
             writes_dense = func._schema.is_mutable and not isinstance(args[0], _MaskedTensor)
             if not writes_dense and all(template.axes.endswith(x.axes) for x in maps):
                 axes = template.axes
-        elif func is aten.constant_pad_nd.default and not any(args[1][:4]):
-            axes = MAP if template.axes == MAP and not any(args[1][6:]) else None
+        elif func is aten.constant_pad_nd.default:
+            size = self.blocks.of_pad(args[1], template, tuple(template.shape))
+            axes, size_of_map = (None, size_of_map) if size is None else (template.axes, size)
+        elif func is aten.roll.default and set(template.axes[d] for d in (*args, ())[2]) == {"C"}:
+            axes = template.axes
         elif func is aten.slice.Tensor and args[0].shape == _shape_of(func, args, kwargs):
             axes = template.axes
         elif func in _JOINS:
@@ -230,21 +255,28 @@ class _Run:
                 axes = template.axes[:dim] + "C" + template.axes[dim:]
             elif alike and template.axes[dim] == "C":
                 axes = template.axes
+        elif func in _BATCH_NORMS:
+            names = [a.name for a in func._schema.arguments]
+            given = dict(zip(names, args, strict=False)) | dict(kwargs)
+            training = given.get("training", given.get("train", False))
+            axes = template.axes if template.axes[1] == "C" and not training else None
         elif func is aten.mm.default or func is aten.addmm.default:
             place = len(args) - 2
-            if args[place] is template and template.axes == "RC" and len(maps) == 1:
-                axes = "RC"
-        elif func is aten.bmm.default:
-            # Pixels times a matrix: one for each image, or one for all.
-            one = args[1].dim() == 3 and (args[1].stride(0) == 0 or len(args[1]) == 1)
-            if args[0] is template and len(maps) == 1:
-                axes = template.axes if template.axes == "NLC" or one else None
-                axes = axes if axes in ("NLC", "GWC") else None
-            elif len(maps) == 1 and template.axes == "NCL":
-                axes = "NCL"
+            pixels = template.axes in ("RC", "QC", "PC")
+            if args[place] is template and pixels and len(maps) == 1:
+                axes = template.axes
+        elif func is aten.bmm.default or func in ATTENTIONS:
+            axes = axes_by_itself(func, args, kwargs, maps)
         elif func in CHANNEL_OPS and args[0] is template and len(maps) == 1:
-            view = View(template.axes, tuple(template.shape), len(self.grid), template.size_of_map)
-            axes = axes_after(func, view, args, kwargs)
+            shape = tuple(template.shape)
+            size = template.size_of_map
+            view = View(template.axes, shape, len(self.grid), size, template.joined)
+            reading = axes_after(func, view, args, kwargs)
+            if reading is not None:
+                axes, joined, size_of_map = reading
+                if size_of_map != template.size_of_map:
+                    block = self.blocks.scaled(template, size_of_map)
+                    axes = None if block is None else axes
         if axes is None:
             return None
         out = func(*tree_map(_value, list(args)), **tree_map(_value, dict(kwargs)))
@@ -254,8 +286,11 @@ class _Run:
             return args[0]
 
         def wrap(part):
-            return _MaskedTensor(part, template.block, self, axes, template.size_of_map)
+            shown = axes[:-1] if func in ATTENTIONS and part.dim() < len(axes) else axes
+            return _MaskedTensor(part, block, self, shown, size_of_map, joined)
 
+        if func in _BATCH_NORMS:  # and its statistics, which nobody reads
+            return wrap(out[0]), *out[1:]
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
 
     def _on_kept(self, func, args, kwargs, template: _MaskedTensor | None):
@@ -269,116 +304,78 @@ class _Run:
                 return self.merge(value, len(inputs))
             return value
 
-        given = args
-        args, kwargs = tree_map(merge, (list(args), dict(kwargs)))
-        out = func(*args, **kwargs)
-        if template is None or template.axes != MAP or given[0] is not template:
-            return out
+        kept, kept_kwargs = tree_map(merge, (list(args), dict(kwargs)))
+        out = func(*kept, **kept_kwargs)
+        if template is not None and args[0] is template:
+            found = self._as_blocks(func, kept, template, out)
+            if found is not None:
+                return found
+        if any(x.source is not None for x in inputs):
+            # It has been cut for nothing, and is as it was before.
+            out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
+        return out if func._schema.is_mutable else self.derived(out, func, args)
+
+    def _of_queries(self, func, args, kwargs, queries: _MaskedTensor):
+        """An op of all pixels for each of these: of its result the executed ones are used."""
+        self.ops += 1
+
+        def merge(value):
+            return self.merge(value, 1 + maps.index(id(value))) if id(value) in maps else value
+
+        maps = [id(v) for v in tree_leaves((args, kwargs)) if isinstance(v, _MaskedTensor)]
+        out = func(*tree_map(merge, list(args)), **tree_map(merge, dict(kwargs)))
+        value = out if isinstance(out, Tensor) else out[0]
+        masked = self._masked(
+            value, queries.block, queries.axes, queries.size_of_map, queries.joined
+        )
+        return masked if value is out else (masked, *out[1:])
+
+    def _before(self, value):
+        if not isinstance(value, _MaskedTensor):
+            return value
+        return self.leave(value) if value.source is None else value.source
+
+    def _as_blocks(self, func, args, template: _MaskedTensor, out):
+        """An op's result as maps of blocks, ``None`` if it is dense from here on."""
+        if func is aten.slice.Tensor:
+            found = self.blocks.of_slice(args, template, out.shape[args[1]])
+            if found is None:
+                return None
+            block, size = found
+            return self._masked(out, block, template.axes, size, template.joined)
+        if func is aten.roll.default:
+            fits = self.blocks.holds_roll(args, template)
+            size, joined = template.size_of_map, template.joined
+            return self._masked(out, template.block, template.axes, size, joined) if fits else None
+        groups = template.joined
+        # Images may be groups of channels, too: then the op is a grouped one.
+        if template.axes not in (MAP, "BCHW") or (groups > 1 and func not in _OF_GROUPS):
+            return None
         if func is aten.im2col.default:
-            return self._patches(template, args, out)
+            found = self.blocks.of_patches(args, template)
+            return None if found is None else _MaskedTensor(out, found[0], self, "NCL", found[1])
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
-        if parts[0].dim() != 4 or len(parts[0]) != len(self.grid):
-            return out
+        if parts[0].dim() != 4 or len(parts[0]) != groups * len(self.grid):
+            return None
         if func in _PADS and not template.padded and parts[0].shape[1] == template.shape[1]:
-            padded = _MaskedTensor(parts[0], template.block, self, MAP, parts[0].shape[2:])
-            padded.padded = True
-            return padded
-        block = self._block_after(func, args, template, parts[0])
+            return _MaskedTensor(
+                parts[0], template.block, self, MAP, parts[0].shape[2:], padded=True
+            )
+        block = self.blocks.after(func, args, template, parts[0].shape[2:])
         if block is None:
-            return out
-        parts[0] = self._masked(parts[0], block)
+            return None
+        parts[0] = self._masked(parts[0], block, template.axes, joined=groups)
         return type(out)(parts) if isinstance(out, (tuple, list)) else parts[0]
 
-    def _masked(self, map_: Tensor, block: tuple[int, int]) -> _MaskedTensor:
+    def _masked(
+        self, value: Tensor, block: tuple[int, int], axes: str = MAP, size=None, joined: int = 1
+    ) -> _MaskedTensor:
         """Only executed blocks are used: whatever stands elsewhere is made useless."""
-        mask = self.mask(map_.shape[2:], block)
-        map_ = torch.where(mask, map_, _nothing(map_))
-        return _MaskedTensor(map_, block, self, MAP, tuple(map_.shape[2:]))
-
-    def _patches(self, x: _MaskedTensor, args, out: Tensor):
-        kernel, dilation, padding, stride = (tuple(a) for a in args[1:])
-        size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
-        block = tuple(b // k for b, k in zip(x.block, kernel, strict=True))
-        apart = kernel == stride and not any(padding) and set(dilation) == {1}
-        divides = all(b % k == 0 for b, k in zip(x.block, kernel, strict=True))
-        if x.padded:
-            fits = fits_blocks(tuple(self.grid.shape[1:]), size, block)
-        else:
-            fits = self._same_blocks(x, size, block)
-        if not apart or not divides or not fits:
-            return out
-        return _MaskedTensor(out, block, self, "NCL", size)
-
-    def _block_after(self, func, args, x: _MaskedTensor, out: Tensor) -> tuple[int, int] | None:
-        """Block of a result, or ``None`` if the result is a dense tensor from here on."""
-        size = out.shape[2:]
-        if func in _BATCH_NORMS:
-            return x.block
-        if func in (aten.pixel_shuffle.default, aten.pixel_unshuffle.default):
-            times = Fraction(size[0], x.size_of_map[0])
-            block = tuple(b * times for b in x.block)
-            whole = all(b.denominator == 1 for b in block)
-            return tuple(map(int, block)) if whole and self._same_blocks(x, size, block) else None
-        if func is aten.slice.Tensor:
-            return self._block_of_slice(args, x, size)
-        if func is aten.convolution.default and args[6]:
-            stride = args[3]
-            block = tuple(
-                x.block[i] * (stride[i] if len(stride) > 1 else stride[0]) for i in (0, 1)
-            )
-            if not x.padded and fits_blocks(tuple(self.grid.shape[1:]), size, block):
-                return block
-        if func in _WHOLE_MAPS or (func is aten.convolution.default and args[6]):
-            return None if x.padded else self._resized(x, out)
-        if func is aten.convolution.default:
-            stride = args[3]
-        elif func in _POOLS:
-            stride = args[2] if len(args) > 2 and args[2] else args[1]
-        else:
-            return None
-        block = []
-        for axis in (0, 1):
-            step = stride[axis] if len(stride) > 1 else stride[0]
-            width, rest = divmod(x.block[axis], step)
-            if rest:
-                return None
-            block.append(width)
-        return tuple(block) if fits_blocks(tuple(self.grid.shape[1:]), size, block) else None
-
-    def _block_of_slice(self, args, x: _MaskedTensor, size) -> tuple[int, int] | None:
-        _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
-        axis = dim % 4 - 2
-        if axis < 0:
-            return None
-        step = step or 1
-        first = (start or 0) % x.size_of_map[axis]
-        block = list(x.block)
-        block[axis] //= step
-        fits = x.block[axis] % step == 0 and first < step and self._same_blocks(x, size, block)
-        return tuple(block) if fits else None
-
-    def _same_blocks(self, x: _MaskedTensor, size: Sequence[int], block: Sequence[int]) -> bool:
-        """Whether a map of this size has as many blocks as ``x``."""
-
-        def count(size, block):
-            return [
-                max(n, -(-s // b)) for n, s, b in zip(self.grid.shape[1:], size, block, strict=True)
-            ]
-
-        return min(size) > 0 and count(size, block) == count(x.size_of_map, x.block)
-
-    def _resized(self, x: _MaskedTensor, out: Tensor) -> tuple[int, int] | None:
-        width = [
-            resized_block(
-                self.grid.shape[1 + axis],
-                x.block[axis],
-                x.size_of_map[axis],
-                out.shape[2 + axis],
-                self.reference.block_size,
-            )
-            for axis in (0, 1)
-        ]
-        return None if None in width else tuple(width)
+        size = tuple(value.shape[2:]) if size is None else size
+        channels = channels_of(axes, value.shape, joined)
+        mask = self.mask(size, block).expand(-1, prod(channels), -1, -1)
+        value = torch.where(from_map(mask, axes, channels), value, _nothing(value))
+        return _MaskedTensor(value, block, self, axes, size, joined)
 
 
 class _MaskedTensor(torch.Tensor):
@@ -387,12 +384,24 @@ class _MaskedTensor(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, value: Tensor, block, run: _Run, axes: str, size: Sequence[int]):
+    def __new__(
+        cls,
+        value: Tensor,
+        block,
+        run: _Run,
+        axes: str,
+        size: Sequence[int],
+        joined: int = 1,
+        padded: bool = False,
+    ):
         self = torch.Tensor._make_wrapper_subclass(
             cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
         )
         self.value, self.block, self.run = value, tuple(block), run
-        self.axes, self.size_of_map, self.padded = axes, tuple(size), False
+        self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
+        self.joined, self.source = joined, None
+        if axes == MAP and not padded:
+            run.maps.note(self.size_of_map, self.block)
         return self
 
     def __init__(self, *args, **kwargs) -> None:
@@ -409,12 +418,13 @@ class _MaskedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        flat = torch.utils._pytree.tree_leaves((args, kwargs or {}))
+        args, kwargs = tree_map(plain, (args, kwargs or {}))
+        flat = tree_leaves((args, kwargs))
         run = next(v for v in flat if isinstance(v, _MaskedTensor)).run
         # Some are element-wise by their tag: they are one op.
         composite = torch.Tag.pointwise not in func.tags
-        out = take_apart(func, args, kwargs or {}) if composite else NotImplemented
-        return run.execute(func, args, kwargs or {}) if out is NotImplemented else out
+        out = take_apart(func, args, kwargs) if composite else NotImplemented
+        return run.execute(func, args, kwargs) if out is NotImplemented else out
 
 
 def _nothing(like: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from .native import ConvPlan
 
 
+BY_CHANCE = (
+    "Where a tensor whose size changes with the picture happened to have that of a map, "
+    "BlockCopyConfig(repack=False) keeps it dense."
+)
+"""What else may be the matter where a layer finds no state of its own."""
+
 EVERYTHING = 1 << 30
 """Border of a map whose blocks are kept whole, not near their edges alone."""
 
@@ -65,7 +71,7 @@ class StateEntry:
                 f"state of {self.key} holds (C, H, W, block, dtype) = {kept}, but this frame "
                 f"brings {found}: the model took another path through its layers than on earlier "
                 "frames. Call reset_(model), or convert only the part of the model whose layers "
-                "run in the same order on every frame."
+                f"run in the same order on every frame. {BY_CHANCE}"
             )
 
     def _fits(self) -> tuple:
@@ -119,7 +125,7 @@ class StateEntry:
                 raise StateError(
                     f"{self.key} has no state of the stream's last frame: the layer did not run on "
                     "it. Call reset_(model) to have the next frame executed fully, or convert only "
-                    "the part of the model whose layers run on every frame."
+                    f"the part of the model whose layers run on every frame. {BY_CHANCE}"
                 )
             self._used[slot] = (stream.token, stream.frames)
             if is_full:

@@ -190,6 +190,10 @@ class StaticFrame(Frame):
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
         return self._lists.layout(self.host, blocks, self.slots)
 
+    def blocks_of_images(self, layout: Layout) -> list[int] | None:
+        """See :class:`Frame`."""
+        return super().blocks_of_images(layout) if self.images == 1 else None
+
     def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
         # Their number is another in each frame, which no graph can hold: as a mask it is noticed.
         rows, columns = layout.by_image[:, 1:].unbind(1)

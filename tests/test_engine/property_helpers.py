@@ -23,6 +23,9 @@ from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.errors import StateError
 
+# What a dimension of several is made of.
+PARTS = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}
+
 MODES = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
@@ -43,20 +46,28 @@ class Plain:
 
 
 class Recorder(Plain):
-    """The converted model: notes block and axes of each result, ``None`` where it is dense."""
+    """The converted model: notes block and axes of each result, ``None`` where it is dense.
 
-    def __init__(self) -> None:
-        self.seen: list[list] = []
+    Also notes size and block of a dense map that was cut into blocks again on the way.
+    """
+
+    def __init__(self, handle) -> None:
+        self.handle = handle
+        self.seen: list[tuple] = []
 
     def __call__(self, function, *maps):
+        read = self.handle._active.maps.read
+        before = len(read)
         out = function(*maps)
-        self.seen.append([_layout(x) for x in _several(out)])
+        self.note(read[before:], out)
         return out
 
     def write(self, function, x):
-        function(x)
-        self.seen.append([_layout(x)])
+        self(lambda x: (function(x), x)[1], x)
         return x
+
+    def note(self, read, out):
+        self.seen.append((read, [_layout(x) for x in _several(out)]))
 
 
 class Map:
@@ -65,7 +76,9 @@ class Map:
     Attributes:
         value: Its contents.
         block: ``None`` where all of it counts; else the executed blocks of so many pixels, and
-        axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns.
+        axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns,
+            R and Q pixels of all images, image by image and pixel by pixel, G rows of all images,
+            B images and channels, P all of it.
         size: ``(H, W)``.
     """
 
@@ -75,6 +88,21 @@ class Map:
     @property
     def shape(self) -> torch.Size:
         return self.value.shape
+
+    def factors(self, images: int) -> tuple[str, list[int]]:
+        """What the dimensions are made of: a letter and a size for each factor."""
+        letters, lengths = "", []
+        pixels = {"N": images, "H": self.size[0], "W": self.size[1]}
+        for letter, length in zip(self.axes, self.shape, strict=True):
+            parts = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}.get(
+                letter, letter
+            )
+            rest = length
+            for part in parts:
+                letters += part
+                lengths.append(pixels.get(part, rest))
+                rest //= lengths[-1]
+        return letters, lengths
 
 
 class Oracle:
@@ -113,37 +141,53 @@ class Oracle:
             for i in (0, 1)
         )
         pixels = self.grid[:, rows][:, :, cols]
-        order = [letter for letter in x.axes.replace("L", "HW") if letter != "C"]
-        pixels = pixels.permute([("N", "H", "W").index(letter) for letter in order])
-        sizes = dict(zip(x.axes, x.shape, strict=True))
-        return pixels.reshape([1 if letter == "C" else sizes[letter] for letter in x.axes])
+        letters, lengths = x.factors(len(self.grid))
+        pixels = pixels.permute(
+            [("N", "H", "W").index(letter) for letter in letters.replace("C", "")]
+        )
+        pixels = pixels.reshape(
+            [1 if a == "C" else n for a, n in zip(letters, lengths, strict=True)]
+        )
+        return pixels.expand(lengths).reshape(x.shape)
 
     def merge(self, x: Map, argument: int) -> torch.Tensor:
         if x.block is None:
             return x.value
-        mask, merged, images = self.mask(x), [], x.axes.index("N")
+        letters, lengths = x.factors(len(self.grid))
+        images = letters.index("N")
+        mask, value = (v.reshape(lengths).movedim(images, 0) for v in (self.mask(x), x.value))
+        merged = []
         for image, stream in enumerate(self.streams):
             key = (stream, self.steps, argument)
-            new = x.value.select(images, image)
             kept = self.kept.get(key)
             if kept is None:
-                kept = torch.full_like(new, float("nan"))
-            self.kept[key] = torch.where(mask.select(images, image), new, kept)
+                kept = torch.full_like(value[image], float("nan"))
+            self.kept[key] = torch.where(mask[image], value[image], kept)
             merged.append(self.kept[key])
-        return torch.stack(merged, images)
+        return torch.stack(merged, images).reshape(x.shape)
 
     def __call__(self, function, *maps: Map):
         self.steps += 1
+        read, layouts = next(self.seen)
+        maps = [self.cut(x, read) for x in maps]
         out = function(*[self.merge(x, i) for i, x in enumerate(maps)])
-        parts = [self.only(v, b) for v, b in zip(_several(out), next(self.seen), strict=True)]
+        parts = [self.only(v, b) for v, b in zip(_several(out), layouts, strict=True)]
         return type(out)(parts) if isinstance(out, (tuple, list)) else parts[0]
 
     def write(self, function, x: Map) -> Map:
         self.steps += 1
-        value = self.merge(x, 0).clone()
+        read, (seen,) = next(self.seen)
+        value = self.merge(self.cut(x, read), 0).clone()
         function(value)
-        (seen,) = next(self.seen)
         x.value = self.only(value, seen).value
+        return x
+
+    @staticmethod
+    def cut(x: Map, read) -> Map:
+        """A dense map by its blocks, if an op of the step has read one of its size by them."""
+        for size, block in read:
+            if x.block is None and x.value.dim() == 4 and tuple(x.shape[2:]) == size:
+                return Map(x.value, block, size=size)
         return x
 
     def only(self, value: torch.Tensor, seen) -> Map:
@@ -294,7 +338,7 @@ def check_laws(
 
     def execute(frame, grid, streams):
         answers.append(grid)
-        net.run = recorder = Recorder()
+        net.run = recorder = Recorder(bc.handle(net))
         before = frame.clone()
         named = bc.streams(net, streams) if shuffle else contextlib.nullcontext()
         with MODES[mode](), named, around():

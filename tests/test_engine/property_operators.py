@@ -478,7 +478,10 @@ class SqueezeExcite(Operator):
 
 
 class ChannelShuffle(Operator):
-    draws = dict(groups=st.sampled_from((2, 4)), kind=st.sampled_from(("view", "reshape", "torch")))
+    draws = dict(
+        groups=st.sampled_from((2, 4)),
+        kind=st.sampled_from(("view", "reshape", "torch", "published", "images")),
+    )
 
     def forward(self, run, x):
         return run(self.shuffle, x)
@@ -487,12 +490,197 @@ class ChannelShuffle(Operator):
         groups = self.p["groups"]
         if self.p["kind"] == "torch":
             return F.channel_shuffle(x, groups)
+        if self.p["kind"] in ("published", "images"):
+            return self.of_images_and_channels(x)
         batch, channels, height, width = x.size()
         x = x.view(batch, groups, channels // groups, height, width)
         x = torch.transpose(x, 1, 2).contiguous()
         if self.p["kind"] == "reshape":
             return x.reshape(batch, -1, height, width)
         return x.view(batch, -1, height, width)
+
+    def of_images_and_channels(self, x):
+        """As ShuffleNetV2 has it published: images and channels are one dimension on the way."""
+        batch, channels, height, width = x.shape
+        if self.p["kind"] == "images":
+            groups = x.reshape(batch * self.p["groups"], -1, height, width)
+            return (groups * groups.mean(1, keepdim=True)).view(x.shape)
+        x = x.reshape(batch * channels // 2, 2, height * width).permute(1, 0, 2)
+        x = x.reshape(2, -1, channels // 2, height, width)
+        return torch.cat([x[0], x[1].relu()], 1)
+
+
+class GroupsAsImages(Operator):
+    """Groups of channels as images: a gate of each group, a blur of each channel, linear attention.
+
+    As in shuffle attention, anti-aliased pooling, and attention over channels with heads.
+    """
+
+    draws = dict(kind=st.sampled_from(("gate", "blur", "pool", "resize", "norm", "attend")))
+
+    def build(self, kind):
+        self.group_norm = nn.GroupNorm(2, CHANNELS // 2, eps=STEADY)
+        self.mix = nn.Conv2d(CHANNELS, 3 * CHANNELS, 1)
+
+    def fits(self, size):
+        return min(size) >= 3
+
+    def forward(self, run, x):
+        if self.p["kind"] == "attend":
+            qkv = run(self.mix, x)
+            return run(self.attend, qkv)
+        return run(getattr(self, self.p["kind"]), x)
+
+    def gate(self, x):
+        y = x.reshape(len(x) * 4, -1, *x.shape[2:])
+        gate = y.mean((2, 3), keepdim=True)
+        return (y * gate.sigmoid() + gate[:, :1]).reshape(x.shape)
+
+    def blur(self, x):
+        weight = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype)
+        weight = (weight[:, None] * weight / 16)[None, None]
+        return F.conv2d(x.reshape(-1, 1, *x.shape[2:]), weight, padding=1).reshape(x.shape)
+
+    def pool(self, x):
+        return F.avg_pool2d(x.reshape(len(x) * 2, -1, *x.shape[2:]), 3, 1, 1).reshape(x.shape)
+
+    def resize(self, x):
+        size = [n + 3 for n in x.shape[2:]]
+        y = x.reshape(len(x) * 2, -1, *x.shape[2:])
+        y = F.interpolate(y, size=size, mode="bilinear")
+        return y.reshape(len(x), CHANNELS, *size)
+
+    def norm(self, x):
+        y = self.group_norm(x.reshape(len(x) * 2, -1, *x.shape[2:]))
+        return y.reshape(x.shape)
+
+    def attend(self, qkv):
+        """The product of keys and values is a matrix for each image and head."""
+        images, _, height, width = qkv.shape
+        q, k, v = qkv.reshape(images * 2, 3, 4, height * width).unbind(1)
+        out = (q.transpose(1, 2) @ (k.softmax(-1) @ v.transpose(1, 2))).transpose(1, 2)
+        return out.reshape(images, CHANNELS, height, width)
+
+
+class Windows(Operator):
+    """Attention inside windows, and rows and columns that part and join again."""
+
+    draws = dict(
+        kind=st.sampled_from(
+            ("attention", "fused", "merge", "enlarge", "slices", "pool", "channels_first", "padded")
+        ),
+        side=st.sampled_from((2, 2, 4, (2, 1))),
+    )
+
+    def build(self, kind, side):
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+        self.mix = nn.Linear(4 * CHANNELS, CHANNELS)
+        self.sides = side if isinstance(side, tuple) else (side, side)
+
+    def fits(self, size):
+        sides = self.sides if self.p["kind"] not in ("merge", "slices") else (2, 2)
+        if self.p["kind"] == "padded":
+            return min(size) >= max(sides)
+        enlarges = self.p["kind"] == "enlarge"
+        return all(n % side == 0 for n, side in zip(size, sides, strict=True)) and (
+            not enlarges or max(size) < LARGEST
+        )
+
+    def forward(self, run, x):
+        return run(getattr(self, "by_" + self.p["kind"]), x)
+
+    def by_attention(self, x):
+        (a, b), (images, _, height, width) = self.sides, x.shape
+        y = x.permute(0, 2, 3, 1).view(images, height // a, a, width // b, b, CHANNELS)
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, a * b, CHANNELS)
+        q, k, v = self.qkv(y).view(-1, a * b, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.p["kind"] == "fused":
+            out = F.scaled_dot_product_attention(q, k, v)
+        else:
+            out = ((q * 0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = y + out.transpose(1, 2).reshape(y.shape)
+        y = y.view(images, height // a, width // b, a, b, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        return y.reshape(images, height, width, CHANNELS).permute(0, 3, 1, 2)
+
+    by_fused = by_attention
+
+    def by_merge(self, x):
+        """Patch merging, as pixel unshuffle by hand."""
+        images, _, height, width = x.shape
+        y = x.permute(0, 2, 3, 1).reshape(images, height // 2, 2, width // 2, 2, CHANNELS)
+        return self.mix(y.permute(0, 1, 3, 4, 2, 5).flatten(3)).permute(0, 3, 1, 2)
+
+    def by_slices(self, x):
+        y = x.permute(0, 2, 3, 1)
+        y = [y[:, i::2, j::2, :] for j in (0, 1) for i in (0, 1)]
+        return self.mix(torch.cat(y, -1)).permute(0, 3, 1, 2).contiguous()
+
+    def by_enlarge(self, x):
+        (a, b), (images, _, height, width) = self.sides, x.shape
+        y = x.repeat(1, a * b, 1, 1).view(images, a, b, CHANNELS, height, width)
+        y = y.permute(0, 3, 4, 1, 5, 2)
+        return y.reshape(images, CHANNELS, height * a, width * b)
+
+    def by_pool(self, x):
+        (a, b), (images, _, height, width) = self.sides, x.shape
+        return x.view(images, CHANNELS, height // a, a, width // b, b).amax((3, 5))
+
+    def by_padded(self, x):
+        """As in most of them: what lacks for whole windows is zeros, to the right and below."""
+        (a, b), (height, width) = self.sides, x.shape[2:]
+        y = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, -width % b, 0, -height % a))
+        y = y.permute(0, 3, 1, 2) + 0.5
+        return self.by_attention(y)[:, :, :height, :width]
+
+    def by_channels_first(self, x):
+        (a, b), (images, _, height, width) = self.sides, x.shape
+        y = x.reshape(images, CHANNELS, height // a, a, width // b, b)
+        y = y - y.mean((3, 5), keepdim=True)
+        return y.reshape(x.shape)
+
+
+class ShiftedWindows(Operator):
+    """Attention inside windows that a map rolled by half of one is cut into, with Swin's mask."""
+
+    draws = dict(side=st.sampled_from((2, 4, 8)), channels_last=booleans)
+
+    def build(self, side, channels_last):
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+
+    def fits(self, size):
+        return all(n % self.p["side"] == 0 for n in size)
+
+    def forward(self, run, x):
+        half = self.p["side"] // 2
+        dims = (1, 2) if self.p["channels_last"] else (2, 3)
+
+        def moved(x, by):
+            x = x.permute(0, 2, 3, 1) if self.p["channels_last"] else x
+            x = torch.roll(x, (by, by), dims)
+            return x.permute(0, 3, 1, 2) if self.p["channels_last"] else x
+
+        y = run(lambda x: moved(x, -half), x)
+        y = run(self.attend, y)
+        return run(lambda y: moved(y, half), y)
+
+    def attend(self, x):
+        side, (images, _, height, width) = self.p["side"], x.shape
+        rows, cols = height // side, width // side
+        y = x.permute(0, 2, 3, 1).view(images, rows, side, cols, side, CHANNELS)
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, side * side, CHANNELS)
+        q, k, v = self.qkv(y).view(-1, side * side, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        # Of the last windows the halves come from opposite edges of the picture.
+        part = torch.zeros(height, width, dtype=torch.int64)
+        part[height - side // 2 :] += 1
+        part[:, width - side // 2 :] += 2
+        part = part.view(rows, side, cols, side).transpose(1, 2).reshape(rows * cols, -1)
+        mask = (part[:, None] != part[:, :, None]).to(x.dtype) * -100
+        scores = (q * 0.5) @ k.transpose(-2, -1)
+        scores = scores.view(images, -1, 2, side * side, side * side) + mask[None, :, None]
+        out = scores.view(-1, 2, side * side, side * side).softmax(-1) @ v
+        y = y + out.transpose(1, 2).reshape(y.shape)
+        y = y.view(images, rows, cols, side, side, CHANNELS).permute(0, 1, 3, 2, 4, 5)
+        return y.reshape(images, height, width, CHANNELS).permute(0, 3, 1, 2)
 
 
 class SplitAttention(Operator):
@@ -1075,7 +1263,7 @@ class Views(Operator):
         return y.flip(i)
 
     def do_roll(self, y, i, j, k):
-        return y.roll(1, i)
+        return y.roll(5, i)  # half of a window that no block is made of
 
     def do_mul(self, y, i, j, k):
         shape = [1] * y.dim()

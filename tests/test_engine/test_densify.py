@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.errors import DensifiedError, StateError
+from blockcopy_plugins.errors import DensifiedError
 
 SIZE = (20, 25)
 
@@ -66,7 +66,7 @@ DENSE = {
     "pad twice": (lambda x, m: F.pad(F.pad(x, (1, 2, 3, 4)), (1, 1)), "pad"),
     "circular pad": (lambda x, m: F.pad(x, (1, 2, 3, 4), mode="circular"), "copy_"),
     "group norm of a view": (lambda x, m: F.group_norm(x.flatten(2), 2), "native_group_norm"),
-    "instance_norm": (lambda x, m: F.instance_norm(x), "view"),
+    "instance_norm": (lambda x, m: F.instance_norm(x), "batch_norm"),
     "batch statistics": (lambda x, m: F.batch_norm(x, None, None, training=True), "batch_norm"),
     "bicubic": (lambda x, m: F.interpolate(x, scale_factor=2, mode="bicubic"), ""),
     "area": (lambda x, m: F.interpolate(x, size=(13, 17), mode="area"), "_adaptive_avg_pool2d"),
@@ -141,7 +141,7 @@ def test_right_and_reported(name, pack, mode):
 @pytest.mark.parametrize("name", ["softmax over space", "flatten and linear", "adaptive average"])
 def test_partial_grids_see_fresh_blocks_and_kept_ones(name):
     """A densified op sees this frame where it was executed and the kept map elsewhere."""
-    net, dense, grids = prepared(DENSE[name][0])
+    net, dense, grids = prepared(DENSE[name][0], repack=False)
     first, second = torch.randn(2, 1, 3, *SIZE).unbind(0)
     grids.append(torch.ones(1, 3, 4, dtype=torch.bool))
     net(first)
@@ -392,29 +392,34 @@ def test_on_blocks(name, pack, mode):
     assert all("mean" in op.op for op in dense_ops), dense_ops  # the split attention's
 
 
-@pytest.mark.parametrize("what", ["read", "write to the view", "write to the map"])
-def test_a_view_that_is_a_copy_does_not_follow_writes(what):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("what", ["read", "write to the view", "write to the map", "both"])
+def test_a_copy_that_stands_for_a_view_follows_writes(what, pack, mode):
     """Of one image, torch folds transposed pixels into rows as a view; blocks have none such."""
 
     def function(x, m):
         mean = torch.stack([x, x * 3]).mean(0)
+        other = mean[:, :4]
         rows = mean.flatten(2).mT.view(-1, 8)
-        if what == "write to the view":
-            rows.mul_(2)
-        elif what == "write to the map":
+        if what in ("write to the view", "both"):
+            rows[:, :5].mul_(2)
+        if what in ("write to the map", "both"):
+            other.add_(1)
+            m.last(mean)  # may have kept the map
             mean.mul_(2)
-        return rows + 1
+        if what == "both":
+            rows.relu_()
+        return m.last(mean), rows + 1, other * 1.0
 
-    net, dense, grids = prepared(function, pack_whole_frames=True)
+    net, dense, grids = prepared(function, pack_whole_frames=pack)
     frame = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         wanted = dense(frame)
-    grids.append(torch.ones(1, 3, 4, dtype=torch.bool))
-    if what == "read":
-        assert_same(net(frame), wanted)
-    else:
-        with pytest.raises(StateError, match="clone"):
-            net(frame)
+    with mode():
+        for rate in (2.0, 0.5, 0.0):
+            grids.append(torch.rand(1, 3, 4) < rate)
+            assert_same(net(frame), wanted)
 
 
 @pytest.mark.parametrize("name", POINTWISE)

@@ -175,7 +175,7 @@ class Life:
         frame = torch.randn(len(streams), 3, *SIZE) if frame is None else frame
         if grid is None:
             grid = torch.rand(laws.grid_shape(len(streams), SIZE, BLOCK)) < rate
-        self.net.run = self.recorder = laws.Recorder()
+        self.net.run = self.recorder = laws.Recorder(bc.handle(self.net))
         bc.handle(self.net).policy.function.grid = grid
         with bc.streams(self.net, streams):
             return frame, grid, self.net(frame)

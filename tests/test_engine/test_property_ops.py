@@ -155,6 +155,10 @@ ON_BLOCKS = [
     ],
     ("ChannelShuffle", dict(groups=2, kind="view")),
     ("ChannelShuffle", dict(groups=4, kind="reshape")),
+    ("ChannelShuffle", dict(groups=4, kind="torch")),
+    ("ChannelShuffle", dict(groups=2, kind="published")),
+    ("ChannelShuffle", dict(groups=2, kind="images")),
+    *[("GroupsAsImages", dict(kind=kind)) for kind in "blur pool resize norm".split()],
     *[
         ("Parts", dict(kind=kind))
         for kind in ("chunk split sizes stack unbind index slice step tensor_split repeat".split())
@@ -187,6 +191,17 @@ ON_BLOCKS = [
     ("Join", dict(kind="weighted", mode="nearest")),
 ]
 
+# Of maps whose sides the windows divide.
+IN_WINDOWS = [
+    ("Windows", dict(kind=kind, side=side))
+    for kind in "attention fused merge enlarge slices pool channels_first padded".split()
+    for side in (2, 4)
+] + [
+    ("ShiftedWindows", dict(side=side, channels_last=last))
+    for side in (2, 4)
+    for last in (True, False)
+]
+
 # What needs the whole map: the ops that the report must name.
 ON_WHOLE_MAPS = [
     ("PaddedConv", dict(PAD, mode="circular"), ""),
@@ -198,6 +213,10 @@ ON_WHOLE_MAPS = [
     ("SqueezeExcite", dict(kind="adaptive"), "mean"),
     ("SqueezeExcite", dict(kind="grn"), "norm"),
     ("SplitAttention", {}, "mean"),
+    ("GroupsAsImages", dict(kind="gate"), "mean"),
+    ("GroupsAsImages", dict(kind="attend"), "softmax"),
+    ("Windows", dict(kind="attention", side=(8, 3)), "view"),
+    ("ShiftedWindows", dict(side=8, channels_last=True), "roll"),
     ("Tokens", dict(kind="attention"), ""),
     ("ReducedAttention", dict(ratio=2), ""),
     ("Unfold", dict(kind="unfold"), "im2col"),
@@ -233,6 +252,14 @@ def title(case):
 @pytest.mark.parametrize("case", ON_BLOCKS, ids=title)
 def test_it_runs_on_blocks(case, mode):
     for size in ((16, 24), (15, 21)):
+        for pack in (True, False):
+            assert dense_ops_of(*case, size, pack, mode) == ()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("case", IN_WINDOWS, ids=title)
+def test_windows_within_blocks_are_views_of_them(case, mode):
+    for size in ((16, 24), (20, 12)):
         for pack in (True, False):
             assert dense_ops_of(*case, size, pack, mode) == ()
 

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+from torch.utils._pytree import tree_map
 
 from ..axes import CHANNEL_OPS, is_pointwise
+from ..block_tensor import BlockTensor
 from ..composite import take_apart
 from ..frame import Frame
-from . import channels, group_norm, padding, pixels, pointwise, resize, sliding
+from . import attention, channels, group_norm, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
+from .groups_as_images import takes_groups
 
 __all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
 
@@ -32,15 +35,15 @@ def _packed_again(reason: str, as_claimed: bool = False) -> Callable:
 
 STRATEGIES: Mapping[object, Callable] = MappingProxyType(
     {
-        aten.convolution.default: sliding.convolution,
+        aten.convolution.default: takes_groups(sliding.convolution),
         # Whole composite ops arrive in inference mode. To take them apart costs another dispatch.
-        aten.conv2d.default: sliding.conv2d,
-        aten.max_pool2d_with_indices.default: sliding.max_pool,
-        aten.max_pool2d.default: sliding.max_pool_values,
-        aten.avg_pool2d.default: sliding.avg_pool,
-        aten.upsample_nearest2d.default: resize.nearest,
-        aten._upsample_nearest_exact2d.default: resize.nearest,
-        aten.upsample_bilinear2d.default: resize.bilinear,
+        aten.conv2d.default: takes_groups(sliding.conv2d),
+        aten.max_pool2d_with_indices.default: takes_groups(sliding.max_pool),
+        aten.max_pool2d.default: takes_groups(sliding.max_pool_values),
+        aten.avg_pool2d.default: takes_groups(sliding.avg_pool),
+        aten.upsample_nearest2d.default: takes_groups(resize.nearest),
+        aten._upsample_nearest_exact2d.default: takes_groups(resize.nearest),
+        aten.upsample_bilinear2d.default: takes_groups(resize.bilinear),
         aten.upsample_nearest2d.vec: resize.by_scale,
         aten._upsample_nearest_exact2d.vec: resize.by_scale,
         aten.upsample_bilinear2d.vec: resize.by_scale,
@@ -51,7 +54,7 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten._native_batch_norm_legit.default: pointwise.batch_norm,
         aten._native_batch_norm_legit_no_training.default: pointwise.batch_norm,
         aten.cudnn_batch_norm.default: pointwise.batch_norm,
-        aten.native_group_norm.default: group_norm.group_norm,
+        aten.native_group_norm.default: takes_groups(group_norm.group_norm),
         aten.upsample_bicubic2d.default: _packed_again("bicubic resize"),
         # torch 2.13 gets these wrong for channels-last maps of one column.
         aten._upsample_bilinear2d_aa.default: _packed_again("resize with anti-aliasing", True),
@@ -74,11 +77,15 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.stack.default: channels.stack,
         aten.mm.default: channels.matrix_product,
         aten.addmm.default: channels.matrix_product,
-        aten.bmm.default: channels.batched_product,
+        aten.bmm.default: attention.batched_product,
+        aten.baddbmm.default: attention.added_product,
+        aten.scaled_dot_product_attention.default: attention.attention,
+        aten._scaled_dot_product_flash_attention_for_cpu.default: attention.attention,
         aten.slice.Tensor: pixels.pixel_slice,
         aten.pixel_shuffle.default: pixels.shuffle,
         aten.pixel_unshuffle.default: pixels.unshuffle,
         aten.im2col.default: pixels.patches,
+        aten.roll.default: pixels.roll,
         aten.constant_pad_nd.default: padding.constant,
         aten.reflection_pad2d.default: padding.reflect,
         aten.replication_pad2d.default: padding.replicate,
@@ -120,10 +127,22 @@ def run(frame: Frame, func, args, kwargs, on_use: bool = False):
         out = take_apart(func, args, kwargs)
         if out is not NotImplemented:
             return out
-        return run_dense(frame, func, args, kwargs, "no strategy for this op")
+        return _run_on_whole_maps(frame, func, args, kwargs, "no strategy for this op")
     out = strategy(frame, func, args, kwargs)
     if isinstance(out, Decline):
         if out.tile is not None:
             frame.counts.tiles.add(out.tile)
-        return run_dense(frame, func, args, kwargs, out.reason)
+        return _run_on_whole_maps(frame, func, args, kwargs, out.reason)
     return out
+
+
+def _run_on_whole_maps(frame: Frame, func, args, kwargs, reason: str):
+    """As :func:`run_dense`; of maps that were cut into blocks for nothing as they were before."""
+
+    def before(value):
+        if isinstance(value, BlockTensor) and value.source is not None:
+            return value.source.contiguous()
+        return value
+
+    args, kwargs = tree_map(before, (list(args), dict(kwargs)))
+    return run_dense(frame, func, args, kwargs, reason)

@@ -7,9 +7,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..axes import MAP, View, axes_after, sizes_of
+from ..axes import MAP, View, axes_after, channels_of, sizes_of
 from ..block_tensor import BlockTensor
 from ..frame import Frame
+from ..mirror import Mirror
+from ..view_axes import Reading
 from .densify import Decline
 
 aten = torch.ops.aten
@@ -24,14 +26,15 @@ def over_channels(frame: Frame, func, args, kwargs):
     Views stay views: what is written to them is seen in their base.
     """
     x = args[0]
-    axes = None
+    found = None
     if isinstance(x, BlockTensor):
-        view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map)
-        axes = axes_after(func, view, args, kwargs)
-    if axes is None:
+        view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined)
+        found = axes_after(func, view, args, kwargs)
+    if found is None:
         return Decline("it mixes pixels or images")
+    axes = found.axes
     if func in _VIEWS:
-        return _view(x, func, axes, args)
+        return _view(frame, x, func, found, args)
     if func is aten.expand.default:
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
         out = func(x.packed, size, **kwargs)
@@ -42,11 +45,11 @@ def over_channels(frame: Frame, func, args, kwargs):
     else:
         out = func(x.packed, *args[1:], **kwargs)
     if func is aten.linear.default:
-        _count(frame, x, args[1])
+        count_product(frame, x, args[1])
     version = x.version if func._schema.returns[0].alias_info is not None else None
     strides = None
     if version is not None and axes != MAP:
-        strides = _strides(x, func, args, kwargs)
+        strides = strides_of_view(x, func, args, kwargs)
     if isinstance(out, Tensor):
         return x.like(out, version, axes, strides)
     return [x.like(part, version, axes, strides) for part in out]
@@ -88,43 +91,14 @@ def matrix_product(frame: Frame, func, args, kwargs):
     place = 1 if func is aten.addmm.default else 0
     x, weight = args[place], args[place + 1]
     plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
-    if not isinstance(x, BlockTensor) or x.axes != "RC" or not plain:
+    if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC") or not plain:
         return Decline("it is no product of pixels with a weight")
-    _count(frame, x, weight)
+    count_product(frame, x, weight)
     return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))
 
 
-def batched_product(frame: Frame, func, args, kwargs):
-    """``bmm`` of pixels with a matrix for each image, or one for all as of a linear layer.
-
-    Either ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
-    weights are made of the image.
-    """
-    first, second = args
-    x, weight = (first, second) if isinstance(first, BlockTensor) else (second, first)
-    axes = ("NLC", "GWC") if x is first else ("NCL",)
-    if x.axes not in axes or isinstance(weight, BlockTensor):
-        return Decline("it is no product of pixels with a matrix")
-    if x is second:
-        mine = weight if frame.whole else weight.index_select(0, x.layout.image_index)
-        out = func(mine, x.packed)
-        per_pixel = weight[0].numel()
-        pixels = out.shape[0] * out.shape[2], x.shape[0] * x.shape[2]
-        frame.count_blocks(pixels[0] * per_pixel, pixels[1] * per_pixel, x.block)
-        return x.like(out)
-    if frame.whole:
-        out = func(x.packed, weight)
-    elif weight.stride(0) == 0 or len(weight) == 1:
-        out = torch.matmul(x.packed, weight[0])
-    elif x.axes == "NLC":
-        out = func(x.packed, weight.index_select(0, x.layout.image_index))
-    else:
-        return Decline("each row has a matrix of its own")
-    _count(frame, x, weight[0])
-    return x.like(out)
-
-
-def _count(frame: Frame, x: BlockTensor, weight: Tensor) -> None:
+def count_product(frame: Frame, x: BlockTensor, weight: Tensor) -> None:
+    """Count the MACs of a product of each pixel of ``x`` with a matrix."""
     per_pixel = weight.numel()
     frame.count_blocks(
         prod(x.packed.shape[:-1]) * per_pixel, prod(x.shape[:-1]) * per_pixel, x.block
@@ -138,26 +112,53 @@ def _joined(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None
     return value.packed if same and value.axes == template.axes else None
 
 
-def _view(x: BlockTensor, func, axes: str, args) -> BlockTensor:
+def _view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
     """A view, whatever the layout of the packed blocks: with a copy, if it must be."""
+    axes, joined, size_of_map = reading
+    block = x.block
+    if size_of_map != x.size_of_map:
+        block = _scaled_block(frame, x, size_of_map)
+        if block is None:
+            return Decline("it parts or joins rows or columns otherwise than blocks do")
     size = list(args[1])
     if -1 in size:
         size[size.index(-1)] = prod(x.shape) // -prod(size)
-    channels = [s for s, letter in zip(size, axes, strict=True) if letter == "C"]
-    size = sizes_of(axes, channels, x.rows, x.tile)
-    strides = None if axes == MAP else _strides(x, func, args, {})
+    tile = size_of_map if frame.whole else block
+    size = sizes_of(axes, channels_of(axes, size, joined), x.rows, tile)
+    strides = None if axes == MAP else strides_of_view(x, func, args, {})
+
+    def made(packed: Tensor, version=None) -> BlockTensor:
+        out = BlockTensor(packed, size_of_map, block, frame, version, axes, strides, joined)
+        out.cropped = version is not None and x.cropped
+        return out
+
     try:
         out = x.packed.view(size)
     except RuntimeError:  # torch has no other way to ask
         if func is aten._unsafe_view.default:
-            return x.like(x.packed.reshape(size), None, axes, strides)
+            return made(x.packed.reshape(size))
         if not x.make_contiguous():
-            return x.like(x.packed.reshape(size), x.version.of_copy(x), axes, strides)
+            out = x.packed.reshape(size)
+            view = made(out)
+            view.version.mirror = Mirror(x, out)
+            return view
         out = x.packed.view(size)
-    return x.like(out, x.version, axes, strides)
+    return made(out, x.version)
 
 
-def _strides(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:
+def _scaled_block(frame: Frame, x: BlockTensor, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Block of a map whose rows or columns have parted, or joined channels."""
+    block = []
+    for width, before, after in zip(x.block, x.size_of_map, size, strict=True):
+        whole, rest = divmod(width * after, before)
+        if rest or not whole:
+            return None
+        block.append(whole)
+    block = tuple(block)
+    return block if frame.layout(size, block) is x.layout else None
+
+
+def strides_of_view(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:
     """Strides of the view that the dense tensor would have: they tell torch what is a view of it.
 
     ``None`` if there is no such view.

@@ -71,7 +71,8 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     as_claimed = func not in _FEW_PIXELS_COME_OUT
     out = _call(frame, func, args, kwargs, reason, _may_alias(func), as_claimed)
     if not isinstance(written, BlockTensor):
-        return out if as_claimed else tree_map(Tensor.contiguous, out)
+        out = out if as_claimed else tree_map(Tensor.contiguous, out)
+        return out if written is not None else frame.derived(out, func, args)
     # The op wrote into a copy of the map: take the executed blocks back from there.
     with written.writing():
         written.packed.copy_(frame.packed_like(out, written))

@@ -1,17 +1,18 @@
-"""Ops that move pixels within their block: strided slices, pixel shuffle, patches."""
+"""Ops that move pixels within their block or by a few: slices, pixel shuffle, patches, shifts."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ... import ops
-from ...ops.window import through, window_table
+from ...ops.window import index_table, through, window_table
 from ..axes import MAP
 from ..block_tensor import BlockTensor
 from ..dense_on_use import PaddedMap
 from ..frame import Frame
-from ..geometry import fits_blocks
-from .channels import over_channels
+from ..geometry import fits_blocks, is_half_a_window
+from .channels import over_channels, strides_of_view
 from .densify import Decline
 
 
@@ -28,9 +29,9 @@ def pixel_slice(frame: Frame, func, args, kwargs):
     start, end, _ = slice(given["start"], given["end"]).indices(size)
     if (start, end, step) == (0, size, 1):
         return x.like(x.packed, x.version, strides=x.stride())
-    if x.axes[dim] not in "HW" or x.axes != MAP:
+    if x.axes[dim] not in "HW":
         return over_channels(frame, func, args, kwargs)
-    axis = dim - 2
+    axis = "HW".index(x.axes[dim])
     count = len(range(start, end, step))
     block = list(x.block)
     block[axis] //= step
@@ -42,7 +43,10 @@ def pixel_slice(frame: Frame, func, args, kwargs):
         packed = func(x.packed, *args[1:], **kwargs)
     else:
         packed = func(x.packed, dim, start, None, step)
-    out = BlockTensor(packed, tuple(sizes), tuple(block), frame, x.version)
+    strides = None if x.axes == MAP else strides_of_view(x, func, args, kwargs)
+    out = BlockTensor(
+        packed, tuple(sizes), tuple(block), frame, x.version, x.axes, strides, x.joined
+    )
     out.cropped = x.cropped or count < len(range(start, size, step))
     return out
 
@@ -97,6 +101,40 @@ def patches(frame: Frame, func, args, kwargs):
     padded = isinstance(x, PaddedMap) and not frame.whole
     packed = _blocks_of_padded(frame, x, size, block) if padded else x.packed
     return BlockTensor(func(packed, *args[1:]), size, block, frame, axes="NCL")
+
+
+def roll(frame: Frame, func, args, kwargs):
+    """``torch.roll`` by half of a window that divides blocks, as in shifted windows; of channels.
+
+    Any other shift leaves windows that no block holds, so that the whole map is needed anyway.
+    """
+    x, shifts, dims = (*args, ())[:3]
+    letters = [x.axes[d] for d in dims]
+    if not dims or any(letter not in "CHW" for letter in letters):
+        return Decline("it moves pixels from row to row")
+    if set(letters) == {"C"}:
+        return x.like(func(x.packed, *args[1:], **kwargs))
+    moved = dict.fromkeys("HW", 0)
+    for letter, shift in zip(letters, shifts, strict=True):
+        moved[letter] = shift
+    shifts = (moved["H"], moved["W"])
+    if "C" in letters or len(set(letters)) < len(letters) or not is_half_a_window(x.block, shifts):
+        return Decline("its shift is not half of a window that divides blocks")
+    entry = frame.keep(x, str(func))
+    if frame.whole:
+        return x.like(func(x.packed, *args[1:], **kwargs))
+    layout = x.layout
+    rows, cols = frame.tables(
+        ("roll", shifts),
+        x.size_of_map,
+        x.block,
+        lambda axis, size, width: index_table(
+            blocks=layout.blocks[axis],
+            block_out=width,
+            index=(torch.arange(size) - shifts[axis]) % size,
+        ),
+    )
+    return x.like(x.in_its_form(ops.gather(entry.map, layout.by_slot, rows, cols)))
 
 
 def _blocks_of_padded(frame: Frame, x: PaddedMap, size, block) -> Tensor:

@@ -177,8 +177,8 @@ def batch_norm(frame: Frame, func, args, kwargs):
     """Batch norm by running statistics."""
     names = [a.name for a in func._schema.arguments]
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    if args[0].axes != MAP:
-        return Decline("batch norm of a view whose second dimension may be no channels")
+    if args[0].axes[1] != "C":
+        return Decline("batch norm of a view whose second dimension is no channels")
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
@@ -225,13 +225,26 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
             continue
         if size != full:
             return None
-        over_images = over_images or letter in "NRG"
-        over_pixels = over_pixels or letter != "N"
+        over_images = over_images or letter in "NRGQBP"
+        over_pixels = over_pixels or letter not in "NB"
     if frame.whole or not (over_pixels or over_images):
         return value
     if not over_pixels:
-        return value.index_select(axes.index("N"), template.layout.image_index)
+        dim = next(i for i, letter in enumerate(axes) if letter in "NB")
+        return rows_of_images(value, dim, template)
     value = value.view((1,) * (rank - value.dim()) + tuple(value.shape))
     channels = zip(template.axes, value.shape, template.shape, strict=True)
     value = value.expand([size if letter == "C" else full for letter, size, full in channels])
     return frame.packed_like(value, template)
+
+
+def rows_of_images(value: Tensor, dim: int, template: BlockTensor) -> Tensor:
+    """The part of each packed block in a dense tensor that is constant over each image.
+
+    Args:
+        value: Its dimension ``dim`` is that of images, or of images and channels.
+        dim: Which.
+        template: The packed blocks.
+    """
+    value = value.unflatten(dim, (template.frame.images, -1))
+    return value.index_select(dim, template.layout.image_index).flatten(dim, dim + 1)

@@ -77,7 +77,7 @@ def convolution(frame: Frame, func, args, kwargs):
 
 def conv2d(frame: Frame, func, args, kwargs):
     """``F.conv2d`` as it arrives in inference mode."""
-    given = _named(func, args, kwargs)
+    given = named_arguments(func, args, kwargs)
     groups = given.pop("groups")
     args = (*given.values(), False, (0, 0), groups)
     return convolution(frame, torch.ops.aten.convolution.default, args, {})
@@ -106,6 +106,20 @@ def max_pool(frame: Frame, func, args, kwargs):
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
+    return values, indices_on_use(frame, func, args, kwargs, values)
+
+
+def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> PoolIndices:
+    """Where the maxima of a pooling are, for who looks at it.
+
+    Args:
+        frame: The frame at work.
+        func: ``max_pool2d_with_indices``.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        values: The maxima.
+    """
+    x = args[0]
     count, path = x.version.count, frame.path
 
     def indices() -> Tensor:
@@ -119,12 +133,12 @@ def max_pool(frame: Frame, func, args, kwargs):
         frame.leave(path)
         return found
 
-    return values, PoolIndices.of(values, indices)
+    return PoolIndices.of(values, indices)
 
 
 def avg_pool(frame: Frame, func, args, kwargs):
     """Average pooling with torch's rules of what a window at the edge is divided by."""
-    given = _named(func, args, kwargs)
+    given = named_arguments(func, args, kwargs)
     x, kernel, ceil_mode = given["self"], _pair(given["kernel_size"]), given["ceil_mode"]
     stride = _pair(given["stride"] or kernel)
     padding = _pair(given["padding"])
@@ -284,7 +298,7 @@ def _taps_at_edges(
 
 
 def _pooling_arguments(func, args, kwargs):
-    given = _named(func, args, kwargs)
+    given = named_arguments(func, args, kwargs)
     kernel = _pair(given["kernel_size"])
     return (
         given["self"],
@@ -296,7 +310,7 @@ def _pooling_arguments(func, args, kwargs):
     )
 
 
-def _named(func, args, kwargs) -> dict:
+def named_arguments(func, args, kwargs) -> dict:
     """Arguments of an op by name, defaults filled in."""
     given = {a.name: a.default_value for a in func._schema.arguments}
     given.update(zip(given, args, strict=False))

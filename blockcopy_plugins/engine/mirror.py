@@ -1,0 +1,45 @@
+"""Copies that stand for views: packed blocks may lie in memory in a way that has no such view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .block_tensor import BlockTensor
+
+
+class Mirror:
+    """Keeps a reshaped copy of packed blocks and the blocks themselves the same.
+
+    In the dense model the view and its base share memory: what is written to one is seen in the
+    other.
+
+    Args:
+        of: The tensor that is viewed.
+        copy: Its packed blocks, reshaped: memory of its own.
+    """
+
+    __slots__ = ("_copy", "_count", "_of")
+
+    def __init__(self, of: BlockTensor, copy: Tensor) -> None:
+        self._of = of.like(of.packed, of.version)
+        self._copy = copy
+        self._count = of.version.count
+
+    def pull(self) -> bool:
+        """Take what was written to the tensor; returns whether anything was."""
+        packed = self._of.packed
+        if self._of.version.count == self._count:
+            return False
+        self._copy.copy_(packed.reshape(self._copy.shape))
+        self._count = self._of.version.count
+        return True
+
+    def push(self) -> None:
+        """Hand on what was written to the copy."""
+        with self._of.writing():
+            packed = self._of.packed
+            packed.copy_(self._copy.reshape(packed.shape))
+        self._count = self._of.version.count
