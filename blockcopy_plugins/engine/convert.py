@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_size import resolve_block_size
 from .block_tensor import BlockTensor
 from .buckets import Buckets
+from .call_lock import CallLock, ThreadValue
 from .cuda_graphs import MIB, FrameGraphs
 from .dense_map import DenseMap, plain
 from .entry import enter
@@ -102,11 +103,12 @@ class Handle:
         self.last: FrameRecord | None = None
         self.totals = Totals()
         self._active: Frame | None = None
-        self._call: Call | None = None
         self._thread: int | None = None
-        self._paused = 0
-        self._named: tuple[Hashable, ...] | None = None
-        self._motion: tuple[MotionField | None, ...] | None = None
+        self._call: Call | None = None
+        self._lock = CallLock()
+        self._paused: ThreadValue[bool] = ThreadValue(False)
+        self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
+        self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
         self._bare_modules: tuple[nn.Module, ...] = ()
@@ -133,22 +135,15 @@ class Handle:
                 policy may execute.
             StateError: If the streams do not fit the batch or the state.
         """
-        if self._active is not None:
-            if self._thread != get_ident():
-                raise StateError(
-                    f"{type(self.model).__name__} was called in one thread while another thread's "
-                    "frame was at work. Take turns under a lock, or give each thread a copy "
-                    "(copy.deepcopy) of the model: one frame changes the state that the next reads."
-                )
+        if self._paused.get() or self.active is not None:
             return original(*args, **kwargs)
-        if self._paused:
-            return original(*args, **kwargs)
-        began = time.perf_counter()
-        call = self.adapter.read_call(args, kwargs)
-        if call is None:
-            return original(*args, **kwargs)
-        with torch.no_grad(), self.reads.frame():
-            return self._run(original, call, began - call.seconds_before)
+        with self._lock.held():
+            began = time.perf_counter()
+            call = self.adapter.read_call(args, kwargs)
+            if call is None:
+                return original(*args, **kwargs)
+            with torch.no_grad(), self.reads.frame():
+                return self._run(original, call, began - call.seconds_before)
 
     def _run(self, original, call: Call, began: float):
         start = time.perf_counter()
@@ -252,6 +247,12 @@ class Handle:
         """The model's modules with their paths."""
         return self._modules
 
+    @property
+    def active(self) -> Frame | None:
+        """The frame at work, if it is of this thread: others run the model's parts as they are."""
+        frame = self._active
+        return frame if frame is not None and self._thread == get_ident() else None
+
     def set_active(self, frame: Frame, call: Call) -> None:
         """From now on the hooks of the model's modules belong to this frame."""
         self._active, self._call, self._thread = frame, call, get_ident()
@@ -304,7 +305,8 @@ class Handle:
 
     def _streams_of(self, call: Call) -> tuple[Hashable, ...]:
         images = len(call.frame)
-        ids = self._named if self._named is not None else call.streams
+        named = self._named.get()
+        ids = call.streams if named is None else named
         if ids is None:
             ids = tuple(range(images))
         if len(ids) != images or len(set(ids)) != len(ids):
@@ -335,6 +337,7 @@ class Handle:
             if stream is not None and stream.last_grid is not None and not stream.broken:
                 last[i] = stream.last_grid
         first = tuple(stream is None or stream.broken for stream in streams)
+        motion = self._motion.get()
         return PolicyContext(
             streams=tuple(ids),
             grid_shape=shape,
@@ -342,7 +345,7 @@ class Handle:
             first=upload(torch.tensor(first), device),
             frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
             last_grid=last,
-            motion=call.motion if self._motion is None else self._motion,
+            motion=call.motion if motion is None else motion,
             host_first=first,
             reads=self.reads,
             began=began,
@@ -429,50 +432,36 @@ class Handle:
     @property
     def is_paused(self) -> bool:
         """Whether calls run dense now."""
-        return self._paused > 0
+        return self._paused.get()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Calls run dense and leave state and policy alone."""
-        self._paused += 1
-        try:
-            yield
-        finally:
-            self._paused -= 1
+    def paused(self) -> AbstractContextManager[None]:
+        """Calls of this thread run dense and leave state and policy alone."""
+        return self._paused.set_to(True)
 
-    @contextmanager
-    def named(self, ids: Sequence[Hashable]) -> Iterator[None]:
-        """Images of the calls belong to these streams, in this order."""
-        before, self._named = self._named, _stream_ids(ids)
-        try:
-            yield
-        finally:
-            self._named = before
+    def named(self, ids: Sequence[Hashable]) -> AbstractContextManager[None]:
+        """Images of this thread's calls belong to these streams, in this order."""
+        return self._named.set_to(_stream_ids(ids))
 
-    @contextmanager
-    def moved(self, fields: Sequence[MotionField | None]) -> Iterator[None]:
-        """The videos of the images of the calls have moved by these fields; see :func:`motion`."""
-        before, self._motion = self._motion, tuple(fields)
-        try:
-            yield
-        finally:
-            self._motion = before
+    def moved(self, fields: Sequence[MotionField | None]) -> AbstractContextManager[None]:
+        """The videos of the images of this thread's calls have moved so; see :func:`motion`."""
+        return self._motion.set_to(tuple(fields))
 
     def give_motion(self, fields: Sequence[MotionField | None] | None) -> None:
         """As :meth:`moved`, for the calls from now on; ``None``: as the call tells."""
-        self._motion = None if fields is None else tuple(fields)
+        self._motion.default = None if fields is None else tuple(fields)
 
     def name_streams(self, ids: Sequence[Hashable] | None) -> None:
         """Images of the calls from now on belong to these streams; ``None``: as the call tells."""
-        self._named = None if ids is None else _stream_ids(ids)
+        self._named.default = None if ids is None else _stream_ids(ids)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams, ``None`` for all; see :func:`reset_`."""
         streams = None if streams is None else list(_stream_ids(streams))
-        self.states.drop(streams)
-        self.policy.reset(streams)
-        self.guards.reset(streams)
-        self.propagation.reset(streams)
+        with self._lock.held():
+            self.states.drop(streams)
+            self.policy.reset(streams)
+            self.guards.reset(streams)
+            self.propagation.reset(streams)
 
     def report(self) -> Report:
         """What has run so far; see :func:`report`."""
@@ -516,8 +505,9 @@ class _Enter:
     path: str
 
     def __call__(self, module, args) -> None:
-        if self.handle._active is not None:
-            self.handle._active.enter(self.path)
+        frame = self.handle.active
+        if frame is not None:
+            frame.enter(self.path)
 
 
 @dataclass
@@ -526,8 +516,9 @@ class _Leave:
     path: str
 
     def __call__(self, module, args, output) -> None:
-        if self.handle._active is not None:
-            self.handle._active.leave(self.path)
+        frame = self.handle.active
+        if frame is not None:
+            frame.leave(self.path)
 
 
 @dataclass
@@ -535,7 +526,7 @@ class _ReadOnlyInputs:
     handle: Handle
 
     def __call__(self, module, args, kwargs):
-        frame = self.handle._active
+        frame = self.handle.active
         if frame is None:
             return None
 
@@ -555,7 +546,7 @@ class _GoDense:
     reason: str
 
     def __call__(self, module, args, kwargs):
-        frame = self.handle._active
+        frame = self.handle.active
         if frame is None:
             return None
         inputs, given = frame.make_whole((args, kwargs), type(module).__name__, self.reason)
@@ -568,7 +559,7 @@ class _ComeBack:
     handle: Handle
 
     def __call__(self, module, args, output):
-        frame = self.handle._active
+        frame = self.handle.active
         if frame is None:
             return None
         given = frame.at_work.pop()

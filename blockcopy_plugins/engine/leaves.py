@@ -40,7 +40,7 @@ class Leaf:
 
     def run_original(self, x):
         """The module's own forward; its ops are known to be the module's."""
-        frame = self.handle._active
+        frame = self.handle.active
         if frame is None:
             return self.original(x)
         frame.enter(self.path)
@@ -54,7 +54,7 @@ class ConvLeaf(Leaf):
 
     def __call__(self, input):
         """See ``nn.Conv2d.forward``."""
-        frame, module = self.handle._active, self.module
+        frame, module = self.handle.active, self.module
         if frame is None or type(input) is not BlockTensor or input.frame is not frame:
             return self.run_original(input)
         native, weight = frame.native, module.weight

@@ -1,0 +1,89 @@
+"""Threads that call one model: their calls come one after the other, their words stay their own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from ..errors import StateError
+
+T = TypeVar("T")
+
+
+class CallLock:
+    """Lets one call at a time into a model; other threads wait for their turn.
+
+    A frame changes the state that the next one reads: not only while the network runs, but from
+    the policy's look at it to what it learns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until no other thread is in a call, and keep others out.
+
+        Raises:
+            StateError: If this thread is in a call of the model already.
+        """
+        if self._thread == threading.get_ident():
+            raise StateError(
+                "a policy or a guard has called the model while a frame of it was at work. Ask the "
+                "model before, or inside 'with bc.dense(model):', where it runs as it was."
+            )
+        with self._lock:
+            self._thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._thread = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallLock:
+        return CallLock()
+
+    def __reduce__(self) -> tuple:
+        return CallLock, ()
+
+
+class ThreadValue(Generic[T]):
+    """A value that each thread sets for its own calls, and one for those that have set none.
+
+    Args:
+        default: What holds until somebody says otherwise.
+    """
+
+    def __init__(self, default: T) -> None:
+        self.default = default
+        self._own: dict[int, T] = {}
+
+    def get(self) -> T:
+        """Return this thread's value."""
+        return self._own.get(threading.get_ident(), self.default)
+
+    @contextmanager
+    def set_to(self, value: T) -> Iterator[None]:
+        """Set it for this thread, inside the context.
+
+        Args:
+            value: The value.
+        """
+        thread = threading.get_ident()
+        had, before = thread in self._own, self._own.get(thread)
+        self._own[thread] = value
+        try:
+            yield
+        finally:
+            if had:
+                self._own[thread] = before
+            else:
+                del self._own[thread]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ThreadValue[T]:
+        return ThreadValue(self.default)
+
+    def __reduce__(self) -> tuple:
+        return ThreadValue, (self.default,)
