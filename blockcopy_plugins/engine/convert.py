@@ -384,7 +384,14 @@ class Handle:
     # -- hooks on submodules -----------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Put the model's forward and the hooks of its submodules in place."""
+        """Put the model's forward and the hooks of its submodules in place, all or none."""
+        try:
+            self._attach()
+        except BaseException:
+            self._take_away()
+            raise
+
+    def _attach(self) -> None:
         self._modules = tuple(nn.Module.named_modules(self.model))
         self._bare_modules = tuple(module for _, module in self._modules)
         for path, module in self._modules:
@@ -410,25 +417,33 @@ class Handle:
                 hook = module.register_forward_hook(_DenseOutputs(self, path), prepend=True)
                 self._removers.append(hook)
         self.model.__dict__[_ATTRIBUTE] = self
-        self.model.__dict__["forward"] = _Forward(self, self.model.forward)
+        self._forward = _Forward(self, self.model.forward)
+        self.model.__dict__["forward"] = self._forward
 
     def detach(self) -> None:
         """Take everything away that :meth:`attach` put in place."""
         self.graphs.forget()
+        self._take_away()
+        if self.native is not None:
+            self.native.clear()
+        forward = self._forward
+        # Whoever has wrapped it since goes on with the model's own.
+        forward.handle = None
+        if self.model.__dict__.get("forward") is forward:
+            del self.model.__dict__["forward"]
+            if getattr(forward.original, "__func__", None) is not type(self.model).forward:
+                # The model had a forward of its own instance before.
+                self.model.__dict__["forward"] = forward.original
+        del self.model.__dict__[_ATTRIBUTE]
+
+    def _take_away(self) -> None:
+        """Remove the hooks of the submodules, and their forwards."""
         for remover in self._removers:
             remover.remove()
         self._removers.clear()
         for _, module in self._modules:
             if isinstance(module.__dict__.get("forward"), Leaf):
                 del module.__dict__["forward"]
-        if self.native is not None:
-            self.native.clear()
-        original = self.model.__dict__.pop("forward").original
-        if getattr(original, "__func__", None) is not type(self.model).forward:
-            # The model had a forward of its own instance before.
-            self.model.__dict__["forward"] = original
-        del self.model.__dict__[_ATTRIBUTE]
-
     @property
     def is_paused(self) -> bool:
         """Whether calls run dense now."""
@@ -492,10 +507,12 @@ def _stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
 
 @dataclass
 class _Forward:
-    handle: Handle
+    handle: Handle | None  # None once the model was restored
     original: Any
 
     def __call__(self, *args, **kwargs):
+        if self.handle is None:
+            return self.original(*args, **kwargs)
         return enter(self.handle, self.original, args, kwargs)
 
 

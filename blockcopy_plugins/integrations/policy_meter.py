@@ -6,6 +6,7 @@ from typing import Any
 
 from ..engine.macs import MacCounter
 from ..policy import Policy
+from ..policy.agreement_estimate import AgreementEstimate
 
 
 class PolicyMeter(Policy):
@@ -16,18 +17,43 @@ class PolicyMeter(Policy):
         counter: A counter that is active during the calls.
 
     Attributes:
-        macs: MACs inside the policy so far, learning included.
+        counted: MACs inside the policy so far, learning included.
     """
 
     def __init__(self, policy: Policy, counter: MacCounter) -> None:
         self.policy = policy
         self.counter = counter
-        self.macs = 0
+        self.counted = 0
 
     @property
     def needs_outputs(self) -> bool:
         """Whether the policy wants the task's outputs."""
         return self.policy.needs_outputs
+
+    @property
+    def needs_motion(self) -> bool:
+        """Whether the policy wants motion vectors."""
+        return self.policy.needs_motion
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the policy decides in host memory."""
+        return self.policy.on_host
+
+    @property
+    def enforces_target(self) -> bool:
+        """Whether the policy's target is a budget."""
+        return self.policy.enforces_target
+
+    @property
+    def target(self) -> float | None:
+        """The policy's target; None if it has none."""
+        return getattr(self.policy, "target", None)
+
+    @property
+    def agreement(self) -> AgreementEstimate | None:
+        """What the policy knows of how far outputs agree with dense ones."""
+        return self.policy.agreement
 
     def select(self, frame, context):
         """See :meth:`Policy.select`."""
@@ -37,6 +63,10 @@ class PolicyMeter(Policy):
         """See :meth:`Policy.scores`."""
         return self.policy.scores(frame, context)
 
+    def compares(self, grid, context):
+        """See :meth:`Policy.compares`."""
+        return self.policy.compares(grid, context)
+
     def feedback(self, frame, grid, outputs, context):
         """See :meth:`Policy.feedback`."""
         return self._measured(self.policy.feedback, frame, grid, outputs, context)
@@ -45,9 +75,21 @@ class PolicyMeter(Policy):
         """See :meth:`Policy.reset`."""
         self.policy.reset(streams)
 
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`Policy.state_dict`."""
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :meth:`Policy.load_state_dict`."""
+        self.policy.load_state_dict(state)
+
+    def macs(self, frame_shape, block_size) -> dict[str, int]:
+        """See :meth:`Policy.macs`."""
+        return self.policy.macs(frame_shape, block_size)
+
     def _measured(self, function, *args) -> Any:
         before = self.counter.macs
         try:
             return function(*args)
         finally:
-            self.macs += self.counter.macs - before
+            self.counted += self.counter.macs - before

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+# Far more than a model has live streams; a server that opens one for each request has no end.
+_MOST_STREAMS = 10_000
+
 
 class StreamIds:
     """Reads ``video_id`` and ``frame_id`` of data samples and notices when a video starts again.
@@ -40,5 +43,9 @@ class StreamIds:
                 continue
             if frame_id == 0 or frame_id < self._last.get(stream_id, frame_id):
                 restarts.append(stream_id)
+            # Put last: of too many streams those that were not seen for longest are forgotten.
+            self._last.pop(stream_id, None)
             self._last[stream_id] = frame_id
+            if len(self._last) > _MOST_STREAMS:
+                del self._last[next(iter(self._last))]
         return ids, tuple(restarts)

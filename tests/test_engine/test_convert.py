@@ -16,6 +16,7 @@ from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.errors import ConfigError
 
 
 class Net(nn.Module):
@@ -250,3 +251,38 @@ def test_an_adapter_names_modules_that_need_whole_maps():
     (op,) = bc.report(net).dense_ops
     assert (op.path, op.op, op.count) == ("1", "Foreign", 3)
     assert bc.report(net).share_on_blocks == 1
+
+
+def test_a_forward_that_was_wrapped_since_is_left_alone():
+    net, frame = Net().eval(), torch.randn(1, 3, 40, 50)
+    with torch.no_grad():
+        wanted = net(frame)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy="all"))
+    inner, calls = net.forward, []
+
+    def logged(*args, **kwargs):
+        calls.append(len(args))
+        return inner(*args, **kwargs)
+
+    net.forward = logged
+    with torch.no_grad():
+        net(frame)
+        bc.restore_(net)
+        assert torch.equal(net(frame), wanted)
+    assert net.forward is logged and calls == [1, 1]
+    with pytest.raises(ConfigError, match="not converted"):
+        bc.report(net)
+
+
+def test_a_conversion_that_fails_leaves_the_model_as_it_was():
+    class Failing(ModelAdapter):
+        def attach(self, model):
+            yield model[0].register_forward_hook(lambda *_: None)
+            raise RuntimeError("no such layer")
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2)).eval()
+    before = everything(net)
+    with pytest.raises(RuntimeError, match="no such layer"):
+        bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16), Failing())
+    assert everything(net) == before
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16))

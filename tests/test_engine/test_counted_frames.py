@@ -10,9 +10,10 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
+from blockcopy_plugins.engine.macs import MacCounter
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.integrations.policy_meter import PolicyMeter
-from blockcopy_plugins.policy import Policy
+from blockcopy_plugins.policy import GainPolicy, Policy
 
 SIZE, BLOCK = (32, 48), 16  # 2 x 3 blocks
 IN_A_BLOCK = 16 * 16 * (4 * 3 * 9 + 4 * 4 * 9)
@@ -78,8 +79,8 @@ def test_a_counter_sees_what_runs_and_changes_nothing(mode):
                     found = counted(frame)
                 handle.policy = policy
                 counts = handle.last.counts
-                assert counts.blocks == 3 * IN_A_BLOCK and meter.macs == 125
-                assert counter.macs - meter.macs - counts.blocks - counts.densified == OUTSIDE
+                assert counts.blocks == 3 * IN_A_BLOCK and meter.counted == 125
+                assert counter.macs - meter.counted - counts.blocks - counts.densified == OUTSIDE
             else:
                 found = counted(frame)
             assert torch.equal(handle.last.grid, bc.handle(other).last.grid)
@@ -115,3 +116,17 @@ def test_a_counter_of_another_thread_is_no_matter():
         over.set()
         thread.join()
     assert backend.replays == 2
+
+
+def test_a_metered_policy_answers_as_the_policy_itself():
+    """Whatever the engine may ask of a policy is passed on."""
+    asked = {name for name in vars(Policy) if not name.startswith("_")}
+    assert asked - set(vars(PolicyMeter)) == set()
+    inner = GainPolicy(target_fidelity=0.9)
+    meter = PolicyMeter(inner, MacCounter())
+    for name in asked:
+        value = getattr(inner, name)
+        if not callable(value):
+            assert getattr(meter, name) == value, name
+    assert meter.target == inner.target
+    assert meter.macs((1, 3, 64, 64), 32) == inner.macs((1, 3, 64, 64), 32)

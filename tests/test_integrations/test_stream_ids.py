@@ -46,3 +46,12 @@ def test_without_video_ids_images_are_streams_by_their_place(samples):
 
 def test_without_frame_ids_nothing_restarts():
     assert StreamIds().read([sample(video_id=0)]) == ((0,), ())
+
+
+def test_streams_without_end_need_no_memory_without_end():
+    ids = StreamIds()
+    for request in range(30_000):
+        ids.read([sample(video_id=request, frame_id=1)])
+        ids.read([sample(video_id="camera", frame_id=request + 1)])
+    assert len(ids._last) == 10_000
+    assert ids.read([sample(video_id="camera", frame_id=5)]) == (("camera",), ("camera",))

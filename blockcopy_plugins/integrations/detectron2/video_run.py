@@ -169,7 +169,7 @@ class VideoRun:
                 outputs, seconds = _timed(self.model, inputs)
             finally:
                 self.handle.policy = policy
-        return outputs, seconds, counter.macs - meter.macs
+        return outputs, seconds, counter.macs - meter.counted
 
     def _is_counted(self, given: Mapping[str, Any]) -> bool:
         """By the place in the video alone, so that any number of processes counts the same."""

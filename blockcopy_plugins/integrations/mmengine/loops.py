@@ -238,7 +238,7 @@ class BlockCopyTestLoop(BaseLoop):
                 outputs, seconds = _timed(self.runner.model.test_step, data)
             finally:
                 handle.policy = policy
-        return outputs, seconds, counter.macs - meter.macs
+        return outputs, seconds, counter.macs - meter.counted
 
     def _start_videos(self, infos: Sequence[Mapping[str, Any]], handle: Handle) -> None:
         missing = [key for key in ("video_id", "frame_id") if key not in infos[0]]
