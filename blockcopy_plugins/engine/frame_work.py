@@ -87,7 +87,9 @@ class FrameWork:
 
     def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
         """A context of the frame; it is the one at work until the next is opened."""
-        config = self.handle.config
+        config, native = self.handle.config, self.handle.native
+        if native is not None:
+            native.look_at_one()
         frame = kind(
             self.grid,
             tuple(self.call.frame.shape[2:]),
@@ -97,7 +99,7 @@ class FrameWork:
             run,
             config.strict,
             config.pack_whole_frames,
-            native=self.handle.native,
+            native=native,
             epilogues=self.handle.epilogues,
             host=self.host,
             repack=config.repack,

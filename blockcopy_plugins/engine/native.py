@@ -17,6 +17,7 @@ from .block_tensor import BlockTensor
 from .deferred import ConvCall, Deferred
 from .dense_on_use import PaddedMap
 from .state import EVERYTHING
+from .weight_watch import WeightWatch
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -34,6 +35,7 @@ class _Prepared:
     version: int
     memory: int
     packed: Tensor
+    watch: WeightWatch
 
 
 @dataclass
@@ -85,6 +87,7 @@ class NativeConvolutions:
     kernels: str
     _workspace: Tensor = field(default_factory=lambda: _bytes(0))
     _prepared: dict[tuple[int, bool], _Prepared] = field(default_factory=dict)
+    _turns: list[tuple[int, bool]] = field(default_factory=list)
     # Places in the model whose sums are read as they are too: they do not wait.
     _eager: set[str] = field(default_factory=set)
 
@@ -106,6 +109,17 @@ class NativeConvolutions:
         """Give back weights and scratch memory."""
         self._prepared.clear()
         self._workspace = _bytes(0)
+
+    def look_at_one(self) -> None:
+        """Look whether the next of the weights was written to; once a frame, each in its turn."""
+        if not self._turns:
+            self._turns.extend(self._prepared)
+        if not self._turns:
+            return
+        key = self._turns.pop()
+        found = self._prepared.get(key)
+        if found is not None and not found.watch.next_part_is_the_same():
+            del self._prepared[key]
 
     def bytes(self) -> int:
         """Memory of prepared weights and scratch, in bytes."""
@@ -307,12 +321,14 @@ class NativeConvolutions:
             or found.version != weight._version
             or found.memory != weight.data_ptr()
             or found.weight() is not weight
+            or not found.watch.looks_the_same()
         ):
             with torch.inference_mode(False), torch.no_grad():
                 packed = ops.conv_prepare(weight, winograd, self.kernels)
             # Where the weight goes, so does this.
             reference = weakref.ref(weight, _Forget(self._prepared, key))
-            found = _Prepared(reference, weight._version, weight.data_ptr(), packed)
+            watch = WeightWatch(weight)
+            found = _Prepared(reference, weight._version, weight.data_ptr(), packed, watch)
             self._prepared[key] = found
         return found.packed
 

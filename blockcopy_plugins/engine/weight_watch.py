@@ -1,0 +1,72 @@
+"""Notices writes to a weight that torch does not count: through ``.data``, NumPy or a pointer."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+# Places of a weight that are looked at in each frame, and values of the part that is summed in one.
+_PROBES = 8
+_PART = 1 << 16
+_INTEGERS = {2: (torch.int16, ctypes.c_int16), 4: (torch.int32, ctypes.c_int32)}
+
+
+class WeightWatch:
+    """Remembers what a weight was.
+
+    A write to all of it is seen in the next frame, by eight values that are read where they lie.
+    One to few values is seen when their part comes round: the parts are summed in turn.
+
+    Args:
+        weight: A parameter in host memory, whose memory is dense; of another one nothing is seen.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weakref.ref(weight)
+        self._probes: list = []
+        self._turn = 0
+        integers = _INTEGERS.get(weight.element_size())
+        if integers is None or not weight.numel() or not _is_dense(weight):
+            self._sums = None
+            return
+        self._dtype, integer = integers
+        count, size = weight.numel(), weight.element_size()
+        places = {index * (count - 1) // max(_PROBES - 1, 1) for index in range(_PROBES)}
+        self._probes = [integer.from_address(weight.data_ptr() + size * p) for p in sorted(places)]
+        self._values = self._read()
+        self._sums = [self._sum(weight, part) for part in range(-(-count // _PART))]
+
+    def looks_the_same(self) -> bool:
+        """Whether the values that are looked at in each frame are what they were.
+
+        The weight must lie where it lay.
+        """
+        return not self._probes or self._read() == self._values
+
+    def next_part_is_the_same(self) -> bool:
+        """Whether the next part of the weight is what it was; its turn is over then."""
+        weight = self._weight()
+        if self._sums is None or weight is None:
+            return True
+        part = self._turn
+        self._turn = (part + 1) % len(self._sums)
+        return self._sum(weight, part) == self._sums[part]
+
+    def _read(self) -> list[int]:
+        return [probe.value for probe in self._probes]
+
+    def _sum(self, weight: Tensor, part: int) -> int:
+        # No part of the model: who counts or captures its ops is not to see these.
+        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+            flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)
+            return int(flat[part * _PART : (part + 1) * _PART].sum())
+
+
+def _is_dense(weight: Tensor) -> bool:
+    return weight.is_contiguous() or (
+        weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    )

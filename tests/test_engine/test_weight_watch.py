@@ -1,0 +1,95 @@
+"""Weights that are written to behind torch's back, against the dense model."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import blockcopy_plugins as bc
+from blockcopy_plugins.engine.weight_watch import WeightWatch
+
+pytestmark = pytest.mark.skipif(not bc.ops.conv_kernels(), reason="no kernels for this processor")
+
+
+@pytest.fixture
+def pair():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 300, 3, padding=1)
+    ).eval()
+    model = bc.blockcopy_(net, bc.BlockCopyConfig(16, "all"))
+    frame = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        model(frame)
+    return model, frame
+
+
+def dense(model, frame):
+    with bc.dense(model), torch.no_grad():
+        return model(frame)
+
+
+def scale(weight):
+    weight.data.mul_(2)
+
+
+def fill(weight):
+    weight.detach().numpy()[:] = 0.25
+
+
+def swap(weight):
+    weight.data.copy_(weight.data.flip(0))
+
+
+@pytest.mark.parametrize("write", [scale, fill, swap])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_whole_weight_is_seen_in_the_next_frame(pair, write, layer):
+    model, frame = pair
+    before, version = dense(model, frame), model[layer].weight._version
+    write(model[layer].weight)
+    assert model[layer].weight._version == version  # torch has not seen it
+    with torch.no_grad():
+        found = model(frame)
+    wanted = dense(model, frame)
+    assert (wanted - before).abs().max() > 0.01
+    assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0, 1), (150, 7, 1, 1), (299, 31, 2, 1)])
+def test_one_value_is_seen_when_its_part_comes_round(pair, place):
+    model, frame = pair
+    model[2].weight.data[place] += 3.0
+    with torch.no_grad():
+        # Two weights, of which the larger one has two parts.
+        for _ in range(4):
+            found = model(frame)
+    wanted = dense(model, frame)
+    assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_value_counts(dtype, layout):
+    draw = np.random.default_rng(0)
+    weight = torch.randn(70, 40, 5, 5).to(dtype).to(memory_format=layout)
+    parts = -(-weight.numel() // (1 << 16))
+    watch = WeightWatch(weight)
+    assert parts == 2 and watch.looks_the_same()
+    for place in zip(*(draw.integers(0, side, 12) for side in weight.shape), strict=True):
+        kept = copy.copy(weight[place].item())
+        assert all(watch.next_part_is_the_same() for _ in range(parts))
+        weight.data[place] = kept + 1
+        assert not all([watch.next_part_is_the_same() for _ in range(parts)])
+        weight.data[place] = kept
+
+
+def test_where_nothing_can_be_seen_nothing_is_said():
+    strided = torch.randn(8, 8, 3, 3)[:, ::2]
+    for weight in (strided, torch.randn(4, 4, 1, 1, dtype=torch.float64), torch.empty(0, 3, 1, 1)):
+        watch = WeightWatch(weight)
+        weight.data.add_(1)
+        assert watch.looks_the_same() and watch.next_part_is_the_same()
