@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-# Places of a weight that are looked at in each frame, and values of the part that is summed in one.
-_PROBES = 4
+# Values of a part.
 _PART = 1 << 16
-_INTEGERS = {2: (torch.int16, ctypes.c_int16), 4: (torch.int32, ctypes.c_int32)}
+_INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 class WeightWatch:
     """Remembers what a weight was.
 
-    A write to all of it is seen in the next frame, by four values that are read where they lie.
-    One to few values is seen when their part comes round: the parts are summed in turn.
+    A write to most of it the kernels see at once, by a few values that they compare. A write to few
+    values is seen when their part comes round: the parts are summed in turn.
 
     Args:
         weight: A parameter in host memory, whose memory is dense; of another one nothing is seen.
@@ -27,28 +25,13 @@ class WeightWatch:
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weakref.ref(weight)
-        self._probes: list = []
         self._turn = 0
         integers = _INTEGERS.get(weight.element_size())
         if integers is None or not weight.numel() or not _is_dense(weight):
             self._sums = None
             return
-        self._dtype, integer = integers
-        count, size = weight.numel(), weight.element_size()
-        places = {index * (count - 1) // max(_PROBES - 1, 1) for index in range(_PROBES)}
-        found = [integer.from_address(weight.data_ptr() + size * place) for place in sorted(places)]
-        self._probes = [(probe, probe.value) for probe in found]
-        self._sums = [self._sum(weight, part) for part in range(-(-count // _PART))]
-
-    def looks_the_same(self) -> bool:
-        """Whether the values that are looked at in each frame are what they were.
-
-        The weight must lie where it lay.
-        """
-        for probe, value in self._probes:  # a call of any() costs more
-            if probe.value != value:
-                return False
-        return True
+        self._dtype = integers
+        self._sums = [self._sum(weight, part) for part in range(-(-weight.numel() // _PART))]
 
     def next_part_is_the_same(self) -> bool:
         """Whether the next part of the weight is what it was; its turn is over then."""

@@ -105,17 +105,32 @@ def register_operator(schema: str, reference: Callable, fake: Callable) -> torch
 
     Args:
         schema (str): Schema as in ``gather(Tensor state, ...) -> Tensor``. Where the extension has
-            defined the operator already, only the name in it is used.
+            defined the operator already, it must be the same.
         reference (Callable): Pure-PyTorch twin, kernel of every device without a native one.
         fake (Callable): Shape function for meta and fake tensors.
 
     Returns:
         OpOverload: The callable ``torch.ops.blockcopy.<name>.default``.
+
+    Raises:
+        ImportError: If the extension has another schema: it was built from other sources.
     """
     name = schema.partition("(")[0]
     qualified_name = f"{NAMESPACE}::{name}"
     if not hasattr(getattr(torch.ops, NAMESPACE), name):
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    else:
+        _check_schema(schema, getattr(getattr(torch.ops, NAMESPACE), name).default._schema)
     _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def _check_schema(schema: str, compiled: torch.FunctionSchema) -> None:
+    wanted = torch._C.parse_schema(f"{NAMESPACE}::{schema}")
+    if str(wanted) != str(compiled):
+        raise ImportError(
+            f"the compiled extension of blockcopy_plugins is of another version: it has {compiled} "
+            f"instead of {wanted}. Rebuild it with `pip install -e . --no-build-isolation`, or set "
+            f"{DISABLE_VARIABLE}=1 to do without."
+        )

