@@ -8,6 +8,9 @@ import re
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.errors import FrameError
 
+_MOST = 10_000_000
+"""Frames of a range at most: a hundred hours and more."""
+
 _RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 
 
@@ -60,9 +63,18 @@ def range_names(path: str) -> tuple[str, ...]:
             f"{path!r} is no range of frames; write the first and the last number in the place of "
             "the frames' number, such as folder/clip_{000275..000294}.png"
         )
+    first, last = int(found[1]), int(found[2])
+    if last - first >= _MOST:
+        raise FrameError(
+            f"{path!r} is a range of {last - first + 1} frames; expected at most {_MOST}. Correct "
+            "the numbers"
+        )
+    # As a shell does it: zeros in front of either give all numbers the width of the longer one.
+    padded = any(len(text) > 1 and text[0] == "0" for text in found.groups())
+    width = max(map(len, found.groups())) if padded else 1
     return tuple(
-        f"{name[: found.start()]}{number:0{len(found[1])}d}{name[found.end() :]}"
-        for number in range(int(found[1]), int(found[2]) + 1)
+        f"{name[: found.start()]}{number:0{width}d}{name[found.end() :]}"
+        for number in range(first, last + 1)
     )
 
 

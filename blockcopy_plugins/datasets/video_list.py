@@ -42,7 +42,9 @@ def list_videos(
                 f"there is no video file or folder of frames {path!r} (the working directory is "
                 f"{os.getcwd()!r}); correct videos or data_root"
             )
-        matches = sorted(glob.glob(path, recursive=True), key=natural_key)
+        # What stands in the folder's own name is no pattern.
+        pattern = os.path.join(glob.escape(root), os.fspath(entry))
+        matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
         if not matches:
             raise ConfigError(f"the pattern {path!r} matches nothing; correct videos or data_root")
         found.extend(matches)

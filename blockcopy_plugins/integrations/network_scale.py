@@ -26,6 +26,8 @@ class FoundObjects:
         labels: int64 ``(K,)``.
         masks: bool ``(K, h, w)``, or ``None``.
         scale: Pixels of the network input to one of the original image, rows and columns.
+        offset: Where the image's upper left corner lies in the network input, row and column, px:
+            what the pipeline pads above and to the left.
     """
 
     boxes: Tensor
@@ -33,6 +35,7 @@ class FoundObjects:
     labels: Tensor
     masks: Tensor | None
     scale: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> list[Detections]:
@@ -50,9 +53,12 @@ def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> l
         rows, columns = found.scale
         scale = upload(torch.tensor([columns, rows] * 2, dtype=torch.float32), found.boxes.device)
         boxes = found.boxes.detach().float() * scale
+        if any(found.offset):
+            corner = torch.tensor([*found.offset[::-1]] * 2, dtype=torch.float32)
+            boxes = boxes + upload(corner, boxes.device)
         wanted += [boxes, found.scores.detach().float(), found.labels.detach()]
         if found.masks is not None:
-            masks = found.masks.detach()
+            masks = _with_padding(found.masks.detach(), found)
             on_host = masks.device.type == "cpu"
             # What is transferred of those on a device is what is compared.
             wanted.append(masks if on_host else _sample_on_device(masks, boxes, size, found.scale))
@@ -67,6 +73,14 @@ def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> l
                 masks = masks_at_network_scale(masks, boxes, size, found.scale)
         detections.append(Detections(boxes, scores, labels, masks, size))
     return detections
+
+
+def _with_padding(masks: Tensor, found: FoundObjects) -> Tensor:
+    """Masks of the image with what the pipeline pads above and to the left of it."""
+    if not any(found.offset):
+        return masks
+    top, left = (round(o / s) for o, s in zip(found.offset, found.scale, strict=True))
+    return torch.nn.functional.pad(masks, (left, 0, top, 0))
 
 
 def masks_at_network_scale(

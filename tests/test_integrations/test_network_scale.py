@@ -81,3 +81,26 @@ def test_boxes_and_masks_at_the_networks_input(objects, masks, on_device):
         else:
             assert torch.equal(one.masks, by_pixel(wanted))
             assert objects == 0 or one.masks.any()
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (16.0, 0.0), (9.0, 15.0)])
+def test_what_the_pipeline_pads_above_and_to_the_left(offset):
+    """Against the image laid into the input by hand, at the same scale."""
+    one = found(5, 3)
+    top, left = (int(side) for side in offset)
+    laid = torch.zeros(5, IMAGE[0] + top, IMAGE[1] + left, dtype=torch.bool)
+    laid[:, top:, left:] = one.masks
+    shift = torch.tensor([left, top, left, top])
+    unscaled = {**vars(one), "scale": (1.0, 1.0)}
+    by_hand = FoundObjects(**{**unscaled, "boxes": one.boxes + shift, "masks": laid})
+    given = FoundObjects(**{**unscaled, "offset": offset})
+    (expected,), (got,) = (at_network_scale([each], SIZE) for each in (by_hand, given))
+    assert torch.equal(got.boxes, expected.boxes)
+    assert torch.equal(got.masks, expected.masks)
+
+
+def test_names_of_paddings_of_mmdetection_and_mmyolo():
+    adapter = pytest.importorskip("blockcopy_plugins.integrations.mmdet.adapter")
+    for name in ("border", "pad_param"):
+        assert adapter._padded_before({name: [16, 15, 8, 7]}) == (16.0, 8.0)
+    assert adapter._padded_before({"scale_factor": (1.0, 1.0)}) == (0.0, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -57,4 +57,18 @@ def _found(sample) -> FoundObjects:
         labels=found.labels,
         masks=None if masks is None else torch.as_tensor(masks),
         scale=(scale_h, scale_w),
+        offset=_padded_before(sample.metainfo),
     )
+
+
+def _padded_before(metainfo: Mapping[str, Any]) -> tuple[float, float]:
+    """What the pipeline pads above and to the left of the image, px of the network input.
+
+    CenterNet's and CornerNet's pipelines put the image in the middle (``border``), as LetterResize
+    of MMYOLO does (``pad_param``); both list top, bottom, left, right.
+    """
+    for name in ("border", "pad_param"):
+        found = metainfo.get(name)
+        if found is not None:
+            return float(found[0]), float(found[2])
+    return 0.0, 0.0
