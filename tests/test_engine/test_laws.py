@@ -49,7 +49,7 @@ class Node(nn.Module):
             nn.init.uniform_(self.norm.bias, -1, 1)
         if kind == "group_norm":
             self.norm = nn.GroupNorm(2, CHANNELS)
-        if kind == "squeeze":
+        if kind in ("squeeze", "attention"):
             self.mix = nn.Conv2d(CHANNELS, CHANNELS, 1)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
@@ -76,6 +76,21 @@ class Node(nn.Module):
             return F.relu(self.norm(x), inplace=True)
         if self.kind == "squeeze":
             return x * self.mix(x.mean((2, 3), keepdim=True)).sigmoid()
+        if self.kind == "accumulate":  # needs the whole map; what follows does not
+            return x.cumsum(2 + self.flag) * 0.1
+        if self.kind == "attention":
+            q, k = (y.flatten(2) for y in (x, self.mix(x)))
+            scores = (q.transpose(1, 2) @ k * 0.3).softmax(-1)
+            return (k @ scores.transpose(1, 2)).view(x.shape)
+        if self.kind == "shuffle":
+            y = x.reshape(len(x) * CHANNELS // 2, 2, -1).permute(1, 0, 2)
+            y = y.reshape(2, -1, CHANNELS // 2, *x.shape[2:])
+            return torch.cat([y[0], y[1].tanh()], 1)
+        if self.kind == "windows":
+            rows, columns = (n // 2 for n in x.shape[2:])
+            y = torch.roll(x, 1, 3) if self.flag else x
+            y = y[:, :, : rows * 2, : columns * 2].reshape(-1, CHANNELS, rows, 2, columns, 2)
+            return (y - y.mean((3, 5), keepdim=True)).amax((3, 5))
         if self.kind in ("double", "half"):
             factor = 2.0 if self.kind == "double" and max(x.shape[2:]) < 60 else 0.5
             return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=self.flag)
@@ -104,7 +119,7 @@ class RandomNet(nn.Module):
 
 KINDS = (
     "conv conv conv conv depthwise grouped max_pool avg_pool avg_pool_pad batch_norm group_norm "
-    "squeeze double half transposed add add cat slice"
+    "squeeze double half transposed add add cat slice accumulate attention shuffle windows"
 ).split()
 
 
