@@ -44,6 +44,8 @@ class ConfigNetwork(Network):
 
     def frames(self, clip: Clip, window: Window, motion: bool = False) -> Frames:
         """See :meth:`Network.frames`; batches of one, of the config's dataloader."""
+        # Another network may have set its own since.
+        init_default_scope(self._config.get("default_scope") or "mmdet")
         start, stop = window
         count = None if stop is None else stop - start
         ann = [clip.ann] if clip.ann is not None else None
