@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
@@ -44,6 +45,8 @@ from .state import StreamStates
 from .whole_run import WholeRun
 
 _ATTRIBUTE = "_blockcopy"
+# Then it is known how much of the model runs on blocks.
+_CALLS_UNTIL_JUDGED = 2
 _IS_TRAINING = attrgetter("training")
 
 # They keep no state and are never densified, so nobody asks when they are at work; and there are
@@ -240,6 +243,9 @@ class Handle:
         twice = None if whole is None else whole.comparison.blocks
         self.last = FrameRecord(ids, grid, host, counts, figures, seconds, guarded, twice)
         self.totals.add(host, counts, seconds, guarded, twice)
+        if self.totals.calls == _CALLS_UNTIL_JUDGED and self.totals.hardly_any_on_blocks():
+            name = type(self.model).__name__
+            warnings.warn(f"{name}: {self.report().why_dense}", stacklevel=2)
         return out
 
     @property

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .cuda_graphs import GraphReport
     from .propagation_report import PropagationReport
 
+# Of the MACs; with less on blocks a model is as good as dense.
+_HARDLY_ANY = 0.05
 _ROWS = 12
 LARGEST_BLOCK = 256
 """Block sizes are proposed up to here, px; larger blocks hold much that did not change."""
@@ -135,6 +137,28 @@ class Report:
         """The part of the dense model's MACs that is run on blocks, 0 to 1."""
         total = self.macs_dense + self.macs_outside
         return (self.macs_dense - self.macs_densified) / total if total else 0.0
+
+    @property
+    def why_dense(self) -> str | None:
+        """Why hardly anything runs on blocks, and what to do; ``None`` where enough does."""
+        if self.macs_dense + self.macs_outside == 0 or self.share_on_blocks >= _HARDLY_ANY:
+            return None
+        outside = {path: macs.outside for path, macs in self.modules.items() if macs.outside}
+        if self.dense_ops:
+            op = self.dense_ops[0]
+            where = repr(op.path or "(root)")
+            why = f"the first op that ended them is {op.op} in {where} ({op.reason})"
+        elif outside:
+            path = max(outside, key=outside.get)
+            why = f"most is computed in {path or '(root)'!r}, which maps on blocks do not reach"
+        else:
+            why = "no map on blocks met a convolution"
+        return (
+            f"only {self.share_on_blocks:.1%} of the multiply-accumulates run on blocks, so that "
+            f"block-sparse execution saves next to nothing: {why}. print(bc.report(model)) tells "
+            "all of them; convert the part of the model that takes (N, C, H, W) and consists of "
+            "convolutions, or another model."
+        )
 
     def as_dict(self) -> dict:
         """The figures as plain values, for JSON."""
@@ -298,6 +322,12 @@ class Totals:
         if guards is not None:
             # Summed where it is; a device is waited for where the report is made.
             self.guards = guards if self.guards is None else self.guards + guards
+
+    def hardly_any_on_blocks(self) -> bool:
+        """Whether next to nothing of the model runs on blocks; known without a report."""
+        outside = sum(self.outside.values()) * self.frames / max(self.outside_frames, 1)
+        total = self.macs_blocks_dense + self.macs_densified + outside
+        return total > 0 and self.macs_blocks_dense < _HARDLY_ANY * total
 
     def guard_reports(self) -> tuple[GuardReport, ...]:
         """What each guard did."""

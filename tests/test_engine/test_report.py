@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -165,3 +166,39 @@ def test_mac_counter_sees_the_packed_ops(mode, pack):
         packed = int(grid.sum()) * 64 * (STEM + DEPTHWISE + UP)
         assert counter.macs == packed
         assert bc.handle(net).last.counts.blocks == packed
+
+
+class Tokens(nn.Module):
+    """Almost everything is computed on what is no map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.mix = nn.Linear(32 * 32, 32 * 32)
+
+    def forward(self, x):
+        return self.mix(self.stem(x).flatten(2))
+
+
+@torch.no_grad()
+def test_a_model_that_is_dense_for_good_says_so_once():
+    model = bc.blockcopy_(Tokens().eval(), bc.BlockCopyConfig(16, "all"))
+    frame = torch.randn(1, 3, 32, 32)
+    model(frame)
+    with pytest.warns(UserWarning, match=r"Tokens: only .* on blocks.*in 'mix'") as caught:
+        model(frame)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(frame)
+
+
+@torch.no_grad()
+def test_a_model_of_convolutions_has_nothing_to_say():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)).eval()
+    model = bc.blockcopy_(net, bc.BlockCopyConfig(16, "all"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            model(torch.randn(1, 3, 32, 32))
+    assert bc.report(model).why_dense is None
