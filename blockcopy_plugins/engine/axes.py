@@ -17,6 +17,8 @@ G      rows of all images, ``N * H``
 Q      pixels of all images, the images of a pixel side by side, ``H * W * N``
 B      images and channels, ``N * c``, as in a channel shuffle or with the heads of an attention
 P      pixels of all images and channels, ``N * H * W * c``
+M      images, channels and rows, ``N * c * H``
+S      images, channels and pixels, ``N * c * H * W``
 ====== =====================================================
 
 Rows that part (``view(N, C, H / 2, 2, W / 2, 2)``) make a map of fewer rows, whose channels the
@@ -49,7 +51,7 @@ class View:
         shape: Size of each dimension.
         images: N.
         size: ``(H, W)`` of the map.
-        joined: Channels in its dimension B or P, 1 if it has none.
+        joined: Channels in its dimension B, P, M or S, 1 if it has none.
     """
 
     axes: str
@@ -67,7 +69,7 @@ def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int], joined:
         axes: Letter of each dimension.
         images: Images, or packed blocks.
         size: ``(H, W)`` of a map, or of a block.
-        joined: Channels in its dimension B or P.
+        joined: Channels in its dimension B, P, M or S.
 
     Returns:
         ``(images, C, H, W)`` with all channel dimensions as one; a view where there is one.
@@ -123,14 +125,15 @@ def sizes_of(
     out = []
     for letter in axes:
         if letter in JOINT:
-            out.append(next(left) * (images if letter == "B" else sizes["R"]))
+            parts = PARTS[letter].replace("C", "")
+            out.append(next(left) * prod(sizes[part] for part in parts))
         else:
             out.append(next(left) if letter == "C" else sizes[letter])
     return tuple(out)
 
 
 def channels_of(axes: str, shape: Sequence[int], joined: int = 1) -> tuple[int, ...]:
-    """Size of each dimension C, and ``joined`` for a dimension B or P, in their order."""
+    """Size of each dimension C, and ``joined`` for one that has channels in it, in their order."""
     pairs = zip(axes, shape, strict=True)
     return tuple(
         joined if letter in JOINT else size
@@ -304,6 +307,7 @@ CHANNEL_OPS: Mapping[object, Callable[[View, Mapping], str | Reading | None]] = 
         aten.index_select.default: _kept,
         aten._softmax.default: _kept,
         aten._log_softmax.default: _kept,
+        aten._safe_softmax.default: _kept,
         aten.cumsum.default: _kept,
         aten.glu.default: _kept,
         aten.sort.default: _kept,

@@ -101,7 +101,7 @@ class BlockTensor(torch.Tensor):
             version: That of the tensor whose memory ``packed`` shares, if any.
             axes: Letter of each dimension.
             strides: Those that the dense tensor would have; by default it would be contiguous.
-            joined: Channels in a dimension B or P.
+            joined: Channels in a dimension B, P, M or S.
         """
         if axes == MAP:
             shape = (frame.images, packed.shape[1], *size)

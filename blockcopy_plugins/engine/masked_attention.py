@@ -9,6 +9,7 @@ from torch import Tensor
 
 aten = torch.ops.aten
 
+_PIXELS = ("NCLC", "BCLC", "NLC", "BLC")
 ATTENTIONS = (
     aten.scaled_dot_product_attention.default,
     aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -49,11 +50,9 @@ def queries_of(func, args: Sequence, kwargs: Mapping):
         if first in ("NLC", "BLC") and second in (first, first[0] + "CL"):
             return args[0]
         return args[1] if first == second and first in ("NCL", "BCL") else None
-    if func not in ATTENTIONS or getattr(args[0], "axes", None) not in ("NCLC", "NLC", "BLC"):
+    if func not in ATTENTIONS or getattr(args[0], "axes", None) not in _PIXELS:
         return None
-    mask = _mask(args, kwargs)
-    for_all = mask is None or mask.shape[-2] == 1
-    return args[0] if for_all and _attends(args, kwargs) else None
+    return args[0] if _attends(args, kwargs) else None
 
 
 def _attends(args: Sequence, kwargs: Mapping) -> bool:

@@ -255,6 +255,10 @@ class _Run:
                 axes = template.axes[:dim] + "C" + template.axes[dim:]
             elif alike and template.axes[dim] == "C":
                 axes = template.axes
+        elif func is aten.convolution.default and template.axes not in (MAP, "BCHW"):
+            of_each = template.axes[:2] in ("NC", "BC") and args[0] is template and not args[6]
+            if of_each and set(args[1].shape[2:]) == set(args[3]) == {1} and not any(args[4]):
+                axes = template.axes
         elif func in _BATCH_NORMS:
             names = [a.name for a in func._schema.arguments]
             given = dict(zip(names, args, strict=False)) | dict(kwargs)
@@ -262,7 +266,7 @@ class _Run:
             axes = template.axes if template.axes[1] == "C" and not training else None
         elif func is aten.mm.default or func is aten.addmm.default:
             place = len(args) - 2
-            pixels = template.axes in ("RC", "QC", "PC")
+            pixels = template.axes in ("RC", "QC", "PC", "SC")
             if args[place] is template and pixels and len(maps) == 1:
                 axes = template.axes
         elif func is aten.bmm.default or func in ATTENTIONS:
@@ -347,6 +351,9 @@ class _Run:
             fits = self.blocks.holds_roll(args, template)
             size, joined = template.size_of_map, template.joined
             return self._masked(out, template.block, template.axes, size, joined) if fits else None
+        if func is aten.native_group_norm.default and template.axes.startswith("NC"):
+            size = template.size_of_map
+            return self._masked(out[0], template.block, template.axes, size), *out[1:]
         groups = template.joined
         # Images may be groups of channels, too: then the op is a grouped one.
         if template.axes not in (MAP, "BCHW") or (groups > 1 and func not in _OF_GROUPS):

@@ -15,12 +15,21 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 PARTS: Mapping[str, str] = MappingProxyType(
-    {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}
+    {
+        "L": "HW",
+        "R": "NHW",
+        "G": "NH",
+        "Q": "HWN",
+        "B": "NC",
+        "P": "NHWC",
+        "M": "NCH",
+        "S": "NCHW",
+    }
 )
 """What a letter that stands for several dimensions is made of, outermost first."""
 
-JOINT = "BP"
-"""Letters of images, or pixels of all images, with channels behind them."""
+JOINT = "BPMS"
+"""Letters of images, rows or pixels with channels among them."""
 
 
 class Factor(NamedTuple):
@@ -35,7 +44,7 @@ class Reading(NamedTuple):
 
     Attributes:
         axes: Letter of each dimension, see :mod:`~blockcopy_plugins.engine.axes`.
-        joined: Channels in its dimension B or P, 1 if it has none.
+        joined: Channels in its dimension B, P, M or S, 1 if it has none.
         size: ``(H, W)`` of the map.
     """
 
@@ -83,7 +92,9 @@ def read_view(sizes: Sequence[int], old: Sequence[Factor]) -> Reading | None:
     if found is None:
         return None
     size = {letter: length for letter, length in old if letter in "HW"}
-    size.update((option.letter, option.rows) for option in found if option.rows is not None)
+    for option in found:
+        if option.rows is not None:
+            size["W" if option.letter == "W" else "H"] = option.rows
     axes = "".join(option.letter for option in found)
     return Reading(axes, prod(option.joined for option in found), (size["H"], size["W"]))
 
@@ -115,10 +126,12 @@ def _options(size: int, old: tuple[Factor, ...], channels: int) -> Iterator[_Opt
             yield _Option(axis, old[len(parts) :], 1)
     if size == 1:
         yield _Option("C", old, 1)
-    for axis in JOINT:
+    for axis in "BP":
         parts = PARTS[axis][:-1]
         if letters.startswith(parts):
             yield from _joined(axis, size, _product(old[: len(parts)]), old[len(parts) :])
+    if letters.startswith("NC"):
+        yield from _around_channels(size, old)
     if letters[:1] and letters[0] in "HW":
         length = old[0].size
         if 0 < size < length and length % size == 0:
@@ -136,6 +149,31 @@ def _joined(axis: str, size: int, head: int, rest: tuple[Factor, ...]) -> Iterat
     run = _product(rest[:count])
     if not remainder and times > 1 and run % times == 0:
         yield _Option(axis, rest[count:], run // times, times, joins_all=run == times)
+
+
+def _around_channels(size: int, old: tuple[Factor, ...]) -> Iterator[_Option]:
+    """Images, all channels behind them, and rows, some of the rows, or pixels behind those."""
+    run = len(old) - len(_without_channels(old[1:]))
+    joined, rest = _product(old[1:run]), old[run:]
+    letters = "".join(factor.letter for factor in rest)
+    if letters[:1] != "H" or joined == 1:
+        return
+    outer, remainder = divmod(size, old[0].size * joined)
+    rows = rest[0].size
+    if remainder or not outer:
+        return
+    if letters.startswith("HW") and outer == rows * rest[1].size:
+        yield _Option("S", rest[2:], 1, joined, joins_all=True)
+    if outer == rows:
+        yield _Option("M", rest[1:], 1, joined, joins_all=True)
+    elif rows % outer == 0:
+        yield _Option("M", rest[1:], rows // outer, joined, outer, joins_all=True)
+
+
+def _without_channels(factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    while factors and factors[0].letter == "C":
+        factors = factors[1:]
+    return factors
 
 
 def _product(factors: Sequence[Factor]) -> int:

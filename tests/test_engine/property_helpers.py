@@ -24,7 +24,16 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.errors import StateError
 
 # What a dimension of several is made of.
-PARTS = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}
+PARTS = {
+    "L": "HW",
+    "R": "NHW",
+    "G": "NH",
+    "Q": "HWN",
+    "B": "NC",
+    "P": "NHWC",
+    "M": "NCH",
+    "S": "NCHW",
+}
 
 MODES = {
     "no_grad": torch.no_grad,
@@ -78,7 +87,8 @@ class Map:
         block: ``None`` where all of it counts; else the executed blocks of so many pixels, and
         axes: What the dimensions mean: N images, C channels, H rows, W columns, L rows and columns,
             R and Q pixels of all images, image by image and pixel by pixel, G rows of all images,
-            B images and channels, P all of it.
+            B images and channels, M with rows and S with pixels behind, P pixels
+            of all images and channels.
         size: ``(H, W)``.
     """
 
@@ -94,14 +104,22 @@ class Map:
         letters, lengths = "", []
         pixels = {"N": images, "H": self.size[0], "W": self.size[1]}
         for letter, length in zip(self.axes, self.shape, strict=True):
-            parts = {"L": "HW", "R": "NHW", "G": "NH", "Q": "HWN", "B": "NC", "P": "NHWC"}.get(
-                letter, letter
-            )
-            rest = length
+            parts = {
+                "L": "HW",
+                "R": "NHW",
+                "G": "NH",
+                "Q": "HWN",
+                "B": "NC",
+                "P": "NHWC",
+                "M": "NCH",
+                "S": "NCHW",
+            }.get(letter, letter)
+            channels = length
+            for part in parts:
+                channels //= pixels.get(part, 1)
             for part in parts:
                 letters += part
-                lengths.append(pixels.get(part, rest))
-                rest //= lengths[-1]
+                lengths.append(pixels.get(part, channels))
         return letters, lengths
 
 

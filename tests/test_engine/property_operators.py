@@ -567,7 +567,17 @@ class Windows(Operator):
 
     draws = dict(
         kind=st.sampled_from(
-            ("attention", "fused", "merge", "enlarge", "slices", "pool", "channels_first", "padded")
+            (
+                "attention",
+                "fused",
+                "merge",
+                "enlarge",
+                "slices",
+                "pool",
+                "channels_first",
+                "padded",
+                "unfolded",
+            )
         ),
         side=st.sampled_from((2, 2, 4, (2, 1))),
     )
@@ -625,6 +635,19 @@ class Windows(Operator):
         (a, b), (images, _, height, width) = self.sides, x.shape
         return x.view(images, CHANNELS, height // a, a, width // b, b).amax((3, 5))
 
+    def by_unfolded(self, x):
+        """As MobileViT has it: what stands at one place of all windows looks at each other."""
+        (a, b), (images, _, height, width) = self.sides, x.shape
+        rows, columns = height // a, width // b
+        y = x.reshape(images * CHANNELS * rows, a, columns, b).transpose(1, 2)
+        y = y.reshape(images, CHANNELS, rows * columns, a * b).transpose(1, 3)
+        y = y.reshape(images * a * b, rows * columns, CHANNELS)
+        q, k, v = self.qkv(y).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(y.shape)
+        y = (y + out).contiguous().view(images, a * b, rows * columns, CHANNELS).transpose(1, 3)
+        y = y.reshape(images * CHANNELS * rows, columns, a, b).transpose(1, 2)
+        return y.reshape(images, CHANNELS, height, width)
+
     def by_padded(self, x):
         """As in most of them: what lacks for whole windows is zeros, to the right and below."""
         (a, b), (height, width) = self.sides, x.shape[2:]
@@ -637,6 +660,35 @@ class Windows(Operator):
         y = x.reshape(images, CHANNELS, height // a, a, width // b, b)
         y = y - y.mean((3, 5), keepdim=True)
         return y.reshape(x.shape)
+
+
+class ViewNorm(Operator):
+    """Norms and convolutions of a view: of patches, as MobileViTv2 has them, and of tokens."""
+
+    draws = dict(groups=st.sampled_from((1, 2, 4)))
+
+    def build(self, groups):
+        self.group_norm = nn.GroupNorm(groups, CHANNELS, STEADY)
+        self.batch_norm = nn.BatchNorm1d(CHANNELS)
+        self.mix = nn.Conv1d(CHANNELS, CHANNELS, 1)
+        for norm in (self.group_norm, self.batch_norm):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.uniform_(norm.bias, -1, 1)
+
+    def fits(self, size):
+        return all(n % 2 == 0 for n in size)
+
+    def forward(self, run, x):
+        return run(self.norm, x)
+
+    def norm(self, x):
+        images, _, height, width = x.shape
+        y = x.reshape(images, CHANNELS, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        y = self.group_norm(y.reshape(images, CHANNELS, 4, -1))
+        y = F.conv2d(y, self.mix.weight[..., None])
+        y = y.reshape(images, CHANNELS, 2, 2, height // 2, width // 2).permute(0, 1, 4, 2, 5, 3)
+        y = self.batch_norm(y.reshape(x.shape).flatten(2))
+        return self.mix(y).view(x.shape)
 
 
 class ShiftedWindows(Operator):

@@ -61,6 +61,10 @@ class Attention(nn.Module):
         out = (q @ k.transpose(-2, -1) + self.table).softmax(-1) @ v
         return out.transpose(1, 2).reshape(len(x), -1, CHANNELS).transpose(1, 2).reshape(x.shape)
 
+    def fused_by_table(self, x):
+        out = F.scaled_dot_product_attention(*self.heads(x), attn_mask=self.table)
+        return out.transpose(1, 2).reshape(len(x), -1, CHANNELS).transpose(1, 2).reshape(x.shape)
+
     def images_first(self, x):
         tokens = x.flatten(2).transpose(1, 2)
         return self.first(tokens, tokens, tokens)[0].transpose(1, 2).reshape(x.shape)
@@ -83,7 +87,9 @@ class Attention(nn.Module):
         return torch.bmm(flat, energy.softmax(-1).permute(0, 2, 1)).view(x.shape)
 
 
-KINDS = "by_hand fused reduced by_table images_first layers_of_torch pixels_first non_local".split()
+KINDS = """
+by_hand fused reduced by_table fused_by_table images_first layers_of_torch pixels_first non_local
+""".split()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

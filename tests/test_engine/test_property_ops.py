@@ -167,6 +167,8 @@ ON_BLOCKS = [
     ("Tokens", dict(kind="mlp")),
     ("Tokens", dict(kind="reshape")),
     ("Tokens", dict(kind="rows")),
+    ("Tokens", dict(kind="attention")),
+    ("Whole", dict(kind="roll")),
     ("MixFeedForward", {}),
     *[
         ("OverChannels", dict(kind=kind))
@@ -191,16 +193,23 @@ ON_BLOCKS = [
     ("Join", dict(kind="weighted", mode="nearest")),
 ]
 
+_WINDOW_KINDS = """
+attention fused merge enlarge slices pool channels_first padded unfolded
+""".split()
 # Of maps whose sides the windows divide.
-IN_WINDOWS = [
-    ("Windows", dict(kind=kind, side=side))
-    for kind in "attention fused merge enlarge slices pool channels_first padded".split()
-    for side in (2, 4)
-] + [
-    ("ShiftedWindows", dict(side=side, channels_last=last))
-    for side in (2, 4)
-    for last in (True, False)
-]
+IN_WINDOWS = (
+    [("Windows", dict(kind=kind, side=side)) for kind in _WINDOW_KINDS for side in (2, 4)]
+    + [
+        ("ReducedAttention", dict(ratio=2)),
+        ("ViewNorm", dict(groups=1)),
+        ("ViewNorm", dict(groups=4)),
+    ]
+    + [
+        ("ShiftedWindows", dict(side=side, channels_last=last))
+        for side in (2, 4)
+        for last in (True, False)
+    ]
+)
 
 # What needs the whole map: the ops that the report must name.
 ON_WHOLE_MAPS = [
@@ -216,9 +225,6 @@ ON_WHOLE_MAPS = [
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
     ("Windows", dict(kind="attention", side=(8, 3)), "view"),
-    ("ShiftedWindows", dict(side=8, channels_last=True), "roll"),
-    ("Tokens", dict(kind="attention"), ""),
-    ("ReducedAttention", dict(ratio=2), ""),
     ("Unfold", dict(kind="unfold"), "im2col"),
     ("GridSample", dict(corners=False, mode="bilinear", zoom=True), "grid_sampler"),
     ("Whole", dict(kind="flip"), "flip"),

@@ -16,6 +16,7 @@ from .pointwise import rows_of_images
 aten = torch.ops.aten
 
 _KEY = "attention"
+_PIXELS = ("NCLC", "BCLC", "NLC", "BLC")
 _WINDOWS = ("RCC", "PCC", "RCCC", "PCCC")
 
 
@@ -77,14 +78,15 @@ def attention(frame: Frame, func, args, kwargs):
         return Decline("its queries are no pixels, or share keys")
     if given.get("dropout_p") or given.get("is_causal"):
         return Decline("it drops values, or looks back only")
-    whole = query.axes in ("NCLC", "NLC", "BLC")
+    whole = query.axes in _PIXELS
     if not whole and query.axes not in _WINDOWS:
         return Decline("nobody knows what its queries are")
     for_all = mask is None or (
-        not isinstance(mask, BlockTensor)
-        and (mask.dim() < query.dim() or len(mask) == 1)
-        and (not whole or mask.shape[-2] == 1)
+        not isinstance(mask, BlockTensor) and (mask.dim() < query.dim() or len(mask) == 1)
     )
+    if whole and for_all and mask is not None and mask.shape[-2] != 1:
+        out = _by_parts(query, key, value, mask, given.get("scale"))
+        return out if func is aten.scaled_dot_product_attention.default else (out, out.new_empty(0))
     if not for_all:
         return Decline("pixels, windows or images have masks of their own")
     depth, width, seen = query.shape[-1], value.shape[-1], key.shape[-2]
@@ -120,6 +122,16 @@ def attention(frame: Frame, func, args, kwargs):
     return out, torch.empty(0, device=out.device)
 
 
+def _by_parts(query, key, value, mask: Tensor, scale: float | None):
+    """Attention with something of its own for each query, such as a table of relative places."""
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(mask.logical_not(), float("-inf"))
+    else:
+        scores = scores + mask
+    return scores.softmax(-1) @ value
+
+
 def _each_pixel_times(
     frame: Frame, x: BlockTensor, matrices: Tensor, transposed: bool = False
 ) -> Tensor:
@@ -145,7 +157,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
 
     Args:
         frame: The frame at work.
-        x: Of axes NLC, BLC or NCLC.
+        x: Of axes NLC, BLC, NCLC or BCLC.
         others: Dense tensors whose first dimension is that of images, or of images and heads.
         function: ``function(pixels, *others)`` gives ``(..., pixels, width)``.
         width: See there.
@@ -167,7 +179,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
             for other in others
         ]
         return function(packed, *rows) if len(packed) else _nothing(packed, width)
-    heads = x.joined if x.axes[0] == "B" else prod(packed.shape[1:-2])
+    heads = prod(packed.shape[1:-2]) * (x.joined if x.axes[0] == "B" else 1)
     pixels, channels = packed.shape[-2:]
     blocks = packed.reshape(-1, heads, pixels, channels)
     out = packed.new_empty((len(blocks), heads, pixels, width))
@@ -178,7 +190,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
         mine = slice(start, start + count)
         query = blocks[mine].transpose(0, 1).reshape(heads, count * pixels, channels)
         given = [other.reshape(frame.images, heads, *other.shape[-2:])[image] for other in others]
-        if x.axes == "NCLC":
+        if packed.dim() == 4:
             query, given = query[None], [value[None] for value in given]
         found = function(query, *given).reshape(heads, count, pixels, width)
         out[mine] = found.transpose(0, 1)

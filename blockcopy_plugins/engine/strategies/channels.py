@@ -91,7 +91,7 @@ def matrix_product(frame: Frame, func, args, kwargs):
     place = 1 if func is aten.addmm.default else 0
     x, weight = args[place], args[place + 1]
     plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
-    if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC") or not plain:
+    if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC", "SC") or not plain:
         return Decline("it is no product of pixels with a weight")
     count_product(frame, x, weight)
     return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))

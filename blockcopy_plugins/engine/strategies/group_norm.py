@@ -20,8 +20,10 @@ def group_norm(frame: Frame, func, args, kwargs):
     are made anew, and with the kept ones of the others they give the statistics of the whole map.
     """
     x, weight, bias, _, channels, _, groups, eps = args
-    if x.axes != MAP or isinstance(x, DenseOnUse):
-        return Decline("group norm of a view of a map")
+    if isinstance(x, DenseOnUse) or not x.axes.startswith("NC"):
+        return Decline("group norm of a view of a map whose channels come later")
+    if x.axes != MAP:
+        return _of_view(frame, func, args, kwargs)
     layout = x.layout
     places = None if frame.whole else layout.by_image
     moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, groups)
@@ -41,6 +43,18 @@ def group_norm(frame: Frame, func, args, kwargs):
     out = ops.scale_shift(x.packed, places, scale, shift)
     work = torch.promote_types(x.dtype, torch.float32)
     return x.like(out), mean.to(work), rstd.to(work)
+
+
+def _of_view(frame: Frame, func, args, kwargs):
+    """Group norm of a view whose groups are the map's, with more of other channels in each."""
+    x, weight, bias, images, channels, pixels, groups, eps = args
+    packed = x.packed_map()
+    times = packed.shape[1] // channels
+    map_ = BlockTensor(packed, x.size_of_map, x.block, frame)
+    weight, bias = (v if v is None else v.repeat_interleave(times) for v in (weight, bias))
+    args = (map_, weight, bias, images, channels * times, pixels // times, groups, eps)
+    out, *statistics = group_norm(frame, func, args, kwargs)
+    return x.like(x.in_its_form(out.packed)), *statistics
 
 
 def _of_images(blocks: Tensor) -> tuple[Tensor, Tensor]:

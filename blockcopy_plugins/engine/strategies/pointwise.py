@@ -225,7 +225,7 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
             continue
         if size != full:
             return None
-        over_images = over_images or letter in "NRGQBP"
+        over_images = over_images or letter in "NRGQBPMS"
         over_pixels = over_pixels or letter not in "NB"
     if frame.whole or not (over_pixels or over_images):
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
-from math import lcm
+from math import lcm, prod
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,10 @@ from .transposed import transposed_convolution
 def convolution(frame: Frame, func, args, kwargs):
     """2-D convolution of any kernel, stride, padding, dilation and groups."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    if _is_of_each_pixel(x, weight, stride, padding, transposed):
+        executed, dense = (len(v) * prod(v.shape[2:]) * weight.numel() for v in (x.packed, x))
+        frame.count_blocks(executed, dense, x.block)
+        return x.like(func(x.packed, *args[1:], **kwargs))
     if not isinstance(x, BlockTensor) or isinstance(weight, BlockTensor) or weight.dim() != 4:
         return Decline("its weight is a map, or it is not two-dimensional")
     if transposed:
@@ -73,6 +77,19 @@ def convolution(frame: Frame, func, args, kwargs):
         shape = (weight.shape[0], size_out, block)
         return frame.epilogues.run(frame, x, convolve, bias, shape, executed)
     return BlockTensor(convolve(bias), size_out, block, frame)
+
+
+def _is_of_each_pixel(x, weight, stride, padding, transposed) -> bool:
+    """Whether it is a 1x1 convolution of a view, in one dimension or two: of tokens, of patches."""
+    return (
+        isinstance(x, BlockTensor)
+        and not isinstance(weight, BlockTensor)
+        and x.axes not in (MAP, "BCHW")
+        and x.axes[:2] in ("NC", "BC")
+        and not transposed
+        and set(weight.shape[2:]) == set(stride) == {1}
+        and not any(padding)
+    )
 
 
 def conv2d(frame: Frame, func, args, kwargs):
