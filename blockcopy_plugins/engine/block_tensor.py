@@ -335,18 +335,23 @@ class BlockTensor(torch.Tensor):
                 return lent.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
         self.version.lent.append(LentMap(self, map_))
+        if len(self.version.lent) > 1:
+            for lent in self.version.lent:
+                lent.remember()
         return map_
 
     def _take_back(self) -> None:
         written = [lent for lent in self.version.lent if lent.written()]
         for lent in written:
-            now = self.frame.packed_like(lent.map, lent.template)
-            # Slices of the channels may share a count: then only the contents tell them apart.
-            if len(written) == 1 or not torch.equal(now, lent.packed):
-                with lent.template.writing():
-                    lent.packed.copy_(now)
+            now, changed = lent.map, lent.changed()
+            now = self.frame.packed_like(now, lent.template)
+            if changed is not None:
+                now = torch.where(self.frame.packed_like(changed, lent.template), now, lent.packed)
+            with lent.template.writing():
+                lent.packed.copy_(now)
         if written:
-            self._changed(by=written)
+            # Where several share a count nobody knows which was written to: all are shown anew.
+            self._changed(by=written if len(written) == 1 else ())
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -376,7 +381,7 @@ class BlockTensor(torch.Tensor):
         for lent in self.version.lent:
             if lent not in by:
                 shown = lent.template.like(lent.packed)
-                lent.map.copy_(self.frame.dense(shown, "view", copy=False))
+                lent.show(self.frame.dense(shown, "view", copy=False))
 
     @property
     def full(self) -> StateEntry | None:

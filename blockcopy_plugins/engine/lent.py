@@ -37,10 +37,32 @@ class LentMap:
         inference = torch.is_inference_mode_enabled()
         self._counted = weakref.ref(map_) if inference else of.version.first
         self._seen = self._count()
+        # What the views were shown last; kept where there is more than one such map.
+        self._shown: Tensor | None = None
+
+    def remember(self) -> None:
+        """From now on know which pixels are written to: other views may be of them too."""
+        if self._shown is None:
+            self._shown = self.map.clone()
+
+    def changed(self) -> Tensor | None:
+        """Where the map is not what was shown, bool of its shape; ``None``: anywhere."""
+        return None if self._shown is None else self.map != self._shown
 
     def _count(self) -> int | None:
         counted = self._counted()
         return None if counted is None else counted._version
+
+    def show(self, map_: Tensor) -> None:
+        """Show the views what the tensor holds now; that is no write of the model's.
+
+        Args:
+            map_: Of the shape of ``map``.
+        """
+        self.map.copy_(map_)
+        if self._shown is not None:
+            self._shown.copy_(map_)
+        self._seen = self._count()
 
     def written(self) -> bool:
         """Whether anything was written to a view since the last call (or to its base, perhaps)."""

@@ -365,6 +365,7 @@ def check_laws(
         return list(outputs), recorder.seen
 
     everyone = tuple(range(images))
+    held, streams_before = [], ()
     for rate in (2.0, *rates):
         streams = everyone
         if shuffle and rate <= 1 and len(oracle.kept):
@@ -379,7 +380,7 @@ def check_laws(
             raise
         if not seen and not grid.any():
             # The model was not called: what it gave last stands, by the oracle's sentence too.
-            assert streams == streams_before
+            assert streams == streams_before, "others than the streams of the call before"
             _same_bits(outputs, held, "law 2, a frame of nothing")
             continue
         held, streams_before = [x.clone() for x in outputs], streams

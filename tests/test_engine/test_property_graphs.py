@@ -56,6 +56,8 @@ class Graph(nn.Module):
         return tuple(maps[-1 - k % len(maps)] for k in (0, *self.outputs))
 
 
+CONV = dict(kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1, bias=True)
+
 # Joins make the graph; convolutions and resizes are what real ones are made of.
 MIX = ["Join"] * 9 + ["Conv"] * 5 + ["Resize"] * 2 + ["BatchNorm"] * 2 + list(ops.OPERATORS)
 # Half of the nodes read the map before them.
@@ -139,6 +141,30 @@ class Fragile(nn.Module):
         return x, y
 
 
+@pytest.mark.parametrize("mode", ["inference", "no_grad"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        # What is shown to a view is no write of the model's.
+        ["rows", "region"],
+        ["rows", "region", "rows"],
+        # A padded map has no blocks to be written to.
+        ["pad", "relu"],
+        ["pad", "rows", "add"],
+    ],
+)
+def test_writes_that_went_wrong_once(kinds, mode):
+    specs = [
+        ("Pad", dict(pad=(0, 1, 1, 0), value=0.0))
+        if kind == "pad"
+        else ("InPlace", dict(kind=kind, before=False))
+        for kind in kinds
+    ]
+    net = Graph([(spec, 0, 0) for spec in [*specs, ("Conv", CONV)]], [1])
+    options = dict(images=2, pack=False, mode=mode, channels_last=False, shuffle=False, seed=0)
+    assert laws.check_laws(net, size=(13, 18), block=4, rates=[0.0, 0.3, 0.0, 0.0], **options)
+
+
 SIZE, BLOCK = (20, 27), 8
 ids = st.lists(st.sampled_from("abcd"), min_size=1, max_size=3, unique=True)
 rate = st.sampled_from((-1.0, 0.2, 0.6, 2.0))
@@ -165,6 +191,7 @@ class Life:
         self.oracle = laws.Oracle(copy.deepcopy(self.net).double(), BLOCK)
         self.live: set[str] = set()
         self.broken: set[str] = set()
+        self.given: tuple = ()
         self.convert()
 
     def convert(self) -> None:
@@ -185,17 +212,35 @@ class Life:
         fresh = torch.tensor([s not in self.live or s in self.broken for s in streams])
         grid = grid | fresh[:, None, None]
         assert torch.equal(bc.handle(self.net).last.grid, grid)
+        if self.was_repeated(streams, grid, outputs):
+            return
+        self.given = streams, outputs
         wanted = self.oracle.frame(frame.double(), grid, streams, self.recorder.seen)
         for found, want in zip(outputs, wanted, strict=True):
             laws.close(found, want, 1e-4, "law 3")
         self.live |= set(streams)
         self.broken -= set(streams)
 
+    def was_repeated(self, streams, grid, outputs) -> bool:
+        """Whether the model was not called, as nothing was to run: what it gave last stands."""
+        if self.recorder.seen or grid.any():
+            return False
+        assert streams == self.given[0]
+        for found, wanted in zip(outputs, self.given[1], strict=True):
+            assert torch.equal(found, wanted)
+        return True
+
     def fail(self, streams, rate, place) -> None:
         self.net.fails_at = place
-        with pytest.raises(Fuse):
-            self.call(streams, rate)
-        self.net.fails_at = None
+        try:
+            _, grid, outputs = self.call(streams, rate)
+        except Fuse:
+            pass
+        else:
+            assert self.was_repeated(streams, grid, outputs)
+            return
+        finally:
+            self.net.fails_at = None
         # Nothing was written before the first layer, nor where nothing was executed.
         executed = rate > 0 or not set(streams) <= self.live or set(streams) & self.broken
         if place > 0 and executed:

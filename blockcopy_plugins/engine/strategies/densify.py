@@ -73,6 +73,10 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     if not isinstance(written, BlockTensor):
         out = out if as_claimed else tree_map(Tensor.contiguous, out)
         return out if written is not None else frame.derived(out, func, args)
+    if isinstance(written, DenseOnUse):
+        # A padded map has no blocks: its dense form stands for it from now on.
+        written.dense().copy_(out)
+        return written
     # The op wrote into a copy of the map: take the executed blocks back from there.
     with written.writing():
         written.packed.copy_(frame.packed_like(out, written))
