@@ -44,11 +44,13 @@ struct Place {
 
 // Of each pixel of a row where it comes from. `right`, `down` and `sure` are those of the cells at
 // the row's height. Returns how many pixels are used, and in `fractions` whether weights are needed.
-BLOCKCOPY_CLONES int64_t look_row(const float* right, const float* down, const float* sure,
-                                  const int32_t* columns, const float* weights, int32_t last,
-                                  int32_t y, const Place& place, int32_t* source, int32_t* beside,
-                                  int32_t* below, float* to_right, float* to_down, int32_t* use,
-                                  int32_t* fractions) {
+BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __restrict down,
+                                  const float* __restrict sure, const int32_t* __restrict columns,
+                                  const float* __restrict weights, int32_t last, int32_t y,
+                                  const Place& place, int32_t* __restrict source,
+                                  int32_t* __restrict beside, int32_t* __restrict below,
+                                  float* __restrict to_right, float* __restrict to_down,
+                                  int32_t* __restrict use, int32_t* __restrict fractions) {
   const float height = static_cast<float>(place.height), width = static_cast<float>(place.width);
   const int32_t rows = place.height, row_length = place.width, everywhere = place.everywhere;
   const float shift = place.nearest ? 0.5f : 0.0f, keep = place.nearest ? 0.0f : 1.0f;
@@ -127,10 +129,11 @@ void take(const T* value, const T* copied, T* out, const Row& row, int64_t width
 }
 
 // Where a weight is 0 the value at hand stands to the bit, whatever the other is.
-BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* out,
-                              const int32_t* source, const int32_t* beside, const int32_t* below,
-                              const float* to_right, const float* to_down, const int32_t* use,
-                              int64_t width) {
+BLOCKCOPY_CLONES void mix_row(const float* __restrict value, const float* __restrict copied,
+                              float* __restrict out, const int32_t* __restrict source,
+                              const int32_t* __restrict beside, const int32_t* __restrict below,
+                              const float* __restrict to_right, const float* __restrict to_down,
+                              const int32_t* __restrict use, int64_t width) {
   for (int64_t x = 0; x < width; ++x) {
     const int32_t place = source[x], next = beside[x], under = below[x];
     const float a = value[place], b = value[place + next];
