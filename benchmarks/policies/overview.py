@@ -1,7 +1,7 @@
 r"""One picture of several clips: accuracy against executed rate, a panel for each.
 
-python -m benchmarks.policies.overview policies_vtest.json policies_unseen.json \
-        --clips vtest jitter_traffic --out docs/images/policies.png
+python -m benchmarks.policies.overview policies_annotated.json policies_unseen.json \
+        --clips vtest shadows_highway jitter_traffic pan_camel --out docs/images/policies.png
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def overview_figure(
         styles: Of the lines, by policy; None makes some.
     """
     styles = styles or _styles(results)
-    columns = min(3, len(results))
+    columns = 2 if len(results) == 4 else min(3, len(results))
     rows = math.ceil(len(results) / columns)
     figure = new_figure(4.6 * columns + 2.6, 3.8 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()

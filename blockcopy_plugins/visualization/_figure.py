@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from blockcopy_plugins.errors import ConfigError
 
 # Okabe and Ito's colours, which colour-blind people tell apart; black is kept for references.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5230")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REFERENCE_COLOUR = "#444444"
 
