@@ -397,6 +397,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("gain_cost", "policy_cost", gain_cost),
     ("policies_unseen", "policies_unseen", policies),
     ("policies_annotated", "policies_annotated", policies),
+    ("propagation", "propagation", policies),
     ("block_sizes", "block_sizes", block_sizes),
     ("shared_budget", "shared_budget", shared_budget),
     ("fidelity_budget", "fidelity_budget", fidelity_budget),
