@@ -58,10 +58,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for clip, model in pairs:
         network = build_network(model)
-        start, stop = clip.frames
-        if args.frames is not None:
-            stop = min(stop or start + args.frames, start + args.frames)
-        frames = network.frames(clip, (start, stop))
+        frames = network.frames(clip, clip.frames)
+        if args.frames is not None and len(frames) > args.frames:
+            start = clip.frames[0]
+            frames = network.frames(clip, (start, start + args.frames))
         dense = DenseAnswers()
         try:
             run_dense(network, frames, lambda _, answer, dense=dense: dense.append(answer))
