@@ -69,7 +69,13 @@ class VideoDecoder:
         # Cameras that offer no TCP are asked for UDP then.
         options = {"rtsp_flags": "prefer_tcp"} if path.startswith(("rtsp:", "rtsps:")) else {}
         try:
-            self._container = av.open(_address(path), options=options, timeout=timeout)
+            self._container = av.open(
+                # Titles in another encoding are nothing that is needed here.
+                _address(path),
+                options=options,
+                timeout=timeout,
+                metadata_errors="replace",
+            )
         except self._error as error:
             remedy = (
                 "Check the address and that its camera or server is on."
@@ -85,6 +91,12 @@ class VideoDecoder:
         if stream is None:
             self._container.close()
             raise FrameError(f"{self.path!r} holds no video stream; give a video")
+        if stream.codec_context is None:
+            self._container.close()
+            raise FrameError(
+                f"FFmpeg has no decoder for the video in {self.path!r}; it is corrupt, or of a "
+                "codec that this FFmpeg lacks. Re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
         # Without threads of its own, in decoding and in conversion: a process that is forked from
         # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
         # there would crash.

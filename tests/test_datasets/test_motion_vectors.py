@@ -11,6 +11,7 @@ import torch
 av = pytest.importorskip("av")
 
 from blockcopy_plugins.datasets import LiveSource, VideoReader, open_frames  # noqa: E402
+from blockcopy_plugins.datasets.display_matrix import Orientation  # noqa: E402
 from blockcopy_plugins.datasets.motion_accumulator import MotionAccumulator  # noqa: E402
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder  # noqa: E402
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError  # noqa: E402
@@ -267,7 +268,8 @@ def test_turned_pictures(tmp_path, turns, size):
 
 def test_the_reader_turns_it_with_the_pictures(tmp_path, monkeypatch):
     path = write(tmp_path / "clip.mkv", pan(4, 6, 0))
-    monkeypatch.setattr("blockcopy_plugins.datasets.video_decoder._quarter_turns", lambda frame: 1)
+    name = "blockcopy_plugins.datasets.video_decoder.orientation_of"
+    monkeypatch.setattr(name, lambda frame: Orientation(turns=1))
     reader = VideoReader(path, motion=True)
     assert reader.read(3).shape == (*SIZE[::-1], 3)
     field = reader.read_motion(3)
