@@ -48,7 +48,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks.policies.network import build_network
     from benchmarks.policies.runs import run_dense
 
-    given = dict(data_root=args.data_root, targets=None, periods=None, policies=None)
+    given = dict.fromkeys(("targets", "periods", "policies", "motion"))
+    given |= dict(data_root=args.data_root, propagate=["copy"])
     named = argparse.Namespace(plan=None, clip=args.clip, model=args.model, **given)
     plans = [named] if args.clip or args.model else []
     plans += [argparse.Namespace(plan=p, clip=[], model=[], **given) for p in args.plan or ()]
@@ -77,6 +78,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _hold(
     network: Network, frames: Frames, dense, target: float, block_size: int
 ) -> dict[str, Any]:
+    import blockcopy_plugins as bc
     from benchmarks.policies.runs import run_policy
     from blockcopy_plugins.policy import GainPolicy
 
@@ -86,7 +88,8 @@ def _hold(
     def compare(_, answer: Answer) -> None:
         agreements.append(answer_agreement(answer, dense[len(agreements)]))
 
-    run = run_policy(network, frames, policy, block_size, compare, f"agreement {target}")
+    options = bc.BlockCopyConfig(block_size=block_size, policy=policy)
+    run = run_policy(network, frames, options, compare, f"agreement {target}")
     told = policy.agreement
     return {
         "target": target,

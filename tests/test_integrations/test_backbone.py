@@ -213,5 +213,5 @@ def test_the_hook_names_the_streams_for_the_wrapper(tiny, tmp_path):
         runner.test()
     assert seen == [((0,), 1.0), ((0,), 0.0), ((1,), 1.0), ((1,), 0.0), ((0,), 1.0)]
     handle = bc.handle(runner.model.backbone.inner)
-    assert handle.states.ids() == [] and handle._named is None
+    assert handle.states.ids() == [] and handle._named.get() is None
     assert "_blockcopy" not in runner.model.__dict__

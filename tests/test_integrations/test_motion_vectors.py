@@ -201,4 +201,4 @@ def test_the_hook_hands_them_to_a_wrapped_backbone(tiny):
         model.test_step(batch)
     hook.after_test(runner)
     assert seen[0] is None and seen[1][0].scale == (1.0, 1.0)
-    assert bc.handle(model.backbone.inner)._motion is None
+    assert bc.handle(model.backbone.inner)._motion.get() is None
