@@ -101,12 +101,14 @@ def _hold(network, frames, target: float, others: int) -> dict[str, Any]:
 
 
 def _run(network, frame) -> float:
-    """Seconds of a frame."""
+    """Seconds of a frame, as a user of the framework runs it."""
     import torch
 
+    # What the comparison of policies makes of the result (masks as run lengths) is not part of it.
+    run = getattr(network.module, "test_step", network.run)
     start = time.perf_counter()
     with torch.inference_mode():
-        network.run(frame)
+        run(frame)
     return time.perf_counter() - start
 
 
