@@ -209,7 +209,7 @@ def fidelity_budget(report: dict[str, Any]) -> str:
             f"{row['target']:.2f}",
             f"**{row['agreement']:.3f}**",
             f"{told['mean']:.3f} ({told['low']:.3f} to {told['high']:.3f})",
-            row["comparisons"],
+            str(row["comparisons"]),
             f"{row['executed_rate']:.1%}",
             f"{row['compared_rate']:.1%}",
         )
@@ -228,7 +228,7 @@ def time_budget(report: dict[str, Any]) -> str:
         found = [row["parts"][part] for part in parts]
         rows.append(
             (
-                row["target_ms"],
+                str(row["target_ms"]),
                 *(f"{part['ms']:.0f} ({part['executed_rate']:.0%})" for part in found),
                 f"**{found[-1]['ms'] / row['target_ms'] - 1:+.1%}**",
             )

@@ -160,3 +160,26 @@ def test_block_sizes_stand_side_by_side():
     assert "| clip (blocks of a frame) | target | 64 px | 128 px |" in lines
     assert "| clip (24/6) | 10% | 0.750 (10.4%) | 0.610 (12.0%) |" in lines
     assert "| clip (24/6) | 30% |  | 0.700 (31.0%) |" in lines
+
+
+def test_time_budget():
+    def part(ms):
+        return dict(ms=ms, executed_rate=0.5)
+
+    parts = dict(
+        zip(("first third", "with others", "last third"), map(part, (9, 12, 10)), strict=True)
+    )
+    parts["last two thirds"] = part(11.0)
+    report = dict(machine=MACHINE, dense_ms=20.4, rows=[dict(target_ms=10, parts=parts)])
+    text = tables.time_budget(report)
+    assert "| 10 | 9 (50%) | 12 (50%) | 10 (50%) | 11 (50%) | **+10.0%** |" in text
+    assert "A dense frame takes 20 ms." in text
+
+
+def test_fidelity_budget():
+    told = dict(mean=0.96, low=0.95, high=0.97)
+    row = dict(model="net", clip="street", target=0.95, agreement=0.9612, told=told)
+    row |= dict(comparisons=5, executed_rate=0.523, compared_rate=0.011)
+    text = tables.fidelity_budget(dict(machine=MACHINE, rows=[row]))
+    wanted = "| net | street | 0.95 | **0.961** | 0.960 (0.950 to 0.970) | 5 | 52.3% | 1.1% |"
+    assert wanted in text
