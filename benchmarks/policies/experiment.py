@@ -221,7 +221,9 @@ def _measure_pair(
             try:
                 run |= pair.run(entry)
             except BlockCopyError as error:
-                run["reason"] = f"{type(error).__name__}: {error}"
+                # Without the folders of this machine.
+                text = str(error).replace(pair.clip.path, pair.clip.name)
+                run["reason"] = f"{type(error).__name__}: {text}"
                 bar.write(f"{where}: {entry.policy} {config}: {run['reason']}", file=sys.stderr)
         result["runs"] = [
             r for r in result["runs"] if (r["policy"], r["config"]) != (entry.policy, config)
