@@ -162,7 +162,7 @@ def test_partial_grids_see_fresh_blocks_and_kept_ones(name):
     assert_same(found, wanted)
 
 
-@pytest.mark.parametrize("name", ["softmax over space", "view", "bicubic", "roll"])
+@pytest.mark.parametrize("name", ["softmax over space", "matmul", "bicubic", "roll"])
 def test_strict_refuses_and_names_the_module(name):
     net, _, grids = prepared(DENSE[name][0], strict=True)
     grids.append(torch.ones(1, 3, 4, dtype=torch.bool))
