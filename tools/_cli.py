@@ -145,7 +145,11 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
     with stop_signals() as args.stop:
         try:
             status = _run(main, args)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
+            # Some libraries make an error of their own of the exception that a signal raises, such
+            # as MMEngine where it formats a config.
+            if not isinstance(error, KeyboardInterrupt) and args.stop.number is None:
+                raise
             print("stopped", file=sys.stderr)
             return args.stop.status
     # A tool that a signal ended in peace says so by its status; Ctrl-C is how a camera is ended.
