@@ -148,9 +148,11 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         except (KeyboardInterrupt, Exception) as error:
             # Some libraries make an error of their own of the exception that a signal raises, such
             # as MMEngine where it formats a config.
-            if not isinstance(error, KeyboardInterrupt) and args.stop.number is None:
+            made_of_it = not isinstance(error, KeyboardInterrupt)
+            if made_of_it and (args.stop.number is None or args.verbose):
                 raise
-            print("stopped", file=sys.stderr)
+            # An error that came by itself after the signal is not to vanish.
+            print(f"stopped ({type(error).__name__})" if made_of_it else "stopped", file=sys.stderr)
             return args.stop.status
     # A tool that a signal ended in peace says so by its status; Ctrl-C is how a camera is ended.
     return status if args.stop.number in (None, signal.SIGINT) else args.stop.status

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..addresses import masked
+from ..damaged_files import DAMAGED_FILE_ERRORS
 from ..errors import BlockCopyError, ConfigError
 
 # What trainers call the entry with the parameters, averaged ones last: 'state_dict' is what the
@@ -33,22 +33,6 @@ _ENTRIES = (
 _WRAPPERS = ("_orig_mod", "module")
 # Parts of models that are there for training alone.
 _UNUSED = ("auxiliary_head.",)
-
-# Reading a damaged file raises what its reader happens to meet.
-_OF_DAMAGED_FILES = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    ImportError,
-    MemoryError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +101,7 @@ def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except BlockCopyError:
         raise
-    except _OF_DAMAGED_FILES as error:
+    except DAMAGED_FILE_ERRORS as error:
         if isinstance(error, OSError) and "://" in str(path):
             raise  # of the network
         text = str(error).strip().splitlines()[:1] or [""]

@@ -183,12 +183,6 @@ class VideoFrameDataset(BaseDataset):
         annotated = isinstance(self._ann_files, str) or any(self._ann_files)
         return self._notes.summary() if annotated else None
 
-    @property
-    @force_full_init
-    def annotation_lines(self) -> list[str]:
-        """The same in words."""
-        return self._notes.lines()
-
     @force_full_init
     def video_of(self, index: int) -> int:
         """Index in ``videos`` of the video that an item is of.

@@ -14,8 +14,8 @@ class PropagationReport:
         motion: The estimate of motion, ``None`` where nothing is to be moved.
         frames: Images, first ones of streams not counted.
         repeated: Images of frames of which no block ran and that did not go through the network.
-        moved: Images whose outputs were moved: those are approximate, by what :attr:`loss_moved`
-            says.
+        moved: Images whose outputs were moved: those are approximate, by what
+            :attr:`agreement_moved` lacks.
         unknown: Images whose motion could not be told (vectors are missing or of another size, a
             cut, a flow that diverges), so that outputs were copied until blocks ran again.
         checks: Whole frames by which moved and copied outputs were judged.
@@ -41,11 +41,6 @@ class PropagationReport:
     streams_copying: int
     ms_motion: float
     obstacle: str | None = None
-
-    @property
-    def loss_moved(self) -> float | None:
-        """What moved outputs lack of full agreement, on whole frames; ``None`` if not checked."""
-        return None if self.agreement_moved is None else 1 - self.agreement_moved
 
     def lines(self) -> list[str]:
         """Lines of text."""

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 
+from ..damaged_files import DAMAGED_FILE_ERRORS
 from ..errors import BlockCopyError, ConfigError
 from ..part_files import whole_file
-
-# Reading a damaged file raises what its reader happens to meet.
-_OF_DAMAGED_FILES = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-    pickle.UnpicklingError,
-)
 
 
 def save_policy(policy, path: str | Path) -> None:
@@ -57,7 +42,7 @@ def load_policy(policy, path: str | Path) -> None:
         )
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except _OF_DAMAGED_FILES as error:
+    except DAMAGED_FILE_ERRORS as error:
         raise ConfigError(
             f"the policy file {str(path)!r} cannot be read ({type(error).__name__}): it is damaged "
             "or no policy file. Train one with tools/train_policy.py, or copy it again."
@@ -73,7 +58,7 @@ def load_policy(policy, path: str | Path) -> None:
         policy.load_state_dict(saved["state_dict"])
     except BlockCopyError as error:
         raise ConfigError(f"the policy file {str(path)!r} does not fit: {error}") from error
-    except _OF_DAMAGED_FILES as error:
+    except DAMAGED_FILE_ERRORS as error:
         raise ConfigError(
             f"the policy file {str(path)!r} does not fit the {type(policy).__name__} "
             f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}). "

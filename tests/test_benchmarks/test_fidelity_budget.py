@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,26 +29,15 @@ def test_labels_by_hand():
     assert answer_agreement(found, wanted) == 0.75
 
 
-def test_what_was_delivered_stands_beside_what_was_told(tmp_path):
-    cv2 = pytest.importorskip("cv2")
-    pytest.importorskip("mmdet")
-    place = Path(__file__).parents[1] / "test_integrations/tiny_projects.py"
-    spec = importlib.util.spec_from_file_location("tiny_projects", place)
-    projects = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(projects)
-    clip = tmp_path / "clip"
-    clip.mkdir()
-    for number, picture in enumerate(projects.pictures(30)):
-        cv2.imwrite(str(clip / f"{number:02d}.png"), picture)
-    config, weights = projects.write_detector(tmp_path)
-    file = tmp_path / "out.json"
+def test_what_was_delivered_stands_beside_what_was_told(detector_on_clip):
+    made = detector_on_clip(30)
     main(
         [
-            *("--model", f"tiny={config},weights={weights},block_size=32"),
-            *("--clip", f"a={clip}", "--targets", "0.6,0.99", "--json", str(file)),
+            *("--model", f"tiny={made.config},weights={made.weights},block_size=32"),
+            *("--clip", made.clip, "--targets", "0.6,0.99", "--json", str(made.json)),
         ]
     )
-    content = json.loads(file.read_text())
+    content = json.loads(made.json.read_text())
     loose, strict = content["rows"]
     assert (loose["clip"], loose["model"], loose["frames"]) == ("a", "tiny", 30)
     assert strict["agreement"] >= loose["agreement"] >= 0.6

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-cv2 = pytest.importorskip("cv2")
-pytest.importorskip("mmdet")
+from benchmarks.shared_budget import main
 
 
-def test_the_quiet_camera_gives_to_the_busy_one(tmp_path):
-    from benchmarks.shared_budget import main
-
-    place = Path(__file__).parents[1] / "test_integrations/tiny_projects.py"
-    spec = importlib.util.spec_from_file_location("tiny_projects", place)
-    projects = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(projects)
-    frames = 24
-    clip = tmp_path / "clip"
-    clip.mkdir()
-    for number, picture in enumerate(projects.pictures(frames)):
-        cv2.imwrite(str(clip / f"{number:02d}.png"), picture)
-    config, weights = projects.write_detector(tmp_path)
-    file = tmp_path / "out.json"
+def test_the_quiet_camera_gives_to_the_busy_one(detector_on_clip):
+    made = detector_on_clip(24)
     main(
         [
-            *(str(config), "--weights", str(weights), "--clip", f"a={clip}"),
-            *("--shared", "0.3", "--alone", "0.5", "--noise", "1", "--json", str(file)),
+            *(made.config, "--weights", made.weights, "--clip", made.clip),
+            *("--shared", "0.3", "--alone", "0.5", "--noise", "1", "--json", str(made.json)),
         ]
     )
-    content = json.loads(file.read_text())
+    content = json.loads(made.json.read_text())
     dense, alone, shared = content["rows"]
     assert content["benchmark"] == "shared_budget" and content["settings"]["noise"] == 1
     assert dense["rates"] == {} and alone["rates"].keys() == {"busy"}

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import multiprocessing
-from pathlib import Path
+import subprocess
 
-import pytest
-
-cv2 = pytest.importorskip("cv2")
-pytest.importorskip("mmdet")
+from benchmarks import time_budget
 
 
-def test_every_part_of_the_clip_is_measured(tmp_path):
-    from benchmarks.time_budget import main
+def test_every_part_of_the_clip_is_measured(detector_on_clip, monkeypatch):
+    started = []
 
-    place = Path(__file__).parents[1] / "test_integrations/tiny_projects.py"
-    spec = importlib.util.spec_from_file_location("tiny_projects", place)
-    projects = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(projects)
-    clip = tmp_path / "clip"
-    clip.mkdir()
-    for number, picture in enumerate(projects.pictures(18)):
-        cv2.imwrite(str(clip / f"{number:02d}.png"), picture)
-    config, weights = projects.write_detector(tmp_path)
-    file = tmp_path / "out.json"
-    main(
+    class Recorded(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(time_budget.subprocess, "Popen", Recorded)
+    made = detector_on_clip(18)
+    time_budget.main(
         [
-            *(str(config), "--weights", str(weights), "--clip", f"a={clip}"),
-            *("--targets", "100000,1", "--json", str(file)),
+            *(made.config, "--weights", made.weights, "--clip", made.clip),
+            *("--targets", "100000,1", "--json", str(made.json)),
         ]
     )
-    assert not multiprocessing.active_children()
-    content = json.loads(file.read_text())
+    # One for each target, and none is left.
+    busy = [process for process in started if process.args[-1] == "while True: pass"]
+    assert len(busy) == 2 and all(process.poll() is not None for process in busy)
+    content = json.loads(made.json.read_text())
     assert content["benchmark"] == "time_budget" and content["dense_ms"] > 0
     plenty, nothing = content["rows"]
     assert [row["target_ms"] for row in content["rows"]] == [100000, 1]

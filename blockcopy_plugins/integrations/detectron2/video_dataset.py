@@ -137,11 +137,6 @@ class VideoFrameDataset(Dataset):
         """What was left out of the annotations and why; None without annotations."""
         return self._notes.summary() if self._annotated else None
 
-    @property
-    def annotation_lines(self) -> list[str]:
-        """The same in words."""
-        return self._notes.lines()
-
     def video_of(self, index: int) -> int:
         """Index in ``videos`` of the video that an item is of.
 

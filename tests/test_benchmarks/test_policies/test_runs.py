@@ -153,15 +153,8 @@ def test_learning_beforehand(measure, segmentor, flipping_clip):
     assert first != second
 
 
-def test_configs_of_detectors_and_segmentors(measure, tmp_path):
+def test_configs_of_detectors_and_segmentors(measure, projects, tmp_path):
     """What is fully executed is the dense model, by law 1."""
-    import importlib.util
-    from pathlib import Path
-
-    place = Path(__file__).parents[2] / "test_integrations/tiny_projects.py"
-    spec = importlib.util.spec_from_file_location("tiny_projects", place)
-    projects = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(projects)
     clip = tmp_path / "clip"
     clip.mkdir()
     for number, picture in enumerate(projects.pictures(4)):
