@@ -129,10 +129,13 @@ def test_parts_that_another_thread_runs_meanwhile_are_plain():
         assert inside.wait(30)
         with torch.no_grad():
             found["part"] = model[2](map_)
+        found["active"] = bc.handle(model).active
         go_on.set()
 
     in_threads([whole, part])
     hook.remove()
+    # Layers that this thread enters and leaves must not count as the other one's frame's.
+    assert found["active"] is None
     assert torch.allclose(found["part"], plain[2](map_), atol=1e-5)
     assert torch.allclose(found["whole"], plain(frame), atol=1e-5)
 

@@ -148,6 +148,8 @@ class Fragile(nn.Module):
         # What is shown to a view is no write of the model's.
         ["rows", "region"],
         ["rows", "region", "rows"],
+        # One view reads what was written through another.
+        ["rows", "region", "column"],
         # A padded map has no blocks to be written to.
         ["pad", "relu"],
         ["pad", "rows", "add"],

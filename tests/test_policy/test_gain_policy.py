@@ -18,6 +18,7 @@ from blockcopy_plugins.policy import (
 )
 from blockcopy_plugins.policy.gain.allotment import Allotment
 from blockcopy_plugins.policy.gain.memory import StreamMemory
+from blockcopy_plugins.policy.gain.price import BlockPrice
 from blockcopy_plugins.policy.gain.spread import MeanSpread
 
 SIZE, ROWS, COLUMNS = 32, 4, 6  # blocks of 32 px
@@ -484,6 +485,20 @@ def test_macs_are_few():
     assert macs["forward"] == 128 * 12
     policy.online = False
     assert policy.macs((1, 3, 1024, 2048), 128)["update"] == 0
+
+
+@pytest.mark.parametrize(("account", "runs"), [(-6.0, False), (1.0, True)])
+def test_what_ran_on_credit_is_paid_for_before_anything_runs(account, runs):
+    """Of 100 blocks 5 a frame are paid for, and 30 are worth it."""
+    memory = StreamMemory(torch.zeros(3, 4, 4), torch.zeros(6, 10, 10), None, account)
+    memory.spread, memory.price = MeanSpread(0.2, 1.0), BlockPrice(0.5)
+    allotment = Allotment(
+        [memory], total=1, saved=account, blocks=100, rate=0.05, allowance=account + 5,
+        capacity=100.0, per_frame=False,
+    )  # fmt: skip
+    assert allotment.waits != runs
+    allotment.take_scores((torch.arange(100) < 30).float().view(1, 10, 10))
+    assert allotment.counts == [30 if runs else 0]
 
 
 def test_few_blocks_with_all_the_gain_run_in_each_frame():
