@@ -126,7 +126,7 @@ class Allotment:
     @property
     def waits(self) -> bool:
         """Whether nothing is executed, whatever blocks are worth."""
-        return not any(self.counts) and not self._priced
+        return not any(self.counts)
 
     def take_scores(self, scores: Tensor) -> None:
         """Let as many blocks run as are worth it, where that is what counts.
