@@ -497,7 +497,8 @@ def test_what_ran_on_credit_is_paid_for_before_anything_runs(account, runs):
         capacity=100.0, per_frame=False,
     )  # fmt: skip
     assert allotment.waits != runs
-    allotment.take_scores((torch.arange(100) < 30).float().view(1, 10, 10))
+    scores = (torch.arange(100) < 30).float().view(1, 10, 10)
+    allotment.take_scores(scores, scores, torch.ones(1, 10, 10))
     assert allotment.counts == [30 if runs else 0]
 
 

@@ -9,6 +9,7 @@ from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.policy import PolicyContext, RateBudget
 from blockcopy_plugins.policy.gain.allotment import Allotment, next_share, shares_of
 from blockcopy_plugins.policy.gain.memory import StreamMemory, unknown_maps
+from blockcopy_plugins.policy.gain.skipped_worth import SkippedWorth
 from blockcopy_plugins.policy.gain.spread import MeanSpread
 
 BLOCKS = 24  # 4 x 6
@@ -99,6 +100,8 @@ def test_any_hundred_frames_are_within_two_points(target, streams, batched, per_
         for place, i in enumerate(here):
             memories[i].account = allotment.accounts[place] - allotment.counts[place]
             memories[i].spread = MeanSpread(float(torch.rand((), generator=draw)))
+            memories[i].skipped = SkippedWorth(float(torch.rand((), generator=draw)))
+            memories[i].frames += 1
             now = float(torch.rand((), generator=draw)) * streams
             memories[i].share = next_share(memories[i].share, now)
         executed.append(sum(allotment.counts) / (BLOCKS * len(here)))
@@ -124,9 +127,9 @@ def test_a_frame_in_which_nothing_moves_does_not_count_in_the_mean_spread():
 
 
 def test_a_moving_camera_saves_up_and_a_still_background_does_not():
-    def run(spread, per_frame=False):
+    def run(spread, per_frame=False, skipped=1.0):
         memory, counts = _memory(), []
-        memory.spread = MeanSpread(spread)
+        memory.spread, memory.skipped = MeanSpread(spread), SkippedWorth(skipped)
         budget, context = RateBudget(0.25), _context()
         for _ in range(40):
             allotment = Allotment(
@@ -134,6 +137,7 @@ def test_a_moving_camera_saves_up_and_a_still_background_does_not():
             )
             budget.settle(allotment.counts[0], context)
             memory.account = allotment.accounts[0] - allotment.counts[0]
+            memory.frames += 1
             counts.append(allotment.counts[0])
         return counts
 
@@ -142,3 +146,19 @@ def test_a_moving_camera_saves_up_and_a_still_background_does_not():
     assert set(run(0.5)) == {0, 14} and sum(run(0.5)) == pytest.approx(240, abs=16)
     assert run(0.1) == [6] * 40
     assert run(1.0, per_frame=True) == [6] * 40
+    # Blocks that bring little are left out of each frame. A whole one comes now and then, to see
+    # whether they still do: that after frame 32 is the second.
+    counts = run(1.0, skipped=0.4)
+    assert counts[:4] == counts[31:35] == [0, 0, 0, 24]
+    assert counts[4:31] == [6] * 27
+
+
+def test_what_skipped_blocks_are_worth_is_known_where_all_have_the_same_age():
+    worth = torch.tensor([4.0, 1.0, 2.0, 1.0])
+    mean, ages = SkippedWorth(), torch.full((4,), 2.0)
+    for _ in range(40):
+        mean = mean.after(worth, ages, 0.5)
+    assert mean.value == pytest.approx(1.0 / 2.0)
+    assert mean.after(worth, torch.tensor([2.0, 2.0, 1.0, 2.0]), 0.5) is mean
+    assert mean.after(worth, ages, 1.0) is mean
+    assert mean.after(worth, ages, 0.25).value > mean.value

@@ -6,7 +6,9 @@ is spread over most of the picture (a moving camera), a stream therefore saves i
 it pays for as many blocks as the gain is spread over, and executes them together: in the extreme
 the whole frame, and then nothing. Where it is concentrated on a few blocks (a still background),
 as many run as are worth it, and what quiet frames leave pays for busy ones (:mod:`.price`).
-Everything between the two follows from the one number, the spread.
+Everything between the two follows from the one number, the spread. A budget that pays for most of a
+frame is not saved up where the few blocks that are left out would bring little
+(:mod:`.skipped_worth`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from .memory import StreamMemory
 from .price import BlockPrice
+from .skipped_worth import SkippedWorth
 
 # Of the running mean by which a share follows what happens.
 _SHARE_STEP = 0.1
@@ -81,6 +84,7 @@ class Allotment:
         accounts: Blocks that each image's stream may spend, after its deposit.
         counts: Blocks that each image executes.
         prices: What blocks of each image's stream must be worth after this frame.
+        skipped: What the blocks that do not run would bring, of each image's stream.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Allotment:
         self.accounts: list[float] = []
         self.counts: list[int] = []
         self.prices = [None if memory is None else memory.price for memory in memories]
+        self.skipped = [SkippedWorth() if memory is None else memory.skipped for memory in memories]
         self._budgets: list[float] = []
         # Images of which so many blocks run as are worth it.
         self._priced: list[int] = []
@@ -115,7 +120,9 @@ class Allotment:
                 if together > _NEARLY_ALL * blocks:
                     together = blocks
                 if together > max(own, _FEW * blocks) and not memory.spread.says_nothing:
-                    count = together if count >= together else 0
+                    its = memory.skipped
+                    if not its.is_small or its.is_due(memory.frames, own / blocks):
+                        count = together if count >= together else 0
                 elif count:
                     self._priced.append(image)
             self._budgets.append(own)
@@ -128,14 +135,21 @@ class Allotment:
         """Whether nothing is executed, whatever blocks are worth."""
         return not any(self.counts)
 
-    def take_scores(self, scores: Tensor) -> None:
+    def take_scores(self, scores: Tensor, worth: Tensor, ages: Tensor) -> None:
         """Let as many blocks run as are worth it, where that is what counts.
 
         Until then counts are what accounts pay for.
 
         Args:
             scores: float32 ``(N, GH, GW)`` in host memory.
+            worth: The same of each block by itself.
+            ages: ``(N, GH, GW)``, frames since each block was executed.
         """
+        for image, memory in enumerate(self._memories):
+            if memory is not None:
+                rate = self._budgets[image] / self._blocks
+                its = worth[image].flatten(), ages[image].flatten()
+                self.skipped[image] = memory.skipped.after(*its, rate)
         for image in self._priced:
             its, budget = scores[image].flatten(), self._budgets[image]
             price = self.prices[image] or BlockPrice.first(its, budget)

@@ -59,7 +59,8 @@ class GainPolicy(Policy):
 
     A block's score is half its own predicted gain and half that around it. How many blocks run, and
     whether now or together with others later, says :mod:`.allotment`: where gain is spread over
-    the whole picture (a camera that moves), whole frames run and nothing in between; where it is
+    the whole picture (a camera that moves), whole frames run and nothing in between, unless the
+    blocks left out of each frame would bring little (:mod:`.skipped_worth`); where it is
     concentrated, all blocks run that are worth a price (:mod:`.price`). A twentieth of the blocks
     are those that have waited longest.
 
@@ -385,6 +386,7 @@ class GainPolicy(Policy):
                 memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 memory.price = look.allotment.prices[image]
+                memory.skipped = look.allotment.skipped[image]
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])

@@ -16,7 +16,7 @@ from blockcopy_plugins.policy.picture import cells_per_block, reduce_picture
 
 from .allotment import Allotment, shares_of
 from .features import DIFFERENCE_FLOOR
-from .memory import GAIN_FLOOR, StreamMemory, unknown_maps
+from .memory import AGE, GAIN_FLOOR, StreamMemory, unknown_maps
 from .ridge import OnlineRidge
 
 _LEAST_WORTH = 1e-4
@@ -136,7 +136,7 @@ def look_at(
     context.read(found.measures, look.take_measures)
     if context.device.type == "cpu":
         # Of a device the host learns scores too late; there the accounts say how much runs.
-        allotment.take_scores(found.scores)
+        allotment.take_scores(found.scores, found.worth, maps[:, AGE])
     return look
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from blockcopy_plugins.ops.block_gain import MAPS
 
 from .price import BlockPrice
+from .skipped_worth import SkippedWorth
 from .spread import MeanSpread
 
 # A gain below this cannot be told from none: it is added before a logarithm is taken. A tenth of
@@ -68,6 +69,7 @@ class StreamMemory:
         account: Blocks that the stream has saved up.
         share: What the stream may execute, in units of the budget's rate; 1 for one that is alone.
         spread: Over which share of the blocks the gain to be had is spread.
+        skipped: What the blocks that its budget does not pay for would bring.
         price: What its blocks must be worth; None before that mattered.
         worth: float32 ``(GH, GW)``, predicted gain of each block in the last frame; None before
             the second frame.
@@ -80,6 +82,7 @@ class StreamMemory:
     account: float = 0.0
     share: float = 1.0
     spread: MeanSpread = field(default_factory=MeanSpread)
+    skipped: SkippedWorth = SkippedWorth()
     price: BlockPrice | None = None
     worth: Tensor | None = None
     frames: int = 1
