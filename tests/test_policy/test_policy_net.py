@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blockcopy_plugins.policy.net import INPUT_CHANNELS, PolicyNet, policy_input
 from blockcopy_plugins.policy.picture import picture_statistics
+from blockcopy_plugins.policy.reinforce.net import INPUT_CHANNELS, PolicyNet, policy_input
 
 
 def _net(rate=0.3, seed=0, **arguments):

@@ -10,6 +10,7 @@ from torch import nn
 
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 from blockcopy_plugins.policy import InformationGain, RLPolicy
+from blockcopy_plugins.policy.reinforce.learner import Learner
 
 OUTPUT = [torch.zeros(1, 1, 1)]
 
@@ -44,10 +45,7 @@ class DictatedNet(nn.Module):
 
 def _dictated(logits, gains, **arguments):
     policy = RLPolicy(seed=0, information_gain=DictatedGain(gains), **arguments)
-    policy.net = DictatedNet(logits)
-    policy._optimizer = torch.optim.RMSprop(
-        policy.net.parameters(), lr=policy.lr, weight_decay=policy.weight_decay
-    )
+    policy.learner = Learner(DictatedNet(logits), policy.lr, policy.weight_decay)
     return policy
 
 
@@ -229,7 +227,7 @@ def test_offline_decides_but_does_not_learn(drive):
     policy = RLPolicy(seed=0, online=False, information_gain=DictatedGain(gains))
     before = {name: value.clone() for name, value in policy.net.state_dict().items()}
     _, scalars = drive(policy, frames, OUTPUT)
-    assert policy.updates == 0 and not policy._experience
+    assert policy.updates == 0 and not policy.learner.gathered
     assert all("loss" not in row for row in scalars)
     for name, value in policy.net.state_dict().items():
         assert torch.equal(value, before[name])
@@ -243,7 +241,7 @@ def test_offline_decides_but_does_not_learn(drive):
 def test_threshold_is_deterministic(make_context):
     frame = torch.rand(1, 3, 128, 128)
     policy = RLPolicy(seed=0, online=False, sampling="threshold", information_gain=DictatedGain(0))
-    policy.net = DictatedNet([[0.1, -0.1], [2.0, -2.0]])
+    policy.learner.net = DictatedNet([[0.1, -0.1], [2.0, -2.0]])
     _start(policy, frame, make_context)
     for _ in range(5):
         context = make_context(frame)
@@ -382,7 +380,7 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(drive, tmp_path):
     frames, gains = _moving(40)
     policy = RLPolicy(seed=0, information_gain=DictatedGain(gains))
     drive(policy, frames[:17], OUTPUT)  # one forced frame and four updates
-    assert policy.updates == 4 and not policy._experience
+    assert policy.updates == 4 and not policy.learner.gathered
     torch.save(policy.state_dict(), tmp_path / "policy.pth")
     other = RLPolicy(seed=99, information_gain=DictatedGain(gains))
     other.load_state_dict(torch.load(tmp_path / "policy.pth", weights_only=True))
@@ -413,7 +411,7 @@ def test_loading_keeps_the_own_learning_rate(drive):
     drive(saved, frames, OUTPUT)
     policy = RLPolicy(seed=0, information_gain=DictatedGain(gains), lr=1e-5)
     policy.load_state_dict(saved.state_dict())
-    assert policy._optimizer.param_groups[0]["lr"] == 1e-5
+    assert policy.learner._optimizer.param_groups[0]["lr"] == 1e-5
 
 
 @pytest.mark.parametrize(
@@ -499,7 +497,7 @@ def _gathered(make_context, frames=3, streams=1):
         policy.reset([streams])
         context = make_context(frame, last_grid=torch.rand(streams + 1, 2, 3) > 0.5)
         policy.feedback(frame, policy.select(frame, context), OUTPUT * (streams + 1), context)
-    assert len(policy._experience) == frames
+    assert len(policy.learner.gathered) == frames
     return policy
 
 
@@ -510,7 +508,7 @@ def _learned_plainly(policy):
         net.parameters(), lr=policy.lr, weight_decay=policy.weight_decay
     )
     terms = []
-    for item in policy._experience:
+    for item in policy.learner.gathered:
         probability = net(item.cells, 16).sigmoid()
         log_pi = torch.where(item.grid, probability, 1 - probability).log()
         terms.append((log_pi * item.reward)[item.credited])
@@ -529,7 +527,7 @@ def test_the_update_is_that_of_a_fresh_forward_pass(make_context, streams, chang
             policy.net.stages[1].weight.mul_(1.5)
     before = [parameter.detach().clone() for parameter in policy.net.parameters()]
     expected = _learned_plainly(policy)
-    policy._update()
+    policy.learner.update()
     for old, new, wanted in zip(before, policy.net.parameters(), expected, strict=True):
         assert not torch.equal(old, new)
         # A step is as long as the learning rate; a hundredth of it is rounding.
@@ -580,7 +578,7 @@ def test_memory_does_not_grow_with_the_video(drive):
     def held(policy):
         tensors = [memory.picture for memory in policy._memories.values()]
         tensors += [memory.output_map for memory in policy._memories.values()]
-        tensors += [item.cells for item in policy._experience]
+        tensors += [item.cells for item in policy.learner.gathered]
         return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
     policy = RLPolicy(seed=0, information_gain=DictatedGain(gains))
@@ -590,7 +588,7 @@ def test_memory_does_not_grow_with_the_video(drive):
         drive(policy, frames + frames[:1], OUTPUT, seen=(0,))  # a multiple of update_every
         after.append(held(policy))
     assert len(set(after)) == 1 and len(policy._memories) == 1
-    assert len(policy._experience) < policy.update_every
+    assert len(policy.learner.gathered) < policy.update_every
 
 
 @pytest.mark.slow

@@ -3,66 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 from blockcopy_plugins.host_transfer import upload
+from blockcopy_plugins.policy.base import Policy, PolicyContext, check_frame, check_rate
+from blockcopy_plugins.policy.fixed import make_generator
+from blockcopy_plugins.policy.information_gain import (
+    Geometry,
+    InformationGain,
+    build_information_gain,
+    outputs_not_finite,
+)
+from blockcopy_plugins.policy.picture import (
+    cells_per_block,
+    grid_to_cells,
+    picture_statistics,
+    reduce_picture,
+)
+from blockcopy_plugins.policy.task_output import TaskOutput
 
-from .base import Policy, PolicyContext, check_frame, check_rate
-from .experience import Experience, Recalled, joined
-from .fixed import make_generator
-from .information_gain import Geometry, InformationGain, build_information_gain, outputs_not_finite
-from .net import INPUT_CHANNELS, PolicyNet, policy_input
-from .picture import cells_per_block, grid_to_cells, picture_statistics, reduce_picture
-from .task_output import TaskOutput
-
-_VERSION = 1
-
-
-@dataclass(eq=False)
-class _Memory:
-    """What is kept of a stream: constant in size, whatever the length of the video."""
-
-    picture: Tensor  # float32 (3, h, w) on cells: each block as last executed
-    output_map: Tensor  # float32 (h, w) on cells: the last output
-    summary: Any  # the last output, for the information gain; None if it was not given
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """One look at a batch: what select() found and feedback() goes on with."""
-
-    context: PolicyContext
-    picture: Tensor  # float32 (N, 3, h, w)
-    known: tuple[bool, ...]  # N: the stream has a memory and is not forced
-    cells: Tensor  # float32 (N, 11, h, w): the network's input
-    recalled: Recalled | None
-    sampled: Tensor  # bool (N, GH, GW)
-    logits: Tensor  # float32 (N, GH, GW)
-
-
-@dataclass(frozen=True, eq=False)
-class _Unproven:
-    """A frame of whose outputs the host does not know yet whether they are finite.
-
-    On a GPU it learns so with the next frame. By then the frame is part of what is known of its
-    streams, and must be taken back if they are not.
-    """
-
-    before: dict[Hashable, _Memory | None]  # by stream, in the order of the batch
-    after: dict[Hashable, _Memory]
-    running_rate: float | None  # before
-    generator: Tensor  # its state before
-    learned: Experience | None
+from .experience import Experience
+from .learner import Learner
+from .memory import Look, StreamMemory, Unproven
+from .net import PolicyNet, policy_input
+from .saved import VERSION, check_saved
 
 
 class RLPolicy(Policy):
@@ -159,22 +129,28 @@ class RLPolicy(Policy):
         self.online = bool(online)
         self.sampling = sampling
         self.running_rate: float | None = None
-        self.updates = 0
         self._generator = make_generator(seed)
         # Parameters made under inference mode could never be trained.
         with torch.inference_mode(False):
             try:
-                self.net = PolicyNet(rate=self.target, generator=self._generator, **(net or {}))
+                made = PolicyNet(rate=self.target, generator=self._generator, **(net or {}))
             except TypeError as error:
                 raise ConfigError(f"net={net!r} does not fit PolicyNet: {error}") from error
-            self._optimizer = torch.optim.RMSprop(
-                self.net.parameters(), lr=self.lr, weight_decay=self.weight_decay
-            )
+            self.learner = Learner(made, self.lr, self.weight_decay)
         self._committed = self._generator.get_state()
-        self._memories: dict[Hashable, _Memory] = {}
-        self._experience: list[Experience] = []
-        self._look_made: _Look | None = None
-        self._unproven: _Unproven | None = None
+        self._memories: dict[Hashable, StreamMemory] = {}
+        self._look_made: Look | None = None
+        self._unproven: Unproven | None = None
+
+    @property
+    def net(self) -> nn.Module:
+        """The network that decides."""
+        return self.learner.net
+
+    @property
+    def updates(self) -> int:
+        """How often it has learned."""
+        return self.learner.updates
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Sample a grid.
@@ -239,7 +215,10 @@ class RLPolicy(Policy):
                 look = self._look(frame, context)
             # All that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
-            summaries = self._summarise(outputs, frame.shape[0], geometry)
+            summaries = [
+                None if output is None else self.information_gain.summarise(output, geometry)
+                for output in outputs or [None] * frame.shape[0]
+            ]
             finite = self.information_gain.are_finite(outputs, frame.device)
             gain = self._gain(summaries, look, grid, geometry)
             if finite is not None:
@@ -258,10 +237,10 @@ class RLPolicy(Policy):
                 scalars.update(found)
             if finite is not None:
                 after = {stream: self._memories[stream] for stream in context.streams}
-                self._unproven = _Unproven(before, after, rate, state, learned)
+                self._unproven = Unproven(before, after, rate, state, learned)
                 context.read(finite, partial(self._prove, self._unproven))
-        if self.online and len(self._experience) >= self.update_every:
-            scalars["loss"] = self._update()
+        if self.online and len(self.learner.gathered) >= self.update_every:
+            scalars["loss"] = _figure(self.learner.update())
         if self.running_rate is not None:
             scalars["running_rate"] = self.running_rate
         return scalars
@@ -281,29 +260,13 @@ class RLPolicy(Policy):
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
         """Count the multiply-accumulates of a call, by running the network on zeros.
 
-        The update is that of one batch's share: the backward pass, as the forward one is the
-        decision's. Pooling the frame to cells multiplies nothing and is not in it.
+        Pooling the frame to cells multiplies nothing and is not in it.
         """
         images, _, height, width = frame_shape
-        rows, columns = -(-height // block_size), -(-width // block_size)
-        per_block = cells_per_block(block_size)
-        shape = (images, INPUT_CHANNELS, rows * per_block, columns * per_block)
-        with torch.inference_mode(False):
-            cells = torch.zeros(shape, device=self.net.offset.device)
-            with torch.no_grad(), FlopCounterMode(display=False) as forward:
-                _, recalled = self._decide(cells, per_block)
-            update = 0
-            if self.online:
-                # Only the logits are differentiated, so it does not matter what was executed.
-                unknown = torch.zeros(0)
-                item = Experience(cells, recalled, per_block, unknown, unknown, unknown)
-                with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-                    loss = self._logits(item).sum()
-                    # grad() leaves the parameters' own gradients alone.
-                    torch.autograd.grad(loss, list(self.net.parameters()))
-                update = counter.get_total_flops() // 2
-        decided = forward.get_total_flops() // 2
-        return {"forward": decided, "update": update, "total": decided + update}
+        side = cells_per_block(block_size)
+        cells = (-(-height // block_size) * side, -(-width // block_size) * side)
+        forward, update = self.learner.macs(images, cells, side, self.online)
+        return {"forward": forward, "update": update, "total": forward + update}
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy, on the CPU, of what was learned.
@@ -314,11 +277,9 @@ class RLPolicy(Policy):
             the last update are not in it.
         """
         return {
-            "version": _VERSION,
-            "net": _copy(self.net.state_dict()),
-            "optimizer": _copy(self._optimizer.state_dict()["state"]),
+            "version": VERSION,
+            **self.learner.state_dict(),
             "running_rate": self.running_rate,
-            "updates": self.updates,
             "generator": self._committed.clone(),
             "hyperparameters": {
                 "target": self.target,
@@ -339,57 +300,16 @@ class RLPolicy(Policy):
             ConfigError: If ``state`` was not saved by an RLPolicy with a network of this shape;
                 the policy is then as before.
         """
-        needed = {"version", "net", "optimizer", "running_rate", "updates", "generator"}
-        missing = needed - set(state)
-        if missing:
-            raise ConfigError(
-                f"this is not the state dict of an RLPolicy: it lacks {sorted(missing)}, found "
-                f"{sorted(map(str, state))}"
-            )
-        if state["version"] != _VERSION:
-            raise ConfigError(
-                f"the state dict has version {state['version']!r}, this RLPolicy reads "
-                f"{_VERSION}; save it again with this version of blockcopy_plugins"
-            )
-        own = self.net.state_dict()
-        shapes = {name: tuple(value.shape) for name, value in own.items()}
-        found = {name: tuple(value.shape) for name, value in state["net"].items()}
-        if shapes != found:
-            odd = sorted(
-                name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)
-            )
-            raise ConfigError(
-                "the state dict holds another policy network: "
-                + ", ".join(
-                    f"{name} has shape {found.get(name, 'none')} and should have "
-                    f"{shapes.get(name, 'none')}"
-                    for name in odd
-                )
-                + "; build the policy with the same net=dict(...)"
-            )
-        parameters = list(self.net.parameters())
-        for index, entry in state["optimizer"].items():
-            fits = isinstance(index, int) and 0 <= index < len(parameters)
-            if not fits or entry["square_avg"].shape != parameters[index].shape:
-                raise ConfigError(
-                    f"the optimizer's state {index!r} in the state dict does not fit the network "
-                    "in it; the file is damaged"
-                )
-        with torch.inference_mode(False):
-            self.net.load_state_dict(state["net"])
-            groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict(
-                {"state": _copy(state["optimizer"]), "param_groups": groups}
-            )
+        check_saved(state)
+        self.learner.load_state_dict(state)
         self.running_rate = state["running_rate"]
-        self.updates = state["updates"]
         self._generator.set_state(state["generator"].cpu())
         self._committed = self._generator.get_state()
-        self._experience.clear()
         self._look_made = self._unproven = None
 
-    def _look(self, frame: Tensor, context: PolicyContext) -> _Look:
-        self._move(frame.device)
+    def _look(self, frame: Tensor, context: PolicyContext) -> Look:
+        if self.learner.move(frame.device):
+            self._memories.clear()
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
         known, last_pictures, last_outputs = [], [], []
         for mine, stream, first in zip(picture, context.streams, context.host_first, strict=True):
@@ -406,13 +326,13 @@ class RLPolicy(Policy):
             last_grid,
             picture_statistics(picture),
         )
-        logits, recalled = self._decide(cells, per_block)
+        logits, recalled = self.learner.decide(cells, per_block)
         self._generator.set_state(self._committed)
         draw = upload(torch.rand(logits.shape, generator=self._generator), frame.device)
         context.read(torch.isfinite(logits).all(), partial(self._check_logits, picture))
         probability = logits.sigmoid()
         limit = 0.5 if self.sampling == "threshold" else draw
-        return _Look(context, picture, tuple(known), cells, recalled, probability > limit, logits)
+        return Look(context, picture, tuple(known), cells, recalled, probability > limit, logits)
 
     def _check_logits(self, picture: Tensor, finite: Tensor) -> None:
         """Tell why logits are not finite."""
@@ -425,29 +345,7 @@ class RLPolicy(Policy):
             f"lower learning rate than {self.lr}"
         )
 
-    def _decide(self, cells: Tensor, per_block: int) -> tuple[Tensor, Recalled | None]:
-        with _full_precision(cells.device):
-            if not isinstance(self.net, PolicyNet):
-                return self.net(cells, per_block), None
-            features = self.net.features(cells, per_block)
-            return self.net.logits(features), Recalled(features, self.net.revision())
-
-    def _logits(self, item: Experience) -> Tensor:
-        """Return the logits once more, with gradients."""
-        with _full_precision(item.cells.device):
-            if item.recalled is None:
-                return self.net(item.cells, item.per_block)
-            known = item.recalled.features
-            return self.net.logits(self.net.features(item.cells, item.per_block, known))
-
-    def _summarise(
-        self, outputs: Sequence[TaskOutput] | None, images: int, geometry: Geometry
-    ) -> list[Any]:
-        if outputs is None:
-            return [None] * images
-        return [self.information_gain.summarise(output, geometry) for output in outputs]
-
-    def _prove(self, unproven: _Unproven, finite: Tensor) -> None:
+    def _prove(self, unproven: Unproven, finite: Tensor) -> None:
         """Take a frame back if its outputs were not finite."""
         newest = unproven is self._unproven
         if newest:
@@ -463,12 +361,13 @@ class RLPolicy(Policy):
                 del self._memories[stream]
             else:
                 self._memories[stream] = memory
-        self._experience = [item for item in self._experience if item is not unproven.learned]
+        gathered = self.learner.gathered
+        self.learner.gathered = [item for item in gathered if item is not unproven.learned]
         if newest:
             self.running_rate, self._committed = unproven.running_rate, unproven.generator
         raise outputs_not_finite(bad)
 
-    def _gain(self, summaries: list[Any], look: _Look, grid: Tensor, geometry: Geometry) -> Tensor:
+    def _gain(self, summaries: list[Any], look: Look, grid: Tensor, geometry: Geometry) -> Tensor:
         gain = torch.zeros(look.context.grid_shape, device=grid.device)
         for image, stream in enumerate(look.context.streams):
             if look.known[image] and summaries[image] is not None:
@@ -480,7 +379,7 @@ class RLPolicy(Policy):
         return gain * grid
 
     def _remember(
-        self, look: _Look, grid: Tensor, summaries: list[Any], maps: list[Tensor | None]
+        self, look: Look, grid: Tensor, summaries: list[Any], maps: list[Tensor | None]
     ) -> None:
         executed = grid_to_cells(grid.float(), cells_per_block(look.context.block_size))
         for image, stream in enumerate(look.context.streams):
@@ -495,10 +394,10 @@ class RLPolicy(Policy):
             if output is None:
                 output = torch.zeros(picture.shape[1:], device=picture.device)
             output = upload(output, picture.device)
-            self._memories[stream] = _Memory(picture, output, summaries[image])
+            self._memories[stream] = StreamMemory(picture, output, summaries[image])
 
     def _learn(
-        self, look: _Look, host: Tensor, grid: Tensor, gain: Tensor, finite: Tensor | None
+        self, look: Look, host: Tensor, grid: Tensor, gain: Tensor, finite: Tensor | None
     ) -> tuple[dict[str, float | Tensor], Experience | None]:
         """Take the reward of the images that the policy chose, and keep them for the update.
 
@@ -532,49 +431,13 @@ class RLPolicy(Policy):
             per_block = cells_per_block(look.context.block_size)
             # The grid is the caller's, who may write into it: a copy.
             item = Experience(cells, recalled, per_block, grid.clone(), credited, reward)
-            self._experience.append(item)
+            self.learner.gathered.append(item)
         scalars = {
             "information_gain": _figure(gain.sum()) / max(executed, 1),
             "reward": _figure(reward.mean()),
             "cost": cost,
         }
         return scalars, item
-
-    def _update(self) -> float | Tensor:
-        """Take one step on what was gathered, and drop it."""
-        with torch.inference_mode(False), torch.enable_grad():
-            self._optimizer.zero_grad(set_to_none=True)
-            blocks = torch.stack([item.credited.sum() for item in self._experience]).sum()
-            loss = torch.zeros((), device=self.net.offset.device)
-            revision = self.net.revision() if isinstance(self.net, PolicyNet) else None
-            for item in joined(self._experience, revision):
-                logits = self._logits(item)
-                # log pi of what was done: log p if executed, log (1 - p) if skipped.
-                log_pi = F.logsigmoid(torch.where(item.grid, logits, -logits))
-                loss = loss - (log_pi * item.reward * item.credited).sum()
-            loss = loss / blocks.clamp_min(1)
-            loss.backward()
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-        self._experience.clear()
-        self.updates += 1
-        return _figure(loss.detach())
-
-    def _move(self, device: torch.device) -> None:
-        """Follow the frames to their device."""
-        if self.net.offset.device == device:
-            return
-        # To a GPU nothing waits; from one, the host must.
-        to = {"device": device, "non_blocking": device.type != "cpu"}
-        with torch.inference_mode(False):
-            self.net.to(**to)
-            for averages in self._optimizer.state.values():
-                for name, value in averages.items():
-                    # RMSprop counts its steps on the host.
-                    if isinstance(value, Tensor) and name != "step":
-                        averages[name] = value.to(**to)
-        self._experience.clear()
-        self._memories.clear()
 
 
 def _figure(value: Tensor) -> float | Tensor:
@@ -585,20 +448,3 @@ def _figure(value: Tensor) -> float | Tensor:
 def _stack(maps: list[Tensor]) -> Tensor:
     """Stack; one map alone is not copied."""
     return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Without the caller's autocast: the network's steps are finer than bfloat16's."""
-    with torch.autocast(device.type, enabled=False):
-        yield
-
-
-def _copy(value: Any) -> Any:
-    """Return a deep copy of nested dicts with tensors on the CPU, detached."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        with torch.inference_mode(False):
-            return value.detach().to("cpu", copy=True)
-    return value
