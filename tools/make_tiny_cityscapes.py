@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes
+    from examples.tiny_cityscapes import make_tiny_cityscapes
 
     root = make_tiny_cityscapes(
         args.root,

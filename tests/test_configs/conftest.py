@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes
+from examples.tiny_cityscapes import make_tiny_cityscapes
 
 
 @pytest.fixture(scope="session")

@@ -308,7 +308,7 @@ PAPER = {
 
 @pytest.fixture(scope="module")
 def whole_clips(tmp_path_factory):
-    from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes
+    from examples.tiny_cityscapes import make_tiny_cityscapes
 
     root = tmp_path_factory.mktemp("whole")
     return make_tiny_cityscapes(root, size=(32, 64), frames=(19, 0), overview=False)

@@ -16,9 +16,9 @@ import torch
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.mmengine import video_config  # noqa: E402
+from examples.tiny_cityscapes import make_tiny_cityscapes  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
 CONFIGS = _HERE.parents[1] / "configs"

@@ -5,6 +5,6 @@ The label table, the street and the camera need OpenCV and numpy; writing the ``
 
 from __future__ import annotations
 
-from blockcopy_plugins.datasets.tiny_cityscapes.dataset import make_tiny_cityscapes
+from examples.tiny_cityscapes.dataset import make_tiny_cityscapes
 
 __all__ = ["make_tiny_cityscapes"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.annotation import Annotation
+from examples.tiny_cityscapes.annotation import Annotation
 
 # Blue, green, red.
 _BOXES = {

@@ -14,12 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.annotation import Annotation, annotate
-from blockcopy_plugins.datasets.tiny_cityscapes.labels import PERSONS
-from blockcopy_plugins.datasets.tiny_cityscapes.overview import draw_overview
-from blockcopy_plugins.datasets.tiny_cityscapes.street import CAMERAS, FRAME_RATE, Street
-from blockcopy_plugins.datasets.tiny_cityscapes.view import Painter
 from blockcopy_plugins.errors import ConfigError
+from examples.tiny_cityscapes.annotation import Annotation, annotate
+from examples.tiny_cityscapes.labels import PERSONS
+from examples.tiny_cityscapes.overview import draw_overview
+from examples.tiny_cityscapes.street import CAMERAS, FRAME_RATE, Street
+from examples.tiny_cityscapes.view import Painter
 
 # Cityscapes' clips: 30 frames, the 20th of which is annotated.
 BEFORE, AFTER = 19, 10

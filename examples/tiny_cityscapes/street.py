@@ -9,11 +9,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes import people, surroundings, vehicles
-from blockcopy_plugins.datasets.tiny_cityscapes.people import Looks
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import Thing
-from blockcopy_plugins.datasets.tiny_cityscapes.view import View
 from blockcopy_plugins.errors import ConfigError
+from examples.tiny_cityscapes import people, surroundings, vehicles
+from examples.tiny_cityscapes.people import Looks
+from examples.tiny_cityscapes.thing import Thing
+from examples.tiny_cityscapes.view import View
 
 # Frames a second of Cityscapes' videos.
 FRAME_RATE = 17.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import (
+from examples.tiny_cityscapes.thing import (
     Colour,
     Part,
     Thing,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import Thing
+from examples.tiny_cityscapes.thing import Thing
 
 # Nearer than this, metres, nothing is seen.
 _NEAR = 0.6

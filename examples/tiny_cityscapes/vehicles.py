@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import Colour, Part, Thing, ellipse, shade
+from examples.tiny_cityscapes.thing import Colour, Part, Thing, ellipse, shade
 
 _GLASS = (95, 80, 65)
 _BLACK = (35, 33, 33)

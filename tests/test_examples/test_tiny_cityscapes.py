@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.io import loadmat
 
-from blockcopy_plugins.datasets.tiny_cityscapes import make_tiny_cityscapes
-from blockcopy_plugins.datasets.tiny_cityscapes.street import FRAME_RATE, Street
-from blockcopy_plugins.datasets.tiny_cityscapes.view import Painter
 from blockcopy_plugins.errors import ConfigError
+from examples.tiny_cityscapes import make_tiny_cityscapes
+from examples.tiny_cityscapes.street import FRAME_RATE, Street
+from examples.tiny_cityscapes.view import Painter
 
 # Cityscapes' own table (cityscapesscripts, helpers/labels.py): id, train id, colour, instances.
 OFFICIAL = {

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from blockcopy_plugins.datasets.tiny_cityscapes.labels import PERSONS, label_of
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import Thing
-from blockcopy_plugins.datasets.tiny_cityscapes.view import View
+from examples.tiny_cityscapes.labels import PERSONS, label_of
+from examples.tiny_cityscapes.thing import Thing
+from examples.tiny_cityscapes.view import View
 
 # CityPersons' full boxes are so wide, as a share of their height.
 _ASPECT = 0.41

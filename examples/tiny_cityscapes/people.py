@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockcopy_plugins.datasets.tiny_cityscapes.thing import (
+from examples.tiny_cityscapes.thing import (
     Colour,
     Part,
     Thing,

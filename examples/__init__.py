@@ -1,0 +1,1 @@
+"""Programs and data that show the package at work; not part of it."""
