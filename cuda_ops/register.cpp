@@ -30,6 +30,10 @@ TORCH_LIBRARY(blockcopy, m) {
       tags);
   m.def("planes(Tensor map) -> Tensor", tags);
   m.def(
+      "roi_align(Tensor map, Tensor rois, int[] size, float scale, int sampling, bool aligned) "
+      "-> Tensor",
+      tags);
+  m.def(
       "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "
       "int groups) -> Tensor",
       tags);

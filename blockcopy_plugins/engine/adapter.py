@@ -103,6 +103,10 @@ class ModelAdapter:
         """Modules that need dense inputs, which they neither change nor keep."""
         return ()
 
+    def reads_channels_last(self, module: nn.Module) -> bool:
+        """Whether one of them takes channels-last maps; others get contiguous ones."""
+        return False
+
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Modules that need dense inputs.
 

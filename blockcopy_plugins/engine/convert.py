@@ -409,7 +409,7 @@ class Handle:
                 self._removers.append(module.register_forward_hook(_Leave(self, path)))
         self._removers.extend(self.adapter.attach(self.model))
         for module in self.adapter.read_only_inputs(self.model):
-            hook = _ReadOnlyInputs(self)
+            hook = _ReadOnlyInputs(self, not self.adapter.reads_channels_last(module))
             self._removers.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         for module, reason in whole_map_modules(self.model, self.adapter):
             go, back = _GoDense(self, reason), _ComeBack(self)
@@ -548,17 +548,18 @@ class _Leave:
 @dataclass
 class _ReadOnlyInputs:
     handle: Handle
+    # Compiled ops (mmcv's RoIAlign) read memory as it lies and take it for NCHW without a look at
+    # the strides.
+    contiguous: bool
 
     def __call__(self, module, args, kwargs):
         frame = self.handle.active
         if frame is None:
             return None
 
-        # Maps are channels last; compiled ops (mmcv's RoIAlign) read memory as it lies and take it
-        # for NCHW without a look at the strides.
         def densify(value):
             if isinstance(value, BlockTensor):
-                return frame.dense_to_read(value, "input")
+                return frame.dense_to_read(value, "input", self.contiguous)
             return plain(value)
 
         return tree_map(densify, (args, kwargs))

@@ -560,15 +560,16 @@ class Frame:
         """As :meth:`output`, of what the model returns: nothing of it comes after."""
         return self.output(x)
 
-    def dense_to_read(self, x: BlockTensor, op: str) -> Tensor:
-        """As :meth:`dense`, contiguous, for readers who neither write to the map nor keep it.
+    def dense_to_read(self, x: BlockTensor, op: str, contiguous: bool) -> Tensor:
+        """As :meth:`dense`, for readers who neither write to the map nor keep it.
 
         All of them get the same tensor: a detector's extractors read the same maps in turn.
         """
-        version, map_ = x.read_only or (None, None)
-        if version != x.version.count:
-            map_ = self.dense(x, op, copy=False, contiguous=True)
-            x.read_only = (x.version.count, map_)
+        kind = (x.version.count, contiguous)
+        known, map_ = x.read_only or (None, None)
+        if known != kind:
+            map_ = self.dense(x, op, copy=False, contiguous=contiguous)
+            x.read_only = (kind, map_)
         return map_
 
     # -- what happened -----------------------------------------------------------------------------

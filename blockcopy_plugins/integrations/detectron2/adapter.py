@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv
+from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv, ROIAlign
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import BoxMode, ImageList, RotatedBoxes
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from ...engine.adapter import Call, ModelAdapter, Removable, asked
 from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
 from ..network_scale import FoundObjects, at_network_scale
+from ..roi_layers import read_channels_last, replace_roi_layers
 from ..stream_ids import StreamIds
 from .output_parts import take_dicts_apart
 
@@ -104,11 +106,17 @@ class MetaArchAdapter(ModelAdapter):
         if "preprocess_image" not in model.__dict__ and hasattr(model, "preprocess_image"):
             model.__dict__["preprocess_image"] = _Preprocessed(self)
             yield _Attribute(model, "preprocess_image")
+        yield from replace_roi_layers(model, (ROIAlign,))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI heads: they pool from the maps, or sample points of them, and keep none."""
         heads = getattr(model, "roi_heads", None)
         return () if heads is None else (heads,)
+
+    def reads_channels_last(self, module: nn.Module) -> bool:
+        """Whether all poolers of RoI heads do; points are sampled of maps in any layout."""
+        poolers = (part for part in nn.Module.modules(module) if isinstance(part, ROIPooler))
+        return read_channels_last(layer for pooler in poolers for layer in pooler.level_poolers)
 
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Deformable convolutions, and the pooling over the image in DeepLab's ASPP.

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 from torch import nn
 
-from ...engine.adapter import Call
+from ...engine.adapter import Call, Removable
 from ..mmengine.sample_adapter import SampleAdapter
 from ..network_scale import FoundObjects, at_network_scale
+from ..roi_layers import read_channels_last, replace_roi_layers
+from .float_results import widen_head_results
+from .roi_extraction import replace_extractors
 
 
 class DetectorAdapter(SampleAdapter):
@@ -27,10 +31,21 @@ class DetectorAdapter(SampleAdapter):
         """Whether the model is a detector of MMDetection."""
         return isinstance(model, BaseDetector)
 
+    def attach(self, model: nn.Module) -> Iterable[Removable]:
+        """Let the RoI extractors read maps as they lie, and what follows heads get float32."""
+        yield from super().attach(model)
+        yield from replace_roi_layers(model, (RoIAlign,))
+        yield from replace_extractors(model)
+        yield from widen_head_results(model)
+
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """RoI extractors: they read maps and keep none."""
         modules = nn.Module.modules(model)
         return (module for module in modules if isinstance(module, BaseRoIExtractor))
+
+    def reads_channels_last(self, module: nn.Module) -> bool:
+        """Whether all layers of a RoI extractor do; what stands before them does anyway."""
+        return read_channels_last(module.roi_layers)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """All heads beside the RoI head, whose decoding needs whole maps."""

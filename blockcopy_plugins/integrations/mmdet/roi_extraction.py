@@ -1,0 +1,69 @@
+"""MMDetection's RoI extractor on channels-last maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from torch import Tensor, nn
+
+from ..roi_layers import read_channels_last
+
+
+class ChannelsLastExtractor:
+    """Stands in for the forward of a :class:`SingleRoIExtractor` whose layers read such maps.
+
+    Coordinates stay float32, where the extractor rounds them to the maps' type: of bfloat16 an
+    image of 2000 px has places that lie 8 px apart. Maps that no region is taken from are not read.
+
+    Args:
+        extractor: Its layers were replaced before.
+    """
+
+    def __init__(self, extractor: SingleRoIExtractor) -> None:
+        self._extractor = extractor
+        self._forward = extractor.forward
+
+    def __call__(
+        self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
+    ) -> Tensor:
+        """See :meth:`SingleRoIExtractor.forward`."""
+        # Of one level the extractor scales nothing.
+        if len(feats) == 1 or torch.is_grad_enabled() or rois.device.type != "cpu":
+            return self._forward(feats, rois, roi_scale_factor)
+        extractor = self._extractor
+        levels = extractor.map_roi_levels(rois, len(feats))
+        if roi_scale_factor is not None:
+            rois = extractor.roi_rescale(rois, roi_scale_factor)
+        size = extractor.roi_layers[0].output_size
+        found = feats[0].new_empty(len(rois), extractor.out_channels, *size)
+        for level, (layer, map_) in enumerate(zip(extractor.roi_layers, feats, strict=False)):
+            its = (levels == level).nonzero()[:, 0]
+            if len(its):
+                found[its] = layer(map_, rois[its])
+        return found
+
+    def remove(self) -> None:
+        """Give the extractor its class's forward back."""
+        if self._extractor.__dict__.get("forward") is self:
+            del self._extractor.__dict__["forward"]
+
+
+def replace_extractors(model: nn.Module):
+    """Let the extractors of a detector read maps as they lie, where all their layers do.
+
+    Args:
+        model: Its RoI layers were replaced before.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    for module in nn.Module.modules(model):
+        if (
+            type(module) is SingleRoIExtractor
+            and "forward" not in module.__dict__
+            and read_channels_last(module.roi_layers)
+        ):
+            module.__dict__["forward"] = stand_in = ChannelsLastExtractor(module)
+            yield stand_in
