@@ -17,7 +17,13 @@ POLICIES = [
     dict(type="GainPolicy", target=0.4),
 ]
 # Where the model's own forward waits: what stands behind its heads looks at values.
-OF_THE_MODEL = ("engine/convert.py:execute", "engine/macs.py:", "integrations/mmcv_ops.py:")
+OF_THE_MODEL = (
+    "engine/convert.py:execute",
+    "engine/macs.py:",
+    "integrations/mmcv_ops.py:",
+    # As the extractor that it stands in for; on a GPU that runs itself.
+    "integrations/mmdet/roi_extraction.py:",
+)
 
 
 class WithNms(DeviceReads):

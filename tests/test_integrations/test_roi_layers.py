@@ -1,4 +1,4 @@
-"""RoI layers of MMDetection's detectors on channels-last maps, and what follows heads in float32."""
+"""RoI layers of MMDetection on channels-last maps, and what follows heads in float32."""
 
 from __future__ import annotations
 
