@@ -30,6 +30,7 @@ from . import command
 # torch comes later: the allocator and OpenMP's settings must be in place before it.
 
 LAYOUTS = ("channels_last", "contiguous")
+_FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
 
 _PAUSE = 0.02  # seconds; then threads of the engine before have gone to sleep
 _MOST_LINES = 8  # of a plot
@@ -258,16 +259,21 @@ class Contest:
         Returns:
             A row for each block size and rate; or one row with the reason where it cannot run.
         """
-        from .whole_model import WholeModel
+        import torch
+
+        from .whole_model import WholeModel, as_it_can_run
 
         self.frames = self.frames[:1]
+        # Which layout the dense model has is settled by its weights; the frame follows them.
+        frame = self._frame_in(self.layout, 0)
         try:
-            found = WholeModel(self.model).set_threshold(self.frames[0], self.args.detections)
-            dense, frame = WholeModel(self._in_layout(self.layout)), self._frame_in(self.layout, 0)
+            dense = WholeModel(as_it_can_run(self.model, getattr(torch, _FORMATS[self.layout])))
+            found = dense.set_threshold(frame, self.args.detections)
             sparse = {}
             for block in self.args.block_sizes:
                 model, policy = self._converted(self.model, block)
                 sparse[block] = (WholeModel(model), policy)
+                sparse[block][0].keep_as(dense)
             actions = {"torch": lambda index: dense(frame)}
             times, policy_times, executed = self._alternate(actions, sparse, bar)
         # RoI ops and NMS do not exist in all dtypes on all devices: frameworks raise several.

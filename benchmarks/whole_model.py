@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .region import data_samples, task_of
+
+
+def as_it_can_run(model: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """A dense model as it can run whole, to be timed against.
+
+    mmcv's RoIAlign takes any map for a contiguous one, and gives other features of one that lies
+    channels last: a float32 detector with RoI heads is contiguous. In bfloat16 MMDetection has
+    neither RoIAlign nor suppression: dense it gets this package's, as it does on blocks.
+
+    Args:
+        model: On a CPU or GPU; is not changed.
+        layout: In which its part up to the dense heads is faster.
+    """
+    model = copy.deepcopy(model)
+    if task_of(model) == "segmentation":
+        return model.to(memory_format=layout)
+    from mmcv.ops import RoIAlign
+
+    from blockcopy_plugins.integrations.mmdet.float_results import widen_head_results
+    from blockcopy_plugins.integrations.mmdet.roi_extraction import replace_extractors
+    from blockcopy_plugins.integrations.roi_layers import replace_roi_layers
+
+    if next(model.parameters()).dtype == torch.bfloat16:
+        layout = torch.channels_last
+        for _ in widen_head_results(model):
+            pass
+        for _ in replace_roi_layers(model, (RoIAlign,)):
+            pass
+        for _ in replace_extractors(model):
+            pass
+    elif hasattr(model, "roi_head"):
+        layout = torch.contiguous_format
+    return model.to(memory_format=layout)
 
 
 class WholeModel:
@@ -25,6 +59,14 @@ class WholeModel:
         samples = data_samples(self.model, tuple(frame.shape[2:]))
         return self.model(frame, samples, mode="predict")
 
+    @property
+    def test_options(self) -> Any:
+        """What a detector keeps of what it finds; ``None`` for a segmentor."""
+        if task_of(self.model) == "segmentation":
+            return None
+        head = getattr(self.model, "roi_head", None) or self.model.bbox_head
+        return head.test_cfg
+
     def set_threshold(self, frame: Tensor, detections: int) -> int | None:
         """Set the score threshold to where a number of detections remains.
 
@@ -38,10 +80,9 @@ class WholeModel:
         Returns:
             How many do: fewer where the model finds no more. ``None`` for a segmentor.
         """
-        if task_of(self.model) == "segmentation":
+        options = self.test_options
+        if options is None:
             return None
-        head = getattr(self.model, "roi_head", None) or self.model.bbox_head
-        options = head.test_cfg
         options.max_per_img = detections
         low, high = 0.0, 1.0
         for _ in range(12):
@@ -54,6 +95,11 @@ class WholeModel:
                 break
         options.score_thr = low
         return self._count(frame)
+
+    def keep_as(self, other: WholeModel) -> None:
+        """Keep of what is found what another model keeps."""
+        if self.test_options is not None:
+            self.test_options.update(other.test_options)
 
     def _count(self, frame: Tensor) -> int:
         with torch.inference_mode():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .axes import MAP
@@ -56,7 +56,7 @@ class ConvLeaf(Leaf):
         """See ``nn.Conv2d.forward``."""
         frame, module = self.handle.active, self.module
         if frame is None or type(input) is not BlockTensor or input.frame is not frame:
-            return self.run_original(input)
+            return self._run_on_images(input)
         native, weight = frame.native, module.weight
         # A model that was pickled where there are such kernels may run where there are none.
         if native is None or input.axes != MAP or not native.takes(input, weight, module.groups):
@@ -83,6 +83,16 @@ class ConvLeaf(Leaf):
             out = native.run(frame, self.path, input, weight, module.bias, plan)
         frame.leave(self.path)
         return out
+
+    def _run_on_images(self, input):
+        frame = self.handle.active
+        if frame is not None and frame.native is not None and type(input) is Tensor:
+            frame.enter(self.path)
+            out = frame.native.run_on_images(frame, input, self.module)
+            frame.leave(self.path)
+            if out is not None:
+                return out
+        return self.run_original(input)
 
 
 class NormLeaf(Leaf):

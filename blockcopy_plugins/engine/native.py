@@ -14,8 +14,9 @@ from .. import ops
 from ..ops.block_conv import SlidingWindow
 from ..ops.window import through
 from .block_tensor import BlockTensor
-from .deferred import ConvCall, Deferred
+from .deferred import INFINITY, ConvCall, Deferred
 from .dense_on_use import PaddedMap
+from .layout import image_places
 from .state import EVERYTHING
 from .weight_watch import WeightWatch
 
@@ -27,6 +28,8 @@ _WINOGRAD_TILE = 4
 _WINOGRAD_CHANNELS = 16
 # A tile that the block's edge cuts costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
+# MACs of a convolution of an ordinary tensor below which laying it out costs more than is won.
+_LEAST_MACS = 50_000_000
 
 
 @dataclass
@@ -296,6 +299,57 @@ class NativeConvolutions:
         if not self.fuse or path in self._eager:
             return BlockTensor(deferred.compute(), plan.size_out, window.block_out, frame)
         return BlockTensor.waiting(deferred, x, weight.shape[0], plan.size_out, window.block_out)
+
+    def run_on_images(self, frame: Frame, x: Tensor, module: nn.Conv2d) -> Tensor | None:
+        """Convolve an ordinary tensor, such as the features of a detector's regions.
+
+        Args:
+            frame: The frame at work.
+            x: ``(K, C, H, W)``.
+            module: The convolution.
+
+        Returns:
+            ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
+        """
+        weight = module.weight
+        if x.dim() != 4 or x.dtype != torch.float32 or not self.takes(x, weight, module.groups):
+            return None
+        # Three by three and stride 1, or it is not by Winograd's algorithm.
+        sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
+        size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
+        window = SlidingWindow(
+            module.kernel_size, module.stride, module.padding, module.dilation, size_out
+        )
+        macs = len(x) * size_out[0] * size_out[1] * weight.numel()
+        if min(size_out) < 1 or macs < _LEAST_MACS:
+            return None
+        if not self._by_winograd(weight, window, size_out):
+            return None
+        rows, cols = frame.tables(
+            ("whole", window),
+            x.shape[2:],
+            size_out,
+            lambda axis, size, _: window.contiguous_table(axis, 1, size),
+        )
+        return ops.conv_blocks(
+            x,
+            None,
+            image_places(range(len(x))),
+            rows,
+            cols,
+            weight,
+            self._prepare(weight, True),
+            module.bias,
+            (),
+            0.0,
+            window.stride,
+            window.dilation,
+            size_out,
+            None,
+            -INFINITY,
+            INFINITY,
+            self._workspace,
+        )
 
     def _by_winograd(self, weight: Tensor, window: SlidingWindow, block) -> bool:
         if (

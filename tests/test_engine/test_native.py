@@ -442,3 +442,49 @@ def test_a_layer_whose_options_change_between_videos():
     bc.reset_(steps.net)
     steps.reference.kept.clear()
     steps.steps()
+
+
+class Regions(nn.Module):
+    """A head on windows that are cut out of a map, as a detector's is on its regions."""
+
+    def __init__(self, **changed):
+        super().__init__()
+        self.body = nn.Conv2d(3, 48, 3, padding=1)
+        self.head = nn.Conv2d(48, 48, **(dict(kernel_size=3, padding=1) | changed))
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        corners = [(0, 0), (3, 5), (10, 18), (8, 0)] * 6
+        return self.head(torch.cat([x[:, :, r : r + 14, c : c + 14] for r, c in corners]))
+
+
+@native
+@pytest.mark.parametrize(
+    ("changed", "by_kernel"),
+    [
+        (dict(), True),
+        (dict(padding=0), True),
+        (dict(padding=(0, 2), bias=False), True),
+        (dict(padding=2, dilation=2), True),
+        # Torch's is as fast, or nobody has measured.
+        (dict(stride=2), False),
+        (dict(groups=2), False),
+        (dict(kernel_size=1, padding=0), False),
+        (dict(padding="same"), False),
+        (dict(padding_mode="reflect"), False),
+    ],
+    ids=str,
+)
+def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
+    # What is cut out is to stay an ordinary tensor, as what a RoI extractor returns is.
+    steps = Steps(Regions(**changed), repack=False)
+    head = steps.net.head.weight
+    for rate in (1.0, 0.4, 0.0, 0.7):
+        steps.step(rate)
+    prepared = bc.handle(steps.net).native._prepared
+    assert ((id(head), True) in prepared) == by_kernel
+    # Another weight is another one at once.
+    with torch.no_grad():
+        for net in (steps.net, steps.plain):
+            net.head.weight.mul_(-2)
+    steps.step(0.4)
