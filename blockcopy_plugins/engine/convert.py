@@ -491,6 +491,7 @@ class Handle:
         for _, module in self._modules:
             if isinstance(module.__dict__.get("forward"), Leaf):
                 del module.__dict__["forward"]
+
     @property
     def is_paused(self) -> bool:
         """Whether calls run dense now."""
