@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
-from .lent import LentMap
+from .lent import LentMap, refuse_overlaps
 from .mirror import Mirror
 
 if TYPE_CHECKING:
@@ -28,16 +28,18 @@ class Version:
         count: Changes so far.
         shared: More than one tensor looks at the memory.
         lent: Whole maps of which the model holds views.
+        mirrors: Copies that stand for views of this memory, and of whose whole maps it holds views.
         first: The tensor that all others are slices of, as long as it lives.
         mirror: For a copy that stands for a view, how it follows what it is a view of.
     """
 
-    __slots__ = ("count", "shared", "lent", "first", "mirror")
+    __slots__ = ("count", "shared", "lent", "mirrors", "first", "mirror")
 
     def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
         self.count = 0
         self.shared = False
         self.lent: list[LentMap] = []
+        self.mirrors: list[BlockTensor] = []
         self.first = weakref.ref(first)
         self.mirror = mirror
 
@@ -265,11 +267,7 @@ class BlockTensor(torch.Tensor):
         """See the class."""
         if self._waiting is not None:
             self.compute()
-        if self.version.lent:
-            self._take_back()
-        mirror = self.version.mirror
-        if mirror is not None and mirror.pull():
-            self._outdate()
+        self._catch_up()
         return self._packed
 
     @property
@@ -335,23 +333,36 @@ class BlockTensor(torch.Tensor):
                 return lent.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
         self.version.lent.append(LentMap(self, map_))
-        if len(self.version.lent) > 1:
-            for lent in self.version.lent:
-                lent.remember()
+        mirrors = self._root().version.mirrors
+        if self.version.mirror is not None and all(m.version is not self.version for m in mirrors):
+            mirrors.append(self)
         return map_
 
+    def _root(self) -> BlockTensor:
+        """What this is a view of, where it is a copy that stands for one."""
+        mirror = self.version.mirror
+        return self if mirror is None else mirror.of._root()
+
+    def _catch_up(self) -> None:
+        """Take what was written to views of this memory."""
+        mirror = self.version.mirror
+        if self.version.lent or self.version.mirrors or mirror is not None:
+            self._root()._take_back()
+        if mirror is not None and mirror.pull():
+            self._outdate()
+
     def _take_back(self) -> None:
-        written = [lent for lent in self.version.lent if lent.written()]
-        for lent in written:
-            now, changed = lent.map, lent.changed()
-            now = self.frame.packed_like(now, lent.template)
-            if changed is not None:
-                now = torch.where(self.frame.packed_like(changed, lent.template), now, lent.packed)
-            with lent.template.writing():
-                lent.packed.copy_(now)
-        if written:
-            # Where several share a count nobody knows which was written to: all are shown anew.
-            self._changed(by=written if len(written) == 1 else ())
+        holders = (self, *self.version.mirrors)
+        found = [(x, lent.take()) for x in holders for lent in x.version.lent if lent.written()]
+        written = [(x, write) for x, write in found if write is not None]
+        if len(written) > 1:
+            refuse_overlaps([(write, x.version.mirror) for x, write in written], self.frame.path)
+        for x, write in written:
+            if x.version.mirror is not None:
+                x.version.mirror.pull()
+            with write.lent.template.writing():
+                write.put()
+            x._changed(by=write.lent if len(written) == 1 else None)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -361,8 +372,7 @@ class BlockTensor(torch.Tensor):
         """
         # What waits may read this memory, and means it as it is now.
         self.frame.compute_waiting()
-        if self.version.mirror is not None and self.version.mirror.pull():
-            self._outdate()
+        self._catch_up()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
         if before is not None:
@@ -371,23 +381,26 @@ class BlockTensor(torch.Tensor):
             self._packed.copy_(torch.where(shown, self._packed, before))
         self._changed()
 
-    def _changed(self, by: Sequence[LentMap] = ()) -> None:
+    def _changed(self, by: LentMap | None = None) -> None:
         self._outdate(by)
         if self.version.mirror is not None:
             self.version.mirror.push()
 
-    def _outdate(self, by: Sequence[LentMap] = ()) -> None:
+    def _outdate(self, by: LentMap | None = None) -> None:
         self.version.count += 1
         for lent in self.version.lent:
-            if lent not in by:
+            if lent is not by:
                 shown = lent.template.like(lent.packed)
                 lent.show(self.frame.dense(shown, "view", copy=False))
+            else:
+                lent.show(lent.map)
+        for view in self.version.mirrors:
+            view._catch_up()
 
     @property
     def full(self) -> StateEntry | None:
         """The state entry that holds the present contents of this tensor, if there is one."""
-        if self.version.lent:
-            self._take_back()
+        self._catch_up()
         if self._full is not None and self._full[1] == self.version.count:
             return self._full[0]
         return None

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_map
 from ..config import AUTO, BlockCopyConfig
 from ..errors import ConfigError, FrameError, GridError, StateError
 from ..host_transfer import HostReads, upload
-from ..policy import MotionField, Policy, PolicyContext, build_policy
-from ..policy.guards import GuardSet, build_guards
+from ..policy import MotionField, Policy, PolicyContext, TaskOutput, build_policy
+from ..policy.guards import GuardCounts, GuardSet, build_guards
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_size import resolve_block_size
 from .block_tensor import BlockTensor
@@ -41,7 +41,7 @@ from .macs import MacsByPath
 from .native import NativeConvolutions
 from .propagation import Propagation
 from .report import Report, Totals
-from .state import StreamStates
+from .state import Stream, StreamStates
 from .whole_run import WholeRun
 
 _ATTRIBUTE = "_blockcopy"
@@ -112,6 +112,8 @@ class Handle:
         self._paused: ThreadValue[bool] = ThreadValue(False)
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
+        # What the policy or a guard raised once the output of the frame before was there.
+        self._unlearned: Exception | None = None
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
         self._bare_modules: tuple[nn.Module, ...] = ()
@@ -137,6 +139,8 @@ class Handle:
             ConfigError: If a guard does not fit the frame, or guards need more blocks than the
                 policy may execute.
             StateError: If the streams do not fit the batch or the state.
+            Exception: What the policy's feedback of the frame before raised, whose output had been
+                delivered. Nothing of this frame has run then: call again to go on.
         """
         if self._paused.get() or self.active is not None:
             return original(*args, **kwargs)
@@ -151,6 +155,9 @@ class Handle:
     def _run(self, original, call: Call, began: float):
         start = time.perf_counter()
         frame = call.frame
+        if self._unlearned is not None:
+            failure, self._unlearned = self._unlearned, None
+            raise failure
         # First: that a video starts anew holds for the next frame too if this one is refused.
         self._forget(call.restarts)
         self._check_frame(frame)
@@ -231,9 +238,8 @@ class Handle:
         looked.commit()
         ran = time.perf_counter()
 
-        guarded = self.guards.commit(grid, context)
         outputs = outputs if self.policy.needs_outputs else None
-        scalars = self.policy.feedback(frame, grid, outputs, context) or {}
+        guarded, scalars = self._learn(frame, grid, outputs, context, streams)
         figures = Scalars({**scalars, **looked.figures()}, self.reads)
         context.take_propagated(None)
         done = time.perf_counter()
@@ -247,6 +253,41 @@ class Handle:
             name = type(self.model).__name__
             warnings.warn(f"{name}: {self.report().why_dense}", stacklevel=2)
         return out
+
+    def _learn(
+        self,
+        frame: Tensor,
+        grid: Tensor,
+        outputs: Sequence[TaskOutput] | None,
+        context: PolicyContext,
+        streams: Sequence[Stream],
+    ) -> tuple[GuardCounts | None, dict[str, float | Tensor]]:
+        """Tell guards and policy what has run; a failure of theirs costs no output.
+
+        It is warned of at once and raised by the next call, as what a device finds out later is.
+        But for a FrameError: it says that the output is not worth returning.
+        """
+        guarded: GuardCounts | None = None
+        scalars: dict[str, float | Tensor] = {}
+        try:
+            guarded = self.guards.commit(grid, context)
+            scalars = self.policy.feedback(frame, grid, outputs, context) or {}
+        except FrameError:
+            raise
+        except BaseException as failure:
+            # They know half of this frame: with a whole one they begin anew.
+            for stream in streams:
+                stream.broken = True
+            if not isinstance(failure, Exception):
+                raise
+            self._unlearned = failure
+            warnings.warn(
+                f"{type(self.policy).__name__} failed to learn from a frame whose output is right "
+                f"and was returned: {type(failure).__name__}: {failure}. The next call raises this "
+                "error, before anything of it has run; the one after runs fully.",
+                stacklevel=5,
+            )
+        return guarded, scalars
 
     @property
     def modules(self) -> tuple[tuple[str, nn.Module], ...]:

@@ -21,6 +21,8 @@ from .strategies.sliding import native_plan
 if TYPE_CHECKING:
     from .convert import Handle
 
+_UNKNOWN = object()  # no plan is a plan too: that of a convolution that cannot run on blocks
+
 
 @dataclass
 class Leaf:
@@ -73,8 +75,8 @@ class ConvLeaf(Leaf):
             module.padding,
             module.dilation,
         )
-        plan = frame.store.plans.get(key)
-        if plan is None:
+        plan = frame.store.plans.get(key, _UNKNOWN)
+        if plan is _UNKNOWN:
             plan = native_plan(frame, input, weight, module.stride, module.padding, module.dilation)
             frame.store.plans[key] = plan
         if plan is None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..errors import StateError
+
 if TYPE_CHECKING:
     from .block_tensor import BlockTensor
+    from .mirror import Mirror
 
 
 class LentMap:
@@ -37,17 +42,9 @@ class LentMap:
         inference = torch.is_inference_mode_enabled()
         self._counted = weakref.ref(map_) if inference else of.version.first
         self._seen = self._count()
-        # What the views were shown last; kept where there is more than one such map.
-        self._shown: Tensor | None = None
-
-    def remember(self) -> None:
-        """From now on know which pixels are written to: other views may be of them too."""
-        if self._shown is None:
-            self._shown = self.map.clone()
-
-    def changed(self) -> Tensor | None:
-        """Where the map is not what was shown, bool of its shape; ``None``: anywhere."""
-        return None if self._shown is None else self.map != self._shown
+        # What the views were shown last. It tells which pixels were written to: other views may be
+        # of the same memory, and of the same count.
+        self._shown = map_.clone()
 
     def _count(self) -> int | None:
         counted = self._counted()
@@ -59,9 +56,9 @@ class LentMap:
         Args:
             map_: Of the shape of ``map``.
         """
-        self.map.copy_(map_)
-        if self._shown is not None:
-            self._shown.copy_(map_)
+        if map_ is not self.map:
+            self.map.copy_(map_)
+        self._shown.copy_(map_)
         self._seen = self._count()
 
     def written(self) -> bool:
@@ -70,3 +67,74 @@ class LentMap:
         written = count is not None and count != self._seen
         self._seen = count
         return written
+
+    def take(self) -> Write | None:
+        """What was written to the views; ``None`` if they show what they were shown."""
+        changed = self.map != self._shown
+        if self.map.is_floating_point() or self.map.is_complex():
+            changed &= ~(self.map.isnan() & self._shown.isnan())
+        # A device is not waited for: what was not written is written anew.
+        if changed.device.type == "cpu" and not changed.any():
+            return None
+        frame = self.template.frame
+        return Write(
+            self,
+            frame.packed_like(self.map, self.template),
+            frame.packed_like(changed, self.template),
+        )
+
+
+@dataclass
+class Write:
+    """What a model wrote to views of a lent map.
+
+    Attributes:
+        lent: The map.
+        values: Its executed blocks, in the form of the map's ``packed``.
+        where: Which of them were written, bool.
+    """
+
+    lent: LentMap
+    values: Tensor
+    where: Tensor
+
+    def put(self) -> None:
+        """Write it to the packed blocks too."""
+        packed = self.lent.packed
+        packed.copy_(torch.where(self.where, self.values, packed))
+
+
+def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) -> None:
+    """Refuse writes to one pixel through several views: nobody knows which came first.
+
+    Args:
+        writes: Each with the copy that it was written to, if it stands for a view.
+        path: Of the module at work.
+
+    Raises:
+        StateError: If two of them have written to the same memory.
+    """
+    written = None
+    for write, mirror in writes:
+        where = _in_memory_of(write.lent.packed, write.where)
+        while mirror is not None:
+            of = mirror.of._packed
+            seen = where.as_strided(mirror.copy.shape, mirror.copy.stride())
+            where = _in_memory_of(of, seen.reshape(of.shape))
+            mirror = mirror.of.version.mirror
+        if written is not None and (written & where).any():
+            raise StateError(
+                "two views that overlap (x[:, :4][:, :, 0] and x[:, 2:6][:, :, 0], say) have been "
+                "written to, at the same pixels, before anything has read the map, as module "
+                f"{path or '(root)'!r} does now: which came first is not known. Make the second "
+                "view after the first write, or write to the map itself."
+            )
+        written = where if written is None else written | where
+
+
+def _in_memory_of(packed: Tensor, where: Tensor) -> Tensor:
+    """Bool, one for each element of the memory that ``packed`` is a view of."""
+    elements = packed.untyped_storage().nbytes() // packed.element_size()
+    marks = torch.zeros(elements, dtype=torch.bool, device=packed.device)
+    marks.as_strided(packed.shape, packed.stride(), packed.storage_offset()).copy_(where)
+    return marks

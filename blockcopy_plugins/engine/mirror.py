@@ -19,27 +19,31 @@ class Mirror:
     Args:
         of: The tensor that is viewed.
         copy: Its packed blocks, reshaped: memory of its own.
+
+    Attributes:
+        of: A tensor of the same memory as the one that is viewed.
+        copy: As given.
     """
 
-    __slots__ = ("_copy", "_count", "_of")
+    __slots__ = ("_count", "copy", "of")
 
     def __init__(self, of: BlockTensor, copy: Tensor) -> None:
-        self._of = of.like(of.packed, of.version)
-        self._copy = copy
+        self.of = of.like(of.packed, of.version)
+        self.copy = copy
         self._count = of.version.count
 
     def pull(self) -> bool:
         """Take what was written to the tensor; returns whether anything was."""
-        packed = self._of.packed
-        if self._of.version.count == self._count:
+        packed = self.of.packed
+        if self.of.version.count == self._count:
             return False
-        self._copy.copy_(packed.reshape(self._copy.shape))
-        self._count = self._of.version.count
+        self.copy.copy_(packed.reshape(self.copy.shape))
+        self._count = self.of.version.count
         return True
 
     def push(self) -> None:
         """Hand on what was written to the copy."""
-        with self._of.writing():
-            packed = self._of.packed
-            packed.copy_(self._copy.reshape(packed.shape))
-        self._count = self._of.version.count
+        with self.of.writing():
+            packed = self.of.packed
+            packed.copy_(self.copy.reshape(packed.shape))
+        self._count = self.of.version.count

@@ -141,7 +141,8 @@ class Stream:
         slot: Index into the slot axis of its store's maps.
         frames: Frames executed so far.
         repeated: Frames of which nothing ran and that did not go through the network.
-        broken: A frame failed half-way: the next one must be executed fully.
+        broken: A frame failed half-way, or guards and policy know half of it: the next one must be
+            executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
         calls: How often each module used state in the last frame.
     """

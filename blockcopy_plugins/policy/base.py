@@ -304,6 +304,12 @@ class Policy:
         Returns:
             Scalars for logs, here ``executed_rate``, the mean of ``grid``. One that the host does
             not know may be a 0-dim tensor on the device: it is read with the next frame's grid.
+
+        Raises:
+            FrameError: If the outputs are none, NaN for instance. The model's call raises it.
+            Exception: Whatever else goes wrong. The frame's output is returned all the same, with a
+                warning; the next call of the model raises it, and after that the frame's streams
+                begin anew for the policy, with a whole frame.
         """
         return {"executed_rate": executed_rate(context.host_grid(grid))}
 

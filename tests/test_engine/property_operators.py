@@ -1055,7 +1055,7 @@ class InPlace(Operator):
     draws = dict(
         kind=st.sampled_from(
             "relu add mul clamp rows channel column region flat setitem mask fill copy chunk "
-            "view_later slice_add sub_ lerp data near_crop far_crop strided".split()
+            "view_later slice_add sub_ lerp data near_crop far_crop strided joined beside".split()
         ),
         before=booleans,
     )
@@ -1138,6 +1138,20 @@ class InPlace(Operator):
     def do_strided(self, x):
         x[:, :, ::2, 1::2].mul_(0.25)
         x[..., 1::2, :-2].clamp_(max=0.5)
+
+    def do_joined(self, x):
+        """Rows of a view that a packed map in this layout may have to copy."""
+        half, row = x[:, :2], x.flatten(0, 1)[:, 3]
+        half.mul_(2)
+        row.add_(1)
+        half.sub_(0.5)
+
+    def do_beside(self, x):
+        """Two views, made in different ways, that do not overlap."""
+        one, other = x.permute(0, 2, 3, 1)[:, 1:3], x[:, :, 3:5]
+        one.add_(1)
+        other.mul_(2)
+        one.mul_(0.5)
 
     def do_slice_add(self, x):
         x[:, 1:4] += x[:, 4:7]

@@ -11,6 +11,7 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError, StateError
 from blockcopy_plugins.policy import Policy
+from blockcopy_plugins.policy.guards import Guard
 
 SHAPE = (1, 3, 4)
 
@@ -109,6 +110,82 @@ def test_bad_grid_of_a_policy_object(name):
 def test_policy_that_fails():
     stream = Stream()
     stream.refused(stream.frame(), KeyError("lost"), KeyError, "lost")
+
+
+class Forgetful(Policy):
+    """Executes half of the blocks; ``failure`` is raised once it is told what has run."""
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self.firsts: list[bool] = []
+
+    def select(self, frame, context):
+        self.firsts.append(bool(context.first.any()))
+        return torch.rand(context.grid_shape) < 0.5
+
+    def feedback(self, frame, grid, outputs, context):
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return super().feedback(frame, grid, outputs, context)
+
+
+class ForgetfulGuard(Guard):
+    """Demands nothing, and fails as a policy does."""
+
+    failure: Exception | None = None
+
+    def commit(self, grid, context):
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+
+@pytest.mark.parametrize("whose", ["policy", "guard"])
+def test_a_failure_to_learn_costs_no_output_and_no_state(whose):
+    net, policy = Net().eval(), Forgetful()
+    reference = MaskedReference(net, 16)
+    config = bc.BlockCopyConfig(block_size=16, policy=policy, guards=[ForgetfulGuard()])
+    bc.blockcopy_(net, config)
+    (guard,) = bc.handle(net).guards.guards  # a copy
+
+    def check():
+        frame = torch.randn(1, 3, 40, 50)
+        found = net(frame)
+        with bc.dense(net):
+            wanted = reference(bc.handle(net).last.grid, frame)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+    check()
+    check()
+    (policy if whose == "policy" else guard).failure = KeyError("lost")
+    with pytest.warns(UserWarning, match="KeyError: 'lost'.*next call raises"):
+        check()
+    assert bc.report(net).frames == 3
+    for frame in (torch.randn(1, 3, 40, 50), torch.zeros(1, 3, 9, 9)):  # a bad frame as well
+        asked = len(policy.firsts)
+        if frame.shape[-1] == 9:
+            with pytest.raises(FrameError, match="stream 0"):
+                net(frame)
+        else:
+            with pytest.raises(KeyError, match="lost"):
+                net(frame)
+        assert len(policy.firsts) == asked and bc.report(net).frames == 3
+    check()
+    assert bc.handle(net).last.grid.all() and policy.firsts == [True, False, False, True]
+    check()
+    assert policy.firsts[-1] is False and not bc.handle(net).last.grid.all()
+
+
+def test_an_interrupt_of_a_policy_that_learns_is_not_put_off():
+    net, policy = Net().eval(), Forgetful()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=policy))
+    net(torch.randn(1, 3, 40, 50))
+    policy.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        net(torch.randn(1, 3, 40, 50))
+    net(torch.randn(1, 3, 40, 50))
+    assert bc.handle(net).last.grid.all()
 
 
 BAD_FRAMES = {
