@@ -32,6 +32,8 @@ Moving = MovingMap | MovingObjects
 _FRAMES_WITHOUT = 100
 # Where moving does not pay it is tried again in every so many stretches between whole frames.
 _TRIED_AGAIN = 4
+# Pixels of a map by which moved and copied outputs are judged, about, at least.
+_COMPARED = 40_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,12 +394,16 @@ class PropagatedFrame:
         if not moving.has_moved:
             # Of unknown motion, or none, there is nothing to learn.
             return
-        wanted = _as_task(fresh)
+        wanted = _thinned(_as_task(fresh))
         # Of one channel nobody knows whether it is a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
+        copied = moving.copied
         moved, copied = (
-            float(output_agreement(_as_task(moving.delivered(way)), wanted, labels))
-            for way in (True, False)
+            float(output_agreement(_thinned(found), wanted, labels))
+            for found in (
+                _as_task(moving.delivered(True)),
+                copied if isinstance(copied, Tensor) else _as_task(copied),
+            )
         )
         self._found.append((image, moved, copied))
 
@@ -413,6 +419,14 @@ def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
     if isinstance(task, Tensor):
         return MapPart(task, Region.whole(size))
     return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
+
+
+def _thinned(task: TaskOutput) -> TaskOutput:
+    """Every so many rows and columns of a large map: enough to tell how far two agree."""
+    if not isinstance(task, Tensor):
+        return task
+    step = max(1, int((task.shape[-2:].numel() / _COMPARED) ** 0.5))
+    return task if step == 1 else task[:, step // 2 :: step, step // 2 :: step]
 
 
 def _as_task(part: MapPart | Objects) -> TaskOutput:

@@ -143,6 +143,19 @@ class Displacement:
         vectors = self.vectors.masked_fill(cells[..., None], 0)
         return self._with(vectors, self.confidence.masked_fill(cells, 1))
 
+    def without_confidence(self, cells: Tensor) -> Displacement:
+        """The same with some cells of which nothing is known.
+
+        Args:
+            cells: bool ``(rows, columns)``.
+        """
+        return self._with(self.vectors, self.confidence.masked_fill(cells, 0))
+
+    @property
+    def comes_from_inside(self) -> Tensor:
+        """Whether what each cell shows was in the picture before, bool ``(rows, columns)``."""
+        return self._inside(*self._sources())
+
     def _with(self, vectors: Tensor, confidence: Tensor) -> Displacement:
         return Displacement(vectors, confidence, self.cell, self.size)
 

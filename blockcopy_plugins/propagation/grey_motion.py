@@ -104,36 +104,24 @@ class GreyMotion(Motion):
 
         cv2 = opencv(type(self).__name__)
         height, width = later.shape
-        flow = np.nan_to_num(flow, nan=1e6, posinf=1e6, neginf=-1e6)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        x += flow[..., 0]
-        y += flow[..., 1]
-        moved = cv2.remap(earlier, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+        x, y = np.nan_to_num(flow.transpose(2, 0, 1), nan=1e6, posinf=1e6, neginf=-1e6)
+        columns = np.arange(width, dtype=np.float32)
+        rows = np.arange(height, dtype=np.float32)[:, None]
+        places = (x + columns, y + rows, cv2.INTER_LINEAR)
+        moved = cv2.remap(earlier, *places, borderMode=cv2.BORDER_REPLICATE)
 
         side = max(round(self.cell / step), 2)
         cell = side * step
-        cells = cells_of(size, cell)
-        values = np.stack(
-            (
-                cv2.absdiff(later, moved).astype(np.float32),
-                cv2.absdiff(later, earlier).astype(np.float32),
-                outside.astype(np.float32),
-                flow[..., 0],
-                flow[..., 1],
-            ),
-            -1,
-        )
-        means = mean_of_cells(torch.from_numpy(values), side, cells)
-        left, copied, outside, x, y = means.unbind(-1)
+        values = np.stack((cv2.absdiff(later, moved), cv2.absdiff(later, earlier), x, y))
+        means = mean_of_cells(torch.from_numpy(values), side, cells_of(size, cell))
+        left, copied, x, y = means
         if float(left.mean()) > _ANOTHER_SCENE:
             return None
         better = 2 * (1 - left / copied.clamp_min(_NOISE))
         confidence = torch.where(left <= _NOISE, 1.0, better).clamp(0, 1)
         far = torch.hypot(x, y) > _FURTHEST * width
-        confidence = confidence.masked_fill(far | (outside >= 0.5), 0)
-        vectors = torch.stack((x, y), -1) * -float(step)
-        return Displacement(vectors, confidence.contiguous(), cell, size)
+        found = Displacement(torch.stack((x, y), -1) * -float(step), confidence, cell, size)
+        return found.without_confidence(far | ~found.comes_from_inside)
 
 
 def opencv(wanted_by: str) -> Any:

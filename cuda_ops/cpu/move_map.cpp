@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -19,11 +20,34 @@ constexpr float kSteps = 32.0f;
 constexpr float kSure = 0.5f;
 // What is added to it is rounded to a whole number, half-way to the even one.
 constexpr float kRound = 12582912.0f;
+// Pixels of a row that are read alike, where that can be.
+constexpr int64_t kRun = 16;
+// Of such a run: each pixel from a place of its own, all side by side, none at all.
+constexpr uint8_t kScattered = 0, kStraight = 1, kUnused = 2;
 
 // Where the pixels of one row come from.
 struct Row {
   explicit Row(int64_t width)
-      : source(width), beside(width), below(width), right(width), down(width), use(width) {}
+      : source(width), beside(width), below(width), right(width), down(width), use(width),
+        runs((width + kRun - 1) / kRun) {}
+
+  // Motion changes slowly from pixel to pixel, so that most runs lie side by side where they come
+  // from. Reading them there takes a fifth of the time of looking each pixel up.
+  void find_runs(int64_t width) {
+    for (int64_t x = 0, run = 0; x < width; x += kRun, ++run) {
+      const int64_t count = std::min(kRun, width - x);
+      int32_t used = 0, apart = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        used += use[x + i];
+        apart |= (source[x + i] - source[x] - static_cast<int32_t>(i)) | (beside[x + i] - 1) |
+                 (below[x + i] - below[x]);
+      }
+      runs[run] = used == 0                                          ? kUnused
+                  : count == kRun && used == kRun && apart == 0 ? kStraight
+                                                                     : kScattered;
+    }
+  }
+
 
   std::vector<int32_t> source;  // the pixel to the upper left, or the nearest
   std::vector<int32_t> beside;  // steps to its neighbours; 0 at the edges
@@ -31,6 +55,7 @@ struct Row {
   std::vector<float> right;  // weights of these
   std::vector<float> down;
   std::vector<int32_t> use;  // 0 or 1
+  std::vector<uint8_t> runs;  // kScattered, kStraight or kUnused
   bool any = false;
   bool whole = true;  // no weights
 };
@@ -118,6 +143,7 @@ struct Field {
                        row.below.data(), row.right.data(), row.down.data(), row.use.data(),
                        &fractions) > 0;
     row.whole = fractions == 0;
+    row.find_runs(width);
   }
 };
 
@@ -133,16 +159,42 @@ BLOCKCOPY_CLONES void mix_row(const float* __restrict value, const float* __rest
                               float* __restrict out, const int32_t* __restrict source,
                               const int32_t* __restrict beside, const int32_t* __restrict below,
                               const float* __restrict to_right, const float* __restrict to_down,
-                              const int32_t* __restrict use, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    const int32_t place = source[x], next = beside[x], under = below[x];
-    const float a = value[place], b = value[place + next];
-    const float c = value[place + under], d = value[place + under + next];
-    const float right = to_right[x], down = to_down[x];
-    const float upper = right == 0 ? a : a + right * (b - a);
-    const float lower = right == 0 ? c : c + right * (d - c);
-    const float mixed = down == 0 ? upper : upper + down * (lower - upper);
-    out[x] = use[x] ? mixed : copied[x];
+                              const int32_t* __restrict use, const uint8_t* __restrict runs,
+                              int64_t width) {
+  const int64_t count = (width + kRun - 1) / kRun;
+  for (int64_t run = 0; run < count; ++run) {
+    const int64_t begin = run * kRun;
+    if (runs[run] == kStraight) {
+      const float* __restrict above = value + source[begin];
+      const float* __restrict under = above + below[begin];
+      for (int64_t i = 0; i < kRun; ++i) {
+        const float right = to_right[begin + i], down = to_down[begin + i];
+        const float upper = right == 0 ? above[i] : above[i] + right * (above[i + 1] - above[i]);
+        const float lower = right == 0 ? under[i] : under[i] + right * (under[i + 1] - under[i]);
+        out[begin + i] = down == 0 ? upper : upper + down * (lower - upper);
+      }
+      continue;
+    }
+    // Long loops are made for wide registers: what is alike is done together.
+    const uint8_t kind = runs[run];
+    while (run + 1 < count && runs[run + 1] == kind) {
+      ++run;
+    }
+    const int64_t end = (run + 1) * kRun < width ? (run + 1) * kRun : width;
+    if (kind == kUnused) {
+      std::memcpy(out + begin, copied + begin, (end - begin) * sizeof(float));
+      continue;
+    }
+    for (int64_t x = begin; x < end; ++x) {
+      const int32_t place = source[x], next = beside[x], down_by = below[x];
+      const float a = value[place], b = value[place + next];
+      const float c = value[place + down_by], d = value[place + down_by + next];
+      const float right = to_right[x], down = to_down[x];
+      const float upper = right == 0 ? a : a + right * (b - a);
+      const float lower = right == 0 ? c : c + right * (d - c);
+      const float mixed = down == 0 ? upper : upper + down * (lower - upper);
+      out[x] = use[x] ? mixed : copied[x];
+    }
   }
 }
 
@@ -150,7 +202,7 @@ template <typename T>
 void interpolate(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
   if constexpr (std::is_same_v<T, float>) {
     mix_row(value, copied, out, row.source.data(), row.beside.data(), row.below.data(),
-            row.right.data(), row.down.data(), row.use.data(), width);
+            row.right.data(), row.down.data(), row.use.data(), row.runs.data(), width);
     return;
   }
   using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
