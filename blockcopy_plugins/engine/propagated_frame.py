@@ -32,6 +32,8 @@ Moving = MovingMap | MovingObjects
 _FRAMES_WITHOUT = 100
 # Where moving does not pay it is tried again in every so many stretches between whole frames.
 _TRIED_AGAIN = 4
+# So many whole frames are checked at first, then each fourth.
+_CHECKED_AT_FIRST = 4
 # Pixels of a map by which moved and copied outputs are judged, about, at least.
 _COMPARED = 40_000
 
@@ -74,6 +76,7 @@ class PropagatedFrame:
         call: Its call.
         context: Of the call.
         seen: What the estimate of motion has seen, ``None`` if nothing is to be moved.
+        keeps: Whether outputs are kept in any case.
     """
 
     def __init__(
@@ -83,12 +86,14 @@ class PropagatedFrame:
         call: Call,
         context: PolicyContext,
         seen: MotionLook | None,
+        keeps: bool,
     ) -> None:
         self._all = propagation
         self._adapter = adapter
         self._call = call
         self._context = context
         self._seen = seen
+        self._keeps = keeps or seen is not None
         self._size = (int(call.frame.shape[2]), int(call.frame.shape[3]))
         self._kept = [
             None if first else propagation._kept.get(stream)
@@ -239,7 +244,7 @@ class PropagatedFrame:
         for image, stream in enumerate(self._context.streams):
             if stream in self._next:
                 everything._kept[stream] = self._next[stream]
-            elif self._seen is not None or stream in everything._kept:
+            elif stream in everything._kept:
                 everything._kept.pop(stream, None)
             ago = 0 if not self._ran[image] else everything._without.get(stream)
             if ago is not None:
@@ -300,7 +305,7 @@ class PropagatedFrame:
         return taken.join(images, self._call)
 
     def _worth_keeping(self) -> bool:
-        if self._seen is not None:
+        if self._keeps:
             return True
         ago = [self._all._without.get(stream, _FRAMES_WITHOUT) for stream in self._context.streams]
         return not all(self._ran) or min(ago) < _FRAMES_WITHOUT
@@ -315,6 +320,13 @@ class PropagatedFrame:
             return False
         kept = self._kept[image]
         return self._pays(image) or kept is None or kept.wholes % _TRIED_AGAIN == 0
+
+    def _is_checked(self, image: int) -> bool:
+        """Whether a whole frame tells how good what was moved is: some, as that takes time."""
+        check = self._all._checks.get(self._context.streams[image])
+        known = check is not None and check.checks >= _CHECKED_AT_FIRST
+        kept = self._kept[image]
+        return self._tracks(image) and (not known or kept.wholes % _TRIED_AGAIN == 0)
 
     def _advance(self, image: int, name: str | None, part: Moving) -> Moving:
         key = (image, name)
@@ -358,7 +370,7 @@ class PropagatedFrame:
         own = None if task is None or self._seen is None else _own_task(task, given, fresh)
         own = _part_of(own, self._size) if own is not None else self._policies_task(task)
         whole = bool(executed.all())
-        if kept is not None and whole and kept.age and self._tracks(image):
+        if kept is not None and whole and kept.age and self._is_checked(image):
             self._check(image, kept, own)
         comparable = (
             kept is not None

@@ -73,17 +73,20 @@ class Propagation:
         """Whether the videos' motion vectors are wanted."""
         return self.motion is not None and self.motion.needs_vectors
 
-    def look(self, adapter: ModelAdapter, call: Call, context: PolicyContext) -> PropagatedFrame:
+    def look(
+        self, adapter: ModelAdapter, call: Call, context: PolicyContext, keeps: bool = False
+    ) -> PropagatedFrame:
         """Begin a frame; nothing of it is remembered before it is committed.
 
         Args:
             adapter: Of the model.
             call: Its call.
             context: Of the call.
+            keeps: Whether frames of nothing are to be expected, so that outputs are kept for them.
         """
         with self._timed():
             seen = None if self.motion is None else self.motion.look(call.frame, context)
-        return PropagatedFrame(self, adapter, call, context, seen)
+        return PropagatedFrame(self, adapter, call, context, seen, keeps)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams; ``None`` forgets all."""

@@ -144,6 +144,8 @@ class Stream:
         broken: A frame failed half-way: the next one must be executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
         calls: How often each module used state in the last frame.
+        stateless: Its last frame has left no state; see :mod:`.plain_frames`.
+        keeps_state: Blocks were asked for, so that its frames leave their state from now on.
     """
 
     token: int
@@ -153,6 +155,8 @@ class Stream:
     broken: bool = False
     last_grid: Tensor | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    stateless: bool = False
+    keeps_state: bool = False
 
 
 @dataclass
@@ -213,6 +217,11 @@ class StateStore:
             found.check(*shape, block, dtype)
             found.grow(self.capacity)
         return found
+
+    def drop_state(self) -> None:
+        """Give back the memory of the maps if no stream will read what is in them."""
+        if all(stream.stateless for stream in self.streams.values()):
+            self.entries.clear()
 
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""

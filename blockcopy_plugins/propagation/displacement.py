@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ class Displacement:
                 f"vectors float32 {(*cells, 2)} and confidence float32 {cells}, found {found[0]} "
                 f"and {found[1]}"
             )
+        # A sum with NaN or infinity in it is not finite.
+        if math.isfinite(float(self.vectors.sum()) + float(self.confidence.sum())):
+            return
         finite = torch.isfinite(self.vectors).all(-1) & torch.isfinite(self.confidence)
         if not bool(finite.all()):
             vectors = self.vectors.masked_fill(~finite[..., None], 0)
