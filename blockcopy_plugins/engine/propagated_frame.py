@@ -121,6 +121,14 @@ class PropagatedFrame:
         with self._all._timed():
             return self._seen.displacement(image)
 
+    def moved_output(self, image: int) -> TaskOutput | None:
+        """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.moved_output`."""
+        kept = self._kept[image]
+        if kept is None or kept.task is None or not self._pays(image):
+            return None
+        moving = self._advance(image, None, kept.task)
+        return _as_task(moving.delivered(True)) if moving.has_moved else None
+
     def output(self, image: int) -> TaskOutput | None:
         """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.output`."""
         kept = self._kept[image]
