@@ -212,6 +212,9 @@ class Handle:
                 elif work.touched_state or (whole is not None and whole.touched_state):
                     stream.broken = True
             raise
+        else:
+            if whole is None and bool(host.all()) and not any(context.host_first):
+                looked.note_whole(time.perf_counter() - chosen)
         finally:
             work.close()
             if whole is not None:

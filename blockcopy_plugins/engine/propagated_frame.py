@@ -248,7 +248,7 @@ class PropagatedFrame:
         """The frame has run: from now on it is the last one of its streams."""
         everything = self._all
         if self._seen is not None:
-            everything.motion.commit(self._seen, self._context)
+            self._commit_motion()
         for image, stream in enumerate(self._context.streams):
             if stream in self._next:
                 everything._kept[stream] = self._next[stream]
@@ -281,7 +281,23 @@ class PropagatedFrame:
             found["agreement_copied"] = sum(check.copied for check in checks) / len(checks)
         return found
 
+    def note_whole(self, seconds: float) -> None:
+        """The network has run on all blocks of the batch; what the estimate may take follows."""
+        if self._seen is not None and self._call.frame.device.type == "cpu":
+            self._all.budget.note_whole(seconds / len(self._kept))
+
     # -- inside ------------------------------------------------------------------------------------
+
+    def _commit_motion(self) -> None:
+        motion, budget, seen = self._all.motion, self._all.budget, self._seen
+        if seen.is_asked and self._call.frame.device.type == "cpu":
+            budget.note_motion(seen.seconds / len(self._kept))
+        whole = all(kept.age == 0 for kept in self._next.values())
+        # Where nothing is under way: pictures of another size cannot be compared.
+        if budget.is_over and whole and motion.coarsen(self._size):
+            budget.note_coarser()
+            seen = motion.look(self._call.frame, self._context)
+        motion.commit(seen, self._context)
 
     def _drop(self) -> None:
         """Something failed after the frame had run: what was kept is not of the last frame."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..policy import PolicyContext
 from ..propagation import Motion, build_motion
 from .adapter import Call, ModelAdapter
+from .motion_budget import MotionBudget
 from .propagated_frame import Kept, PropagatedFrame
 from .propagation_report import PropagationReport
 from .self_check import SelfCheck
@@ -42,6 +43,7 @@ class Propagation:
         self._agreements = [0.0, 0.0]
         self._calls = 0
         self.seconds = 0.0
+        self.budget = MotionBudget()
         self.obstacle: str | None = None
 
     @classmethod
@@ -59,6 +61,7 @@ class Propagation:
         other._kept = dict(self._kept)
         other._checks = deepcopy(self._checks)
         other._without = dict(self._without)
+        other.budget = deepcopy(self.budget)
         other.counts, other._agreements = dict(self.counts), list(self._agreements)
         other._calls, other.seconds, other.obstacle = self._calls, self.seconds, self.obstacle
         return other
@@ -111,6 +114,9 @@ class Propagation:
             streams_moving=sum(judged),
             streams_copying=len(judged) - sum(judged),
             ms_motion=1e3 * self.seconds / max(self._calls, 1),
+            ms_estimate=None if self.budget.seconds is None else 1e3 * self.budget.seconds,
+            ms_budget=1e3 * self.budget.limit,
+            coarsened=self.budget.coarsened,
             obstacle=self.obstacle,
             **self.counts,
         )

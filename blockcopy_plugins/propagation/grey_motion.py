@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..policy import PolicyContext
 from .base import Motion, check_cell
 from .displacement import Displacement, cells_of
-from .grey_picture import GreyPicture, grey_pictures, mean_of_cells
+from .grey_picture import GreyPicture, grey_pictures, grey_step, mean_of_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,11 +53,21 @@ class GreyMotion(Motion):
             )
         opencv(type(self).__name__)
         self.width = width
+        # Pixels of the network's input that a pixel of the picture is wider, to keep to a budget.
+        self.coarser = 0
         self.cell = check_cell(type(self).__name__, cell)
 
     def see(self, frame: Tensor, context: PolicyContext) -> tuple[GreyPicture, ...]:
         """See :meth:`Motion.see`: the reduced pictures."""
-        return grey_pictures(frame, self.width)
+        return grey_pictures(frame, self.width, self.coarser)
+
+    def coarsen(self, size: tuple[int, int]) -> bool:
+        """See :meth:`Motion.coarsen`: a smaller picture, and with it fewer and larger cells."""
+        step = grey_step(size, self.width, self.coarser + 1)
+        if min(size) < 2 * _LEAST_SIDE * step:
+            return False
+        self.coarser += 1
+        return True
 
     def compare(self, before: Any, now: Any, size: tuple[int, int]) -> Displacement | None:
         """See :meth:`Motion.compare`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,17 +46,29 @@ class GreyPicture:
         return scaled.clamp_(0, 255).to(torch.uint8).numpy()
 
 
-def grey_pictures(frame: Tensor, width: int) -> tuple[GreyPicture, ...]:
+def grey_step(size: Sequence[int], width: int, coarser: int = 0) -> int:
+    """Pixels of the network's input to one of a grey picture.
+
+    Args:
+        size: ``(..., H, W)``, px.
+        width: Width that a wider frame comes near to, px.
+        coarser: So many pixels more than that takes.
+    """
+    return max(round(int(size[-1]) / width), 1) + coarser
+
+
+def grey_pictures(frame: Tensor, width: int, coarser: int = 0) -> tuple[GreyPicture, ...]:
     """Reduce the images of a batch.
 
     Args:
         frame: ``(N, C, H, W)``, any float dtype and device.
         width: Width that a wider frame comes near to, px.
+        coarser: See :func:`grey_step`.
 
     Returns:
         One picture for each image, in host memory.
     """
-    step = max(round(frame.shape[3] / width), 1)
+    step = grey_step(frame.shape, width, coarser)
     size = tuple(-(-int(side) // step) for side in frame.shape[2:])
     # Half the rows tell as much, and reading a large frame is what takes time.
     rows = 2 if step % 2 == 0 else 1

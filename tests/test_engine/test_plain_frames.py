@@ -58,7 +58,9 @@ class Dictated(Policy):
 
 
 def frames(count, images=1, seed=0):
-    return list(torch.randn(count, images, 3, 64, 96, generator=torch.Generator().manual_seed(seed)))
+    return list(
+        torch.randn(count, images, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+    )
 
 
 def converted(net, policy, **options):
