@@ -186,6 +186,7 @@ class Handle:
 
         store, streams = self.states.open(ids, geometry)
         work = FrameWork(self, call, original, grid, host, store, streams)
+        cpu_start = time.thread_time()
         compared = compared if compared is not None and any(compared) else None
         # A graph does without the model's Python already.
         repeats = repeats and compared is None
@@ -214,7 +215,7 @@ class Handle:
             raise
         else:
             if whole is None and bool(host.all()) and not any(context.host_first):
-                looked.note_whole(time.perf_counter() - chosen)
+                looked.note_whole(time.thread_time() - cpu_start)
         finally:
             work.close()
             if whole is not None:

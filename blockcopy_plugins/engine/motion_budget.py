@@ -18,6 +18,8 @@ _LEAST_MEASURES = 5
 class MotionBudget:
     """Holds the time of the estimate, of one image, against that of the network.
 
+    Both are CPU times of the calling thread, so that other programs do not make a picture coarser.
+
     Attributes:
         coarsened: How often the estimate was made coarser.
     """

@@ -25,7 +25,8 @@ class PlainFrames:
     A policy that runs whole frames or nothing (:attr:`~blockcopy_plugins.policy.Policy.
     whole_frames_only`) leaves nothing to read from the state. Then a whole frame may run as the
     plain model does, with its very results. On blocks it is faster where the package's own kernels
-    are, and slower in light networks: each way is tried three times in turn, and the faster stays.
+    are, and slower in light networks: each way is tried three times in turn, and the one that costs
+    this thread less CPU time stays.
 
     If blocks are asked for after all (a guard demands some, the streams of a batch have other
     frames, the outputs of a frame of nothing cannot be given again), the frame runs whole, and its
@@ -63,7 +64,7 @@ class PlainFrames:
         # Where launches are awaited by nobody a clock tells nothing.
         on_device = work.device.type != "cpu"
         is_plain = on_device or (min(plain) < min(blocks) if tried else len(plain) <= len(blocks))
-        start = time.perf_counter()
+        start = time.thread_time()
         if is_plain:
             out = work.run_plain(self._counts[kind])
             self.frames += len(call.frame)
@@ -72,7 +73,7 @@ class PlainFrames:
         else:
             out = work.run_counted()
         if not tried:
-            (plain if is_plain else blocks).append(time.perf_counter() - start)
+            (plain if is_plain else blocks).append(time.thread_time() - start)
         return out
 
     @staticmethod

@@ -20,10 +20,10 @@ class MotionLook:
     Args:
         compute: Estimates the displacement of an image; called when it is asked for.
         seen: What is to be remembered of each image, by :meth:`Motion.commit` alone.
-        seconds: What it took to see it.
+        seconds: CPU time of the thread that it took to see it.
 
     Attributes:
-        seconds: What has been spent on the batch so far.
+        seconds: CPU time of the thread that the batch has taken so far.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class MotionLook:
             cannot be told.
         """
         if image not in self._found:
-            start = time.perf_counter()
+            start = time.thread_time()
             self._found[image] = self._compute(image)
-            self.seconds += time.perf_counter() - start
+            self.seconds += time.thread_time() - start
         return self._found[image]
 
     @property
@@ -96,9 +96,9 @@ class Motion:
         Returns:
             What tells how far each has moved since its stream's last frame.
         """
-        start = time.perf_counter()
+        start = time.thread_time()
         seen = self.see(frame, context)
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
         before = [
             None if first else self._memory.get(stream)
             for stream, first in zip(context.streams, context.host_first, strict=True)
