@@ -5,6 +5,7 @@ r"""Run a detector or segmentor on a video, block-sparsely, and write a video th
     python tools/demo_video.py street.mp4 out.mp4 --config my_config.py --checkpoint my_weights.pth
     python tools/demo_video.py 0 out.mp4                          # the first camera, until Ctrl-C
     python tools/demo_video.py rtsp://camera/stream out.mp4
+    python tools/demo_video.py street.mp4 out.mp4 --compare copy move
 
 OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
 skipped ones dark and grey, with a bar of figures below. Any detection or segmentation config of
@@ -12,6 +13,7 @@ MMDetection or MMSegmentation works; its test pipeline prepares the frames. Of a
 camera, a stream) the newest frame counts: those that come while the model is at work are dropped,
 and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it
 is. Frames that cannot be read are skipped and counted, and OUT shows the one before for longer.
+With --compare OUT shows two ways side by side, each with a model of its own.
 
 To measure accuracy and cost, see tools/test_video.py.
 """
@@ -22,6 +24,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from _cli import (
@@ -73,9 +76,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
     )
     parser.add_argument(
+        "--compare",
+        nargs=2,
+        choices=("copy", "move", "auto"),
+        metavar=("LEFT", "RIGHT"),
+        help="two values of --propagate, shown side by side; of a file or a folder",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="show what the frameworks say, tracebacks of errors"
     )
     args = parser.parse_args(argv)
+    if args.compare and (args.propagate or args.dense_too):
+        parser.error("--compare says itself what to propagate, and runs nothing dense")
     args.is_demo = args.config is None
     if args.is_demo:
         args.config = str(_DEMO)
@@ -106,24 +118,43 @@ def main(args: argparse.Namespace) -> None:
     guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
     video_config.set_policy(config, policy, args.policy_checkpoint, guards)
     motion = None if args.motion is None else video_config.parse_motion(args.motion)
-    video_config.set_propagation(config, args.propagate, motion)
+    ways = args.compare or [args.propagate]
+    # The motion is that of the way that moves.
+    moving = next((way for way in ways if way in ("move", "auto")), ways[0])
+    video_config.set_propagation(config, moving, motion)
     options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
     if args.block_size is not None:
         options["block_size"] = args.block_size
     # First what is quickly found to be wrong.
     checkpoint = args.checkpoint or config.get("load_from")
     check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
-    with LiveSource(
-        _source(args.input),
-        start=args.start,
-        frames=args.frames,
-        strict_frames=args.strict_frames,
-    ) as source:
-        with downloads(args.checkpoint or str(config.get("load_from"))):
-            inferencer = VideoInferencer(args.config, options, args.checkpoint)
-        with inferencer:
-            summary = _run(args, inferencer, source)
-    print(summary)
+    with ExitStack() as stack:
+        views = []
+        for way in ways:
+            source = stack.enter_context(
+                LiveSource(
+                    _source(args.input),
+                    start=args.start,
+                    frames=args.frames,
+                    strict_frames=args.strict_frames,
+                )
+            )
+            if args.compare and source.live:
+                raise ConfigError(
+                    f"--compare runs each frame twice, and IN is a live source, {args.input}; "
+                    "give a file or a folder"
+                )
+            its = options if way is None else {**options, "propagate": way}
+            if way == "copy":
+                its.pop("motion", None)
+            with downloads(args.checkpoint or str(config.get("load_from"))):
+                inferencer = VideoInferencer(args.config, its, args.checkpoint)
+            views.append(
+                _View(stack.enter_context(inferencer), source, way if args.compare else None)
+            )
+        _run(args, views)
+    for view in views:
+        print(view.summary())
     print(f"wrote {args.output}")
 
 
@@ -136,82 +167,105 @@ def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _run(args, inferencer, source) -> str:
-    """Write the video; returns the summary."""
+class _View:
+    """One model over one source, and its times.
+
+    Args:
+        inferencer: The model.
+        source: Its frames.
+        title: What its pictures are called, ``None`` where there is but one.
+    """
+
+    def __init__(self, inferencer, source, title: str | None) -> None:
+        self.inferencer, self.source, self.title = inferencer, source, title
+        self.rates, self.sparse, self.dense = [], [], []
+
+    def add(self, args, output):
+        """Take note of a frame, and draw it."""
+        ms_dense = self.inferencer.run_dense(output.frame)[1] if args.dense_too else None
+        self.rates.append(output.executed_rate)
+        self.sparse.append(output.ms_model + output.ms_policy)
+        self.dense.append(ms_dense)
+        return self._picture(args, output, ms_dense)
+
+    def _picture(self, args, output, ms_dense):
+        from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
+        from blockcopy_plugins.visualization import FrameCaption, draw_caption
+
+        handle = self.inferencer.handle
+        picture = draw_sample(
+            output.frame,
+            output.prediction,
+            output.grid,
+            handle.config.block_size,
+            self.inferencer.metainfo,
+            args.show_score,
+        )
+        timed, ms = len(self.rates) > _WARMUP, self.sparse[-1]
+        caption = FrameCaption(
+            frame=output.index,
+            executed_rate=min(output.executed_rate, 1.0),
+            target=getattr(handle.policy, "target", None),
+            milliseconds=ms if timed else None,
+            speed_up=ms_dense / ms if timed and ms_dense is not None else None,
+            title=self.title,
+        )
+        return draw_caption(picture, caption, bgr=True)
+
+    def summary(self) -> str:
+        """What it did, in a line."""
+        rates, sparse, dense = self.rates, self.sparse, self.dense
+        parts = [f"{len(rates)} frames"]
+        if self.source.dropped:
+            parts.append(f"{self.source.dropped} dropped")
+        if self.source.corrupt:
+            parts.append(f"{self.source.corrupt} skipped, as they could not be read")
+        parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
+        if rates:
+            # Where all are first frames, they are timed for want of others.
+            sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
+            ms = sum(sparse) / len(sparse)
+            parts.append(f"{ms:.1f} ms a frame")
+            if dense[0] is not None:
+                ms_dense = sum(dense) / len(dense)
+                parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
+        dense_ops = self.inferencer.handle.report().dense_ops
+        if dense_ops:
+            parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
+        text = ", ".join(parts)
+        return text if self.title is None else f"{self.title}: {text}"
+
+
+def _run(args, views) -> None:
+    """Write the video."""
+    import cv2
     from _recording import Recording
     from tqdm import tqdm
 
-    rates, sparse, dense = [], [], []
+    from blockcopy_plugins.visualization import side_by_side
+
+    source = views[0].source
     with Recording(args.output, source) as recording:
         bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
             with bar:
-                for output in inferencer(source):
+                for outputs in zip(*(view.inferencer(view.source) for view in views), strict=True):
                     args.stop.check()
-                    ms_dense = inferencer.run_dense(output.frame)[1] if args.dense_too else None
-                    rates.append(output.executed_rate)
-                    timed = len(rates) > _WARMUP
-                    sparse.append(output.ms_model + output.ms_policy)
-                    dense.append(ms_dense)
+                    picture = side_by_side(
+                        [view.add(args, out) for view, out in zip(views, outputs, strict=True)]
+                    )
                     size = recording.frame_size
-                    picture = _picture(args, inferencer, output, ms_dense, timed, size)
-                    recording.add(output, picture)
+                    if size is not None and picture.shape[:2] != size:
+                        # The camera changed its resolution; a video has one.
+                        picture = cv2.resize(
+                            picture, (size[1], size[0]), interpolation=cv2.INTER_AREA
+                        )
+                    recording.add(outputs[0], picture)
                     bar.update()
         except KeyboardInterrupt:
             if not recording.pictures:
                 raise
             _note("stopped; the video ends here")
-    return _summary(inferencer, source, rates, sparse, dense)
-
-
-def _picture(args, inferencer, output, ms_dense, timed, size):
-    import cv2
-
-    from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
-    from blockcopy_plugins.visualization import FrameCaption, draw_caption
-
-    picture = draw_sample(
-        output.frame,
-        output.prediction,
-        output.grid,
-        inferencer.handle.config.block_size,
-        inferencer.metainfo,
-        args.show_score,
-    )
-    ms = output.ms_model + output.ms_policy
-    caption = FrameCaption(
-        frame=output.index,
-        executed_rate=min(output.executed_rate, 1.0),
-        target=getattr(inferencer.handle.policy, "target", None),
-        milliseconds=ms if timed else None,
-        speed_up=ms_dense / ms if timed and ms_dense is not None else None,
-    )
-    picture = draw_caption(picture, caption, bgr=True)
-    if size is not None and picture.shape[:2] != size:
-        # The camera changed its resolution; a video has one.
-        picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return picture
-
-
-def _summary(inferencer, source, rates, sparse, dense) -> str:
-    parts = [f"{len(rates)} frames"]
-    if source.dropped:
-        parts.append(f"{source.dropped} dropped")
-    if source.corrupt:
-        parts.append(f"{source.corrupt} skipped, as they could not be read")
-    parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
-    if rates:
-        # Where all are first frames, they are timed for want of others.
-        sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
-        ms = sum(sparse) / len(sparse)
-        parts.append(f"{ms:.1f} ms a frame")
-        if dense[0] is not None:
-            ms_dense = sum(dense) / len(dense)
-            parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
-    dense_ops = inferencer.handle.report().dense_ops
-    if dense_ops:
-        parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
-    return ", ".join(parts)
 
 
 if __name__ == "__main__":

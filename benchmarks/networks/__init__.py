@@ -6,6 +6,7 @@ Nothing of OpenMMLab or torchvision is needed, and nothing of ``blockcopy_plugin
 * ``csp``                  CSP R50, up to its three maps
 * ``swiftnet``             SwiftNet with ResNet-18 or -50
 * ``deeplabv3plus``        DeepLabV3+ R50, output stride 8
+* ``light_segmentor``      bottlenecks in the manner of ENet, 1.3 GMACs at 360x480
 * ``shufflenet_detector``  ShuffleNetV2 1.0x and a head in the manner of FastestDet
 
 Those that other benchmarks know from a config have its name here, and the same layers.
@@ -26,6 +27,7 @@ from torch import nn
 
 from .csp import Csp
 from .deeplabv3plus import DeepLabV3Plus
+from .light_segmentor import LightSegmentor
 from .mask_rcnn_fpn import MaskRcnnFpn
 from .shufflenet_detector import ShuffleNetDetector
 from .swiftnet import SwiftNet
@@ -38,6 +40,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "swiftnet_r18": partial(SwiftNet, 18),
         "swiftnet_r50": partial(SwiftNet, 50),
         "deeplabv3plus_r50": DeepLabV3Plus,
+        "light_segmentor": LightSegmentor,
         "shufflenet_detector": ShuffleNetDetector,
     }
 )

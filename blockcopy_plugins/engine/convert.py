@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -37,8 +37,8 @@ from .frame_record import FrameRecord, Scalars
 from .frame_work import FrameWork
 from .geometry import grid_size
 from .leaves import Leaf, leaf_for
-from .macs import MacsByPath
 from .native import NativeConvolutions
+from .plain_frames import PlainFrames
 from .propagation import Propagation
 from .report import Report, Totals
 from .state import Stream, StreamStates
@@ -85,6 +85,7 @@ class Handle:
         graphs: What is captured of the frames of all streams.
         reads: What the host waits for the device for.
         propagation: What becomes of the outputs of blocks that do not run.
+        plain_frames: Which whole frames run as the plain model does.
         last: Record of the last call, ``None`` before the first.
     """
 
@@ -102,6 +103,7 @@ class Handle:
         self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
+        self.plain_frames = PlainFrames()
         self._buckets = Buckets(config.buckets)
         self.last: FrameRecord | None = None
         self.totals = Totals()
@@ -173,35 +175,38 @@ class Handle:
         on_host = self.policy.on_host and not self.guards.guards
         device = torch.device("cpu") if on_host else frame.device
         context = self.guards.demand(frame, self._context(ids, call, device, began))
-        looked = self.propagation.look(self.adapter, call, context)
+        whole_only = self.policy.whole_frames_only
+        looked = self.propagation.look(self.adapter, call, context, whole_only)
         context.take_propagated(looked)
         grid = self._select(frame, context)
         if kind is not None or self.config.buckets is not None:
             scores = self.policy.scores(frame, context)
             grid = self._buckets.round_up(grid, scores, context.forbidden)
         host = self.reads.bring(grid)
+        repeats = kind is None and looked.can_repeat(host)
+        if not repeats and (whole_only or self.plain_frames.frames):
+            grid, host = self._complete(grid, host, ids)
         decided, grid = grid, upload(grid, frame.device)
         context.take_executed(grid, host)
-        compared = self.policy.compares(host, context)
+        compared = None if whole_only else self.policy.compares(host, context)
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
         work = FrameWork(self, call, original, grid, host, store, streams)
+        cpu_start = time.thread_time()
         compared = compared if compared is not None and any(compared) else None
         # A graph does without the model's Python already.
-        repeats = compared is None and kind is None and looked.can_repeat(host)
-        # Counting what runs on ordinary tensors takes time: once for each stream.
-        counter = whole = None
+        repeats = repeats and compared is None
+        whole = None
         try:
             if repeats:
                 out, counts, outputs = looked.repeat()
             elif kind is not None and work.for_graphs:
                 out = self.graphs.run(work, kind)
+            elif whole_only and kind is None and work.may_be_plain:
+                out = self.plain_frames.run(work)
             else:
-                at_work = work.open()
-                counter = MacsByPath(at_work) if work.has_first else None
-                with counter or nullcontext():
-                    out = work.run(at_work, frame)
+                out = work.run_counted()
             if compared is not None:
                 whole = WholeRun(work, compared, context)
                 before = self.adapter.task_outputs(out, call)
@@ -215,6 +220,9 @@ class Handle:
                 elif work.touched_state or (whole is not None and whole.touched_state):
                     stream.broken = True
             raise
+        else:
+            if whole is None and bool(host.all()) and not any(context.host_first):
+                looked.note_whole(time.thread_time() - cpu_start)
         finally:
             work.close()
             if whole is not None:
@@ -230,6 +238,7 @@ class Handle:
         for stream, its_grid in zip(streams, decided, strict=True):
             stream.frames += not repeats
             stream.repeated += repeats
+            stream.stateless &= repeats or work.is_plain
             stream.broken = False
             stream.last_grid = its_grid
         if not repeats:
@@ -244,8 +253,6 @@ class Handle:
         context.take_propagated(None)
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
-        if counter is not None:
-            counts.outside = counter.on_ordinary_tensors()
         twice = None if whole is None else whole.comparison.blocks
         self.last = FrameRecord(ids, grid, host, counts, figures, seconds, guarded, twice)
         self.totals.add(host, counts, seconds, guarded, twice)
@@ -398,6 +405,17 @@ class Handle:
             began=began,
         )
 
+    def _complete(
+        self, grid: Tensor, host: Tensor, ids: Sequence[Hashable]
+    ) -> tuple[Tensor, Tensor]:
+        """A grid with all blocks of images whose state is not of their last frame."""
+        found = [self.states.find(i) for i in ids]
+        late = PlainFrames.stale([None if f is None else f[1] for f in found], host)
+        if not any(late):
+            return grid, host
+        host = host | torch.tensor(late, device="cpu")[:, None, None]
+        return upload(host, grid.device), host
+
     def _select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         grid = self.policy.select(frame, context)
         if not isinstance(grid, Tensor):
@@ -537,6 +555,7 @@ class Handle:
             kernel_bytes=0 if self.native is None else self.native.bytes(),
             graphs=self.graphs.report(),
             propagation=self.propagation.report(),
+            plain_frames=self.plain_frames.frames,
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .adapter import Call
 from .frame import Frame, FrameCounts
+from .macs import MacsByPath
 from .state import StateStore, Stream
 from .strategies import run
 
@@ -59,6 +60,7 @@ class FrameWork:
         )
         self.original = original
         self._frames: list[Frame] = []
+        self._plain: FrameCounts | None = None
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +70,7 @@ class FrameWork:
     @property
     def counts(self) -> FrameCounts:
         """See the class."""
-        return self._frames[-1].counts
+        return self._frames[-1].counts if self._plain is None else self._plain
 
     @property
     def touched_state(self) -> bool:
@@ -79,6 +81,16 @@ class FrameWork:
     def for_graphs(self) -> bool:
         """Whether it is a frame that graphs are for: no stream is new."""
         return not self.has_first
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has run as the plain model does."""
+        return self._plain is not None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether all of it is executed, and nobody wants its state."""
+        return bool(self.host.all()) and not any(stream.keeps_state for stream in self.streams)
 
     @property
     def has_first(self) -> bool:
@@ -114,9 +126,35 @@ class FrameWork:
         """Run the model on the executed blocks of ``pixels``; returns dense results."""
         return self.handle.execute(self.original, self.call, frame, pixels)
 
+    def run_counted(self) -> Any:
+        """Run the model on executed blocks; of first frames, count what is no block either."""
+        frame = self.open()
+        if not self.has_first:
+            return self.run(frame, self.call.frame)
+        # That takes time: once for each stream.
+        with MacsByPath(frame) as counter:
+            out = self.run(frame, self.call.frame)
+        frame.counts.outside = counter.on_ordinary_tensors()
+        return out
+
     def run_as_ever(self) -> Any:
         """Run the model, nothing captured."""
         return self.run(self.open(), self.call.frame)
+
+    def run_plain(self, counts: FrameCounts) -> Any:
+        """Run the model as it is; no state is read or written.
+
+        Args:
+            counts: MACs of a whole frame.
+        """
+        self._plain = counts
+        args, kwargs = self.call.replace(self.call.frame)
+        self.handle.set_active(None, self.call)
+        with self.handle.paused():
+            out = self.original(*args, **kwargs)
+        for stream in self.streams:
+            stream.stateless = True
+        return out
 
     def close(self) -> None:
         """The frame is over: its BlockTensors can no longer be used."""

@@ -32,6 +32,10 @@ Moving = MovingMap | MovingObjects
 _FRAMES_WITHOUT = 100
 # Where moving does not pay it is tried again in every so many stretches between whole frames.
 _TRIED_AGAIN = 4
+# So many whole frames are checked at first, then each fourth.
+_CHECKED_AT_FIRST = 4
+# Pixels of a map by which moved and copied outputs are judged, about, at least.
+_COMPARED = 40_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,7 @@ class PropagatedFrame:
         call: Its call.
         context: Of the call.
         seen: What the estimate of motion has seen, ``None`` if nothing is to be moved.
+        keeps: Whether outputs are kept in any case.
     """
 
     def __init__(
@@ -81,12 +86,14 @@ class PropagatedFrame:
         call: Call,
         context: PolicyContext,
         seen: MotionLook | None,
+        keeps: bool,
     ) -> None:
         self._all = propagation
         self._adapter = adapter
         self._call = call
         self._context = context
         self._seen = seen
+        self._keeps = keeps or seen is not None
         self._size = (int(call.frame.shape[2]), int(call.frame.shape[3]))
         self._kept = [
             None if first else propagation._kept.get(stream)
@@ -113,6 +120,14 @@ class PropagatedFrame:
             return None
         with self._all._timed():
             return self._seen.displacement(image)
+
+    def moved_output(self, image: int) -> TaskOutput | None:
+        """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.moved_output`."""
+        kept = self._kept[image]
+        if kept is None or kept.task is None or not self._pays(image):
+            return None
+        moving = self._advance(image, None, kept.task)
+        return _as_task(moving.delivered(True)) if moving.has_moved else None
 
     def output(self, image: int) -> TaskOutput | None:
         """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.output`."""
@@ -233,11 +248,11 @@ class PropagatedFrame:
         """The frame has run: from now on it is the last one of its streams."""
         everything = self._all
         if self._seen is not None:
-            everything.motion.commit(self._seen, self._context)
+            self._commit_motion()
         for image, stream in enumerate(self._context.streams):
             if stream in self._next:
                 everything._kept[stream] = self._next[stream]
-            elif self._seen is not None or stream in everything._kept:
+            elif stream in everything._kept:
                 everything._kept.pop(stream, None)
             ago = 0 if not self._ran[image] else everything._without.get(stream)
             if ago is not None:
@@ -266,7 +281,23 @@ class PropagatedFrame:
             found["agreement_copied"] = sum(check.copied for check in checks) / len(checks)
         return found
 
+    def note_whole(self, seconds: float) -> None:
+        """The network has run on all blocks of the batch; what the estimate may take follows."""
+        if self._seen is not None and self._call.frame.device.type == "cpu":
+            self._all.budget.note_whole(seconds / len(self._kept))
+
     # -- inside ------------------------------------------------------------------------------------
+
+    def _commit_motion(self) -> None:
+        motion, budget, seen = self._all.motion, self._all.budget, self._seen
+        if seen.is_asked and self._call.frame.device.type == "cpu":
+            budget.note_motion(seen.seconds / len(self._kept))
+        whole = all(kept.age == 0 for kept in self._next.values())
+        # Where nothing is under way: pictures of another size cannot be compared.
+        if budget.is_over and whole and motion.coarsen(self._size):
+            budget.note_coarser()
+            seen = motion.look(self._call.frame, self._context)
+        motion.commit(seen, self._context)
 
     def _drop(self) -> None:
         """Something failed after the frame had run: what was kept is not of the last frame."""
@@ -298,7 +329,7 @@ class PropagatedFrame:
         return taken.join(images, self._call)
 
     def _worth_keeping(self) -> bool:
-        if self._seen is not None:
+        if self._keeps:
             return True
         ago = [self._all._without.get(stream, _FRAMES_WITHOUT) for stream in self._context.streams]
         return not all(self._ran) or min(ago) < _FRAMES_WITHOUT
@@ -313,6 +344,13 @@ class PropagatedFrame:
             return False
         kept = self._kept[image]
         return self._pays(image) or kept is None or kept.wholes % _TRIED_AGAIN == 0
+
+    def _is_checked(self, image: int) -> bool:
+        """Whether a whole frame tells how good what was moved is: some, as that takes time."""
+        check = self._all._checks.get(self._context.streams[image])
+        known = check is not None and check.checks >= _CHECKED_AT_FIRST
+        kept = self._kept[image]
+        return self._tracks(image) and (not known or kept.wholes % _TRIED_AGAIN == 0)
 
     def _advance(self, image: int, name: str | None, part: Moving) -> Moving:
         key = (image, name)
@@ -356,7 +394,7 @@ class PropagatedFrame:
         own = None if task is None or self._seen is None else _own_task(task, given, fresh)
         own = _part_of(own, self._size) if own is not None else self._policies_task(task)
         whole = bool(executed.all())
-        if kept is not None and whole and kept.age and self._tracks(image):
+        if kept is not None and whole and kept.age and self._is_checked(image):
             self._check(image, kept, own)
         comparable = (
             kept is not None
@@ -392,12 +430,16 @@ class PropagatedFrame:
         if not moving.has_moved:
             # Of unknown motion, or none, there is nothing to learn.
             return
-        wanted = _as_task(fresh)
+        wanted = _thinned(_as_task(fresh))
         # Of one channel nobody knows whether it is a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
+        copied = moving.copied
         moved, copied = (
-            float(output_agreement(_as_task(moving.delivered(way)), wanted, labels))
-            for way in (True, False)
+            float(output_agreement(_thinned(found), wanted, labels))
+            for found in (
+                _as_task(moving.delivered(True)),
+                copied if isinstance(copied, Tensor) else _as_task(copied),
+            )
         )
         self._found.append((image, moved, copied))
 
@@ -413,6 +455,14 @@ def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
     if isinstance(task, Tensor):
         return MapPart(task, Region.whole(size))
     return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
+
+
+def _thinned(task: TaskOutput) -> TaskOutput:
+    """Every so many rows and columns of a large map: enough to tell how far two agree."""
+    if not isinstance(task, Tensor):
+        return task
+    step = max(1, int((task.shape[-2:].numel() / _COMPARED) ** 0.5))
+    return task if step == 1 else task[:, step // 2 :: step, step // 2 :: step]
 
 
 def _as_task(part: MapPart | Objects) -> TaskOutput:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..policy import PolicyContext
 from ..propagation import Motion, build_motion
 from .adapter import Call, ModelAdapter
+from .motion_budget import MotionBudget
 from .propagated_frame import Kept, PropagatedFrame
 from .propagation_report import PropagationReport
 from .self_check import SelfCheck
@@ -42,6 +43,7 @@ class Propagation:
         self._agreements = [0.0, 0.0]
         self._calls = 0
         self.seconds = 0.0
+        self.budget = MotionBudget()
         self.obstacle: str | None = None
 
     @classmethod
@@ -59,6 +61,7 @@ class Propagation:
         other._kept = dict(self._kept)
         other._checks = deepcopy(self._checks)
         other._without = dict(self._without)
+        other.budget = deepcopy(self.budget)
         other.counts, other._agreements = dict(self.counts), list(self._agreements)
         other._calls, other.seconds, other.obstacle = self._calls, self.seconds, self.obstacle
         return other
@@ -73,17 +76,20 @@ class Propagation:
         """Whether the videos' motion vectors are wanted."""
         return self.motion is not None and self.motion.needs_vectors
 
-    def look(self, adapter: ModelAdapter, call: Call, context: PolicyContext) -> PropagatedFrame:
+    def look(
+        self, adapter: ModelAdapter, call: Call, context: PolicyContext, keeps: bool = False
+    ) -> PropagatedFrame:
         """Begin a frame; nothing of it is remembered before it is committed.
 
         Args:
             adapter: Of the model.
             call: Its call.
             context: Of the call.
+            keeps: Whether frames of nothing are to be expected, so that outputs are kept for them.
         """
         with self._timed():
             seen = None if self.motion is None else self.motion.look(call.frame, context)
-        return PropagatedFrame(self, adapter, call, context, seen)
+        return PropagatedFrame(self, adapter, call, context, seen, keeps)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams; ``None`` forgets all."""
@@ -108,6 +114,9 @@ class Propagation:
             streams_moving=sum(judged),
             streams_copying=len(judged) - sum(judged),
             ms_motion=1e3 * self.seconds / max(self._calls, 1),
+            ms_estimate=None if self.budget.seconds is None else 1e3 * self.budget.seconds,
+            ms_budget=1e3 * self.budget.limit,
+            coarsened=self.budget.coarsened,
             obstacle=self.obstacle,
             **self.counts,
         )

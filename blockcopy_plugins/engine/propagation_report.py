@@ -25,6 +25,10 @@ class PropagationReport:
         streams_moving: Live streams whose outputs are moved at present.
         streams_copying: Live streams in which moving was tried and was no better.
         ms_motion: Milliseconds of a call for the motion, for moving and for checking, mean.
+        ms_estimate: Milliseconds of the estimate of an image's motion, median of the last ones;
+            ``None`` where it is not known, as on a GPU.
+        ms_budget: What it may take: 5 % of a whole frame, at least 3 ms.
+        coarsened: How often it was made coarser, because it took more.
         obstacle: Why nothing could be moved, ``None`` if it could.
     """
 
@@ -40,6 +44,9 @@ class PropagationReport:
     streams_moving: int
     streams_copying: int
     ms_motion: float
+    ms_estimate: float | None = None
+    ms_budget: float = 0.0
+    coarsened: int = 0
     obstacle: str | None = None
 
     def lines(self) -> list[str]:
@@ -59,6 +66,13 @@ class PropagationReport:
                 f"    agreement with {self.checks} whole frames: {self.agreement_moved:.1%} moved, "
                 f"{self.agreement_copied:.1%} copied; {self.streams_moving} stream(s) move, "
                 f"{self.streams_copying} copy"
+            )
+        over = self.ms_estimate is not None and self.ms_estimate > self.ms_budget
+        if self.coarsened or over:
+            how = f"made coarser {self.coarsened} time(s)" if self.coarsened else "as it is"
+            lines.append(
+                f"    the estimate of motion takes {self.ms_estimate or 0:.1f} ms, {how}, of the "
+                f"{self.ms_budget:.1f} ms that it may take"
             )
         if self.obstacle is not None:
             lines.append(f"    nothing is moved: {self.obstacle}")

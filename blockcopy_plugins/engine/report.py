@@ -109,6 +109,7 @@ class Report:
         agreement: With the dense output, as far as the policy's budget has compared them; ``None``
             where it does not.
         propagation: What became of the outputs of blocks that did not run.
+        plain_frames: Images of whole frames that ran as the plain model does, without a state.
     """
 
     frames: int
@@ -131,6 +132,7 @@ class Report:
     guards: tuple[GuardReport, ...] = ()
     agreement: AgreementEstimate | None = None
     propagation: PropagationReport | None = None
+    plain_frames: int = 0
 
     @property
     def share_on_blocks(self) -> float:
@@ -180,6 +182,11 @@ class Report:
             lines.insert(2, f"  dense agreement   {self.agreement}")
         if self.propagation is not None:
             lines += self.propagation.lines()
+        if self.plain_frames:
+            lines.append(
+                f"  whole frames      {self.plain_frames} ran as the plain model does, without a "
+                "state: the policy runs whole frames only"
+            )
         if self.graphs is not None:
             lines += self.graphs.lines()
         if self.guards:
@@ -349,6 +356,7 @@ class Totals:
         graphs=None,
         agreement: AgreementEstimate | None = None,
         propagation: PropagationReport | None = None,
+        plain_frames: int = 0,
     ) -> Report:
         """Means of what was added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
@@ -381,4 +389,5 @@ class Totals:
             guards=self.guard_reports(),
             agreement=agreement,
             propagation=propagation,
+            plain_frames=plain_frames,
         )

@@ -145,6 +145,8 @@ class Stream:
             executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
         calls: How often each module used state in the last frame.
+        stateless: Its last frame has left no state; see :mod:`.plain_frames`.
+        keeps_state: Blocks were asked for, so that its frames leave their state from now on.
     """
 
     token: int
@@ -154,6 +156,8 @@ class Stream:
     broken: bool = False
     last_grid: Tensor | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    stateless: bool = False
+    keeps_state: bool = False
 
 
 @dataclass
@@ -214,6 +218,11 @@ class StateStore:
             found.check(*shape, block, dtype)
             found.grow(self.capacity)
         return found
+
+    def drop_state(self) -> None:
+        """Give back the memory of the maps if no stream will read what is in them."""
+        if all(stream.stateless for stream in self.streams.values()):
+            self.entries.clear()
 
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""

@@ -229,12 +229,17 @@ class Policy:
         on_host: Whether :meth:`select` and :meth:`scores` want the tensors of the context in host
             memory and answer there, wherever the frame is: launches cost more than what they do to
             a few hundred blocks. With guards, the tensors are where the frame is in any case.
+        whole_frames_only: A promise: of each image :meth:`select` picks all blocks or none. Whole
+            frames then run as the plain model does where that is faster, without a state. If
+            blocks are needed all the same (guards demand some), that frame runs whole.
+            :meth:`compares` is not asked.
     """
 
     needs_outputs: bool = False
     on_host: bool = False
     needs_motion: bool = False
     enforces_target: bool = False
+    whole_frames_only: bool = False
     agreement: AgreementEstimate | None = None
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:

@@ -28,6 +28,8 @@ class EveryNthFramePolicy(Policy):
         ConfigError: If ``n`` is not an integer of at least 1.
     """
 
+    whole_frames_only = True
+
     def __init__(self, n: int = 4) -> None:
         self.n = check_count("n", n, 1, "frames")
 

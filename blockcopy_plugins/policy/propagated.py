@@ -23,6 +23,16 @@ class Propagated(Protocol):
             A :class:`~blockcopy_plugins.propagation.Displacement`; ``None`` where it is not known.
         """
 
+    def moved_output(self, image: int) -> TaskOutput | None:
+        """The task's output of the frames before, moved to this one.
+
+        Args:
+            image: Its place in the batch.
+
+        Returns:
+            ``None`` where there is none yet, or where what stands is delivered as it was.
+        """
+
     def output(self, image: int) -> TaskOutput | None:
         """The task's output of the frames before, moved to this one where that pays.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from copy import copy
 from typing import Any
@@ -19,10 +20,20 @@ class MotionLook:
     Args:
         compute: Estimates the displacement of an image; called when it is asked for.
         seen: What is to be remembered of each image, by :meth:`Motion.commit` alone.
+        seconds: CPU time of the thread that it took to see it.
+
+    Attributes:
+        seconds: CPU time of the thread that the batch has taken so far.
     """
 
-    def __init__(self, compute: Callable[[int], Displacement | None], seen: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[int], Displacement | None],
+        seen: Sequence[Any],
+        seconds: float = 0.0,
+    ) -> None:
         self.seen = tuple(seen)
+        self.seconds = seconds
         self._compute = compute
         self._found: dict[int, Displacement | None] = {}
 
@@ -37,8 +48,15 @@ class MotionLook:
             cannot be told.
         """
         if image not in self._found:
+            start = time.thread_time()
             self._found[image] = self._compute(image)
+            self.seconds += time.thread_time() - start
         return self._found[image]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the displacement of every image was asked for."""
+        return len(self._found) == len(self.seen)
 
     @property
     def displacements(self) -> tuple[Displacement | None, ...]:
@@ -78,7 +96,9 @@ class Motion:
         Returns:
             What tells how far each has moved since its stream's last frame.
         """
+        start = time.thread_time()
         seen = self.see(frame, context)
+        seconds = time.thread_time() - start
         before = [
             None if first else self._memory.get(stream)
             for stream, first in zip(context.streams, context.host_first, strict=True)
@@ -90,7 +110,7 @@ class Motion:
                 return None
             return self.compare(before[image], seen[image], size)
 
-        return MotionLook(compute, seen)
+        return MotionLook(compute, seen, seconds)
 
     def see(self, frame: Tensor, context: PolicyContext) -> tuple[Any, ...]:
         """Take of each image of a batch what :meth:`compare` needs, ``None`` where that is missing.
@@ -124,6 +144,17 @@ class Motion:
         """
         for stream, seen in zip(context.streams, look.seen, strict=True):
             self._memory[stream] = seen
+
+    def coarsen(self, size: tuple[int, int]) -> bool:
+        """Look at less from the next frame on, because the estimate takes too long.
+
+        Args:
+            size: ``(H, W)`` of the network's input, px.
+
+        Returns:
+            Whether that could be done; here it cannot.
+        """
+        return False
 
     def without_streams(self) -> Motion:
         """The same estimate with no memory of any stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ class Displacement:
                 f"vectors float32 {(*cells, 2)} and confidence float32 {cells}, found {found[0]} "
                 f"and {found[1]}"
             )
+        # A sum with NaN or infinity in it is not finite.
+        if math.isfinite(float(self.vectors.sum()) + float(self.confidence.sum())):
+            return
         finite = torch.isfinite(self.vectors).all(-1) & torch.isfinite(self.confidence)
         if not bool(finite.all()):
             vectors = self.vectors.masked_fill(~finite[..., None], 0)
@@ -142,6 +146,19 @@ class Displacement:
         """
         vectors = self.vectors.masked_fill(cells[..., None], 0)
         return self._with(vectors, self.confidence.masked_fill(cells, 1))
+
+    def without_confidence(self, cells: Tensor) -> Displacement:
+        """The same with some cells of which nothing is known.
+
+        Args:
+            cells: bool ``(rows, columns)``.
+        """
+        return self._with(self.vectors, self.confidence.masked_fill(cells, 0))
+
+    @property
+    def comes_from_inside(self) -> Tensor:
+        """Whether what each cell shows was in the picture before, bool ``(rows, columns)``."""
+        return self._inside(*self._sources())
 
     def _with(self, vectors: Tensor, confidence: Tensor) -> Displacement:
         return Displacement(vectors, confidence, self.cell, self.size)

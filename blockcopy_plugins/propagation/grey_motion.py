@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..policy import PolicyContext
 from .base import Motion, check_cell
 from .displacement import Displacement, cells_of
-from .grey_picture import GreyPicture, grey_pictures, mean_of_cells
+from .grey_picture import GreyPicture, grey_pictures, grey_step, mean_of_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,11 +53,21 @@ class GreyMotion(Motion):
             )
         opencv(type(self).__name__)
         self.width = width
+        # Pixels of the network's input that a pixel of the picture is wider, to keep to a budget.
+        self.coarser = 0
         self.cell = check_cell(type(self).__name__, cell)
 
     def see(self, frame: Tensor, context: PolicyContext) -> tuple[GreyPicture, ...]:
         """See :meth:`Motion.see`: the reduced pictures."""
-        return grey_pictures(frame, self.width)
+        return grey_pictures(frame, self.width, self.coarser)
+
+    def coarsen(self, size: tuple[int, int]) -> bool:
+        """See :meth:`Motion.coarsen`: a smaller picture, and with it fewer and larger cells."""
+        step = grey_step(size, self.width, self.coarser + 1)
+        if min(size) < 2 * _LEAST_SIDE * step:
+            return False
+        self.coarser += 1
+        return True
 
     def compare(self, before: Any, now: Any, size: tuple[int, int]) -> Displacement | None:
         """See :meth:`Motion.compare`."""
@@ -104,36 +114,24 @@ class GreyMotion(Motion):
 
         cv2 = opencv(type(self).__name__)
         height, width = later.shape
-        flow = np.nan_to_num(flow, nan=1e6, posinf=1e6, neginf=-1e6)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        x += flow[..., 0]
-        y += flow[..., 1]
-        moved = cv2.remap(earlier, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+        x, y = np.nan_to_num(flow.transpose(2, 0, 1), nan=1e6, posinf=1e6, neginf=-1e6)
+        columns = np.arange(width, dtype=np.float32)
+        rows = np.arange(height, dtype=np.float32)[:, None]
+        places = (x + columns, y + rows, cv2.INTER_LINEAR)
+        moved = cv2.remap(earlier, *places, borderMode=cv2.BORDER_REPLICATE)
 
         side = max(round(self.cell / step), 2)
         cell = side * step
-        cells = cells_of(size, cell)
-        values = np.stack(
-            (
-                cv2.absdiff(later, moved).astype(np.float32),
-                cv2.absdiff(later, earlier).astype(np.float32),
-                outside.astype(np.float32),
-                flow[..., 0],
-                flow[..., 1],
-            ),
-            -1,
-        )
-        means = mean_of_cells(torch.from_numpy(values), side, cells)
-        left, copied, outside, x, y = means.unbind(-1)
+        values = np.stack((cv2.absdiff(later, moved), cv2.absdiff(later, earlier), x, y))
+        means = mean_of_cells(torch.from_numpy(values), side, cells_of(size, cell))
+        left, copied, x, y = means
         if float(left.mean()) > _ANOTHER_SCENE:
             return None
         better = 2 * (1 - left / copied.clamp_min(_NOISE))
         confidence = torch.where(left <= _NOISE, 1.0, better).clamp(0, 1)
         far = torch.hypot(x, y) > _FURTHEST * width
-        confidence = confidence.masked_fill(far | (outside >= 0.5), 0)
-        vectors = torch.stack((x, y), -1) * -float(step)
-        return Displacement(vectors, confidence.contiguous(), cell, size)
+        found = Displacement(torch.stack((x, y), -1) * -float(step), confidence, cell, size)
+        return found.without_confidence(far | ~found.comes_from_inside)
 
 
 def opencv(wanted_by: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,26 +46,41 @@ class GreyPicture:
         return scaled.clamp_(0, 255).to(torch.uint8).numpy()
 
 
-def grey_pictures(frame: Tensor, width: int) -> tuple[GreyPicture, ...]:
+def grey_step(size: Sequence[int], width: int, coarser: int = 0) -> int:
+    """Pixels of the network's input to one of a grey picture.
+
+    Args:
+        size: ``(..., H, W)``, px.
+        width: Width that a wider frame comes near to, px.
+        coarser: So many pixels more than that takes.
+    """
+    return max(round(int(size[-1]) / width), 1) + coarser
+
+
+def grey_pictures(frame: Tensor, width: int, coarser: int = 0) -> tuple[GreyPicture, ...]:
     """Reduce the images of a batch.
 
     Args:
         frame: ``(N, C, H, W)``, any float dtype and device.
         width: Width that a wider frame comes near to, px.
+        coarser: See :func:`grey_step`.
 
     Returns:
         One picture for each image, in host memory.
     """
-    step = max(round(frame.shape[3] / width), 1)
+    step = grey_step(frame.shape, width, coarser)
     size = tuple(-(-int(side) // step) for side in frame.shape[2:])
     # Half the rows tell as much, and reading a large frame is what takes time.
     rows = 2 if step % 2 == 0 else 1
     small = sample_picture(frame.detach(), step, rows, size).mean(1).cpu()
     pictures = []
     for pixels in small:
-        deviation, mean = torch.std_mean(pixels, correction=0)
-        span = max(float(deviation) * _DEVIATIONS, abs(float(mean)) * 0.1, 1e-6)
-        pictures.append(GreyPicture(pixels, step, float(mean) - span / 2, span))
+        # In a tenth of the time of torch.std.
+        wide = pixels.double()
+        mean = float(wide.mean())
+        deviation = max(float(wide.square().mean()) - mean**2, 0.0) ** 0.5
+        span = max(deviation * _DEVIATIONS, abs(mean) * 0.1, 1e-6)
+        pictures.append(GreyPicture(pixels, step, mean - span / 2, span))
     return tuple(pictures)
 
 
@@ -72,21 +88,19 @@ def mean_of_cells(values: Tensor, side: int, cells: tuple[int, int]) -> Tensor:
     """Mean of a map of a grey picture in each cell.
 
     Args:
-        values: float ``(h, w)`` or ``(h, w, C)``.
+        values: float ``(..., h, w)``.
         side: Side of a cell in pixels of the picture.
         cells: Rows and columns of cells. Cells that the edge cuts hold the mean of what is inside.
 
     Returns:
-        float32 ``(rows, columns)`` or ``(rows, columns, C)``.
+        float32 ``(..., rows, columns)``.
 
     Raises:
         FrameError: If the cells do not cover the map.
     """
-    flat = values if values.dim() == 3 else values[..., None]
-    if cells[0] * side < flat.shape[0] or cells[1] * side < flat.shape[1]:
+    if cells[0] * side < values.shape[-2] or cells[1] * side < values.shape[-1]:
         raise FrameError(
-            f"{cells[0]} x {cells[1]} cells of {side} px do not cover {tuple(values.shape)} px"
+            f"{cells[0]} x {cells[1]} cells of {side} px do not cover {tuple(values.shape[-2:])} px"
         )
-    batch = flat.float().permute(2, 0, 1)[None]
-    means = sample_picture(batch, side, 1, cells)[0].permute(1, 2, 0)
-    return means.contiguous() if values.dim() == 3 else means[..., 0].contiguous()
+    planes = values.reshape(1, -1, *values.shape[-2:])
+    return sample_picture(planes, side, 1, cells).reshape(*values.shape[:-2], *cells)

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -20,10 +21,21 @@ constexpr float kSure = 0.5f;
 // What is added to it is rounded to a whole number, half-way to the even one.
 constexpr float kRound = 12582912.0f;
 
+// Pixels of a row that lie side by side where they come from too, or are not used. Motion changes
+// slowly from pixel to pixel, so that there are few of them, and reading them like this takes a
+// fraction of the time of looking each pixel up.
+struct Segment {
+  int32_t begin, end;
+  int32_t source;  // of its first pixel, -1: not used
+  int32_t beside;
+  int32_t below;
+};
+
 // Where the pixels of one row come from.
 struct Row {
   explicit Row(int64_t width)
-      : source(width), beside(width), below(width), right(width), down(width), use(width) {}
+      : source(width), beside(width), below(width), right(width), down(width), use(width),
+        starts(width) {}
 
   std::vector<int32_t> source;  // the pixel to the upper left, or the nearest
   std::vector<int32_t> beside;  // steps to its neighbours; 0 at the edges
@@ -31,6 +43,8 @@ struct Row {
   std::vector<float> right;  // weights of these
   std::vector<float> down;
   std::vector<int32_t> use;  // 0 or 1
+  std::vector<uint8_t> starts;  // whether a segment begins here
+  std::vector<Segment> segments;
   bool any = false;
   bool whole = true;  // no weights
 };
@@ -89,6 +103,32 @@ BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __
   return used;
 }
 
+BLOCKCOPY_CLONES void find_starts(const int32_t* __restrict source,
+                                  const int32_t* __restrict beside,
+                                  const int32_t* __restrict below, const int32_t* __restrict use,
+                                  int64_t width, uint8_t* __restrict starts) {
+  starts[0] = 1;
+  for (int64_t x = 1; x < width; ++x) {
+    const int32_t apart = (source[x] - source[x - 1] - 1) | (beside[x] - beside[x - 1]) |
+                          (below[x] - below[x - 1]);
+    starts[x] = (use[x] != use[x - 1]) | ((use[x] != 0) & (apart != 0));
+  }
+}
+
+void find_segments(Row& row) {
+  const int32_t width = static_cast<int32_t>(row.starts.size());
+  find_starts(row.source.data(), row.beside.data(), row.below.data(), row.use.data(), width,
+              row.starts.data());
+  row.segments.clear();
+  for (int32_t begin = 0; begin < width;) {
+    const auto next = std::find(row.starts.begin() + begin + 1, row.starts.end(), uint8_t{1});
+    const int32_t end = static_cast<int32_t>(next - row.starts.begin());
+    row.segments.push_back({begin, end, row.use[begin] ? row.source[begin] : -1,
+                            row.beside[begin], row.below[begin]});
+    begin = end;
+  }
+}
+
 struct Field {
   const float* cells;
   const int32_t* rows;
@@ -118,43 +158,52 @@ struct Field {
                        row.below.data(), row.right.data(), row.down.data(), row.use.data(),
                        &fractions) > 0;
     row.whole = fractions == 0;
+    find_segments(row);
   }
 };
 
 template <typename T>
-void take(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    out[x] = row.use[x] ? value[row.source[x]] : copied[x];
+void take(const T* value, const T* copied, T* out, const Row& row) {
+  for (const Segment& part : row.segments) {
+    const T* from = part.source < 0 ? copied + part.begin : value + part.source;
+    std::copy(from, from + (part.end - part.begin), out + part.begin);
   }
 }
 
 // Where a weight is 0 the value at hand stands to the bit, whatever the other is.
-BLOCKCOPY_CLONES void mix_row(const float* __restrict value, const float* __restrict copied,
-                              float* __restrict out, const int32_t* __restrict source,
-                              const int32_t* __restrict beside, const int32_t* __restrict below,
+BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* __restrict out,
                               const float* __restrict to_right, const float* __restrict to_down,
-                              const int32_t* __restrict use, int64_t width) {
-  for (int64_t x = 0; x < width; ++x) {
-    const int32_t place = source[x], next = beside[x], under = below[x];
-    const float a = value[place], b = value[place + next];
-    const float c = value[place + under], d = value[place + under + next];
-    const float right = to_right[x], down = to_down[x];
-    const float upper = right == 0 ? a : a + right * (b - a);
-    const float lower = right == 0 ? c : c + right * (d - c);
-    const float mixed = down == 0 ? upper : upper + down * (lower - upper);
-    out[x] = use[x] ? mixed : copied[x];
+                              const Segment* segments, int64_t count) {
+  for (int64_t part = 0; part < count; ++part) {
+    const Segment& segment = segments[part];
+    const int64_t begin = segment.begin, length = segment.end - begin;
+    float* __restrict to = out + begin;
+    if (segment.source < 0) {
+      std::memcpy(to, copied + begin, length * sizeof(float));
+      continue;
+    }
+    const float* __restrict a = value + segment.source;
+    const float* __restrict b = a + segment.beside;
+    const float* __restrict c = a + segment.below;
+    const float* __restrict d = c + segment.beside;
+    for (int64_t x = 0; x < length; ++x) {
+      const float right = to_right[begin + x], down = to_down[begin + x];
+      const float upper = right == 0 ? a[x] : a[x] + right * (b[x] - a[x]);
+      const float lower = right == 0 ? c[x] : c[x] + right * (d[x] - c[x]);
+      to[x] = down == 0 ? upper : upper + down * (lower - upper);
+    }
   }
 }
 
 template <typename T>
-void interpolate(const T* value, const T* copied, T* out, const Row& row, int64_t width) {
+void interpolate(const T* value, const T* copied, T* out, const Row& row) {
   if constexpr (std::is_same_v<T, float>) {
-    mix_row(value, copied, out, row.source.data(), row.beside.data(), row.below.data(),
-            row.right.data(), row.down.data(), row.use.data(), width);
+    mix_row(value, copied, out, row.right.data(), row.down.data(), row.segments.data(),
+            row.segments.size());
     return;
   }
   using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
-  for (int64_t x = 0; x < width; ++x) {
+  for (size_t x = 0; x < row.use.size(); ++x) {
     const T* from = value + row.source[x];
     const T first = from[0];
     const A a = first, b = from[row.beside[x]], c = from[row.below[x]],
@@ -183,7 +232,7 @@ void for_rows(const Field& field, const at::Tensor& value, const at::Tensor& cop
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t line = c * area + y * width;
         if (row.any) {
-          function(from + c * area, kept + line, to + line, row, width);
+          function(from + c * area, kept + line, to + line, row);
         } else {
           std::copy(kept + line, kept + line + width, to + line);
         }
@@ -256,11 +305,11 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
         at::kHalf, at::kBFloat16, value.scalar_type(), "move_map", [&] {
           for_rows<scalar_t>(field, value, copied, out,
                              [](const scalar_t* from, const scalar_t* kept, scalar_t* to,
-                                const Row& row, int64_t count) {
+                                const Row& row) {
                                if (row.whole) {
-                                 take(from, kept, to, row, count);
+                                 take(from, kept, to, row);
                                } else {
-                                 interpolate(from, kept, to, row, count);
+                                 interpolate(from, kept, to, row);
                                }
                              });
         });

@@ -80,6 +80,7 @@ RUNS = {
     "segmentor": ["frames", "seg.mp4", *SEGMENTOR, "--policy", "none", "--block-size", "32"],
     "part": ["clip.mp4", "part.mp4", *DETECTOR, "--start", "3", "--frames", "4", *NTH],
     "sizes": ["sizes.mjpeg", "sizes.mp4", *DETECTOR, "--policy", "none"],
+    "compare": ["clip.mp4", "two.mp4", *DETECTOR, *NTH, "--compare", "copy", "move"],
     "guards": [
         *("clip.mp4", "guards.mp4", *DETECTOR, "--policy", "none"),
         *("--guards", "dict(type='MaxAge', frames=2)"),
@@ -142,6 +143,23 @@ def test_video_of_a_detector(place, runs):
     with av.open(str(place / "clip.mp4")) as container:
         plain = next(container.decode(video=0)).to_ndarray(format="bgr24")
     assert (np.abs(frames[0][:height].astype(int) - plain) > 60).any(), "no detection is drawn"
+
+
+def test_two_ways_side_by_side(place, runs):
+    status, out, err = runs["compare"]
+    assert status == 0, err
+    for way in ("copy", "move"):
+        assert re.search(f"{way}: " + SUMMARY.format(frames=9, rate=r"33\.3"), out), out
+    frames, _ = decoded(place / "two.mp4")
+    height, width = projects.SIZE
+    assert len(frames) == 9 and frames[0].shape[1] == 2 * width + 4
+    left, right = (
+        np.stack([frame[:height, part].astype(int) for frame in frames])
+        for part in (slice(width), slice(width + 4, None))
+    )
+    apart = np.abs(left - right).mean((1, 2, 3))
+    # Whole frames are the same on both sides but for the compression; behind the first, boxes move.
+    assert apart[[0, 4, 8]].max() < 8 and apart[1:4].min() > 9
 
 
 def test_video_of_a_segmentor_from_a_folder(place, runs):

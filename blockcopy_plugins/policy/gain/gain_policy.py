@@ -352,12 +352,27 @@ class GainPolicy(Policy):
         changes: list[OutputChange | None] = []
         for image, (memory, output) in enumerate(zip(look.known, outputs, strict=True)):
             before = None if memory is None else memory.summary
+            if before is not None and executed[image]:
+                before = self._moved_summary(before, look.context, image, geometry)
             if not executed[image] and before is not None:
                 changes.append(None)
             else:
                 change = self.information_gain.change(before, output, grid[image], geometry)
                 changes.append(change)
         return changes
+
+    def _moved_summary(
+        self, before: Any, context: PolicyContext, image: int, geometry: Geometry
+    ) -> Any:
+        """What would have been delivered of an image if nothing had run: moved, where it moves.
+
+        What motion explains is not worth executing.
+        """
+        propagated = context.propagated
+        moved = None if propagated is None else propagated.moved_output(image)
+        if moved is None:
+            return before
+        return self.information_gain.summarise(moved, geometry)
 
     def _remember(
         self,
