@@ -112,6 +112,7 @@ class Handle:
         self._paused: ThreadValue[bool] = ThreadValue(False)
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
+        self._said_nothing_compared = False
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
         self._bare_modules: tuple[nn.Module, ...] = ()
@@ -142,11 +143,15 @@ class Handle:
             return original(*args, **kwargs)
         with self._lock.held():
             began = time.perf_counter()
-            call = self.adapter.read_call(args, kwargs)
-            if call is None:
+            calls = self.adapter.turns(args, kwargs, self.named_streams is not None)
+            if calls[0] is None:
                 return original(*args, **kwargs)
-            with torch.no_grad(), self.reads.frame():
-                return self._run(original, call, began - call.seconds_before)
+            outputs = []
+            for call in calls:
+                with torch.no_grad(), self.reads.frame():
+                    outputs.append(self._run(original, call, began - call.seconds_before))
+                began = time.perf_counter()
+            return outputs[0] if len(calls) == 1 else self.adapter.join_turns(outputs)
 
     def _run(self, original, call: Call, began: float):
         start = time.perf_counter()
@@ -227,6 +232,8 @@ class Handle:
             stream.last_grid = its_grid
         if not repeats:
             outputs = looked.task_outputs(out, self.policy.needs_outputs)
+            if outputs is None and self.policy.needs_outputs:
+                self._say_nothing_compared(out)
             out = looked.deliver(out, outputs, host, counts)
         looked.commit()
         ran = time.perf_counter()
@@ -247,6 +254,19 @@ class Handle:
             name = type(self.model).__name__
             warnings.warn(f"{name}: {self.report().why_dense}", stacklevel=2)
         return out
+
+    def _say_nothing_compared(self, out: Any) -> None:
+        """Warn once where a policy that learns from outputs gets none."""
+        if self._said_nothing_compared:
+            return
+        self._said_nothing_compared = True
+        warnings.warn(
+            f"{type(self.model).__name__} returns {type(out).__name__}, in which nothing is known "
+            f"that tells one block from another: {type(self.policy).__name__} goes by the picture "
+            "alone. An adapter whose task_outputs() returns detections or maps mends it "
+            "(blockcopy_plugins.engine.adapter).",
+            stacklevel=2,
+        )
 
     @property
     def modules(self) -> tuple[tuple[str, nn.Module], ...]:
@@ -450,6 +470,12 @@ class Handle:
         for _, module in self._modules:
             if isinstance(module.__dict__.get("forward"), Leaf):
                 del module.__dict__["forward"]
+
+    @property
+    def named_streams(self) -> tuple[Hashable, ...] | None:
+        """The streams of the images of this thread's next call, where the caller has named them."""
+        return self._named.get()
+
     @property
     def is_paused(self) -> bool:
         """Whether calls run dense now."""

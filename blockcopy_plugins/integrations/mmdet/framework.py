@@ -1,0 +1,22 @@
+"""What of MMDetection is converted."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...engine.adapter import ModelAdapter
+from ..framework import Framework
+from .adapter import DetectorAdapter
+
+
+class MMDetection(Framework):
+    """Models of MMDetection."""
+
+    def adapter(self, model: nn.Module) -> ModelAdapter | None:
+        """A detector or a tracker, by its base class."""
+        if DetectorAdapter.fits(model):
+            return DetectorAdapter()
+        return None
+
+
+FRAMEWORK = MMDetection()
