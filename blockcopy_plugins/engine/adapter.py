@@ -55,9 +55,12 @@ class ModelAdapter:
 
     Attributes:
         graph_obstacle: Why calls of such models cannot be CUDA graphs, ``None`` if they can.
+        runs_once: Why a frame of such models cannot be run once more, to compare; ``None`` if it
+            can.
     """
 
     graph_obstacle: str | None = None
+    runs_once: str | None = None
 
     def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
         """Take a call apart into those that are to be run one after the other.

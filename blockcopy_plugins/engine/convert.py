@@ -186,6 +186,11 @@ class Handle:
         store, streams = self.states.open(ids, geometry)
         work = FrameWork(self, call, original, grid, host, store, streams)
         compared = compared if compared is not None and any(compared) else None
+        if compared is not None and self.adapter.runs_once is not None:
+            raise ConfigError(
+                f"a budget of agreement runs some frames twice, but {type(self.model).__name__} "
+                f"cannot: {self.adapter.runs_once}. Give the policy a target or target_ms."
+            )
         # A graph does without the model's Python already.
         repeats = compared is None and kind is None and looked.can_repeat(host)
         # Counting what runs on ordinary tensors takes time: once for each stream.

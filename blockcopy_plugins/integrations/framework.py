@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module, resources
+from importlib.util import find_spec
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..engine.adapter import ModelAdapter
 from ..errors import ConfigError
@@ -44,6 +46,28 @@ class Framework:
         """
         return None
 
+    def build(self, name: str) -> nn.Module:
+        """A model with random weights, in eval mode.
+
+        Args:
+            name: As the framework's users call it.
+
+        Raises:
+            ConfigError: If the framework has no such model, or none can be built by name.
+        """
+        raise ConfigError(
+            f"models of {type(self).__name__} are not built by name; give the path of a config."
+        )
+
+    def call(self, model: nn.Module, frame: Tensor) -> Any:
+        """Call a model of the framework.
+
+        Args:
+            model: As :meth:`build` makes it.
+            frame: ``(N, 3, H, W)``, values about from 0 to 1.
+        """
+        return model(frame)
+
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
         """Put in place what the calls of an object need besides; its modules are converted.
 
@@ -73,6 +97,25 @@ def frameworks_of(owner: object) -> Iterator[Framework]:
     for package in sorted(packages):
         if package.isidentifier() and (here / package / "framework.py").is_file():
             yield import_module(f"{__package__}.{package}.framework").FRAMEWORK
+
+
+def framework_called(name: str) -> Framework:
+    """The framework of a name.
+
+    Args:
+        name: Of its package, or ``'smp'``.
+
+    Raises:
+        ConfigError: If it is not known or not installed.
+    """
+    package = {"smp": "segmentation_models_pytorch"}.get(name, name)
+    here = resources.files(__package__)
+    if not package.isidentifier() or not (here / package / "framework.py").is_file():
+        known = sorted(x.name for x in here.iterdir() if (x / "framework.py").is_file())
+        raise ConfigError(f"there is no framework {name!r}; known are {', '.join(known)}.")
+    if find_spec(package) is None:
+        raise ConfigError(f"{package} is not installed: pip install blockcopy_plugins[{package}].")
+    return import_module(f"{__package__}.{package}.framework").FRAMEWORK
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:

@@ -7,6 +7,7 @@ from torch import nn
 from ...engine.adapter import ModelAdapter
 from ..framework import Framework
 from .adapter import DetectorAdapter
+from .tracker_adapter import TrackerAdapter
 
 
 class MMDetection(Framework):
@@ -16,7 +17,7 @@ class MMDetection(Framework):
         """A detector or a tracker, by its base class."""
         if DetectorAdapter.fits(model):
             return DetectorAdapter()
-        return None
+        return TrackerAdapter(model) if TrackerAdapter.fits(model) else None
 
 
 FRAMEWORK = MMDetection()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import nn
-from transformers import Pipeline, PreTrainedModel
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, Pipeline, PreTrainedModel
 
 from ...engine.adapter import ModelAdapter
 from ...engine.convert import handle
@@ -33,6 +36,34 @@ class Transformers(Framework):
         """The model of a pipeline."""
         return (owner.model,) if isinstance(owner, Pipeline) else None
 
+    def build(self, name: str) -> nn.Module:
+        """See :meth:`Framework.build`.
+
+        Args:
+            name: Folder or file of a configuration, of which ``architectures`` tells the class; or
+                a class of the package, built from its default configuration.
+        """
+        if Path(name).exists():
+            config = AutoConfig.from_pretrained(name)
+            names = config.architectures or ["AutoModel"]
+        else:
+            names = [name]
+            kind = getattr(getattr(transformers, name, None), "config_class", None)
+            if kind is None:
+                raise ConfigError(
+                    f"transformers:{name} is neither the path of a configuration nor a class of "
+                    "the package that has one, as SegformerForSemanticSegmentation has."
+                )
+            config = kind()
+        _without_weights(config)
+        kind = getattr(transformers, names[0])
+        model = kind.from_config(config) if names[0].startswith("Auto") else kind(config)
+        return model.eval()
+
+    def call(self, model: nn.Module, frame: Tensor) -> Any:
+        """See :meth:`Framework.call`."""
+        return model(pixel_values=frame)
+
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
         """A pipeline's images are frames of one video, in their order."""
         if isinstance(owner, Pipeline):
@@ -40,3 +71,12 @@ class Transformers(Framework):
 
 
 FRAMEWORK = Transformers()
+
+
+def _without_weights(config: Any) -> None:
+    """No pretrained backbone inside either."""
+    if getattr(config, "use_pretrained_backbone", False):
+        config.use_pretrained_backbone = False
+    inner = getattr(config, "backbone_config", None)
+    if inner is not None and getattr(inner, "use_pretrained_backbone", False):
+        inner.use_pretrained_backbone = False

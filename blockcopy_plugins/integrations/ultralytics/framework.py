@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
+from ultralytics import RTDETR, YOLO
 from ultralytics.engine.model import Model
 from ultralytics.nn.tasks import BaseModel
 
@@ -43,6 +44,19 @@ class Ultralytics(Framework):
         if isinstance(inner, BaseModel) and all(inner is not model for model in found):
             found.append(inner)
         return found
+
+    def build(self, name: str) -> nn.Module:
+        """See :meth:`Framework.build`: ``'yolo11n.yaml'``, ``'yolov8s-seg.yaml'``."""
+        if not name.endswith((".yaml", ".yml")):
+            raise ConfigError(
+                f"ultralytics:{name} is no description of a model, expected a .yaml such as "
+                "yolo11n.yaml; weights are not needed."
+            )
+        try:
+            kind = RTDETR if "rtdetr" in name else YOLO
+            return kind(name, verbose=False).model.eval()
+        except (FileNotFoundError, NotImplementedError) as error:
+            raise ConfigError(f"ultralytics has no {name}: {error}") from error
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
         """Make the modules one, and have predictors tell whose frames they run."""
