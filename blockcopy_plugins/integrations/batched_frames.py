@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..engine.adapter import Call
 
@@ -30,3 +35,17 @@ def split_calls(
         seen.add(stream)
         calls.append(replace(call, frame=frame, streams=(stream,), restarts=begins, left={}))
     return tuple(calls)
+
+
+def join_batches(outputs: Sequence[Any]) -> Any:
+    """One batch of the outputs of its images.
+
+    Args:
+        outputs: Of each image, of one structure: tensors ``(1, ...)`` in lists, tuples and dicts.
+    """
+    return tree_map(_join, *outputs)
+
+
+def _join(*leaves: Any) -> Any:
+    first = leaves[0]
+    return torch.cat(leaves) if isinstance(first, Tensor) and first.dim() else first

@@ -17,6 +17,7 @@ mmdet = pytest.importorskip("mmdet", reason="needs MMDetection")
 
 from mmdet.apis import inference_mot, init_track_model  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -31,6 +32,15 @@ KINDS = {
 }
 SIZES = ((96, 160), (128, 96))
 BLOCK = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scope():
+    """Names without a scope are MMDetection's."""
+    import mmdet.models  # noqa: F401
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 def small(kind: str) -> Config:
@@ -68,8 +78,14 @@ def pristine(request):
         model = init_track_model(config, device="cpu")
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+            module.momentum = None
+            module.reset_running_stats()
+    model.detector.backbone.norm_eval = False
+    model.train()
+    with torch.no_grad():
+        features = model.detector.extract_feat(torch.randn(4, 3, 96, 160))
+        if hasattr(model.detector, "bbox_head"):
+            model.detector.bbox_head(features)
     for name, parameter in model.detector.named_parameters():
         if name.endswith(("fc_cls.weight", "rpn_cls.weight", "fc_reg.weight")):
             torch.nn.init.normal_(parameter, 0, 0.1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from ...engine.adapter import ModelAdapter
-from ..framework import Framework
+from ..mmengine.inferencer_framework import InferencerFramework
 from .adapter import DetectorAdapter
 from .tracker_adapter import TrackerAdapter
 
 
-class MMDetection(Framework):
+class MMDetection(InferencerFramework):
     """Models of MMDetection."""
 
     def adapter(self, model: nn.Module) -> ModelAdapter | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from ...engine.adapter import ModelAdapter
-from ..framework import Framework
+from ..mmengine.inferencer_framework import InferencerFramework
 from .adapter import SegmentorAdapter
 
 
-class MMSegmentation(Framework):
+class MMSegmentation(InferencerFramework):
     """Models of MMSegmentation."""
 
     def adapter(self, model: nn.Module) -> ModelAdapter | None:

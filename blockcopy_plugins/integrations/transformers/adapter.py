@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from ...engine.adapter import Call, ModelAdapter, first_map
-from ..batched_frames import split_calls
+from ..batched_frames import join_batches, split_calls
 from ..task_boxes import query_boxes
 from ..task_maps import depth_logits, mask_logits
 
@@ -53,7 +51,7 @@ class PixelValuesAdapter(ModelAdapter):
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
         """One batch of the outputs of its images."""
-        return tree_map(_join, *outputs)
+        return join_batches(outputs)
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Boxes, or maps: of classes, masks' classes, keypoints, depth, features."""
@@ -81,8 +79,3 @@ class PixelValuesAdapter(ModelAdapter):
 
         call = self.read_call(tuple(map(pick, args)), {k: pick(v) for k, v in kwargs.items()})
         return split_calls(call, (0,), restarts)[0]
-
-
-def _join(*leaves: Any) -> Any:
-    first = leaves[0]
-    return torch.cat(leaves) if isinstance(first, Tensor) and first.dim() else first

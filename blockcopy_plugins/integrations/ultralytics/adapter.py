@@ -6,14 +6,12 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...engine.convert import handle
 from ...errors import ConfigError, FrameError
-from ..batched_frames import split_calls
+from ..batched_frames import join_batches, split_calls
 from .copies import Copies, FusedOnBlocks
 from .found import detections_of
 
@@ -76,7 +74,7 @@ class YoloAdapter(ModelAdapter):
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
         """One batch of the outputs of its images."""
-        return tree_map(_join, *outputs)
+        return join_batches(outputs)
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Detections in pixels of the network's input; maps of segmentation and depth."""
@@ -110,8 +108,3 @@ class YoloAdapter(ModelAdapter):
             self._sizes.clear()
         self._sizes.update(dict.fromkeys(streams, size))
         return restarts
-
-
-def _join(*leaves: Any) -> Any:
-    first = leaves[0]
-    return torch.cat(leaves) if isinstance(first, Tensor) and first.dim() else first
