@@ -79,6 +79,7 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("ssdlite320_mobilenet_v3_large", "depthwise heads"),
         block=128,
         size=(128, 160),
+        timed=(384, 384),
     ),
     *_all(
         "torchvision",

@@ -71,6 +71,8 @@ def small(kind: str) -> Config:
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
 def pristine(request):
+    if request.param in ("bytetrack", "ocsort"):
+        pytest.importorskip("lap", reason="needs lap, as MMDetection's tracker does")
     config = small(request.param)
     torch.manual_seed(1)
     with warnings.catch_warnings():
