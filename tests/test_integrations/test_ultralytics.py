@@ -249,3 +249,16 @@ def _frames(path):
         if not there:
             return
         yield frame
+
+
+def test_pictures_of_no_predictor_have_nothing_to_do_with_each_other(yolo, videos):
+    """As a validator runs them: through a backend of its own."""
+    from ultralytics.nn.autobackend import AutoBackend
+
+    bc.blockcopy_(yolo, config("none"))
+    backend = AutoBackend(copy.deepcopy(yolo.model), device=torch.device("cpu"), verbose=False)
+    backend.eval()
+    for _ in range(3):
+        backend(torch.rand(2, 3, 128, 192))
+    report = bc.report(yolo)
+    assert report.frames == 6 and report.executed_rate == 1.0
