@@ -7,6 +7,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -79,3 +80,12 @@ def _commit() -> str | None:
     if run.returncode:
         return None
     return run.stdout.strip() + (" + changes" if changed.stdout.strip() else "")
+
+
+def in_a_line(machine: dict[str, Any]) -> str:
+    """A machine as :func:`describe` has it, in a line of Markdown."""
+    gpu = f"{machine['gpu']['name']}, " if machine.get("gpu") else ""
+    return (
+        f"*{machine['cpu']}, {gpu}{machine['threads']} threads, torch {machine['torch']}, "
+        f"allocator: {machine['allocator']}, load before {machine['load_1min']}.*"
+    )

@@ -11,14 +11,15 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.block_sizes import block_size_table
 from benchmarks.gpu.tables import gpu_tables
+from benchmarks.machine import in_a_line
 from benchmarks.markdown import table
+from benchmarks.network_tables import user_loops, zoo, zoo_families
 from benchmarks.policies.tables import policies_tables
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def efficiency(report: dict[str, Any]) -> str:
             line += [f"{fastest['engine']}, {fastest['ms']:.0f} ms"]
             line += [f"{row['speedup_over_fastest']:.2f}×"]
         lines.append(line)
-    return table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + in_a_line(report["machine"])
 
 
 def speed(report: dict[str, Any]) -> str:
@@ -74,7 +75,7 @@ def speed(report: dict[str, Any]) -> str:
             ]
         )
     head = [*columns, "torch ms", "fastest dense ms", *(f"{100 * rate:g} %" for rate in rates)]
-    return table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + in_a_line(report["machine"])
 
 
 def peers(report: dict[str, Any]) -> str:
@@ -115,7 +116,7 @@ def peers(report: dict[str, Any]) -> str:
         parts.append(" ".join(f"({number}) {text}." for text, number in reasons.items()))
     if versions:
         parts.append("*" + ", ".join(versions.values()) + ".*")
-    return "\n\n".join([*parts, _machine(report["machine"])])
+    return "\n\n".join([*parts, in_a_line(report["machine"])])
 
 
 def _reason(engine: str, found: dict[str, dict]) -> str:
@@ -146,7 +147,7 @@ def whole(report: dict[str, Any]) -> str:
         if "reason" in row
     ]
     parts = [table(head, lines), *([" ".join(absent)] if absent else [])]
-    return "\n\n".join([*parts, _machine(report["machine"])])
+    return "\n\n".join([*parts, in_a_line(report["machine"])])
 
 
 def profile(report: dict[str, Any]) -> str:
@@ -166,13 +167,13 @@ def profile(report: dict[str, Any]) -> str:
         names = [n if n == "dense" else f"{float(n):.1%}" for n in found]
         title = f"{run['device']}, {run['dtype']}:\n\n" if several else ""
         parts.append(title + table(["ms", *names], lines))
-    return "\n\n".join([*parts, _machine(report["machine"])])
+    return "\n\n".join([*parts, in_a_line(report["machine"])])
 
 
 def policies(report: dict[str, Any]) -> str:
     """Accuracy, or fidelity, by policy at equal executed rates, for each clip and model."""
     _refuse_older([report], "results")
-    return policies_tables(report) + "\n\n" + _machine(report["machine"])
+    return policies_tables(report) + "\n\n" + in_a_line(report["machine"])
 
 
 def block_sizes(report: dict[str, Any]) -> str:
@@ -195,7 +196,7 @@ def shared_budget(report: dict[str, Any]) -> str:
         )
         for row in report["rows"]
     ]
-    return table(head, rows) + "\n\n" + _machine(report["machine"])
+    return table(head, rows) + "\n\n" + in_a_line(report["machine"])
 
 
 def fidelity_budget(report: dict[str, Any]) -> str:
@@ -216,7 +217,7 @@ def fidelity_budget(report: dict[str, Any]) -> str:
         for row in report["rows"]
         for told in [row["told"]]
     ]
-    return table(head, rows) + "\n\n" + _machine(report["machine"])
+    return table(head, rows) + "\n\n" + in_a_line(report["machine"])
 
 
 def time_budget(report: dict[str, Any]) -> str:
@@ -234,7 +235,7 @@ def time_budget(report: dict[str, Any]) -> str:
             )
         )
     dense = f"A dense frame takes {report['dense_ms']:.0f} ms."
-    return "\n\n".join((table(head, rows), dense, _machine(report["machine"])))
+    return "\n\n".join((table(head, rows), dense, in_a_line(report["machine"])))
 
 
 def demo(report: dict[str, Any]) -> str:
@@ -279,7 +280,7 @@ def ops(report: dict[str, Any]) -> str:
         lines.append(line)
     head = [*columns, "channels", "block", "executed"]
     head += ["copy GB/s", "gather GB/s", "share", "copy GB/s", "scatter GB/s", "share"]
-    return table(head, lines) + "\n\n" + _machine(report["machine"])
+    return table(head, lines) + "\n\n" + in_a_line(report["machine"])
 
 
 def policy_cost(report: dict[str, Any]) -> str:
@@ -303,7 +304,7 @@ def policy_cost(report: dict[str, Any]) -> str:
         for row in report["rows"]
     ]
     gmacs = max(row["macs"]["total"] for row in report["rows"]) / 1e9
-    return f"{table(head, lines)}\n\n{gmacs:.3f} GMACs a frame. {_machine(report['machine'])}"
+    return f"{table(head, lines)}\n\n{gmacs:.3f} GMACs a frame. {in_a_line(report['machine'])}"
 
 
 def gain_cost(report: dict[str, Any]) -> str:
@@ -325,7 +326,7 @@ def gain_cost(report: dict[str, Any]) -> str:
         )
         for row in rows
     ]
-    return f"{table(head, lines)}\n\n{_machine(report['machine'])}"
+    return f"{table(head, lines)}\n\n{in_a_line(report['machine'])}"
 
 
 def memory(report: dict[str, Any]) -> str:
@@ -350,40 +351,7 @@ def memory(report: dict[str, Any]) -> str:
             f"MiB: the state is {run['state_copies']:.2f} of it, all memory beyond dense "
             f"{run['beyond_dense_copies']:.2f}."
         )
-    return "\n\n".join([*parts, _machine(report["machine"])])
-
-
-def zoo(report: dict[str, Any]) -> str:
-    """The laws on architectures of the zoos: detectors, then segmentors."""
-    head = (
-        "architecture", "there for", "GMACs", "on blocks", "law 1", "law 3", "whole maps",
-    )  # fmt: skip
-    parts = []
-    for title, package in (("Detectors", "mmdet"), ("Segmentors", "mmseg")):
-        rows = [
-            (
-                row["name"] + (" †" if row["convolutional"] else ""),
-                row["covers"],
-                f"{row['macs'] / 1e9:.2f}",
-                f"{100 * row['share']:.1f} %",
-                f"{row['law_1']:.0e}",
-                f"{row['law_3']:.0e}",
-                _whole_map_ops(row["dense_ops"]),
-            )
-            for row in report["rows"]
-            if row["package"] == package
-        ]
-        parts.append(f"### {title} ({len(rows)})\n\n" + table(head, rows))
-    if report["skipped"]:
-        names = ", ".join(f"{row['name']} ({row['needs']})" for row in report["skipped"])
-        parts.append(f"Not tried, for want of a package: {names}.")
-    return "\n\n".join(parts)
-
-
-def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
-    """The kinds of op that ran on whole maps, and in how many places."""
-    places = Counter(op.removeprefix("aten.").removesuffix(".default") for _, op, _, _ in ops)
-    return ", ".join(f"{op}" + (f" ({n})" if n > 1 else "") for op, n in places.most_common())
+    return "\n\n".join([*parts, in_a_line(report["machine"])])
 
 
 # Marker in the documents, the JSON file that it is made from, and how.
@@ -407,6 +375,8 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("memory", "memory", memory),
     ("memory_full", "memory_full", memory),
     ("zoo", "zoo", zoo),
+    ("zoo_families", "zoo_families", zoo_families),
+    ("user_loops", "user_loops", user_loops),
 )
 
 
@@ -441,14 +411,6 @@ def _cell(name: str, value: Any) -> str:
     return f"{value} px" if name == "block_size" else str(value)
 
 
-def _machine(machine: dict[str, Any]) -> str:
-    gpu = f"{machine['gpu']['name']}, " if machine.get("gpu") else ""
-    return (
-        f"*{machine['cpu']}, {gpu}{machine['threads']} threads, torch {machine['torch']}, "
-        f"allocator: {machine['allocator']}, load before {machine['load_1min']}.*"
-    )
-
-
 def _between(name: str, found: str, text: str) -> str:
     """The text with a table between the markers of its name, if it has them."""
     marker = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -468,7 +430,10 @@ def main() -> None:
         type=Path,
         nargs="+",
         default=[
-            *(_ROOT / "docs" / name for name in ("results.md", "zoo.md", "gpu.md")),
+            *(
+                _ROOT / "docs" / name
+                for name in ("results.md", "zoo.md", "gpu.md", "frameworks.md")
+            ),
             _ROOT / "README.md",
         ],
     )

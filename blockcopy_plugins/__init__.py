@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .allocator import retain_pages
-from .api import blockcopy_
+from .api import blockcopy_, dense, handle, motion, report, reset_, restore_, streams
 from .config import BlockCopyConfig
 from .engine.block_tensor import BlockTensor
-from .engine.convert import dense, handle, motion, report, reset_, restore_, streams, to_dense
+from .engine.convert import to_dense
 from .engine.macs import MacCounter
 from .estimate import Estimate, estimate
 

@@ -1,22 +1,29 @@
-"""The one call that converts any model, plain or of a framework."""
+"""What is said of a model, or of what runs one: a module, a model of a framework, a predictor."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import TypeVar
 
 from torch import nn
 
 from .config import BlockCopyConfig
+from .engine import convert
 from .engine.adapter import ModelAdapter
-from .engine.convert import convert_
+from .engine.convert import Handle
+from .engine.report import Report
+from .integrations.framework import adapter_for, running
 from .integrations.mmcv_ops import teach_compiled_ops
+from .policy import MotionField
+
+T = TypeVar("T")
 
 
 def blockcopy_(
-    model: nn.Module,
-    config: BlockCopyConfig | None = None,
-    adapter: ModelAdapter | None = None,
-) -> nn.Module:
+    model: T, config: BlockCopyConfig | None = None, adapter: ModelAdapter | None = None
+) -> T:
     """Make a model run block-sparsely, in place.
 
     From then on a call takes the next frame of one or more streams: the policy picks blocks, all
@@ -30,10 +37,12 @@ def blockcopy_(
     a device, CUDA graphs and weights in the layout of the kernels, is made anew in both.
 
     Args:
-        model: A module whose forward takes a ``(N, C, H, W)`` tensor, or a whole detector or
-            segmentor of MMDetection, MMSegmentation or Detectron2. In eval mode when it is called.
+        model: A module whose forward takes a ``(N, C, H, W)`` tensor, a whole detector, segmentor
+            or tracker of MMDetection, MMSegmentation, Detectron2, torchvision or transformers, or
+            what runs one: a ``YOLO`` of Ultralytics, a pipeline of transformers. In eval mode when
+            it is called.
         config: Block size, policy and the like.
-        adapter: How the model is called, if it is neither of the above.
+        adapter: How the model is called, if it is none of the above.
 
     Returns:
         The same model.
@@ -50,24 +59,146 @@ def blockcopy_(
     """
     if "mmcv.ops" in sys.modules:
         teach_compiled_ops()
-    return convert_(model, config, adapter or _adapter_for(model))
+    framework, modules = running(model)
+    done: list[nn.Module] = []
+    try:
+        for module in modules:
+            convert.convert_(module, config, adapter or adapter_for(module))
+            done.append(module)
+        framework.attach(model, modules)
+    except BaseException:
+        for module in done:
+            convert.restore_(module)
+        raise
+    return model
 
 
-def _adapter_for(model: nn.Module) -> ModelAdapter:
-    # A model of a framework exists only where the framework has been imported.
-    if "mmdet.models.detectors.base" in sys.modules:
-        from .integrations.mmdet.adapter import DetectorAdapter
+def handle(model: object) -> Handle:
+    """The handle of a converted model, of the module that runs of it.
 
-        if DetectorAdapter.fits(model):
-            return DetectorAdapter()
-    if "mmseg.models.segmentors.base" in sys.modules:
-        from .integrations.mmseg.adapter import SegmentorAdapter
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    return convert.handle(running(model)[1][0])
 
-        if SegmentorAdapter.fits(model):
-            return SegmentorAdapter(model)
-    if "detectron2.modeling" in sys.modules:
-        from .integrations.detectron2.adapter import MetaArchAdapter
 
-        if MetaArchAdapter.fits(model):
-            return MetaArchAdapter(model)
-    return ModelAdapter()
+def restore_(model: T) -> T:
+    """Undo :func:`blockcopy_`; parameters, buffers and outputs are what they were before.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: If it is not converted.
+    """
+    framework, modules = running(model)
+    for module in modules:
+        convert.restore_(module)
+    framework.detach(model)
+    return model
+
+
+def reset_(model: object, streams: Iterable[Hashable] | None = None) -> None:
+    """Forget streams: their next frames are executed fully. What the policy learned stays.
+
+    Args:
+        model: A converted model.
+        streams: Ids of live streams, ``None`` for all.
+
+    Raises:
+        ConfigError: If the model is not converted.
+        StateError: If a named stream is not live.
+    """
+    first, *others = running(model)[1]
+    convert.reset_(first, streams)
+    for module in others:
+        # Copies that no longer run: what they knew is of an earlier video.
+        convert.reset_(module)
+
+
+def report(model: object) -> Report:
+    """Executed rate, MACs, time, state memory and the ops that ran dense, over all calls so far.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        The report; ``print`` it, or take its fields.
+
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    return handle(model).report()
+
+
+def streams(model: object, ids: Sequence[Hashable]) -> AbstractContextManager[None]:
+    """Name the streams of the images of a batch.
+
+    Args:
+        model: A converted model.
+        ids: One id for each image of the calls inside the context.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+
+    Examples:
+        >>> with bc.streams(model, ['cam0', 'cam7']):
+        ...     out = model(frames)
+    """
+    return _all(convert.streams(module, ids) for module in running(model)[1])
+
+
+def motion(model: object, fields: Sequence[MotionField | None]) -> AbstractContextManager[None]:
+    """Tell by the motion vectors of their videos how far the images of a batch have moved.
+
+    :class:`~blockcopy_plugins.policy.MotionVectorPolicy` asks for it. Data samples of the package's
+    own datasets carry it along.
+
+    Args:
+        model: A converted model.
+        fields: One for each image of the calls inside the context, as
+            :meth:`~blockcopy_plugins.datasets.VideoReader.read_motion` gives it; or None. Where the
+            frame is not just the picture resized, with its scale
+            (:meth:`~blockcopy_plugins.policy.MotionField.at_scale`).
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+
+    Examples:
+        >>> reader = VideoReader('street.mp4', motion=True)
+        >>> for index, picture in enumerate(reader):
+        ...     with bc.motion(model, [reader.read_motion(index)]):
+        ...         out = model(preprocess(picture))
+    """
+    return _all(convert.motion(module, fields) for module in running(model)[1])
+
+
+def dense(model: object) -> AbstractContextManager[None]:
+    """Run a converted model densely inside the context; its state and policy stay as they are.
+
+    Args:
+        model: A converted model.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConfigError: If the model is not converted.
+    """
+    return _all(convert.dense(module) for module in running(model)[1])
+
+
+def _all(contexts: Iterable[AbstractContextManager[None]]) -> AbstractContextManager[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        return stack.pop_all()

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .api import _adapter_for, blockcopy_
+from .api import blockcopy_
 from .config import BlockCopyConfig
 from .engine.adapter import ModelAdapter
 from .engine.convert import motion, report, restore_
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
+from .integrations.framework import adapter_for
 from .policy import MotionField, Policy, build_policy
 
 RATES = (1.0, 0.5, 0.25, 0.125)
@@ -253,7 +254,7 @@ def estimate(
     start = clock()
     _check(model, size, rates, rest_ms, budget_s)
     size = (int(size[0]), int(size[1]))
-    own = _adapter_for(model)
+    own = adapter_for(model)
     timing = _Timing(model, adapter or own, call or _call_for(own), clock)
     wanted = BlockCopyConfig().policy if policy is None else policy
     per_pixel = _probe(timing, size, budget_s)

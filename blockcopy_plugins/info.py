@@ -7,13 +7,27 @@ import importlib.util
 import platform
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import nn
 
 from . import __version__, ops
+from .api import blockcopy_, report, restore_
+from .config import BlockCopyConfig
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
+from .integrations.framework import Framework, framework_called
 
+DEFAULT_SIZE = (640, 640)
+"""Height and width of a frame, px, for models that are built by name."""
+# Of the MACs on blocks; with less other block sizes are tried than those that were asked for.
+_WELL_SUITED = 0.5
+FRAMEWORKS = (
+    *("mmengine", "mmcv", "mmdet", "mmseg", "detectron2"),
+    *("ultralytics", "torchvision", "transformers", "timm", "segmentation_models_pytorch"),
+)
 BLOCK_SIZES = (32, 64, 128, 256)
 
 
@@ -31,7 +45,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": platform.machine(),
     }
-    for name in ("mmengine", "mmcv", "mmdet", "mmseg", "detectron2"):
+    for name in FRAMEWORKS:
         found = importlib.util.find_spec(name) is not None
         facts[name] = importlib.import_module(name).__version__ if found else "not installed"
     return facts
@@ -43,7 +57,8 @@ def describe(
     """What a config's model does on blocks, in words.
 
     Args:
-        path: Config of MMDetection or MMSegmentation. Its weights are not needed.
+        path: Config of MMDetection or MMSegmentation, whose weights are not needed; or a framework
+            and a model's name there, ``'torchvision:retinanet_resnet50_fpn'``.
         size: Height and width of the frame, px; by default what the config's pipeline makes.
         block_sizes: Those that are tried, px.
 
@@ -54,20 +69,19 @@ def describe(
     Raises:
         ConfigError: If the config cannot be read or its model not be built.
     """
-    if importlib.util.find_spec("mmengine") is None:
-        raise ConfigError("a config is read by MMEngine, which is not installed.")
     from tqdm import tqdm
 
-    from .integrations.mmengine import survey, video_config
-
-    config = video_config.read_config(path)
-    model = survey.build_model(config)
-    size = survey.frame_size(config) if size is None else size
+    run, title, size = _model_of(path, size)
     tried = tqdm(block_sizes, desc="block sizes", unit="frame", leave=False, disable=None)
-    reports = {block: survey.survey(model, size, block) for block in tried}
+    reports = {block: run(block) for block in tried}
     best = max(reports, key=lambda block: _merit(reports[block], block))
+    if reports[best].share_on_blocks < _WELL_SUITED:
+        # Strides that are no powers of two, as patches of 14 px.
+        suit = sorted(set(reports[best].block_sizes) - set(reports))[:2]
+        reports.update((block, run(block)) for block in suit)
+        best = max(reports, key=lambda block: _merit(reports[block], block))
     lines = [
-        f"{config.model.type}, one frame of {size[1]}x{size[0]} px, random weights, float32",
+        f"{title}, one frame of {size[1]}x{size[0]} px, random weights, float32",
         f"  {'block size':>10}  {'MACs on blocks':>14}  {'state MiB':>9}",
         *(
             f"  {block:>7} px  {found.share_on_blocks:>14.1%}  {found.state_bytes / 2**20:>9.0f}"
@@ -78,6 +92,47 @@ def describe(
         *reports[best].shares(),
     ]
     return "\n".join(lines)
+
+
+def _model_of(
+    path: str, size: tuple[int, int] | None
+) -> tuple[Callable[[int], Report], str, tuple[int, int]]:
+    """A function that runs a frame with a block size, what the model is called, and the size."""
+    if named := split_name(path):
+        framework, model = named[0], named[0].build(named[1])
+        size = DEFAULT_SIZE if size is None else size
+        return partial(_survey, framework, model, size), path, size
+    if importlib.util.find_spec("mmengine") is None:
+        raise ConfigError("a config is read by MMEngine, which is not installed.")
+    from .integrations.mmengine import survey, video_config
+
+    config = video_config.read_config(path)
+    model = survey.build_model(config)
+    size = survey.frame_size(config) if size is None else size
+    return partial(survey.survey, model, size), config.model.type, size
+
+
+def split_name(path: str) -> tuple[Framework, str] | None:
+    """Framework and name of ``'framework:name'``; ``None`` for a path.
+
+    Raises:
+        ConfigError: If there is no such framework, or it is not installed.
+    """
+    package, colon, name = path.partition(":")
+    if not colon or len(package) < 2 or "/" in package or "\\" in package:
+        return None
+    return framework_called(package), name
+
+
+def _survey(framework: Framework, model: nn.Module, size: tuple[int, int], block: int) -> Report:
+    frame = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    blockcopy_(model, BlockCopyConfig(block_size=block, policy="all"))
+    try:
+        with torch.no_grad():
+            framework.call(model, frame)
+        return report(model)
+    finally:
+        restore_(model)
 
 
 def _merit(found: Report, block_size: int) -> tuple[float, int, int]:
@@ -94,7 +149,13 @@ def main(arguments: list[str] | None = None) -> int:
         "it; with --estimate, how much faster it will be here. The model is run with random "
         "weights; no checkpoint is needed.",
     )
-    parser.add_argument("config", nargs="?", help="config of MMDetection or MMSegmentation")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        help="config of MMDetection or MMSegmentation, or ultralytics:yolo11n.yaml, "
+        "torchvision:retinanet_resnet50_fpn, timm:resnet50, smp:unet/resnet34, "
+        "transformers:SegformerForSemanticSegmentation (or its config.json)",
+    )
     parser.add_argument(
         "--size",
         nargs=2,
@@ -125,11 +186,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.estimate:
             from .allocator import retain_pages
-            from .estimate import estimate_config
+            from .estimate import estimate, estimate_config
 
             retain_pages()  # the process is this command's own
             blocks = None if options.block_size is BLOCK_SIZES else options.block_size
-            print(estimate_config(options.config, size, blocks))
+            if named := split_name(options.config):
+                framework, name = named
+                model, size = framework.build(name), size or DEFAULT_SIZE
+                print(estimate(model, size, blocks, call=framework.call))
+            else:
+                print(estimate_config(options.config, size, blocks))
         else:
             print(describe(options.config, size, tuple(options.block_size)))
     except BlockCopyError as error:

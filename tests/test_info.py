@@ -79,3 +79,30 @@ def test_a_model_with_strides_of_six(tmp_path):
     shares = {line.split()[0]: line.split()[2:] for line in lines if line.startswith("  b")}
     assert shares["bbox_head"] == ["0.0%", "0.0%", "100.0%"]
     assert shares["backbone.1"] == ["100.0%", "0.0%", "0.0%"]
+
+
+@pytest.mark.parametrize(
+    "name, share",
+    [
+        ("ultralytics:yolov8n.yaml", 95),
+        ("torchvision:retinanet_resnet50_fpn", 95),
+        ("timm:resnet18/features", 99),
+        ("smp:unet/resnet18", 99),
+        ("transformers:SegformerForSemanticSegmentation", 95),
+    ],
+)
+def test_a_model_by_name(tmp_path, name, share):
+    package = name.partition(":")[0].replace("smp", "segmentation_models_pytorch")
+    pytest.importorskip(package, reason=f"needs {package}")
+    found = info(tmp_path, name, "--size", "128", "128", "--block-size", "64")
+    assert found.returncode == 0, found.stderr[-2000:]
+    (row,) = re.findall(r"64 px +([\d.]+)%", found.stdout)
+    assert float(row) >= share, found.stdout
+
+
+def test_names_that_lead_nowhere_get_one_line(tmp_path):
+    for name, told in (("nowhere:resnet", "known are"), ("torchvision:resnet49", "list_models")):
+        if name.startswith("torchvision"):
+            pytest.importorskip("torchvision", reason="needs torchvision")
+        found = info(tmp_path, name)
+        assert found.returncode == 2 and told in found.stderr and "Traceback" not in found.stderr

@@ -14,17 +14,34 @@ import torch
 
 from ..machine import describe
 from .architectures import DETECTORS, SEGMENTORS, Architecture
-from .build import build
+from .families import FAMILIES, NETWORKS, NamedNetwork
 from .laws import TOLERANCE, check
 
-_RESULTS = Path(__file__).resolve().parents[1] / "results" / "zoo.json"
+_FOLDER = Path(__file__).resolve().parents[1] / "results"
 
 
 def measure(architecture: Architecture) -> dict:
     """One row of the results: the worse of batches of one and of two."""
+    from .build import build
+
     start = time.perf_counter()
     unit = build(architecture)
     found = [check(architecture, unit, images) for images in (1, 2)]
+    return _row(architecture, found, start)
+
+
+def measure_named(network: NamedNetwork) -> dict:
+    """One row of a family's results: a batch of one, and E."""
+    from .named import build_named, efficiency
+
+    start = time.perf_counter()
+    unit = build_named(network)
+    found = [check(network, unit, 1)]
+    speed = efficiency(network, unit)
+    return {**_row(network, found, start), **speed}
+
+
+def _row(architecture: Architecture | NamedNetwork, found: list, start: float) -> dict:
     return {
         **asdict(architecture),
         "options": dict(architecture.options),
@@ -45,11 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
     parser.add_argument("--only", help="architectures that have this in their name, e.g. 'R18'")
+    parser.add_argument(
+        "--family",
+        help=f"networks of these, by name, instead of the zoos of MMDetection and MMSegmentation: "
+        f"{','.join(FAMILIES)}",
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help=f"file to write, {_RESULTS.name} where all ran")
+    parser.add_argument(
+        "--json", type=Path, help="file to write, zoo.json or zoo_families.json where all ran"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    out = args.json or (None if args.only else _RESULTS)
+    wanted, measured = DETECTORS + SEGMENTORS, measure
+    default = _FOLDER / "zoo.json"
+    if args.family:
+        families = args.family.split(",")
+        if unknown := set(families) - set(FAMILIES):
+            parser.error(f"unknown families {sorted(unknown)}; known are {', '.join(FAMILIES)}")
+        wanted = [network for network in NETWORKS if network.package in families]
+        measured, default = measure_named, _FOLDER / "zoo_families.json"
+        default = default if set(families) == set(FAMILIES) else None
+    out = args.json or (None if args.only else default)
     results = {
         "benchmark": "zoo",
         "machine": describe("default"),
@@ -57,22 +90,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rows": [],
         "skipped": [],
     }
-    for architecture in DETECTORS + SEGMENTORS:
+    for architecture in wanted:
         if args.only and args.only.lower() not in architecture.name.lower():
             continue
-        if architecture.needs and find_spec(architecture.needs) is None:
-            results["skipped"].append({"name": architecture.name, "needs": architecture.needs})
+        needs = _needed(architecture)
+        if needs is not None:
+            results["skipped"].append({"name": architecture.name, "needs": needs})
             continue
-        row = measure(architecture)
+        row = measured(architecture)
         results["rows"].append(row)
         print(
             f"{row['name']:36s} {row['macs'] / 1e9:6.2f} GMACs  {row['share']:6.1%} on blocks  "
-            f"law 1 {row['law_1']:.0e}  law 3 {row['law_3']:.0e}  {row['seconds']:5.1f} s",
+            f"law 1 {row['law_1']:.0e}  law 3 {row['law_3']:.0e}  "
+            + (f"E {row['efficiency']:.2f}  " if "efficiency" in row else "")
+            + f"{row['seconds']:5.1f} s",
             flush=True,
         )
         if out:  # After each, so that a sweep that is stopped leaves what it saw.
             out.write_text(json.dumps(results, indent=1) + "\n")
     return int(any(max(row["law_1"], row["law_3"]) > TOLERANCE for row in results["rows"]))
+
+
+def _needed(architecture: Architecture | NamedNetwork) -> str | None:
+    """A package that is missing, without which it cannot be built."""
+    if isinstance(architecture, NamedNetwork):
+        package = architecture.package.replace("smp", "segmentation_models_pytorch")
+        return None if find_spec(package) else package
+    needs = architecture.needs
+    return needs if needs and find_spec(needs) is None else None
 
 
 if __name__ == "__main__":

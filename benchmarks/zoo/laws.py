@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +16,11 @@ from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.engine.report import Report
 
 from .architectures import Architecture
-from .build import Unit
+from .families import NamedNetwork
+
+if TYPE_CHECKING:
+    from .build import Unit
+    from .named import NamedUnit
 
 RATES = (1.0, 0.5, 0.25)
 """Executed rates of the frames of a video."""
@@ -63,7 +68,9 @@ class Dictated:
         return self.grid
 
 
-def check(architecture: Architecture, unit: Unit, images: int) -> Findings:
+def check(
+    architecture: Architecture | NamedNetwork, unit: Unit | NamedUnit, images: int
+) -> Findings:
     """Run a video of one or more streams dense, with all blocks and with random grids.
 
     Args:
@@ -98,7 +105,7 @@ def check(architecture: Architecture, unit: Unit, images: int) -> Findings:
     )
 
 
-def share_on_blocks(architecture: Architecture, unit: Unit) -> float:
+def share_on_blocks(architecture: Architecture | NamedNetwork, unit: Unit | NamedUnit) -> float:
     """The part of the dense unit's MACs that runs on blocks, from one frame."""
     video, plan = frames(architecture, 1)[:1], grids(architecture, 1)[:1]
     with torch.no_grad(), MacCounter() as counter:
@@ -108,8 +115,8 @@ def share_on_blocks(architecture: Architecture, unit: Unit) -> float:
 
 
 def run_blocks(
-    architecture: Architecture,
-    unit: Unit,
+    architecture: Architecture | NamedNetwork,
+    unit: Unit | NamedUnit,
     video: Sequence[Tensor],
     plan: Sequence[Tensor],
     pack: bool = False,
@@ -140,14 +147,14 @@ def run_blocks(
         bc.restore_(unit)
 
 
-def frames(architecture: Architecture, images: int) -> list[Tensor]:
+def frames(architecture: Architecture | NamedNetwork, images: int) -> list[Tensor]:
     """The video: ``(images, 3, H, W)`` for each rate, all pixels new in each frame."""
     draw = torch.Generator().manual_seed(7)
     dtype = getattr(torch, architecture.dtype)
     return [torch.randn(images, 3, *architecture.size, generator=draw).to(dtype) for _ in RATES]
 
 
-def grids(architecture: Architecture, images: int) -> list[Tensor]:
+def grids(architecture: Architecture | NamedNetwork, images: int) -> list[Tensor]:
     """Bool ``(images, GH, GW)`` for each rate, with as many blocks in each image as it says."""
     draw = torch.Generator().manual_seed(8)
     shape = tuple(-(-length // architecture.block) for length in architecture.size)

@@ -9,7 +9,7 @@ from typing import Any
 from blockcopy_plugins.errors import ConfigError
 
 _LOADERS = ("LoadImageFromFile", "LoadImageFromNDArray")
-_ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations")
+_ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations", "LoadTrackAnnotations")
 # Arguments of LoadImageFromFile with the values under which it does what LoadVideoFrame does.
 _LOADER_DEFAULTS = {
     "ignore_empty": (False,),
@@ -33,7 +33,9 @@ def adapt_pipeline(
     ``LoadImageFromFile`` (and ``LoadImageFromNDArray``) of any scope becomes
     ``blockcopy_plugins.LoadVideoFrame``. ``LoadAnnotations`` is left out without annotations; with
     annotations it stays, without what they do not have (masks, segmentation maps); with label
-    images it loads those of the frames that have one. Everything else is passed on.
+    images it loads those of the frames that have one. A tracker's pipeline of clips
+    (``TransformBroadcaster``, ``PackTrackInputs``) becomes one of single frames. Everything else is
+    passed on.
 
     Args:
         pipeline: The transforms, as configs or callables.
@@ -50,6 +52,7 @@ def adapt_pipeline(
         ConfigError: The loader is set to something that frames of videos do not offer, or nothing
             in the pipeline loads the label images.
     """
+    pipeline = _of_one_frame(pipeline)
     names = [_type_name(transform) for transform in pipeline]
     if labelled and not any(name in _ANNOTATIONS for name in names):
         raise ConfigError(
@@ -80,6 +83,22 @@ def adapt_pipeline(
         else:
             adapted.append(transform)
     return adapted
+
+
+def _of_one_frame(
+    pipeline: Sequence[Mapping[str, Any] | Callable],
+) -> list[Mapping[str, Any] | Callable]:
+    """A tracker's pipeline for single frames; any other as it is."""
+    found: list[Mapping[str, Any] | Callable] = []
+    for transform in pipeline:
+        name = _type_name(transform)
+        if name == "TransformBroadcaster" and isinstance(transform, Mapping):
+            found.extend(transform["transforms"])
+        elif name == "PackTrackInputs" and isinstance(transform, Mapping):
+            found.append({"type": "mmdet.PackDetInputs"})
+        else:
+            found.append(transform)
+    return found
 
 
 def _type_name(transform: Mapping[str, Any] | Callable) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import FrameError
 from ..policy import MotionField
+from ..propagation import Region
 from .output_parts import OutputParts, take_tree_apart
 
 
@@ -54,9 +55,39 @@ class ModelAdapter:
 
     Attributes:
         graph_obstacle: Why calls of such models cannot be CUDA graphs, ``None`` if they can.
+        runs_once: Why a frame of such models cannot be run once more, to compare; ``None`` if it
+            can.
     """
 
     graph_obstacle: str | None = None
+    runs_once: str | None = None
+
+    def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
+        """Take a call apart into those that are to be run one after the other.
+
+        They are several where a batch holds several frames of one video.
+
+        Args:
+            args: Positional arguments of the model's forward.
+            kwargs: Keyword arguments.
+            named: Whether the streams of the call's images were named by the caller.
+
+        Returns:
+            The calls; ``None`` as the only one if the call is to run as it was.
+
+        Raises:
+            FrameError: If there is no frame where one is expected, or it cannot be told whose the
+                frames are.
+        """
+        return (self.read_call(args, kwargs),)
+
+    def join_turns(self, outputs: Sequence[Any]) -> Any:
+        """What the whole call returns.
+
+        Args:
+            outputs: What its calls of :meth:`turns` returned, more than one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement join_turns()")
 
     def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
         """Take a call apart.
@@ -130,7 +161,7 @@ class ModelAdapter:
             A list of :class:`~blockcopy_plugins.policy.Detections` or of tensors ``(C, h, w)``, or
             ``None`` if the outputs tell nothing.
         """
-        found = _first_map(outputs, len(call.frame))
+        found = first_map(outputs, call.frame)
         return None if found is None else list(found.unbind(0))
 
     def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
@@ -181,14 +212,26 @@ def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple
             yield module, "circular padding"
 
 
-def _first_map(outputs: Any, images: int) -> Tensor | None:
+def first_map(outputs: Any, frame: Tensor) -> Tensor | None:
+    """The first tensor of outputs that is a map of the frame.
+
+    Args:
+        outputs: Tensors in lists, tuples and dicts.
+        frame: ``(N, C, H, W)``, the network's input.
+
+    Returns:
+        Floating-point ``(N, c, h, w)`` whose pixels are about as high as wide in the frame;
+        ``None`` if there is none.
+    """
     if isinstance(outputs, Tensor):
-        return outputs if outputs.dim() == 4 and len(outputs) == images else None
+        whole = Region.whole(tuple(frame.shape[2:]))
+        fits = outputs.dim() == 4 and len(outputs) == len(frame) and outputs.is_floating_point()
+        return outputs if fits and whole.is_map(outputs.shape) else None
     if isinstance(outputs, Mapping):
         outputs = tuple(outputs.values())
     if isinstance(outputs, (list, tuple)):
         for item in outputs:
-            found = _first_map(item, images)
+            found = first_map(item, frame)
             if found is not None:
                 return found
     return None

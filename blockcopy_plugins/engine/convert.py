@@ -116,6 +116,7 @@ class Handle:
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
         # What the policy or a guard raised once the output of the frame before was there.
         self._unlearned: Exception | None = None
+        self._said_nothing_compared = False
         self._removers: list = []
         self._modules: tuple[tuple[str, nn.Module], ...] = ()
         self._bare_modules: tuple[nn.Module, ...] = ()
@@ -148,11 +149,15 @@ class Handle:
             return original(*args, **kwargs)
         with self._lock.held():
             began = time.perf_counter()
-            call = self.adapter.read_call(args, kwargs)
-            if call is None:
+            calls = self.adapter.turns(args, kwargs, self.named_streams is not None)
+            if calls[0] is None:
                 return original(*args, **kwargs)
-            with torch.no_grad(), self.reads.frame():
-                return self._run(original, call, began - call.seconds_before)
+            outputs = []
+            for call in calls:
+                with torch.no_grad(), self.reads.frame():
+                    outputs.append(self._run(original, call, began - call.seconds_before))
+                began = time.perf_counter()
+            return outputs[0] if len(calls) == 1 else self.adapter.join_turns(outputs)
 
     def _run(self, original, call: Call, began: float):
         start = time.perf_counter()
@@ -195,6 +200,11 @@ class Handle:
         work = FrameWork(self, call, original, grid, host, store, streams)
         cpu_start = time.thread_time()
         compared = compared if compared is not None and any(compared) else None
+        if compared is not None and self.adapter.runs_once is not None:
+            raise ConfigError(
+                f"a budget of agreement runs some frames twice, but {type(self.model).__name__} "
+                f"cannot: {self.adapter.runs_once}. Give the policy a target or target_ms."
+            )
         # A graph does without the model's Python already.
         repeats = repeats and compared is None
         whole = None
@@ -243,6 +253,8 @@ class Handle:
             stream.last_grid = its_grid
         if not repeats:
             outputs = looked.task_outputs(out, self.policy.needs_outputs)
+            if outputs is None and self.policy.needs_outputs:
+                self._say_nothing_compared(out)
             out = looked.deliver(out, outputs, host, counts)
         looked.commit()
         ran = time.perf_counter()
@@ -295,6 +307,19 @@ class Handle:
                 stacklevel=5,
             )
         return guarded, scalars
+
+    def _say_nothing_compared(self, out: Any) -> None:
+        """Warn once where a policy that learns from outputs gets none."""
+        if self._said_nothing_compared:
+            return
+        self._said_nothing_compared = True
+        warnings.warn(
+            f"{type(self.model).__name__} returns {type(out).__name__}, in which nothing is known "
+            f"that tells one block from another: {type(self.policy).__name__} goes by the picture "
+            "alone. An adapter whose task_outputs() returns detections or maps mends it "
+            "(blockcopy_plugins.engine.adapter).",
+            stacklevel=2,
+        )
 
     @property
     def modules(self) -> tuple[tuple[str, nn.Module], ...]:
@@ -509,6 +534,11 @@ class Handle:
         for _, module in self._modules:
             if isinstance(module.__dict__.get("forward"), Leaf):
                 del module.__dict__["forward"]
+
+    @property
+    def named_streams(self) -> tuple[Hashable, ...] | None:
+        """The streams of the images of this thread's next call, where the caller has named them."""
+        return self._named.get()
 
     @property
     def is_paused(self) -> bool:

@@ -25,14 +25,15 @@ class StreamIds:
         """Streams of a batch and those of them that begin anew.
 
         Args:
-            samples: Data samples with ``metainfo``, one for each image.
+            samples: Data samples with ``metainfo``, one for each image; or MMDetection's
+                ``TrackDataSample``, one for each video, of whose frames the first tells.
 
         Returns:
             ``(ids, restarts)``; ids are ``None`` where a sample has no ``video_id``.
         """
         if not samples:
             return None, ()
-        infos = [getattr(sample, "metainfo", {}) for sample in samples]
+        infos = [getattr(_first(sample), "metainfo", {}) for sample in samples]
         ids = tuple(info.get("video_id") for info in infos)
         if None in ids:
             return None, ()
@@ -49,3 +50,8 @@ class StreamIds:
             if len(self._last) > _MOST_STREAMS:
                 del self._last[next(iter(self._last))]
         return ids, tuple(restarts)
+
+
+def _first(sample: Any) -> Any:
+    frames = getattr(sample, "video_data_samples", None)
+    return frames[0] if frames else sample

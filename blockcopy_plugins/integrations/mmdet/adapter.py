@@ -18,13 +18,14 @@ from ..roi_layers import read_channels_last, replace_roi_layers
 from .float_results import widen_head_results
 from .roi_extraction import replace_extractors
 
+MAP_TO_MAP = ("backbone", "neck")
+"""Parts of a detector that take or give feature maps as they are."""
+
 
 class DetectorAdapter(SampleAdapter):
     """Any ``BaseDetector``: its ``forward(inputs, data_samples, mode)`` and its parts."""
 
     _KIND = "detector"
-    # Parts of a detector that take or give feature maps as they are.
-    _MAP_TO_MAP = ("backbone", "neck")
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -50,7 +51,7 @@ class DetectorAdapter(SampleAdapter):
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """All heads beside the RoI head, whose decoding needs whole maps."""
         for name, child in nn.Module.named_children(model):
-            if name not in self._MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
+            if name not in MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
                 yield child
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
@@ -59,11 +60,17 @@ class DetectorAdapter(SampleAdapter):
             hasattr(sample, "pred_instances") for sample in outputs
         ):
             return super().task_outputs(outputs, call)
-        return at_network_scale([_found(s) for s in outputs], tuple(call.frame.shape[2:]))
+        size = tuple(call.frame.shape[2:])
+        return at_network_scale([found_in(s, s.pred_instances) for s in outputs], size)
 
 
-def _found(sample) -> FoundObjects:
-    found = sample.pred_instances
+def found_in(sample: Any, found: Any) -> FoundObjects:
+    """Instances with the scale of their image.
+
+    Args:
+        sample: The image's data sample.
+        found: Its ``InstanceData``, in pixels of the image.
+    """
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
     masks = found.get("masks", None)
     return FoundObjects(

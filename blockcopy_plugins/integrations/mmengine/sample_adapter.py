@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...engine.output_parts import OutputParts
 from ...errors import FrameError
+from ..batched_frames import join_batches
 from ..sample_motion import motion_of
 from ..stream_ids import StreamIds
 from .preprocessor_clock import PreprocessorClock
@@ -33,7 +35,11 @@ class SampleAdapter(ModelAdapter):
     """Any model with MMEngine's ``forward(inputs, data_samples, mode)``.
 
     Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again starts the
-    stream again. Where data samples carry none, image i of a batch is stream i.
+    stream again. Where data samples carry none, image i of a batch is stream i; but the files of
+    one folder are frames of one video, in their order, and so is all that an inferencer is given.
+
+    Attributes:
+        in_sequence: An inferencer calls the model: its images are frames of one video.
     """
 
     graph_obstacle = (
@@ -48,10 +54,57 @@ class SampleAdapter(ModelAdapter):
     def __init__(self) -> None:
         self._ids = StreamIds()
         self._clock = PreprocessorClock()
+        self._sizes: dict[Hashable, tuple[int, ...]] = {}
+        self.in_sequence = False
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
         """Measure the model's preprocessor."""
         return self._clock.attach(model)
+
+    def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
+        """See :meth:`ModelAdapter.turns`: frames of one folder in a batch run in turn."""
+        given = dict(zip(("inputs", "data_samples", "mode"), args, strict=False)) | dict(kwargs)
+        samples, inputs = given.get("data_samples"), given.get("inputs")
+        video = None if named or given.get("mode") == "loss" else self._video_of(samples)
+        if video is None or not isinstance(inputs, Tensor) or len(inputs) != len(samples):
+            return (self.read_call(args, kwargs),)
+        calls = []
+        for image, sample in enumerate(samples):
+            part = {**given, "inputs": inputs[image : image + 1], "data_samples": [sample]}
+            size = tuple(inputs.shape[1:])
+            restarts = (video,) if self._sizes.get(video, size) != size else ()
+            self._sizes = {video: size}
+            call = self.read_call((), part)
+            calls.append(replace(call, streams=(video,), restarts=restarts))
+        return tuple(calls)
+
+    def join_turns(self, outputs: Sequence[Any]) -> Any:
+        """The data samples of all images, or one batch of their tensors."""
+        if all(isinstance(x, list) and hasattr(x[0], "metainfo") for x in outputs):
+            return [sample for output in outputs for sample in output]
+        return join_batches(outputs)
+
+    def _video_of(self, samples: Sequence[Any] | None) -> Hashable | None:
+        """The video that all images of a batch are frames of; ``None`` where they are streams."""
+        infos = [getattr(sample, "metainfo", {}) for sample in samples or ()]
+        if not infos or any(info.get("video_id") is not None for info in infos):
+            return None
+        if self.in_sequence:
+            return "inferencer"
+        paths = [info.get("img_path", "") for info in infos]
+        if len(paths) < 2:
+            return None
+        if all(path is None for path in paths):
+            raise FrameError(
+                f"the {self._KIND} was called with {len(paths)} pictures in memory at once, which "
+                "may be the frames of one video or of several cameras. Convert the inferencer "
+                "instead of its model, bc.blockcopy_(inferencer, ...), for frames of one video; "
+                "for cameras name them: with bc.streams(model, ['cam0', 'cam1'])."
+            )
+        if not all(isinstance(path, str) and path for path in paths):
+            return None
+        folders = {os.path.dirname(path) for path in paths}
+        return folders.pop() if len(folders) == 1 and len(set(paths)) == len(paths) else None
 
     def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
         """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""

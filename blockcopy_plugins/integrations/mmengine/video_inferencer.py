@@ -32,6 +32,7 @@ from ...policy import build_policy
 from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .checkpoint_check_hook import CheckpointCheckHook
+from .clips import clips_of
 from .hook import load_policy
 from .video_config import hook_of, read_config, set_weights, video_dataloader
 
@@ -47,7 +48,7 @@ class FrameOutput:
             nobody knows.
         frame: uint8 ``(H, W, 3)``, BGR.
         prediction: The data sample of MMDetection or MMSegmentation on the CPU, in pixels of
-            ``frame``.
+            ``frame``; of a tracker with ``pred_track_instances``.
         grid: bool ``(GH, GW)`` on the CPU, the blocks of the network's input that were executed.
         restarted: Whether the stream began anew with this frame: it is the first one, or of another
             size than the one before.
@@ -73,16 +74,16 @@ class FrameOutput:
 
 
 class VideoInferencer:
-    """Runs a detector or segmentor block-sparsely on video, and keeps nothing of earlier frames.
+    """Runs a detector, segmentor or tracker block-sparsely on video; keeps no earlier frames.
 
     Frames go through the config's own test pipeline and the model's data preprocessor. Each source
     is a stream of its own, which ends with the source and begins anew where the size of its frames
     changes. What the policy learns stays from one source to the next.
 
     Args:
-        model: A detector or segmentor with its config as ``model.cfg``, as ``init_detector``,
-            ``init_model``, ``DetInferencer(...).model`` and ``MMSegInferencer(...).model`` have it;
-            or the path of a config file.
+        model: A model with its config as ``model.cfg``, as ``init_detector``, ``init_model``,
+            ``init_track_model``, ``DetInferencer(...).model`` and ``MMSegInferencer(...).model``
+            have it; or the path of a config file.
         config: How it is to run: a :class:`~blockcopy_plugins.BlockCopyConfig`, or options of
             :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``).
             ``None`` takes the ``BlockCopyHook`` of the model's config, or the defaults.
@@ -142,6 +143,7 @@ class VideoInferencer:
                 "the model's backbone is a BlockCopyBackbone. Take the config without that "
                 "wrapper: a VideoInferencer runs the whole model on blocks."
             )
+        self._clips = clips_of(self.model)
         blockcopy_(self.model, _options(config, model_config))
         self.handle = handle(self.model)
         self._streams: dict[int, _Stream] = {}
@@ -182,6 +184,11 @@ class VideoInferencer:
             FrameError: If a source cannot be read, or a frame cannot be run.
             StateError: If the inferencer is closed.
         """
+        if self._clips is not None and len(sources) > 1:
+            raise ConfigError(
+                f"{len(sources)} sources were given, but a tracker has the tracks of one video. "
+                "Make a VideoInferencer with a model of its own for each."
+            )
         running: list[_Stream] = []
         try:
             for number, source in enumerate(sources):
@@ -205,6 +212,11 @@ class VideoInferencer:
         Returns:
             Its data sample on the CPU, and the milliseconds of the test step.
         """
+        if self._clips is not None:
+            raise ConfigError(
+                "a tracker's tracks go on with each run, so that it cannot be run dense beside: "
+                "run a second VideoInferencer with policy='all', or the tracker itself."
+            )
         inputs, sample = self._pipeline(frame, 0, "dense")
         with self.handle.paused():
             start = time.perf_counter()
@@ -273,8 +285,10 @@ class VideoInferencer:
             restarts = frame.image.shape != stream.shape
             if restarts:
                 self._reset(stream)
-                stream.shape = frame.image.shape
+                stream.shape, stream.frames = frame.image.shape, 0
             inputs, sample = self._pipeline(frame.image, frame.index, stream.source.name)
+            sample.set_metainfo({"frame_id": stream.frames})
+            stream.frames += 1
             prepared = _Prepared(stream, frame, restarts, inputs, sample)
             groups.setdefault(tuple(inputs.shape), []).append(prepared)
         outputs = [output for group in groups.values() for output in self._run(group)]
@@ -291,7 +305,12 @@ class VideoInferencer:
         motion = [at_input_scale(one.frame.motion, one.sample.metainfo) for one in group]
         with self.handle.named([one.stream.id for one in group]), self.handle.moved(motion):
             # On the CPU when the clock stops, so that a GPU's work is in the time.
-            predictions = [sample.cpu() for sample in self.model.test_step(data)]
+            if self._clips is not None:
+                data = self._clips.wrap(data)
+            predictions = self.model.test_step(data)
+            if self._clips is not None:
+                predictions = self._clips.unwrap(predictions)
+            predictions = [sample.cpu() for sample in predictions]
         ms = 1e3 * (time.perf_counter() - start) / len(group)
         record = self.handle.last
         ms_policy = 1e3 * record.seconds["policy"] / len(group)
@@ -324,6 +343,7 @@ class _Stream:
     number: int
     source: LiveSource
     shape: tuple[int, ...] = field(default=())
+    frames: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,87 @@
+"""Tables of networks: the zoos, and whole frames as users see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.machine import in_a_line
+from benchmarks.markdown import table
+
+
+def zoo(report: dict[str, Any]) -> str:
+    """The laws on architectures of the zoos: detectors, then segmentors."""
+    head = (
+        "architecture", "there for", "GMACs", "on blocks", "law 1", "law 3", "whole maps",
+    )  # fmt: skip
+    parts = []
+    for title, package in (("Detectors", "mmdet"), ("Segmentors", "mmseg")):
+        rows = [
+            (
+                row["name"] + (" †" if row["convolutional"] else ""),
+                row["covers"],
+                f"{row['macs'] / 1e9:.2f}",
+                f"{100 * row['share']:.1f} %",
+                f"{row['law_1']:.0e}",
+                f"{row['law_3']:.0e}",
+                _whole_map_ops(row["dense_ops"]),
+            )
+            for row in report["rows"]
+            if row["package"] == package
+        ]
+        parts.append(f"### {title} ({len(rows)})\n\n" + table(head, rows))
+    if report["skipped"]:
+        names = ", ".join(f"{row['name']} ({row['needs']})" for row in report["skipped"])
+        parts.append(f"Not tried, for want of a package: {names}.")
+    return "\n\n".join(parts)
+
+
+def zoo_families(report: dict[str, Any]) -> str:
+    """The laws, and E, on networks that frameworks build by name."""
+    head = (
+        "network", "there for", "GMACs", "on blocks", "law 1", "law 3", "speed-up", "E",
+        "whole maps",
+    )  # fmt: skip
+    parts = []
+    for package in dict.fromkeys(row["package"] for row in report["rows"]):
+        rows = [
+            (
+                row["name"],
+                row["covers"],
+                f"{row['macs'] / 1e9:.2f}",
+                f"{100 * row['share']:.1f} %",
+                f"{row['law_1']:.0e}",
+                f"{row['law_3']:.0e}",
+                f"{row['dense_ms'] / row['blocks_ms']:.2f}×",
+                f"{row['efficiency']:.2f}",
+                _whole_map_ops(row["dense_ops"]),
+            )
+            for row in report["rows"]
+            if row["package"] == package
+        ]
+        parts.append(f"### {package} ({len(rows)})\n\n" + table(head, rows))
+    return "\n\n".join([*parts, in_a_line(report["machine"])])
+
+
+def user_loops(report: dict[str, Any]) -> str:
+    """Whole frames as users of each framework see them."""
+    rows = [
+        (
+            f"`{row['name']}`",
+            f"{row['size'][1]}×{row['size'][0]}",
+            f"{100 * row['rate']:.0f} %",
+            f"{row['dense_ms']:.0f}",
+            f"{row['ours_ms']:.0f}",
+            f"{row['speedup']:.2f}×",
+        )
+        for row in report["rows"]
+    ]
+    head = ("call", "picture", "executed", "dense ms", "block-sparse ms", "speed-up")
+    return "\n\n".join([table(head, rows), *{in_a_line(row["machine"]) for row in report["rows"]}])
+
+
+def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
+    """The kinds of op that ran on whole maps, and in how many places."""
+    places = Counter(op.removeprefix("aten.").removesuffix(".default") for _, op, _, _ in ops)
+    return ", ".join(f"{op}" + (f" ({n})" if n > 1 else "") for op, n in places.most_common())

@@ -1,0 +1,20 @@
+"""What of MMSegmentation is converted."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...engine.adapter import ModelAdapter
+from ..mmengine.inferencer_framework import InferencerFramework
+from .adapter import SegmentorAdapter
+
+
+class MMSegmentation(InferencerFramework):
+    """Models of MMSegmentation."""
+
+    def adapter(self, model: nn.Module) -> ModelAdapter | None:
+        """A segmentor, by its base class."""
+        return SegmentorAdapter(model) if SegmentorAdapter.fits(model) else None
+
+
+FRAMEWORK = MMSegmentation()

@@ -1,0 +1,1 @@
+"""timm: plain modules, built by name."""

@@ -1,0 +1,1 @@
+"""torchvision: its detectors, which are called with lists of images."""

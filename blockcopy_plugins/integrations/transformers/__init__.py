@@ -1,0 +1,1 @@
+"""transformers: models that take ``pixel_values``, and pipelines around them."""

@@ -1,0 +1,81 @@
+"""Models of transformers: how they are called, what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...engine.adapter import Call, ModelAdapter, first_map
+from ..batched_frames import join_batches, split_calls
+from ..task_boxes import query_boxes
+from ..task_maps import depth_logits, mask_logits
+
+# What may hold a map of the frame. Attentions, hidden states and what decoders make of queries have
+# four dimensions too.
+_MAPS = ("logits", "heatmaps", "reconstruction", "feature_maps", "last_hidden_state")
+
+
+class PixelValuesAdapter(ModelAdapter):
+    """Any ``PreTrainedModel`` that takes ``pixel_values``.
+
+    Args:
+        config: The model's configuration.
+
+    Attributes:
+        in_sequence: The images of a batch are frames of one video, in their order, as a pipeline's
+            are; a frame of another size is the first of another video. By default image i of a
+            batch is the next frame of stream i.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self._classes = getattr(config, "num_labels", 0)
+        self.in_sequence = False
+        self._size: tuple[int, ...] | None = None
+
+    def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
+        """See :meth:`ModelAdapter.turns`."""
+        call = self.read_call(args, kwargs)
+        if named or not self.in_sequence:
+            return (call,)
+        size, self._size = self._size, tuple(call.frame.shape[1:])
+        restarts = (0,) if size != self._size else ()
+        if len(call.frame) == 1:
+            return split_calls(call, (0,), restarts)
+        # What else is in the call, a mask of the padding, is of all images too.
+        return tuple(
+            self._one(args, kwargs, len(call.frame), image, restarts if image == 0 else ())
+            for image in range(len(call.frame))
+        )
+
+    def join_turns(self, outputs: Sequence[Any]) -> Any:
+        """One batch of the outputs of its images."""
+        return join_batches(outputs)
+
+    def task_outputs(self, outputs: Any, call: Call) -> list | None:
+        """Boxes, or maps: of classes, masks' classes, keypoints, depth, features."""
+        if not isinstance(outputs, Mapping):
+            return super().task_outputs(outputs, call)
+        logits = outputs.get("logits")
+        if "pred_boxes" in outputs and logits is not None:
+            return query_boxes(
+                logits, outputs["pred_boxes"], self._classes, tuple(call.frame.shape[2:])
+            )
+        if "masks_queries_logits" in outputs:
+            classes, masks = outputs["class_queries_logits"], outputs["masks_queries_logits"]
+            return list(mask_logits(classes, masks).unbind(0))
+        if "predicted_depth" in outputs:
+            return list(depth_logits(outputs["predicted_depth"]).unbind(0))
+        found = first_map([outputs[name] for name in _MAPS if name in outputs], call.frame)
+        return None if found is None else list(found.unbind(0))
+
+    def _one(
+        self, args: tuple, kwargs: Mapping[str, Any], images: int, image: int, restarts: tuple
+    ) -> Call:
+        def pick(value: Any) -> Any:
+            batched = isinstance(value, Tensor) and value.dim() > 0 and len(value) == images
+            return value[image : image + 1] if batched else value
+
+        call = self.read_call(tuple(map(pick, args)), {k: pick(v) for k, v in kwargs.items()})
+        return split_calls(call, (0,), restarts)[0]

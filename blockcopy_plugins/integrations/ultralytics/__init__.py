@@ -1,0 +1,1 @@
+"""Ultralytics: YOLO models as ``predict`` and ``track`` run them."""
