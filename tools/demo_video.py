@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from _cli import (
     add_strict_option,
     downloads,
     import_quietly,
+    options_of,
     quiet,
     read_files,
     run,
@@ -57,12 +57,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_policy_options(parser)
-    parser.add_argument(
-        "--block-size",
-        type=lambda text: int(text) if re.fullmatch("-?[0-9]+", text) else text,
-        metavar="PX",
-        help="side of a block in pixels of the network input, or auto",
-    )
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
     add_strict_option(parser)
@@ -102,14 +96,7 @@ def main(args: argparse.Namespace) -> None:
         import_quietly(config.get("default_scope", "mmdet"))
     if not video_config.has_hook(config):
         _note("the config has no BlockCopyHook; the policy is GainPolicy(target=0.3) unless given")
-    policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
-    video_config.set_policy(config, policy, args.policy_checkpoint, guards)
-    motion = None if args.motion is None else video_config.parse_motion(args.motion)
-    video_config.set_propagation(config, args.propagate, motion)
-    options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
-    if args.block_size is not None:
-        options["block_size"] = args.block_size
+    video_config.set_options(config, **options_of(args))
     # First what is quickly found to be wrong.
     checkpoint = args.checkpoint or config.get("load_from")
     check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
@@ -120,7 +107,9 @@ def main(args: argparse.Namespace) -> None:
         strict_frames=args.strict_frames,
     ) as source:
         with downloads(args.checkpoint or str(config.get("load_from"))):
-            inferencer = VideoInferencer(args.config, options, args.checkpoint)
+            inferencer = VideoInferencer(
+                args.config, video_config.hook_options(config), args.checkpoint
+            )
         with inferencer:
             summary = _run(args, inferencer, source)
     print(summary)

@@ -46,9 +46,7 @@ class ReadableBatches:
             del batch  # not kept alive while the next one is waited for
 
 
-def with_late_ones(
-    listed: Mapping[str, Any] | None, late: Sequence[str]
-) -> dict[str, Any] | None:
+def with_late_ones(listed: Mapping[str, Any] | None, late: Sequence[str]) -> dict[str, Any] | None:
     """What ``results.json`` says of skipped frames, those that were met on the way included.
 
     Args:

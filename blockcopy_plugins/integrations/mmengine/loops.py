@@ -161,9 +161,7 @@ class BlockCopyTestLoop(BaseLoop):
         runner.call_hook("after_test")
         return metrics
 
-    def _keep_part(
-        self, entries: list[FrameEntry], handle: Handle, problem: BaseException
-    ) -> None:
+    def _keep_part(self, entries: list[FrameEntry], handle: Handle, problem: BaseException) -> None:
         """The figures of what was done before a run ended too early, marked as such."""
         partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
         self.entries = tuple(entries)
