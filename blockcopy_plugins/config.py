@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .engine.buckets import check_buckets
@@ -96,6 +96,11 @@ class BlockCopyConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 auto = f", px, or {AUTO!r}" if name == "block_size" else ""
                 raise ConfigError(f"{name}={value!r}, expected an integer of at least 1{auto}.")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.type == "bool" and not isinstance(value, bool):
+                # A text such as 'false' would count as true.
+                raise ConfigError(f"{item.name}={value!r}, expected True or False.")
         if self.buckets is not None:
             check_buckets(self.buckets)
         if self.propagate not in PROPAGATE:

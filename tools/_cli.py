@@ -23,6 +23,14 @@ from _stopping import StopRequest, stop_signals
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
+def literal(text: str) -> Any:
+    """A Python literal, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 class KeyValues(argparse.Action):
     """``--cfg-options a.b=1 c='text'``: values are Python literals, anything else is text."""
 
@@ -32,10 +40,7 @@ class KeyValues(argparse.Action):
             name, equals, text = item.partition("=")
             if not equals or not name:
                 parser.error(f"{option_string}: expected name=value, but got {item!r}")
-            try:
-                found[name] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                found[name] = text
+            found[name] = literal(text)
         setattr(namespace, self.dest, found)
 
 
@@ -52,14 +57,25 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_policy_options(parser: argparse.ArgumentParser) -> None:
+def add_policy_options(parser: argparse.ArgumentParser, checkpoint: str | None = None) -> None:
+    """Options of a conversion, in place of the config's; ``options_of`` reads them.
+
+    Args:
+        parser: Of a tool.
+        checkpoint: What the tool calls the policy's file, if not ``--policy-checkpoint``.
+    """
     parser.add_argument(
         "--policy",
         help="policy in place of the config's: all, none, frame_difference, ... or "
         "\"dict(type='GainPolicy', target=0.2)\"",
     )
     parser.add_argument(
-        "--policy-checkpoint", metavar="FILE", help="policy trained by tools/train_policy.py"
+        checkpoint or "--policy-checkpoint",
+        dest="policy_checkpoint",
+        metavar="FILE",
+        help="policy.pth to go on from, optimizer included"
+        if checkpoint
+        else "policy trained by tools/train_policy.py",
     )
     parser.add_argument(
         "--guards",
@@ -79,6 +95,26 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
         help="where the motion comes from: DISMotion, GlobalMotion, CodecMotion, "
         "\"dict(type='DISMotion', width=320)\"; in place of the config's",
     )
+    parser.add_argument(
+        "--block-size",
+        type=literal,
+        metavar="PX",
+        help="side of a block in pixels of the network input, or auto",
+    )
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        action=KeyValues,
+        metavar="NAME=VALUE",
+        help="other options of the BlockCopyHook, in place of the config's: max_streams=4 "
+        "winograd=False",
+    )
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of ``add_policy_options`` change."""
+    names = ("policy", "policy_checkpoint", "guards", "propagate", "motion", "block_size")
+    return {**(args.options or {}), **{name: getattr(args, name) for name in names}}
 
 
 def add_strict_option(parser: argparse.ArgumentParser) -> None:
@@ -133,8 +169,29 @@ def add_clip_options(parser: argparse.ArgumentParser, clips: str) -> None:
     parser.add_argument("--clips", type=int, metavar="N", help=clips)
 
 
+def steady_streams() -> None:
+    """Have something to write to, whatever the program around has closed or cannot spell.
+
+    Where one of the three is closed, the next file that is opened, a video say, would take its
+    place and get what libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
+        elif hasattr(stream, "reconfigure"):
+            # Names of files and classes may hold what a terminal's encoding has no letter for.
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     """Run a tool; mistakes of the user end it with one message on stderr and status 2."""
+    steady_streams()
     if not os.path.isfile(args.config):  # said before the frameworks are imported, in no time
         print(
             f"error: there is no config file {args.config!r} (the working directory is "
@@ -211,12 +268,20 @@ def say_what_was_left_out(results: dict[str, Any]) -> None:
         print(f"note: skipped {what} that cannot be read, the first: {reasons[0]}", file=sys.stderr)
 
 
-def read_files(args: argparse.Namespace, checkpoint: Any = None) -> list[tuple[str, str]]:
-    """What every tool reads, as `check_outputs` takes it: config, weights, policy."""
+def read_files(
+    args: argparse.Namespace, checkpoint: Any = None, resumes: bool = False
+) -> list[tuple[str, str]]:
+    """What every tool reads, as `check_outputs` takes it: config, weights, policy.
+
+    Args:
+        args: The command line.
+        checkpoint: Where the weights come from.
+        resumes: The policy's file is meant to be written anew.
+    """
     named = (
         ("the config", args.config),
         ("the checkpoint", checkpoint),
-        ("--policy-checkpoint", getattr(args, "policy_checkpoint", None)),
+        ("the policy's file", None if resumes else args.policy_checkpoint),
     )
     return [(name, str(path)) for name, path in named if path]
 

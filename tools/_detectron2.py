@@ -48,13 +48,9 @@ def read(config: str, options: Any) -> Any:
 
 def blockcopy(source: Any, args: Any) -> Any:
     """How the model is to run, by the config and the options of ``add_policy_options``."""
-    from blockcopy_plugins.policy.policy_text import parse_motion, parse_policy
+    from _cli import options_of
 
-    chosen = None if args.policy is None else parse_policy(args.policy)
-    motion = None if args.motion is None else parse_motion(args.motion)
-    return integration().blockcopy_config(
-        source.cfg, chosen, args.policy_checkpoint, args.guards, args.propagate, motion
-    )
+    return integration().blockcopy_config(source.cfg, **options_of(args))
 
 
 def weights_of(source: Any, checkpoint: str | None) -> str:
@@ -260,17 +256,18 @@ def train_policy(args: Any) -> None:
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
     from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.policy.policy_file import save_policy
-    from blockcopy_plugins.policy.policy_text import parse_policy
     from blockcopy_plugins.visualization import plot_policy_curve
 
     _refuse_clips(args)
     source = read(args.config, args.cfg_options)
-    chosen = None if args.policy is None else parse_policy(args.policy)
-    config = integration().blockcopy_config(source.cfg, chosen, args.resume_policy)
+    config = blockcopy(source, args)
     weights = weights_of(source, args.checkpoint)
     folder = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     check_outputs(
-        [*read_files(args, weights), *(("--video", path) for path in videos_of(args))],
+        [
+            *read_files(args, weights, resumes=True),
+            *(("--video", path) for path in videos_of(args)),
+        ],
         train_outputs(folder),
     )
     loader = loader_of(source, args, shuffle=True)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +31,7 @@ from _cli import (
     add_strict_option,
     downloads,
     import_quietly,
+    options_of,
     quiet,
     read_files,
     run,
@@ -60,12 +60,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the model's weights, a file or URL; default: load_from of the config",
     )
     add_policy_options(parser)
-    parser.add_argument(
-        "--block-size",
-        type=lambda text: int(text) if re.fullmatch("-?[0-9]+", text) else text,
-        metavar="PX",
-        help="side of a block in pixels of the network input, or auto",
-    )
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
     add_strict_option(parser)
@@ -114,17 +108,11 @@ def main(args: argparse.Namespace) -> None:
         import_quietly(config.get("default_scope", "mmdet"))
     if not video_config.has_hook(config):
         _note("the config has no BlockCopyHook; the policy is GainPolicy(target=0.3) unless given")
-    policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
-    video_config.set_policy(config, policy, args.policy_checkpoint, guards)
-    motion = None if args.motion is None else video_config.parse_motion(args.motion)
     ways = args.compare or [args.propagate]
     # The motion is that of the way that moves.
     moving = next((way for way in ways if way in ("move", "auto")), ways[0])
-    video_config.set_propagation(config, moving, motion)
-    options = {k: v for k, v in video_config.hook_of(config).items() if k != "type"}
-    if args.block_size is not None:
-        options["block_size"] = args.block_size
+    video_config.set_options(config, **{**options_of(args), "propagate": moving})
+    options = video_config.hook_options(config)
     # First what is quickly found to be wrong.
     checkpoint = args.checkpoint or config.get("load_from")
     check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])

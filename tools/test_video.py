@@ -66,6 +66,7 @@ from _cli import (
     keep_part,
     leave_process_group,
     make_runner,
+    options_of,
     quiet,
     read_files,
     run,
@@ -166,11 +167,7 @@ def main(args: argparse.Namespace) -> None:
             "the config has no BlockCopyHook; added one with block_size=128 and "
             "GainPolicy(target=0.3)"
         )
-    policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    guards = None if args.guards is None else map(video_config.parse_guard, args.guards)
-    video_config.set_policy(config, policy, args.policy_checkpoint, guards)
-    motion = None if args.motion is None else video_config.parse_motion(args.motion)
-    video_config.set_propagation(config, args.propagate, motion)
+    video_config.set_options(config, **options_of(args))
     if args.data_root:
         video_config.set_data_root(config, args.data_root)
     loader = video_config.video_dataloader(
@@ -208,7 +205,7 @@ def main(args: argparse.Namespace) -> None:
     if warm_up_loader is not None:
         video_config.check_files(loader)  # not only hours later
         warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args)
-        video_config.set_policy(config, None, str(warm_up.policy))
+        video_config.set_options(config, policy_checkpoint=str(warm_up.policy))
     config.work_dir = str(work_dir)
     video_config.for_testing(
         config,

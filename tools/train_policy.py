@@ -29,8 +29,10 @@ from pathlib import Path
 from _cli import (
     add_clip_options,
     add_config_options,
+    add_policy_options,
     add_video_options,
     import_quietly,
+    options_of,
     quiet,
     read_files,
     run,
@@ -51,12 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_video_options(parser)
     add_clip_options(parser, "so many clips of the config's policy_warm_up")
     parser.add_argument("--epochs", type=int, help="how often to run the videos (default 1)")
-    parser.add_argument(
-        "--policy", help="policy in place of the config's: \"dict(type='GainPolicy', target=0.2)\""
-    )
-    parser.add_argument(
-        "--resume-policy", metavar="FILE", help="policy.pth to go on from, optimizer included"
-    )
+    add_policy_options(parser, checkpoint="--resume-policy")
     parser.add_argument(
         "--work-dir",
         metavar="DIR",
@@ -100,8 +97,7 @@ def main(args: argparse.Namespace) -> None:
             "GainPolicy(target=0.3)",
             file=sys.stderr,
         )
-    policy = None if args.policy is None else video_config.parse_policy(args.policy)
-    video_config.set_policy(config, policy, args.resume_policy)
+    video_config.set_options(config, **options_of(args))
     if args.data_root:
         video_config.set_data_root(config, args.data_root)
     own_clips = not args.video and config.get("policy_warm_up")
@@ -129,7 +125,7 @@ def main(args: argparse.Namespace) -> None:
     work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     check_outputs(
         [
-            *read_files(args, checkpoint),
+            *read_files(args, checkpoint, resumes=True),
             *(("the video", path) for path in video_config.files_of(loader)[0]),
         ],
         [

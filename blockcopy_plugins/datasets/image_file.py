@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+_ORIENTATION = 0x0112  # the tag of EXIF
+# Of each value the axes that are reversed in the end, and whether rows become columns before.
+_TURNS = {
+    2: ((1,), False),
+    3: ((0, 1), False),
+    4: ((0,), False),
+    5: ((), True),
+    6: ((1,), True),
+    7: ((0, 1), True),
+    8: ((0,), True),
+}
 
 
 class UnreadableImage(Exception):
@@ -27,6 +41,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UnreadableImage: The file is missing, empty, cut off, corrupt or no image.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UnreadableImage("it is no file")  # of a pipe the reading would not end
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -41,4 +57,16 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise UnreadableImage(
             f"its {len(content)} bytes cannot be decoded: it is cut off, corrupt or no image"
         )
-    return image
+    return _upright(image, content) if content[8:12].tobytes() == b"WEBP" else image
+
+
+def _upright(image: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Turn a WebP image as its EXIF data say, which OpenCV does for all other formats."""
+    try:
+        with Image.open(io.BytesIO(content)) as header:
+            orientation = header.getexif().get(_ORIENTATION)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return image  # its pixels are whole
+    reversed_axes, swaps = _TURNS.get(orientation, ((), False))
+    turned = image.transpose(1, 0, 2) if swaps else image
+    return np.ascontiguousarray(np.flip(turned, reversed_axes))

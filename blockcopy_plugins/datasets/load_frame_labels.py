@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.registry import TRANSFORMS
+
+# What readers of images raise: Pillow SyntaxError of a broken PNG, too; OpenCV may give None.
+_DAMAGED = (OSError, ValueError, SyntaxError, AttributeError, TypeError, cv2.error)
 
 
 @TRANSFORMS.register_module()
@@ -34,8 +39,21 @@ class LoadFrameLabels(BaseTransform):
 
         Returns:
             ``results`` with the added keys.
+
+        Raises:
+            ConfigError: The label image cannot be read.
         """
-        return self.loader(results) if "seg_map_path" in results else results
+        if "seg_map_path" not in results:
+            return results
+        path = results["seg_map_path"]
+        try:
+            return self.loader(results)
+        except _DAMAGED as error:
+            said = " ".join(str(error).split())
+            raise ConfigError(
+                f"the label image {path!r} cannot be read ({type(error).__name__}: {said}). It is "
+                "cut off, corrupt or no image: replace it, or remove it; not every frame needs one."
+            ) from error
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.loader!r})"

@@ -88,9 +88,10 @@ class VideoDecoder:
                 f"FFmpeg cannot open {self.path!r}: {_words(error)}. {remedy}"
             ) from None
         stream = self._container.streams.best("video")
-        if stream is None:
+        if stream is None or _is_cover(stream):
             self._container.close()
-            raise FrameError(f"{self.path!r} holds no video stream; give a video")
+            found = "no video stream" if stream is None else "a cover picture and no video"
+            raise FrameError(f"{self.path!r} holds {found}; give a video")
         if stream.codec_context is None:
             self._container.close()
             raise FrameError(
@@ -267,6 +268,12 @@ def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
     """
     shape = (frame.height, frame.width)
     return shape[::-1] if orientation_of(frame).swaps else shape
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """Whether a stream is the picture on a record's cover; PyAV tells since version 14."""
+    disposition = getattr(stream, "disposition", 0)
+    return bool(disposition) and type(disposition).attached_pic in disposition
 
 
 def _words(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -97,7 +98,7 @@ class Entry:
         value = self.values.get(field)
         if value is None:
             return None
-        if isinstance(value, str) and re.fullmatch(r"[0-9]+", value, re.ASCII):
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value, re.ASCII):
             value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -120,6 +121,31 @@ class Entry:
                 raise self.error(field, "a whole number of pixels, at least 1")
             found.append(int(value))
         return found[0], found[1]
+
+
+def read_text(path: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: It is empty, compressed, or no such text.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    if not content.strip():
+        raise ConfigError(f"{path!r} is empty; export it again, or copy it again")
+    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        raise ConfigError(f"{path!r} is compressed; unpack it, and give the file that is in it")
+    # That of UTF-32 begins as that of UTF-16 does.
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8-sig")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path!r} is no text file: {error}; save it in UTF-8") from error
 
 
 def finite(value: Any, error: Any) -> float:

@@ -9,7 +9,12 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotation_values import Entry, entries_of, finite
+from blockcopy_plugins.evaluation.annotation_values import (
+    Entry,
+    entries_of,
+    finite,
+    read_text,
+)
 from blockcopy_plugins.evaluation.class_names import ClassNames
 from blockcopy_plugins.evaluation.frame_finder import FrameFinder, Place
 from blockcopy_plugins.evaluation.frame_size import frame_scale
@@ -87,6 +92,7 @@ def read_coco(
     instances: dict[Place, list[dict[str, Any]]] = {place: [] for place in image_of_place}
     with_masks: set[int] = set()
     annotations = entries_of(path, content, "annotations")
+    _remark_ids(path, annotations, own_notes)
     dangling = 0
     for annotation in annotations:
         image_id = annotation.identity("image_id")
@@ -148,10 +154,14 @@ def _of_video(
 
 def _load(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise ConfigError(f"{path!r} is no valid json: {error}") from error
+        content = json.loads(read_text(path), object_pairs_hook=_object)
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path!r} is no valid json: {error}; it is cut off, or was changed by hand. Export it "
+            "again, or copy it again"
+        ) from error
     missing = [name for name in _LISTS if not isinstance(content, dict) or name not in content]
     if missing:
         raise ConfigError(
@@ -159,6 +169,27 @@ def _load(path: str) -> dict[str, Any]:
             "images, annotations and categories"
         )
     return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which a key that occurs twice would lose one of its values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
+    return found
+
+
+def _remark_ids(path: str, annotations: Sequence[Entry], notes: AnnotationNotes) -> None:
+    """Ids of annotations are not used; that they are not unique may tell of a faulty export."""
+    own = [str(entry.values["id"]) for entry in annotations if entry.has("id")]
+    repeated = len(own) - len(set(own))
+    if repeated:
+        notes.remark(
+            f"annotations of {path!r} have ids that others have too ({repeated} of them); all are "
+            "used: if they stand in the file twice, remove them"
+        )
 
 
 def _unique_ids(entries: Sequence[Entry]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
+from blockcopy_plugins.evaluation.annotation_values import read_text
 from blockcopy_plugins.evaluation.class_names import ClassNames
 from blockcopy_plugins.evaluation.frame_size import frame_scale
 from blockcopy_plugins.evaluation.video_annotations import VideoAnnotations, VideoReference
@@ -147,7 +148,7 @@ class _ClassFinder:
         beside = Path(path).with_name("labels.txt")
         self.own: dict[int, str] | None = None
         if beside.is_file():
-            lines = _text(str(beside)).splitlines()
+            lines = read_text(str(beside)).splitlines()
             names = [line.strip() for line in lines if line.strip()]
             self.own = dict(enumerate(names, start=1))
         self._known: dict[int | None, tuple[int | None, bool, str]] = {}
@@ -189,7 +190,7 @@ class _ClassFinder:
 
 
 def _rows(path: str):
-    text = _text(path)
+    text = read_text(path)
     try:
         for number, row in enumerate(csv.reader(text.splitlines()), start=1):
             cells = [cell.strip() for cell in row]
@@ -199,14 +200,6 @@ def _rows(path: str):
                 yield number, cells
     except csv.Error as error:
         raise ConfigError(f"{path!r} is no table of values and commas: {error}") from error
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path!r} is no text file: {error}") from error
 
 
 def _value(path: str, number: int, row: Sequence[str], at: int, name: str) -> float:
@@ -241,10 +234,10 @@ def _scale(path: str, video: VideoReference | None, notes: AnnotationNotes) -> t
         return 1.0, 1.0
     described = configparser.ConfigParser()
     try:
-        described.read_string(_text(str(found)))
+        described.read_string(read_text(str(found)))
         section = described["Sequence"]
         stated = (int(section["imHeight"]), int(section["imWidth"]))
-    except (configparser.Error, KeyError, ValueError):
+    except (configparser.Error, KeyError, ValueError):  # ConfigError too
         return 1.0, 1.0  # it is of something else, or says nothing
     if min(stated) < 1:
         return 1.0, 1.0

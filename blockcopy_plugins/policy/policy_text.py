@@ -55,8 +55,8 @@ def parse_motion(text: str) -> str | dict[str, Any]:
 
 def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any]:
     text = text.strip()
-    if text.isidentifier() or all(part.isidentifier() for part in text.split(".")):
-        return text
+    if not any(sign in text for sign in "({[="):
+        return text  # a name; who looks it up says which there are
     try:
         node = ast.parse(text, mode="eval").body
         is_dict = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import av
@@ -38,6 +39,7 @@ DAMAGE = {
     "last byte missing": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "another size": lambda path: cv2.imwrite(str(path), picture(0, (24, 32))),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "a link to nothing": lambda path: (path.unlink(), path.symlink_to("gone")),
 }
 

@@ -123,3 +123,18 @@ def test_a_pipeline_that_loads_no_labels_is_refused(place):
     with pytest.raises(ConfigError, match="LoadImageFromFile, Resize, PackSegInputs.*behind"):
         dataset(place, pipeline=pipeline)
     assert len(dataset(place, pipeline=pipeline, ann_file=None)) == 4
+
+
+@pytest.mark.parametrize("backend", ["pillow", "cv2"])
+@pytest.mark.parametrize("data", [b"", b"no image", None])
+def test_a_label_image_that_cannot_be_read_is_named(place, backend, data):
+    path = place / "labels/1.png"
+    path.write_bytes(path.read_bytes()[:-30] if data is None else data)
+    pipeline = [dict(step) for step in PIPELINE]
+    pipeline[2]["imdecode_backend"] = backend
+    made = dataset(place, pipeline=pipeline)
+    assert "gt_sem_seg" in made[3]["data_samples"]
+    with pytest.raises(ConfigError, match="label image '.*labels/1.png' cannot be read.*remove it"):
+        made[1]
+    path.unlink()  # the remedy
+    assert "gt_sem_seg" not in dataset(place, pipeline=pipeline)[1]["data_samples"]

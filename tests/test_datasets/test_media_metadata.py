@@ -10,9 +10,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from blockcopy_plugins.datasets import LiveSource, VideoReader
 from blockcopy_plugins.datasets.display_matrix import Orientation, orientation_of_matrix
+from blockcopy_plugins.datasets.image_file import read_image
 from blockcopy_plugins.errors import FrameError
 
 SIZE = (32, 48)
@@ -177,3 +179,65 @@ def test_names_that_ffmpeg_reads_in_its_own_way(tmp_path, monkeypatch, name):
         assert len(VideoReader(spelling)) == 2
         with LiveSource(spelling) as source:
             assert len(list(source)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_their_exif_data_say(tmp_path, suffix, orientation):
+    image = Image.fromarray(picture(3)[..., ::-1])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"0{suffix}"
+    image.save(path, exif=exif, lossless=True, quality=98, subsampling=0)
+    with Image.open(path) as stored:
+        assert stored.getexif()[0x0112] == orientation
+        wanted = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))[..., ::-1]
+    found = read_image(path)
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_images_of_other_kinds_of_pixels(tmp_path, mode):
+    grey = picture(3)[..., 0]
+    suffix = ".jpg" if mode == "CMYK" else ".png"
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        palette = {"palette": Image.Palette.ADAPTIVE} if mode == "P" else {}
+        image = Image.fromarray(picture(3)).convert(mode, **palette)
+    image.save(tmp_path / f"0{suffix}", quality=98)
+    wanted = grey if mode != "1" else np.asarray(image.convert("L"))
+    found = read_image(tmp_path / f"0{suffix}").astype(int)
+    assert found.shape == (*SIZE, 3)
+    assert np.abs(found - wanted[..., None]).max() <= 2
+
+
+def with_cover(path, video):
+    """Audio with a cover picture, as music has it, and the video if there is one."""
+    cover = path.with_name("cover.jpg")
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(cover)
+    inputs = ["-f", "lavfi", "-i", "sine=duration=0.5", "-i", str(cover)]
+    maps = ["-map", "0:a", "-map", "1:v"]
+    marks = ["-disposition:v:0", "attached_pic"]
+    if video is not None:
+        inputs, maps = [*inputs, "-i", str(video)], [*maps, "-map", "2:v"]
+        marks += ["-disposition:v:1", "0"]
+    command = ["ffmpeg", "-v", "error", *inputs, *maps, "-c:v", "copy", "-c:a", "aac", *marks]
+    subprocess.run([*command, str(path)], check=True)
+    return path
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+def test_a_cover_picture_is_no_video(tmp_path):
+    music = with_cover(tmp_path / "music.m4a", None)
+    with av.open(str(music)) as container:
+        assert len(container.streams.video) == 1
+    for reader in (lambda: len(VideoReader(music)), lambda: LiveSource(music)):
+        with pytest.raises(FrameError, match="music.m4a.*a cover picture and no video"):
+            reader()
+    film = with_cover(tmp_path / "film.mp4", write(tmp_path / "plain.mp4"))
+    with av.open(str(film)) as container:
+        assert sorted(stream.width for stream in container.streams.video) == [48, 64]
+    reader = VideoReader(film)
+    assert reader.shape == SIZE and len(reader) == 3

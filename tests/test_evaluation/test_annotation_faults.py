@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import math
 import random
@@ -87,6 +88,7 @@ ERRORS = {
     "frame_id in between": (set_in("images", 1, "frame_id", 0.5), r"frame_id .*0\.5"),
     "frame_id negative": (set_in("images", 1, "frame_id", -1), r"frame_id .*-1"),
     "frame_id in other digits": (set_in("images", 1, "frame_id", "\u0663"), r"frame_id of"),
+    "frame_id of 5000 digits": (set_in("images", 1, "frame_id", "9" * 5000), r"frame_id of"),
     "frame_id beyond the end": (set_in("images", 2, "frame_id", 10), r"frame 10.*has 10 frames"),
     "annotations null": (lambda c: c.__setitem__("annotations", None), r"annotations of .*null"),
     "images a dict": (lambda c: c.__setitem__("images", {"1": {}}), r"images of .*dict"),
@@ -192,6 +194,72 @@ def test_other_spellings_of_the_same_mean_the_same(tmp_path, change):
     assert notes.left_out == 0
     boxes = {n: [i["bbox"] for i in frame] for n, frame in found.frames.items()}
     assert boxes == {n: [i["bbox"] for i in frame] for n, frame in right.frames.items()}
+
+
+FILES = {
+    "utf-8 with a mark": ("utf-8-sig", None),
+    "utf-16": ("utf-16", None),
+    "utf-32": ("utf-32", None),
+    "latin-1": ("latin-1", "no text file.*save it in UTF-8"),
+    "utf-16 without a mark": ("utf-16-le", "no valid json|no text file|whose frame is"),
+}
+
+
+@pytest.mark.parametrize("name", list(FILES))
+@pytest.mark.parametrize("suffix", [".json", ".txt"])
+def test_encodings(tmp_path, name, suffix):
+    encoding, message = FILES[name]
+    found = content(1, 1)
+    found["info"] = "\u00e9t\u00e9"
+    text = json.dumps(found, ensure_ascii=False) if suffix == ".json" else "1,1,1,6,30,40,1,,\u00e9"
+    if suffix == ".txt" and message is None:
+        text = "1,1,1,6,30,40,1\n"
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(text.encode(encoding))
+    if message is None:
+        (annotations,) = read_annotations(path, [CLIP], ("person",), "person", AnnotationNotes())
+        assert annotations.frames[0][0]["bbox"] == [0, 5, 30, 45]
+        return
+    with pytest.raises(ConfigError, match=message) as error:
+        read_annotations(path, [CLIP], ("person",), "person", AnnotationNotes())
+    assert path.name in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "gt.txt", "gt.zip"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty; export it again"),
+        (b" \n\n", "is empty; export it again"),
+        (gzip.compress(b"1,1,1,1,5,5,1"), "is compressed; unpack it"),
+        (b"PK\x03\x04" + b"0" * 40, "is compressed; unpack it"),
+    ],
+)
+def test_files_without_annotations_are_no_empty_annotations(tmp_path, name, data, message):
+    """An empty MOTChallenge file would say that each frame is empty."""
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"{name}.*{message}"):
+        read_annotations(path, [CLIP], ("person",), "person", AnnotationNotes())
+
+
+def test_a_key_that_occurs_twice_hides_nothing(tmp_path):
+    text = json.dumps(content())
+    twice = text[:-1] + ', "annotations": []}'
+    with pytest.raises(ConfigError, match="a.json.*the key 'annotations' twice"):
+        read(tmp_path / "a.json", twice)
+
+
+def test_annotations_of_one_id_are_all_used_with_a_remark(tmp_path):
+    found = content()
+    for annotation in found["annotations"][1:3]:
+        annotation["id"] = 1
+    (annotations,), notes = read(tmp_path / "a.json", found)
+    assert boxes_of(annotations) == notes.kept == 6
+    assert notes.lines() == [
+        f"annotations of {str(tmp_path / 'a.json')!r} have ids that others have too (2 of them); "
+        "all are used: if they stand in the file twice, remove them"
+    ]
 
 
 def test_a_byte_order_mark_and_polygons_without_boxes(tmp_path):

@@ -378,7 +378,7 @@ def test_options_of_a_conversion_reach_it():
     assert (hook.config.winograd, hook.config.buckets, hook.config.fuse) == (False, 4, True)
     hook = BlockCopyHook(guards=[dict(type="MaxAge", frames=9), "Dilate"])
     assert [guard.name for guard in hook.config.guards] == ["MaxAge(frames=9)", "Dilate(blocks=1)"]
-    with pytest.raises(ConfigError, match=r"no option windograd.*winograd"):
+    with pytest.raises(ConfigError, match=r"no option 'windograd'.*Did you mean 'winograd'"):
         BlockCopyHook(windograd=False)
     with pytest.raises(ConfigError, match="buckets"):
         BlockCopyHook(buckets=0)

@@ -60,7 +60,7 @@ def make(
     config = video_config.read_config(str(path))
     if evaluator is not None:
         config.test_evaluator = evaluator
-    video_config.set_policy(config, policy, None)
+    video_config.set_options(config, policy=policy)
     loader = video_config.video_dataloader(config, videos or [clip], ann)
     video_config.set_weights(config, None)
     config.work_dir = str(folder / "work")

@@ -59,7 +59,7 @@ def make(
     config = video_config.read_config(str(path))
     if evaluator is not None:
         config.test_evaluator = evaluator
-    video_config.set_policy(config, policy, None)
+    video_config.set_options(config, policy=policy)
     ann_file = [labels] if annotated and not training else None
     loader = video_config.video_dataloader(config, videos or [frames], ann_file)
     video_config.set_weights(config, None)

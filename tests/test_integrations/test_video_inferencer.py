@@ -112,7 +112,7 @@ def in_the_test_tool(config_path, weights, clip, policy):
             self.grids += list(find_hook(runner).handle.last.grid)
 
     config = video_config.read_config(str(config_path))
-    video_config.set_policy(config, policy, None)
+    video_config.set_options(config, policy=policy)
     video_config.hook_of(config)["block_size"] = BLOCK
     loader = video_config.video_dataloader(config, [str(clip)])
     video_config.set_weights(config, str(weights))

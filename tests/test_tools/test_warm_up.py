@@ -334,7 +334,7 @@ def test_a_data_root_for_both(place):
 )
 def test_which_policies_learn(place, policy, learns):
     config = config_of(place)
-    video_config.set_policy(config, policy, None)
+    video_config.set_options(config, policy=policy)
     assert video_config.policy_learns(config) is learns
 
 

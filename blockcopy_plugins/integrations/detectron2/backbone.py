@@ -10,10 +10,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import handle
 from ...errors import ConfigError
-from .config import blockcopy_config, has_blockcopy
+from ...options import read_options
+from .config import OF_THE_INPUTS, blockcopy_config, has_blockcopy
 
 
 class BlockCopyBackbone(Backbone):
@@ -22,14 +22,13 @@ class BlockCopyBackbone(Backbone):
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
     checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
     are dense: proposal network and heads run on whole maps. To have them on blocks too, convert the
-    whole model (:class:`BlockCopyPredictor`, ``blockcopy_``).
+    whole model (:class:`BlockCopyPredictor`, ``blockcopy_``). Information gain is the change of the
+    backbone's features, and they are what ``propagate`` moves.
 
     Args:
         backbone: The backbone.
-        block_size: Side of a block in pixels of the backbone's input, or ``'auto'``.
-        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
-            gain is the change of the backbone's features.
-        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`.
+        **options: Those of :class:`~blockcopy_plugins.BlockCopyConfig` and ``policy_checkpoint``,
+            the file of a trained policy to start from.
 
     Raises:
         ConfigError: If an option is unknown or out of range, or the model is built in one of the
@@ -43,20 +42,11 @@ class BlockCopyBackbone(Backbone):
     def __init__(
         self,
         backbone: nn.Module,
-        block_size: int | str = 128,
-        policy: Any = None,
         **options: Any,
     ) -> None:
         super().__init__()
         refuse_prediction_worker()
-        policy = default_policy() if policy is None else policy
-        try:
-            config = BlockCopyConfig(block_size=block_size, policy=policy, **options)
-        except TypeError as error:
-            raise ConfigError(
-                f"BlockCopyBackbone: {error}. Options are "
-                f"{', '.join(BlockCopyConfig.__dataclass_fields__)}."
-            ) from error
+        config = read_options(options, "BlockCopyBackbone", OF_THE_INPUTS).config
         # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
         # very parameters under its very names.
         object.__setattr__(self, "inner", blockcopy_(backbone, config))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from ...config import AUTO, BlockCopyConfig
 from ...errors import ConfigError
-from ...policy import build_policy
-from ...policy.guards import build_guards
-from ...policy.policy_file import load_policy
-from ...policy.policy_text import parse_guard, parse_motion, parse_policy
+from ...options import change_options, read_options
 
 _DEFAULT = BlockCopyConfig()
+
+OF_THE_INPUTS = dict.fromkeys(
+    ("interleaved", "one_video"),
+    "Detectron2's inputs say by video_id and frame_id of which video they are. Load frames by "
+    "VideoFrameDataset, or put both into the dicts of your own loader.",
+)
+"""Options of MMEngine's hook that have no place here, and why."""
 
 
 def add_blockcopy_config(cfg: CfgNode) -> None:
@@ -48,6 +51,8 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.WINOGRAD = _DEFAULT.winograd
     # Run frames of which every block is executed on packed blocks too: for tests.
     node.PACK_WHOLE_FRAMES = _DEFAULT.pack_whole_frames
+    # Cut maps that an op made dense into blocks again.
+    node.REPACK = _DEFAULT.repack
     # Round the number of executed blocks up to one of a few: how many equal steps, or a list of
     # executed rates. None: some 13 where frames run as CUDA graphs, no rounding elsewhere.
     node.BUCKETS = _DEFAULT.buckets
@@ -70,25 +75,15 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.BACKBONE = "build_resnet_fpn_backbone"
 
 
-def blockcopy_config(
-    cfg: Any,
-    policy: Any = None,
-    checkpoint: str | None = None,
-    guards: Sequence[Any] | None = None,
-    propagate: str | None = None,
-    motion: Any = None,
-):
+def blockcopy_config(cfg: Any, **changes: Any) -> BlockCopyConfig:
     """The options of a conversion as a config has them.
 
     Args:
         cfg: A ``CfgNode`` with the keys of :func:`add_blockcopy_config`, or without (the defaults);
             or a lazy config, which may have ``blockcopy = dict(block_size=..., policy=...,
             policy_checkpoint=..., ...)``.
-        policy: In place of the config's, and of its policy file.
-        checkpoint: File of a trained policy in place of the config's.
-        guards: In place of the config's.
-        propagate: In place of the config's, and of its motion.
-        motion: In place of the config's.
+        **changes: Options in place of the config's, as
+            :func:`~blockcopy_plugins.options.change_options` takes them.
 
     Returns:
         A :class:`~blockcopy_plugins.BlockCopyConfig` whose policy and guards are built.
@@ -96,32 +91,11 @@ def blockcopy_config(
     Raises:
         ConfigError: If an option is unknown or out of range, or the policy file does not fit.
     """
-    options = _yaml_options(cfg) if isinstance(cfg, CfgNode) else _lazy_options(cfg)
-    found = options.pop("policy_checkpoint", None)
-    if policy is not None:
-        options["policy"], found = policy, None
-    chosen = options.get("policy", _DEFAULT.policy)
-    chosen = parse_policy(chosen) if isinstance(chosen, str) else chosen
-    options["policy"] = build_policy(chosen)
-    if checkpoint or found:
-        load_policy(options["policy"], checkpoint or found)
-    guards = options.get("guards", _DEFAULT.guards) if guards is None else guards
-    if isinstance(guards, (list, tuple)):
-        guards = [parse_guard(guard) if isinstance(guard, str) else guard for guard in guards]
-    options["guards"] = build_guards(guards).guards
-    if propagate is not None:
-        options["propagate"] = propagate
-        options.pop("motion", None)
-    motion = options.get("motion") if motion is None else motion
-    options["motion"] = parse_motion(motion) if isinstance(motion, str) else motion
-    known = {item.name for item in fields(BlockCopyConfig)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ConfigError(
-            f"the config's blockcopy has {', '.join(unknown)}; its options are "
-            f"{', '.join(sorted(known | {'policy_checkpoint'}))}."
-        )
-    return BlockCopyConfig(**options)
+    yaml = isinstance(cfg, CfgNode)
+    options = _yaml_options(cfg) if yaml else _lazy_options(cfg)
+    change_options(options, changes)
+    place = "MODEL.BLOCKCOPY" if yaml else "the config's blockcopy"
+    return read_options(options, place, OF_THE_INPUTS).config
 
 
 def has_blockcopy(cfg: Any) -> bool:
@@ -134,11 +108,7 @@ def _yaml_options(cfg: CfgNode) -> dict[str, Any]:
     if node is None:
         return {}
     options = {name.lower(): value for name, value in node.items() if name != "BACKBONE"}
-    options["policy_checkpoint"] = options["policy_checkpoint"] or None
-    options["motion"] = options["motion"] or None
-    if options["block_size"] is None:
-        options["block_size"] = _DEFAULT.block_size
-    elif options["block_size"] == 0:
+    if options.get("block_size") == 0:
         options["block_size"] = AUTO
     return options
 

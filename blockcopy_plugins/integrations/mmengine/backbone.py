@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig, default_policy
 from ...engine.convert import handle
+from ...options import read_options
 from ...registry import MODELS
+
+_OF_THE_HOOK = dict.fromkeys(
+    ("interleaved", "one_video"),
+    "a backbone gets images and is not told of which video they are. Say it in a "
+    "custom_hooks=[dict(type='blockcopy_plugins.BlockCopyHook', ...)] beside it, or name streams "
+    "by bc.streams; without either, image i of each batch is stream i.",
+)
 
 
 @MODELS.register_module()
@@ -21,22 +27,19 @@ class BlockCopyBackbone(BaseModule):
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
     checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
     are dense: neck and heads run on whole maps. To have them on blocks too, use
-    :class:`BlockCopyHook` instead. Outputs of a model cannot be moved from here (``propagate``).
+    :class:`BlockCopyHook` instead. Information gain is the change of the backbone's features, and
+    they are what ``propagate`` moves.
 
     Args:
         backbone: Config of the backbone, or the module itself.
-        block_size: Side of a block in pixels of the backbone's input, or ``'auto'``.
-        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. Information
-            gain is the change of the backbone's features.
-        strict: Raise where an op cannot run on blocks.
-        max_streams: Live streams at most.
         pretrained: Weights that a segmentor of MMSegmentation hands to its backbone, for the
             wrapped one.
-        guards: What holds whatever the policy picks, see
-            :class:`~blockcopy_plugins.BlockCopyConfig`.
+        **options: Those of :class:`~blockcopy_plugins.BlockCopyConfig` and ``policy_checkpoint``,
+            the file of a trained policy to start from. Which video an image is of is said by a
+            :class:`BlockCopyHook` beside it.
 
     Raises:
-        ConfigError: If an option is out of range.
+        ConfigError: If an option is unknown or out of range or the policy file does not fit.
 
     Examples:
         >>> model = dict(backbone=dict(
@@ -47,19 +50,14 @@ class BlockCopyBackbone(BaseModule):
     def __init__(
         self,
         backbone: dict | nn.Module,
-        block_size: int | str = 128,
-        policy: Any = None,
-        strict: bool = False,
-        max_streams: int = 64,
         pretrained: str | None = None,
-        guards: Sequence[Any] = (),
+        **options: Any,
     ) -> None:
         super().__init__()
-        policy = default_policy() if policy is None else policy
+        config = read_options(options, "BlockCopyBackbone", _OF_THE_HOOK).config
         if pretrained is not None and isinstance(backbone, dict):
             backbone = {**backbone, "pretrained": pretrained}
         inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
-        config = BlockCopyConfig(block_size, policy, strict, max_streams, guards=guards)
         # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
         # very parameters under its very names.
         object.__setattr__(self, "inner", blockcopy_(inner, config))

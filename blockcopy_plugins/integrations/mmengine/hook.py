@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -15,13 +12,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ...api import blockcopy_
-from ...config import BlockCopyConfig, default_policy
+from ...config import BlockCopyConfig
 from ...engine.convert import Handle, handle, restore_
-from ...engine.propagation import Propagation
 from ...errors import ConfigError
+from ...options import read_options
 from ...policy import build_policy
-from ...policy.guards import build_guards
-from ...policy.policy_file import load_policy
 from ...registry import HOOKS
 from ..frame_figures import FrameFigures
 from ..sample_motion import motion_of
@@ -37,25 +32,16 @@ class BlockCopyHook(Hook):
     data samples' ``video_id``; they are reset where a video starts. A model whose backbone is a
     :class:`BlockCopyBackbone` is not converted again: the hook then names the streams for it.
 
+    One policy serves all loops of a run, so what it learned while validating is kept.
+
     Args:
-        block_size: Side of a block in pixels of the network input, or ``'auto'``.
-        policy: What picks the blocks, see :class:`~blockcopy_plugins.BlockCopyConfig`. One policy
-            serves all loops of a run, so what it learned while validating is kept.
-        policy_checkpoint: File of a trained policy to start from.
-        strict: Raise where an op cannot run on blocks, instead of running it on the whole map.
-        check_finite: Refuse frames with NaN or infinity.
-        interleaved: Frames of several videos take turns in consecutive batches. By default a video
-            that is not in a batch is taken to be over and its state is given back.
-        one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
-            i of each batch of stream i. By default they are taken for pictures that have nothing to
-            do with each other: each is executed fully, and a warning says so once.
-        guards: What holds whatever the policy picks, see
-            :class:`~blockcopy_plugins.BlockCopyConfig`.
-        **options: Others of :class:`~blockcopy_plugins.BlockCopyConfig`: ``winograd=False``,
-            ``propagate='auto'``, say.
+        **options: Those of :class:`~blockcopy_plugins.BlockCopyConfig` (``block_size``, ``policy``,
+            ``guards``, ``propagate``, ...), ``policy_checkpoint``, the file of a trained policy to
+            start from, and ``interleaved`` and ``one_video`` of
+            :class:`~blockcopy_plugins.options.BlockCopyOptions`.
 
     Raises:
-        ConfigError: If an option is out of range or the policy file does not fit.
+        ConfigError: If an option is unknown or out of range or the policy file does not fit.
 
     Examples:
         >>> custom_hooks = [dict(type='blockcopy_plugins.BlockCopyHook', block_size=128,
@@ -65,42 +51,13 @@ class BlockCopyHook(Hook):
 
     priority = "NORMAL"
 
-    def __init__(
-        self,
-        block_size: int | str = 128,
-        policy: Any = None,
-        policy_checkpoint: str | Path | None = None,
-        strict: bool = False,
-        check_finite: bool = True,
-        interleaved: bool = False,
-        one_video: bool = False,
-        guards: Sequence[Any] = (),
-        **options: Any,
-    ) -> None:
-        known = {item.name for item in fields(BlockCopyConfig)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise ConfigError(
-                f"BlockCopyHook has no option {', '.join(unknown)}; besides its own there are "
-                f"those of BlockCopyConfig: {', '.join(sorted(known))}."
-            )
-        policy = default_policy() if policy is None else policy
-        self.policy = build_policy(policy)
-        if policy_checkpoint is not None:
-            load_policy(self.policy, policy_checkpoint)
-        self.config = BlockCopyConfig(
-            block_size=block_size,
-            policy=self.policy,
-            # Copied for each conversion, as memory of streams is of one model.
-            guards=build_guards(guards).guards,
-            strict=strict,
-            check_finite=check_finite,
-            **options,
-        )
-        # A wrong motion is found now, and not once the weights are loaded.
-        Propagation.of(self.config)
-        self.interleaved = interleaved
-        self.one_video = one_video
+    def __init__(self, **options: Any) -> None:
+        read = read_options(options, "BlockCopyHook")
+        self.config = read.config
+        self.policy = read.config.policy
+        self.interleaved = read.interleaved
+        self.one_video = read.one_video
+        self._given = read.given
         self._warned = False
         self._figures = FrameFigures()
         self._handle: Handle | None = None
@@ -206,7 +163,8 @@ class BlockCopyHook(Hook):
                 raise ConfigError(
                     f"propagate={self.config.propagate!r} moves what leaves a whole model, but "
                     "only the backbone runs on blocks here (BlockCopyBackbone). Take the config "
-                    "without that wrapper, or propagate='copy'."
+                    "without that wrapper, or set propagate in the backbone, whose features are "
+                    "then moved."
                 )
             # A whole model is looked at where it is converted.
             if "mmseg.models.segmentors.base" in sys.modules:
@@ -215,10 +173,31 @@ class BlockCopyHook(Hook):
                 refuse_windows(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
+            self._say_what_the_backbone_decides()
         else:
             blockcopy_(model, self.config)
             self._handle = handle(model)
             self._names_streams = None
+
+    def _say_what_the_backbone_decides(self) -> None:
+        """A backbone that runs on blocks by itself has options of its own; they are not changed."""
+
+        def shown(config: BlockCopyConfig, name: str) -> Any:
+            value = getattr(config, name, object())  # the policy's file is no option of a config
+            if name == "policy":
+                policy = build_policy(value)
+                return type(policy), getattr(policy, "target", None)
+            return tuple(value) if name == "guards" else value
+
+        own = self.handle.config
+        given = sorted(self._given - {"interleaved", "one_video"})
+        differ = [name for name in given if shown(self.config, name) != shown(own, name)]
+        if differ:
+            MMLogger.get_current_instance().warning(
+                f"{', '.join(differ)} of the BlockCopyHook have no effect: the model's backbone is "
+                "a BlockCopyBackbone, which has options of its own. Set them there, or take the "
+                "config without that wrapper."
+            )
 
     def _end(self, runner: Runner) -> None:
         MMLogger.get_current_instance().info(str(self.handle.report()))

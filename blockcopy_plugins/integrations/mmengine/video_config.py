@@ -14,14 +14,11 @@ from mmengine.registry import DATASETS
 
 from ...datasets import VideoFrameDataset
 from ...datasets.video_list import list_videos
+from ...engine.propagation import Propagation
 from ...errors import ConfigError
 from ...evaluation import LabelRules
 from ...evaluation.class_names import check_class_names
-from ...policy import build_policy
-from ...policy.policy_text import parse_guard as parse_guard  # the tools take them from here
-from ...policy.policy_text import parse_motion as parse_motion
-from ...policy.policy_text import parse_policy as parse_policy
-from ...propagation import build_motion
+from ...options import change_options, read_options
 from .task import DetectionTask, task_of
 
 DEFAULT_HOOK = dict(
@@ -89,51 +86,29 @@ def has_hook(config: Config) -> bool:
     return len(probe.custom_hooks) == before
 
 
-def set_policy(
-    config: Config,
-    policy: str | dict[str, Any] | None,
-    checkpoint: str | None,
-    guards: Sequence[Any] | None = None,
-) -> None:
-    """Change the hook's policy, the file that it starts from, and its guards.
+def hook_options(config: Config) -> dict[str, Any]:
+    """The options of the config's ``BlockCopyHook``, without what MMEngine reads of any hook.
+
+    Args:
+        config: Of a model; a hook with the defaults is added where it has none.
+    """
+    hook = hook_of(config)
+    return {name: value for name, value in hook.items() if name not in ("type", "priority")}
+
+
+def set_options(config: Config, **changes: Any) -> None:
+    """Change options of the config's ``BlockCopyHook``.
 
     Args:
         config: Changed in place.
-        policy: Takes the place of the config's policy and of its policy file.
-        checkpoint: A trained policy.
-        guards: Take the place of the config's guards.
+        **changes: As :func:`~blockcopy_plugins.options.change_options` takes them.
 
     Raises:
-        ConfigError: If there is no such file.
+        ConfigError: If an option is unknown or wrong.
     """
     hook = hook_of(config)
-    if guards is not None:
-        hook["guards"] = list(guards)
-    if policy is not None:
-        hook["policy"] = policy
-        hook.pop("policy_checkpoint", None)
-    if checkpoint is not None:
-        if not os.path.isfile(checkpoint):
-            raise ConfigError(
-                f"there is no policy file {checkpoint!r}; train one with tools/train_policy.py."
-            )
-        hook["policy_checkpoint"] = os.path.abspath(checkpoint)
-
-
-def set_propagation(config: Config, propagate: str | None, motion: Any = None) -> None:
-    """Change what the hook does with the outputs of blocks that do not run.
-
-    Args:
-        config: Changed in place.
-        propagate: Takes the place of the config's, and its motion is that of the config no more.
-        motion: Takes the place of the config's estimate of motion.
-    """
-    hook = hook_of(config)
-    if propagate is not None:
-        hook["propagate"] = propagate
-        hook.pop("motion", None)
-    if motion is not None:
-        hook["motion"] = motion
+    change_options(hook, changes)
+    read_options(hook_options(config), "BlockCopyHook")  # not only once the model is built
 
 
 def video_dataloader(
@@ -240,10 +215,8 @@ def video_dataloader(
 def _export_motion(dataset: dict[str, Any], config: Config) -> None:
     """Let a dataset of videos give what the policy and the motion of the config's hook want."""
     if has_hook(config):
-        hook = hook_of(config)
-        policy, motion = hook.get("policy"), hook.get("motion")
-        wanted = policy is not None and build_policy(policy).needs_motion
-        if wanted or (motion is not None and build_motion(motion).needs_vectors):
+        options = read_options(hook_options(config), "BlockCopyHook").config
+        if options.policy.needs_motion or Propagation.of(options).needs_vectors:
             dataset["motion"] = True
 
 
@@ -352,7 +325,7 @@ def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def policy_learns(config: Config) -> bool:
     """Whether the policy of the config's hook is one that learns while it runs."""
-    policy = build_policy(hook_of(config).get("policy") or DEFAULT_HOOK["policy"])
+    policy = read_options(hook_options(config), "BlockCopyHook").config.policy
     return bool(policy.state_dict()) and getattr(policy, "online", True)
 
 

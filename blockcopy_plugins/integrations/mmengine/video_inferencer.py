@@ -28,13 +28,12 @@ from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
 from ...evaluation.class_names import check_class_names
-from ...policy import build_policy
+from ...options import read_options
 from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .checkpoint_check_hook import CheckpointCheckHook
 from .clips import clips_of
-from .hook import load_policy
-from .video_config import hook_of, read_config, set_weights, video_dataloader
+from .video_config import hook_options, read_config, set_weights, video_dataloader
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +84,9 @@ class VideoInferencer:
             ``init_track_model``, ``DetInferencer(...).model`` and ``MMSegInferencer(...).model``
             have it; or the path of a config file.
         config: How it is to run: a :class:`~blockcopy_plugins.BlockCopyConfig`, or options of
-            :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``).
-            ``None`` takes the ``BlockCopyHook`` of the model's config, or the defaults.
+            :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``), of
+            which ``interleaved`` and ``one_video`` change nothing here. ``None`` takes the
+            ``BlockCopyHook`` of the model's config, or the defaults.
         weights: Where ``model`` is a path, the weights, a file or URL; ``None`` takes the config's
             ``load_from``.
         device: Where the model is to run. ``None`` leaves a model where it is, and puts one that is
@@ -392,23 +392,6 @@ def _options(config: Any, model_config: Config) -> BlockCopyConfig:
     """The options of the conversion, from what the user gave or the model's config says."""
     if isinstance(config, BlockCopyConfig):
         return config
-    if config is None:
-        config = {k: v for k, v in hook_of(model_config).items() if k not in ("type", "priority")}
-        config.pop("interleaved", None)  # Each source has a stream of its own here.
-    elif not isinstance(config, Mapping):
-        raise ConfigError(
-            f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
-            "dict(block_size=128, policy=dict(type='GainPolicy', target=0.3))."
-        )
-    options = dict(config)
-    checkpoint = options.pop("policy_checkpoint", None)
-    try:
-        options = BlockCopyConfig(**options)
-    except TypeError as error:
-        known = ", ".join((*BlockCopyConfig.__dataclass_fields__, "policy_checkpoint"))
-        raise ConfigError(f"config={dict(config)!r}: {error}. Options are {known}.") from error
-    if checkpoint is None:
-        return options
-    policy = build_policy(options.policy)
-    load_policy(policy, checkpoint)
-    return BlockCopyConfig(**{**options.__dict__, "policy": policy})
+    # Each source is a video and a stream of its own, whatever is said of streams.
+    options = hook_options(model_config) if config is None else config
+    return read_options(options, "VideoInferencer").config
