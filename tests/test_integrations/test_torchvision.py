@@ -61,7 +61,10 @@ def build(name: str) -> nn.Module:
     else:
         boxes = DefaultBoxGenerator([[2], [2], [2], [2]])
         options = dict(anchor_generator=boxes, size=(192, 128), num_classes=CLASSES)
-    model = kind(Pyramid(), **options)
+    backbone = Pyramid()
+    if name == "SSD":
+        backbone.out_channels = [32] * 4
+    model = kind(backbone, **options)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, 0, (2 / parameter[0].numel()) ** 0.5)
