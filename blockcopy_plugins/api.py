@@ -113,10 +113,10 @@ def reset_(model: object, streams: Iterable[Hashable] | None = None) -> None:
         StateError: If a named stream is not live.
     """
     first, *others = running(model)[1]
-    convert.reset_(first, streams)
+    convert.handle(first).reset(streams)
     for module in others:
         # Copies that no longer run: what they knew is of an earlier video.
-        convert.reset_(module)
+        convert.handle(module).reset()
 
 
 def report(model: object) -> Report:
@@ -151,7 +151,7 @@ def streams(model: object, ids: Sequence[Hashable]) -> AbstractContextManager[No
         >>> with bc.streams(model, ['cam0', 'cam7']):
         ...     out = model(frames)
     """
-    return _all(convert.streams(module, ids) for module in running(model)[1])
+    return _all(convert.handle(module).named(ids) for module in running(model)[1])
 
 
 def motion(model: object, fields: Sequence[MotionField | None]) -> AbstractContextManager[None]:
@@ -194,7 +194,7 @@ def dense(model: object) -> AbstractContextManager[None]:
     Raises:
         ConfigError: If the model is not converted.
     """
-    return _all(convert.dense(module) for module in running(model)[1])
+    return _all(convert.handle(module).paused() for module in running(model)[1])
 
 
 def _all(contexts: Iterable[AbstractContextManager[None]]) -> AbstractContextManager[None]:

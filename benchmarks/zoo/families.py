@@ -56,8 +56,6 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("yolov8n-obb.yaml", "rotated boxes"),
         ("yolov8n-p2.yaml", "stride 4"),
         ("yolov8n-ghost.yaml", "ghost convolutions"),
-        ("yolov9t.yaml", "average pooling without stride"),
-        ("yolov10n.yaml", "large depthwise kernels, partial attention"),
         ("yolo11n.yaml", "attention on stride 32"),
         ("yolo11n-seg.yaml", "the same with masks"),
         ("yolo11n-pose.yaml", "the same with keypoints"),
@@ -66,6 +64,12 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("yolo26n-seg.yaml", "the same with masks"),
         ("yolo26n-depth.yaml", "depth"),
         ("yolo26n-sem.yaml", "semantic segmentation"),
+    ),
+    *_all(
+        "ultralytics",
+        ("yolov9t.yaml", "average pooling without stride"),
+        ("yolov10n.yaml", "large depthwise kernels, partial attention"),
+        dtype="float64",
     ),
     *_all(
         "torchvision",

@@ -744,10 +744,10 @@ def convert_(
 
 
 def handle(model: nn.Module) -> Handle:
-    """The handle of a converted model.
+    """The handle of a converted module.
 
     Raises:
-        ConfigError: If the model is not converted.
+        ConfigError: If the module is not converted.
     """
     found = model.__dict__.get(_ATTRIBUTE)
     if found is None:
@@ -762,111 +762,19 @@ def handle(model: nn.Module) -> Handle:
 
 
 def restore_(model: nn.Module) -> nn.Module:
-    """Undo :func:`blockcopy_`; parameters, buffers and outputs are what they were before.
-
-    Args:
-        model: A converted model.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ConfigError: If it is not converted.
-    """
+    """Undo the conversion of a module; see :func:`blockcopy_plugins.restore_`."""
     handle(model).detach()
     return model
 
 
-def reset_(model: nn.Module, streams: Iterable[Hashable] | None = None) -> None:
-    """Forget streams: their next frames are executed fully. What the policy learned stays.
-
-    Args:
-        model: A converted model.
-        streams: Ids of live streams, ``None`` for all.
-
-    Raises:
-        ConfigError: If the model is not converted.
-        StateError: If a named stream is not live.
-    """
-    handle(model).reset(streams)
-
-
 def report(model: nn.Module) -> Report:
-    """Executed rate, MACs, time, state memory and the ops that ran dense, over all calls so far.
-
-    Args:
-        model: A converted model.
-
-    Returns:
-        The report; ``print`` it, or take its fields.
-
-    Raises:
-        ConfigError: If the model is not converted.
-    """
+    """What a module has run so far; see :func:`blockcopy_plugins.report`."""
     return handle(model).report()
 
 
-def streams(model: nn.Module, ids: Sequence[Hashable]):
-    """Name the streams of the images of a batch.
-
-    Args:
-        model: A converted model.
-        ids: One id for each image of the calls inside the context.
-
-    Returns:
-        A context manager.
-
-    Raises:
-        ConfigError: If the model is not converted.
-
-    Examples:
-        >>> with bc.streams(model, ['cam0', 'cam7']):
-        ...     out = model(frames)
-    """
-    return handle(model).named(ids)
-
-
 def motion(model: nn.Module, fields: Sequence[MotionField | None]):
-    """Tell by the motion vectors of their videos how far the images of a batch have moved.
-
-    :class:`~blockcopy_plugins.policy.MotionVectorPolicy` asks for it. Data samples of the package's
-    own datasets carry it along.
-
-    Args:
-        model: A converted model.
-        fields: One for each image of the calls inside the context, as
-            :meth:`~blockcopy_plugins.datasets.VideoReader.read_motion` gives it; or None. Where the
-            frame is not just the picture resized, with its scale
-            (:meth:`~blockcopy_plugins.policy.MotionField.at_scale`).
-
-    Returns:
-        A context manager.
-
-    Raises:
-        ConfigError: If the model is not converted.
-
-    Examples:
-        >>> reader = VideoReader('street.mp4', motion=True)
-        >>> for index, picture in enumerate(reader):
-        ...     with bc.motion(model, [reader.read_motion(index)]):
-        ...         out = model(preprocess(picture))
-    """
+    """How far the images of a batch have moved; see :func:`blockcopy_plugins.motion`."""
     return handle(model).moved(fields)
-
-
-def dense(model: nn.Module):
-    """Run a converted model densely inside the context; its state and policy stay as they are.
-
-    Args:
-        model: A converted model.
-
-    Returns:
-        A context manager.
-
-    Raises:
-        ConfigError: If the model is not converted.
-    """
-    return handle(model).paused()
 
 
 def to_dense(x: Tensor) -> Tensor:

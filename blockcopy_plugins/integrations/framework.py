@@ -84,13 +84,12 @@ class Framework:
         """
 
 
-def frameworks_of(owner: object) -> Iterator[Framework]:
-    """The frameworks that have to do with an object, by the packages of its and its parts' classes.
+def frameworks_of(*parts: object) -> Iterator[Framework]:
+    """The frameworks that have to do with some objects, by the packages of their classes.
 
     Args:
-        owner: A module, or whatever users call.
+        parts: Modules, or whatever users call.
     """
-    parts = nn.Module.modules(owner) if isinstance(owner, nn.Module) else (owner,)
     kinds = {kind for part in parts for kind in type(part).__mro__}
     packages = {kind.__module__.partition(".")[0] for kind in kinds}
     here = resources.files(__package__)
@@ -120,7 +119,8 @@ def framework_called(name: str) -> Framework:
 
 def adapter_for(model: nn.Module) -> ModelAdapter:
     """The adapter of the framework that a model is of; the plain one if it is of none."""
-    for framework in frameworks_of(model):
+    # A model that somebody has put together has no class of the framework's itself.
+    for framework in frameworks_of(*nn.Module.modules(model)):
         found = framework.adapter(model)
         if found is not None:
             return found

@@ -56,7 +56,11 @@ def small(kind: str) -> Config:
         detector.backbone.update(base_channels=8, stem_channels=8)
         detector.neck.in_channels = [32, 64, 128, 256]
         detector.rpn_head.pop("init_cfg", None)
-        detector.test_cfg.rcnn.update(score_thr=0.01, max_per_img=8)
+        detector.test_cfg.rcnn.update(score_thr=0.01, max_per_img=50)
+    # No box suppresses another: which of two equal ones does would turn on the last digit.
+    for stage in (detector.test_cfg, detector.test_cfg.get("rpn"), detector.test_cfg.get("rcnn")):
+        if stage and "nms" in stage:
+            stage.nms.iou_threshold = 1.0
     for part in (model, detector, detector.backbone, model.get("reid") or {}):
         part.pop("init_cfg", None)
         part.get("backbone", {}).pop("init_cfg", None)
@@ -73,6 +77,8 @@ def small(kind: str) -> Config:
 def pristine(request):
     if request.param in ("bytetrack", "ocsort"):
         pytest.importorskip("lap", reason="needs lap, as MMDetection's tracker does")
+    if request.param == "deepsort":
+        pytest.importorskip("mmpretrain", reason="needs mmpretrain, as MMDetection's re-id does")
     config = small(request.param)
     torch.manual_seed(1)
     with warnings.catch_warnings():
@@ -85,14 +91,19 @@ def pristine(request):
     model.detector.backbone.norm_eval = False
     model.train()
     with torch.no_grad():
-        features = model.detector.extract_feat(torch.randn(4, 3, 96, 160))
+        # YOLOX takes pictures as they are, the others normalised ones.
+        frames = torch.rand(4, 3, 96, 160) * 255
+        if request.param not in ("bytetrack", "ocsort"):
+            frames = frames / 64 - 2
+        features = model.detector.extract_feat(frames)
         if hasattr(model.detector, "bbox_head"):
             model.detector.bbox_head(features)
     for name, parameter in model.detector.named_parameters():
         if name.endswith(("fc_cls.weight", "rpn_cls.weight", "fc_reg.weight")):
             torch.nn.init.normal_(parameter, 0, 0.1)
         if "multi_level_conv_" in name:
-            torch.nn.init.normal_(parameter, 0, 0.1)
+            # Boxes of about the stride: the filters of tracks take no other at random.
+            torch.nn.init.normal_(parameter, 0, 0.01 if "reg" in name else 0.1)
     return model.eval()
 
 
@@ -133,7 +144,7 @@ def rows(sample):
 
 def same(found, wanted) -> bool:
     for mine, expected in zip(rows(found), rows(wanted), strict=True):
-        if abs(len(mine) - len(expected)) > 1:
+        if abs(len(mine) - len(expected)) > 3:
             return False
         if len(expected):
             nearest = (mine[None] - expected[:, None]).abs().amax(-1).amin(1)
@@ -174,7 +185,7 @@ def test_a_video_begins_anew_at_frame_zero_and_keeps_its_features_until_then(mod
 
 def clip(model, frames):
     """All frames in one call, as MMDetection's data sets of whole videos give them."""
-    from mmdet.utils import build_test_pipeline  # noqa: PLC0415
+    from mmdet.apis.inference import build_test_pipeline
     from mmengine.dataset import default_collate
 
     count = len(frames)

@@ -223,6 +223,8 @@ class BlockCopyHook(Hook):
             self.handle.give_motion(motion_of(samples))
         else:
             ids, _ = StreamIds().read(samples)
+            # Images without a video are no frames of one, whatever folder they are in.
+            self.handle.name_streams(range(len(samples)) if samples and ids is None else None)
         if ids is None:
             if not self.one_video:
                 self._take_for_pictures()

@@ -92,7 +92,7 @@ class SampleAdapter(ModelAdapter):
         if self.in_sequence:
             return "inferencer"
         paths = [info.get("img_path", "") for info in infos]
-        if len(paths) < 2:
+        if len(paths) < 2 and os.path.dirname(paths[0] or "") not in self._sizes:
             return None
         if all(path is None for path in paths):
             raise FrameError(

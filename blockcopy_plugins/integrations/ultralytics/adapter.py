@@ -51,6 +51,9 @@ class YoloAdapter(ModelAdapter):
         """See :meth:`ModelAdapter.turns`: frames of one video in a batch run in turn."""
         model = self._model()
         given = dict(zip(("x", "profile", "augment", "embed"), args, strict=False)) | dict(kwargs)
+        others = [m for m in self.copies.modules() if m is not model and "_blockcopy" in vars(m)]
+        if given.get("embed") or any(handle(m).is_paused for m in others):
+            return (None,)
         if isinstance(given.get("x"), Mapping):
             raise FrameError(
                 "the model was called for its loss, but block-sparse execution is for inference. "
@@ -63,9 +66,6 @@ class YoloAdapter(ModelAdapter):
                 "bc.dense(yolo):'."
             )
         call = super().read_call(args, kwargs)
-        others = [m for m in self.copies.modules() if m is not model and "_blockcopy" in vars(m)]
-        if given.get("embed") or any(handle(m).is_paused for m in others):
-            return (None,)
         self.copies.ran(model)
         names = next((n for m in others if (n := handle(m).named_streams) is not None), None)
         streams, begins = self._streams_of(call, model, named or names is not None)
