@@ -99,6 +99,13 @@ ARCHITECTURES = {
         "COCO-Detection/faster_rcnn_R_50_C4_3x.yaml",
         small=[*_SMALL_RESNET, "MODEL.ROI_HEADS.NUM_CLASSES", 5],
     ),
+    "keypoint_rcnn_R_50_FPN": Architecture(
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml",
+        small=[*_SMALL_RCNN, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [16, 16]],
+    ),
+    "cascade_mask_rcnn_R_50_FPN": Architecture(
+        "Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml", small=_SMALL_RCNN
+    ),
     "retinanet_R_50_FPN": Architecture(
         "COCO-Detection/retinanet_R_50_FPN_3x.yaml",
         small=[*_SMALL_RESNET, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.RETINANET.NUM_CLASSES", 5],

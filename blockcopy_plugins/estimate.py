@@ -20,7 +20,8 @@ from .engine.adapter import ModelAdapter
 from .engine.convert import motion, report, restore_
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
-from .integrations.framework import adapter_for
+from .integrations.config_kind import is_detectron2_config
+from .integrations.framework import Framework, adapter_for, framework_called, frameworks_of
 from .policy import MotionField, Policy, build_policy
 
 RATES = (1.0, 0.5, 0.25, 0.125)
@@ -255,7 +256,7 @@ def estimate(
     _check(model, size, rates, rest_ms, budget_s)
     size = (int(size[0]), int(size[1]))
     own = adapter_for(model)
-    timing = _Timing(model, adapter or own, call or _call_for(own), clock)
+    timing = _Timing(model, adapter or own, call or _call_for(model, own), clock)
     wanted = BlockCopyConfig().policy if policy is None else policy
     per_pixel = _probe(timing, size, budget_s)
     sizes = _block_sizes(block_size, size, timing)
@@ -299,7 +300,7 @@ def estimate_config(
     """Predict the speed-up for the model of a config, with random weights.
 
     Args:
-        path: Config of MMDetection or MMSegmentation.
+        path: Config of MMDetection, MMSegmentation or Detectron2.
         size: ``(H, W)`` of the frame in pixels; by default what the config's pipeline makes.
         block_size: See :func:`estimate`.
         **options: More of :func:`estimate`.
@@ -311,6 +312,12 @@ def estimate_config(
         ConfigError: If the config cannot be read or its model not be built; and as
             :func:`estimate`.
     """
+    if is_detectron2_config(path):
+        framework_called("detectron2")
+        from .integrations.detectron2.survey import build_model
+
+        model, _, usual = build_model(path)
+        return estimate(model, usual if size is None else size, block_size, **options)
     from .integrations.mmengine import survey, video_config
 
     config = video_config.read_config(path)
@@ -578,9 +585,12 @@ def _block_sizes(
     return list(dict.fromkeys(sizes))
 
 
-def _call_for(adapter: ModelAdapter) -> Callable[[nn.Module, Tensor], Any]:
+def _call_for(model: nn.Module, adapter: ModelAdapter) -> Callable[[nn.Module, Tensor], Any]:
     if type(adapter) is ModelAdapter:
         return lambda model, frame: model(frame)
+    for framework in frameworks_of(model):
+        if type(framework).call is not Framework.call:
+            return framework.call
     from .integrations.mmengine.survey import data_sample
 
     def predict(model: nn.Module, frame: Tensor) -> Any:

@@ -18,6 +18,7 @@ from .api import blockcopy_, report, restore_
 from .config import BlockCopyConfig
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
+from .integrations.config_kind import is_detectron2_config
 from .integrations.framework import Framework, framework_called
 
 DEFAULT_SIZE = (640, 640)
@@ -57,8 +58,8 @@ def describe(
     """What a config's model does on blocks, in words.
 
     Args:
-        path: Config of MMDetection or MMSegmentation, whose weights are not needed; or a framework
-            and a model's name there, ``'torchvision:retinanet_resnet50_fpn'``.
+        path: Config of MMDetection, MMSegmentation or Detectron2, whose weights are not needed; or
+            a framework and a model's name there, ``'torchvision:retinanet_resnet50_fpn'``.
         size: Height and width of the frame, px; by default what the config's pipeline makes.
         block_sizes: Those that are tried, px.
 
@@ -102,6 +103,13 @@ def _model_of(
         framework, model = named[0], named[0].build(named[1])
         size = DEFAULT_SIZE if size is None else size
         return partial(_survey, framework, model, size), path, size
+    if is_detectron2_config(path):
+        framework = framework_called("detectron2")
+        from .integrations.detectron2.survey import build_model
+
+        model, name, usual = build_model(path)
+        size = usual if size is None else size
+        return partial(_survey, framework, model, size), name, size
     if importlib.util.find_spec("mmengine") is None:
         raise ConfigError("a config is read by MMEngine, which is not installed.")
     from .integrations.mmengine import survey, video_config
@@ -152,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "config",
         nargs="?",
-        help="config of MMDetection or MMSegmentation, or ultralytics:yolo11n.yaml, "
+        help="config of MMDetection, MMSegmentation or Detectron2, or ultralytics:yolo11n.yaml, "
         "torchvision:retinanet_resnet50_fpn, timm:resnet50, smp:unet/resnet34, "
         "transformers:SegformerForSemanticSegmentation (or its config.json)",
     )

@@ -266,7 +266,8 @@ class Handle:
         done = time.perf_counter()
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         twice = None if whole is None else whole.comparison.blocks
-        self.last = FrameRecord(ids, grid, host, counts, figures, seconds, guarded, twice)
+        size = (int(frame.shape[2]), int(frame.shape[3]))
+        self.last = FrameRecord(ids, grid, host, counts, figures, size, seconds, guarded, twice)
         self.totals.add(host, counts, seconds, guarded, twice)
         if self.totals.calls == _CALLS_UNTIL_JUDGED and self.totals.hardly_any_on_blocks():
             name = type(self.model).__name__

@@ -57,6 +57,7 @@ class FrameRecord:
         host_grid: The same in host memory.
         counts: MACs and densified ops.
         figures: What the policy reports for logs, see :attr:`scalars`.
+        size: ``(H, W)`` of the frame, px.
         seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
             GPU has still to do is not in it, and the wait for it is the policy's.
         guards: What the guards did, ``None`` if there are none.
@@ -69,6 +70,7 @@ class FrameRecord:
     host_grid: Tensor
     counts: FrameCounts
     figures: Scalars
+    size: tuple[int, int]
     seconds: dict[str, float] = field(default_factory=dict)
     guards: GuardCounts | None = None
     twice: Tensor | None = None

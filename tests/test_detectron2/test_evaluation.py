@@ -191,6 +191,7 @@ def test_the_same_names_as_the_other_tool(model, mapper, video):
         *("macs_blockcopy", "macs_outside_blocks", "mac_frames", "ms_dense", "ms_blockcopy"),
         *("ms_policy", "speedup", "timing", "videos", "block_size", "policy", "target"),
         *("macs_policy", "metrics", "fidelity", "dense_ops", "guards", "processes"),
+        *("agreement", "propagation", "skipped_frames", "annotations", "partial"),
     }
     assert wanted <= set(own.summary) <= wanted | {"fidelity_reason"}
 
@@ -305,6 +306,8 @@ def test_a_video_that_starts_again_is_executed_fully(model, mapper, video):
         for inputs in loader:
             run(inputs)
     assert [entry.executed_rate for entry in run.entries] == [1, 0, 0, 1, 0, 0]
+    # Of frames that never came to the network, too.
+    assert {entry.size for entry in run.entries} == {(160, 224)}
 
 
 def test_a_policy_learns_over_epochs(model, mapper, video):

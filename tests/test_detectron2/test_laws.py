@@ -19,6 +19,8 @@ from blockcopy_plugins.integrations.detectron2 import MetaArchAdapter  # noqa: E
 from blockcopy_plugins.integrations.detectron2.adapter import upright_boxes  # noqa: E402
 
 MAPS, OUTPUTS = 2e-5, 2e-4
+# Three box heads in a row, each of which pools where the one before has put the boxes.
+OF_CASCADES = 1e-3
 FAST = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_C4", "retinanet_R_50_FPN")
 
 
@@ -32,7 +34,8 @@ def test_all_sizes(name):
     for size in zoo.ARCHITECTURES[name].small_sizes:
         found = zoo.check(model, size, block=64)
         assert found.law_1 < MAPS and found.law_3 < MAPS, found
-        assert found.law_1_outputs < OUTPUTS and found.law_3_outputs < OUTPUTS, found
+        outputs = OF_CASCADES if name.startswith("cascade") else OUTPUTS
+        assert found.law_1_outputs < outputs and found.law_3_outputs < outputs, found
         assert found.share >= 0.95, found
         assert found.moved > 0.05, "skipped blocks did not matter, so law 3 was not tested"
     assert list(model.state_dict()) == keys
@@ -43,7 +46,8 @@ def test_one_size(name):
     model = zoo.build(zoo.config_of(name, small=True))
     found = zoo.check(model, zoo.ARCHITECTURES[name].small_sizes[0], block=64)
     assert found.law_1 < MAPS and found.law_3 < MAPS, found
-    assert found.law_1_outputs < OUTPUTS and found.law_3_outputs < OUTPUTS, found
+    outputs = OF_CASCADES if name.startswith("cascade") else OUTPUTS
+    assert found.law_1_outputs < outputs and found.law_3_outputs < outputs, found
     assert found.share >= 0.95 and found.moved > 0.05, found
 
 

@@ -49,6 +49,8 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.FUSE = _DEFAULT.fuse
     # Let 3x3 convolutions on a CPU run by Winograd's algorithm.
     node.WINOGRAD = _DEFAULT.winograd
+    # Cut dense maps into blocks again where an op could run on some.
+    node.REPACK = _DEFAULT.repack
     # Run frames of which every block is executed on packed blocks too: for tests.
     node.PACK_WHOLE_FRAMES = _DEFAULT.pack_whole_frames
     # Cut maps that an op made dense into blocks again.

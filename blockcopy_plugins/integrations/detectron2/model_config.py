@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
@@ -19,6 +18,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from .checked_weights import CheckedCheckpointer
 from .config import add_blockcopy_config
 
 # Projects with keys of their own, and the functions that add them.
@@ -123,7 +123,7 @@ class ModelConfig(ABC):
             The model.
 
         Raises:
-            ConfigError: If there is no such file.
+            ConfigError: If there is no such file, or it has not all weights of the model.
         """
         weights = self.weights if weights is None else os.fspath(weights)
         if weights and "://" not in weights and not os.path.isfile(weights):
@@ -131,7 +131,7 @@ class ModelConfig(ABC):
                 f"there is no checkpoint {weights!r} (the working directory is {os.getcwd()!r})."
             )
         model = self._build().eval()
-        DetectionCheckpointer(model).load(weights)
+        CheckedCheckpointer(model).load(weights)
         return model
 
     @abstractmethod

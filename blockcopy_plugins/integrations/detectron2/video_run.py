@@ -103,24 +103,16 @@ class VideoRun:
         self._calls += 1
         self._timed_calls += timed
         outputs, seconds, macs = {}, {}, {}
-        # The network input is the padded batch, which the model makes itself.
-        sizes: list[tuple[int, int]] = []
-        hook = self.model.backbone.register_forward_pre_hook(
-            lambda module, args: sizes.append(tuple(args[0].shape[2:]))
-        )
-        try:
-            with self.handle.named(ids):
-                for name, run in runs:
-                    outputs[name], seconds[name], macs[name] = run(inputs, counted)
-        finally:
-            hook.remove()
+        with self.handle.named(ids):
+            for name, run in runs:
+                outputs[name], seconds[name], macs[name] = run(inputs, counted)
         record = self.handle.last
         self.totals.add(
             record.host_grid, record.counts, record.seconds, record.guards, record.twice
         )
         self.dense_outputs = outputs.get("dense")
         self.last_entries = tuple(
-            self._entry(i, given, len(inputs), sizes[-1], record, seconds, macs, timed)
+            self._entry(i, given, len(inputs), record, seconds, macs, timed)
             for i, given in enumerate(inputs)
         )
         self.entries += self.last_entries
@@ -184,7 +176,6 @@ class VideoRun:
         image: int,
         given: Mapping[str, Any],
         images: int,
-        size: tuple[int, int],
         record: FrameRecord,
         seconds: Mapping[str, float],
         macs: Mapping[str, int | None],
@@ -201,7 +192,7 @@ class VideoRun:
             video_id=video_id,
             frame_id=given.get("frame_id", len(self.entries) + image),
             video_name=str(given.get("video_name", video_id)),
-            size=size,
+            size=record.size,
             grid=tuple(grid.shape),
             executed_rate=record.rates[image],
             macs_blocks=counts.blocks / images,

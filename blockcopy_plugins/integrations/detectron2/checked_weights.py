@@ -1,0 +1,84 @@
+"""Loads weights into a model of Detectron2, and refuses those that do not fit it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ...addresses import masked
+from ...checkpoints.model_weights import find_weights
+from ...errors import ConfigError
+
+# Set by the config, or made of it, and not in every checkpoint.
+_FROM_THE_CONFIG = ("pixel_mean", "pixel_std", "num_batches_tracked")
+# They tell of addresses as they are, with passwords and tokens.
+_LOGGERS = (
+    "iopath.common.download",
+    "iopath.common.file_io",
+    "fvcore.common.checkpoint",
+    "detectron2.checkpoint.detection_checkpoint",
+)
+
+
+class CheckedCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, which names the weights that are missing instead of a log entry.
+
+    The model would run with random weights there. What wrappers of models put before the names and
+    other names of the entry with the weights are no differences, see
+    :func:`~blockcopy_plugins.checkpoints.model_weights.find_weights`.
+    """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See ``DetectionCheckpointer.load``.
+
+        Raises:
+            ConfigError: If weights of the model are missing in the file, or have another shape.
+        """
+        self._named = path
+        with _masked_logs():
+            return super().load(path, *args, **kwargs)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
+        if not checkpoint.get("matching_heuristics"):
+            needed = {n: shape for n, shape in own.items() if not n.endswith(_FROM_THE_CONFIG)}
+            checkpoint["model"] = dict(find_weights({"model": checkpoint["model"]}, needed).state)
+        incompatible = super()._load_model(checkpoint)
+        found = {name: "none" for name in incompatible.missing_keys}
+        found |= {name: str(shape) for name, shape, _ in incompatible.incorrect_shapes}
+        unfit = [
+            f"{name} {own[name]} (found {shape})"
+            for name, shape in found.items()
+            if not name.endswith(_FROM_THE_CONFIG)
+        ]
+        if unfit:
+            raise ConfigError(
+                f"the checkpoint {masked(self._named)!r} does not fit the model: {len(unfit)} of "
+                f"{len(own)} weights are missing or have another shape, the first is {unfit[0]}. "
+                "Give the checkpoint that belongs to the config, that of the whole model and not "
+                "of a backbone."
+            )
+        return incompatible
+
+
+class _Masked(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = masked(record.getMessage()), None
+        return True
+
+
+@contextmanager
+def _masked_logs() -> Iterator[None]:
+    """Inside the context secrets in addresses do not get into logs."""
+    hides, loggers = _Masked(), [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(hides)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(hides)
