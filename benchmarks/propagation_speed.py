@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.command import integers, new_parser, prepare_process, settings_of, sizes, write_json
+from benchmarks.markdown import table
 
 # Frames of each run that do not count: kernels, weights and the two ways of whole frames are tried.
 _FIRST = 2
@@ -81,6 +82,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
     clip = args.clip.partition("=")[0]
     return {"network": name, "clip": clip, "dense_ms": dense_ms, "rows": rows}
+
+
+def propagation_speed_table(report: Mapping[str, Any]) -> str:
+    """CPU time of a frame whose outputs are copied or moved, and how much faster than dense.
+
+    Args:
+        report: Of the JSON file.
+    """
+    head = ["network, clip", "dense ms", "every", "outputs", "whole ms", "between ms", "mean ms"]
+    rows = []
+    for result in report["results"]:
+        for row in result["rows"]:
+            rows.append(
+                [
+                    f"{result['network']}, {result['clip']}",
+                    f"{result['dense_ms']:.1f}",
+                    str(row["period"]),
+                    row["propagate"],
+                    *(f"{row[key]:.1f}" for key in ("whole_ms", "between_ms", "mean_ms")),
+                    f"**{row['speedup']:.2f}×**",
+                ]
+            )
+    return table([*head, "speed-up"], rows)
 
 
 def _converted(module, calls, block_size: int, n: int, way: str) -> tuple[list[float], int]:

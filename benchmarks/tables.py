@@ -20,7 +20,9 @@ from benchmarks.gpu.tables import gpu_tables
 from benchmarks.machine import in_a_line
 from benchmarks.markdown import table
 from benchmarks.network_tables import user_loops, zoo, zoo_families
+from benchmarks.policies.propagation_table import propagation_tables
 from benchmarks.policies.tables import policies_tables
+from benchmarks.propagation_speed import propagation_speed_table
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -220,6 +222,16 @@ def fidelity_budget(report: dict[str, Any]) -> str:
     return table(head, rows) + "\n\n" + in_a_line(report["machine"])
 
 
+def propagation(report: dict[str, Any]) -> str:
+    """Copied beside moved outputs, by policy and rate."""
+    return propagation_tables(report) + "\n\n" + in_a_line(report["machine"])
+
+
+def propagation_speed(report: dict[str, Any]) -> str:
+    """CPU time of a frame whose outputs are copied or moved."""
+    return propagation_speed_table(report) + "\n\n" + in_a_line(report["machine"])
+
+
 def time_budget(report: dict[str, Any]) -> str:
     """Mean time of a frame under a budget of time, and what was executed, in parts of the clip."""
     parts = ("first third", "with others", "last third", "last two thirds")
@@ -365,7 +377,8 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("gain_cost", "policy_cost", gain_cost),
     ("policies_unseen", "policies_unseen", policies),
     ("policies_annotated", "policies_annotated", policies),
-    ("propagation", "propagation", policies),
+    ("propagation", "propagation", propagation),
+    ("propagation_speed", "propagation_speed", propagation_speed),
     ("block_sizes", "block_sizes", block_sizes),
     ("shared_budget", "shared_budget", shared_budget),
     ("fidelity_budget", "fidelity_budget", fidelity_budget),

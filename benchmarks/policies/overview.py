@@ -21,6 +21,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("results", nargs="+", help="JSON files of benchmarks.policies")
     parser.add_argument("--clips", nargs="+", help="names of clips, in order (default: all)")
     parser.add_argument("--models", nargs="+", help="names of models (default: all)")
+    parser.add_argument(
+        "--times", action="store_true", help="against the CPU time of a frame, not the rate"
+    )
     parser.add_argument("--out", required=True, help="the PNG")
     return parser.parse_args(arguments)
 
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = sorted({result["clip"] for result in found})
         sys.exit(f"error: no result is of the clip {unknown[0]!r}; there are {names}")
     chosen = [result for clip in clips for result in found if result["clip"] == clip]
-    print(save_png(overview_figure(chosen), args.out))
+    print(save_png(overview_figure(chosen, times=args.times), args.out))
 
 
 if __name__ == "__main__":

@@ -66,13 +66,16 @@ def clip_figure(result: Mapping[str, Any], styles: Mapping[str, Mapping] | None 
 
 
 def overview_figure(
-    results: Sequence[Mapping[str, Any]], styles: Mapping[str, Mapping] | None = None
+    results: Sequence[Mapping[str, Any]],
+    styles: Mapping[str, Mapping] | None = None,
+    times: bool = False,
 ) -> Figure:
     """Draw the first figure of each model on each clip, a panel for each.
 
     Args:
         results: The ``results`` of the JSON file.
         styles: Of the lines, by policy; None makes some.
+        times: Draw it against the CPU time of a frame, not against the executed rate.
     """
     styles = styles or _styles(results)
     columns = 2 if len(results) == 4 else min(3, len(results))
@@ -80,16 +83,22 @@ def overview_figure(
     figure = new_figure(4.6 * columns + 2.6, 3.8 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, result in zip(panels, results, strict=False):
-        _panel(axes, result, result["figures"][0], styles)
+        _panel(axes, result, result["figures"][0], styles, times)
         axes.set_title(_title(result), fontsize="medium")
-        axes.set_xlabel("executed blocks")
+        axes.set_xlabel("CPU ms a frame" if times else "executed blocks")
     for axes in panels[len(results) :]:
         axes.set_axis_off()
     _legend(figure, panels[: len(results)])
     return figure
 
 
-def _panel(axes: Axes, result: Mapping[str, Any], name: str, styles: Mapping[str, Mapping]) -> None:
+def _panel(
+    axes: Axes,
+    result: Mapping[str, Any],
+    name: str,
+    styles: Mapping[str, Mapping],
+    times: bool = False,
+) -> None:
     dense = result["dense"]["windows"]["all"].get(name)
     if dense is not None:
         axes.axhline(
@@ -98,7 +107,10 @@ def _panel(axes: Axes, result: Mapping[str, Any], name: str, styles: Mapping[str
     most = 0.0
     for policy in _policies([result]):
         points = sorted(
-            (run["windows"]["all"]["executed_rate"], run["windows"]["all"][name])
+            (
+                run["cpu_ms"] if times else run["windows"]["all"]["executed_rate"],
+                run["windows"]["all"][name],
+            )
             for run in result["runs"]
             if run["policy"] == policy
             and "reason" not in run
@@ -110,7 +122,8 @@ def _panel(axes: Axes, result: Mapping[str, Any], name: str, styles: Mapping[str
             axes.plot(rates, values, linewidth=1.8, markersize=5.5, label=policy, **styles[policy])
     axes.margins(y=0.08)
     axes.set_xlim(0.0, 1.06 * most if most else 1.0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    if not times:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_ylabel(TITLES.get(name, name))
     style_axes(axes)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 
 SHARE = 0.05
 """Of the time that the network takes for a whole frame."""
 
 LEAST_SECONDS = 3e-3
 
-# Measures of which the median counts; it is asked once there are so many.
+# Of so many measures the least counts, so that neither the first ones nor other programs, which
+# empty the caches, make a picture coarser.
 _MEASURES = 9
-_LEAST_MEASURES = 5
 
 
 class MotionBudget:
@@ -32,17 +31,17 @@ class MotionBudget:
     @property
     def seconds(self) -> float | None:
         """What an estimate takes, ``None`` where that is not known."""
-        return median(self._motion) if self._motion else None
+        return min(self._motion) if self._motion else None
 
     @property
     def limit(self) -> float:
         """What it may take, seconds."""
-        return max(LEAST_SECONDS, SHARE * median(self._whole) if self._whole else 0.0)
+        return max(LEAST_SECONDS, SHARE * min(self._whole) if self._whole else 0.0)
 
     @property
     def is_over(self) -> bool:
         """Whether it takes more."""
-        enough = len(self._motion) >= _LEAST_MEASURES and len(self._whole) >= 2
+        enough = len(self._motion) == _MEASURES and len(self._whole) >= 2
         return enough and self.seconds > self.limit
 
     def note_whole(self, seconds: float) -> None:

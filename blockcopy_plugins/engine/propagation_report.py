@@ -25,7 +25,7 @@ class PropagationReport:
         streams_moving: Live streams whose outputs are moved at present.
         streams_copying: Live streams in which moving was tried and was no better.
         ms_motion: Milliseconds of a call for the motion, for moving and for checking, mean.
-        ms_estimate: Milliseconds of the estimate of an image's motion, median of the last ones;
+        ms_estimate: Milliseconds of the estimate of an image's motion, the least of the last nine;
             ``None`` where it is not known, as on a GPU.
         ms_budget: What it may take: 5 % of a whole frame, at least 3 ms.
         coarsened: How often it was made coarser, because it took more.

@@ -155,10 +155,18 @@ class Displacement:
         """
         return self._with(self.vectors, self.confidence.masked_fill(cells, 0))
 
-    @property
-    def comes_from_inside(self) -> Tensor:
-        """Whether what each cell shows was in the picture before, bool ``(rows, columns)``."""
-        return self._inside(*self._sources())
+    def comes_from_inside(self, margin: float) -> Tensor:
+        """Which cells' centres were in the picture before.
+
+        Args:
+            margin: How far inside they must have been, px.
+
+        Returns:
+            bool ``(rows, columns)``.
+        """
+        (y, x), (height, width) = self._sources(), self.size
+        rows = (y > margin) & (y < height - margin)
+        return rows & (x > margin) & (x < width - margin)
 
     def _with(self, vectors: Tensor, confidence: Tensor) -> Displacement:
         return Displacement(vectors, confidence, self.cell, self.size)

@@ -131,7 +131,8 @@ class GreyMotion(Motion):
         confidence = torch.where(left <= _NOISE, 1.0, better).clamp(0, 1)
         far = torch.hypot(x, y) > _FURTHEST * width
         found = Displacement(torch.stack((x, y), -1) * -float(step), confidence, cell, size)
-        return found.without_confidence(far | ~found.comes_from_inside)
+        # Of a cell of which half its pixels came in, the centre was half a pixel inside.
+        return found.without_confidence(far | ~found.comes_from_inside(step / 2))
 
 
 def opencv(wanted_by: str) -> Any:

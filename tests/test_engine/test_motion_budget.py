@@ -52,7 +52,7 @@ class Network(nn.Module):
         return self.layer(x)
 
 
-def run(network, motion, frames=12):
+def run(network, motion, frames=20):
     policy = EveryNthFramePolicy(2)
     model = bc.blockcopy_(
         network.eval(), bc.BlockCopyConfig(32, policy, propagate="move", motion=motion)
@@ -70,7 +70,7 @@ def test_an_estimate_that_takes_too_long_is_made_coarser_at_a_whole_frame():
 
 
 def test_a_heavy_network_leaves_more_time():
-    motion, report = run(Network(0.6), Slow(), 8)
+    motion, report = run(Network(0.6), Slow(), 12)
     assert not motion.sizes and report.ms_budget >= 30 > report.ms_estimate >= 20
 
 
@@ -80,15 +80,18 @@ def test_what_cannot_be_made_coarser_is_said():
     assert "the estimate of motion takes" in "\n".join(report.lines())
 
 
-def test_one_slow_frame_is_no_reason():
+def test_slow_frames_are_no_reason_as_long_as_there_are_fast_ones():
     budget = MotionBudget()
     for _ in range(3):
         budget.note_whole(0.01)
-    for seconds in (0.001, 0.001, 0.9, 0.001, 0.001):
+    for seconds in (0.9,) * 8 + (0.001,):
         budget.note_motion(seconds)
-    assert budget.seconds == 0.001 and not budget.is_over
-    for seconds in (0.02,) * 6:
-        budget.note_motion(seconds)
+        assert not budget.is_over
+    assert budget.seconds == 0.001
+    for _ in range(8):
+        budget.note_motion(0.02)
+        assert not budget.is_over
+    budget.note_motion(0.02)
     assert budget.is_over
     budget.note_coarser()
     assert not budget.is_over and budget.coarsened == 1
