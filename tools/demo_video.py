@@ -99,7 +99,10 @@ def main(args: argparse.Namespace) -> None:
     video_config.set_options(config, **options_of(args))
     # First what is quickly found to be wrong.
     checkpoint = args.checkpoint or config.get("load_from")
-    check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
+    check_outputs(
+        [*read_files(args, checkpoint), ("IN", args.input), *video_config.files_in(config)],
+        [("OUT", args.output)],
+    )
     with LiveSource(
         _source(args.input),
         start=args.start,

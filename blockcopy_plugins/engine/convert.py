@@ -521,6 +521,11 @@ class _Forward:
             return self.original(*args, **kwargs)
         return enter(self.handle, self.original, args, kwargs)
 
+    @property
+    def __code__(self):
+        """That of the model's own forward, by which torch.export names its inputs."""
+        return self.original.__code__
+
 
 @dataclass
 class _Enter:
