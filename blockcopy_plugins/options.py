@@ -80,17 +80,11 @@ def read_options(
         if not isinstance(value, bool):
             raise ConfigError(f"{name}={value!r}, expected True or False.")
     checkpoint = values.pop("policy_checkpoint", None)
-    policy = values.get("policy", default_policy())
-    values["policy"] = build_policy(parse_policy(policy) if isinstance(policy, str) else policy)
+    values = {name: _parsed(name, value) for name, value in values.items()}
+    values["policy"] = build_policy(values.get("policy", default_policy()))
     if checkpoint:
         load_policy(values["policy"], checkpoint)
-    guards = values.get("guards", ())
-    if isinstance(guards, (list, tuple)):
-        guards = [parse_guard(guard) if isinstance(guard, str) else guard for guard in guards]
-    values["guards"] = build_guards(guards).guards
-    if isinstance(values.get("motion"), str):
-        # A motion of no letters is that of 'move' and 'auto', as YAML has no None for a text.
-        values["motion"] = parse_motion(values["motion"]) if values["motion"] else None
+    values["guards"] = build_guards(values.get("guards", ())).guards
     config = BlockCopyConfig(**values)
     Propagation.of(config)  # a wrong motion is found now, and not once the weights are loaded
     return BlockCopyOptions(config, given=frozenset(given), **streams)
@@ -109,7 +103,19 @@ def change_options(options: dict[str, Any], changes: Mapping[str, Any]) -> None:
         if name in given:
             options.pop(bound, None)
     for name, value in given.items():
-        options[name] = value  # MMEngine's configs would merge a dict by update
+        options[name] = _parsed(name, value)  # MMEngine's configs would merge a dict by update
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """A value of which a policy, guards or a motion may be written as a text."""
+    if name == "guards" and isinstance(value, (list, tuple)):
+        return [parse_guard(guard) if isinstance(guard, str) else guard for guard in value]
+    if name == "policy" and isinstance(value, str):
+        return parse_policy(value)
+    if name == "motion" and isinstance(value, str):
+        # Without letters it is that of 'move' and 'auto', as YAML has no None for a text.
+        return parse_motion(value) if value else None
+    return value
 
 
 def _config_names() -> tuple[str, ...]:

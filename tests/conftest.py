@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,8 +10,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# The benchmarks are no part of the package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The benchmarks are no part of the package. A clone that was not built comes last: the package that
+# is to be tested is then the installed one.
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = any((ROOT / "blockcopy_plugins").glob("_C.*"))
+sys.path.insert(0 if BUILT else len(sys.path), str(ROOT))
+
+import blockcopy_plugins  # noqa: E402
+
+# Processes that tests start are to import the same one, from whatever folder.
+_PACKAGE = str(Path(blockcopy_plugins.__file__).resolve().parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [_PACKAGE, *filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT)]
+)
 
 settings.register_profile(
     "ci",

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from _package import find_package
 from _stopping import StopRequest, stop_signals
 
-# A clone works without being installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+find_package()
 
 
 def literal(text: str) -> Any:

@@ -115,7 +115,10 @@ def main(args: argparse.Namespace) -> None:
     options = video_config.hook_options(config)
     # First what is quickly found to be wrong.
     checkpoint = args.checkpoint or config.get("load_from")
-    check_outputs([*read_files(args, checkpoint), ("IN", args.input)], [("OUT", args.output)])
+    check_outputs(
+        [*read_files(args, checkpoint), ("IN", args.input), *video_config.files_in(config)],
+        [("OUT", args.output)],
+    )
     with ExitStack() as stack:
         views = []
         for way in ways:

@@ -17,8 +17,9 @@ import shutil
 import sys
 from pathlib import Path
 
-# A clone works without being installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from _package import find_package
+
+find_package()
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -196,6 +196,7 @@ def main(args: argparse.Namespace) -> None:
     check_outputs(
         [
             *read_files(args, checkpoint),
+            *video_config.files_in(config),
             *(("the video", path) for path in videos),
             *(("--ann", path) for path in annotations),
         ],

@@ -126,6 +126,7 @@ def main(args: argparse.Namespace) -> None:
     check_outputs(
         [
             *read_files(args, checkpoint, resumes=True),
+            *video_config.files_in(config, resumes=True),
             *(("the video", path) for path in video_config.files_of(loader)[0]),
         ],
         [

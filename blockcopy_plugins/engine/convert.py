@@ -285,14 +285,15 @@ class Handle:
         """Tell guards and policy what has run; a failure of theirs costs no output.
 
         It is warned of at once and raised by the next call, as what a device finds out later is.
-        But for a FrameError: it says that the output is not worth returning.
+        But for a FrameError, which says that the output is not worth returning, and a ConfigError,
+        which would come again in each frame.
         """
         guarded: GuardCounts | None = None
         scalars: dict[str, float | Tensor] = {}
         try:
             guarded = self.guards.commit(grid, context)
             scalars = self.policy.feedback(frame, grid, outputs, context) or {}
-        except FrameError:
+        except (FrameError, ConfigError):
             raise
         except BaseException as failure:
             # They know half of this frame: with a whole one they begin anew.
@@ -612,6 +613,11 @@ class _Forward:
         if self.handle is None:
             return self.original(*args, **kwargs)
         return enter(self.handle, self.original, args, kwargs)
+
+    @property
+    def __code__(self):
+        """That of the model's own forward, by which torch.export names its inputs."""
+        return self.original.__code__
 
 
 @dataclass

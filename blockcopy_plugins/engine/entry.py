@@ -41,6 +41,10 @@ def enter(handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any
     Returns:
         What the model returns, with dense tensors.
     """
+    if _is_exporting():
+        if handle.is_paused:
+            return original(*args, **kwargs)
+        raise _traced(handle, "torch.export")
     # While torch.compile looks at this code the answer is a constant of what it compiles.
     if torch.compiler.is_compiling():
         from .uncompiled import enter_uncompiled
@@ -62,12 +66,7 @@ def enter_eagerly(
         compiled: Whether torch.compile was to compile the call.
     """
     if torch.jit.is_tracing() and not handle.is_paused:
-        raise ConfigError(
-            f"{type(handle.model).__name__} runs block-sparsely and is being traced "
-            "(torch.jit.trace, which counters of operations and exporters use). Which blocks run "
-            "differs from frame to frame: trace it inside 'with bc.dense(model):' or after "
-            "restore_(model); bc.report(model) counts what runs on blocks."
-        )
+        raise _traced(handle, "torch.jit.trace, which counters of operations and exporters use")
     inner = _is_compiled(handle, original)
     if compiled or inner:
         warnings.warn(
@@ -81,6 +80,18 @@ def enter_eagerly(
         with neutral_defaults() as outside, _counted_by_torch():
             run = original if outside is None else functools.partial(outside, original)
             return handle.run(run, args, kwargs)
+
+
+def _is_exporting() -> bool:
+    return getattr(torch.compiler, "is_exporting", bool)()  # torch has it since version 2.7
+
+
+def _traced(handle: Handle, by: str) -> ConfigError:
+    return ConfigError(
+        f"{type(handle.model).__name__} runs block-sparsely and is being traced ({by}). Which "
+        "blocks run differs from frame to frame: trace it inside 'with bc.dense(model):' or after "
+        "restore_(model); bc.report(model) counts what runs on blocks."
+    )
 
 
 def _is_compiled(handle: Handle, original: Callable) -> bool:

@@ -46,6 +46,11 @@ class PolicyMeter(Policy):
         return self.policy.enforces_target
 
     @property
+    def whole_frames_only(self) -> bool:
+        """Whether the policy picks all blocks of an image or none."""
+        return self.policy.whole_frames_only
+
+    @property
     def target(self) -> float | None:
         """The policy's target; None if it has none."""
         return getattr(self.policy, "target", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 import blockcopy_plugins as bc  # noqa: E402
 from benchmarks.check import deviation  # noqa: E402
@@ -238,7 +238,12 @@ def test_folding_batch_norms_does_not_change_the_model(name, monkeypatch):
 def run(module, *arguments):
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=os.path.dirname(sys.executable),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

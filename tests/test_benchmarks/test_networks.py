@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 import blockcopy_plugins as bc  # noqa: E402
 from benchmarks.networks import NETWORKS, build  # noqa: E402

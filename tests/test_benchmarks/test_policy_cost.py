@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from benchmarks import policy_cost  # noqa: E402
 from blockcopy_plugins.policy import GainPolicy, RLPolicy  # noqa: E402

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 # The modules of tests skip themselves where Detectron2 is absent.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 SIZE = (160, 224)
 

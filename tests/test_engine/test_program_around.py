@@ -155,6 +155,20 @@ def test_what_traces_the_model_is_told_what_to_do():
         assert torch.allclose(traced(frame), expected, atol=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch before 2.7")
+def test_what_exports_the_model_is_told_what_to_do():
+    model = plain_net()
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=32, policy="all"))
+    frame = torch.rand(1, 3, 64, 64)
+    expected = plain_net()(frame)
+    with pytest.raises(ConfigError, match=r"torch\.export.*bc\.dense\(model\).*restore_\(model\)"):
+        torch.export.export(model, (frame,), strict=False)
+    with torch.no_grad(), bc.dense(model):  # the remedy works
+        exported = torch.export.export(model, (frame,), strict=False).module()
+    assert torch.allclose(exported(frame), expected, atol=1e-6)
+    assert torch.allclose(model(frame), expected, atol=1e-5)  # and nothing of it stays
+
+
 # ------------------------------------------------------------------ torch.compile
 
 ORDERS = {

@@ -182,7 +182,8 @@ def stock_test():
 
 @pytest.fixture(scope="module")
 def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((".", str(ROOT)))}
+    path = os.pathsep.join((".", os.environ["PYTHONPATH"]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="module")

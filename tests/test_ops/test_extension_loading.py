@@ -41,7 +41,7 @@ sys.meta_path.insert(0, Finder())
 def probe(prelude: str = "", **environment: str) -> str:
     result = subprocess.run(
         [sys.executable, "-c", prelude + PROBE],
-        cwd=ROOT,
+        cwd=os.path.dirname(sys.executable),  # of a folder with a package in it Python takes that
         env={**os.environ, "BLOCKCOPY_DISABLE_EXTENSION": "", **environment},
         capture_output=True,
         text=True,

@@ -72,7 +72,11 @@ def test_video(folder, *arguments):
     done = subprocess.run(
         [sys.executable, str(TOOL), "tiny.py", "--video", *clips, "--out", "out.json", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"])),
+        },
         text=True,
         capture_output=True,
         timeout=300,

@@ -11,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("mmdet")
@@ -66,6 +67,17 @@ MISTAKES = {
         ["tiny.py", "--video", "a.mp4", "--work-dir", "."],
         "'tiny.py' is the same file as the config",
     ),
+    "over a base of the config": (
+        "train_policy",
+        ["derived/base.py", "--video", "a.mp4", "--work-dir", "."],
+        "'base.py' is the same file as a config that it is made of",
+    ),
+    "the figures over a guard's mask": (
+        "test_video",
+        [*TEST, "--video", "a.mp4", "--out", "zone.json", "--guards"]
+        + ["dict(type='Ignore', mask='zone_curve.png')"],
+        "'zone_curve.png' is the same file as a file that the config names",
+    ),
     "training over the weights": (
         "train_policy",
         [
@@ -117,9 +129,13 @@ def outcome(tmp_path_factory):
     for copy in ("w.mp4", "policy/policy.pth"):
         (folder / copy).write_bytes(weights.read_bytes())
     tiny.write_coco(folder / "gt.json", "a", 2)
+    (folder / "base.py").write_text((folder / "tiny.py").read_text())
+    (folder / "derived").mkdir()
+    (folder / "derived/base.py").write_text("_base_ = '../base.py'\n")
+    cv2.imwrite(str(folder / "zone_curve.png"), 255 * np.eye(16, dtype=np.uint8))
     (folder / "gt_frames.jsonl").write_text("1,1,1,1,5,5,1\n")
     (folder / "frames").mkdir()
-    cv2.imwrite(str(folder / "frames/0.png"), __import__("numpy").zeros((128, 160, 3), "uint8"))
+    cv2.imwrite(str(folder / "frames/0.png"), np.zeros((128, 160, 3), np.uint8))
     before = content(folder)
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(MISTAKES)],
@@ -175,3 +191,36 @@ def test_the_remedy_works(tmp_path):
             shown[path.name] = sum(1 for _ in container.decode(video=0))
     assert sorted(shown.values()) == [1, 2, 3, 4]
     assert len({name.casefold() for name in shown}) == 4
+
+
+CLOSED = {"stderr": "2>&-", "stdout": ">&-", "all three": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("name", list(CLOSED))
+def test_streams_that_are_closed_do_not_end_up_in_files(tmp_path, name):
+    """What libraries print would be written to the next file that is opened, a video say."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import _cli; _cli.steady_streams()\n"
+        "with open('file', 'wb') as file:\n"
+        "    for number in (1, 2):\n"
+        "        os.write(number, b'of a library')\n"
+        "    print('said'); print('said', file=sys.stderr); sys.stdout.flush()\n"
+        "    file.write(b'film')\n"
+    )
+    command = f'"$0" -c "$1" "$2" {CLOSED[name]}'
+    tools = str(tiny.ROOT / "tools")
+    done = subprocess.run(["sh", "-c", command, sys.executable, code, tools], cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "file").read_bytes() == b"film"
+
+
+def test_names_that_a_terminal_cannot_spell_are_printed(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import _cli; _cli.steady_streams()\n"
+        "print('\\udcff \u00d7 end')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny.ROOT / "tools")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+    )
+    assert done.stdout.strip() == rb"\udcff \xd7 end", done.stderr

@@ -62,7 +62,11 @@ def test_video(folder, *arguments):
         [sys.executable, str(tiny.ROOT / "tools/test_video.py"), "tiny.py", "--video", "pan.mp4",
          "--policy", POLICY, "--out", "out.json", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"])),
+        },
         text=True,
         capture_output=True,
         timeout=300,

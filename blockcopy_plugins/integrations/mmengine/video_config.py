@@ -323,6 +323,32 @@ def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return list_videos(dataset["videos"], root), found
 
 
+def files_in(config: Config, resumes: bool = False) -> list[tuple[str, str]]:
+    """Files that a config names beside videos and annotations, as ``check_outputs`` takes them.
+
+    Args:
+        config: As :func:`read_config` gives it.
+        resumes: The file of the hook's policy is meant to be written anew.
+
+    Returns:
+        The configs that it is made of, the masks of guards, the policy's file, weights.
+    """
+    # MMEngine keeps the text of all of them, each under its name.
+    bases = [line for line in config.text.splitlines() if line.endswith(".py")]
+    found = [("a config that it is made of", path) for path in bases if os.path.isfile(path)]
+    own = hook_of(config).get("policy_checkpoint") if resumes else None
+    values: list[Any] = [config.to_dict()]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, (list, tuple)):
+            values += value
+        elif isinstance(value, (str, os.PathLike)) and value != own and os.path.isfile(value):
+            found.append(("a file that the config names", os.fspath(value)))
+    return found
+
+
 def policy_learns(config: Config) -> bool:
     """Whether the policy of the config's hook is one that learns while it runs."""
     policy = read_options(hook_options(config), "BlockCopyHook").config.policy
