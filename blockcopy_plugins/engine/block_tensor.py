@@ -281,17 +281,17 @@ class BlockTensor(torch.Tensor):
             self._packed, self._waiting = self._waiting.compute(), None
 
     @property
-    def layout(self) -> Layout:
+    def block_layout(self) -> Layout:
         """Which blocks are executed, and where they lie."""
         return self.frame.layout(self.size_of_map, self.block)
 
     @property
     def rows(self) -> int:
         """Size of the first dimension of ``packed``: executed blocks, images in a whole frame."""
-        return self.frame.images if self.frame.whole else self.layout.executed
+        return self.frame.images if self.frame.whole else self.block_layout.executed
 
     @property
-    def tile(self) -> tuple[int, int]:
+    def packed_size(self) -> tuple[int, int]:
         """Height and width of what ``packed`` holds: of a block, or of the map in a whole frame."""
         return self.size_of_map if self.frame.whole else self.block
 
@@ -310,7 +310,7 @@ class BlockTensor(torch.Tensor):
         """``packed`` in the form of a map, ``(n_executed, C, bh, bw)``."""
         if self.axes == MAP:
             return self.packed
-        return to_map(self.packed, self.axes, self.rows, self.tile, self.joined)
+        return to_map(self.packed, self.axes, self.rows, self.packed_size, self.joined)
 
     def in_its_form(self, map_: Tensor) -> Tensor:
         """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""

@@ -489,13 +489,13 @@ class Frame:
 
         There are others where unpadded convolutions made the map smaller than its grid.
         """
-        blocks = x.layout.blocks
+        blocks = x.block_layout.blocks
         return all((blocks[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1))
 
     def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
         """Packed blocks and their places, without blocks that lie wholly beyond the map."""
         packed = x.packed_map()
-        layout = x.layout
+        layout = x.block_layout
         if self.covers(x):
             return packed, layout.by_slot
         inside = self._inside(layout, [-(-x.size_of_map[i] // x.block[i]) for i in (0, 1)])

@@ -69,7 +69,6 @@ class MaskedReference:
     Examples:
         >>> reference = MaskedReference(model, block_size=32)
         >>> first = reference(torch.ones(1, 4, 4, dtype=torch.bool), frame_0)
-        >>> second = reference(grid, frame_1)
     """
 
     def __init__(
@@ -317,6 +316,10 @@ class _Run:
         if any(x.source is not None for x in inputs):
             # It has been cut for nothing, and is as it was before.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
+        if func._schema.is_mutable and isinstance(args[0], _MaskedTensor):
+            x = args[0]
+            x.value = self._masked(kept[0], x.block, x.axes, x.size_of_map, x.joined).value
+            return x
         return out if func._schema.is_mutable else self.derived(out, func, args)
 
     def _of_queries(self, func, args, kwargs, queries: _MaskedTensor):

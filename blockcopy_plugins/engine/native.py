@@ -188,7 +188,7 @@ class NativeConvolutions:
             return plan
         padding = x.padding if isinstance(x, PaddedMap) else None
         # Whole frames decide as later ones will.
-        plan.near = padding is None and x.layout is layout and frame.covers(x)
+        plan.near = padding is None and x.block_layout is layout and frame.covers(x)
         plan.border = _border(x, window) if plan.near else EVERYTHING
         if frame.whole:
             shape = SlidingWindow(

@@ -83,3 +83,23 @@ def test_streams_are_apart():
 def test_wrong_grid():
     with pytest.raises(GridError, match=r"expected bool \(1, 4, 4\)"):
         MaskedReference(Net().eval(), 8)(torch.ones(1, 4, 5).bool(), torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("rate", [2.0, 0.5])
+def test_ops_that_write_to_a_whole_map(rate):
+    """By hand: what is written counts where blocks run, and the kept map is as it was."""
+
+    class Writes(nn.Module):
+        def forward(self, x):
+            y = x * 1.0
+            return y.scatter_add_(1, y.argmax(1, keepdim=True), torch.ones_like(y[:, :1]))
+
+    reference = MaskedReference(Writes(), 8)
+    frames = torch.randn(2, 1, 3, 16, 16)
+    grids = [torch.ones(1, 2, 2, dtype=torch.bool), torch.rand(1, 2, 2) < rate]
+    wanted = None
+    for frame, grid in zip(frames, grids, strict=True):
+        pixels = grid.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+        written = Writes()(frame)
+        wanted = written if wanted is None else torch.where(pixels, written, wanted)
+        assert torch.equal(reference(grid, frame), wanted)

@@ -11,6 +11,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.block_tensor import BlockTensor
+from blockcopy_plugins.engine.dense_map import DenseMap
+from blockcopy_plugins.engine.dense_on_use import PaddedMap, PoolIndices
 from blockcopy_plugins.errors import ConfigError, StateError
 
 POLICIES = {
@@ -248,3 +251,30 @@ def test_a_text_is_no_list_of_streams(ids):
     with torch.no_grad(), bc.streams(model, ["cam0"]):
         model(frame)
     bc.reset_(model, ["cam0"])
+
+
+def test_a_map_has_whatever_a_tensor_has():
+    """A name of ours that torch has too would be taken for torch's: ``x.tile(1, 1, 2, 1)``."""
+    kinds = (BlockTensor, PaddedMap, PoolIndices, DenseMap)
+    own = {name for kind in kinds for name in (*vars(kind), *vars(kind).get("__annotations__", {}))}
+    shared = {name for name in own if hasattr(torch.Tensor, name) and not name.startswith("__")}
+    assert shared == {"data", "numpy", "tolist"}  # which do what torch's do
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_names_of_torch_are_torchs(mode):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.conv(x)
+            zeros = torch.zeros(x.shape, dtype=x.dtype, layout=x.layout, device=x.device)
+            return (x + zeros).tile(1, 1, 2, 1)
+
+    net, frame = Net().eval(), torch.randn(1, 3, 32, 48)
+    with mode():
+        wanted = net(frame)
+        bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy="all", pack_whole_frames=True))
+        torch.testing.assert_close(net(frame), wanted, rtol=1e-4, atol=1e-5)

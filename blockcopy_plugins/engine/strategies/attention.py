@@ -169,13 +169,13 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
     packed = x.packed if packed is None else packed
     if frame.whole:
         return function(packed, *others)
-    counts = frame.blocks_of_images(x.layout)
+    counts = frame.blocks_of_images(x.block_layout)
     if counts is None:
         # Their numbers change where a graph repeats this.
         rows = [
             rows_of_images(other, 0, x)
             if x.axes[0] == "B"
-            else other.index_select(0, x.layout.image_index)
+            else other.index_select(0, x.block_layout.image_index)
             for other in others
         ]
         return function(packed, *rows) if len(packed) else _nothing(packed, width)

@@ -155,7 +155,7 @@ def _scaled_block(frame: Frame, x: BlockTensor, size: tuple[int, int]) -> tuple[
             return None
         block.append(whole)
     block = tuple(block)
-    return block if frame.layout(size, block) is x.layout else None
+    return block if frame.layout(size, block) is x.block_layout else None
 
 
 def strides_of_view(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:

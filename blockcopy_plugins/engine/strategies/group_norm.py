@@ -24,7 +24,7 @@ def group_norm(frame: Frame, func, args, kwargs):
         return Decline("group norm of a view of a map whose channels come later")
     if x.axes != MAP:
         return _of_view(frame, func, args, kwargs)
-    layout = x.layout
+    layout = x.block_layout
     places = None if frame.whole else layout.by_image
     moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, groups)
     if frame.whole:

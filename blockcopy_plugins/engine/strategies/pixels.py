@@ -123,7 +123,7 @@ def roll(frame: Frame, func, args, kwargs):
     entry = frame.keep(x, str(func))
     if frame.whole:
         return x.like(func(x.packed, *args[1:], **kwargs))
-    layout = x.layout
+    layout = x.block_layout
     rows, cols = frame.tables(
         ("roll", shifts),
         x.size_of_map,
@@ -153,4 +153,4 @@ def _blocks_of_padded(frame: Frame, x: PaddedMap, size, block) -> Tensor:
 
 def _same_blocks(frame: Frame, x: BlockTensor, size, block) -> bool:
     """Whether a map of this size and blocks has the executed blocks that ``x`` has."""
-    return min(size) > 0 and frame.layout(size, block) is x.layout
+    return min(size) > 0 and frame.layout(size, block) is x.block_layout

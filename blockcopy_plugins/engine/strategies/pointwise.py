@@ -247,4 +247,4 @@ def rows_of_images(value: Tensor, dim: int, template: BlockTensor) -> Tensor:
         template: The packed blocks.
     """
     value = value.unflatten(dim, (template.frame.images, -1))
-    return value.index_select(dim, template.layout.image_index).flatten(dim, dim + 1)
+    return value.index_select(dim, template.block_layout.image_index).flatten(dim, dim + 1)

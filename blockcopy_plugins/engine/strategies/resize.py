@@ -22,7 +22,7 @@ def nearest(frame: Frame, func, args, kwargs):
     block = _block(frame, x, size_out)
     if block is None:
         return Decline(f"no block width fits a resize from {x.size_of_map} to {size_out}")
-    same = x.layout is frame.layout(size_out, block)
+    same = x.block_layout is frame.layout(size_out, block)
     if same and _enlarges_each_block(x, size_out, block, scales):
         out = func(x.packed, size_out if frame.whole else block)
         return BlockTensor(out, size_out, block, frame)

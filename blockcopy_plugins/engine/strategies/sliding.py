@@ -258,7 +258,7 @@ def _is_local(x: BlockTensor, window: SlidingWindow, size_out: tuple[int, int]) 
     """Whether a block's outputs read nothing but the block itself."""
     return (
         window.padding == (0, 0)
-        and x.layout is x.frame.layout(size_out, window.block_out)
+        and x.block_layout is x.frame.layout(size_out, window.block_out)
         and not isinstance(x, PaddedMap)
         and all(
             kernel == 1 or (kernel == stride and dilation == 1)

@@ -47,7 +47,7 @@ def transposed_convolution(frame: Frame, func, args, kwargs):
     dense = frame.images * x.size_of_map[0] * x.size_of_map[1] * per_pixel
     layout = frame.layout(size, block)
     local = kernel == stride and padding == (0, 0) and dilation == (1, 1)
-    local = local and layout is x.layout
+    local = local and layout is x.block_layout
     if local:
         count = x.block
     executed = dense if frame.whole else layout.executed * count[0] * count[1] * per_pixel
