@@ -160,7 +160,7 @@ class MaskedBlocks:
         def count(size, block):
             return [max(n, -(-s // b)) for n, s, b in zip(self.grid, size, block, strict=True)]
 
-        return min(size) > 0 and count(size, block) == count(x.size_of_map, x.block)
+        return min(*size, *block) > 0 and count(size, block) == count(x.size_of_map, x.block)
 
 
 def _pair(value: Sequence[int]) -> tuple[int, int]:

@@ -316,8 +316,8 @@ class _Run:
         if any(x.source is not None for x in inputs):
             # It has been cut for nothing, and is as it was before.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
-        if func._schema.is_mutable and isinstance(args[0], _MaskedTensor):
-            x = args[0]
+        alias, x = func._schema.arguments[0].alias_info, args[0]
+        if alias is not None and alias.is_write and isinstance(x, _MaskedTensor):
             x.value = self._masked(kept[0], x.block, x.axes, x.size_of_map, x.joined).value
             return x
         return out if func._schema.is_mutable else self.derived(out, func, args)

@@ -103,3 +103,15 @@ def test_ops_that_write_to_a_whole_map(rate):
         written = Writes()(frame)
         wanted = written if wanted is None else torch.where(pixels, written, wanted)
         assert torch.equal(reference(grid, frame), wanted)
+
+
+def test_patches_wider_than_a_block():
+    """They overlap, so their map is dense: in a frame of all blocks it is the plain model's."""
+
+    class Patches(nn.Module):
+        def forward(self, x):
+            return F.unfold(F.max_pool2d(x, 4, 4), 3, padding=1)
+
+    frame = torch.randn(1, 3, 16, 16)
+    grid = torch.ones(1, 2, 2, dtype=torch.bool)
+    assert torch.equal(MaskedReference(Patches(), 8)(grid, frame), Patches()(frame))
