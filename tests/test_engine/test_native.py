@@ -486,3 +486,27 @@ def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
         for net in (steps.net, steps.plain):
             net.head.weight.mul_(-2)
     steps.step(0.4)
+
+
+@native
+def test_a_convolution_that_cannot_run_on_blocks_is_planned_once(monkeypatch):
+    from blockcopy_plugins.engine import leaves
+
+    asked = []
+
+    def counted(frame, x, *arguments):
+        asked.append(leaves_plan(frame, x, *arguments))
+        return asked[-1]
+
+    leaves_plan = leaves.native_plan
+    monkeypatch.setattr(leaves, "native_plan", counted)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 3)).eval()
+    policy = dict(type="StaticPolicy", grid=[[True, False, True]] * 2)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=policy))
+    with torch.no_grad():
+        for _ in range(2):  # a whole frame, and one of blocks
+            net(torch.randn(1, 3, 32, 48))
+        assert None in asked
+        before = len(asked)
+        net(torch.randn(1, 3, 32, 48))
+    assert len(asked) == before
