@@ -36,13 +36,18 @@ FRAMES = 3
 class KeptTracks(BaseMetric):
     """Counts frames; what a tracker found is of no concern here."""
 
+    seen = 0
+
     def process(self, data_batch, data_samples):
         for sample in data_samples:
-            frames = sample["video_data_samples"]
-            self.results.extend(len(frame.pred_track_instances) for frame in frames)
+            for frame in sample["video_data_samples"]:
+                assert len(frame.pred_track_instances) >= 0
+                self.seen += 1
+        # MMEngine keeps as many results as there are videos.
+        self.results = [self.seen]
 
     def compute_metrics(self, results):
-        return {"frames": len(results)}
+        return {"frames": results[0]}
 
 
 @pytest.fixture(scope="module", autouse=True)
