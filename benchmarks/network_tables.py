@@ -78,7 +78,11 @@ def user_loops(report: dict[str, Any]) -> str:
         for row in report["rows"]
     ]
     head = ("call", "picture", "executed", "dense ms", "block-sparse ms", "speed-up")
-    return "\n\n".join([table(head, rows), *{in_a_line(row["machine"]) for row in report["rows"]}])
+    machines = dict.fromkeys(
+        f"*{m['cpu']}, {m['threads']} thread, torch {m['torch']}, a loaded machine.*"
+        for m in (row["machine"] for row in report["rows"])
+    )
+    return "\n\n".join([table(head, rows), *machines])
 
 
 def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:

@@ -80,9 +80,16 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("retinanet_resnet50_fpn_v2", "group norm in the head"),
         ("fcos_resnet50_fpn", "group norm, centre-ness"),
         ("ssd300_vgg16", "ceil_mode pooling, dilation, no padding"),
+        block=128,
+        size=(128, 160),
+        timed=(384, 384),
+    ),
+    *_all(
+        "torchvision",
         ("ssdlite320_mobilenet_v3_large", "depthwise heads"),
         block=128,
         size=(128, 160),
+        dtype="float64",
         timed=(384, 384),
     ),
     *_all(
