@@ -26,7 +26,7 @@ from blockcopy_plugins.policy.information_gain import (
     build_information_gain,
 )
 from blockcopy_plugins.policy.picture import cells_per_block
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
@@ -353,7 +353,7 @@ class GainPolicy(Policy):
         changes: list[OutputChange | None] = []
         for image, (memory, output) in enumerate(zip(look.known, outputs, strict=True)):
             before = None if memory is None else memory.summary
-            if before is not None and executed[image]:
+            if before is not None and executed[image] and isinstance(output, Detections):
                 shown = self.information_gain, look.context.propagated
                 before = summary_before(*shown, before, image, grid[image], geometry)
             if not executed[image] and before is not None:
