@@ -1,73 +1,65 @@
-"""GainPolicy beside moved outputs: what motion explains brings nothing."""
+"""GainPolicy beside moved outputs: what motion explains of detections brings nothing."""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import nn
 
-import blockcopy_plugins as bc
-from blockcopy_plugins.policy import GainPolicy
+from blockcopy_plugins.policy import Detections, GainPolicy, PolicyContext
 
-BLOCK, SIZE = 32, (128, 192)
-
-
-class PerPixel(nn.Module):
-    """Its classes move with the picture."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x):
-        return 8 * self.layer(x)
+SIZE, BLOCK, GRID = (128, 192), 32, (1, 4, 6)
+WHOLE = torch.ones(GRID, dtype=torch.bool)
 
 
-def pan(count):
-    world = torch.randn(1, 3, 200, 400, generator=torch.Generator().manual_seed(0))
-    return [world[..., 30:158, 160 - 4 * i : 352 - 4 * i].contiguous() for i in range(count)]
+def boxes(shift):
+    """Two people, moved to the right."""
+    found = torch.tensor([[10.0, 10, 40, 60], [90, 30, 120, 100]])
+    found[:, [0, 2]] += shift
+    scores, labels = torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long)
+    return Detections(found, scores, labels, None, SIZE)
 
 
-def gains(net, told, frames=12, **options):
-    """Mean gains of the executed blocks of each frame that ran, and the blocks of the frames."""
-    policy = GainPolicy(target=0.4)
-    model = bc.blockcopy_(copy.deepcopy(net), bc.BlockCopyConfig(BLOCK, policy, **options))
-    found, executed = [], []
-    for index, frame in enumerate(pan(frames)):
-        told.append(index)
-        with torch.inference_mode():
-            model(frame)
-        record = bc.handle(model).last
-        executed.append(record.executed_rate)
-        if index and "information_gain" in record.scalars:
-            found.append(record.scalars["information_gain"])
-    return found, executed
+def logits(seed):
+    return 8 * torch.randn(4, 32, 48, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture
-def net():
-    torch.manual_seed(0)
-    return PerPixel().eval()
+class Propagated:
+    """What would be delivered."""
+
+    def __init__(self, moved):
+        self.moved = moved
+
+    def moved_output(self, image):
+        return self.moved
 
 
-def test_what_motion_explains_is_no_gain(net):
-    told = []
-    copied, _ = gains(net, told)
-    moved, _ = gains(
-        net, told, propagate="move", motion=lambda frame, context: [(4, 0)] * len(frame)
-    )
-    assert len(copied) >= 2 and len(moved) >= 2
-    # What came in at the edge is in one of six columns of blocks.
-    assert min(copied) == pytest.approx(1) and moved[0] == pytest.approx(1 / 6, abs=1e-4)
-    assert max(moved) < 0.5
+def gain(first, second, moved):
+    """Mean gain of a second frame, of which all blocks run, if ``moved`` would be delivered."""
+    policy = GainPolicy(target=1.0)
+    frames = torch.randn(2, 1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    for index, output in enumerate((first, second)):
+        context = PolicyContext(
+            streams=("a",),
+            grid_shape=GRID,
+            block_size=BLOCK,
+            first=torch.tensor([index == 0]),
+            frame_index=(index,),
+            last_grid=WHOLE & (index > 0),
+        )
+        context.take_propagated(Propagated(moved))
+        policy.select(frames[index], context)
+        scalars = policy.feedback(frames[index], WHOLE, [output], context)
+    return float(scalars["information_gain"])
 
 
-def test_where_the_motion_is_unknown_the_gain_is_that_of_a_copy(net):
-    told = []
-    copied, rates = gains(net, told)
-    unknown, same = gains(
-        net, told, propagate="move", motion=lambda frame, context: [None] * len(frame)
-    )
-    assert unknown == pytest.approx(copied) and same == rates
+def test_what_motion_explains_is_no_gain():
+    copied = gain(boxes(0), boxes(30), None)
+    assert copied > 0.1
+    assert gain(boxes(0), boxes(30), boxes(30)) == pytest.approx(0, abs=1e-6)
+    # Motion that leads elsewhere explains nothing.
+    assert gain(boxes(0), boxes(30), boxes(70)) > 0.8 * copied
+
+
+def test_of_maps_it_is_the_copied_output_that_counts():
+    one, two = logits(1), logits(2)
+    assert gain(one, two, two) == gain(one, two, None) > 0.1
