@@ -134,6 +134,8 @@ class Displacement:
                 f"a displacement of {self.size} px in cells of {self.cell} px cannot go on from "
                 f"one of {older.size} px in cells of {older.cell} px; forget the older one"
             )
+        if not bool(self.vectors.any()) and bool((self.confidence == 1).all()):
+            return older
         came = _sample_cells(older.vectors, older.confidence, y / self.cell, x / self.cell)
         vectors, confidence = came
         return self._with(self.vectors + vectors, self.confidence * confidence * self._inside(y, x))

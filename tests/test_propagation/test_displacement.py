@@ -113,3 +113,15 @@ def test_cells_of_a_grid():
     grid = torch.tensor([[True, False], [False, True]])
     found = cells_of_grid(grid, 16, (30, 32), 8)
     assert found.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_where_nothing_has_moved_the_older_way_stays():
+    older = Displacement(torch.randn(4, 6, 2), torch.rand(4, 6), 16, (60, 90))
+    found = Displacement.still((60, 90), 16).since(older)
+    assert torch.equal(found.vectors, older.vectors)
+    assert torch.equal(found.confidence, older.confidence)
+    # Not where one cell is unknown.
+    unknown = Displacement.still((60, 90), 16).confidence.clone()
+    unknown[2, 3] = 0
+    still = Displacement(torch.zeros(4, 6, 2), unknown, 16, (60, 90))
+    assert still.since(older).confidence[2, 3] == 0

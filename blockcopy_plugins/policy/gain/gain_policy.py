@@ -26,12 +26,13 @@ from blockcopy_plugins.policy.information_gain import (
     build_information_gain,
 )
 from blockcopy_plugins.policy.picture import cells_per_block
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
 from .look import Look, look_at
 from .memory import AGE, StreamMemory, waited
+from .moved_summary import summary_before
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
@@ -352,27 +353,15 @@ class GainPolicy(Policy):
         changes: list[OutputChange | None] = []
         for image, (memory, output) in enumerate(zip(look.known, outputs, strict=True)):
             before = None if memory is None else memory.summary
-            if before is not None and executed[image]:
-                before = self._moved_summary(before, look.context, image, geometry)
+            if before is not None and executed[image] and isinstance(output, Detections):
+                shown = self.information_gain, look.context.propagated
+                before = summary_before(*shown, before, image, grid[image], geometry)
             if not executed[image] and before is not None:
                 changes.append(None)
             else:
                 change = self.information_gain.change(before, output, grid[image], geometry)
                 changes.append(change)
         return changes
-
-    def _moved_summary(
-        self, before: Any, context: PolicyContext, image: int, geometry: Geometry
-    ) -> Any:
-        """What would have been delivered of an image if nothing had run: moved, where it moves.
-
-        What motion explains is not worth executing.
-        """
-        propagated = context.propagated
-        moved = None if propagated is None else propagated.moved_output(image)
-        if moved is None:
-            return before
-        return self.information_gain.summarise(moved, geometry)
 
     def _remember(
         self,
