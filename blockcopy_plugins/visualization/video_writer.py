@@ -116,7 +116,7 @@ class VideoWriter:
             try:
                 self.close()
             except OSError as error:  # the exception is the news, not this
-                logger.warning("the unfinished video %s is lost: %s", self.path, error)
+                logger.warning("%s", error)
         else:
             self.abort()
 
@@ -210,7 +210,7 @@ class VideoWriter:
 
         Raises:
             StateError: If no frame was written: there is no video without one.
-            OSError: If nothing that can be played could be written.
+            OSError: If it could not be written to its end. What can be played is kept.
         """
         if self._container is None:
             return self.path
@@ -276,7 +276,8 @@ class VideoWriter:
 
     def _finish(self, problem: OSError | None) -> None:
         """Move the index to the front, if there is room for that, and give the file its name."""
-        if problem is None:
+        whole = problem is None
+        if whole:
             try:
                 front = PartFile(self.path)
             except OSError as error:
@@ -294,15 +295,24 @@ class VideoWriter:
                     self._part.drop()
                     front.finish()
                     return
-        _cut_torn_end(self._part.path)
+        if not whole:
+            _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
             raise problem
-        logger.warning(
-            "the video %s could not be finished (%s); it ends with what could be written",
-            self.path,
-            problem.strerror or problem,
-        )
         self._part.finish()
+        reason = problem.strerror or problem
+        if not whole:
+            raise OSError(
+                problem.errno,
+                f"the video {self.path} could not be finished ({reason}); it ends with what could "
+                "be written. Make room, or write to another disk",
+            )
+        logger.warning(
+            "the video %s is whole, but its index could not be moved to the front (%s): players "
+            "that stream it must read it to its end first",
+            self.path,
+            reason,
+        )
 
     def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
         # Of frames with times the rate is only a hint for the encoder.
