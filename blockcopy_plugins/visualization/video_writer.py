@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from fractions import Fraction
 from pathlib import Path
@@ -276,7 +277,7 @@ class VideoWriter:
 
     def _finish(self, problem: OSError | None) -> None:
         """Move the index to the front, if there is room for that, and give the file its name."""
-        whole = problem is None
+        given, whole = problem, problem is None
         if whole:
             try:
                 front = PartFile(self.path)
@@ -284,23 +285,34 @@ class VideoWriter:
                 problem = error
             else:
                 try:
-                    _with_index_in_front(self._part.path, front.path)
+                    copied = _with_index_in_front(self._part.path, front.path)
                 except OSError as error:
                     front.drop()
                     problem = error
+                except av.error.FFmpegError as error:
+                    front.drop()
+                    problem, whole = OSError(errno.EIO, str(error)), False
                 except BaseException:
                     front.drop()
                     raise
                 else:
-                    self._part.drop()
-                    front.finish()
-                    return
+                    # FFmpeg closes a file on a full disk without a word.
+                    whole = copied >= self.frames_written
+                    if whole:
+                        self._part.drop()
+                        front.finish()
+                        return
+                    front.drop()
+                    said = f"{copied} of {self.frames_written} frames could be written"
+                    problem = OSError(errno.ENOSPC, said)
         if not whole:
             _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
             raise problem
         self._part.finish()
         reason = problem.strerror or problem
+        if given is not None:
+            raise given
         if not whole:
             raise OSError(
                 problem.errno,
@@ -352,8 +364,9 @@ def _address(path: Path) -> str:
     return f"file:{path}"
 
 
-def _with_index_in_front(source: Path, target: Path) -> None:
-    """Copy a video without encoding it anew."""
+def _with_index_in_front(source: Path, target: Path) -> int:
+    """Copy a video without encoding it anew; returns the number of its frames."""
+    frames = 0
     options = {"movflags": "+faststart"}
     with (
         av.open(_address(source)) as read,
@@ -368,6 +381,8 @@ def _with_index_in_front(source: Path, target: Path) -> None:
             if packet.dts is not None:
                 packet.stream = copy
                 written.mux(packet)
+                frames += 1
+    return frames
 
 
 def _cut_torn_end(path: Path) -> None:
