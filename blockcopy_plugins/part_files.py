@@ -8,12 +8,16 @@ is removed by the next one that writes the same file.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 try:
     import fcntl
@@ -117,7 +121,33 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     part = PartFile(target)
     try:
         yield part.path
+    except OSError as error:
+        part.drop()
+        if error.filename is not None or error.errno is None:
+            raise
+        # What fails while it is written does not know of which file it is.
+        raise OSError(
+            error.errno,
+            f"cannot write {target} ({error.strerror}); make room, or give another path",
+        ) from error
     except BaseException:
         part.drop()
         raise
     part.finish()
+
+
+def save_whole(content: Any, target: str | os.PathLike[str]) -> None:
+    """Write what ``torch.load`` reads, whole or not at all.
+
+    Args:
+        content: Whatever ``torch.save`` takes.
+        target: The file; its folder is made if it is missing.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    # By way of memory: of a full disk torch.save makes an error that does not say so.
+    saved = io.BytesIO()
+    torch.save(content, saved)
+    with whole_file(target) as path, path.open("wb") as file:
+        file.write(saved.getbuffer())

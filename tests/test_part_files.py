@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from blockcopy_plugins.part_files import PartFile, remove_leftovers, whole_file
+from blockcopy_plugins.part_files import PartFile, remove_leftovers, save_whole, whole_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,3 +63,32 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     with pytest.raises(OSError), whole_file(tmp_path / "file" / "a.json"):
         pytest.fail("the block must not be entered")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_torch_saves_is_read_again(tmp_path):
+    save_whole({"a": torch.arange(5)}, tmp_path / "new/a.pth")
+    assert torch.load(tmp_path / "new/a.pth")["a"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path):
+    """In a process that may write so many bytes to a file and no more; torch says nothing of it."""
+    code = (
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import torch\n"
+        "from blockcopy_plugins.part_files import save_whole, whole_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "def write_text(path):\n"
+        "    with whole_file(path) as half: half.write_text('x' * 9000)\n"
+        "for write in (lambda path: save_whole(torch.zeros(9000), path), write_text):\n"
+        "    try: write(sys.argv[2])\n"
+        "    except OSError as error: print(error.errno, error)\n"
+    )
+    target = tmp_path / "a.pth"
+    target.write_text("older")
+    command = [sys.executable, "-c", code, str(ROOT), str(target)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    said = done.stdout.splitlines()
+    assert len(said) == 2 and all(line.startswith(f"{errno.EFBIG} ") for line in said), done.stderr
+    assert all(f"cannot write {target} (File too large); make room" in line for line in said)
+    assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]

@@ -387,8 +387,21 @@ def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> 
                 stop.check()
 
     from blockcopy_plugins.checkpoints.model_weights import readable_weights
+    from blockcopy_plugins.integrations.mmengine.buildable import buildable
 
     class ToolRunner(Runner):
+        def build_model(self, model):
+            with buildable("the model"):
+                return super().build_model(model)
+
+        def build_test_loop(self, loop):
+            with buildable("the test loop"):
+                return super().build_test_loop(loop)
+
+        def build_train_loop(self, loop):
+            with buildable("the train loop"):
+                return super().build_train_loop(loop)
+
         def load_checkpoint(self, filename, *args, **kwargs):
             with readable_weights(filename):
                 return super().load_checkpoint(filename, *args, **kwargs)

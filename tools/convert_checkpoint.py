@@ -92,8 +92,6 @@ def own_target(found: Format, rules: KeyRules) -> dict[str, Tensor]:
 
 
 def main(args: argparse.Namespace) -> None:
-    import torch
-
     from blockcopy_plugins.checkpoints import (
         FORMATS,
         convert_state,
@@ -102,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
         read_state,
     )
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.part_files import whole_file
+    from blockcopy_plugins.part_files import save_whole
 
     # Mistakes are said before the frameworks are imported, which takes long.
     found = None if args.format == "auto" else find_format(args.format)
@@ -124,8 +122,7 @@ def main(args: argparse.Namespace) -> None:
     target = target_state(config, found.framework, options)
     converted = convert_state(state, rules, target)
     meta = {"converted_from": found.name, "source_file": source.name}
-    with whole_file(out) as path:
-        torch.save({"state_dict": converted, "meta": meta}, path)
+    save_whole({"state_dict": converted, "meta": meta}, out)
     print(
         f"wrote {out}: {len(converted)} of the model's {len(target)} parameters and buffers, from "
         f"{len(state)} in {args.source}"

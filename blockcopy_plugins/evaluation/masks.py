@@ -28,7 +28,7 @@ def encode_masks(masks: Any) -> tuple[RLE, ...]:
     """
     from pycocotools import mask as coco_mask
 
-    if hasattr(masks, "masks") and hasattr(masks, "height"):  # BitmapMasks, PolygonMasks
+    if hasattr(masks, "masks"):  # BitmapMasks, PolygonMasks
         if not isinstance(masks.masks, np.ndarray):
             return tuple(encode_polygons(p, (masks.height, masks.width)) for p in masks.masks)
         masks = masks.masks

@@ -8,7 +8,7 @@ import torch
 
 from ..damaged_files import DAMAGED_FILE_ERRORS
 from ..errors import BlockCopyError, ConfigError
-from ..part_files import whole_file
+from ..part_files import save_whole
 
 
 def save_policy(policy, path: str | Path) -> None:
@@ -17,11 +17,11 @@ def save_policy(policy, path: str | Path) -> None:
     Args:
         policy: The policy.
         path: File to write; its folder is made if it is missing.
+
+    Raises:
+        OSError: The file cannot be written.
     """
-    with whole_file(path) as half_written:
-        torch.save(
-            {"policy": type(policy).__name__, "state_dict": policy.state_dict()}, half_written
-        )
+    save_whole({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, path)
 
 
 def load_policy(policy, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from fractions import Fraction
 from pathlib import Path
@@ -116,7 +117,7 @@ class VideoWriter:
             try:
                 self.close()
             except OSError as error:  # the exception is the news, not this
-                logger.warning("the unfinished video %s is lost: %s", self.path, error)
+                logger.warning("%s", error)
         else:
             self.abort()
 
@@ -210,7 +211,7 @@ class VideoWriter:
 
         Raises:
             StateError: If no frame was written: there is no video without one.
-            OSError: If nothing that can be played could be written.
+            OSError: If it could not be written to its end. What can be played is kept.
         """
         if self._container is None:
             return self.path
@@ -276,33 +277,54 @@ class VideoWriter:
 
     def _finish(self, problem: OSError | None) -> None:
         """Move the index to the front, if there is room for that, and give the file its name."""
-        if problem is None:
+        given, whole = problem, problem is None
+        if whole:
             try:
                 front = PartFile(self.path)
             except OSError as error:
                 problem = error
             else:
                 try:
-                    _with_index_in_front(self._part.path, front.path)
+                    copied = _with_index_in_front(self._part.path, front.path)
                 except OSError as error:
                     front.drop()
                     problem = error
+                except av.error.FFmpegError as error:
+                    front.drop()
+                    problem, whole = OSError(errno.EIO, str(error)), False
                 except BaseException:
                     front.drop()
                     raise
                 else:
-                    self._part.drop()
-                    front.finish()
-                    return
-        _cut_torn_end(self._part.path)
+                    # FFmpeg closes a file on a full disk without a word.
+                    whole = copied >= self.frames_written
+                    if whole:
+                        self._part.drop()
+                        front.finish()
+                        return
+                    front.drop()
+                    said = f"{copied} of {self.frames_written} frames could be written"
+                    problem = OSError(errno.ENOSPC, said)
+        if not whole:
+            _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
             raise problem
-        logger.warning(
-            "the video %s could not be finished (%s); it ends with what could be written",
-            self.path,
-            problem.strerror or problem,
-        )
         self._part.finish()
+        reason = problem.strerror or problem
+        if given is not None:
+            raise given
+        if not whole:
+            raise OSError(
+                problem.errno,
+                f"the video {self.path} could not be finished ({reason}); it ends with what could "
+                "be written. Make room, or write to another disk",
+            )
+        logger.warning(
+            "the video %s is whole, but its index could not be moved to the front (%s): players "
+            "that stream it must read it to its end first",
+            self.path,
+            reason,
+        )
 
     def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
         # Of frames with times the rate is only a hint for the encoder.
@@ -342,8 +364,9 @@ def _address(path: Path) -> str:
     return f"file:{path}"
 
 
-def _with_index_in_front(source: Path, target: Path) -> None:
-    """Copy a video without encoding it anew."""
+def _with_index_in_front(source: Path, target: Path) -> int:
+    """Copy a video without encoding it anew; returns the number of its frames."""
+    frames = 0
     options = {"movflags": "+faststart"}
     with (
         av.open(_address(source)) as read,
@@ -358,6 +381,8 @@ def _with_index_in_front(source: Path, target: Path) -> None:
             if packet.dts is not None:
                 packet.stream = copy
                 written.mux(packet)
+                frames += 1
+    return frames
 
 
 def _cut_torn_end(path: Path) -> None:

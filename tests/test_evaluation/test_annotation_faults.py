@@ -146,6 +146,26 @@ LEFT_OUT = {
     "bbox null": (set_in("annotations", 1, "bbox", None), 5, "they have no box"),
     "bbox empty": (set_in("annotations", 1, "bbox", []), 5, "they have no box"),
     "bbox without height": (set_in("annotations", 1, "bbox", [5, 5, 30, 0]), 5, "boxes are empty"),
+    "bbox up to the upper edge": (
+        set_in("annotations", 1, "bbox", [5, -40, 4, 40]),
+        5,
+        "outside of the frame",
+    ),
+    "bbox up to the left edge": (
+        set_in("annotations", 1, "bbox", [-4, 5, 4, 40]),
+        5,
+        "outside of the frame",
+    ),
+    "bbox from the right edge": (
+        set_in("annotations", 1, "bbox", [200, 5, 4, 40]),
+        5,
+        "outside of the frame",
+    ),
+    "bbox from the lower edge": (
+        set_in("annotations", 1, "bbox", [5, 100, 4, 40]),
+        5,
+        "outside of the frame",
+    ),
     "bbox outside": (set_in("annotations", 1, "bbox", [500, 5, 4, 4]), 5, "outside of the frame"),
     "of no image": (set_in("annotations", 1, "image_id", 77), 5, "of no image in the file"),
     "unknown category": (
@@ -340,6 +360,19 @@ def test_the_name_of_the_file_is_believed_before_its_number(tmp_path):
     assert annotations.image_ids == {0: 1, 1: 2, 2: 3}
 
 
+def test_videos_are_found_by_their_paths_with_and_without_suffix(tmp_path):
+    clips = [
+        VideoReference(f"/data/{name}.mp4", f"camera {name}", length=10, size=SIZE) for name in "ab"
+    ]
+    found = content(1, 1)
+    found["videos"] = [{"id": 1, "name": "b"}, {"id": 2, "name": "a.mp4"}]
+    first, second = (dict(found["images"][0], id=n, video_id=n) for n in (1, 2))
+    found["images"] = [first, second]
+    found["annotations"][0]["image_id"] = 1
+    (of_a, of_b), _ = read(tmp_path / "a.json", found, videos=clips)
+    assert (boxes_of(of_a), boxes_of(of_b)) == (0, 1)
+
+
 def test_images_under_names_that_the_folder_does_not_have_are_none_of_its_frames(tmp_path):
     found = content()
     found["images"][2]["file_name"] = "clip/999999.png"
@@ -485,6 +518,15 @@ def test_what_the_sequence_says_of_its_size(tmp_path):
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=100\nimHeight=200\n")
     with pytest.raises(ConfigError, match="seqinfo.ini.*100x200 px.*quarter"):
         read_lines(tmp_path / "gt/gt.txt", ["1,1,21,11,40,60,1"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[Other]\nimWidth=400\n", "[Sequence]\nimWidth=0\nimHeight=0\n", "no section\n"]
+)
+def test_a_description_that_says_nothing_changes_nothing(tmp_path, text):
+    (tmp_path / "seqinfo.ini").write_text(text)
+    found, _ = read_lines(tmp_path / "gt.txt", ["1,1,21,11,40,60,1"])
+    assert found.frames[0][0]["bbox"] == [20, 10, 60, 70]
 
 
 # ------------------------------------------------------------------ fuzzing

@@ -130,6 +130,21 @@ def test_instances():
     assert [int(coco_mask.area(m)) for m in objects.masks] == [25, 25, 0]
 
 
+@pytest.mark.parametrize(
+    ("said", "ratio"),
+    [
+        (dict(vis_ratio=0.25), 0.25),
+        (dict(bbox_vis=[0, 0, 4, 5]), 0.5),
+        (dict(bbox_vis=[0, 0, 4, 5], vis_ratio=0.25), 0.25),
+    ],
+)
+def test_what_is_visible_by_either_of_its_names(said, ratio):
+    whole = dict(bbox=[0, 0, 4, 10], bbox_label=0, ignore_flag=0)
+    objects = FrameObjects.from_instances([whole, {**whole, **said}], SIZE)
+    assert objects.visible_ratios.tolist() == [1.0, ratio]
+    assert FrameObjects.from_instances([whole], SIZE).visible_ratios is None
+
+
 def test_unfit_objects():
     with pytest.raises(ConfigError, match=r"\(K, 4\), but got \(2, 3\)"):
         FrameObjects(np.zeros((2, 3)), [0, 0], SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from pathlib import Path
 
@@ -233,7 +234,12 @@ def test_a_partial_video_is_kept_where_asked(tmp_path, frames):
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_a_full_disk_ends_the_video_with_what_could_be_written(tmp_path):
+@pytest.mark.parametrize(
+    ("frames", "limit"),
+    [(400, 400_000), (30, 150_000)],
+    ids=["while it is written", "while it is closed"],
+)
+def test_a_full_disk_ends_the_video_with_what_could_be_written(tmp_path, frames, limit):
     """Written by a process that may write so many bytes to a file and no more."""
     import subprocess
     import sys
@@ -244,12 +250,12 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 from blockcopy_plugins.visualization import VideoWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 random = np.random.default_rng(0)
 written = 0
 try:
     with VideoWriter(sys.argv[2], fps=10, keep_partial=True) as video:
-        for _ in range(400):
+        for _ in range(int(sys.argv[3])):
             video.write(random.integers(0, 255, (96, 128, 3), dtype=np.uint8))
 except OSError as error:
     print('SAID', error)
@@ -257,12 +263,28 @@ except OSError as error:
     root = Path(__file__).resolve().parents[2]
     path = tmp_path / "out.mp4"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(root), str(path)], text=True, capture_output=True
+        [sys.executable, "-c", code, str(root), str(path), str(frames), str(limit)],
+        text=True,
+        capture_output=True,
     )
     assert "SAID" in done.stdout and "Make room" in done.stdout, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     with av.open(str(path)) as container:
-        assert sum(1 for _ in container.decode(video=0)) >= 10
+        assert 3 <= sum(1 for _ in container.decode(video=0)) < frames
+
+
+def test_no_room_for_a_second_copy_leaves_the_video_whole(tmp_path, monkeypatch, caplog):
+    def full(source, target):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("blockcopy_plugins.visualization.video_writer._with_index_in_front", full)
+    with VideoWriter(tmp_path / "out.mp4") as video:
+        for shift in range(7):
+            video.write(striped_frame(32, 48, shift))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(read(tmp_path / "out.mp4")[1]) == 7
+    assert "out.mp4 is whole" in caplog.text and "No space left" in caplog.text
 
 
 def test_pixels_that_are_not_square(tmp_path):

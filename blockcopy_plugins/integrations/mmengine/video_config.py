@@ -50,7 +50,7 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
         config = Config.fromfile(path)
         if options:
             config.merge_from_dict(options)
-    except (ConfigError, OSError, SyntaxError, ImportError, KeyError, TypeError, ValueError) as e:
+    except (Exception, SystemExit) as e:  # a config is a program, which may fail in any way
         raise ConfigError(f"the config {path!r} cannot be read: {type(e).__name__}: {e}") from e
     if "model" not in config:
         raise ConfigError(
@@ -70,6 +70,11 @@ def hook_of(config: Config) -> ConfigDict:
         The hook's config, inside ``config``.
     """
     hooks = config.get("custom_hooks") or []
+    if not isinstance(hooks, (list, tuple)):
+        raise ConfigError(
+            f"the config's custom_hooks is {hooks!r}, expected a list: custom_hooks=["
+            "dict(type='blockcopy_plugins.BlockCopyHook')]."
+        )
     for hook in hooks:
         kind = hook.get("type") if isinstance(hook, dict) else None
         if getattr(kind, "__name__", str(kind)).rpartition(".")[2] == "BlockCopyHook":
@@ -80,8 +85,8 @@ def hook_of(config: Config) -> ConfigDict:
 
 def has_hook(config: Config) -> bool:
     """Whether the config makes its model block-sparse by itself."""
-    probe = Config(dict(custom_hooks=list(config.get("custom_hooks") or [])))
-    before = len(probe.custom_hooks)
+    probe = Config(dict(custom_hooks=config.get("custom_hooks") or []))
+    before = len(probe.custom_hooks) if isinstance(probe.custom_hooks, (list, tuple)) else 0
     hook_of(probe)
     return len(probe.custom_hooks) == before
 

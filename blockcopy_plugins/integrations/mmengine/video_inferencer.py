@@ -31,6 +31,7 @@ from ...evaluation.class_names import check_class_names
 from ...options import read_options
 from ..sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
+from .buildable import buildable
 from .checkpoint_check_hook import CheckpointCheckHook
 from .clips import clips_of
 from .video_config import hook_options, read_config, set_weights, video_dataloader
@@ -136,7 +137,8 @@ class VideoInferencer:
             self.model, model_config = _build(os.fspath(model), weights, device or get_device())
         scope = model_config.get("default_scope", "mmdet")
         dataset = video_dataloader(model_config, videos=["frames"])["dataset"]
-        self._pipeline = LivePipeline(dataset["pipeline"], scope)
+        with buildable("the test pipeline"):
+            self._pipeline = LivePipeline(dataset["pipeline"], scope)
         self.metainfo: dict[str, Any] = _metainfo(dataset.get("metainfo"), self.model)
         if any(isinstance(module, BlockCopyBackbone) for module in nn.Module.modules(self.model)):
             raise ConfigError(
@@ -360,7 +362,8 @@ class _Prepared:
 def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Module, Config]:
     config = read_config(path)
     weights = set_weights(config, None if weights is None else os.fspath(weights))
-    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+    scope = DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet"))
+    with scope, buildable("the model"):
         model = revert_sync_batchnorm(MODELS.build(config.model))
     with readable_weights(weights):
         checkpoint = CheckpointLoader.load_checkpoint(weights, "cpu", logger="silent")
