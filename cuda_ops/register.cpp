@@ -22,7 +22,11 @@ TORCH_LIBRARY(blockcopy, m) {
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-      "Tensor(b!) workspace) -> Tensor",
+      "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+      tags);
+  m.def(
+      "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
+      "Tensor? slope, float low, float high) -> Tensor",
       tags);
   m.def(
       "finish_conv_(Tensor(a!) sums, Tensor? bias, Tensor?[] norm, float eps, Tensor? residual, "

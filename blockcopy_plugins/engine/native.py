@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .. import ops
 from ..ops.block_conv import SlidingWindow
 from ..ops.window import through
+from .axes import MAP
 from .block_tensor import BlockTensor
 from .deferred import INFINITY, ConvCall, Deferred
 from .dense_on_use import PaddedMap
@@ -163,6 +164,16 @@ class NativeConvolutions:
     def bytes(self) -> int:
         """Memory of prepared weights and scratch, in bytes."""
         return self._workspace.numel() + sum(p.packed.numel() for p in self._prepared.values())
+
+    def joins(self, x: BlockTensor) -> bool:
+        """Whether a map can be given to :func:`.ops.join_maps`, to be computed when it is read."""
+        return (
+            self.fuse
+            and type(x) is BlockTensor
+            and x.axes == MAP
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+        )
 
     def takes(self, x: Tensor, weight: Tensor, groups: int) -> bool:
         """Whether a convolution can run here; if not, torch's does.
@@ -314,6 +325,7 @@ class NativeConvolutions:
                 deferred.low,
                 deferred.high,
                 workspace,
+                deferred.slope,
             )
             frame.leave(path)
             return out

@@ -16,6 +16,7 @@ from blockcopy_plugins.ops.finish_conv import (
     finish_conv_reference_,
 )
 from blockcopy_plugins.ops.gather import gather, gather_reference
+from blockcopy_plugins.ops.join_maps import join_maps
 from blockcopy_plugins.ops.library import extension_status, has_extension, has_kernel
 from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
@@ -44,6 +45,7 @@ __all__ = [
     "gather_reference",
     "has_extension",
     "has_kernel",
+    "join_maps",
     "match_boxes",
     "paint_regions",
     "planes",
