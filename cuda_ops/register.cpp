@@ -32,6 +32,10 @@ TORCH_LIBRARY(blockcopy, m) {
       "finish_conv_(Tensor(a!) sums, Tensor? bias, Tensor?[] norm, float eps, Tensor? residual, "
       "float low, float high) -> ()",
       tags);
+  m.def(
+      "resize_blocks(Tensor state, Tensor blocks, Tensor rows, Tensor cols, Tensor row_weights, "
+      "Tensor col_weights) -> Tensor",
+      tags);
   m.def("planes(Tensor map) -> Tensor", tags);
   m.def(
       "roi_align(Tensor map, Tensor rois, int[] size, float scale, int sampling, bool aligned) "

@@ -99,6 +99,11 @@ class Deferred:
         """Whether bounds or a slope are set: then nothing can follow."""
         return self.low > -INFINITY or self.high < INFINITY or self.slope is not None
 
+    @property
+    def takes_residual(self) -> bool:
+        """Whether packed blocks can be added."""
+        return self.residual is None and not self.is_activated
+
     def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> Deferred | None:
         """With a batch norm behind it, or ``None`` where that must be an op of its own."""
         if self.norm or self.is_activated:
@@ -111,7 +116,7 @@ class Deferred:
 
     def with_residual(self, residual: Tensor) -> Deferred | None:
         """With packed blocks added, or ``None`` where that must be an op of its own."""
-        if self.residual is not None or self.is_activated:
+        if not self.takes_residual:
             return None
         return Deferred(self.call, self.norm, self.eps, residual)
 

@@ -166,7 +166,7 @@ class NativeConvolutions:
         return self._workspace.numel() + sum(p.packed.numel() for p in self._prepared.values())
 
     def joins(self, x: BlockTensor) -> bool:
-        """Whether a map can be given to :func:`.ops.join_maps`, to be computed when it is read."""
+        """Whether the kernels can take a map for what is no convolution: joins and resizes."""
         return (
             self.fuse
             and type(x) is BlockTensor

@@ -22,6 +22,7 @@ from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
+from blockcopy_plugins.ops.resize_blocks import resize_blocks
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "planes",
     "reduce_picture",
     "reduce_picture_reference",
+    "resize_blocks",
     "scale_shift",
     "scatter_",
     "scatter_border_",

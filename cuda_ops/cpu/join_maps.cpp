@@ -15,16 +15,6 @@ namespace {
 // Pixels are dealt to threads in chunks of about this size.
 constexpr int64_t kChunkBytes = 64 * 1024;
 
-const ConvKernels& best_kernels() {
-  for (const auto candidate : kAllKernels) {
-    if (candidate() != nullptr) {
-      return *candidate();
-    }
-  }
-  TORCH_CHECK_NOT_IMPLEMENTED(false, "blockcopy::join_maps: this processor has no kernels for it; ",
-                              "use torch.cat and torch's own ops");
-}
-
 // Channels last, of the shape of the result but for its channels.
 at::Tensor like_result(const char* name, const at::Tensor& value, const at::Tensor& first) {
   TORCH_CHECK_VALUE(value.dim() == 4 && value.scalar_type() == first.scalar_type() &&
@@ -76,7 +66,7 @@ at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& 
   if (out.numel() == 0) {
     return out;
   }
-  const ConvKernels& kernels = best_kernels();
+  const ConvKernels& kernels = best_kernels("join_maps");
   const int64_t bytes = problem.channels * static_cast<int64_t>(out.element_size());
   at::parallel_for(0, problem.pixels, std::max<int64_t>(1, kChunkBytes / bytes),
                    [&](int64_t begin, int64_t end) { kernels.join(problem, begin, end); });

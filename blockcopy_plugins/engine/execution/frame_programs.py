@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_unflatten
 
+from ...errors import StateError
 from ..adapter import Call
 from ..capture_guard import CaptureError
 from ..cuda_graphs import kind_of_call, results_of_call
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = (8, 64)
 _EACH = 512
+# Kinds of frames that a store has programs for; with more it begins anew.
+_MOST = 64
 # Frames in turn that did not do what the one before did, until no more are written down.
 _PATIENCE = 4
 
@@ -137,7 +140,7 @@ class FramePrograms:
         if not work.executed or watched:
             return work.run_as_ever()
         pool = work.store.programs
-        if pool.generation != self._generation:
+        if pool.generation != self._generation or len(pool.programs) > _MOST:
             pool.clear()
             pool.generation = self._generation
         frame = work.open(RecordedFrame)
@@ -151,6 +154,9 @@ class FramePrograms:
             return self._look(pool, key, kind, found, work, frame)
         try:
             return self._replay(found, work, frame, work.call.frame)
+        except StateError:
+            # Of the claims: the frame would fail without a program too.
+            raise
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             # Whatever it was that an op did not take: the frame writes the same again.
             what = str(error).strip().partition("\n")[0]

@@ -102,12 +102,12 @@ def _fuse_add(func, args, kwargs) -> BlockTensor | None:
     if not same:
         return None
     in_place = func._schema.is_mutable
-    if one.deferred is not None:
-        out = one.then(one.deferred.with_residual(other.packed), in_place)
-        if out is not None:
-            return out
+    if one.deferred is not None and one.deferred.takes_residual:
+        return one.then(one.deferred.with_residual(other.packed), in_place)
     if in_place:
         return None
+    if other.deferred is not None and not other.deferred.takes_residual:
+        other.compute()
     found = waiting_join(other)
     return None if found is None else other.then(found.with_residual(one.packed), in_place)
 

@@ -18,6 +18,17 @@ namespace blockcopy {
 inline constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
                                                    conv_kernels_avx2};
 
+// The best kernels that there are.
+inline const ConvKernels& best_kernels(const char* op) {
+  for (const auto candidate : kAllKernels) {
+    if (candidate() != nullptr) {
+      return *candidate();
+    }
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "blockcopy::", op,
+                              ": this processor has no kernels for it; use torch's own ops");
+}
+
 inline ConvElement element_of(const char* op, const at::Tensor& tensor) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16,
                    "blockcopy::", op, ": dtype ", tensor.scalar_type(),

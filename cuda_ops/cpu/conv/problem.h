@@ -75,6 +75,20 @@ struct JoinProblem {
   void* out;  // (pixels, channels)
 };
 
+// Blocks of a map that is enlarged or made smaller bilinearly.
+struct ResizeProblem {
+  ConvElement element;
+  const void* map;  // (slots, map_h, map_w, channels)
+  int64_t map_h, map_w, channels;
+  const int32_t* blocks;     // (count, 3): slot, gy, gx
+  const int32_t* rows;       // two for each row of a block, (grid_h, block_h, 2); below 0: none
+  const int32_t* cols;       // the same for columns
+  const float* row_weights;  // of the second of two, (grid_h, block_h)
+  const float* col_weights;
+  int64_t block_h, block_w;
+  void* out;  // (count, block_h, block_w, channels)
+};
+
 // Kernels of one instruction set. The work is cut into tasks, for a number of threads; they may run
 // in any order and at once, each with scratch of its own.
 struct ConvKernels {
@@ -108,6 +122,8 @@ struct ConvKernels {
 
   // Joins the pixels from `first` to `end`.
   void (*join)(const JoinProblem&, int64_t first, int64_t end);
+  // Makes the rows of blocks from `first` to `end`, row `y` of block `i` being `i * block_h + y`.
+  void (*resize)(const ResizeProblem&, int64_t first, int64_t end);
 };
 
 // Null where the compiler or the processor does not have them.
