@@ -55,6 +55,9 @@ class BlockCopyConfig:
             blocks, and replay it without the Python of the model. A model whose forward depends on
             more than its arguments, parameters and buffers (a counter of its own, say) needs
             ``False``. What cannot be captured runs as ever; the report says why.
+        programs: Write down what frames do on a CPU, and do it again without the model's Python. A
+            model whose forward depends on what no attribute of its modules shows (a global counter,
+            say) needs ``False``. What cannot be written down runs as ever; the report says why.
         graph_memory_mib: Memory of all graphs at most, in MiB.
         guards: What holds whatever the policy picks: a list of ``dict(type='MaxAge', frames=60)``,
             names (``'SceneCut'``) or :class:`~blockcopy_plugins.policy.guards.Guard` objects, which
@@ -83,6 +86,7 @@ class BlockCopyConfig:
     repack: bool = True
     buckets: int | Sequence[float] | None = None
     cuda_graphs: bool = True
+    programs: bool = True
     graph_memory_mib: int = 4096
     guards: Sequence[Any] = ()
     propagate: str = "copy"

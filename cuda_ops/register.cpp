@@ -22,11 +22,19 @@ TORCH_LIBRARY(blockcopy, m) {
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-      "Tensor(b!) workspace) -> Tensor",
+      "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+      tags);
+  m.def(
+      "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
+      "Tensor? slope, float low, float high) -> Tensor",
       tags);
   m.def(
       "finish_conv_(Tensor(a!) sums, Tensor? bias, Tensor?[] norm, float eps, Tensor? residual, "
       "float low, float high) -> ()",
+      tags);
+  m.def(
+      "resize_blocks(Tensor state, Tensor blocks, Tensor rows, Tensor cols, Tensor row_weights, "
+      "Tensor col_weights) -> Tensor",
       tags);
   m.def("planes(Tensor map) -> Tensor", tags);
   m.def(

@@ -8,6 +8,7 @@ Nothing of OpenMMLab or torchvision is needed, and nothing of ``blockcopy_plugin
 * ``deeplabv3plus``        DeepLabV3+ R50, output stride 8
 * ``light_segmentor``      bottlenecks in the manner of ENet, 1.3 GMACs at 360x480
 * ``shufflenet_detector``  ShuffleNetV2 1.0x and a head in the manner of FastestDet
+* ``enet``, ``erfnet``, ``cgnet``  light segmentors, as their papers have them
 
 Those that other benchmarks know from a config have its name here, and the same layers.
 
@@ -25,8 +26,11 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from .cgnet import CGNet
 from .csp import Csp
 from .deeplabv3plus import DeepLabV3Plus
+from .enet import ENet
+from .erfnet import ERFNet
 from .light_segmentor import LightSegmentor
 from .mask_rcnn_fpn import MaskRcnnFpn
 from .shufflenet_detector import ShuffleNetDetector
@@ -42,6 +46,9 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "deeplabv3plus_r50": DeepLabV3Plus,
         "light_segmentor": LightSegmentor,
         "shufflenet_detector": ShuffleNetDetector,
+        "enet": ENet,
+        "erfnet": ERFNet,
+        "cgnet": CGNet,
     }
 )
 """What makes a network from a factor of its channels, ``width``; weights are not drawn yet."""

@@ -16,7 +16,7 @@ from .dense_map import DenseMap
 aten = torch.ops.aten
 
 # They give the host a value, or a tensor of a size that the device must work out first.
-_READS = frozenset(
+READS = frozenset(
     {
         aten._local_scalar_dense.default,
         aten.item.default,
@@ -32,7 +32,7 @@ _READS = frozenset(
         aten.repeat_interleave.Tensor,
     }
 )
-_BY_INDEX = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+BY_INDEX = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 _COPIES = (aten._to_copy, aten.to, aten.copy_)
 
 
@@ -77,9 +77,9 @@ class CaptureGuard(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _waits(self, func, args, kwargs) -> bool:
-        if func in _READS:
+        if func in READS:
             return self._is_there(args[0])
-        if func in _BY_INDEX:
+        if func in BY_INDEX:
             given = [i for i in args[1] if i is not None]
             return any(i.dtype == torch.bool and self._is_there(i) for i in given)
         if func is aten.lift_fresh.default:

@@ -32,6 +32,7 @@ from .cuda_graphs import MIB, FrameGraphs
 from .dense_map import DenseMap, plain
 from .entry import enter
 from .epilogue import Epilogues
+from .execution.frame_programs import FramePrograms
 from .frame import Frame
 from .frame_record import FrameRecord, Scalars
 from .frame_work import FrameWork
@@ -83,6 +84,7 @@ class Handle:
         adapter: What knows how the model is called.
         states: State of all streams.
         graphs: What is captured of the frames of all streams.
+        programs: What is written down of the frames of all streams.
         reads: What the host waits for the device for.
         propagation: What becomes of the outputs of blocks that do not run.
         plain_frames: Which whole frames run as the plain model does.
@@ -101,6 +103,7 @@ class Handle:
         self.native = NativeConvolutions.make(config.fuse, config.winograd)
         self.epilogues = Epilogues(config.fuse)
         self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
+        self.programs = FramePrograms(config.programs)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
         self.plain_frames = PlainFrames()
@@ -175,6 +178,7 @@ class Handle:
             resolve_block_size(self, call, original)
 
         kind = self.graphs.kind_of(self, call)
+        program = None if kind is not None else self.programs.kind_of(self, call)
         self.guards.check_budget(self.policy, tuple(frame.shape[2:]), self.config.block_size)
         # A policy that decides on the host has its grid there, and nothing more is to be read.
         on_host = self.policy.on_host and not self.guards.guards
@@ -215,6 +219,8 @@ class Handle:
                 out = self.graphs.run(work, kind)
             elif whole_only and kind is None and work.may_be_plain:
                 out = self.plain_frames.run(work)
+            elif program is not None and work.for_graphs:
+                out = self.programs.run(work, program)
             else:
                 out = work.run_counted()
             if compared is not None:
@@ -586,6 +592,7 @@ class Handle:
             state_bytes=self.states.bytes(),
             kernel_bytes=0 if self.native is None else self.native.bytes(),
             graphs=self.graphs.report(),
+            programs=self.programs.report(),
             propagation=self.propagation.report(),
             plain_frames=self.plain_frames.frames,
         )

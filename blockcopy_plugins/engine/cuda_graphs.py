@@ -257,7 +257,7 @@ class FrameGraphs:
         kind = None
         if reason is None:
             try:
-                kind = _kind(call)
+                kind = kind_of_call(call)
             except CaptureError as error:
                 reason = str(error)
         reason = reason or self._refused.get(kind)
@@ -338,7 +338,7 @@ class FrameGraphs:
         try:
             if guard.found is not None:
                 raise CaptureError(guard.found)
-            _results(result, work.call)
+            results_of_call(result, work.call)
         except CaptureError as error:
             self._refuse(kind, str(error))
         else:
@@ -370,7 +370,7 @@ class FrameGraphs:
         try:
             with _no_autocast_cache():
                 captured = backend.capture(call, work.device)
-            leaves, spec = _results(captured.result, work.call)
+            leaves, spec = results_of_call(captured.result, work.call)
             recorded = frame.recorded()
             if not made.issuperset(work.store.entries.values()):
                 raise CaptureError("the model kept state that it did not keep in the warm-up")
@@ -466,7 +466,7 @@ class FrameGraphs:
         return f"the graphs that are in use leave no memory for another; {option}"
 
 
-def _kind(call: Call) -> Hashable:
+def kind_of_call(call: Call) -> Hashable:
     """See :meth:`FrameGraphs.kind_of`."""
     frame = object()
     leaves, spec = tree_flatten(call.replace(frame))
@@ -486,7 +486,7 @@ def _kind(call: Call) -> Hashable:
     return tuple(rest), str(spec), torch.is_inference_mode_enabled(), autocast
 
 
-def _results(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
+def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
     """The tensors of what a call gave.
 
     Raises:

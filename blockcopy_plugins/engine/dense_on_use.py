@@ -32,6 +32,22 @@ class DenseOnUse(BlockTensor):
         return self.dense()
 
 
+@dataclass(frozen=True)
+class BlockIndices:
+    """Where maxima are within each block by itself, of windows that reach into no other.
+
+    Attributes:
+        packed: int64, as the packed maxima; positions in a block of the map that was pooled, or in
+            that map in whole frames.
+        size_of_map: ``(H, W)`` of that map.
+        block: Height and width of a block of it.
+    """
+
+    packed: Tensor
+    size_of_map: tuple[int, int]
+    block: tuple[int, int]
+
+
 class PoolIndices(DenseOnUse):
     """Where the maxima of a pooling are: positions in the whole map, which blocks do not know.
 
@@ -40,10 +56,13 @@ class PoolIndices(DenseOnUse):
     Attributes:
         make: Gives them.
         found: What it gave.
+        in_blocks: Where they are within blocks, for who undoes the pooling; ``None`` if windows
+            reach over blocks.
     """
 
     make: Callable[[], Tensor]
     found: Tensor | None
+    in_blocks: BlockIndices | None
 
     @staticmethod
     def of(values: BlockTensor, make: Callable[[], Tensor]) -> PoolIndices:
@@ -63,7 +82,7 @@ class PoolIndices(DenseOnUse):
             axes=values.axes,
             joined=values.joined,
         )
-        out.make, out.found = make, None
+        out.make, out.found, out.in_blocks = make, None, None
         return out
 
     def dense(self) -> Tensor:

@@ -243,6 +243,11 @@ class Frame:
             found = self._layouts[blocks] = self._new_layout(blocks)
         return found
 
+    @property
+    def image_order_is_slots(self) -> bool:
+        """Whether image i of the batch has slot i."""
+        return self._places is None
+
     def blocks_of_images(self, layout: Layout) -> list[int] | None:
         """How many blocks of each image are executed, ``None`` if that may change in a replay."""
         if self.images == 1:

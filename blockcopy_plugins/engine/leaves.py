@@ -103,8 +103,7 @@ class NormLeaf(Leaf):
     def __call__(self, input):
         """See ``nn.BatchNorm2d.forward``."""
         module = self.module
-        waits = type(input) is BlockTensor and input.deferred is not None
-        if waits and not module.training and module.running_mean is not None:
+        if type(input) is BlockTensor and not module.training and module.running_mean is not None:
             out = fuse_norm(
                 input,
                 module.weight,

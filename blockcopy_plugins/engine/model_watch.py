@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from operator import is_
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -58,3 +59,33 @@ class ModelWatch:
         self._values = [m._parameters for _, m in handle.modules]
         self._values += [m._buffers for _, m in handle.modules]
         self._hooks_seen = -1
+
+
+class AttributeWatch:
+    """Looks whether the attributes of a model's modules are the ones of the call before.
+
+    By their identity: what is inside of a list or an object is not looked at. It takes some tens of
+    microseconds for each hundred modules.
+    """
+
+    def __init__(self) -> None:
+        self._modules: tuple[tuple[str, nn.Module], ...] | None = None
+        self._values: list[tuple] = []
+
+    def __reduce__(self):
+        # The modules of a copy are others.
+        return AttributeWatch, ()
+
+    def have_changed(self, handle: Handle) -> bool:
+        """Whether they are other ones than at the last call; also at the first."""
+        same = self._modules is handle.modules
+        if same:
+            for (_, module), values in zip(self._modules, self._values, strict=True):
+                now = module.__dict__
+                if len(now) != len(values) or not all(map(is_, now.values(), values)):
+                    same = False
+                    break
+        if not same:
+            self._modules = handle.modules
+            self._values = [tuple(module.__dict__.values()) for _, module in handle.modules]
+        return not same

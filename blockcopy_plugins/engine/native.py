@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import ops
 from ..ops.block_conv import SlidingWindow
 from ..ops.window import through
+from .axes import MAP
 from .block_tensor import BlockTensor
 from .deferred import INFINITY, ConvCall, Deferred
 from .dense_on_use import PaddedMap
@@ -32,13 +35,35 @@ _WINOGRAD_WASTE = 1.5
 _LEAST_MACS = 50_000_000
 
 
-@dataclass
-class _Prepared:
+@dataclass(eq=False)
+class PreparedWeight:
+    """A weight in the kernels' layout.
+
+    Attributes:
+        weight: The weight.
+        version: Of it, when it was laid out.
+        memory: Where it lay.
+        packed: uint8 ``(bytes,)``.
+        watch: Sees writes that the version does not tell.
+        dropped: It is kept no longer.
+    """
+
     weight: weakref.ref[Tensor]
     version: int
     memory: int
     packed: Tensor
     watch: WeightWatch
+    dropped: bool = False
+
+    def is_current(self) -> bool:
+        """Whether the weight is what it was, as far as one sees."""
+        weight = self.weight()
+        return (
+            not self.dropped
+            and weight is not None
+            and self.version == weight._version
+            and self.memory == weight.data_ptr()
+        )
 
 
 @dataclass
@@ -89,7 +114,7 @@ class NativeConvolutions:
     winograd: bool
     kernels: str
     _workspace: Tensor = field(default_factory=lambda: _bytes(0))
-    _prepared: dict[tuple[int, bool], _Prepared] = field(default_factory=dict)
+    _prepared: dict[tuple[int, bool], PreparedWeight] = field(default_factory=dict)
     _turns: list[tuple[int, bool]] = field(default_factory=list)
     # Places in the model whose sums are read as they are too: they do not wait.
     _eager: set[str] = field(default_factory=set)
@@ -108,8 +133,19 @@ class NativeConvolutions:
         found = ops.conv_kernels()
         return NativeConvolutions(fuse, winograd, found[0]) if found else None
 
+    def memory(self) -> list[Tensor]:
+        """What the kernels write to beside their results."""
+        return [self._workspace, *(found.packed for found in self._prepared.values())]
+
+    def prepared_among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
+        """The weights whose layout for the kernels is one of some tensors."""
+        asked = set(map(id, tensors))
+        return tuple(p for p in self._prepared.values() if id(p.packed) in asked)
+
     def clear(self) -> None:
         """Give back weights and scratch memory."""
+        for found in self._prepared.values():
+            found.dropped = True
         self._prepared.clear()
         self._workspace = _bytes(0)
 
@@ -122,11 +158,22 @@ class NativeConvolutions:
         key = self._turns.pop()
         found = self._prepared.get(key)
         if found is not None and not found.watch.next_part_is_the_same():
+            found.dropped = True
             del self._prepared[key]
 
     def bytes(self) -> int:
         """Memory of prepared weights and scratch, in bytes."""
         return self._workspace.numel() + sum(p.packed.numel() for p in self._prepared.values())
+
+    def joins(self, x: BlockTensor) -> bool:
+        """Whether the kernels can take a map for what is no convolution: joins and resizes."""
+        return (
+            self.fuse
+            and type(x) is BlockTensor
+            and x.axes == MAP
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+        )
 
     def takes(self, x: Tensor, weight: Tensor, groups: int) -> bool:
         """Whether a convolution can run here; if not, torch's does.
@@ -278,6 +325,7 @@ class NativeConvolutions:
                 deferred.low,
                 deferred.high,
                 workspace,
+                deferred.slope,
             )
             frame.leave(path)
             return out
@@ -370,18 +418,14 @@ class NativeConvolutions:
     def _prepare(self, weight: Tensor, winograd: bool) -> Tensor:
         key = (id(weight), winograd)
         found = self._prepared.get(key)
-        if (
-            found is None
-            or found.version != weight._version
-            or found.memory != weight.data_ptr()
-            or found.weight() is not weight
-        ):
-            with torch.inference_mode(False), torch.no_grad():
+        if found is None or found.weight() is not weight or not found.is_current():
+            # No part of the frame: who writes down or counts its ops is not to see this.
+            with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
                 packed = ops.conv_prepare(weight, winograd, self.kernels)
             # Where the weight goes, so does this.
             reference = weakref.ref(weight, _Forget(self._prepared, key))
             watch = WeightWatch(weight)
-            found = _Prepared(reference, weight._version, weight.data_ptr(), packed, watch)
+            found = PreparedWeight(reference, weight._version, weight.data_ptr(), packed, watch)
             self._prepared[key] = found
         return found.packed
 
@@ -390,7 +434,7 @@ class NativeConvolutions:
 class _Forget:
     """Drops what was prepared of a weight that is no more."""
 
-    prepared: dict[tuple[int, bool], _Prepared]
+    prepared: dict[tuple[int, bool], PreparedWeight]
     key: tuple[int, bool]
 
     def __call__(self, reference: weakref.ref) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
     from .cuda_graphs import GraphReport
+    from .execution.frame_programs import ProgramReport
     from .propagation_report import PropagationReport
 
 # Of the MACs; with less on blocks a model is as good as dense.
@@ -105,6 +106,7 @@ class Report:
         block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
             blocks; with others the layers behind such a stride run on whole maps.
         graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
+        programs: What became of frames on a CPU as programs; ``None`` where nothing was to be.
         guards: What each guard did.
         agreement: With the dense output, as far as the policy's budget has compared them; ``None``
             where it does not.
@@ -129,6 +131,7 @@ class Report:
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
     graphs: GraphReport | None = None
+    programs: ProgramReport | None = None
     guards: tuple[GuardReport, ...] = ()
     agreement: AgreementEstimate | None = None
     propagation: PropagationReport | None = None
@@ -189,6 +192,8 @@ class Report:
             )
         if self.graphs is not None:
             lines += self.graphs.lines()
+        if self.programs is not None:
+            lines += self.programs.lines()
         if self.guards:
             lines += ["  guards:", *(f"    {guard}" for guard in self.guards)]
         return "\n".join(lines + self.shares())
@@ -354,6 +359,7 @@ class Totals:
         state_bytes: int,
         kernel_bytes: int,
         graphs=None,
+        programs=None,
         agreement: AgreementEstimate | None = None,
         propagation: PropagationReport | None = None,
         plain_frames: int = 0,
@@ -386,6 +392,7 @@ class Totals:
             modules=modules,
             block_sizes=suitable_block_sizes(block_size, self.tiles),
             graphs=graphs,
+            programs=programs,
             guards=self.guard_reports(),
             agreement=agreement,
             propagation=propagation,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FrameError, StateError
+from .execution.program_pool import ProgramPool
 from .graph_pool import GraphPool
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class StateStore:
         tables: Window tables, made once for each geometry.
         plans: Convolutions by the package's own kernels, by place in the model.
         graphs: CUDA graphs over these maps, see :mod:`~blockcopy_plugins.engine.cuda_graphs`.
+        programs: Programs over these maps, see
+            :mod:`~blockcopy_plugins.engine.execution.frame_programs`.
     """
 
     capacity: int = 0
@@ -180,6 +183,7 @@ class StateStore:
     tables: dict[tuple, Tensor] = field(default_factory=dict)
     plans: dict[tuple, ConvPlan | None] = field(default_factory=dict)
     graphs: GraphPool = field(default_factory=GraphPool)
+    programs: ProgramPool = field(default_factory=ProgramPool)
 
     def add_stream(self, stream_id: Hashable, token: int) -> Stream:
         """Give a new stream the lowest free slot."""

@@ -16,11 +16,13 @@ from blockcopy_plugins.ops.finish_conv import (
     finish_conv_reference_,
 )
 from blockcopy_plugins.ops.gather import gather, gather_reference
+from blockcopy_plugins.ops.join_maps import join_maps
 from blockcopy_plugins.ops.library import extension_status, has_extension, has_kernel
 from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
+from blockcopy_plugins.ops.resize_blocks import resize_blocks
 from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 
 __all__ = [
@@ -44,11 +46,13 @@ __all__ = [
     "gather_reference",
     "has_extension",
     "has_kernel",
+    "join_maps",
     "match_boxes",
     "paint_regions",
     "planes",
     "reduce_picture",
     "reduce_picture_reference",
+    "resize_blocks",
     "scale_shift",
     "scatter_",
     "scatter_border_",

@@ -37,6 +37,7 @@ def conv_blocks_reference(
     low: float,
     high: float,
     workspace: Tensor,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Pure-PyTorch twin of :func:`conv_blocks`, of any floating-point dtype and on any device."""
     check_no_grad("conv_blocks", source, weight)
@@ -65,6 +66,8 @@ def conv_blocks_reference(
         out = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
     if residual is not None:
         out = out + residual.to(work)
+    if slope is not None:
+        out = F.prelu(out, slope.to(work))
     return out.clamp(low, high).to(source.dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -101,6 +104,7 @@ def _conv_blocks_fake(
     low,
     high,
     workspace,
+    slope=None,
 ) -> Tensor:
     count = source.shape[0] if blocks is None else blocks.shape[0]
     out = source.new_empty((count, weight.shape[0], *block_out))
@@ -116,7 +120,7 @@ _CONV_BLOCKS = register_operator(
     "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
     "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
     "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-    "Tensor(b!) workspace) -> Tensor",
+    "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
     reference=conv_blocks_reference,
     fake=_conv_blocks_fake,
 )
@@ -178,11 +182,12 @@ def conv_blocks(
     low: float,
     high: float,
     workspace: Tensor,
+    slope: Tensor | None = None,
 ) -> Tensor:
     """Convolve executed blocks, and do what follows to the sums before they are stored.
 
-    ``clamp(norm(conv(x) + bias) + residual, low, high)``, the sums in float32. The inputs are read
-    where they lie: executed blocks in ``packed``, the others in ``source``.
+    ``clamp(prelu(norm(conv(x) + bias) + residual), low, high)``, the sums in float32. The inputs
+    are read where they lie: executed blocks in ``packed``, the others in ``source``.
 
     Args:
         source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``
@@ -207,6 +212,7 @@ def conv_blocks(
         low: Lower bound of the result, ``-inf`` for none.
         high: Upper bound.
         workspace: uint8 ``(bytes,)``, scratch memory; grows where it is too small.
+        slope: ``(C_out,)``, what values below 0 are multiplied by, or None.
 
     Returns:
         ``(n, C_out, *block_out)``, channels last.
@@ -234,4 +240,5 @@ def conv_blocks(
         low,
         high,
         workspace,
+        slope,
     )

@@ -5,13 +5,12 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "blockcopy/checks.h"
-#include "conv/problem.h"
+#include "conv/affine.h"
 
 namespace blockcopy {
 namespace {
@@ -30,10 +29,6 @@ struct Header {
 constexpr int64_t kHeaderBytes = 192;
 static_assert(sizeof(Header) <= kHeaderBytes, "The header must fit its place");
 
-// Best first.
-constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
-                                                   conv_kernels_avx2};
-
 const ConvKernels& kernels_of(const Header& header) {
   const ConvKernels* kernels = kAllKernels[header.kernels]();
   TORCH_CHECK(kernels != nullptr, "blockcopy::conv_blocks: the weights were prepared on another "
@@ -49,13 +44,6 @@ std::vector<std::string> conv_kernels() {
     }
   }
   return names;
-}
-
-ConvElement element_of(const at::Tensor& tensor) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16,
-                   "blockcopy::conv_blocks: dtype ", tensor.scalar_type(),
-                   ", expected float32 or bfloat16; use gather and torch's convolution");
-  return tensor.scalar_type() == at::kFloat ? ConvElement::kFloat32 : ConvElement::kBFloat16;
 }
 
 char* aligned(const at::Tensor& bytes) {
@@ -85,7 +73,7 @@ bool takes_all_channels(const at::Tensor& weight) {
 }
 
 void check_weight(const at::Tensor& weight) {
-  element_of(weight);
+  element_of("conv_prepare", weight);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
                     "blockcopy::conv_prepare: weight has shape ", weight.sizes(),
                     ", expected (C_out, C_in, kh, kw) without empty dimensions");
@@ -140,7 +128,7 @@ void fill(const at::Tensor& prepared, const at::Tensor& weight) {
   } else if (takes_all_channels(weight)) {
     // (C_out, kh, kw, C_in)
     const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
-    kernels.pack_weight(shape, element_of(weight), ordered.const_data_ptr(),
+    kernels.pack_weight(shape, element_of("conv_prepare", weight), ordered.const_data_ptr(),
                         memory + kHeaderBytes);
   }
   if (weight.size(1) == 1) {
@@ -206,57 +194,6 @@ void check_pair(const char* name, at::IntArrayRef pair, int64_t least) {
                     "least ", least);
 }
 
-// One value for each output channel, in float.
-std::vector<float> channel_values(const char* name, const std::optional<at::Tensor>& values,
-                                  int64_t channels, float otherwise) {
-  std::vector<float> found(channels, otherwise);
-  if (!values.has_value()) {
-    return found;
-  }
-  TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == channels &&
-                        values->is_contiguous() && values->device().is_cpu(),
-                    "blockcopy::conv_blocks: ", name, " is ", values->sizes(), " on ",
-                    values->device(), ", expected contiguous (", channels, ",) on the CPU");
-  if (values->scalar_type() == at::kFloat) {
-    std::memcpy(found.data(), values->const_data_ptr<float>(), channels * sizeof(float));
-  } else {
-    element_of(*values);
-    const at::BFloat16* from = values->const_data_ptr<at::BFloat16>();
-    for (int64_t i = 0; i < channels; ++i) {
-      found[i] = static_cast<float>(from[i]);
-    }
-  }
-  return found;
-}
-
-// Bias and batch norm as one `sum * scale + shift`.
-struct Affine {
-  std::vector<float> scale;
-  std::vector<float> shift;
-
-  Affine(const std::optional<at::Tensor>& bias,
-         const c10::List<std::optional<at::Tensor>>& norm, double eps, int64_t channels) {
-    TORCH_CHECK_VALUE(norm.empty() || norm.size() == 4,
-                      "blockcopy::conv_blocks: norm has ", norm.size(),
-                      " tensors, expected none or weight, bias, mean and variance");
-    if (bias.has_value() || !norm.empty()) {
-      shift = channel_values("bias", bias, channels, 0);
-    }
-    if (norm.empty()) {
-      return;
-    }
-    scale = channel_values("norm weight", norm.get(0), channels, 1);
-    const std::vector<float> offset = channel_values("norm bias", norm.get(1), channels, 0);
-    const std::vector<float> mean = channel_values("norm mean", norm.get(2), channels, 0);
-    const std::vector<float> variance = channel_values("norm variance", norm.get(3), channels, 1);
-    for (int64_t i = 0; i < channels; ++i) {
-      const double factor = scale[i] / std::sqrt(static_cast<double>(variance[i]) + eps);
-      scale[i] = static_cast<float>(factor);
-      shift[i] = static_cast<float>((static_cast<double>(shift[i]) - mean[i]) * factor + offset[i]);
-    }
-  }
-};
-
 // The block of every entry of a table; nothing where that lies outside.
 std::vector<int32_t> blocks_of(const at::Tensor& table, int64_t block) {
   const int32_t* from = table.const_data_ptr<int32_t>();
@@ -288,8 +225,9 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            const c10::List<std::optional<at::Tensor>>& norm, double eps,
                            at::IntArrayRef stride, at::IntArrayRef dilation,
                            at::IntArrayRef block_out, const std::optional<at::Tensor>& residual,
-                           double low, double high, const at::Tensor& workspace) {
-  const ConvElement element = element_of(source);
+                           double low, double high, const at::Tensor& workspace,
+                           const std::optional<at::Tensor>& slope) {
+  const ConvElement element = element_of("conv_blocks", source);
   check_weight(weight);
   check_pair("stride", stride, 1);
   check_pair("dilation", dilation, 1);
@@ -388,9 +326,8 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     added = residual->contiguous(at::MemoryFormat::ChannelsLast);
     problem.epilogue.residual = added.const_data_ptr();
   }
-  const Affine affine(bias, norm, eps, shape.channels_out);
-  problem.epilogue.scale = affine.scale.empty() ? nullptr : affine.scale.data();
-  problem.epilogue.shift = affine.shift.empty() ? nullptr : affine.shift.data();
+  const Affine affine("conv_blocks", bias, norm, eps, slope, shape.channels_out);
+  affine.write_to(problem.epilogue);
   problem.epilogue.low = static_cast<float>(low);
   problem.epilogue.high = static_cast<float>(high);
   problem.out = out.mutable_data_ptr();

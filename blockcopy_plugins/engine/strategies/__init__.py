@@ -40,6 +40,7 @@ STRATEGIES: Mapping[object, Callable] = MappingProxyType(
         aten.conv2d.default: takes_groups(sliding.conv2d),
         aten.max_pool2d_with_indices.default: takes_groups(sliding.max_pool),
         aten.max_pool2d.default: takes_groups(sliding.max_pool_values),
+        aten.max_unpool2d.default: sliding.max_unpool,
         aten.avg_pool2d.default: takes_groups(sliding.avg_pool),
         aten.upsample_nearest2d.default: takes_groups(resize.nearest),
         aten._upsample_nearest_exact2d.default: takes_groups(resize.nearest),
@@ -98,6 +99,7 @@ _TAKE_PADDED = frozenset(
         aten.conv2d.default,
         aten.max_pool2d_with_indices.default,
         aten.max_pool2d.default,
+        aten.max_unpool2d.default,
         aten.avg_pool2d.default,
         aten.im2col.default,
     }

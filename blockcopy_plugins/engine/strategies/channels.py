@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..axes import MAP, View, axes_after, channels_of, sizes_of
 from ..block_tensor import BlockTensor
+from ..deferred import Deferred, JoinCall
 from ..frame import Frame
 from ..mirror import Mirror
 from ..view_axes import Reading
@@ -76,6 +77,13 @@ def cat(frame: Frame, func, args, kwargs):
         if value is None:
             return Decline("its maps differ in size or block")
         packed.append(value)
+    native = frame.native
+    if dim == 1 and native is not None and all(value.dtype == template.dtype for value in packed):
+        if native.joins(template) and packed[0].numel():
+            channels = sum(value.shape[1] for value in packed)
+            join = Deferred(JoinCall(packed))
+            size, block = template.size_of_map, template.block
+            return BlockTensor.waiting(join, template, channels, size, block)
     return template.like(func(packed, dim))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..axes import MAP
 from ..block_tensor import BlockTensor
-from ..deferred import INFINITY
+from ..deferred import INFINITY, Deferred, JoinCall
 from ..frame import Frame
 from .densify import Decline, written_argument
 
@@ -23,6 +23,7 @@ _CLAMP = (
     aten.clamp_min.default,
     aten.clamp_min_.default,
 )
+_SLOPES = (aten._prelu_kernel.default, aten.leaky_relu.default, aten.leaky_relu_.default)
 # Of the package's own CPU kernels.
 _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -36,6 +37,8 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
     x = args[0]
     if func in _ADD:
         return _fuse_add(func, args, kwargs)
+    if func in _SLOPES:
+        return _fuse_slope(func, args, kwargs)
     if not isinstance(x, BlockTensor) or x.deferred is None or kwargs:
         return None
     in_place = func._schema.is_mutable
@@ -49,6 +52,39 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         # Bounds the wrong way round: torch gives the upper one everywhere, as the kernel does.
         return x.then(x.deferred.with_bounds(float(low), float(high)), in_place)
     return None
+
+
+def waiting_join(x: BlockTensor) -> Deferred | None:
+    """What computes a map that is there already, for something to follow it in one pass.
+
+    Returns:
+        What is to compute it where it waits; ``None`` where such a pass is not to be had.
+    """
+    if x.deferred is not None:
+        return x.deferred
+    native = x.frame.native
+    return Deferred(JoinCall([x.packed])) if native is not None and native.joins(x) else None
+
+
+def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
+    x, slope = (*args, 0.01)[:2]
+    if kwargs or type(x) is not BlockTensor or x.frame.native is None:
+        return None
+    if not x.frame.native.joins(x) or func._schema.is_mutable and x.deferred is None:
+        return None
+    channels = x.shape[1]
+    if not isinstance(slope, Tensor):
+        slope = torch.full((channels,), float(slope), dtype=torch.float32, device=x.device)
+    elif isinstance(slope, BlockTensor) or slope.numel() not in (1, channels):
+        return None
+    else:
+        if slope.dtype not in _NORM_DTYPES:
+            return None
+        slope = slope.reshape(-1)
+        if slope.numel() != channels:
+            slope = slope.expand(channels).contiguous()
+    found = waiting_join(x)
+    return x.then(found.with_slope(slope), func._schema.is_mutable)
 
 
 def _fuse_add(func, args, kwargs) -> BlockTensor | None:
@@ -66,11 +102,14 @@ def _fuse_add(func, args, kwargs) -> BlockTensor | None:
     if not same:
         return None
     in_place = func._schema.is_mutable
-    if one.deferred is not None:
+    if one.deferred is not None and one.deferred.takes_residual:
         return one.then(one.deferred.with_residual(other.packed), in_place)
-    if other.deferred is not None and not in_place:
-        return other.then(other.deferred.with_residual(one.packed), in_place)
-    return None
+    if in_place:
+        return None
+    if other.deferred is not None and not other.deferred.takes_residual:
+        other.compute()
+    found = waiting_join(other)
+    return None if found is None else other.then(found.with_residual(one.packed), in_place)
 
 
 def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> BlockTensor | None:
@@ -79,8 +118,6 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
     Returns:
         The result, or ``None`` where the op has to run by itself.
     """
-    if x.deferred is None:
-        return None
     norm = (weight, bias, mean, variance)
     if mean is None or variance is None:
         return None
@@ -94,7 +131,8 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
             or (x.device.type != "cpu" and value.dtype != mean.dtype)
         ):
             return None
-    return x.then(x.deferred.with_norm(norm, eps), in_place=False)
+    found = waiting_join(x)
+    return None if found is None else x.then(found.with_norm(norm, eps), in_place=False)
 
 
 def pointwise(frame: Frame, func, args, kwargs):

@@ -70,9 +70,7 @@ def bilinear(frame: Frame, func, args, kwargs):
             index=torch.stack(sources[axis][:2], 1).flatten(),
         ),
     )
-    pairs = ops.gather(entry.map, layout.by_slot, rows, cols)
     work = torch.promote_types(x.dtype, torch.float32)
-    out = pairs.to(work)
 
     def weights(axis: int, size: int, width: int) -> Tensor:
         weight = torch.zeros(layout.blocks[axis] * width, dtype=work, device="cpu")
@@ -83,6 +81,10 @@ def bilinear(frame: Frame, func, args, kwargs):
     kept = frame.tables(
         (str(func), "weights", x.size_of_map, scales, align_corners, work), size_out, block, weights
     )
+    if frame.native is not None and frame.native.joins(x):
+        out = ops.resize_blocks(entry.map, layout.by_slot, rows, cols, *kept)
+        return BlockTensor(out, size_out, block, frame)
+    out = ops.gather(entry.map, layout.by_slot, rows, cols).to(work)
     for axis in (0, 1):
         weight = kept[axis][layout.index(axis)]
         weight = weight.view((-1, 1, block[0], 1) if axis == 0 else (-1, 1, 1, block[1]))

@@ -16,7 +16,7 @@ from ...ops.block_conv import SlidingWindow
 from ...ops.window import through
 from ..axes import MAP
 from ..block_tensor import BlockTensor
-from ..dense_on_use import PaddedMap, PoolIndices
+from ..dense_on_use import BlockIndices, PaddedMap, PoolIndices
 from ..frame import Frame
 from ..geometry import fits_blocks, sliding_output
 from ..native import ConvPlan
@@ -114,16 +114,35 @@ def max_pool(frame: Frame, func, args, kwargs):
         return plan
     window, size_out = plan
     local = _is_local(x, window, size_out) and not ceil_mode
+    found = None
     if frame.whole:
-        out = _run_whole(frame, func, args, kwargs, local)[0]
+        out, found = _run_whole(frame, func, args, kwargs, local)
     elif local:
-        out = F.max_pool2d(x.packed, window.kernel, window.stride)
+        out, found = func(x.packed, window.kernel, window.stride)
     else:
         gathered = _gather(frame, func, x, window, size_out, float("-inf"))
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
-    return values, indices_on_use(frame, func, args, kwargs, values)
+    indices = indices_on_use(frame, func, args, kwargs, values)
+    # A window that the map's edge cuts has no output, but would have one in its block.
+    if local and all(x.size_of_map[i] % window.stride[i] == 0 for i in (0, 1)):
+        indices.in_blocks = BlockIndices(found, x.size_of_map, x.block)
+    return values, indices
+
+
+def max_unpool(frame: Frame, func, args, kwargs):
+    """Max unpooling of what was pooled by windows that lie side by side."""
+    x, indices, size = args
+    pooled = indices.in_blocks if isinstance(indices, PoolIndices) else None
+    if pooled is None or type(x) is not BlockTensor or x.axes != MAP:
+        return Decline("its positions are those of the whole map")
+    fits = x.shape == indices.shape and x.block == indices.block
+    if not fits or tuple(size) != pooled.size_of_map:
+        return Decline("its maps are others than those of the pooling")
+    tile = pooled.size_of_map if frame.whole else pooled.block
+    out = func(x.packed, pooled.packed, tile)
+    return BlockTensor(out, pooled.size_of_map, pooled.block, frame)
 
 
 def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> PoolIndices:

@@ -60,6 +60,8 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
     node.BUCKETS = _DEFAULT.buckets
     # Capture frames as CUDA graphs, where only the backbone is converted.
     node.CUDA_GRAPHS = _DEFAULT.cuda_graphs
+    # The same on a CPU, where what frames do is written down and done again.
+    node.PROGRAMS = _DEFAULT.programs
     # Memory of all graphs at most, in MiB.
     node.GRAPH_MEMORY_MIB = _DEFAULT.graph_memory_mib
     # What holds whatever the policy picks: a list of names ("SceneCut") and of guards with their

@@ -17,11 +17,13 @@ struct ConvShape {
   int64_t dilation_h, dilation_w;
 };
 
-// What happens to a sum before it is stored: `sum * scale + shift + residual`, then clamped.
+// What happens to a sum before it is stored: `sum * scale + shift + residual`, what is below 0 times
+// the slope, then clamped.
 struct ConvEpilogue {
   const float* scale;    // (C_out), or null for 1; then there is a shift too
   const float* shift;    // (C_out), or null for 0
   const void* residual;  // of the shape of the result, or null
+  const float* slope;    // (C_out), or null for 1
   float low;
   float high;
 };
@@ -60,6 +62,33 @@ struct ConvProblem {
   void* out;  // (count, block_h, block_w, channels_out)
 };
 
+// Maps side by side in the channels of one, and what is done to their values.
+struct JoinProblem {
+  ConvElement element;
+  int64_t pixels;
+  int64_t channels;          // of all parts
+  int64_t count;             // parts
+  const void* const* parts;  // (pixels, widths[i])
+  const int64_t* widths;
+  const void* added;  // (pixels, channels), before all else, or null
+  ConvEpilogue epilogue;
+  void* out;  // (pixels, channels)
+};
+
+// Blocks of a map that is enlarged or made smaller bilinearly.
+struct ResizeProblem {
+  ConvElement element;
+  const void* map;  // (slots, map_h, map_w, channels)
+  int64_t map_h, map_w, channels;
+  const int32_t* blocks;     // (count, 3): slot, gy, gx
+  const int32_t* rows;       // two for each row of a block, (grid_h, block_h, 2); below 0: none
+  const int32_t* cols;       // the same for columns
+  const float* row_weights;  // of the second of two, (grid_h, block_h)
+  const float* col_weights;
+  int64_t block_h, block_w;
+  void* out;  // (count, block_h, block_w, channels)
+};
+
 // Kernels of one instruction set. The work is cut into tasks, for a number of threads; they may run
 // in any order and at once, each with scratch of its own.
 struct ConvKernels {
@@ -90,6 +119,11 @@ struct ConvKernels {
   int64_t (*winograd_tasks)(const ConvProblem&, int64_t threads);
   int64_t (*winograd_scratch)(const ConvProblem&);
   void (*winograd)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
+
+  // Joins the pixels from `first` to `end`.
+  void (*join)(const JoinProblem&, int64_t first, int64_t end);
+  // Makes the rows of blocks from `first` to `end`, row `y` of block `i` being `i * block_h + y`.
+  void (*resize)(const ResizeProblem&, int64_t first, int64_t end);
 };
 
 // Null where the compiler or the processor does not have them.

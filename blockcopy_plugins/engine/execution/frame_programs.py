@@ -1,0 +1,333 @@
+"""Frames as programs: what a frame does is written down once and done again without the model.
+
+A converted model spends some ten microseconds of Python on each of its ops, whether they run on
+many blocks or on few. Below that a frame is a list of ops on ordinary tensors (:mod:`.trace`), the
+same in each frame but for the numbers of executed blocks in their arguments. Two frames tell which
+those are, and give a :class:`~.program.Program` for all frames.
+
+A program stands for the model's Python, so it is trusted no further than it was seen to be right:
+
+* It is made of two frames that did the same ops. What reads values (``.item()``, ``bool(x)``,
+  ``x[mask]``) or writes to tensors that outlive the frame is refused.
+* It is done once behind the second of them, and must give its results again.
+* It is dropped when a parameter, a buffer or an attribute of a module is another one, a hook comes,
+  or the state has moved.
+* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs as ever, is
+  written down and compared with it: a model that depends on what no one can see from outside, such
+  as a global counter, is found out.
+
+Whatever does not fit runs as ever, and :class:`ProgramReport` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils._pytree import tree_unflatten
+
+from ...errors import StateError
+from ..adapter import Call
+from ..capture_guard import CaptureError
+from ..cuda_graphs import kind_of_call, results_of_call
+from ..frame_work import FrameWork
+from ..model_watch import AttributeWatch, ModelWatch
+from .program import Mismatch, Numbers, Program, can_join
+from .program_pool import FrameProgram, ProgramPool, Recording
+from .recorded_frame import CountedFrame, RecordedFrame
+from .trace import TraceRecorder, nearly_the_same
+
+if TYPE_CHECKING:
+    from ..convert import Handle
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN = (8, 64)
+_EACH = 512
+# Kinds of frames that a store has programs for; with more it begins anew.
+_MOST = 64
+# Frames in turn that did not do what the one before did, until no more are written down.
+_PATIENCE = 4
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """What became of the frames of a converted model that programs are for.
+
+    Attributes:
+        replayed: Calls that were run by a program.
+        made: Programs made so far.
+        looked: Frames that ran as ever to be compared with their program.
+        as_ever: Calls that ran as ever although they should not, by reason.
+    """
+
+    replayed: int = 0
+    made: int = 0
+    looked: int = 0
+    as_ever: dict[str, int] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Lines of text."""
+        lines = [f"  programs          {self.made:8d} made, {self.replayed} calls run by them"]
+        lines += [f"    {calls} calls without: {reason}" for reason, calls in self.as_ever.items()]
+        return lines
+
+
+class FramePrograms:
+    """The programs of a converted model. They are for frames in host memory.
+
+    Args:
+        enabled: Whether there are any at all.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._watch = ModelWatch()
+        self._attributes = AttributeWatch()
+        self._refused: dict[Hashable, str] = {}
+        self._generation = 0
+        self._replayed = self._made = self._looked = 0
+        self._as_ever: dict[str, int] = {}
+
+    def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
+        """What of a call is not data, so that calls which share it may share programs.
+
+        Args:
+            handle: Of the model.
+            call: Its call.
+
+        Returns:
+            The kind, ``None`` if such calls run as ever.
+        """
+        if not self.enabled or call.frame.device.type != "cpu":
+            return None
+        reason = handle.adapter.graph_obstacle or self._watch.obstacle(handle)
+        moved = self._watch.has_moved(handle)
+        if self._attributes.have_changed(handle) or moved:
+            self._generation += 1
+            self._refused.clear()
+        kind = None
+        if reason is None:
+            try:
+                kind = (kind_of_call(call), call.frame.stride())
+            except CaptureError as error:
+                reason = str(error)
+        if torch.is_autocast_enabled("cpu"):
+            reason = reason or "autocast is on"
+        reason = reason or self._refused.get(kind)
+        if reason is not None:
+            self._note(reason)
+            return None
+        return kind
+
+    def run(self, work: FrameWork, kind: Hashable) -> Any:
+        """Run a frame by its program, or write it down to make one.
+
+        Args:
+            work: The frame, one whose streams have had a frame before.
+            kind: Of its call.
+
+        Returns:
+            The model's results, dense.
+        """
+        watched = _get_current_dispatch_mode_stack() or torch._C._len_torch_function_stack()
+        if not work.executed or watched:
+            return work.run_as_ever()
+        pool = work.store.programs
+        if pool.generation != self._generation or len(pool.programs) > _MOST:
+            pool.clear()
+            pool.generation = self._generation
+        frame = work.open(RecordedFrame)
+        in_order = frame.image_order_is_slots
+        key = (frame.images, frame.whole, in_order or frame.whole and work.slots, kind)
+        key = (*key, work.channels_last)
+        found = self._find(pool, key, frame, work)
+        if found is None:
+            return self._write_down(pool, key, kind, work, frame)
+        if found.replayed in _LOOK_AGAIN or found.replayed % _EACH == _EACH - 1:
+            return self._look(pool, key, kind, found, work, frame)
+        try:
+            return self._replay(found, work, frame, work.call.frame)
+        except StateError:
+            # Of the claims: the frame would fail without a program too.
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            # Whatever it was that an op did not take: the frame writes the same again.
+            what = str(error).strip().partition("\n")[0]
+            self._refuse(pool, key, kind, f"a program failed ({type(error).__name__}: {what})")
+            return self._as_it_was(work)
+
+    def report(self) -> ProgramReport | None:
+        """What has happened so far; ``None`` if no frame was one for programs."""
+        if not self._replayed and not self._as_ever and not self._made:
+            return None
+        return ProgramReport(self._replayed, self._made, self._looked, dict(self._as_ever))
+
+    # -- one frame --------------------------------------------------------------------------------
+
+    def _find(
+        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameWork
+    ) -> FrameProgram | None:
+        found = None
+        for made in reversed(pool.programs.get(key, ())):
+            if not made.recorded.holds(work.store) or not all(
+                p.is_current() for p in made.prepared
+            ):
+                pool.programs[key].remove(made)
+                pool.last.pop(key, None)
+                continue
+            sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
+            if found is None and made.program.fixed in (None, sizes):
+                found = made
+        return found
+
+    def _replay(
+        self, made: FrameProgram, work: FrameWork, frame: RecordedFrame, pixels: Tensor
+    ) -> Any:
+        program = made.program
+        sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
+        frame.repeat(made.recorded, made.counted.of(sizes))
+        result, left = tree_unflatten(_run(program, frame, pixels, sizes), made.spec)
+        work.call.left.clear()
+        work.call.left.update(left)
+        made.replayed += 1
+        self._replayed += 1
+        return result
+
+    def _write_down(
+        self,
+        pool: ProgramPool,
+        key: Hashable,
+        kind: Hashable,
+        work: FrameWork,
+        frame: RecordedFrame,
+    ) -> Any:
+        result, recording = self._record(kind, work, frame)
+        if recording is None:
+            return result
+        last = pool.last.get(key)
+        if last is None or not can_join(last.trace.sizes, recording.trace.sizes):
+            if last is None or len(last.trace.steps) != len(recording.trace.steps):
+                pool.last[key] = recording
+            return result
+        try:
+            made = self._make(last, recording, work)
+            self._check(made, result, work, frame)
+        except Mismatch as error:
+            pool.strangers[key] = pool.strangers.get(key, 0) + 1
+            pool.last[key] = recording
+            if pool.strangers[key] >= _PATIENCE:
+                self._refuse(pool, key, kind, f"frames did not do the same: {error}")
+            return result
+        pool.strangers.pop(key, None)
+        programs = pool.programs.setdefault(key, [])
+        if made.program.fixed is None:
+            programs.clear()
+            pool.last.pop(key, None)
+        programs.append(made)
+        self._made += 1
+        return result
+
+    def _look(self, pool, key, kind, made: FrameProgram, work: FrameWork, frame: RecordedFrame):
+        """Run a frame as ever, and see whether it does what its program would have done."""
+        self._looked += 1
+        made.replayed += 1
+        result, recording = self._record(kind, work, frame)
+        if recording is None:
+            pool.programs.pop(key, None)
+            return result
+        try:
+            self._check(made, result, work, frame)
+        except Mismatch as error:
+            self._refuse(
+                pool, key, kind, f"the model did something else than in frames before: {error}"
+            )
+        return result
+
+    def _record(
+        self, kind: Hashable, work: FrameWork, frame: RecordedFrame
+    ) -> tuple[Any, Recording | None]:
+        """Run a frame as ever and write it down; ``None`` if it cannot be a program."""
+        recorder = TraceRecorder(lambda: frame.path)
+        with recorder:
+            result = work.run(frame, work.call.frame)
+        try:
+            leaves, spec = results_of_call(result, work.call)
+        except CaptureError as error:
+            self._refused[kind] = str(error)
+            return result, None
+        recorded = frame.recorded()
+        own = [entry.map for entry, _ in recorded.entries]
+        if frame.native is not None:
+            own += frame.native.memory()
+        given = [(name, frame.given(name, work.call.frame)) for name in frame.names()]
+        trace = recorder.finish(leaves, given, own, frame.sizes)
+        if trace.obstacle is not None:
+            self._refused[kind] = f"what it does cannot be done again ({trace.obstacle})"
+            return result, None
+        return result, Recording(trace, spec, recorded, frame.counted)
+
+    def _make(self, one: Recording, other: Recording, work: FrameWork) -> FrameProgram:
+        program = Program(one.trace, other.trace)
+        if one.spec != other.spec or one.recorded.entries != other.recorded.entries:
+            raise Mismatch("results or state are others")
+        numbers = Numbers(one.trace.sizes, other.trace.sizes)
+        counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
+        native = work.handle.native
+        prepared = () if native is None else native.prepared_among(program.kept)
+        return FrameProgram(program, other.spec, other.recorded, counted, prepared)
+
+    def _check(
+        self, made: FrameProgram, result: Any, work: FrameWork, frame: RecordedFrame
+    ) -> None:
+        """Do a frame again that has just run; what it writes to the state is there already.
+
+        Raises:
+            Mismatch: If it gives something else.
+        """
+        sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
+        leaves, spec = results_of_call(result, work.call)
+        if spec != made.spec:
+            raise Mismatch("the results are of another form")
+        try:
+            again = _run(made.program, frame, work.call.frame, sizes)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise Mismatch(str(error).strip().partition("\n")[0]) from None
+        for a, b in zip(leaves, again, strict=True):
+            if a is not None and not nearly_the_same(a, b):
+                raise Mismatch("its ops gave other results when they were done again")
+
+    def _as_it_was(self, work: FrameWork) -> Any:
+        work.call.left.clear()
+        return work.run_as_ever()
+
+    # -- what cannot be a program -----------------------------------------------------------------
+
+    def _refuse(self, pool: ProgramPool, key: Hashable, kind: Hashable, reason: str) -> None:
+        self._refused[kind] = reason
+        pool.programs.pop(key, None)
+        pool.last.pop(key, None)
+
+    def _note(self, reason: str) -> None:
+        if reason not in self._as_ever:
+            logger.info("frames run without programs: %s.", reason)
+        self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
+
+
+def _run(program: Program, frame: RecordedFrame, pixels: Tensor, sizes) -> list[Tensor | None]:
+    with _ordinary_tensors():
+        given = {name: frame.given(name, pixels) for name in program.names}
+        return program.run(given, tuple(sizes.values()))
+
+
+@contextmanager
+def _ordinary_tensors() -> Iterator[None]:
+    """Not in inference mode, as results of frames are not."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

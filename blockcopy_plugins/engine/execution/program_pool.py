@@ -1,0 +1,77 @@
+"""What the programs over the maps of one store share, and the programs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils._pytree import TreeSpec
+
+    from ..native import PreparedWeight
+    from ..static_frame import Recorded
+    from .program import Program
+    from .recorded_frame import CountedFrame, CountedOp
+    from .trace import Trace
+
+
+@dataclass(eq=False)
+class FrameProgram:
+    """A program, and what must hold for it.
+
+    Attributes:
+        program: The ops.
+        spec: Of which the tensors that the ops give are the leaves.
+        recorded: What the host did.
+        counted: MACs.
+        prepared: Weights in the kernels' layout that it reads.
+        replayed: Frames that it has run.
+    """
+
+    program: Program
+    spec: TreeSpec
+    recorded: Recorded
+    counted: CountedFrame
+    prepared: tuple[PreparedWeight, ...]
+    replayed: int = 0
+
+    def has_its_weights(self) -> bool:
+        """Whether all prepared weights are those of the weights as they are now."""
+        return all(weight.is_current() for weight in self.prepared)
+
+
+@dataclass(eq=False)
+class Recording:
+    """A frame that was written down."""
+
+    trace: Trace
+    spec: TreeSpec
+    recorded: Recorded
+    counted: list[CountedOp]
+
+
+@dataclass
+class ProgramPool:
+    """The programs over the maps of one store.
+
+    Attributes:
+        last: The last frame of a key that was written down.
+        programs: By key: one for all frames, or some for frames of one number of blocks each.
+        strangers: Frames in turn, of a key, that did not do what the one before did.
+        generation: That of :class:`FramePrograms` for which all this is good.
+    """
+
+    last: dict[Hashable, Recording] = field(default_factory=dict)
+    programs: dict[Hashable, list[FrameProgram]] = field(default_factory=dict)
+    strangers: dict[Hashable, int] = field(default_factory=dict)
+    generation: int = 0
+
+    def __reduce__(self):
+        # A copied model has maps of its own.
+        return ProgramPool, ()
+
+    def clear(self) -> None:
+        """Forget all."""
+        for part in (self.last, self.programs, self.strangers):
+            part.clear()

@@ -1,0 +1,172 @@
+"""A frame whose ops can be written down, and the frame in which they are done again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ..frame import Frame, FrameCounts
+from ..layout import Layout
+from ..static_frame import Recorded, claimed
+from .program import Multiple, Numbers, Sizes
+
+
+@dataclass(frozen=True)
+class CountedOp:
+    """One call of :meth:`Frame.count_blocks`."""
+
+    path: str
+    executed: int
+    dense: int
+    block: tuple[int, int]
+
+
+class RecordedFrame(Frame):
+    """A frame that keeps what a program needs to know of it.
+
+    Attributes:
+        counted: The ops on blocks, in their order.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        self.counted: list[CountedOp] = []
+        self._insides: dict[tuple, Tensor] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_layout(self, blocks: tuple[int, int]) -> Layout:
+        # Work of the host, which is done again for each frame.
+        with _disable_current_modes():
+            return super()._new_layout(blocks)
+
+    def tables(self, *args) -> tuple[Tensor, Tensor]:
+        """See :class:`Frame`."""
+        with _disable_current_modes():
+            return super().tables(*args)
+
+    @property
+    def image_places(self) -> Tensor:
+        """See :class:`Frame`."""
+        with _disable_current_modes():
+            return super().image_places
+
+    def blocks_of_images(self, layout: Layout) -> list[int] | None:
+        """See :class:`Frame`."""
+        return super().blocks_of_images(layout) if self.images == 1 else None
+
+    def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
+        """See :class:`Frame`."""
+        self.counted.append(CountedOp(self.path, executed, dense, block))
+        super().count_blocks(executed, dense, block)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Executed blocks of the maps of this frame."""
+        return {blocks: layout.executed for blocks, layout in self._layouts.items()}
+
+    def given(self, name: Hashable, pixels: Tensor) -> Tensor:
+        """What differs from frame to frame.
+
+        Args:
+            name: See :class:`~.trace.Given`.
+            pixels: The picture.
+        """
+        if name == "pixels":
+            return pixels
+        if name == "places":
+            return self._places
+        kind, blocks, *rest = name
+        if kind == "inside":
+            return self._inside(self.layout_of(blocks), *rest)
+        return getattr(self.layout_of(blocks), kind)
+
+    def names(self) -> list[Hashable]:
+        """All names that :meth:`given` knows of so far."""
+        found: list[Hashable] = ["pixels"] + ["places"] * (self._places is not None)
+        for blocks, layout in self._layouts.items():
+            found.append(("by_image", blocks))
+            # The same tensor where the slots are 0, 1, ...: then it has one name.
+            if layout.by_slot is not layout.by_image:
+                found.append(("by_slot", blocks))
+        return found + [("inside", *key) for key in self._insides]
+
+    def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
+        key = (layout.blocks, tuple(blocks))
+        found = self._insides.get(key)
+        if found is None:
+            with _disable_current_modes():
+                found = self._insides[key] = super()._inside(layout, blocks)
+        return found
+
+    def recorded(self) -> Recorded:
+        """What the host did, after the model has run."""
+        entries = claimed(self.store, self._streams)
+        return Recorded(
+            tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
+        )
+
+    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
+        """Do what the host did in a recorded frame.
+
+        Args:
+            recorded: What it did.
+            counts: MACs of this frame.
+
+        Raises:
+            StateError: If the state does not fit the streams. Nothing of it has been changed.
+        """
+        for entry, _ in recorded.entries:
+            entry.claim(self.slots, self._streams, self.full, entry.border)
+        self._calls.update(recorded.calls)
+        self.counts = counts
+        self.finish()
+        self.touched_state = True
+
+
+class CountedFrame:
+    """MACs of a frame as a function of its numbers of executed blocks.
+
+    Args:
+        counts: Of a frame.
+        one: Its ops on blocks.
+        other: Those of the other frame.
+        numbers: What integers of the two mean.
+
+    Raises:
+        Mismatch: If the two did not do the same.
+    """
+
+    def __init__(
+        self,
+        counts: FrameCounts,
+        one: list[CountedOp],
+        other: list[CountedOp],
+        numbers: Numbers,
+    ) -> None:
+        self._counts = counts
+        self._ops: dict[str, list] = {}
+        for a, b in zip(one, other, strict=True):
+            value = numbers.join(a.executed, b.executed)
+            parts = self._ops.setdefault(a.path, [{}, 0])
+            blocks, factor = None, value
+            if isinstance(value, Multiple):
+                blocks, factor = value.blocks, value.factor
+            parts[0][blocks] = parts[0].get(blocks, 0) + factor
+            parts[1] += a.dense
+
+    def of(self, sizes: Sizes) -> FrameCounts:
+        """MACs of a frame with these numbers of executed blocks."""
+        found = self._counts
+        modules = {}
+        total = 0
+        for path, (parts, dense) in self._ops.items():
+            executed = 0
+            for blocks, factor in parts.items():
+                executed += factor if blocks is None else factor * sizes[blocks]
+            modules[path] = [executed, dense]
+            total += executed
+        return FrameCounts(
+            total, found.blocks_dense, found.densified, found.tiles, found.by_op, modules
+        )

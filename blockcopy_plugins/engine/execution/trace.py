@@ -1,0 +1,282 @@
+"""What a frame did: the torch ops that ran on ordinary tensors, and what they were given.
+
+Below the BlockTensors a frame is a list of ops on packed blocks, kept maps, parameters and tables.
+:class:`TraceRecorder` writes it down while the frame runs as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..block_tensor import BlockTensor
+from ..capture_guard import BY_INDEX, READS
+from ..composite import take_apart
+from ..dense_map import DenseMap
+
+aten = torch.ops.aten
+
+# Methods of tensors that hand values to Python without an op.
+_READING_METHODS = frozenset(
+    {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__}
+)
+
+
+@dataclass(frozen=True)
+class Register:
+    """A tensor that an op of the frame made."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Root:
+    """A tensor that was there before the op that first read it, see :attr:`Trace.roots`."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """A root that is another tensor in each frame.
+
+    Attributes:
+        name: ``'pixels'``; ``'places'`` of the images by slot; ``('by_image', blocks)`` and
+            ``('by_slot', blocks)``, see :class:`~..layout.Layout`; ``('inside', blocks, limits)``,
+            which of its blocks lie in the first rows and columns.
+    """
+
+    name: Hashable
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A root that is the same tensor in each frame: a parameter, a kept map, a table.
+
+    Attributes:
+        tensor: It.
+        fresh: It was made of numbers in the frame: its values count, not which tensor it is.
+    """
+
+    tensor: Tensor
+    fresh: bool = False
+
+    def same_as(self, other: Any) -> bool:
+        """Whether another frame was given the same."""
+        if not isinstance(other, Kept) or self.fresh != other.fresh:
+            return False
+        if not self.fresh:
+            return self.tensor is other.tensor
+        a, b = self.tensor, other.tensor
+        return a.dtype == b.dtype and torch.equal(a, b)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op.
+
+    Attributes:
+        func: The op.
+        args: Its arguments, tensors as :class:`Register` and :class:`Root`.
+        kwargs: Its keyword arguments.
+        out: Its result: a register, a list of such, or something else.
+    """
+
+    func: torch._ops.OpOverload
+    args: tuple
+    kwargs: dict[str, Any]
+    out: Any
+
+
+@dataclass
+class Trace:
+    """The ops of one frame.
+
+    Attributes:
+        steps: In their order.
+        roots: What they were given, in the order of first use.
+        results: What the frame gave: registers and roots, ``None`` for no tensor.
+        sizes: Number of executed blocks, by rows and columns of blocks of a map.
+        obstacle: Why the frame cannot be done again by its ops, ``None`` if it can.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    roots: list[Given | Kept] = field(default_factory=list)
+    results: list[Register | Root | None] = field(default_factory=list)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    obstacle: str | None = None
+
+
+class TraceRecorder(TorchDispatchMode):
+    """Writes down the ops of a frame. Nothing of the frame is changed.
+
+    Args:
+        path: Gives the path of the module at work.
+    """
+
+    def __init__(self, path: Callable[[], str]) -> None:
+        super().__init__()
+        self._path = path
+        self._trace = Trace()
+        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._registers = 0
+        self._roots: list[Tensor | Kept] = []
+        self._written: set[int] = set()
+        self._methods = _ReadingMethods(self._refuse)
+
+    def __enter__(self):
+        self._methods.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._methods.__exit__(*error)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
+            return NotImplemented
+        # What is done here is no reading of the model's.
+        with torch._C.DisableTorchFunction():
+            return self._dispatch(func, args, kwargs or {})
+
+    def _dispatch(self, func, args, kwargs):
+        if func in READS or (func in BY_INDEX and _by_mask(args[1])):
+            self._refuse(f"{func} reads values")
+        elif torch.Tag.nondeterministic_seeded in func.tags:
+            self._refuse(f"{func} draws random numbers")
+        elif func is not torch.ops.prim.device.default:
+            # Composite ops arrive whole in inference mode; inside they may read values.
+            with self:
+                out = take_apart(func, args, kwargs)
+            if out is not NotImplemented:
+                return out
+        if func is aten.lift_fresh.default and args[0] not in self._known:
+            out = func(*args, **kwargs)
+            root = self._root(Kept(args[0].detach().clone(), fresh=True))
+            self._add(aten.clone.default, (root,), {}, out)
+            return out
+        given = self._refer(args), {name: self._refer(value) for name, value in kwargs.items()}
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self._note_written(func, args, kwargs)
+        self._add(func, *given, out)
+        return out
+
+    def finish(
+        self,
+        results: Sequence[Tensor | None],
+        given: Sequence[tuple[Hashable, Tensor]],
+        own: Sequence[Tensor],
+        sizes: dict[tuple[int, int], int],
+    ) -> Trace:
+        """The trace, after the frame.
+
+        Args:
+            results: Tensors that the frame gave.
+            given: The roots that differ from frame to frame, by name.
+            own: Memory that the engine writes to: kept maps and scratch.
+            sizes: See :class:`Trace`.
+
+        Returns:
+            It; no tensor of the frame itself is kept.
+        """
+        trace = self._trace
+        trace.results = [None if value is None else self._refer(value) for value in results]
+        trace.sizes = dict(sizes)
+        named = {id(tensor): Given(name) for name, tensor in given}
+        trace.roots = [
+            root if isinstance(root, Kept) else named.get(id(root)) or Kept(root)
+            for root in self._roots
+        ]
+        foreign = {_memory(root) for root in self._roots if isinstance(root, Tensor)}
+        # Tensors without memory have no place of their own.
+        if self._written & (foreign - {_memory(tensor) for tensor in own} - {0}):
+            self._refuse("it writes into a tensor that was there before the frame")
+        # What the frame was given lives no longer because of this.
+        self._roots = []
+        return trace
+
+    def _add(self, func, args, kwargs, out) -> None:
+        made = [self._made(part) for part in out] if type(out) in (list, tuple) else self._made(out)
+        self._trace.steps.append(Step(func, args, kwargs, made))
+
+    def _refer(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found = self._known.get(value)
+            if found is None:
+                found = self._known[value] = self._root(value)
+            return found
+        if type(value) in (list, tuple):
+            return type(value)(self._refer(item) for item in value)
+        return value
+
+    def _root(self, value: Tensor | Kept) -> Root:
+        self._roots.append(value)
+        return Root(len(self._roots) - 1)
+
+    def _made(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            if type(value) in (list, tuple) and any(isinstance(v, Tensor) for v in value):
+                self._refuse("an op gives lists of tensors within its results")
+            return None
+        found = self._known.get(value)
+        if found is None:
+            found = self._known[value] = Register(self._registers)
+            self._registers += 1
+        return found
+
+    def _note_written(self, func, args, kwargs) -> None:
+        for i, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            self._written.update(_memory(t) for t in tree_leaves(value) if isinstance(t, Tensor))
+
+    def _refuse(self, what: str) -> None:
+        if self._trace.obstacle is None:
+            self._trace.obstacle = f"{what} in module {self._path() or '(root)'!r}"
+
+
+class _ReadingMethods(TorchFunctionMode):
+    """Notices methods that read values without an op."""
+
+    def __init__(self, refuse: Callable[[str], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in _READING_METHODS:
+            self._refuse(f"Tensor.{func.__name__} reads values")
+        return func(*args, **(kwargs or {}))
+
+
+def nearly_the_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same up to a few roundings; NaN is NaN.
+
+    The same op may add in another order where its operands lie elsewhere in memory.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if torch.equal(a, b):
+        return True
+    if not a.is_floating_point():
+        return False
+    scale = a.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
+    close = 64 * torch.finfo(a.dtype).eps * scale
+    return torch.allclose(a, b, rtol=0.0, atol=close, equal_nan=True)
+
+
+def _by_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

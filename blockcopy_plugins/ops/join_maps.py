@@ -1,0 +1,94 @@
+"""Maps side by side in the channels of one, and what follows, in one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.library import register_operator
+
+
+def join_maps_reference(
+    parts: Sequence[Tensor],
+    added: Tensor | None,
+    norm: Sequence[Tensor | None],
+    eps: float,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    low: float,
+    high: float,
+) -> Tensor:
+    """Pure-PyTorch twin of :func:`join_maps`, of any floating-point dtype and on any device."""
+    check_no_grad("join_maps", *parts)
+    work = torch.promote_types(parts[0].dtype, torch.float32)
+    out = torch.cat([part.to(work) for part in parts], 1)
+    if added is not None:
+        out = out + added.to(work)
+    if norm:
+        # What is not given changes nothing.
+        weight, offset, mean, variance = (
+            out.new_full((1,), default) if value is None else value.to(work)
+            for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)
+        )
+        scale = weight / (variance + eps).sqrt()
+        out = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
+    if residual is not None:
+        out = out + residual.to(work)
+    if slope is not None:
+        out = F.prelu(out, slope.to(work))
+    out = out.clamp(low, high).to(parts[0].dtype)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _fake(parts, added, norm, eps, residual, slope, low, high) -> Tensor:
+    first = parts[0]
+    shape = (first.shape[0], sum(part.shape[1] for part in parts), *first.shape[2:])
+    return first.new_empty(shape).contiguous(memory_format=torch.channels_last)
+
+
+_JOIN_MAPS = register_operator(
+    "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
+    "Tensor? slope, float low, float high) -> Tensor",
+    reference=join_maps_reference,
+    fake=_fake,
+)
+
+
+def join_maps(
+    parts: Sequence[Tensor],
+    added: Tensor | None,
+    norm: Sequence[Tensor | None],
+    eps: float,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    low: float,
+    high: float,
+) -> Tensor:
+    """Join maps along channels, and do what follows before the values are stored.
+
+    ``clamp(prelu(norm(cat(parts) + added) + residual), low, high)``, reckoned in float32.
+
+    Args:
+        parts: ``(N, C_i, H, W)``, float32 or bfloat16, at least one; channels last, or copied.
+        added: ``(N, C, H, W)``, C the sum of all C_i, or None.
+        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
+            None.
+        eps: Of the batch norm.
+        residual: ``(N, C, H, W)`` or None.
+        slope: ``(C,)``, what values below 0 are multiplied by, or None.
+        low: Lower bound of the result, ``-inf`` for none.
+        high: Upper bound.
+
+    Returns:
+        ``(N, C, H, W)``, channels last.
+
+    Raises:
+        ValueError: If shapes do not fit each other.
+        TypeError: If the dtype is another.
+        NotImplementedError: If the extension is there and the processor has no kernels for it.
+    """
+    return _JOIN_MAPS(parts, added, norm, eps, residual, slope, low, high)

@@ -1,0 +1,101 @@
+// What is done to the values of each channel behind a convolution or in a pass of its own.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/List.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "problem.h"
+
+namespace blockcopy {
+
+// Best first.
+inline constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
+                                                   conv_kernels_avx2};
+
+// The best kernels that there are.
+inline const ConvKernels& best_kernels(const char* op) {
+  for (const auto candidate : kAllKernels) {
+    if (candidate() != nullptr) {
+      return *candidate();
+    }
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "blockcopy::", op,
+                              ": this processor has no kernels for it; use torch's own ops");
+}
+
+inline ConvElement element_of(const char* op, const at::Tensor& tensor) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16,
+                   "blockcopy::", op, ": dtype ", tensor.scalar_type(),
+                   ", expected float32 or bfloat16; use torch's own op");
+  return tensor.scalar_type() == at::kFloat ? ConvElement::kFloat32 : ConvElement::kBFloat16;
+}
+
+// One value for each output channel, in float.
+inline std::vector<float> channel_values(const char* op, const char* name, const std::optional<at::Tensor>& values,
+                                  int64_t channels, float otherwise) {
+  std::vector<float> found(channels, otherwise);
+  if (!values.has_value()) {
+    return found;
+  }
+  TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == channels &&
+                        values->is_contiguous() && values->device().is_cpu(),
+                    "blockcopy::", op, ": ", name, " is ", values->sizes(), " on ",
+                    values->device(), ", expected contiguous (", channels, ",) on the CPU");
+  if (values->scalar_type() == at::kFloat) {
+    std::memcpy(found.data(), values->const_data_ptr<float>(), channels * sizeof(float));
+  } else {
+    element_of(op, *values);
+    const at::BFloat16* from = values->const_data_ptr<at::BFloat16>();
+    for (int64_t i = 0; i < channels; ++i) {
+      found[i] = static_cast<float>(from[i]);
+    }
+  }
+  return found;
+}
+
+// Bias and batch norm as one `sum * scale + shift`, and the slope below zero.
+struct Affine {
+  std::vector<float> scale;
+  std::vector<float> shift;
+  std::vector<float> slope;
+
+  Affine(const char* op, const std::optional<at::Tensor>& bias,
+         const c10::List<std::optional<at::Tensor>>& norm, double eps,
+         const std::optional<at::Tensor>& slope_below, int64_t channels) {
+    TORCH_CHECK_VALUE(norm.empty() || norm.size() == 4,
+                      "blockcopy::", op, ": norm has ", norm.size(),
+                      " tensors, expected none or weight, bias, mean and variance");
+    if (slope_below.has_value()) {
+      slope = channel_values(op, "slope", slope_below, channels, 1);
+    }
+    if (bias.has_value() || !norm.empty()) {
+      shift = channel_values(op, "bias", bias, channels, 0);
+    }
+    if (norm.empty()) {
+      return;
+    }
+    scale = channel_values(op, "norm weight", norm.get(0), channels, 1);
+    const std::vector<float> offset = channel_values(op, "norm bias", norm.get(1), channels, 0);
+    const std::vector<float> mean = channel_values(op, "norm mean", norm.get(2), channels, 0);
+    const std::vector<float> variance = channel_values(op, "norm variance", norm.get(3), channels, 1);
+    for (int64_t i = 0; i < channels; ++i) {
+      const double factor = scale[i] / std::sqrt(static_cast<double>(variance[i]) + eps);
+      scale[i] = static_cast<float>(factor);
+      shift[i] = static_cast<float>((static_cast<double>(shift[i]) - mean[i]) * factor + offset[i]);
+    }
+  }
+
+  void write_to(ConvEpilogue& epilogue) const {
+    epilogue.scale = scale.empty() ? nullptr : scale.data();
+    epilogue.shift = shift.empty() ? nullptr : shift.data();
+    epilogue.slope = slope.empty() ? nullptr : slope.data();
+  }
+};
+
+}  // namespace blockcopy

@@ -1,0 +1,80 @@
+// blockcopy::join_maps on CPU: maps side by side in one, and what follows, in one pass over memory.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "blockcopy/checks.h"
+#include "conv/affine.h"
+
+namespace blockcopy {
+namespace {
+
+// Pixels are dealt to threads in chunks of about this size.
+constexpr int64_t kChunkBytes = 64 * 1024;
+
+// Channels last, of the shape of the result but for its channels.
+at::Tensor like_result(const char* name, const at::Tensor& value, const at::Tensor& first) {
+  TORCH_CHECK_VALUE(value.dim() == 4 && value.scalar_type() == first.scalar_type() &&
+                        value.size(0) == first.size(0) && value.size(2) == first.size(2) &&
+                        value.size(3) == first.size(3) && value.device().is_cpu(),
+                    "blockcopy::join_maps: ", name, " is ", value.scalar_type(), " ",
+                    value.sizes(), ", but the first part is ", first.scalar_type(), " ",
+                    first.sizes(), "; expected the same but for the channels");
+  return value.contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& added,
+                         const c10::List<std::optional<at::Tensor>>& norm, double eps,
+                         const std::optional<at::Tensor>& residual,
+                         const std::optional<at::Tensor>& slope, double low, double high) {
+  TORCH_CHECK_VALUE(!parts.empty() && parts[0].dim() == 4,
+                    "blockcopy::join_maps: expected at least one map (N, C, H, W)");
+  const at::Tensor& first = parts[0];
+  JoinProblem problem = {};
+  problem.element = element_of("join_maps", first);
+  std::vector<at::Tensor> held;
+  std::vector<const void*> from;
+  std::vector<int64_t> widths;
+  for (const at::Tensor& part : parts) {
+    held.push_back(like_result("a part", part, first));
+    from.push_back(held.back().const_data_ptr());
+    widths.push_back(part.size(1));
+    problem.channels += part.size(1);
+  }
+  const at::Tensor out = at::empty({first.size(0), problem.channels, first.size(2), first.size(3)},
+                                   first.options().memory_format(at::MemoryFormat::ChannelsLast));
+  for (const auto& [name, value] : {std::pair{"added", &added}, std::pair{"residual", &residual}}) {
+    if (value->has_value()) {
+      held.push_back(like_result(name, **value, first));
+      TORCH_CHECK_VALUE(held.back().size(1) == problem.channels, "blockcopy::join_maps: ", name,
+                        " has ", held.back().size(1), " channels, expected ", problem.channels);
+      (value == &added ? problem.added : problem.epilogue.residual) = held.back().const_data_ptr();
+    }
+  }
+  const Affine affine("join_maps", std::nullopt, norm, eps, slope, problem.channels);
+  affine.write_to(problem.epilogue);
+  problem.epilogue.low = static_cast<float>(low);
+  problem.epilogue.high = static_cast<float>(high);
+  problem.count = static_cast<int64_t>(from.size());
+  problem.parts = from.data();
+  problem.widths = widths.data();
+  problem.pixels = first.size(0) * first.size(2) * first.size(3);
+  problem.out = out.mutable_data_ptr();
+  if (out.numel() == 0) {
+    return out;
+  }
+  const ConvKernels& kernels = best_kernels("join_maps");
+  const int64_t bytes = problem.channels * static_cast<int64_t>(out.element_size());
+  at::parallel_for(0, problem.pixels, std::max<int64_t>(1, kChunkBytes / bytes),
+                   [&](int64_t begin, int64_t end) { kernels.join(problem, begin, end); });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("join_maps", &join_maps_cpu); }
+
+}  // namespace blockcopy

@@ -1,0 +1,556 @@
+"""Frames as programs: the same as frames that run as ever, or not a program at all."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import blockcopy_plugins as bc
+from blockcopy_plugins.engine.masked_reference import MaskedReference
+
+
+def _load(name):
+    path = Path(__file__).resolve().parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+graphs = _load("test_property_graphs")
+
+SIZE, BLOCK = (40, 56), 8
+SHAPE = (5, 7)
+
+
+class Dictated:
+    """A policy that gives the grid it was told."""
+
+    grid = None
+
+    def __call__(self, frame, context):
+        return self.grid
+
+
+class Net(nn.Module):
+    """Layers of most kinds: strided, dilated, grouped, transposed, pooled, resized, normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.PReLU(8)
+        )
+        self.deep = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.wise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 6, 2, 2)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+        self.gate = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = F.relu(self.deep(x) + self.wise(x))
+        y = torch.cat([y, self.pool(x)], 1)[:, 4:12]
+        y = self.norm(self.grouped(y))
+        y = y * self.gate(y.mean((2, 3)))[:, :, None, None]
+        y = F.interpolate(y, scale_factor=0.5, mode="bilinear")
+        return self.up(F.interpolate(y, scale_factor=2.0)), y
+
+
+def converted(net, **options):
+    net = copy.deepcopy(net).eval()
+    return bc.blockcopy_(net, bc.BlockCopyConfig(block_size=BLOCK, policy=Dictated(), **options))
+
+
+def grid_of(executed, draw, images=1):
+    blocks = images * SHAPE[0] * SHAPE[1]
+    grid = torch.zeros(blocks, dtype=torch.bool)
+    grid[torch.randperm(blocks, generator=draw)[:executed]] = True
+    return grid.view(images, *SHAPE)
+
+
+def call(net, frame, grid, **named):
+    bc.handle(net).policy.function.grid = grid
+    with torch.no_grad():
+        return net(frame, **named)
+
+
+def same(found, wanted):
+    for a, b in zip(tree_leaves(found), tree_leaves(wanted), strict=True):
+        assert torch.equal(a, b) if isinstance(b, torch.Tensor) else a == b
+
+
+def programs(net):
+    return bc.report(net).programs
+
+
+def nearly_the_same(found, wanted):
+    """The same op may add in another order where its operands lie elsewhere in memory."""
+    for a, b in zip(tree_leaves(found), tree_leaves(wanted), strict=True):
+        scale = b.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
+        torch.testing.assert_close(a, b, atol=2e-6 * scale, rtol=0.0, equal_nan=True)
+
+
+def run(nets, counts, draw, images=1, streams=None):
+    """The same frames through all, and the same results wanted."""
+    for executed in counts:
+        frame = torch.randn(images, 3, *SIZE, generator=draw)
+        grid = grid_of(executed, draw, images)
+        out = []
+        for net in nets:
+            if streams is None:
+                out.append(call(net, frame, grid))
+            else:
+                with bc.streams(net, streams):
+                    out.append(call(net, frame, grid))
+        nearly_the_same(out[0], out[1])
+
+
+COUNTS = (35, 5, 9, 12, 3, 1, 20, 35, 35, 35, 7, 2)
+
+
+def pair(net, **options):
+    return converted(net, **options), converted(net, programs=False, **options)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("images", [1, 2])
+def test_any_grid_is_what_it_is_without(images, around):
+    torch.manual_seed(0)
+    nets = pair(Net())
+    with around():
+        run(nets, COUNTS, torch.Generator().manual_seed(1), images)
+    assert programs(nets[0]).replayed >= 5 and programs(nets[1]) is None
+    found, wanted = (bc.report(net).as_dict() for net in nets)
+    for figures in (found, wanted):
+        for name in ("ms_model", "ms_policy", "programs"):
+            del figures[name]
+    assert found == wanted
+
+
+def test_any_grid_is_the_masked_reference():
+    torch.manual_seed(0)
+    net = Net().eval()
+    reference = MaskedReference(copy.deepcopy(net).double(), BLOCK)
+    net = converted(net)
+    draw = torch.Generator().manual_seed(1)
+    for executed in COUNTS:
+        frame, grid = torch.randn(1, 3, *SIZE, generator=draw), grid_of(executed, draw)
+        for a, b in zip(call(net, frame, grid), reference(grid, frame.double()), strict=True):
+            torch.testing.assert_close(a.double(), b, atol=1e-5, rtol=1e-5)
+    assert programs(net).replayed >= 5
+
+
+def test_nothing_changed_changes_nothing_and_results_are_the_callers():
+    torch.manual_seed(0)
+    net = converted(Net())
+    draw = torch.Generator().manual_seed(1)
+    frame = torch.randn(1, 3, *SIZE, generator=draw)
+    first = call(net, frame, grid_of(35, draw))
+    held = [x.clone() for x in first]
+    for executed in (4, 6, 8, 3, 11):
+        again = call(net, frame, grid_of(executed, draw))
+        for a, b in zip(again, held, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+        for x in again:
+            x.fill_(7.0)
+    same(first, held)
+    assert programs(net).replayed >= 2
+
+
+def test_one_number_of_blocks_makes_a_program_for_it():
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 6, 6, 6, 6], draw)
+    assert programs(nets[0]).replayed == 2
+    run(nets, [9, 4, 12, 6, 7], draw)  # Another number: then one for all.
+    assert programs(nets[0]).replayed >= 5
+
+
+def test_streams_that_come_and_go():
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    for streams in (["a"], ["b"], ["a"], ["b", "a"], ["b"]):
+        run(nets, [9, 4, 11, 7, 5], draw, len(streams), streams)
+    for net in nets:
+        bc.reset_(net, streams=["a"])
+    for streams in (["b"], ["c", "b"], ["c"]):
+        run(nets, [9, 4, 11, 7, 5], draw, len(streams), streams)
+    assert programs(nets[0]).replayed >= 15
+
+
+def test_other_weights():
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4], draw)
+    before = programs(nets[0]).replayed
+    assert before
+    for change in (
+        lambda net: net.deep.weight.data.mul_(2.0),
+        lambda net: net.stem[1].running_mean.add_(0.5),
+        lambda net: setattr(net, "deep", net.deep),
+        lambda net: setattr(net.deep, "weight", nn.Parameter(net.deep.weight * 3)),
+        lambda net: net.load_state_dict({k: v * 0.9 for k, v in net.state_dict().items()}),
+        lambda net: setattr(net.norm, "eps", 0.3),
+    ):
+        for net in nets:
+            with torch.no_grad():
+                change(net)
+        run(nets, [35, 5, 9, 4, 6], draw)
+    assert programs(nets[0]).replayed > before + 5
+
+
+@pytest.mark.parametrize("place", ["deep", ""])
+def test_hooks_are_called(place):
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4, 6], draw)
+    replayed = programs(nets[0]).replayed
+    seen = []
+    hook = nets[0].get_submodule(place).register_forward_hook(lambda *a: seen.append(1))
+    run(nets, [5, 9, 4], draw)
+    assert len(seen) == 3
+    if place:
+        assert programs(nets[0]).replayed == replayed
+        assert "forward hook" in next(iter(programs(nets[0]).as_ever))
+    hook.remove()
+    run(nets, [5, 9, 4, 6], draw)
+    assert len(seen) == 3 and programs(nets[0]).replayed > replayed
+
+
+class Turns(Net):
+    """Goes another way through its layers on demand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.negative = False
+        self.count = 0
+
+    def forward(self, x):
+        y, z = super().forward(x)
+        return (-y if self.negative else y), z
+
+
+def test_an_attribute_that_changes_is_seen():
+    torch.manual_seed(0)
+    nets = pair(Turns())
+    draw = torch.Generator().manual_seed(1)
+    for negative in (False, True, False):
+        for net in nets:
+            net.negative = negative
+        run(nets, [35, 5, 9, 4, 6], draw)
+    assert programs(nets[0]).replayed >= 6
+
+
+class Counts(Turns):
+    def forward(self, x):
+        self.count += 1
+        self.negative = self.count % 3 == 0
+        return super().forward(x)
+
+
+def test_a_model_that_counts_its_frames_is_no_program():
+    torch.manual_seed(0)
+    nets = pair(Counts())
+    run(nets, [35, 5, 9, 4, 6, 8, 3], torch.Generator().manual_seed(1))
+    assert programs(nets[0]) is None or programs(nets[0]).replayed == 0
+
+
+class Outside(nn.Module):
+    """Depends on what no module shows."""
+
+    def __init__(self, state) -> None:
+        super().__init__()
+        self.net = Net()
+        self.state = state
+
+    def __deepcopy__(self, memo):
+        other = Outside(self.state)
+        other.net = copy.deepcopy(self.net, memo)
+        return other.eval()
+
+    def forward(self, x):
+        y, z = self.net(x)
+        return (-y if self.state["turn"]() else y), z
+
+
+def test_a_path_that_changes_in_each_frame_is_refused():
+    torch.manual_seed(0)
+    state, turns = {}, []
+    state["turn"] = lambda: len(turns) % 2
+    nets = pair(Outside(state))
+    draw = torch.Generator().manual_seed(1)
+    for executed in [35, 5, 9, 4, 6, 8, 3, 10, 7, 5]:
+        turns.append(1)
+        run(nets, [executed], draw)
+    assert programs(nets[0]).replayed == 0
+    (reason,) = programs(nets[0]).as_ever
+    assert "did not do the same" in reason
+
+
+def test_a_path_that_changes_later_is_found_out(caplog):
+    torch.manual_seed(0)
+    state, negative = {}, []
+    state["turn"] = lambda: bool(negative)
+    nets = pair(Outside(state))
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4, 6], draw)
+    negative.append(1)
+    frame = torch.randn(1, 3, *SIZE, generator=draw)
+    with caplog.at_level(logging.INFO, "blockcopy_plugins"):
+        for executed in [3, 4, 5, 6, 7, 8, 9, 10]:
+            out = call(nets[0], frame, grid_of(executed, draw))
+    report = programs(nets[0])
+    assert report.looked == 1
+    (reason,) = report.as_ever
+    assert "something else than in frames before" in reason
+    assert any("something else" in record.getMessage() for record in caplog.records)
+    call(nets[1], frame, grid_of(35, draw))
+    nearly_the_same(
+        call(nets[0], frame, grid_of(35, draw)), call(nets[1], frame, grid_of(35, draw))
+    )
+    assert len(out) == 2
+
+
+class Reads(nn.Module):
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.how = how
+        self.register_buffer("seen", torch.zeros(()))
+        self.kept = {}
+
+    def forward(self, x):
+        y = self.conv(x)
+        mean = y.mean()
+        if self.how == "item":
+            return y * (2.0 if mean.item() > 0 else 3.0)
+        if self.how == "bool":
+            return y * 2 if mean > 0 else y * 3
+        if self.how == "list":
+            return y * max(y.mean((2, 3)).tolist()[0])
+        if self.how == "numpy":
+            return y * float(y.mean((2, 3)).numpy().max())
+        if self.how == "mask":
+            return y * len(y.flatten()[y.flatten() > 0])
+        if self.how == "nonzero":
+            return y * len((mean > 0).nonzero())
+        if self.how == "buffer":
+            self.seen.add_(1.0)
+            return y * self.seen
+        if self.how == "kept":
+            before = self.kept.get("y", y.mean((2, 3), keepdim=True).detach())
+            self.kept["y"] = bc.to_dense(y).mean((2, 3), keepdim=True)
+            return y * before
+        if self.how == "random":
+            return y * torch.rand(1)
+        if self.how == "number":
+            return y, len(y)
+        return y * torch.from_numpy(mean.detach().reshape(1).numpy().copy())
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("item", "_local_scalar_dense"),
+        ("bool", "is_nonzero|_local_scalar_dense"),
+        ("list", "tolist"),
+        ("numpy", "numpy"),
+        ("mask", "index"),
+        ("nonzero", "nonzero"),
+        ("buffer", "was there before the frame"),
+        ("kept", "another one in each frame"),
+        ("random", "random numbers"),
+        ("number", "a int"),
+        ("array", "numpy"),
+    ],
+)
+def test_what_cannot_be_done_again_runs_as_ever(how, reason):
+    import re
+
+    torch.manual_seed(0)
+    nets = pair(Reads(how))
+    draw = torch.Generator().manual_seed(1)
+    for executed in [35, 5, 9, 4, 6, 8, 3, 7]:
+        frame, grid = torch.randn(1, 3, *SIZE, generator=draw), grid_of(executed, draw)
+        state = torch.get_rng_state()
+        first = call(nets[0], frame, grid)
+        torch.set_rng_state(state)
+        nearly_the_same(first[:1], call(nets[1], frame, grid)[:1])
+    report = programs(nets[0])
+    assert report.replayed == 0
+    (found,) = report.as_ever
+    assert re.search(reason, found), found
+
+
+class Writes(nn.Module):
+    """In-place ops on maps, slices, and numbers made in the frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1))
+
+    def forward(self, x):
+        x = self.one(x)
+        x.mul_(self.scale).add_(torch.tensor(0.5))
+        x[:, 1:3] *= 2
+        x[:, :, 3:9] = 0.25
+        y = F.relu_(self.two(x))
+        y += x
+        return y
+
+
+def test_in_place_ops():
+    torch.manual_seed(0)
+    nets = pair(Writes())
+    run(nets, COUNTS, torch.Generator().manual_seed(1))
+    assert programs(nets[0]).replayed >= 5
+
+
+def test_other_arguments_sizes_and_layouts_have_their_own():
+    class Scaled(Net):
+        def forward(self, x, factor=1.0):
+            y, z = super().forward(x)
+            return y * factor, z
+
+    torch.manual_seed(0)
+    nets = pair(Scaled())
+    draw = torch.Generator().manual_seed(1)
+    for i, executed in enumerate([35, 5, 9, 4, 6, 8, 3, 7, 12, 5, 9, 6, 11, 4, 8]):
+        frame, grid = torch.randn(1, 3, *SIZE, generator=draw), grid_of(executed, draw)
+        if i % 3 == 1:
+            frame = frame.contiguous(memory_format=torch.channels_last)
+        named = dict(factor=2.0) if i % 2 else {}
+        nearly_the_same(call(nets[0], frame, grid, **named), call(nets[1], frame, grid, **named))
+        if i % 5 == 4:
+            other = torch.randn(1, 3, 33, 24, generator=draw)
+            ones = torch.ones(1, 5, 3, dtype=torch.bool)
+            with bc.streams(nets[0], ["small"]), bc.streams(nets[1], ["small"]):
+                nearly_the_same(call(nets[0], other, ones), call(nets[1], other, ones))
+    assert programs(nets[0]).replayed >= 2
+
+
+def test_a_frame_that_fails_leaves_the_stream_right():
+    class Fails(Net):
+        fails = False
+
+        def forward(self, x):
+            y = self.stem(x)
+            if self.fails:
+                raise KeyError("now")
+            return self.deep(y)
+
+    torch.manual_seed(0)
+    nets = pair(Fails())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4], draw)
+    for net in nets:
+        net.fails = True
+        with pytest.raises(KeyError):
+            call(net, torch.randn(1, 3, *SIZE), grid_of(6, draw))
+        net.fails = False
+    run(nets, [5, 9, 4, 6, 7], draw)
+    assert programs(nets[0]).replayed >= 2
+
+
+def test_an_op_that_fails_is_run_as_ever(monkeypatch):
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4], draw)
+    (store,) = bc.handle(nets[0]).states.stores()
+    ((made,),) = store.programs.programs.values()
+    ran = made.program.run
+
+    def fail(*args):
+        ran(*args)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(made.program, "run", fail)
+    run(nets, [6, 8, 4], draw)
+    (reason,) = programs(nets[0]).as_ever
+    assert "no memory" in reason
+
+
+def test_modes_around_a_call_see_its_ops():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from blockcopy_plugins.engine.macs import MacCounter
+
+    class Sees(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.seen += 1
+            return func(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run(nets, [35, 5, 9, 4, 6], draw)
+    replayed = programs(nets[0]).replayed
+    with MacCounter() as counter:
+        run(nets, [7], draw)
+    assert counter.macs > 0 and programs(nets[0]).replayed == replayed
+
+
+def test_copies_make_their_own():
+    torch.manual_seed(0)
+    net, plain = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    run((net, plain), [35, 5, 9, 4], draw)
+    other = copy.deepcopy(net)
+    frame = torch.randn(1, 3, *SIZE, generator=draw)
+    before = call(net, frame, grid_of(6, draw))
+    run((other, plain), [5, 9, 4, 6, 8], draw)
+    assert programs(other).replayed > programs(net).replayed - 1
+    nothing = call(net, torch.randn(1, 3, *SIZE), torch.zeros(1, *SHAPE, dtype=torch.bool))
+    same(nothing, before)
+    state = pickle.loads(pickle.dumps(bc.handle(net).programs))
+    assert state.kind_of is not None
+
+
+def test_they_can_be_turned_off():
+    net = converted(Net(), programs=False)
+    run((net, converted(Net().eval(), programs=False)), [], torch.Generator())
+    assert programs(net) is None
+
+
+@given(
+    nodes=st.lists(
+        st.tuples(graphs.ops.operators(graphs.MIX), graphs.back, graphs.back),
+        min_size=3,
+        max_size=8,
+    ),
+    outputs=st.lists(st.integers(0, 6), max_size=2),
+    counts=st.lists(st.sampled_from((0, 1, 2, 3, 5, 8, 13, 35)), min_size=5, max_size=9),
+    images=st.integers(1, 2),
+    mode=st.sampled_from(("no_grad", "inference")),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, phases=graphs.PHASES, deadline=None)
+def test_any_graph_is_what_it_is_without(nodes, outputs, counts, images, mode, seed):
+    torch.manual_seed(seed)
+    net = graphs.Graph(nodes, outputs)
+    net.run = graphs.laws.Plain()
+    nets = pair(net)
+    with graphs.laws.MODES[mode]():
+        draw = torch.Generator().manual_seed(seed)
+        run(nets, [35 * images, *counts, *counts], draw, images)

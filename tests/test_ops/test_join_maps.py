@@ -1,0 +1,98 @@
+"""join_maps: what torch's own ops give one after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from blockcopy_plugins.ops import conv_kernels, join_maps
+from blockcopy_plugins.ops.join_maps import join_maps_reference
+
+RUNS = [
+    pytest.param(
+        join_maps,
+        id="native",
+        marks=pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor"),
+    ),
+    pytest.param(join_maps_reference, id="twin"),
+]
+INFINITY = float("inf")
+
+
+def draw(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("widths", [[1], [12, 5], [16, 35, 3], [64]])
+@pytest.mark.parametrize(
+    "behind", [(), ("added",), ("norm",), ("added", "norm", "residual", "slope"), ("bounds",)]
+)
+def test_it_is_one_op_after_the_other(run, dtype, widths, behind):
+    torch.manual_seed(0)
+    parts = [draw(2, width, 5, 3, dtype=dtype) for width in widths]
+    parts[0] = parts[0].contiguous(memory_format=torch.channels_last)
+    channels = sum(widths)
+    added, residual = (draw(2, channels, 5, 3, dtype=dtype) for _ in range(2))
+    norm = [draw(channels), draw(channels), draw(channels), torch.rand(channels) + 0.1]
+    slope = draw(channels)
+    wanted = torch.cat(parts, 1).double()
+    if "added" in behind:
+        wanted = wanted + added.double()
+    if "norm" in behind:
+        weight, bias, mean, variance = (value.double() for value in norm)
+        wanted = F.batch_norm(wanted, mean, variance, weight, bias, eps=1e-3)
+    if "residual" in behind:
+        wanted = wanted + residual.double()
+    if "slope" in behind:
+        wanted = F.prelu(wanted, slope.double())
+    low, high = (-0.5, 0.75) if "bounds" in behind else (-INFINITY, INFINITY)
+    wanted = wanted.clamp(low, high)
+    found = run(
+        parts,
+        added if "added" in behind else None,
+        norm if "norm" in behind else [],
+        1e-3,
+        residual if "residual" in behind else None,
+        slope if "slope" in behind else None,
+        low,
+        high,
+    )
+    assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_not_finite_stays_so(run):
+    x = torch.tensor([float("nan"), INFINITY, -INFINITY, -2.0]).view(1, 1, 2, 2)
+    found = run([x], None, [], 0.0, None, torch.tensor([0.5]), -INFINITY, INFINITY)
+    torch.testing.assert_close(found, F.prelu(x, torch.tensor([0.5])), equal_nan=True)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_nothing(run):
+    found = run([torch.empty(0, 3, 4, 4), torch.empty(0, 2, 4, 4)], *([None] * 1), [], 0.0,
+                None, None, 0.0, 1.0)  # fmt: skip
+    assert found.shape == (0, 5, 4, 4)
+
+
+@pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor")
+def test_bad_arguments():
+    rest = ([], 0.0, None, None, 0.0, 1.0)
+    with pytest.raises(ValueError, match="expected the same but for the channels"):
+        join_maps([draw(1, 3, 4, 4), draw(1, 3, 4, 5)], None, *rest)
+    with pytest.raises(ValueError, match="added has 2 channels, expected 3"):
+        join_maps([draw(1, 3, 4, 4)], draw(1, 2, 4, 4), *rest)
+    with pytest.raises(ValueError, match="norm has 1 tensors"):
+        join_maps([draw(1, 3, 4, 4)], None, [draw(3)], *rest[1:])
+    with pytest.raises(TypeError, match="dtype"):
+        join_maps([draw(1, 3, 4, 4).double()], None, *rest)
+
+
+@pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor")
+def test_opcheck():
+    args = ([draw(1, 3, 4, 4), draw(1, 2, 4, 4)], None, [], 0.0, None, draw(5), 0.0, 1.0)
+    torch.library.opcheck(torch.ops.blockcopy.join_maps.default, args)
