@@ -400,18 +400,20 @@ def test_what_cannot_be_done_again_runs_as_ever(how, reason):
 
 
 class Writes(nn.Module):
-    """In-place ops on maps, slices, and numbers made in the frame."""
+    """In-place ops on maps and numbers made in the frame, and on slices."""
 
-    def __init__(self) -> None:
+    def __init__(self, slices: bool) -> None:
         super().__init__()
+        self.slices = slices
         self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1))
 
     def forward(self, x):
         x = self.one(x)
         x.mul_(self.scale).add_(torch.tensor(0.5))
-        x[:, 1:3] *= 2
-        x[:, :, 3:9] = 0.25
+        if self.slices:
+            x[:, 1:3] *= 2
+            x[:, :, 3:9] = 0.25
         y = F.relu_(self.two(x))
         y += x
         return y
@@ -419,9 +421,18 @@ class Writes(nn.Module):
 
 def test_in_place_ops():
     torch.manual_seed(0)
-    nets = pair(Writes())
+    nets = pair(Writes(slices=False))
     run(nets, COUNTS, torch.Generator().manual_seed(1))
     assert programs(nets[0]).replayed >= 5
+
+
+def test_what_is_written_to_slices_is_looked_at_in_each_frame():
+    """Whether a view of pixels was written to is told by its values."""
+    torch.manual_seed(0)
+    nets = pair(Writes(slices=True))
+    run(nets, COUNTS, torch.Generator().manual_seed(1))
+    report = programs(nets[0])
+    assert report.replayed == 0 and "reads values" in next(iter(report.as_ever))
 
 
 def test_other_arguments_sizes_and_layouts_have_their_own():
