@@ -358,8 +358,6 @@ class BlockTensor(torch.Tensor):
         if len(written) > 1:
             refuse_overlaps([(write, x.version.mirror) for x, write in written], self.frame.path)
         for x, write in written:
-            if x.version.mirror is not None:
-                x.version.mirror.pull()
             with write.lent.template.writing():
                 write.put()
             x._changed(by=write.lent if len(written) == 1 else None)

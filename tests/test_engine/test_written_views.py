@@ -59,6 +59,16 @@ def rows_of_parts(x):
     return one, other
 
 
+def rows_that_are_written_again(x):
+    one, other = x[:, :4][:, :, 2], x[:, 4:][:, :, 2]
+    one.add_(1)
+    other.mul_(2)
+    x.add_(0.5)
+    one.mul_(3)
+    other.sub_(1)
+    return one, other
+
+
 def nan_beside_a_write(x):
     x[:, :, 2].fill_(float("nan"))
     one, other = x[:, :4][:, :, 2], x[:, 2:6][:, :, 2]
@@ -82,6 +92,13 @@ def overlapping_parts(x):
     return one, other
 
 
+def overlapping_the_first_of_three(x):
+    parts = x[:, :3][:, :, 2], x[:, 4:6][:, :, 2], x[:, 2:4][:, :, 2]
+    for part in parts:
+        part.add_(1)
+    return parts
+
+
 def overlapping_rows(x):
     one, other = x.permute(0, 2, 3, 1)[:, 2:5], x[:, :, 3:7]
     other.add_(1)
@@ -101,6 +118,7 @@ SEEN = (
     row_without_its_map,
     rows_side_by_side,
     rows_of_parts,
+    rows_that_are_written_again,
     nan_beside_a_write,
     one_after_the_other,
 )
@@ -131,7 +149,15 @@ def test_writes_to_views_are_seen(write, mode, pack):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("write", [overlapping_parts, overlapping_rows, overlapping_a_copy])
+@pytest.mark.parametrize(
+    "write",
+    [
+        overlapping_parts,
+        overlapping_the_first_of_three,
+        overlapping_rows,
+        overlapping_a_copy,
+    ],
+)
 @pytest.mark.parametrize("pack", [False, True])
 def test_writes_to_one_pixel_through_two_views_are_refused(write, mode, pack):
     with pytest.raises(StateError, match="two views that overlap.*module 'second'"):
