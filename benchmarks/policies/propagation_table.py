@@ -38,7 +38,8 @@ def _table(result: Mapping[str, Any]) -> str:
                 ),
                 f"{copied:.3f}",
                 f"**{moved:.3f}**" if moved > copied else f"{moved:.3f}",
-                f"{(moved - copied) / lost:.0%}" if lost > 0.005 else "",
+                # + 0.0: no -0.
+                f"{round((moved - copied) / lost, 2) + 0.0:.0%}" if lost > 0.005 else "",
                 *(f"{run['cpu_ms']:.1f}" for run in pair),
             ]
         )
