@@ -202,6 +202,10 @@ def test_bad_arguments(arguments, words):
         BackgroundSubtractionPolicy(**arguments)
 
 
+def test_a_small_variance_threshold_is_taken():
+    assert BackgroundSubtractionPolicy(variance_threshold=0.5).variance_threshold == 0.5
+
+
 def test_a_frame_that_is_none_raises(make_context):
     context = make_context(torch.zeros(1, 3, 64, 64))
     with pytest.raises(FrameError):

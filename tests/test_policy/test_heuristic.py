@@ -18,6 +18,10 @@ def test_every_nth_frame(make_context):
     assert [image for _, image in executed] == [False, False, True, False, False, True]
 
 
+def test_every_fourth_frame_where_nothing_is_said():
+    assert EveryNthFramePolicy().n == 4
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True])
 def test_every_nth_frame_rejects(n):
     with pytest.raises(ConfigError, match="n must be"):
