@@ -56,6 +56,7 @@ def small(kind: str) -> Config:
         detector.backbone.update(base_channels=8, stem_channels=8)
         detector.neck.in_channels = [32, 64, 128, 256]
         detector.rpn_head.pop("init_cfg", None)
+        detector.test_cfg.rpn.update(nms_pre=50, max_per_img=50)
         detector.test_cfg.rcnn.update(score_thr=0.01, max_per_img=50)
     # No box suppresses another: which of two equal ones does would turn on the last digit.
     for stage in (detector.test_cfg, detector.test_cfg.get("rpn"), detector.test_cfg.get("rcnn")):
@@ -148,7 +149,9 @@ def same(found, wanted) -> bool:
             return False
         if len(expected):
             nearest = (mine[None] - expected[:, None]).abs().amax(-1).amin(1)
-            if (nearest < 0.1).float().mean() < 0.85:
+            # Boxes of random weights may lie far outside of the picture.
+            allowed = 0.1 + 1e-5 * expected.abs().amax(-1)
+            if (nearest < allowed).float().mean() < 0.85:
                 return False
     return len(rows(wanted)[0]) >= 2 or pytest.fail("without boxes this would say nothing")
 
