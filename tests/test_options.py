@@ -31,6 +31,7 @@ VALUES = {
     "repack": False,
     "buckets": 4,
     "cuda_graphs": False,
+    "programs": False,
     "graph_memory_mib": 17,
     "guards": ["SceneCut", "dict(type='MaxAge', frames=9)"],
     "propagate": "auto",

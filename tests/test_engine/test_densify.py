@@ -93,7 +93,10 @@ DENSE = {
     "masked assignment": (assign_mask, "index_put_"),
     "out=": (lambda x, m: torch.add(x, x, out=torch.empty_like(x)), "add"),
     "pooling with indices": (
-        lambda x, m: F.max_unpool2d(*nn.MaxPool2d(2, return_indices=True)(x[..., :24]), 2),
+        # Windows that reach into other blocks.
+        lambda x, m: F.max_unpool2d(
+            *nn.MaxPool2d(3, 2, 1, return_indices=True)(x), 3, 2, 1, output_size=x.shape[2:]
+        ),
         "",
     ),
     "item": (lambda x, m: x * float(x.sum()), "sum"),

@@ -176,9 +176,7 @@ class FramePrograms:
     ) -> FrameProgram | None:
         found = None
         for made in reversed(pool.programs.get(key, ())):
-            if not made.recorded.holds(work.store) or not all(
-                p.is_current() for p in made.prepared
-            ):
+            if not (made.recorded.holds(work.store) and made.has_its_weights()):
                 pool.programs[key].remove(made)
                 pool.last.pop(key, None)
                 continue

@@ -201,7 +201,7 @@ class TraceRecorder(TorchDispatchMode):
         if self._written & (foreign - {_memory(tensor) for tensor in own} - {0}):
             self._refuse("it writes into a tensor that was there before the frame")
         # What the frame was given lives no longer because of this.
-        self._roots = []
+        self._roots, self._trace = [], Trace()
         return trace
 
     def _add(self, func, args, kwargs, out) -> None:
