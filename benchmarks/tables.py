@@ -371,7 +371,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("efficiency", "efficiency", efficiency),
     ("speed", "efficiency", speed),
     ("peers", "efficiency", peers),
-    ("whole", "efficiency", whole),
+    ("whole", "whole_detectors", whole),
     ("profile", "profile", profile),
     ("policy_cost", "policy_cost", policy_cost),
     ("gain_cost", "policy_cost", gain_cost),

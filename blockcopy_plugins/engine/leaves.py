@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .axes import MAP
 from .block_tensor import BlockTensor
 from .deferred import INFINITY
+from .region_convolution import convolve_regions
 from .strategies.pointwise import fuse_norm
 from .strategies.sliding import native_plan
 
@@ -90,7 +91,7 @@ class ConvLeaf(Leaf):
         frame = self.handle.active
         if frame is not None and frame.native is not None and type(input) is Tensor:
             frame.enter(self.path)
-            out = frame.native.run_on_images(frame, input, self.module)
+            out = convolve_regions(frame.native, frame, input, self.module)
             frame.leave(self.path)
             if out is not None:
                 return out

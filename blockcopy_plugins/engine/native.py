@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
@@ -17,9 +17,8 @@ from ..ops.block_conv import SlidingWindow
 from ..ops.window import through
 from .axes import MAP
 from .block_tensor import BlockTensor
-from .deferred import INFINITY, ConvCall, Deferred
+from .deferred import ConvCall, Deferred
 from .dense_on_use import PaddedMap
-from .layout import image_places
 from .state import EVERYTHING
 from .weight_watch import WeightWatch
 
@@ -31,8 +30,6 @@ _WINOGRAD_TILE = 4
 _WINOGRAD_CHANNELS = 16
 # A tile that the block's edge cuts costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
-# MACs of a convolution of an ordinary tensor below which laying it out costs more than is won.
-_LEAST_MACS = 50_000_000
 
 
 @dataclass(eq=False)
@@ -113,7 +110,7 @@ class NativeConvolutions:
     fuse: bool
     winograd: bool
     kernels: str
-    _workspace: Tensor = field(default_factory=lambda: _bytes(0))
+    workspace: Tensor = field(default_factory=lambda: _bytes(0))
     _prepared: dict[tuple[int, bool], PreparedWeight] = field(default_factory=dict)
     _turns: list[tuple[int, bool]] = field(default_factory=list)
     # Places in the model whose sums are read as they are too: they do not wait.
@@ -135,7 +132,7 @@ class NativeConvolutions:
 
     def memory(self) -> list[Tensor]:
         """What the kernels write to beside their results."""
-        return [self._workspace, *(found.packed for found in self._prepared.values())]
+        return [self.workspace, *(found.packed for found in self._prepared.values())]
 
     def prepared_among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
         """The weights whose layout for the kernels is one of some tensors."""
@@ -147,7 +144,7 @@ class NativeConvolutions:
         for found in self._prepared.values():
             found.dropped = True
         self._prepared.clear()
-        self._workspace = _bytes(0)
+        self.workspace = _bytes(0)
 
     def look_at_one(self) -> None:
         """Look whether the next of the weights was written to; once a frame, each in its turn."""
@@ -163,7 +160,7 @@ class NativeConvolutions:
 
     def bytes(self) -> int:
         """Memory of prepared weights and scratch, in bytes."""
-        return self._workspace.numel() + sum(p.packed.numel() for p in self._prepared.values())
+        return self.workspace.numel() + sum(p.packed.numel() for p in self._prepared.values())
 
     def joins(self, x: BlockTensor) -> bool:
         """Whether the kernels can take a map for what is no convolution: joins and resizes."""
@@ -229,7 +226,7 @@ class NativeConvolutions:
             blocks=layout.blocks,
             dense_macs=frame.images * size_out[0] * size_out[1] * per_pixel,
             block_macs=window.block_out[0] * window.block_out[1] * per_pixel,
-            winograd=not local and self._by_winograd(weight, window, tile),
+            winograd=not local and self.is_by_winograd(weight, window, tile),
         )
         if local:
             return plan
@@ -302,8 +299,8 @@ class NativeConvolutions:
             else:
                 source = frame.keep(x, _OP, plan.border).map
                 fresh = x.packed if plan.near else None
-        prepared = self._prepare(weight, plan.winograd)
-        workspace = self._workspace
+        prepared = self.prepared(weight, plan.winograd)
+        workspace = self.workspace
 
         def run(deferred: Deferred) -> Tensor:
             frame.enter(path)  # for who counts what runs where
@@ -348,58 +345,8 @@ class NativeConvolutions:
             return BlockTensor(deferred.compute(), plan.size_out, window.block_out, frame)
         return BlockTensor.waiting(deferred, x, weight.shape[0], plan.size_out, window.block_out)
 
-    def run_on_images(self, frame: Frame, x: Tensor, module: nn.Conv2d) -> Tensor | None:
-        """Convolve an ordinary tensor, such as the features of a detector's regions.
-
-        Args:
-            frame: The frame at work.
-            x: ``(K, C, H, W)``.
-            module: The convolution.
-
-        Returns:
-            ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
-        """
-        weight = module.weight
-        if x.dim() != 4 or x.dtype != torch.float32 or not self.takes(x, weight, module.groups):
-            return None
-        # Three by three and stride 1, or it is not by Winograd's algorithm.
-        sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
-        size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
-        window = SlidingWindow(
-            module.kernel_size, module.stride, module.padding, module.dilation, size_out
-        )
-        macs = len(x) * size_out[0] * size_out[1] * weight.numel()
-        if min(size_out) < 1 or macs < _LEAST_MACS:
-            return None
-        if not self._by_winograd(weight, window, size_out):
-            return None
-        rows, cols = frame.tables(
-            ("whole", window),
-            x.shape[2:],
-            size_out,
-            lambda axis, size, _: window.contiguous_table(axis, 1, size),
-        )
-        return ops.conv_blocks(
-            x,
-            None,
-            image_places(range(len(x))),
-            rows,
-            cols,
-            weight,
-            self._prepare(weight, True),
-            module.bias,
-            (),
-            0.0,
-            window.stride,
-            window.dilation,
-            size_out,
-            None,
-            -INFINITY,
-            INFINITY,
-            self._workspace,
-        )
-
-    def _by_winograd(self, weight: Tensor, window: SlidingWindow, block) -> bool:
+    def is_by_winograd(self, weight: Tensor, window: SlidingWindow, block: Sequence[int]) -> bool:
+        """Whether a convolution of blocks of a size runs by Winograd's algorithm."""
         if (
             not self.winograd
             or window.kernel != (3, 3)
@@ -415,7 +362,8 @@ class NativeConvolutions:
             outputs *= tiles * _WINOGRAD_TILE
         return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
 
-    def _prepare(self, weight: Tensor, winograd: bool) -> Tensor:
+    def prepared(self, weight: Tensor, winograd: bool) -> Tensor:
+        """The weight in the kernels' layout, which is kept."""
         key = (id(weight), winograd)
         found = self._prepared.get(key)
         if found is None or found.weight() is not weight or not found.is_current():

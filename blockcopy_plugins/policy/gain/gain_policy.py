@@ -148,7 +148,7 @@ class GainPolicy(Policy):
             if _waits(known, allotment):
                 # Frames in which a stream saves up cost next to nothing.
                 check_frame(frame, context)
-                return self._demanded(torch.zeros(context.grid_shape, dtype=torch.bool), context)
+                return _demanded(torch.zeros(context.grid_shape, dtype=torch.bool), context)
             look = self._look(frame, context, known, allotment)
             grid = self._pick(look)
         self._look_made = look
@@ -227,10 +227,7 @@ class GainPolicy(Policy):
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget the streams' pictures, outputs and accounts; what was learned stays."""
         self._look_made = None
-        if streams is None:
-            self._memories.clear()
-            return
-        for stream in streams:
+        for stream in list(self._memories) if streams is None else streams:
             self._memories.pop(stream, None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -329,15 +326,7 @@ class GainPolicy(Policy):
             counts,
             oldest,
         )
-        return self._demanded(grid, context)
-
-    def _demanded(self, grid: Tensor, context: PolicyContext) -> Tensor:
-        """Return a grid with what guards demand."""
-        required = context.required
-        forbidden = context.forbidden
-        if required is not None:
-            grid = upload(grid, required.device) | required
-        return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
+        return _demanded(grid, context)
 
     def _changes(
         self,
@@ -444,6 +433,14 @@ def _waits(known: list[StreamMemory | None], allotment: Allotment) -> bool:
     """Return whether all images' streams save up in this frame, and need not look at it."""
     measured = all(memory is not None and memory.spread.measured for memory in known)
     return measured and allotment.waits
+
+
+def _demanded(grid: Tensor, context: PolicyContext) -> Tensor:
+    """Return a grid with what guards demand."""
+    required, forbidden = context.required, context.forbidden
+    if required is not None:
+        grid = upload(grid, required.device) | required
+    return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
 
 
 @contextmanager
