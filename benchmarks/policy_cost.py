@@ -167,24 +167,26 @@ class Drive:
         self.times: dict[str, list[float]] = {"select": [], "feedback": [], "update": []}
         self._frames, self._outputs, self._now = frames, outputs, now
         self._updates: list[float] = []
-        updates = self._updates
-
-        class TimedPolicy(RLPolicy):
-            def _update(self) -> float:
-                start = now()
-                loss = super()._update()
-                updates.append(1e3 * (now() - start))
-                return loss
 
         if case.policy == "GainPolicy":
             # Even: what it executes in each frame is what it is asked for, whatever it sees.
             self.policy = GainPolicy(target=args.target, per_frame=True)
         else:
-            self.policy = TimedPolicy(target=args.target, update_every=args.update_every, seed=0)
+            self.policy = RLPolicy(target=args.target, update_every=args.update_every, seed=0)
+            self.policy.learner.update = self._timed(self.policy.learner.update)
         height, width = case.size
         shape = (1, -(-height // case.block_size), -(-width // case.block_size))
         self._grid = torch.zeros(shape, dtype=torch.bool)
         self._step = 0
+
+    def _timed(self, update: Callable[[], Any]) -> Callable[[], Any]:
+        def timed() -> Any:
+            start = self._now()
+            loss = update()
+            self._updates.append(1e3 * (self._now() - start))
+            return loss
+
+        return timed
 
     def step(self, counted: bool) -> None:
         """Drive the policy over one frame."""

@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
 def settings(small: bool) -> Iterator[Setting]:
     """What matters most comes first: time may end before they do."""
-    names = tuple(networks.NETWORKS)
+    names = [name for name in networks.NETWORKS if name not in networks.LIGHT]
     if small:
         yield Setting("swiftnet_r18", "float32", 1)
         yield Setting("shufflenet_detector", "bfloat16", 2)
@@ -73,7 +73,7 @@ def run(section: Section) -> None:
         _measure(section, setting, slow=False)
     if section.small:
         return
-    for name in networks.NETWORKS:
+    for name in (name for name in networks.NETWORKS if name not in networks.LIGHT):
         section.need(120)
         _measure(section, Setting(name, "float16", 1), slow=True)
 

@@ -53,6 +53,9 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 )
 """What makes a network from a factor of its channels, ``width``; weights are not drawn yet."""
 
+LIGHT = ("light_segmentor", "enet", "erfnet", "cgnet")
+"""Those of 1 to 4 GMACs at 360x480, for CPUs; they take sizes that are multiples of 8."""
+
 
 def build(name: str, width: float = 1.0, seed: int = 0) -> nn.Module:
     """A network with random weights that keep activations of order one, in float16 too.

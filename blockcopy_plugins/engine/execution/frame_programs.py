@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_unflatten
 
@@ -136,8 +138,7 @@ class FramePrograms:
         Returns:
             The model's results, dense.
         """
-        watched = _get_current_dispatch_mode_stack() or torch._C._len_torch_function_stack()
-        if not work.executed or watched:
+        if not work.executed or _is_watched():
             return work.run_as_ever()
         pool = work.store.programs
         if pool.generation != self._generation or len(pool.programs) > _MOST:
@@ -316,6 +317,13 @@ class FramePrograms:
         if reason not in self._as_ever:
             logger.info("frames run without programs: %s.", reason)
         self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
+
+
+def _is_watched() -> bool:
+    """Whether modes look at the ops of this call; that of a default device changes no op."""
+    functions = _get_current_function_mode_stack()
+    others = any(type(mode) is not DeviceContext for mode in functions)
+    return others or bool(_get_current_dispatch_mode_stack())
 
 
 def _run(program: Program, frame: RecordedFrame, pixels: Tensor, sizes) -> list[Tensor | None]:
