@@ -149,8 +149,8 @@ def same(found, wanted) -> bool:
             return False
         if len(expected):
             nearest = (mine[None] - expected[:, None]).abs().amax(-1).amin(1)
-            # Boxes of random weights may lie far outside of the picture.
-            allowed = 0.1 + 1e-5 * expected.abs().amax(-1)
+            # Random weights make much of the last digits; boxes may lie far outside of the picture.
+            allowed = 0.5 + 1e-5 * expected.abs().amax(-1)
             if (nearest < allowed).float().mean() < 0.85:
                 return False
     return len(rows(wanted)[0]) >= 2 or pytest.fail("without boxes this would say nothing")
