@@ -332,6 +332,35 @@ def test_pictures_of_which_a_part_was_lost_on_the_way_are_counted(serve):
     assert found == {"whole": (20, 0), "lossy": (19, 1)}
 
 
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_a_stream_whose_server_goes_away_gives_all_that_came(serve, b_frames):
+    """Frames that wait for others in the decoder, or at its end, are not lost with it."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as container:
+        options = dict(bf=str(b_frames), crf="1")
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for i in range(12):
+            frame = av.VideoFrame.from_ndarray(picture(10 + 2 * i), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = file.getvalue()
+
+    class Ends(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            self.wfile.write(data)
+
+    with LiveSource(serve(Ends) + "/live", timeout=3, drop=False) as source:
+        numbers = [number_of(frame.image) for frame in source]
+    assert numbers == pytest.approx(list(range(10, 34, 2)), abs=0.9)
+
+
 def test_camera_that_changes_its_resolution(serve):
     with LiveSource(serve(Camera) + "/resize", timeout=3, drop=False) as source:
         assert [f.image.shape[:2] for f in source] == [SIZE] * 20 + [(32, 48)] * 20

@@ -241,3 +241,30 @@ def test_a_cover_picture_is_no_video(tmp_path):
         assert sorted(stream.width for stream in container.streams.video) == [48, 64]
     reader = VideoReader(film)
     assert reader.shape == SIZE and len(reader) == 3
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+@pytest.mark.parametrize("limits", ["tv", "pc"])
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc", None])
+def test_colours_are_those_of_the_stated_matrix_and_range(tmp_path, matrix, limits):
+    """Flat colours, against what went in and against FFmpeg's own tool."""
+    colours = np.uint8([[200, 30, 30], [30, 200, 30], [30, 30, 200], [250, 250, 250], [5, 5, 5]])
+    image = colours.repeat(16, 0)[:, None].repeat(64, 1)
+    scale = {"smpte170m": "bt601", "bt2020nc": "bt2020", None: "bt601"}.get(matrix, matrix)
+    filters = f"scale=out_color_matrix={scale}:out_range={limits},format=yuv420p"
+    tags = ["-color_range", limits] + (["-colorspace", matrix] if matrix else [])
+    path = tmp_path / "v.mp4"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "64x80", "-i", "-"]
+        + ["-vf", filters, "-c:v", "libx264", "-qp", "0", *tags, str(path)],
+        input=image.tobytes(),
+        check=True,
+    )
+    inside = np.arange(8, 80, 16)  # away from the edges, over which colour is spread
+    shown = by_ffmpeg(path)[inside, 8].astype(int)
+    with LiveSource(path) as source:
+        live = next(source).image
+    for found in (VideoReader(path).read(0), live):
+        found = found[inside, 8].astype(int)
+        assert np.abs(found - colours).max() <= 5  # rounded in YUV and halved in colour
+        assert np.abs(found - shown).max() <= 3
