@@ -331,6 +331,34 @@ def test_coco_ground_truth_by_video_and_frame_id(tmp_path, two_videos):
     assert (crowd["bbox_label"], crowd["iscrowd"], crowd["ignore_flag"]) == (1, 1, 1)
 
 
+def test_a_range_of_a_folders_images(tmp_path):
+    """A video under its own name in one folder with others; frames are found in that folder."""
+    frames = numbered_frames(6)
+    (tmp_path / "dir").mkdir()
+    for number, frame in enumerate(frames, 273):
+        cv2.imwrite(str(tmp_path / f"dir/clip_{number:06d}.png"), frame)
+    ann_file = coco_file(
+        tmp_path / "ann.json",
+        images=[dict(id=7, file_name="dir/clip_000276.png", height=48, width=64)],
+        annotations=[dict(image_id=7, category_id=20, bbox=[4, 5, 10, 20])],
+    )
+    dataset = VideoFrameDataset(
+        str(tmp_path / "dir/clip_{000275..000278}.png"),
+        ann_file=ann_file,
+        pipeline=stock_pipeline(),
+    )
+    paths = [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+    assert paths == [str(tmp_path / f"dir/clip_{n:06d}.png") for n in range(275, 279)]
+    assert [number_of(cv2.imread(path)) for path in paths] == [2, 3, 4, 5]
+    found = [item["data_samples"].get("instances") for item in map(dataset.__getitem__, range(4))]
+    assert [None if one is None else [i["bbox"] for i in one] for one in found] == [
+        None,
+        [[4, 5, 14, 25]],
+        None,
+        None,
+    ]
+
+
 # ------------------------------------------------------------------------ errors
 
 

@@ -94,6 +94,35 @@ def test_items(video, pictures, cfg, tmp_path):
         VideoFrameDataset(video, stride=0)
 
 
+def test_a_range_of_a_folders_images(pictures, tmp_path):
+    """As MMDetection's data set has it: the frames' own paths, and annotations by their names."""
+    (tmp_path / "dir").mkdir()
+    for number, image in enumerate(pictures, 273):
+        cv2.imwrite(str(tmp_path / f"dir/clip_{number:06d}.png"), image)
+    height, width = pictures[0].shape[:2]
+    content = {
+        "images": [{"id": 7, "file_name": "dir/clip_000276.png", "height": height, "width": width}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [4, 5, 10, 20], "area": 200}
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+    dataset = VideoFrameDataset(
+        tmp_path / "dir/clip_{000275..000278}.png",
+        ann_file=str(tmp_path / "ann.json"),
+        classes=("person",),
+    )
+    items = list(dataset)
+    assert [item["file_name"] for item in items] == [
+        str(tmp_path / f"dir/clip_{n:06d}.png") for n in range(275, 279)
+    ]
+    for item, image in zip(items, pictures[2:], strict=True):
+        assert np.array_equal(item["frame"], image)
+    found = [[one["bbox"] for one in item.get("ground_truth", ())] for item in items]
+    assert found == [[], [[4, 5, 14, 25]], [], []]
+
+
 def test_whole_videos_for_each_process(video, tmp_path, monkeypatch):
     folders = [write_video(tmp_path / f"{n}", (64, 64), n) for n in (2, 3, 4)]
     dataset = VideoFrameDataset([video, *folders])  # 6, 2, 3 and 4 frames

@@ -66,6 +66,22 @@ def test_numbers_of_the_frames_of_a_video_file(tmp_path):
     assert names(find_label_images(folder, [video()], RULES))[0][12] == "x_000012.png"
 
 
+def test_label_images_that_are_counted_from_one(tmp_path):
+    """As FFmpeg numbers pictures: certain where they reach the number of frames, else asked for."""
+    folder = make(tmp_path / "l", "000001.png", "000011.png")
+    with pytest.raises(ConfigError, match=r"begin at 1.*--ann-first 0 or --ann-first 1"):
+        find_label_images(folder, [video(length=12)], RULES)
+    from_one = find_label_images(folder, [video(length=12)], RULES, first_frame_number=1)
+    assert names(from_one) == [{0: "000001.png", 10: "000011.png"}]
+    from_zero = find_label_images(folder, [video(length=12)], RULES, first_frame_number=0)
+    assert names(from_zero) == [{1: "000001.png", 11: "000011.png"}]
+    assert names(find_label_images(folder, [video(length=11)], RULES)) == names(from_one)
+    # Of a folder of frames the numbers are those in the frames' names, wherever these stand.
+    folder = make(tmp_path / "m", "lab_1.png", "lab_2.png")
+    found = find_label_images(folder, [video(frames=["f_1.png", "f_5.png", "f_2.png"])], RULES)
+    assert names(found) == [{0: "lab_1.png", 2: "lab_2.png"}]
+
+
 def test_one_folder_for_several_videos(tmp_path):
     folder = make(tmp_path / "l", "a1.png", "b1.png")
     videos = [video("a", ["a1.jpg", "a2.jpg"]), video("b", ["b0.jpg", "b1.jpg"])]
