@@ -54,10 +54,13 @@ class Recording:
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio
-        self.pictures += 1
         if self.timed:
             self.writer.write(picture, frame.time)
-            return
+        else:
+            self._fill(frame, picture)
+        self.pictures += 1
+
+    def _fill(self, frame: Any, picture: Any) -> None:
         if self.source.live:
             due, filled = 1 + round(frame.time * self.rate), picture
         else:

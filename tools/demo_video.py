@@ -203,6 +203,11 @@ class _View:
         )
         return draw_caption(picture, caption, bgr=True)
 
+    def forget_after(self, shown: int) -> None:
+        """Leave out a frame that was run and is not shown, as a signal came in between."""
+        for noted in (self.rates, self.sparse, self.dense):
+            del noted[shown:]
+
     def summary(self) -> str:
         """What it did, in a line."""
         rates, sparse, dense = self.rates, self.sparse, self.dense
@@ -256,6 +261,8 @@ def _run(args, views) -> None:
         except KeyboardInterrupt:
             if not recording.pictures:
                 raise
+            for view in views:
+                view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
 
 

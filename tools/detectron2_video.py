@@ -133,6 +133,8 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
         except KeyboardInterrupt:
             if not recording.pictures:
                 raise
+            for noted in (rates, sparse, dense):  # without a frame that was run and not shown
+                del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
     return _summary(predictor, frames, rates, sparse, dense)
 

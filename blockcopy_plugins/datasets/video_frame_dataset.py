@@ -236,7 +236,7 @@ class VideoFrameDataset(BaseDataset):
             adapt_pipeline(
                 self._pipeline_config,
                 annotated=bool(known),
-                has_masks=any(a.has_masks for a in known),
+                has_masks=_all_have_masks(known),
                 max_open_videos=self._max_open_videos,
                 labelled=any(label_images),
                 motion=self.motion,
@@ -397,6 +397,12 @@ class VideoFrameDataset(BaseDataset):
                     classes = found.classes
             annotations.append(found)
         return annotations
+
+
+def _all_have_masks(annotations: Sequence[VideoAnnotations]) -> bool:
+    """Whether masks can be loaded and compared: of all videos that have objects, and of one."""
+    with_objects = [a for a in annotations if any(a.frames.values())]
+    return all(a.has_masks for a in with_objects) and any(a.has_masks for a in annotations)
 
 
 def _check_range(frames: Sequence[int | None] | None) -> tuple[int, int | None]:

@@ -90,7 +90,6 @@ def read_coco(
         image_of_place[place] = image
     reader = _InstanceReader(path, labels, own_notes)
     instances: dict[Place, list[dict[str, Any]]] = {place: [] for place in image_of_place}
-    with_masks: set[int] = set()
     annotations = entries_of(path, content, "annotations")
     _remark_ids(path, annotations, own_notes)
     dangling = 0
@@ -110,20 +109,35 @@ def read_coco(
         if instance is not None:
             instances[place].append(instance)
             own_notes.kept += 1
-            if "mask" in instance:
-                with_masks.add(place[0])
     if annotations and dangling == len(annotations):
         raise ConfigError(
             f"none of the {dangling} annotations of {path!r} belongs to an image in it (the first "
             f"has image_id {annotations[0].values['image_id']!r}, the first image id "
             f"{images[0].values['id']!r}); make image_id and id agree"
         )
+    has_masks = _all_have_masks(path, instances, own_notes)
     if notes is None:
         own_notes.warn()
     return [
-        _of_video(index, names, instances, image_of_place, index in with_masks)
+        _of_video(index, names, instances, image_of_place, has_masks)
         for index in range(len(videos))
     ]
+
+
+def _all_have_masks(
+    path: str, instances: Mapping[Place, list[dict[str, Any]]], notes: AnnotationNotes
+) -> bool:
+    """Whether masks can be compared; what is found of an object without one would be wrong."""
+    found = [one for frame in instances.values() for one in frame]
+    masked = sum("mask" in one for one in found)
+    if 0 < masked < len(found):
+        for one in found:
+            one.pop("mask", None)
+        notes.remark(
+            f"{len(found) - masked} of the {len(found)} annotations that are used of {path!r} have "
+            "no segmentation, so that boxes are compared and masks are not"
+        )
+    return 0 < masked == len(found)
 
 
 def _of_video(
@@ -136,9 +150,6 @@ def _of_video(
     frames = {frame: found for (video, frame), found in instances.items() if video == index}
     if not frames:
         return None
-    if has_masks:
-        for instance in (one for found in frames.values() for one in found):
-            instance.setdefault("mask", [])
     return VideoAnnotations(
         frames=frames,
         complete=False,
@@ -314,8 +325,8 @@ class _InstanceReader:
         }
         if area is not None:
             instance["area"] = area * scale[0] * scale[1]
-        if segmentation is not None:
-            instance["mask"] = segmentation
+        if segmentation is not None or cut:
+            instance["mask"] = segmentation or []
         for key in ("instance_id", "track_id"):
             if annotation.has(key):
                 instance["instance_id"] = annotation.values[key]

@@ -359,6 +359,27 @@ def test_a_range_of_a_folders_images(tmp_path):
     ]
 
 
+def test_masks_of_one_video_alone_are_not_loaded(tmp_path, two_videos):
+    with_masks = coco_file(
+        tmp_path / "a.json",
+        images=[dict(id=1, file_name="b/1.png", height=48, width=64)],
+        annotations=[
+            dict(image_id=1, category_id=10, bbox=[4, 5, 10, 20])
+            | dict(segmentation=[[4, 5, 14, 5, 14, 25, 4, 25]])
+        ],
+    )
+    (tmp_path / "gt.txt").write_text("1,1,5,6,10,20,1\n")
+    dataset = VideoFrameDataset(
+        two_videos,
+        ann_file=[str(tmp_path / "gt.txt"), with_masks],
+        classes=["person", "car"],
+        pipeline=stock_pipeline(masks=True),
+    )
+    for item in (0, 23):
+        instances = dataset[item]["data_samples"].instances
+        assert [one["bbox"] for one in instances] == [[4, 5, 14, 25]]
+
+
 # ------------------------------------------------------------------------ errors
 
 

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import VideoReference, read_annotations, read_coco, read_mot
+from blockcopy_plugins.evaluation import (
+    FrameObjects,
+    VideoReference,
+    read_annotations,
+    read_coco,
+    read_mot,
+)
+from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
 
 CLIP = VideoReference(path="/data/clip.avi", name="clip", length=10)
 
@@ -100,15 +107,39 @@ def test_coco_by_video_and_frame(tmp_path):
     person, car = annotations.instances(9)  # the dog is not among the classes
     assert person["bbox"] == [1, 2, 4, 6]
     assert (person["bbox_label"], person["iscrowd"], person["instance_id"]) == (1, 1, 77)
-    assert (car["bbox_label"], car["mask"]) == (0, [])
+    assert car["bbox_label"] == 0
     assert annotations.image_ids == {0: 3, 9: 4}
-    assert annotations.has_masks
     (own_classes,) = read_coco(path, [CLIP])
     assert own_classes.classes == ("person", "car", "dog")
     assert len(own_classes.instances(9)) == 3
     # With one video on both sides the name does not matter.
     renamed = VideoReference(path="/x/y.mp4", name="y")
     assert read_coco(path, [renamed])[0].image_ids == {0: 3, 9: 4}
+
+
+@pytest.mark.parametrize("masked", [(), (0,), (1,), (0, 1)])
+def test_masks_are_compared_where_all_have_one(tmp_path, masked):
+    """With some alone, what is found of the others would count as wrong."""
+    boxes = [[1, 2, 3, 4], [10, 20, 30, 40]]
+    found = [
+        dict(id=n, image_id=4, category_id=5, bbox=[x, y, w, h])
+        | ({"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]} if n in masked else {})
+        for n, (x, y, w, h) in enumerate(boxes)
+    ]
+    path = write_coco(tmp_path / "a.json", annotations=found)
+    notes = AnnotationNotes()
+    (annotations,) = read_coco(path, [CLIP], ("person",), notes)
+    instances = annotations.instances(9)
+    objects = FrameObjects.from_instances(instances, (100, 100))
+    assert [one["bbox"] for one in instances] == [[1, 2, 4, 6], [10, 20, 40, 60]]
+    assert annotations.has_masks == (objects.masks is not None) == (len(masked) == 2)
+    if len(masked) == 1:
+        assert notes.lines() == [
+            f"1 of the 2 annotations that are used of {str(path)!r} have no segmentation, so that "
+            "boxes are compared and masks are not"
+        ]
+    else:
+        assert notes.lines() == []
 
 
 def test_coco_by_file_name(tmp_path):

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -33,6 +35,27 @@ _spec.loader.exec_module(projects)
 SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms a frame"
 
 
+AUXILIARY = """
+model['auxiliary_head'] = dict(
+    type='FCNHead', in_channels=32, in_index=2, channels=8, num_convs=1, num_classes=3,
+    norm_cfg=dict(type='BN'))
+"""
+
+
+def write_uneven(path):
+    """Five frames at 30 a second, then three at 2 a second, then one after an hour."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"bf": "0"})
+        (stream.height, stream.width), stream.pix_fmt = projects.SIZE, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90000)
+        stamps = [*range(0, 15000, 3000), *range(45000, 180000, 45000), 3600 * 90000]
+        for stamp, image in zip(stamps, projects.pictures(len(stamps)), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 90000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
@@ -42,6 +65,15 @@ def place(tmp_path_factory):
     (folder / "frames").mkdir()
     for i, frame in enumerate(projects.pictures(6)):
         cv2.imwrite(str(folder / f"frames/{i}.png"), frame)
+    # Weights as others save them, and without those of a head that no test runs.
+    saved = torch.load(folder / "tiny.pth")["state_dict"]
+    torch.save(
+        {"model": {f"module._orig_mod.{k}": v for k, v in saved.items()}}, folder / "theirs.pth"
+    )
+    with open(folder / "segmentor.py") as file:
+        (folder / "auxiliary.py").write_text(file.read() + AUXILIARY)
+    write_uneven(folder / "uneven.mp4")
+    (folder / "12:30:00.mp4").write_bytes((folder / "clip.mp4").read_bytes())
     # A film whose frames change their size.
     for i, size in enumerate([(96, 128)] * 3 + [(64, 64)] * 2):
         data = cv2.imencode(".jpg", projects.pictures(1, seed=i, size=size)[0])[1].tobytes()
@@ -80,6 +112,10 @@ RUNS = {
     "segmentor": ["frames", "seg.mp4", *SEGMENTOR, "--policy", "none", "--block-size", "32"],
     "part": ["clip.mp4", "part.mp4", *DETECTOR, "--start", "3", "--frames", "4", *NTH],
     "sizes": ["sizes.mjpeg", "sizes.mp4", *DETECTOR, "--policy", "none"],
+    "uneven": ["uneven.mp4", "uneven_out.mp4", *DETECTOR, "--policy", "none"],
+    "colons": ["12:30:00.mp4", "out:1.mp4", *DETECTOR, *NTH],
+    "weights of others": ["clip.mp4", "theirs.mp4", *DETECTOR, *NTH, "--checkpoint", "theirs.pth"],
+    "auxiliary head": ["frames", "aux.mp4", "--config", "auxiliary.py", "--policy", "none"],
     "compare": ["clip.mp4", "two.mp4", *DETECTOR, *NTH, "--compare", "copy", "move"],
     "guards": [
         *("clip.mp4", "guards.mp4", *DETECTOR, "--policy", "none"),
@@ -182,6 +218,39 @@ def test_part_of_a_video(place, runs):
     assert status == 0, err
     assert re.search(SUMMARY.format(frames=4, rate=r"25\.0"), out), out
     assert len(decoded(place / "part.mp4")[0]) == 4
+
+
+def times(path):
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def test_frames_are_shown_when_the_film_shows_them(place, runs):
+    status, _, err = runs["uneven"]
+    assert status == 0, err
+    stated = times(place / "uneven.mp4")
+    assert stated[-1] == 3600 and len(stated) == 9
+    assert times(place / "uneven_out.mp4") == pytest.approx(stated, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "output"), [("colons", "out:1.mp4"), ("weights of others", "theirs.mp4")]
+)
+def test_names_and_weights_of_others_change_nothing(place, runs, name, output):
+    status, out, err = runs[name]
+    assert status == 0 and out.endswith(f"wrote {output}\n"), err
+    # The same film by the same model: what is drawn is the same, but for the times in the caption.
+    height = projects.SIZE[0]
+    found, wanted = (decoded(place / path)[0] for path in (output, "two.mp4"))
+    width = projects.SIZE[1]
+    for one, other in zip(found, wanted, strict=True):
+        apart = np.abs(one[:height, :width].astype(int) - other[:height, :width])
+        assert apart.mean() < 3
+
+
+def test_weights_without_those_of_an_auxiliary_head(place, runs):
+    status, out, err = runs["auxiliary head"]
+    assert status == 0 and out.startswith("6 frames"), err
 
 
 def test_frames_that_change_their_size(place, runs):

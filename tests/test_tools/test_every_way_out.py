@@ -161,6 +161,9 @@ def test_a_signal_in_the_middle(place, tool, number):
     ctrl_c_ends_a_recording = tool == "demo_video" and number == signal.SIGINT
     assert status == (0 if ctrl_c_ends_a_recording else 128 + number), err[-2000:]
     assert wrote == allowed and "wrote" in out
+    if tool == "demo_video":  # what is said to be done is what is shown
+        with av.open(str(place / "out.mp4")) as container:
+            assert out.startswith(f"{sum(1 for _ in container.decode(video=0))} frames, ")
     if tool == "test_video":
         results = json.loads((place / "results.json").read_text())
         partial = results["partial"]
