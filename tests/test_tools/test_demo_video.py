@@ -124,6 +124,10 @@ RUNS = {
 }
 MISTAKES = {
     "no input": (["nope.mp4", "o.mp4", *DETECTOR], "nope.mp4"),
+    "no camera": (
+        ["rtsp://admin:s3cret@127.0.0.1:1/x", "o.mp4", *DETECTOR],
+        "'rtsp://***@127.0.0.1:1/x'",
+    ),
     "no video": (["no_video.mp4", "o.mp4", *DETECTOR], "no_video.mp4"),
     "no config": (["clip.mp4", "o.mp4", "--config", "nope.py"], "no config file 'nope.py'"),
     "no weights": (["clip.mp4", "o.mp4", *DETECTOR, "--checkpoint", "nope.pth"], "nope.pth"),
@@ -274,7 +278,7 @@ def test_mistakes_end_in_one_message(place, runs, name):
     assert status == 2 and out == ""
     messages = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(messages) == 1 and MISTAKES[name][1] in messages[0], err
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "s3cret" not in err
     assert not list(place.glob("o.*")) and not list(place.glob(".o.*"))
 
 

@@ -107,6 +107,10 @@ WRONG = {
         _BASE + "model = dict(_delete_=True, a=1)",
         "the model of the config.*'?type'?|has no",
     ),
+    "classes are a text": (
+        _BASE + "test_dataloader = dict(dataset=dict(metainfo=dict(classes=('thing'))))",
+        r"classes must be a sequence of names.*'thing'.*\('thing',\)",
+    ),
     "unknown transform": (
         _BASE + "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Nope')]))",
         "(pipeline|test loop) of the config.*Nope|Nope",

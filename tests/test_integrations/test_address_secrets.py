@@ -1,0 +1,49 @@
+"""Outputs of a camera behind a password name the camera and not the password."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import blockcopy_plugins as bc
+
+pytest.importorskip("mmseg")
+pytest.importorskip("av")
+
+_spec = importlib.util.spec_from_file_location(
+    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
+)
+projects = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(projects)
+
+
+class Files(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_predictions_have_no_secret_in_their_names(tmp_path):
+    config, weights = projects.write_segmentor(tmp_path)
+    projects.tiny_detector.write_clip(tmp_path / "clip.mp4", 2, seed=1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    place = f"127.0.0.1:{server.server_port}/clip.mp4"
+    try:
+        options = dict(block_size=projects.BLOCK, policy="all")
+        with bc.VideoInferencer(str(config), options, weights=str(weights)) as infer:
+            address = f"http://admin:s3cret@{place}?token=t0ken"
+            told = [output.prediction.metainfo for output in infer(address)]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert len(told) == 2 and told[0]["video_name"] == f"http://***@{place}?token=***"
+    for secret in ("admin", "s3cret", "t0ken"):
+        assert not [one for one in told if secret in repr(one)]
