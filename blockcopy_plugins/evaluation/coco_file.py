@@ -131,8 +131,6 @@ def _all_have_masks(
     found = [one for frame in instances.values() for one in frame]
     masked = sum("mask" in one for one in found)
     if 0 < masked < len(found):
-        for one in found:
-            one.pop("mask", None)
         notes.remark(
             f"{len(found) - masked} of the {len(found)} annotations that are used of {path!r} have "
             "no segmentation, so that boxes are compared and masks are not"

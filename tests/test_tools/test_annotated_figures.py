@@ -85,6 +85,14 @@ def mot(boxes, more=()):
     return "\n".join([*rows, *more]) + "\n"
 
 
+def with_some_masks(text):
+    found = json.loads(text)
+    for annotation in found["annotations"][::2]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    return json.dumps(found)
+
+
 def write_annotations(folder, boxes):
     both = [*CATEGORIES, {"id": 2, "name": "Person"}]
     cars = [f"{n + 1},{90 + k},5,{30 * k + 1},40,20,1,3,1.0" for n in range(8) for k in (0, 1, 2)]
@@ -93,6 +101,7 @@ def write_annotations(folder, boxes):
         "shifted.json": coco(boxes, shift=1),
         "text_ids.json": coco(boxes, ids=str),
         "two_spellings.json": coco(boxes, categories=both, category=lambda n: 1 + n % 2),
+        "some_masks.json": with_some_masks(coco(boxes)),
         "right.txt": mot(boxes),
         "with_cars.txt": mot(boxes, cars),
         "labels/gt.txt": mot(boxes, cars),
@@ -111,6 +120,7 @@ RUNS = {
     "a packet is lost, MOTChallenge": ("bad.avi", "right.txt", FRAMES - 1, 0),
     "ids as texts": ("good.avi", "text_ids.json", FRAMES, 0),
     "a class in two spellings": ("good.avi", "two_spellings.json", FRAMES, 0),
+    "masks of some": ("good.avi", "some_masks.json", FRAMES, 0),
     "cars by MOT16's numbers": ("good.avi", "with_cars.txt", FRAMES, 24),
     "cars by labels.txt": ("good.avi", "labels/gt.txt", FRAMES, 24),
     "frames from 1": ("good.avi", "shifted.json", FRAMES - 1, 0, "--ann-first", "1"),
@@ -165,6 +175,10 @@ def test_what_the_model_finds_is_found(outcome, name):
     annotated, left_out = RUNS[name][2:4]
     assert figures["video/annotated_frames"] == annotated
     assert results["annotations"]["left_out"]["count"] == left_out
+    # What is found of objects without a mask would be wrong.
+    assert not [key for key in figures if "segm" in key]
+    remarks = " ".join(results["annotations"]["remarks"])
+    assert ("boxes are compared and masks are not" in remarks) == (name == "masks of some")
     if name == "one frame late":  # so that the others say that no frame was taken for another
         assert figures["video/bbox_AP"] < 0.9
     else:
