@@ -65,6 +65,7 @@ class FrameFinder:
         found: list[Place | None] = [None] * len(images)
         numbered: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of video: image, number
         differing: list[str] = []
+        unplaced: list[str] = []
         named: set[int] = set()
         for index, image in enumerate(images):
             video = self._video_of(image)
@@ -77,10 +78,17 @@ class FrameFinder:
                     differing.append(image.place)
             elif video is not None and number is not None:
                 numbered[video].append((index, number))
+            elif video is not None:
+                unplaced.append(image.place)
         if differing:
             self.notes.remark(
                 f"the frame_id of {len(differing)} images is not the place of the file that "
                 f"file_name names, and file_name is believed (the first: {differing[0]})"
+            )
+        if unplaced:
+            self.notes.remark(
+                f"{len(unplaced)} images have neither a frame_id nor the name of a frame, and are "
+                f"passed over (the first: {unplaced[0]})"
             )
         for video, pairs in numbered.items():
             if video in named:

@@ -142,6 +142,22 @@ def test_masks_are_compared_where_all_have_one(tmp_path, masked):
         assert notes.lines() == []
 
 
+@pytest.mark.parametrize("frame_names", [None, ("0.png", "9.png")])
+@pytest.mark.parametrize("number", [{}, {"frame_id": None}])
+def test_images_of_no_frame_are_told_of(tmp_path, frame_names, number):
+    clip = VideoReference("/data/clip", "clip", frame_names=frame_names, length=10)
+    first, last = (
+        dict(id=3, video_id=7, file_name="clip/5.png", **number),
+        dict(id=4, video_id=7, file_name="clip/9.png", frame_id=9 if frame_names is None else 1),
+    )
+    path = write_coco(tmp_path / "a.json", images=[first, last])
+    notes = AnnotationNotes()
+    (annotations,) = read_coco(path, [clip], notes=notes)
+    assert annotations.image_ids == {9 if frame_names is None else 1: 4}
+    (told,) = [line for line in notes.lines() if "passed over" in line]
+    assert told.startswith("1 images have neither a frame_id nor the name") and "images[0]" in told
+
+
 def test_coco_by_file_name(tmp_path):
     first = VideoReference("/d/s1/img", "s1/img", frame_names=("1.jpg", "2.jpg"), length=2)
     second = VideoReference("/d/s2/img", "s2/img", frame_names=("1.jpg", "3.jpg"), length=2)
