@@ -36,9 +36,9 @@ from _cli import (
     read_files,
     run,
 )
+from _run_summary import WARMUP, summary_of
 
 _DEMO = Path(__file__).resolve().parent.parent / "configs/demo/maskrcnn_blockcopy_demo.py"
-_WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -192,7 +192,7 @@ class _View:
             self.inferencer.metainfo,
             args.show_score,
         )
-        timed, ms = len(self.rates) > _WARMUP, self.sparse[-1]
+        timed, ms = len(self.rates) > WARMUP, self.sparse[-1]
         caption = FrameCaption(
             frame=output.index,
             executed_rate=min(output.executed_rate, 1.0),
@@ -210,25 +210,8 @@ class _View:
 
     def summary(self) -> str:
         """What it did, in a line."""
-        rates, sparse, dense = self.rates, self.sparse, self.dense
-        parts = [f"{len(rates)} frames"]
-        if self.source.dropped:
-            parts.append(f"{self.source.dropped} dropped")
-        if self.source.corrupt:
-            parts.append(f"{self.source.corrupt} skipped, as they could not be read")
-        parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
-        if rates:
-            # Where all are first frames, they are timed for want of others.
-            sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
-            ms = sum(sparse) / len(sparse)
-            parts.append(f"{ms:.1f} ms a frame")
-            if dense[0] is not None:
-                ms_dense = sum(dense) / len(dense)
-                parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
-        dense_ops = self.inferencer.handle.report().dense_ops
-        if dense_ops:
-            parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
-        text = ", ".join(parts)
+        times = self.rates, self.sparse, self.dense
+        text = summary_of(self.inferencer.handle, self.source, *times)
         return text if self.title is None else f"{self.title}: {text}"
 
 

@@ -25,8 +25,7 @@ from typing import Any
 
 import _detectron2
 from _cli import add_policy_options, add_strict_option, read_files, run
-
-_WARMUP = 3  # So many first frames do not count in the times: they are slow, and the first is full.
+from _run_summary import WARMUP, summary_of
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -126,7 +125,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                     rates.append(predictor.handle.last.executed_rate)
                     sparse.append(ms)
                     dense.append(ms_dense)
-                    timed = (ms, ms_dense) if len(rates) > _WARMUP else (None, None)
+                    timed = (ms, ms_dense) if len(rates) > WARMUP else (None, None)
                     picture = _picture(args, source, predictor, frame, outputs, *timed)
                     recording.add(frame, _of_size(picture, recording.frame_size))
                     bar.update()
@@ -136,7 +135,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
             for noted in (rates, sparse, dense):  # without a frame that was run and not shown
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
-    return _summary(predictor, frames, rates, sparse, dense)
+    return summary_of(predictor.handle, frames, rates, sparse, dense)
 
 
 def _timed(function: Any, image: Any) -> tuple[Any, float]:
@@ -178,27 +177,6 @@ def _of_size(picture, size):
         # The camera changed its resolution; a video has one.
         return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return picture
-
-
-def _summary(predictor, frames, rates, sparse, dense) -> str:
-    parts = [f"{len(rates)} frames"]
-    if frames.dropped:
-        parts.append(f"{frames.dropped} dropped")
-    if frames.corrupt:
-        parts.append(f"{frames.corrupt} skipped, as they could not be read")
-    parts.append(f"executed rate {100 * sum(rates) / max(len(rates), 1):.1f} %")
-    if rates:
-        # Where all are first frames, they are timed for want of others.
-        sparse, dense = sparse[_WARMUP:] or sparse, dense[_WARMUP:] or dense
-        ms = sum(sparse) / len(sparse)
-        parts.append(f"{ms:.1f} ms a frame")
-        if dense[0] is not None:
-            ms_dense = sum(dense) / len(dense)
-            parts.append(f"dense {ms_dense:.1f} ms, speed-up {ms_dense / ms:.2f} x")
-    dense_ops = predictor.handle.report().dense_ops
-    if dense_ops:
-        parts.append(f"{len(dense_ops)} ops ran on whole maps (tools/test_video.py names them)")
-    return ", ".join(parts)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.finish_reference import finish_reference
 from blockcopy_plugins.ops.gather import gather_reference
 from blockcopy_plugins.ops.library import register_operator
 
@@ -56,19 +57,7 @@ def conv_blocks_reference(
     out = F.conv2d(windows.to(work), weight.to(work), None, list(stride), 0, list(dilation), groups)
     if bias is not None:
         out = out + bias.to(work).view(1, -1, 1, 1)
-    if norm:
-        # What is not given changes nothing.
-        scale, offset, mean, variance = (
-            out.new_full((1,), default) if value is None else value.to(work)
-            for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)
-        )
-        scale = scale / (variance + eps).sqrt()
-        out = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
-    if residual is not None:
-        out = out + residual.to(work)
-    if slope is not None:
-        out = F.prelu(out, slope.to(work))
-    return out.clamp(low, high).to(source.dtype).contiguous(memory_format=torch.channels_last)
+    return finish_reference(out, norm, eps, residual, slope, low, high, source.dtype)
 
 
 def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.finish_reference import finish_reference
 from blockcopy_plugins.ops.library import register_operator
 
 
@@ -28,20 +28,7 @@ def join_maps_reference(
     out = torch.cat([part.to(work) for part in parts], 1)
     if added is not None:
         out = out + added.to(work)
-    if norm:
-        # What is not given changes nothing.
-        weight, offset, mean, variance = (
-            out.new_full((1,), default) if value is None else value.to(work)
-            for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)
-        )
-        scale = weight / (variance + eps).sqrt()
-        out = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
-    if residual is not None:
-        out = out + residual.to(work)
-    if slope is not None:
-        out = F.prelu(out, slope.to(work))
-    out = out.clamp(low, high).to(parts[0].dtype)
-    return out.contiguous(memory_format=torch.channels_last)
+    return finish_reference(out, norm, eps, residual, slope, low, high, parts[0].dtype)
 
 
 def _fake(parts, added, norm, eps, residual, slope, low, high) -> Tensor:

@@ -1,0 +1,50 @@
+"""What follows a convolution or a concatenation in the same pass, in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def finish_reference(
+    sums: Tensor,
+    norm: Sequence[Tensor | None],
+    eps: float,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    low: float,
+    high: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return ``clamp(prelu(norm(sums) + residual), low, high)``.
+
+    Args:
+        sums: ``(n, C, h, w)``, in the dtype that is reckoned in.
+        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
+            None.
+        eps: Of the batch norm.
+        residual: Of the shape of ``sums``, or None.
+        slope: Of a PReLU, ``(C,)`` or ``(1,)``, or None.
+        low: Lower bound of the result.
+        high: Upper bound.
+        dtype: Of the result.
+
+    Returns:
+        Of the shape of ``sums``, channels last.
+    """
+    if norm:
+        # What is not given changes nothing.
+        weight, offset, mean, variance = (
+            sums.new_full((1,), default) if value is None else value.to(sums.dtype)
+            for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)
+        )
+        scale = (weight / (variance + eps).sqrt()).view(1, -1, 1, 1)
+        sums = (sums - mean.view(1, -1, 1, 1)) * scale + offset.view(1, -1, 1, 1)
+    if residual is not None:
+        sums = sums + residual.to(sums.dtype)
+    if slope is not None:
+        sums = F.prelu(sums, slope.to(sums.dtype))
+    return sums.clamp(low, high).to(dtype).contiguous(memory_format=torch.channels_last)
