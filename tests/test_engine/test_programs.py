@@ -565,3 +565,15 @@ def test_any_graph_is_what_it_is_without(nodes, outputs, counts, images, mode, s
     with graphs.laws.MODES[mode]():
         draw = torch.Generator().manual_seed(seed)
         run(nets, [35 * images, *counts, *counts], draw, images)
+
+
+def test_a_default_device_is_no_obstacle():
+    torch.manual_seed(0)
+    nets = pair(Writes(slices=False))
+    try:
+        torch.set_default_device("cpu")
+        run(nets, COUNTS, torch.Generator().manual_seed(1))
+    finally:
+        # Another name instead would leave a mode behind.
+        torch.set_default_device(None)
+    assert programs(nets[0]).replayed >= 5

@@ -515,3 +515,11 @@ def test_few_blocks_with_all_the_gain_run_in_each_frame():
 
     assert counts(0.2) == [10]
     assert counts(0.5) == [0]
+
+
+def test_what_skipped_blocks_are_worth_is_kept_from_frame_to_frame(drive):
+    policy = GainPolicy(0.6)
+    drive(policy, [torch.rand(1, 3, 256, 256) for _ in range(6)], None)
+    (memory,) = policy._memories.values()
+    # Of noise all blocks are worth about the same: a little less than the 1 that it begins with.
+    assert 0.5 < memory.skipped.value < 1.0
