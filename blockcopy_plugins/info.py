@@ -111,7 +111,7 @@ def _model_of(
         size = usual if size is None else size
         return partial(_survey, framework, model, size), name, size
     if importlib.util.find_spec("mmengine") is None:
-        raise ConfigError("a config is read by MMEngine, which is not installed.")
+        raise ConfigError("MMEngine is needed to read a config, and it is not installed.")
     from .integrations.mmengine import survey, video_config
 
     config = video_config.read_config(path)
