@@ -1,9 +1,9 @@
-"""Whether to skip the least blocks of each frame, where everything moves.
+"""Whether to skip the least valuable blocks of each frame when everything moves.
 
-A budget of half the blocks pays for every second frame as a whole, or for the better half of each.
-Whole frames read nothing stale, but what is shown between them is old everywhere. Where the worse
-half of the blocks would bring much less than the better one, to execute the better one in each
-frame loses less.
+A budget of half the blocks pays for every second frame as a whole, or for the better half of each
+frame. Whole frames read nothing stale, but the outputs between them are old everywhere. If the
+worse half of the blocks would bring much less than the better one, executing the better half of
+each frame loses less.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Of the mean block's worth, what the skipped ones may have. Whole frames lose all of it, in the
-# frames between; what is executed among stale surroundings loses about as much as this leaves.
+# Largest worth of the skipped blocks, relative to the mean block's. Whole frames lose all of it in
+# the frames between; executing blocks among stale surroundings loses about as much as this leaves.
 _LIMIT = 0.5
-# Of the running mean.
+# Weight of a new value in the running mean.
 _STEP = 0.3
-# A stream that skips blocks is measured after a whole frame in so many.
+# A stream that skips blocks is measured after a whole frame once in so many frames.
 _PERIOD = 32
 
 
@@ -25,11 +25,11 @@ _PERIOD = 32
 class SkippedWorth:
     """How much less the blocks that a stream's budget does not pay for are worth than the others.
 
-    Only what is known of all blocks since the same frame can be compared: just after a block was
-    executed there is little to gain in it, wherever it lies.
+    Only blocks that were all last executed in the same frame can be compared: just after a block
+    was executed there is little to gain in it, wherever it lies.
 
     Attributes:
-        value: Running mean of the mean worth of these blocks, in units of that of all of them; 1
+        value: Running mean of these blocks' mean worth, in units of the mean worth of all blocks; 1
             before anything was measured.
     """
 
@@ -37,14 +37,14 @@ class SkippedWorth:
 
     @property
     def is_small(self) -> bool:
-        """Whether skipping them in each frame loses less than whole frames now and then."""
+        """Whether skipping them in each frame loses less than a whole frame now and then."""
         return self.value < _LIMIT
 
     def is_due(self, frames: int, rate: float) -> bool:
-        """Return whether a whole frame is to be saved up for, after which it can be measured.
+        """Return whether to save up for a whole frame, after which the worth can be measured.
 
         Args:
-            frames: That the stream has had.
+            frames: Number of frames that the stream has had.
             rate: Executed rate of the stream.
         """
         return frames % _PERIOD * rate < 1
