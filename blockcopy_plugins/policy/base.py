@@ -288,7 +288,6 @@ class Policy:
         Returns:
             One bool for each image; or None, as here, for none of them. First frames are executed
             fully anyway, and cannot be requested.
-            fully anyway, and cannot be asked for.
         """
         return None
 

@@ -32,7 +32,6 @@ class MotionField:
 
     Raises:
         FrameError: If a shape or dtype is not as above.
-        FrameError: If a shape or dtype is not as above.
     """
 
     displacement: Tensor

@@ -272,8 +272,8 @@ class _Axis:
     """Which pixels of a mask touch which cells, along one axis.
 
     Args:
+        axis: 0 for rows, 1 for columns.
         resolution: Size of the masks along the axis, in mask pixels.
-        resolution: Of the masks along the axis, in mask pixels.
         geometry: The image's.
     """
 
