@@ -279,7 +279,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path):
 
 
 def test_folders_that_cannot_be_a_video(tmp_path):
-    with pytest.raises(FrameError, match=r"holds no image.*'folder/\*\.mp4'"):
+    with pytest.raises(FrameError, match=r"contains no image.*'folder/\*\.mp4'"):
         FrameFolder(tmp_path)
     with pytest.raises(FrameError, match="no folder"):
         FrameFolder(tmp_path / "gone")
