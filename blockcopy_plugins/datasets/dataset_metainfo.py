@@ -65,7 +65,7 @@ def _named_dataset(name: str) -> type:
     dataset = MMENGINE_DATASETS.get(name)
     if dataset is None or not hasattr(dataset, "METAINFO"):
         raise ConfigError(
-            f"metainfo={name!r} is not a registered dataset with METAINFO; give one with its scope, "
+            f"metainfo={name!r} is not a registered dataset with METAINFO; name one with scope, "
             "such as 'mmdet.CocoDataset', or give dict(classes=...)"
         )
     return dataset
