@@ -33,7 +33,7 @@ def efficiency(report: dict[str, Any]) -> str:
     _refuse_older(rows, "fastest")
     columns = _differing(rows)
     with_peers = any("ms" in peer for peer in report["peers"])
-    head = [*columns, "executed", "dense ms", "sparse ms", "of it policy", "speed-up", "E"]
+    head = [*columns, "executed", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
     head += ["fastest dense", "speed-up over it"] if with_peers else []
     lines = []
     for row in rows:
@@ -255,13 +255,13 @@ def demo(report: dict[str, Any]) -> str:
     fidelity = report["fidelity"]
     rows = [
         (
-            "ms a frame, policy included",
+            "ms per frame, policy included",
             f"{report['ms_dense']:.0f}",
             f"{report['ms_blockcopy']:.0f}",
         ),
-        ("of it policy", "", f"{report['ms_policy']:.1f}"),
+        ("of which policy", "", f"{report['ms_policy']:.1f}"),
         (
-            "GMACs a frame, without the policy's",
+            "GMACs per frame, without the policy's",
             f"{report['macs_dense'] / 1e9:.2f}",
             f"{report['macs_blockcopy'] / 1e9:.2f}",
         ),
