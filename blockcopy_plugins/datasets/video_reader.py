@@ -330,7 +330,7 @@ class VideoReader:
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
         # The frame decoded last is kept, so that reading it once more is free. A file that was
-        # opened before a fork shares its position with the parent process and is opened anew.
+        # opened before a fork shares its position with the parent process and is opened again.
         if self._process != os.getpid() or self._next > index + 1:
             self.close()
         if self._decoder is None:

@@ -24,7 +24,7 @@ def roi_align_reference(
                 f"blockcopy::roi_align: roi {index} is of image {image:g}, expected 0 to "
                 f"{images - 1}"
             )
-        # In float32, as whoever trained the model: a rounded ceiling is another number of samples.
+        # In float32, as in training: a rounded ceiling would be another number of samples.
         corners = torch.tensor(corners) * torch.tensor(scale, dtype=torch.float32)
         left, top, right, bottom = (corners - (0.5 if aligned else 0.0)).unbind()
         down, across = bottom - top, right - left
