@@ -33,7 +33,7 @@ def efficiency(report: dict[str, Any]) -> str:
     _refuse_older(rows, "fastest")
     columns = _differing(rows)
     with_peers = any("ms" in peer for peer in report["peers"])
-    head = [*columns, "executed", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
+    head = [*columns, "executed", "dense ms", "sparse ms", "of it policy", "speed-up", "E"]
     head += ["fastest dense", "speed-up over it"] if with_peers else []
     lines = []
     for row in rows:

@@ -74,7 +74,7 @@ def blockcopy_(
 
 
 def handle(model: object) -> Handle:
-    """The handle of a converted model, or of the module that an object runs.
+    """The handle of a converted model, of the module that runs of it.
 
     Raises:
         ConfigError: If the model is not converted.

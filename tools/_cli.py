@@ -361,7 +361,7 @@ def quiet(verbose: bool) -> None:
 
 
 def quiet_listing() -> None:
-    """Silence data sets about the frames that they leave out: the tools report these themselves."""
+    """Silence what data sets say of frames that they leave out: the tools say it themselves."""
     for name in ("datasets.video_listing", "evaluation.annotation_notes"):
         logging.getLogger(f"blockcopy_plugins.{name}").setLevel(logging.ERROR)
 

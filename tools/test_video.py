@@ -204,7 +204,7 @@ def main(args: argparse.Namespace) -> None:
     )
     warm_up = None
     if warm_up_loader is not None:
-        video_config.check_files(loader)  # now, not hours later
+        video_config.check_files(loader)  # not only hours later
         warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args)
         video_config.set_options(config, policy_checkpoint=str(warm_up.policy))
     config.work_dir = str(work_dir)

@@ -228,7 +228,7 @@ def test_no_sequence(tmp_path):
 
 def test_a_split_that_is_missing(root):
     shutil.rmtree(root / "leftImg8bit_sequence" / "train")
-    with pytest.raises(ConfigError, match=r"holds no train, only val"):
+    with pytest.raises(ConfigError, match=r"contains no train, only val"):
         unlabelled(root, split="train")
 
 
@@ -291,7 +291,7 @@ def test_a_city_without_frames(root):
         (dict(clip=(1, 0)), "clip must be"),
         (dict(clips=0), "clips must be at least 1"),
         (dict(task="panoptic"), "task must be one of segmentation, instance"),
-        (dict(split="validation"), "holds no validation, only train, val"),
+        (dict(split="validation"), "contains no validation, only train, val"),
         (dict(frames=(20, None)), "have 20 frames"),
         (dict(ann_file="x"), "CityscapesVideoDataset has no argument ann_file"),
     ],

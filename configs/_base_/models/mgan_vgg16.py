@@ -78,7 +78,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(
-            # Proposals in a region to ignore are not negatives.
+            # Anchors in a region to ignore are not negatives.
             assigner=dict(
                 type="MaxIoUAssigner",
                 pos_iou_thr=0.7,
