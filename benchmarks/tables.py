@@ -255,13 +255,13 @@ def demo(report: dict[str, Any]) -> str:
     fidelity = report["fidelity"]
     rows = [
         (
-            "ms per frame, policy included",
+            "ms a frame, policy included",
             f"{report['ms_dense']:.0f}",
             f"{report['ms_blockcopy']:.0f}",
         ),
-        ("of which policy", "", f"{report['ms_policy']:.1f}"),
+        ("of it policy", "", f"{report['ms_policy']:.1f}"),
         (
-            "GMACs per frame, without the policy's",
+            "GMACs a frame, without the policy's",
             f"{report['macs_dense'] / 1e9:.2f}",
             f"{report['macs_blockcopy'] / 1e9:.2f}",
         ),
