@@ -32,7 +32,7 @@ _spec = importlib.util.spec_from_file_location(
 projects = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(projects)
 
-SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms a frame"
+SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms per frame"
 
 
 AUXILIARY = """
