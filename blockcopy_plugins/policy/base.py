@@ -43,6 +43,7 @@ class PolicyContext:
         host_first: The values of ``first``; by default they are read from it.
         reads: Transfers the values requested by :meth:`read` together with the grid; by default
             each value is read at once.
+        can_compare: Whether :meth:`Policy.compares` may ask for a frame to be run twice.
         began: When the work on the batch began, by ``time.perf_counter()``, including the model's
             own preprocessor; None if that is not known.
         required: bool ``(N, GH, GW)``, the blocks that guards demand in this frame; None if they
@@ -72,6 +73,7 @@ class PolicyContext:
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
     began: float | None = None
+    can_compare: bool = True
     comparison: Comparison | None = field(default=None, init=False, repr=False)
     propagated: Propagated | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)

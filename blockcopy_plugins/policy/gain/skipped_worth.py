@@ -1,9 +1,7 @@
-"""Whether to skip the least valuable blocks of each frame when everything moves.
+"""What the blocks that a stream's budget does not pay for would bring when everything moves.
 
-A budget of half the blocks pays for every second frame as a whole, or for the better half of each
-frame. Whole frames read nothing stale, but the outputs between them are old everywhere. If the
-worse half of the blocks would bring much less than the better one, executing the better half of
-each frame loses less.
+If the worse half of the blocks would bring much less than the better one, executing the better half
+of each frame may lose less than whole frames do, and is worth a trial (:mod:`.blocks_or_whole`).
 """
 
 from __future__ import annotations
@@ -14,11 +12,9 @@ from torch import Tensor
 
 # Largest worth of the skipped blocks, relative to the mean block's. Whole frames lose all of it in
 # the frames between; executing blocks among stale surroundings loses about as much as this leaves.
-_LIMIT = 0.5
-# Weight of a new value in the running mean.
+_LIMIT = 0.55
+# Smallest weight of a new frame in the running mean.
 _STEP = 0.3
-# A stream that skips blocks is measured after a whole frame once in so many frames.
-_PERIOD = 32
 
 
 @dataclass(frozen=True)
@@ -31,23 +27,16 @@ class SkippedWorth:
     Attributes:
         value: Running mean of these blocks' mean worth, in units of the mean worth of all blocks; 1
             before anything was measured.
+        frames: Number of frames in the mean.
     """
 
     value: float = 1.0
+    frames: int = 0
 
     @property
     def is_small(self) -> bool:
-        """Whether skipping them in each frame loses less than a whole frame now and then."""
+        """Whether skipping them in each frame may lose less than whole frames now and then."""
         return self.value < _LIMIT
-
-    def is_due(self, frames: int, rate: float) -> bool:
-        """Return whether to save up for a whole frame, after which the worth can be measured.
-
-        Args:
-            frames: Number of frames that the stream has had.
-            rate: Executed rate of the stream.
-        """
-        return frames % _PERIOD * rate < 1
 
     def after(self, worth: Tensor, ages: Tensor, rate: float) -> SkippedWorth:
         """Return the mean after one more frame.
@@ -61,4 +50,5 @@ class SkippedWorth:
         if not skipped or bool((ages != ages[0]).any()):
             return self
         least = worth.sort().values[:skipped].mean() / worth.mean()
-        return SkippedWorth(self.value + _STEP * (float(least) - self.value))
+        step = max(1 / (self.frames + 1), _STEP)
+        return SkippedWorth(self.value + step * (float(least) - self.value), self.frames + 1)
