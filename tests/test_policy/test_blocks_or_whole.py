@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.policy.gain.blocks_or_whole import BlocksOrWhole, Measure
 from blockcopy_plugins.policy.gain.skipped_worth import SkippedWorth
 
@@ -140,6 +141,14 @@ def _shaking(frames, least):
         yield 1 + contrast * wide[:, :, y : y + 256, x : x + 256]
 
 
+def _random(network):
+    model = network().eval()
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            nn.init.normal_(weight, std=network.STD)
+    return model
+
+
 def _run(model, video, target):
     """Of each frame the share of pixels whose class is not the dense model's, and the rate."""
     dense = [model(picture).argmax(1) for picture in video]
@@ -158,10 +167,7 @@ def _run(model, video, target):
 )
 def test_the_better_one_is_found_and_the_rate_is_kept(network, target, contrast, monkeypatch):
     torch.manual_seed(0)
-    model, video = network().eval(), list(_shaking(260, contrast))
-    for weight in model.parameters():
-        if weight.dim() == 4:
-            nn.init.normal_(weight, std=network.STD)
+    model, video = _random(network), list(_shaking(260, contrast))
     losses, rates = _run(model, video, target)
     assert (rates.unfold(0, 100, 1).mean(1) - target).abs().max() <= 0.02
 
@@ -174,3 +180,21 @@ def test_the_better_one_is_found_and_the_rate_is_kept(network, target, contrast,
     late, whole, blocks = (loss[130:].mean() for loss in (losses, whole, blocks))
     assert (blocks < 0.5 * whole) if network is Pointwise else (whole < 0.95 * blocks)
     assert late < min(whole, blocks) + 0.5 * abs(whole - blocks)
+
+
+def test_a_model_that_cannot_run_a_frame_twice_is_not_asked_to():
+    class RunsOnce(ModelAdapter):
+        runs_once = "it counts its frames"
+
+    torch.manual_seed(0)
+    model = _random(Pointwise)
+    config = bc.BlockCopyConfig(policy=bc.policy.GainPolicy(0.7), block_size=32)
+    compared = {}
+    for adapter in (ModelAdapter, RunsOnce):
+        bc.blockcopy_(model, config, adapter())
+        compared[adapter] = 0
+        for picture in _shaking(120, 0.1):
+            model(picture)
+            compared[adapter] += bc.handle(model).last.executed_rate > 1
+        bc.restore_(model)
+    assert compared[ModelAdapter] and not compared[RunsOnce]
