@@ -291,7 +291,7 @@ def test_outputs(
 ) -> list[tuple[str, Path]]:
     """What tools/test_video.py writes with results in this file."""
     from blockcopy_plugins.datasets.video_list import name_videos
-    from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+    from blockcopy_plugins.integrations.common.overlay_paths import overlay_paths
 
     shown = Path(show_dir) if show_dir else out.parent
     files = [

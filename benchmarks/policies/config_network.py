@@ -15,8 +15,8 @@ from blockcopy_plugins.integrations.mmengine.video_config import (
     hook_of,
     read_config,
     set_weights,
-    video_dataloader,
 )
+from blockcopy_plugins.integrations.mmengine.video_dataloader import video_dataloader
 
 from .answers import Answer, LabelMap
 from .network import Frames, Network

@@ -18,9 +18,9 @@ from ...errors import ConfigError
 from ...options import read_options
 from ...policy import build_policy
 from ...registry import HOOKS
-from ..frame_figures import FrameFigures
-from ..sample_motion import motion_of
-from ..stream_ids import StreamIds
+from ..common.frame_figures import FrameFigures
+from ..common.sample_motion import motion_of
+from ..common.stream_ids import StreamIds
 from .backbone import BlockCopyBackbone
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.macs import MacCounter
-from ..policy import Policy
-from ..policy.agreement_estimate import AgreementEstimate
+from ...engine.macs import MacCounter
+from ...policy import Policy
+from ...policy.agreement_estimate import AgreementEstimate
 
 
 class PolicyMeter(Policy):

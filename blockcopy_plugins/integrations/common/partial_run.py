@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..addresses import masked
+from ...addresses import masked
 
 
 def partial_run(problem: BaseException, done: int, frames: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..host_transfer import to_host, upload
-from ..policy import Detections
+from ...host_transfer import to_host, upload
+from ...policy import Detections
 
 MASK_STEP = 4
 """Masks are compared on every fourth pixel of the network input: enough for blocks of 32 px."""

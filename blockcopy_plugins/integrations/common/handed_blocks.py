@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from ..engine.adapter import Removable
+from ...engine.adapter import Removable
 
 
 class HandedBlocks:

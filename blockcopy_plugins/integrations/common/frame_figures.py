@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from ..engine.frame_record import FrameRecord
+from ...engine.frame_record import FrameRecord
 
 
 class FrameFigures:

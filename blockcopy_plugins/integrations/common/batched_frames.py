@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ..engine.adapter import Call
+from ...engine.adapter import Call
 
 
 def split_calls(

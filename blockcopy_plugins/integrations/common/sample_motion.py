@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..policy import MotionField
+from ...policy import MotionField
 
 
 def motion_of(samples: Sequence[Any] | None) -> tuple[MotionField | None, ...] | None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..ops import library
-from ..ops.roi_align import roi_align
+from ...ops import library
+from ...ops.roi_align import roi_align
 
 
 class ChannelsLastRoIAlign:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..engine.report import GuardReport
-from ..policy import Policy
+from ...engine.convert import Handle
+from ...engine.report import GuardReport, Totals
+from ...policy import Policy
 from .frame_entry import FrameEntry
+from .readable_batches import with_late_ones
 
 
 def agreement_figures(policy: Policy) -> dict[str, float] | None:
@@ -82,6 +84,82 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
         },
         "videos": _videos(entries),
     }
+
+
+def run_summary(
+    entries: Sequence[FrameEntry],
+    handle: Handle,
+    parts: Sequence[Totals],
+    metrics: Mapping[str, Any],
+    fidelity: tuple[Mapping[str, float] | None, str | None],
+    dataset: Any,
+    skipped: Sequence[str],
+    partial: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """All that ``results.json`` says of a run.
+
+    Args:
+        entries: Of all frames of all processes.
+        handle: Of the model, converted.
+        parts: What the engine counted in each process.
+        metrics: Accuracy by run, ``dense`` and ``blockcopy``; ``None`` where one is unknown.
+        fidelity: The figures, and why they say nothing, if that is so.
+        dataset: Of the frames: it tells what it left out of frames and annotations.
+        skipped: What is wrong with frames that could not be read on the way.
+        partial: Why the run ended before its last frame, if it did.
+
+    Returns:
+        The figures of :func:`summarise` and more, fit for JSON.
+    """
+    block_size, policy = handle.config.block_size, handle.policy
+    macs_policy = 0
+    if entries:
+        first = min(entries, key=lambda entry: entry.key)
+        macs_policy = policy.macs((1, 3, *first.size), block_size)["total"]
+    agreement, reason = fidelity
+    return plain(
+        {
+            **summarise(entries),
+            "block_size": block_size,
+            "policy": type(policy).__name__,
+            "target": getattr(policy, "target", None),
+            "agreement": agreement_figures(policy),
+            "macs_policy": macs_policy,
+            "metrics": {name: metrics.get(name) for name in ("dense", "blockcopy")},
+            "fidelity": agreement,
+            **({} if reason is None else {"fidelity_reason": reason}),
+            "dense_ops": merge_dense_ops(parts, len(entries)),
+            "guards": merge_guards(totals.guard_reports() for totals in parts),
+            "propagation": asdict(handle.propagation.report()),
+            "processes": len(parts),
+            "skipped_frames": with_late_ones(getattr(dataset, "skipped_frames", None), skipped),
+            "annotations": getattr(dataset, "annotation_notes", None),
+            "partial": partial,
+        }
+    )
+
+
+def merge_dense_ops(parts: Iterable[Totals], frames: int) -> list[dict[str, Any]]:
+    """Sum what ran dense in several processes.
+
+    Args:
+        parts: What the engine counted in each.
+        frames: Number of all frames.
+
+    Returns:
+        Of each op its module path, name, reason, calls and MACs a frame.
+    """
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for totals in parts:
+        for key, op in totals.dense_ops.items():
+            kept = merged.setdefault(
+                key, {"path": op.path, "op": op.op, "reason": op.reason, "count": 0, "macs": 0}
+            )
+            kept["count"] += op.count
+            kept["macs"] += op.macs
+    for op in merged.values():
+        op["macs_per_frame"] = op.pop("macs") / max(frames, 1)
+    return list(merged.values())
 
 
 def merge_guards(parts: Iterable[Sequence[GuardReport]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import BadFrameError
+from ...errors import BadFrameError
 
 logger = logging.getLogger(__name__)
 

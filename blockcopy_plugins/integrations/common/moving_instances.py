@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..propagation import Objects
+from ...propagation import Objects
 
 
 @dataclass(frozen=True)

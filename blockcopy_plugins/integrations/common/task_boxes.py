@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..host_transfer import to_host
-from ..policy import Detections
+from ...host_transfer import to_host
+from ...policy import Detections
 
 LEAST_SCORE = 0.05
 """What scores less is not compared: queries that found nothing move about at will."""
