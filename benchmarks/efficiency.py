@@ -375,12 +375,14 @@ class Contest:
         return made, absent
 
     def _converted(self, model, block: int) -> tuple:
+        from .busy_scene import dictated_beside_scene
         from .conversion import sparse_copy
-        from .dictated_policy import DictatedPolicy
         from .region import task_of
 
-        policy = DictatedPolicy(task_of(self.model), self.clock, seed=self.args.seed)
-        policy.prepare(self.setting.size, self.setting.device)
+        task, setting = task_of(self.model), self.setting
+        policy = dictated_beside_scene(
+            task, setting.size, setting.device, self.clock, self.args.seed
+        )
         return sparse_copy(model, block, policy, self.args.cuda_graphs), policy
 
     def _grid_size(self, block: int) -> tuple[int, int]:

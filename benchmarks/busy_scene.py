@@ -1,51 +1,35 @@
-"""A policy that costs what the learned one costs, and executes what it is told."""
+"""A policy that learns of a busy scene, as the learned one does where there is much to see."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from blockcopy_plugins.policy import Detections, Policy, PolicyContext, RLPolicy
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 from .clock import Clock
 
 
-class DictatedPolicy(Policy):
-    """Executes the grid it was given; an RLPolicy looks, is rewarded and learns beside it.
+class BusyScene(Policy):
+    """An RLPolicy that looks, is rewarded and learns; of what, is made beforehand.
 
-    So the executed rate is exact while the time of a frame has the policy's in it: its network,
-    its information gain, and its updates. The gain is over the detections of a busy scene, made
-    beforehand; for segmentation over the model's own logits.
+    Its information gain is over the detections of a busy scene; for segmentation over the model's
+    own logits.
 
     Args:
         task: ``'masks'``, ``'boxes'`` or ``'segmentation'``.
-        clock: What marks the time spent in it.
         target: Of the RLPolicy.
         detections: How many there are in a frame.
         seed: Of the RLPolicy and the detections.
-
-    Attributes:
-        grid: bool ``(1, GH, GW)``, to be set before each call.
-        ran: bool ``(1, GH, GW)``, what was executed in the last call.
     """
 
     def __init__(
-        self,
-        task: str = "masks",
-        clock: Clock | None = None,
-        target: float = 0.25,
-        detections: int = 20,
-        seed: int = 0,
+        self, task: str = "masks", target: float = 0.25, detections: int = 20, seed: int = 0
     ) -> None:
-        super().__init__()
-        self.grid: Tensor | None = None
-        self.ran: Tensor | None = None
         self.needs_outputs = task == "segmentation"
-        self._clock = Clock() if clock is None else clock
-        self._marks: list[tuple[Any, Any]] = []
         self._learned = RLPolicy(target=target, seed=seed)
         self._masks = task == "masks"
         self._count = detections
@@ -83,35 +67,38 @@ class DictatedPolicy(Policy):
                 )
             )
 
-    def seconds(self) -> float:
-        """Time spent in the policy since this was last asked, once the device has come here."""
-        total = sum(self._clock.between(a, b) for a, b in self._marks)
-        self._marks.clear()
-        return total
-
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
         """Of the RLPolicy."""
         return self._learned.macs(frame_shape, block_size)
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
-        start = self._clock.mark()
-        self._learned.select(frame, context)
-        self._marks.append((start, self._clock.mark()))
-        return self.grid
+        return self._learned.select(frame, context)
 
     def feedback(self, frame, grid, outputs, context) -> dict[str, float]:
-        start = self._clock.mark()
-        self.ran = grid
-        super().feedback(frame, grid, None, context)
         if not self.needs_outputs:
             outputs = [self._scenes[context.frame_index[0] % len(self._scenes)]]
-        found = self._learned.feedback(frame, grid, outputs, context)
-        self._marks.append((start, self._clock.mark()))
-        return found
+        return self._learned.feedback(frame, grid, outputs, context)
 
     def reset(self, streams=None) -> None:
-        super().reset(streams)
         self._learned.reset(streams)
+
+
+def dictated_beside_scene(
+    task: str, size: tuple[int, int], device: str = "cpu", clock: Clock | None = None, seed: int = 0
+) -> DictatedPolicy:
+    """A policy that costs what the learned one costs, and executes what it is told.
+
+    Args:
+        task: See :class:`BusyScene`.
+        size: ``(H, W)`` of the frames in pixels.
+        device: Where they are.
+        clock: What marks the time spent in it.
+        seed: See :class:`BusyScene`.
+    """
+    scene = BusyScene(task, seed=seed)
+    scene.prepare(size, device)
+    clock = Clock() if clock is None else clock
+    return DictatedPolicy(scene, clock.mark, clock.between)
 
 
 def _filled(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
+from benchmarks.deviation import deviation
+from benchmarks.zoo.architectures import Architecture
+from benchmarks.zoo.families import NamedNetwork
 from blockcopy_plugins.engine.macs import MacCounter
 from blockcopy_plugins.engine.masked_reference import MaskedReference
 from blockcopy_plugins.engine.report import Report
-
-from .architectures import Architecture
-from .families import NamedNetwork
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 if TYPE_CHECKING:
-    from .build import Unit
-    from .named import NamedUnit
+    from benchmarks.zoo.build import Unit
+    from benchmarks.zoo.named import NamedUnit
 
 RATES = (1.0, 0.5, 0.25)
 """Executed rates of the frames of a video."""
@@ -54,20 +54,6 @@ class Findings:
     dense_ops: list[tuple[str, str, str, float]]
 
 
-class Dictated:
-    """A policy that executes the grid it was given.
-
-    Attributes:
-        grid: bool ``(N, GH, GW)``.
-    """
-
-    grid: Tensor | None = None
-
-    def __call__(self, frame: Tensor, context) -> Tensor:
-        """The grid."""
-        return self.grid
-
-
 def check(
     architecture: Architecture | NamedNetwork, unit: Unit | NamedUnit, images: int
 ) -> Findings:
@@ -75,7 +61,7 @@ def check(
 
     Args:
         architecture: What was built.
-        unit: What :func:`~.build.build` returned for it.
+        unit: What :func:`benchmarks.zoo.build.build` returned for it.
         images: Batch size.
 
     Returns:
@@ -133,7 +119,7 @@ def run_blocks(
     Returns:
         The outputs of each frame, and the report on the whole.
     """
-    policy = Dictated()
+    policy = DictatedPolicy()
     config = bc.BlockCopyConfig(
         block_size=architecture.block, policy=policy, pack_whole_frames=pack
     )
@@ -164,35 +150,3 @@ def grids(architecture: Architecture | NamedNetwork, images: int) -> list[Tensor
         rank = torch.rand(images, blocks, generator=draw).argsort(1).argsort(1)
         plan.append((rank < max(1, round(rate * blocks))).view(images, *shape))
     return plan
-
-
-def deviation(found, expected) -> float:
-    """Largest difference of any tensor, relative to the largest value expected in that tensor.
-
-    Args:
-        found: Tensors in lists, tuples and dicts.
-        expected: The same structure.
-
-    Returns:
-        The deviation; infinite where NaN was found.
-
-    Raises:
-        ValueError: If structures or sizes differ, or what is expected is no measure: not finite, or
-            nothing but zeros.
-    """
-    found, expected = tree_leaves(found), tree_leaves(expected)
-    pairs = [
-        (a, b) for a, b in zip(found, expected, strict=True) if isinstance(b, Tensor) and b.numel()
-    ]
-    if not pairs:
-        raise ValueError("there is no tensor to compare")
-    worst = 0.0
-    for a, b in pairs:
-        if type(a) is not Tensor or a.shape != b.shape:
-            raise ValueError(f"found {type(a).__name__} {tuple(a.shape)} for {tuple(b.shape)}")
-        scale = b.abs().max().item()
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"expected values reach {scale}, which is no measure")
-        difference = (a.double() - b.double()).abs().max().item() / scale
-        worst = max(worst, difference if difference == difference else float("inf"))
-    return worst
