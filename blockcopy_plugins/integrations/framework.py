@@ -117,14 +117,19 @@ def framework_called(name: str) -> Framework:
     return import_module(f"{__package__}.{package}.framework").FRAMEWORK
 
 
-def adapter_for(model: nn.Module) -> ModelAdapter:
-    """The adapter of the framework that a model is of; the plain one if it is of none."""
+def framework_for(model: nn.Module) -> tuple[Framework, ModelAdapter]:
+    """The framework that a model is of, and its adapter; the plain ones if it is of none."""
     # A model that somebody has put together has no class of the framework's itself.
     for framework in frameworks_of(*nn.Module.modules(model)):
         found = framework.adapter(model)
         if found is not None:
-            return found
-    return ModelAdapter()
+            return framework, found
+    return Framework(), ModelAdapter()
+
+
+def adapter_for(model: nn.Module) -> ModelAdapter:
+    """The adapter of the framework that a model is of; the plain one if it is of none."""
+    return framework_for(model)[1]
 
 
 def running(owner: object) -> tuple[Framework, tuple[nn.Module, ...]]:
