@@ -20,13 +20,9 @@ from benchmarks.busy_scene import dictated_beside_scene  # noqa: E402
 from benchmarks.clock import Clock  # noqa: E402
 from benchmarks.command import usable_devices  # noqa: E402
 from benchmarks.deviation import deviation  # noqa: E402
-from benchmarks.efficiency import (  # noqa: E402
-    LAYOUTS,
-    efficiency_row,
-    fastest_engine,
-    parse_arguments,
-    save_plot,
-)
+from benchmarks.efficiency import parse_arguments  # noqa: E402
+from benchmarks.efficiency_figures import LAYOUTS, efficiency_row, fastest_engine  # noqa: E402
+from benchmarks.efficiency_report import save_plot  # noqa: E402
 from benchmarks.grids import draw_grid, executed_blocks  # noqa: E402
 from benchmarks.region import MODELS, build_region, find_config, task_of  # noqa: E402
 
