@@ -339,7 +339,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the next ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
-        "policy_over_videos": "restarted" if loop.restart_policy else "carried",
+        "policy_over_videos": "restarted" if loop.options.restart_policy else "carried",
         "policy_warm_up": None
         if warm_up is None
         else {
