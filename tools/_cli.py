@@ -363,7 +363,7 @@ def quiet(verbose: bool) -> None:
 
 def quiet_listing() -> None:
     """Silence what data sets say of frames that they leave out: the tools say it themselves."""
-    for name in ("datasets.video_listing", "evaluation.annotation_notes"):
+    for name in ("datasets.video_listing", "datasets.ground_truth.annotation_notes"):
         logging.getLogger(f"blockcopy_plugins.{name}").setLevel(logging.ERROR)
 
 

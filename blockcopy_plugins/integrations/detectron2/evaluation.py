@@ -12,12 +12,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from ...config import BlockCopyConfig
+from ...datasets.ground_truth.frame_objects import FrameObjects
+from ...datasets.ground_truth.masks import encode_masks
 from ...engine.report import Totals
 from ...errors import ConfigError, StateError
 from ...evaluation.average_precision import IOU_TYPES, detection_ap
 from ...evaluation.fidelity import detection_fidelity
-from ...evaluation.frame_objects import FrameObjects
-from ...evaluation.masks import encode_masks
 from ..common.comparison import run_summary
 from ..common.frame_entry import FrameEntry
 from ..common.partial_run import partial_run

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
+from ...datasets.ground_truth import LabelRules
 from ...errors import ConfigError
-from ...evaluation import LabelRules
 from ...options import change_options, read_options
 from ..common.given_config import check_config_file
 from .task import task_of

@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ...datasets import VideoFrameDataset
+from ...datasets.ground_truth import LabelRules
+from ...datasets.ground_truth.class_names import check_class_names
 from ...datasets.video_list import list_videos
 from ...engine.propagation import Propagation
 from ...errors import ConfigError
-from ...evaluation import LabelRules
-from ...evaluation.class_names import check_class_names
 from ...options import read_options
 from .task import DetectionTask, task_of
 from .video_config import has_hook, hook_options

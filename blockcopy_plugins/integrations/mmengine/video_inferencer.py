@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from ...api import blockcopy_
 from ...checkpoints.model_weights import readable_weights
 from ...config import BlockCopyConfig
+from ...datasets.ground_truth.class_names import check_class_names
 from ...datasets.live_frame import LiveFrame
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
-from ...evaluation.class_names import check_class_names
 from ...options import read_options
 from ..common.closing import Closing
 from ..common.given_config import conversion_config, refuse_weights_of_built_model

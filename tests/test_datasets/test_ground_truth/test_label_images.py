@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from blockcopy_plugins.datasets.ground_truth import LabelRules, VideoReference, find_label_images
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import LabelRules, VideoReference, find_label_images
 
 RULES = LabelRules(img_suffix=".jpg", seg_map_suffix=".png")
 CITY = LabelRules(img_suffix="_leftImg8bit.png", seg_map_suffix="_gtFine_labelTrainIds.png")

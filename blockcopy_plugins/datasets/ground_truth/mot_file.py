@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotation_values import read_text
+from blockcopy_plugins.datasets.ground_truth.class_names import ClassNames
+from blockcopy_plugins.datasets.ground_truth.frame_size import frame_scale
+from blockcopy_plugins.datasets.ground_truth.video_annotations import (
+    VideoAnnotations,
+    VideoReference,
+)
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotation_values import read_text
-from blockcopy_plugins.evaluation.class_names import ClassNames
-from blockcopy_plugins.evaluation.frame_size import frame_scale
-from blockcopy_plugins.evaluation.video_annotations import VideoAnnotations, VideoReference
 
 _CLASSES = {
     1: "pedestrian",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
 
 
 def first_number(

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import (
+from blockcopy_plugins.datasets.ground_truth import (
     FrameObjects,
     VideoReference,
     read_annotations,
     read_coco,
     read_mot,
 )
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.errors import ConfigError
 
 CLIP = VideoReference(path="/data/clip.avi", name="clip", length=10)
 

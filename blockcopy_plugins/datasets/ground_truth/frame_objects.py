@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from blockcopy_plugins.datasets.ground_truth.masks import RLE, encode_masks, encode_segmentation
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.masks import RLE, encode_masks, encode_segmentation
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.class_names import ClassNames, check_class_names
+from blockcopy_plugins.datasets.ground_truth.coco_file import read_coco
+from blockcopy_plugins.datasets.ground_truth.mot_file import read_mot
+from blockcopy_plugins.datasets.ground_truth.video_annotations import (
+    VideoAnnotations,
+    VideoReference,
+)
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.class_names import ClassNames, check_class_names
-from blockcopy_plugins.evaluation.coco_file import read_coco
-from blockcopy_plugins.evaluation.mot_file import read_mot
-from blockcopy_plugins.evaluation.video_annotations import VideoAnnotations, VideoReference
 
 __all__ = ["VideoAnnotations", "VideoReference", "read_annotations", "read_coco", "read_mot"]
 

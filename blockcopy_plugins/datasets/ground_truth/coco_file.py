@@ -7,19 +7,25 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotation_values import (
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotation_values import (
     Entry,
     entries_of,
     finite,
     read_text,
 )
-from blockcopy_plugins.evaluation.class_names import ClassNames
-from blockcopy_plugins.evaluation.frame_finder import FrameFinder, Place
-from blockcopy_plugins.evaluation.frame_size import frame_scale
-from blockcopy_plugins.evaluation.segmentations import box_of_segmentation, read_segmentation
-from blockcopy_plugins.evaluation.video_annotations import VideoAnnotations, VideoReference
+from blockcopy_plugins.datasets.ground_truth.class_names import ClassNames
+from blockcopy_plugins.datasets.ground_truth.frame_finder import FrameFinder, Place
+from blockcopy_plugins.datasets.ground_truth.frame_size import frame_scale
+from blockcopy_plugins.datasets.ground_truth.segmentations import (
+    box_of_segmentation,
+    read_segmentation,
+)
+from blockcopy_plugins.datasets.ground_truth.video_annotations import (
+    VideoAnnotations,
+    VideoReference,
+)
+from blockcopy_plugins.errors import ConfigError
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.frame_numbers import first_number
+from blockcopy_plugins.datasets.ground_truth.video_annotations import VideoReference
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.frame_numbers import first_number
-from blockcopy_plugins.evaluation.video_annotations import VideoReference
 
 _SUFFIXES = frozenset((".bmp", ".png", ".tif", ".tiff"))
 

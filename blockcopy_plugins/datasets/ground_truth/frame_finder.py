@@ -6,11 +6,11 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotation_values import Entry
+from blockcopy_plugins.datasets.ground_truth.frame_numbers import first_number
+from blockcopy_plugins.datasets.ground_truth.video_annotations import VideoReference
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotation_values import Entry
-from blockcopy_plugins.evaluation.frame_numbers import first_number
-from blockcopy_plugins.evaluation.video_annotations import VideoReference
 
 Place = tuple[int, int]
 """Index of a video and number of a frame."""

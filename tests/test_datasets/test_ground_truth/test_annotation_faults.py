@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockcopy_plugins.datasets.ground_truth import VideoReference, read_annotations, read_coco
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 from blockcopy_plugins.errors import BlockCopyError, ConfigError
-from blockcopy_plugins.evaluation import VideoReference, read_annotations, read_coco
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 
 SIZE = (100, 200)
 CLIP = VideoReference("/data/clip.mp4", "clip", length=10, size=SIZE)
@@ -316,7 +316,7 @@ def test_annotations_of_another_size_are_brought_to_the_frames(tmp_path_factory,
             assert instance["area"] == pytest.approx(1200)
         objects = FrameObjects.from_instances(frame, SIZE)
         if masks:
-            from blockcopy_plugins.evaluation.masks import mask_area
+            from blockcopy_plugins.datasets.ground_truth.masks import mask_area
 
             assert [mask_area(m) for m in objects.masks] == pytest.approx([1200] * 2, rel=0.1)
     assert any("200x100 px" in line for line in notes.lines())
@@ -603,5 +603,5 @@ def test_thousands_of_mutated_files(tmp_path, suffix):
 def test_the_remedy_of_a_refused_numbering_is_an_option_of_the_tool():
     from pathlib import Path
 
-    text = (Path(__file__).resolve().parents[2] / "tools/_cli.py").read_text()
+    text = (Path(__file__).resolve().parents[3] / "tools/_cli.py").read_text()
     assert re.search(r'"--ann-first",\s+type=int,\s+choices=\(0, 1\)', text)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from blockcopy_plugins.evaluation.annotation_values import Entry, finite
-from blockcopy_plugins.evaluation.masks import encode_segmentation
+from blockcopy_plugins.datasets.ground_truth.annotation_values import Entry, finite
+from blockcopy_plugins.datasets.ground_truth.masks import encode_segmentation
 
 _FIELD = "segmentation"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 
 
 @dataclass(frozen=True)

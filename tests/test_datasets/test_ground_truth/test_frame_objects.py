@@ -10,9 +10,9 @@ pytest.importorskip("pycocotools")
 
 from pycocotools import mask as coco_mask  # noqa: E402
 
+from blockcopy_plugins.datasets.ground_truth import FrameObjects, encode_masks  # noqa: E402
+from blockcopy_plugins.datasets.ground_truth.masks import encode_polygons, encode_segmentation  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.evaluation import FrameObjects, encode_masks  # noqa: E402
-from blockcopy_plugins.evaluation.masks import encode_polygons, encode_segmentation  # noqa: E402
 
 SIZE = (20, 30)
 
