@@ -84,6 +84,12 @@ class Framework:
         """
 
 
+def known_frameworks() -> tuple[str, ...]:
+    """Packages of the frameworks that have an integration."""
+    folders = resources.files(__package__).iterdir()
+    return tuple(sorted(x.name for x in folders if (x / "framework.py").is_file()))
+
+
 def frameworks_of(*parts: object) -> Iterator[Framework]:
     """The frameworks that have to do with some objects, by the packages of their classes.
 
@@ -108,10 +114,10 @@ def framework_called(name: str) -> Framework:
         ConfigError: If it is not known or not installed.
     """
     package = {"smp": "segmentation_models_pytorch"}.get(name, name)
-    here = resources.files(__package__)
-    if not package.isidentifier() or not (here / package / "framework.py").is_file():
-        known = sorted(x.name for x in here.iterdir() if (x / "framework.py").is_file())
-        raise ConfigError(f"there is no framework {name!r}; known are {', '.join(known)}.")
+    if package not in known_frameworks():
+        raise ConfigError(
+            f"there is no framework {name!r}; known are {', '.join(known_frameworks())}."
+        )
     if find_spec(package) is None:
         raise ConfigError(f"{package} is not installed: pip install blockcopy_plugins[{package}].")
     return import_module(f"{__package__}.{package}.framework").FRAMEWORK
