@@ -15,15 +15,12 @@ from .video_shares import lockstep, share_videos
 class WholeVideoSampler(Sampler[int]):
     """Video after video, frame after frame; each process gets whole videos.
 
-    Videos are dealt longest first to the process that has the fewest frames (so the shares are
-    balanced as well as whole videos allow), the same way in every process. No frame is repeated to
-    make shares equal: a process may get more frames than another, and none at all if there are
-    fewer videos than processes.
+    Videos are dealt by :func:`~.video_shares.share_videos`, the same way in every process. No frame
+    is repeated to make shares equal.
 
     Args:
         dataset: A dataset with ``video_of(index)``.
-        shuffle: Visit the process's videos in random order, another one each epoch. Their frames
-            stay in order.
+        shuffle: Visit the process's videos in another random order each epoch.
         seed: Seed of the order.
         rank: Number of this process.
         world_size: Number of processes.
@@ -77,11 +74,7 @@ class WholeVideoSampler(Sampler[int]):
 
 
 class LockstepSampler(Sampler[list[int]]):
-    """Batches with one frame of each of several videos, which run in lock step.
-
-    A batch holds the next frames of up to ``batch_size`` videos, never two of the same one. When a
-    video ends, the next one takes its place in the batch; when none is left, batches get smaller.
-    So images of a batch must be told to streams by their video id, not by their place.
+    """Batches with one frame of each of several videos, by :func:`~.video_shares.lockstep`.
 
     Args:
         sampler: A sampler of whole videos.

@@ -22,9 +22,7 @@ def draw_outputs(
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw executed blocks, classes of pixels, boxes and masks, whatever the outputs have.
-
-    Skipped blocks are dark and nearly grey.
+    """Draw what the outputs have; see :func:`~..common.drawing.draw_frame` for the rest.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -35,9 +33,6 @@ def draw_outputs(
         classes: Names of the things' classes.
         palette: Colours of the classes of pixels, RGB.
         score_threshold: Detections below are not drawn.
-
-    Returns:
-        A new picture, uint8 ``(H, W, 3)``, BGR.
     """
     height, width = picture.shape[:2]
     labels = outputs["sem_seg"].argmax(0) if "sem_seg" in outputs else None

@@ -26,17 +26,10 @@ class VideoRun:
     forgotten when its video is in no batch any more. Inputs without one are taken for pictures that
     have nothing to do with each other: each is executed fully, and a warning says so once.
 
-    Of two runs of a frame the first one is the dense one in every other call, so that warm caches
-    favour neither. The dense run leaves state and policy alone.
-
     Args:
         model: The model, converted, in eval mode.
         handle: Of the model, or of its wrapped backbone.
-        dense: Run dense too.
-        warmup: So many first calls are not timed.
-        mac_samples: MACs outside the blocks are counted in about so many frames of each video,
-            which are not timed, as counting slows them down.
-        restart_policy: Start each video with the policy as it was at first.
+        **options: Of :class:`~..common.paired_runs.RunOptions`.
 
     Attributes:
         dense_outputs: Of the last call, ``None`` where it did not run dense.
@@ -47,18 +40,10 @@ class VideoRun:
         ConfigError: If an option is out of range.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        handle: Handle,
-        dense: bool = True,
-        warmup: int = 3,
-        mac_samples: int = 8,
-        restart_policy: bool = True,
-    ) -> None:
+    def __init__(self, model: nn.Module, handle: Handle, **options: Any) -> None:
         self.model = model
         self.handle = handle
-        self.options = RunOptions(dense, warmup, mac_samples, restart_policy)
+        self.options = RunOptions(**options)
         self._runs = PairedRuns(handle, self.options)
         self.dense_outputs: list[dict[str, Any]] | None = None
         self.entries: list[FrameEntry] = []

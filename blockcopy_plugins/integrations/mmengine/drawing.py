@@ -19,9 +19,7 @@ def draw_sample(
     metainfo: Mapping[str, Any],
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw executed blocks, classes of pixels, boxes and masks, whatever the sample has.
-
-    Skipped blocks are dark and nearly grey.
+    """Draw what the sample has; see :func:`~..common.drawing.draw_frame` for the rest.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -31,9 +29,6 @@ def draw_sample(
         block_size: Side of a block in pixels of the network input.
         metainfo: The dataset's; ``classes`` and ``palette`` are used.
         score_threshold: Detections below are not drawn.
-
-    Returns:
-        A new picture, uint8 ``(H, W, 3)``, BGR.
     """
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
     segmentation = sample.pred_sem_seg.data[0] if "pred_sem_seg" in sample else None
