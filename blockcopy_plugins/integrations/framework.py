@@ -34,6 +34,16 @@ class Framework:
         """
         return None
 
+    def check_backbone(self, model: nn.Module) -> None:
+        """Look at a model of which the backbone alone runs on blocks.
+
+        Args:
+            model: The whole model.
+
+        Raises:
+            ConfigError: If it gives its backbone something else than whole frames.
+        """
+
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
         """What runs of an object that users call: a predictor, a pipeline, a model around another.
 

@@ -20,7 +20,7 @@ from ...registry import HOOKS
 from ..common.frame_figures import FrameFigures
 from ..common.sample_motion import motion_of
 from ..common.stream_ids import StreamIds
-from ..framework import adapter_for
+from ..framework import frameworks_of
 from .backbone import BlockCopyBackbone
 
 
@@ -166,9 +166,9 @@ class BlockCopyHook(Hook):
                     "without that wrapper, or set propagate in the backbone, whose features are "
                     "then moved."
                 )
-            # A whole model is looked at where it is converted: its adapter refuses what cannot run
-            # frame by frame, such as a segmentor's windows.
-            adapter_for(model)
+            # A whole model is looked at where it is converted.
+            for framework in frameworks_of(*nn.Module.modules(model)):
+                framework.check_backbone(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
             self._say_what_the_backbone_decides()
