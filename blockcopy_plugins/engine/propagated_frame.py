@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
+from ..policy.agreement import thinned
 from ..propagation import (
     Displacement,
     MapPart,
@@ -34,8 +35,6 @@ _FRAMES_WITHOUT = 100
 _TRIED_AGAIN = 4
 # So many whole frames are checked at first, then each fourth.
 _CHECKED_AT_FIRST = 4
-# Pixels of a map by which moved and copied outputs are judged, about, at least.
-_COMPARED = 40_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -430,12 +429,12 @@ class PropagatedFrame:
         if not moving.has_moved:
             # Of unknown motion, or none, there is nothing to learn.
             return
-        wanted = _thinned(_as_task(fresh))
+        wanted = thinned(_as_task(fresh))
         # Of one channel nobody knows whether it is a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
         copied = moving.copied
         moved, copied = (
-            float(output_agreement(_thinned(found), wanted, labels))
+            float(output_agreement(thinned(found), wanted, labels))
             for found in (
                 _as_task(moving.delivered(True)),
                 copied if isinstance(copied, Tensor) else _as_task(copied),
@@ -455,14 +454,6 @@ def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
     if isinstance(task, Tensor):
         return MapPart(task, Region.whole(size))
     return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
-
-
-def _thinned(task: TaskOutput) -> TaskOutput:
-    """Every so many rows and columns of a large map: enough to tell how far two agree."""
-    if not isinstance(task, Tensor):
-        return task
-    step = max(1, int((task.shape[-2:].numel() / _COMPARED) ** 0.5))
-    return task if step == 1 else task[:, step // 2 :: step, step // 2 :: step]
 
 
 def _as_task(part: MapPart | Objects) -> TaskOutput:

@@ -11,6 +11,8 @@ from blockcopy_plugins.ops.match_boxes import box_iou
 from .task_output import Detections, TaskOutput, check_task_output
 
 _IOU = 0.5
+# Pixels of a map that :func:`thinned` leaves, about, at least.
+_COMPARED = 40_000
 
 
 def output_agreement(found: TaskOutput, wanted: TaskOutput, labels: bool = True) -> Tensor:
@@ -50,6 +52,17 @@ def output_agreement(found: TaskOutput, wanted: TaskOutput, labels: bool = True)
         f"outputs of one frame were {described[0]} and then {described[1]}, and cannot be "
         "compared; the network must return the same kind of output each time"
     )
+
+
+def thinned(output: TaskOutput) -> TaskOutput:
+    """Return an output of which every so many rows and columns of a large map are left.
+
+    Enough to tell how far two agree; detections stay as they are.
+    """
+    if not isinstance(output, Tensor):
+        return output
+    step = max(1, int((output.shape[-2:].numel() / _COMPARED) ** 0.5))
+    return output if step == 1 else output[:, step // 2 :: step, step // 2 :: step]
 
 
 def _of_detections(found: Detections, wanted: Detections) -> float:

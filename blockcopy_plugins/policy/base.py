@@ -43,6 +43,7 @@ class PolicyContext:
         host_first: The values of ``first``; by default they are read from it.
         reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
             once.
+        can_compare: Whether :meth:`Policy.compares` may ask for a frame to be run twice.
         began: When the work on the batch began, by ``time.perf_counter()``, the model's own
             preprocessor included; None where nobody tells.
         required: bool ``(N, GH, GW)``, the blocks that guards demand of this frame; None if they
@@ -71,6 +72,7 @@ class PolicyContext:
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
     began: float | None = None
+    can_compare: bool = True
     comparison: Comparison | None = field(default=None, init=False, repr=False)
     propagated: Propagated | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)

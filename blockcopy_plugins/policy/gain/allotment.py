@@ -6,9 +6,8 @@ is spread over most of the picture (a moving camera), a stream therefore saves i
 it pays for as many blocks as the gain is spread over, and executes them together: in the extreme
 the whole frame, and then nothing. Where it is concentrated on a few blocks (a still background),
 as many run as are worth it, and what quiet frames leave pays for busy ones (:mod:`.price`).
-Everything between the two follows from the one number, the spread. A budget that pays for most of a
-frame is not saved up where the few blocks that are left out would bring little
-(:mod:`.skipped_worth`).
+Everything between the two follows from the one number, the spread, but for a budget that pays for
+much of a frame: there it is tried out whether blocks lose less (:mod:`.blocks_or_whole`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .blocks_or_whole import BlocksOrWhole
 from .memory import StreamMemory
 from .price import BlockPrice
 from .skipped_worth import SkippedWorth
@@ -85,6 +85,7 @@ class Allotment:
         counts: Blocks that each image executes.
         prices: What blocks of each image's stream must be worth after this frame.
         skipped: What the blocks that do not run would bring, of each image's stream.
+        moving: Whether each image moves all over, so that whole frames or blocks may be better.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Allotment:
         self.counts: list[int] = []
         self.prices = [None if memory is None else memory.price for memory in memories]
         self.skipped = [SkippedWorth() if memory is None else memory.skipped for memory in memories]
+        self.moving = [False] * len(memories)
         self._budgets: list[float] = []
         # Images of which so many blocks run as are worth it.
         self._priced: list[int] = []
@@ -120,8 +122,8 @@ class Allotment:
                 if together > _NEARLY_ALL * blocks:
                     together = blocks
                 if together > max(own, _FEW * blocks) and not memory.spread.says_nothing:
-                    its = memory.skipped
-                    if not its.is_small or its.is_due(memory.frames, own / blocks):
+                    trial, self.moving[image] = memory.trial, True
+                    if not trial.runs_blocks:
                         count = together if count >= together else 0
                 elif count:
                     self._priced.append(image)
@@ -134,6 +136,30 @@ class Allotment:
     def waits(self) -> bool:
         """Whether nothing is executed, whatever blocks are worth."""
         return not any(self.counts)
+
+    @property
+    def rates(self) -> list[float]:
+        """Executed rate that each image's stream gets."""
+        return [budget / self._blocks for budget in self._budgets]
+
+    def compared(
+        self, trials: Sequence[BlocksOrWhole | None], grid: Tensor
+    ) -> tuple[bool, ...] | None:
+        """Return which image is to run whole after its blocks, one at most, if it can be paid for.
+
+        Args:
+            trials: Of the images' streams; None for those that are executed fully anyway.
+            grid: bool ``(N, GH, GW)`` in host memory, what is about to be executed.
+        """
+        ran = grid.flatten(1).sum(1).tolist()
+        left = self._allowance - sum(ran) - self._blocks
+        for image, trial in enumerate(trials):
+            if trial is None or not (self.moving[image] and trial.wants_comparison):
+                continue
+            fits = 0 < ran[image] < self._blocks and ran[image] <= self.accounts[image]
+            if fits and left >= -self._capacity:
+                return tuple(other == image for other in range(len(trials)))
+        return None
 
     def take_scores(self, scores: Tensor, worth: Tensor, ages: Tensor) -> None:
         """Let as many blocks run as are worth it, where that is what counts.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +30,10 @@ from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
 from .look import Look, look_at
+from .losses import measure_losses
 from .memory import AGE, StreamMemory, waited
 from .moved_summary import summary_before
+from .ordinary_tensors import ordinary_tensors
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
@@ -60,10 +61,10 @@ class GainPolicy(Policy):
 
     A block's score is half its own predicted gain and half that around it. How many blocks run, and
     whether now or together with others later, says :mod:`.allotment`: where gain is spread over
-    the whole picture (a camera that moves), whole frames run and nothing in between, unless the
-    blocks left out of each frame would bring little (:mod:`.skipped_worth`); where it is
-    concentrated, all blocks run that are worth a price (:mod:`.price`). A twentieth of the blocks
-    are those that have waited longest.
+    the whole picture (a camera that moves), whole frames run and nothing in between, or the best
+    blocks of each frame, whichever loses less (:mod:`.blocks_or_whole`); where it is concentrated,
+    all blocks run that are worth a price (:mod:`.price`). A twentieth of the blocks are those that
+    have waited longest.
 
     The rate is a budget, so it is exact: the mean over any 100 frames is within 2 points of the
     target. It is shared by all streams: the share of each follows how many of the best blocks of
@@ -112,7 +113,7 @@ class GainPolicy(Policy):
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
         self.frames = 0
-        with _plain():
+        with ordinary_tensors():
             self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
         self._memories: dict[Hashable, StreamMemory] = {}
         self._look_made: Look | None = None
@@ -142,7 +143,7 @@ class GainPolicy(Policy):
         """
         self._started = time.perf_counter() if context.began is None else context.began
         self._look_made = None
-        with _plain():
+        with ordinary_tensors():
             known = self._known(frame, context)
             allotment = self._allot(context, known)
             if _waits(known, allotment):
@@ -160,8 +161,13 @@ class GainPolicy(Policy):
         return look.found.scores if look is not None and look.context is context else None
 
     def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
-        """As the budget says."""
-        return self.budget.compares(grid, context)
+        """As the budget says; else, now and then, where blocks are tried against whole frames."""
+        wanted = self.budget.compares(grid, context)
+        look = self._look_made
+        may = wanted is None and self.budget.agreement is None and context.can_compare
+        if not may or look is None or look.context is not context:
+            return wanted
+        return look.allotment.compared([memory and memory.trial for memory in look.known], grid)
 
     def feedback(
         self,
@@ -185,7 +191,7 @@ class GainPolicy(Policy):
                 f"one output for each of the {frame.shape[0]} image(s) is needed, found "
                 f"{len(outputs)}"
             )
-        with _plain():
+        with ordinary_tensors():
             host = context.host_grid(grid)
             executed = host.sum((1, 2)).tolist()
             look = self._look_made
@@ -204,7 +210,7 @@ class GainPolicy(Policy):
             if finite is not None:
                 proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
-            spent = spent_blocks(context, host, look.allotment.accounts)
+            spent = spent_blocks(context, host, look.allotment.accounts, self.budget)
             here = host if context.device.type == "cpu" else grid.to(context.device)
             committed = self._remember(look, here, changes, outputs is not None, spent)
             if proof is not None:
@@ -213,6 +219,7 @@ class GainPolicy(Policy):
                 context.read(finite, proof)
             ridge = self._ridge if self.online else None
             SeenOutputs(look, here, executed, changes, committed, self._memories, ridge).see()
+            measure_losses(look, outputs, host, agreements, self.information_gain)
             scalars = self._settle(context, host, agreements, spent)
             gains = [
                 (change.gain * upload(its, change.gain.device)).sum()
@@ -237,7 +244,7 @@ class GainPolicy(Policy):
             ``version``, ``features`` (their names), ``products`` and ``targets`` (the regression's
             sums), ``frames`` seen, and ``budget``.
         """
-        with _plain():
+        with ordinary_tensors():
             return {
                 "version": VERSION,
                 "features": list(NAMES),
@@ -256,7 +263,7 @@ class GainPolicy(Policy):
         """
         check_saved(state)
         self.budget.load_state_dict(state["budget"])
-        with _plain():
+        with ordinary_tensors():
             self._ridge.products = state["products"].to(self._ridge.prior, copy=True)
             self._ridge.targets = state["targets"].to(self._ridge.prior, copy=True)
             self._ridge.solve()
@@ -379,7 +386,7 @@ class GainPolicy(Policy):
                 memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 memory.price = look.allotment.prices[image]
-                memory.skipped = look.allotment.skipped[image]
+                memory.skipped, memory.trial = look.allotment.skipped[image], before.trial
                 # Of a frame that was not looked at before it ran, a device tells too late.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])
@@ -406,6 +413,7 @@ class GainPolicy(Policy):
             maps = waited(memory.maps)
             account = self._left(account, context)
             frames = memory.frames + 1
+            memory.trial.passed()
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
         return self._settle(context, host, {}, [0] * len(known))
 
@@ -421,7 +429,7 @@ class GainPolicy(Policy):
         seconds = time.perf_counter() - self._started
         scalars = settle(self.budget, context, host, agreements, spent, seconds)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
-        return {**scalars, "spread": sum(spreads) / len(spreads)}
+        return scalars | {"spread": sum(spreads) / len(spreads)}
 
     def _left(self, account: float, context: PolicyContext) -> float:
         """Return what stays in an account: neither savings nor debts beyond a whole frame."""
@@ -441,10 +449,3 @@ def _demanded(grid: Tensor, context: PolicyContext) -> Tensor:
     if required is not None:
         grid = upload(grid, required.device) | required
     return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    """Whatever the caller's mode: ordinary tensors, which later calls in other modes may use."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blockcopy_plugins.ops.block_gain import MAPS
 
+from .blocks_or_whole import BlocksOrWhole
 from .price import BlockPrice
 from .skipped_worth import SkippedWorth
 from .spread import MeanSpread
@@ -70,6 +71,7 @@ class StreamMemory:
         share: What the stream may execute, in units of the budget's rate; 1 for one that is alone.
         spread: Over which share of the blocks the gain to be had is spread.
         skipped: What the blocks that its budget does not pay for would bring.
+        trial: Whether blocks or whole frames are better, where everything moves.
         price: What its blocks must be worth; None before that mattered.
         worth: float32 ``(GH, GW)``, predicted gain of each block in the last frame; None before
             the second frame.
@@ -83,6 +85,7 @@ class StreamMemory:
     share: float = 1.0
     spread: MeanSpread = field(default_factory=MeanSpread)
     skipped: SkippedWorth = SkippedWorth()
+    trial: BlocksOrWhole = field(default_factory=BlocksOrWhole)
     price: BlockPrice | None = None
     worth: Tensor | None = None
     frames: int = 1

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.policy.agreement import output_agreement
+from blockcopy_plugins.policy.agreement import output_agreement, thinned
 from blockcopy_plugins.policy.base import PolicyContext
 from blockcopy_plugins.policy.budget import Budget
 from blockcopy_plugins.policy.information_gain import FeatureChange, InformationGain
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 
-def spent_blocks(context: PolicyContext, host: Tensor, accounts: Sequence[float]) -> list[int]:
+def spent_blocks(
+    context: PolicyContext, host: Tensor, accounts: Sequence[float], budget: Budget
+) -> list[int]:
     """Count what each image pays for: the blocks that were chosen.
 
     Where none were, because the stream saves up for a whole frame, and the image ran whole to be
@@ -25,10 +27,13 @@ def spent_blocks(context: PolicyContext, host: Tensor, accounts: Sequence[float]
         context: Of the call.
         host: bool ``(N, GH, GW)`` in host memory, all that has run.
         accounts: Blocks that each image's stream might have spent.
+        budget: The policy's. One that does not compare by itself pays for both runs.
     """
     counts = host.flatten(1).sum(1).tolist()
     if context.comparison is None:
         return counts
+    if budget.agreement is None:
+        return (host.flatten(1).sum(1) + context.comparison.blocks.flatten(1).sum(1)).tolist()
     chosen = context.comparison.chosen.flatten(1).sum(1).tolist()
     asked = context.comparison.images
     for image, (count, account) in enumerate(zip(counts, accounts, strict=True)):
@@ -68,8 +73,10 @@ def agreements_of(
     if compared is None or outputs is None or compared.outputs is None:
         return {}
     labels = not isinstance(gain, FeatureChange)
+    # A budget asks for few comparisons, and goes by their values.
+    part = thinned if budget.agreement is None else lambda output: output
     return {
-        image: output_agreement(compared.outputs[image], outputs[image], labels)
+        image: output_agreement(part(compared.outputs[image]), part(outputs[image]), labels)
         for image, asked in enumerate(compared.images)
         if asked
     }
