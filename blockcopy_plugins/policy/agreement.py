@@ -62,7 +62,7 @@ def thinned(output: TaskOutput) -> TaskOutput:
     if not isinstance(output, Tensor):
         return output
     step = max(1, int((output.shape[-2:].numel() / _COMPARED) ** 0.5))
-    return output if step == 1 else output[:, step // 2 :: step, step // 2 :: step]
+    return output if step == 1 else output[:, step // 2 :: step, step // 2 :: step].contiguous()
 
 
 def _of_detections(found: Detections, wanted: Detections) -> float:

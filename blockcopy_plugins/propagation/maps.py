@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..policy.agreement import thinned
 from .displacement import SURE, Displacement, cells_of_grid
 from .region import MapMotion, Region
 
@@ -132,6 +133,12 @@ class MovingMap:
         moves = (whole != 0).any(-1) & (since.confidence >= SURE) & ~cells
         shifted = self.shifted or bool(moves.any())
         return MovingMap(replace(fresh, value=value), given, rest, shifted)
+
+    def thinned(self) -> MovingMap:
+        """The same with every so many rows and columns of a large map: a check needs no more."""
+        value = thinned(self.part.value)
+        copied = value if self.copied is self.part.value else thinned(self.copied)
+        return replace(self, part=replace(self.part, value=value), copied=copied)
 
     @property
     def has_moved(self) -> bool:
