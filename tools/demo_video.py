@@ -23,7 +23,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from _cli import (
@@ -143,9 +145,10 @@ def main(args: argparse.Namespace) -> None:
             views.append(
                 _View(stack.enter_context(inferencer), source, way if args.compare else None)
             )
-        _run(args, views)
+        times = _run(args, views)
     for view in views:
         print(view.summary())
+    print(times)
     print(f"wrote {args.output}")
 
 
@@ -172,36 +175,25 @@ class _View:
         self.rates, self.sparse, self.dense = [], [], []
 
     def add(self, args, output):
-        """Take note of a frame, and draw it."""
+        """Take note of a frame; return what draws it, to be called in any thread."""
         ms_dense = self.inferencer.run_dense(output.frame)[1] if args.dense_too else None
         self.rates.append(output.executed_rate)
         self.sparse.append(output.ms_model + output.ms_policy)
         self.dense.append(ms_dense)
-        return self._picture(args, output, ms_dense)
+        return partial(_picture, self.inferencer, output, self._caption(output, ms_dense), args)
 
-    def _picture(self, args, output, ms_dense):
-        from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
-        from blockcopy_plugins.visualization import FrameCaption, draw_caption
+    def _caption(self, output, ms_dense):
+        from blockcopy_plugins.visualization import FrameCaption
 
-        handle = self.inferencer.handle
-        picture = draw_sample(
-            output.frame,
-            output.prediction,
-            output.grid,
-            handle.config.block_size,
-            self.inferencer.metainfo,
-            args.show_score,
-        )
         timed, ms = len(self.rates) > WARMUP, self.sparse[-1]
-        caption = FrameCaption(
+        return FrameCaption(
             frame=output.index,
             executed_rate=min(output.executed_rate, 1.0),
-            target=getattr(handle.policy, "target", None),
+            target=getattr(self.inferencer.handle.policy, "target", None),
             milliseconds=ms if timed else None,
             speed_up=ms_dense / ms if timed and ms_dense is not None else None,
             title=self.title,
         )
-        return draw_caption(picture, caption, bgr=True)
 
     def forget_after(self, shown: int) -> None:
         """Leave out a frame that was run and is not shown, as a signal came in between."""
@@ -215,31 +207,50 @@ class _View:
         return text if self.title is None else f"{self.title}: {text}"
 
 
-def _run(args, views) -> None:
-    """Write the video."""
+def _picture(inferencer, output, caption, args):
+    from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
+    from blockcopy_plugins.visualization import draw_caption
+
+    picture = draw_sample(
+        output.frame,
+        output.prediction,
+        output.grid,
+        inferencer.handle.config.block_size,
+        inferencer.metainfo,
+        args.show_score,
+    )
+    return draw_caption(picture, caption, bgr=True)
+
+
+def _show(recording, output, pictures) -> None:
+    """Draw the views of a frame and write them."""
     import cv2
-    from _recording import Recording
-    from tqdm import tqdm
 
     from blockcopy_plugins.visualization import side_by_side
 
+    picture, size = side_by_side([draw() for draw in pictures]), recording.frame_size
+    if size is not None and picture.shape[:2] != size:
+        # The camera changed its resolution; a video has one.
+        picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    recording.add(output, picture)
+
+
+def _run(args, views) -> str:
+    """Write the video; return where the time went."""
+    from _pictures_thread import PicturesThread
+    from _recording import Recording
+    from tqdm import tqdm
+
     source = views[0].source
+    start = time.perf_counter()
     with Recording(args.output, source) as recording:
         bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
-            with bar:
+            with bar, PicturesThread() as thread:
                 for outputs in zip(*(view.inferencer(view.source) for view in views), strict=True):
                     args.stop.check()
-                    picture = side_by_side(
-                        [view.add(args, out) for view, out in zip(views, outputs, strict=True)]
-                    )
-                    size = recording.frame_size
-                    if size is not None and picture.shape[:2] != size:
-                        # The camera changed its resolution; a video has one.
-                        picture = cv2.resize(
-                            picture, (size[1], size[0]), interpolation=cv2.INTER_AREA
-                        )
-                    recording.add(outputs[0], picture)
+                    drawn = [view.add(args, out) for view, out in zip(views, outputs, strict=True)]
+                    thread.run(_show, recording, outputs[0], drawn)
                     bar.update()
         except KeyboardInterrupt:
             if not recording.pictures:
@@ -247,6 +258,20 @@ def _run(args, views) -> None:
             for view in views:
                 view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
+    return _times(views, time.perf_counter() - start, thread)
+
+
+def _times(views, seconds: float, thread) -> str:
+    """Where the time went, in a line."""
+    sparse = sum(sum(view.sparse) for view in views) / 1e3
+    dense = sum(ms for view in views for ms in view.dense if ms is not None) / 1e3
+    rest = max(seconds - sparse - dense - thread.waited, 0.0)
+    dense_too = f", the dense model {dense:.1f} s" if dense else ""
+    return (
+        f"{seconds:.1f} s in all: the model {sparse:.1f} s{dense_too}, waiting for frames "
+        f"{rest:.1f} s and for pictures {thread.waited:.1f} s; drawing and encoding, beside it, "
+        f"{thread.seconds:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class LivePipeline:
         with DefaultScope.overwrite_default_scope(scope):
             transforms = adapt_pipeline(pipeline, annotated=False, has_masks=False)
             self._transforms = Compose([_without_loading(t) for t in transforms])
+        self._lock = Lock()
 
     def __call__(self, image: np.ndarray, index: int, name: str) -> tuple[Any, Any]:
         """Prepare a frame.
@@ -44,17 +46,19 @@ class LivePipeline:
             ConfigError: The pipeline gives something else.
         """
         size = image.shape[:2]
-        packed = self._transforms(
-            {
-                "img": image,
-                "img_shape": size,
-                "ori_shape": size,
-                "height": size[0],
-                "width": size[1],
-                "img_id": index,
-                "img_path": f"{name}#{index:06d}",
-            }
-        )
+        # Transforms may keep something of a picture, and the next one is prepared in a thread.
+        with self._lock:
+            packed = self._transforms(
+                {
+                    "img": image,
+                    "img_shape": size,
+                    "ori_shape": size,
+                    "height": size[0],
+                    "width": size[1],
+                    "img_id": index,
+                    "img_path": f"{name}#{index:06d}",
+                }
+            )
         inputs = packed.get("inputs") if isinstance(packed, dict) else None
         if not hasattr(inputs, "shape") or "data_samples" not in packed:
             raise ConfigError(

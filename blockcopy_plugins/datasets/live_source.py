@@ -89,7 +89,7 @@ class LiveSource:
         self._ahead: ReadAhead | None = None
         self._closed = False
         if isinstance(source, (str, os.PathLike, int)):
-            drop = self.live if drop is None else drop
+            drop = self._drops = self.live if drop is None else drop
             self._ahead = ReadAhead(
                 self._reader,
                 ahead=1 if drop else _AHEAD,
@@ -97,6 +97,11 @@ class LiveSource:
                 finish=self._reader.close,
                 patience=timeout + 1,
             )
+
+    @property
+    def is_read_ahead(self) -> bool:
+        """Whether frames are read before they are asked for, and each of them is given."""
+        return self._ahead is not None and not self._drops
 
     @property
     def dropped(self) -> int:
