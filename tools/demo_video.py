@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Run a detector or segmentor on a video, block-sparsely, and write a video that shows it.
+r"""Run a detector or segmentor block-sparsely on a video, and write a video that shows it.
 
     python tools/demo_video.py street.mp4 out.mp4
     python tools/demo_video.py street.mp4 out.mp4 --config my_config.py --checkpoint my_weights.pth
@@ -7,13 +7,13 @@ r"""Run a detector or segmentor on a video, block-sparsely, and write a video th
     python tools/demo_video.py rtsp://camera/stream out.mp4
     python tools/demo_video.py street.mp4 out.mp4 --compare copy move
 
-OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
-skipped ones dark and grey, with a bar of figures below. Any detection or segmentation config of
-MMDetection or MMSegmentation works; its test pipeline prepares the frames. Of a live source (a
-camera, a stream) the newest frame counts: those that come while the model is at work are dropped,
-and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it
-is. Frames that cannot be read are skipped and counted, and OUT shows the one before for longer.
-With --compare OUT shows two ways side by side, each with a model of its own.
+OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
+ones dark and grey, with a bar of figures below. Any detection or segmentation config of MMDetection
+or MMSegmentation works; its test pipeline prepares the frames. A live source (a camera, a stream)
+always gives the newest frame: frames that come while the model is busy are dropped, and OUT shows a
+picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it is. Frames that
+cannot be read are skipped and counted, and OUT shows the previous one for longer. With --compare
+OUT shows two ways side by side, each with its own model.
 
 To measure accuracy and cost, see tools/test_video.py.
 """
@@ -54,12 +54,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("output", metavar="OUT", help="video to write, ends in .mp4")
     parser.add_argument(
-        "--config", help="config file of the model; default: the demo's detector of pedestrians"
+        "--config", help="config file of the model; default: the demo's pedestrian detector"
     )
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="the model's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: the config's load_from",
     )
     add_policy_options(parser)
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
@@ -69,21 +69,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
     )
     parser.add_argument(
-        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+        "--dense-too", action="store_true", help="also run each frame dense, to show the speed-up"
     )
     parser.add_argument(
         "--compare",
         nargs=2,
         choices=("copy", "move", "auto"),
         metavar=("LEFT", "RIGHT"),
-        help="two values of --propagate, shown side by side; of a file or a folder",
+        help="two values of --propagate, shown side by side; for a file or a folder",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="show what the frameworks say, tracebacks of errors"
+        "--verbose", action="store_true", help="show the frameworks' messages and full tracebacks"
     )
     args = parser.parse_args(argv)
     if args.compare and (args.propagate or args.dense_too):
-        parser.error("--compare says itself what to propagate, and runs nothing dense")
+        parser.error("--compare replaces --propagate, and cannot be combined with --dense-too")
     args.is_demo = args.config is None
     if args.is_demo:
         args.config = str(_DEMO)
@@ -102,8 +102,8 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--show-score must be from 0 to 1, found {args.show_score}.")
     if args.is_demo:
         _note(
-            "no --config: this is the demo's detector, which knows the pedestrians of one camera "
-            "(demo/README.md) and nothing else; give --config and --checkpoint for a model of yours"
+            "no --config is given: this is the demo's detector, which knows only the pedestrians "
+            "of one camera (demo/README.md); give --config and --checkpoint for your own model"
         )
     config = video_config.read_config(args.config)
     if not args.verbose:
@@ -111,11 +111,11 @@ def main(args: argparse.Namespace) -> None:
     if not video_config.has_hook(config):
         _note("the config has no BlockCopyHook; the policy is GainPolicy(target=0.3) unless given")
     ways = args.compare or [args.propagate]
-    # The motion is that of the way that moves.
+    # The motion belongs to the way that moves.
     moving = next((way for way in ways if way in ("move", "auto")), ways[0])
     video_config.set_options(config, **{**options_of(args), "propagate": moving})
     options = video_config.hook_options(config)
-    # First what is quickly found to be wrong.
+    # First check everything that can be checked quickly.
     checkpoint = args.checkpoint or config.get("load_from")
     check_outputs(
         [*read_files(args, checkpoint), ("IN", args.input), *video_config.files_in(config)],
@@ -167,7 +167,7 @@ class _View:
     Args:
         inferencer: The model.
         source: Its frames.
-        title: What its pictures are called, ``None`` where there is but one.
+        title: What its pictures are called, ``None`` if there is only one view.
     """
 
     def __init__(self, inferencer, source, title: str | None) -> None:
@@ -196,12 +196,12 @@ class _View:
         )
 
     def forget_after(self, shown: int) -> None:
-        """Leave out a frame that was run and is not shown, as a signal came in between."""
+        """Leave out a frame that was run but not shown because a signal came in between."""
         for noted in (self.rates, self.sparse, self.dense):
             del noted[shown:]
 
     def summary(self) -> str:
-        """What it did, in a line."""
+        """A line that sums up what it did."""
         times = self.rates, self.sparse, self.dense
         text = summary_of(self.inferencer.handle, self.source, *times)
         return text if self.title is None else f"{self.title}: {text}"

@@ -1,4 +1,4 @@
-"""Makes a picture that is there already into an input of the model, by its own test pipeline."""
+"""Turns a loaded picture into an input of the model, by the model's own test pipeline."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from blockcopy_plugins.errors import ConfigError
 
 
 class LivePipeline:
-    """A test pipeline from the loaded picture on.
+    """A test pipeline without the loading of the picture.
 
     Args:
         pipeline: The transforms, as configs or callables.
         scope: Where names without a scope are looked up.
 
     Raises:
-        ConfigError: The pipeline loads pictures in a way that frames of videos do not offer.
+        ConfigError: If the pipeline loads pictures in a way that frames of videos do not support.
     """
 
     def __init__(self, pipeline: Sequence[Mapping[str, Any] | Callable], scope: str) -> None:
@@ -37,13 +37,13 @@ class LivePipeline:
         Args:
             image: uint8, shape (H, W, 3), BGR.
             index: Number of the frame in its source.
-            name: What the source is called.
+            name: The source's name.
 
         Returns:
-            ``(inputs, data_sample)``: uint8 tensor (3, h, w) and what goes with it.
+            ``(inputs, data_sample)``: uint8 tensor (3, h, w) and its data sample.
 
         Raises:
-            ConfigError: The pipeline gives something else.
+            ConfigError: If the pipeline gives something else.
         """
         size = image.shape[:2]
         # Transforms may keep something of a picture, and the next one is prepared in a thread.
@@ -70,7 +70,7 @@ class LivePipeline:
 
 
 class _Given:
-    """Stands where the pipeline loads a picture: it is there."""
+    """Replaces the loading of a picture: the picture is already there."""
 
     def __init__(self, to_float32: bool) -> None:
         self.to_float32 = to_float32

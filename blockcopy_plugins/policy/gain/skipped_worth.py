@@ -1,8 +1,7 @@
-"""What the blocks that a stream's budget does not pay for would bring, where everything moves.
+"""What the blocks that a stream's budget does not pay for would bring when everything moves.
 
-Where the worse half of the blocks would bring much less than the better one, executing the better
-one in each frame may lose less than whole frames do, and is worth a trial
-(:mod:`.blocks_or_whole`).
+If the worse half of the blocks would bring much less than the better one, executing the better half
+of each frame may lose less than whole frames do, and is worth a trial (:mod:`.blocks_or_whole`).
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Of the mean block's worth, what the skipped ones may have. Whole frames lose all of it, in the
-# frames between; what is executed among stale surroundings loses about as much as this leaves.
+# Largest worth of the skipped blocks, relative to the mean block's. Whole frames lose all of it in
+# the frames between; executing blocks among stale surroundings loses about as much as this leaves.
 _LIMIT = 0.55
-# Weight of a frame in the running mean, at least.
+# Smallest weight of a new frame in the running mean.
 _STEP = 0.3
 
 
@@ -22,13 +21,13 @@ _STEP = 0.3
 class SkippedWorth:
     """How much less the blocks that a stream's budget does not pay for are worth than the others.
 
-    Only what is known of all blocks since the same frame can be compared: just after a block was
-    executed there is little to gain in it, wherever it lies.
+    Only blocks that were all last executed in the same frame can be compared: just after a block
+    was executed there is little to gain in it, wherever it lies.
 
     Attributes:
-        value: Running mean of the mean worth of these blocks, in units of that of all of them; 1
+        value: Running mean of these blocks' mean worth, in units of the mean worth of all blocks; 1
             before anything was measured.
-        frames: In the mean.
+        frames: Number of frames in the mean.
     """
 
     value: float = 1.0
