@@ -107,6 +107,13 @@ def test_a_signal_in_the_middle(place, tool, number):
         assert out.startswith(f"{killed.frames_of(place / 'out.mp4')} frames, ")
 
 
+def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
+    arguments = [*TOOLS["detectron2_video"][0], "--policy", "all"]
+    out, err = killed.stopped_before_showing("detectron2_video", arguments, place)
+    assert out.startswith("2 frames, executed rate 100.0 %") and "the video ends here" in err
+    assert killed.frames_of(place / "out.mp4") == 2
+
+
 @pytest.mark.parametrize("tool", [pytest.param(t, marks=pytest.mark.slow) for t in TOOLS])
 def test_kill_leaves_at_most_one_part_file_which_the_next_run_removes(place, tool):
     left = tool_in(place, tool).kill()

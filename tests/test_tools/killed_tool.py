@@ -18,6 +18,18 @@ import av
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPED_BEFORE_SHOWING = """
+import importlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+import _recording
+tool, add = importlib.import_module(sys.argv[2]), _recording.Recording.add
+def stopped(recording, frame, picture):
+    if recording.pictures == 2:
+        signal.raise_signal(signal.SIGINT)
+    add(recording, frame, picture)
+_recording.Recording.add = stopped
+sys.exit(tool.run(tool.main, tool.parse_args(sys.argv[3:])))
+"""
 _PART = re.compile(r"\.[^/]+\.[0-9a-f]{8}\.part(\.\w+)?")
 
 
@@ -146,6 +158,24 @@ class KilledTool:
         assert len(unfinished) <= parts, unfinished
         assert wrote <= set(self.outputs), wrote - set(self.outputs)
         return wrote
+
+
+def stopped_before_showing(script: str, arguments: Sequence[str], place: Path) -> tuple[str, str]:
+    """Run a tool that gets Ctrl-C once its third frame was run, before that is shown.
+
+    Returns:
+        What it said on both streams.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_BEFORE_SHOWING, str(ROOT / "tools"), script, *arguments],
+        cwd=place,
+        text=True,
+        capture_output=True,
+        timeout=240,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def wait_for_frames(process: subprocess.Popen) -> None:

@@ -110,6 +110,13 @@ def test_a_signal_in_the_middle(place, tool, number):
         assert f"ended after {results['frames']} of {FRAMES} frames" in err
 
 
+def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
+    arguments = [*TOOLS["demo_video"][0], "--policy", "all"]
+    out, err = killed.stopped_before_showing("demo_video", arguments, place)
+    assert out.startswith("2 frames, executed rate 100.0 %") and "the video ends here" in err
+    assert killed.frames_of(place / "out.mp4") == 2
+
+
 @pytest.mark.parametrize(
     "tool", ["demo_video", *(pytest.param(t, marks=pytest.mark.slow) for t in list(TOOLS)[1:])]
 )
