@@ -25,7 +25,7 @@ def summary_of(
         sparse: Milliseconds of each frame.
         dense: The same of the model as it was, None where that did not run.
     """
-    parts = [f"{len(rates)} frames"]
+    parts = ["1 frame" if len(rates) == 1 else f"{len(rates)} frames"]
     if source.dropped:
         parts.append(f"{source.dropped} dropped")
     if source.corrupt:

@@ -158,3 +158,10 @@ def test_unfit_objects():
         FrameObjects(np.zeros((2, 4)), [0, 0], SIZE, masks=({},))
     with pytest.raises(ConfigError, match="lack scores, labels"):
         FrameObjects.from_predictions(dict(bboxes=[]), SIZE)
+
+
+@pytest.mark.parametrize("value", [1e9, -1e300, float("nan"), float("inf")])
+def test_polygons_that_would_crash_the_process(value):
+    instance = dict(bbox=[0, 0, 4, 4], bbox_label=0, mask=[[value, 0.0, 4.0, 0.0, 4.0, 4.0]])
+    with pytest.raises(ConfigError, match="a polygon has the coordinate"):
+        FrameObjects.from_instances([instance], SIZE)

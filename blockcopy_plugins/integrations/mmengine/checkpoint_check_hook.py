@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...addresses import masked
 from ...checkpoints.model_weights import find_weights
 from ...errors import ConfigError
 from ...registry import HOOKS
@@ -34,12 +35,13 @@ class CheckpointCheckHook(Hook):
         own = {
             name: tuple(value.shape) for name, value in unwrap(runner.model).state_dict().items()
         }
-        found = find_weights(checkpoint, own)
+        path = str(runner._load_from or "")
+        found = find_weights(checkpoint, own, path)
         if found.unfit:
             raise ConfigError(
-                f"the checkpoint does not fit the model: {len(found.unfit)} of {len(own)} weights "
-                f"are missing or have another shape, the first is {found.unfit[0]}. Give the "
-                "checkpoint that belongs to the config."
+                f"the checkpoint {masked(path)!r} does not fit the model: {len(found.unfit)} of "
+                f"{len(own)} weights are missing or have another shape, the first is "
+                f"{found.unfit[0]}. Give the checkpoint that belongs to the config."
             )
         if found.unused:
             logger.warning(

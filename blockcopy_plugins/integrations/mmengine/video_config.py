@@ -52,10 +52,11 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
             config.merge_from_dict(options)
     except (Exception, SystemExit) as e:  # a config is a program, which may fail in any way
         raise ConfigError(f"the config {path!r} cannot be read: {type(e).__name__}: {e}") from e
-    if "model" not in config:
+    if not isinstance(config.get("model"), dict):
+        found = f"model = {config.model!r:.80}" if "model" in config else "no model"
         raise ConfigError(
-            f"the config {path!r} has no model; give a model's config, such as "
-            "configs/maskrcnn_blockcopy.py."
+            f"the config {path!r} has {found}; give a model's config, whose model is a dict, such "
+            "as configs/maskrcnn_blockcopy.py."
         )
     return config
 
@@ -512,6 +513,8 @@ def _check_annotations(paths: Sequence[str], config: Config) -> None:
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"there is no annotation file or folder {path!r}.")
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            raise ConfigError(f"the annotations {path!r} are neither a file nor a folder.")
         if boxes and not os.path.isfile(path):
             raise ConfigError(
                 f"the annotations {path!r} are a folder, but the config's model is a detector, "
