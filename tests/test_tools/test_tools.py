@@ -342,6 +342,11 @@ MISTAKES = {
         ["tiny.py", "--video", "a.mp4", "--ann", "/dev/null"],
         "'/dev/null' are neither a file nor a folder",
     ),
+    "two hooks": (
+        "test_video.py",
+        ["two_hooks.py", "--video", "a.mp4"],
+        "have 2 BlockCopyHooks",
+    ),
     "weights of nothing": (
         "test_video.py",
         ["tiny.py", "nothing.pth", "--video", "a.mp4"],
@@ -359,6 +364,8 @@ def mistakes(place):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, place / "other.pth")
     torch.save({"state_dict": {}}, place / "nothing.pth")
     text = (place / "tiny.py").read_text()
+    hook = "dict(type='blockcopy_plugins.BlockCopyHook')"
+    (place / "two_hooks.py").write_text(f"_base_ = './tiny.py'\ncustom_hooks = [{hook}] * 2\n")
     (place / "bare.py").write_text("_base_ = './tiny.py'\ntest_dataloader = None\n")
     (place / "bare_data.py").write_text(text.replace("load_from =", "unused ="))
     (place / "empty.py").write_text("a = 1\n")

@@ -76,10 +76,16 @@ def hook_of(config: Config) -> ConfigDict:
             f"the config's custom_hooks is {hooks!r}, expected a list: custom_hooks=["
             "dict(type='blockcopy_plugins.BlockCopyHook')]."
         )
-    for hook in hooks:
-        kind = hook.get("type") if isinstance(hook, dict) else None
-        if getattr(kind, "__name__", str(kind)).rpartition(".")[2] == "BlockCopyHook":
-            return hook
+    kinds = [hook.get("type") if isinstance(hook, dict) else None for hook in hooks]
+    names = [getattr(kind, "__name__", str(kind)).rpartition(".")[2] for kind in kinds]
+    own = [hook for hook, name in zip(hooks, names, strict=True) if name == "BlockCopyHook"]
+    if len(own) > 1:
+        raise ConfigError(
+            f"the config's custom_hooks have {len(own)} BlockCopyHooks, of which each would "
+            "convert the model; leave one (a config's list takes the place of its _base_'s)."
+        )
+    if own:
+        return own[0]
     config.custom_hooks = [*hooks, dict(DEFAULT_HOOK)]
     return config.custom_hooks[-1]
 
