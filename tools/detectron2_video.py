@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-r"""Run a model of Detectron2 on a video, block-sparsely, and write a video that shows it.
+r"""Run a Detectron2 model block-sparsely on a video, and write a video that shows it.
 
     python tools/detectron2_video.py --config-file my_config.yaml --input street.mp4 \
         --output out.mp4 --opts MODEL.WEIGHTS my_weights.pth
     python tools/detectron2_video.py --config-file lazy_config.py --input rtsp://camera/stream \
         --output out.mp4 --opts train.init_checkpoint=my_weights.pth
 
-OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
-skipped ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML
-(those of the projects PointRend, DeepLab and Panoptic-DeepLab too) or lazy; MODEL.BLOCKCOPY, or of
-a lazy config blockcopy = dict(...), says how the model is to run, and without them the defaults
-hold. Of a live source (a camera, a stream) the newest frame counts.
+OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
+ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML (including
+those of the projects PointRend, DeepLab and Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a
+lazy config blockcopy = dict(...), says how the model should run, and without it the defaults apply.
+A live source (a camera, a stream) always gives the newest frame.
 
 To measure accuracy and cost, see tools/test_video.py, which takes the same configs.
 """
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest="config",
         required=True,
         metavar="FILE",
-        help="config of Detectron2, YAML or lazy",
+        help="Detectron2 config, YAML or lazy",
     )
     parser.add_argument(
         "--input",
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", required=True, metavar="OUT", help="video to write, ends in .mp4"
     )
-    parser.add_argument("--weights", metavar="FILE", help="in place of the config's weights")
+    parser.add_argument("--weights", metavar="FILE", help="use instead of the config's weights")
     add_policy_options(parser)
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
@@ -61,14 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="lowest score that is drawn (default 0.5)",
     )
     parser.add_argument(
-        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+        "--dense-too", action="store_true", help="also run each frame dense, to show the speed-up"
     )
-    parser.add_argument("--verbose", action="store_true", help="show what Detectron2 says")
+    parser.add_argument("--verbose", action="store_true", help="show Detectron2's messages")
     parser.add_argument(
         "--opts",
         default=[],
         nargs=argparse.REMAINDER,
-        help="changes of the config: KEY VALUE pairs of a YAML config, KEY=VALUE of a lazy one",
+        help="changes to the config: KEY VALUE pairs for YAML, KEY=VALUE for a lazy config",
     )
     return parser.parse_args(argv)
 
@@ -128,7 +128,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
         except KeyboardInterrupt:
             if not recording.pictures:
                 raise
-            for noted in (rates, sparse, dense):  # without a frame that was run and not shown
+            for noted in (rates, sparse, dense):  # without a frame that was run but not shown
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
     return summary_of(predictor.handle, frames, rates, sparse, dense)
@@ -170,7 +170,7 @@ def _of_size(picture, size):
     import cv2
 
     if size is not None and picture.shape[:2] != size:
-        # The camera changed its resolution; a video has one.
+        # The camera changed its resolution, but a video has only one.
         return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return picture
 

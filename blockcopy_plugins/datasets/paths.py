@@ -1,4 +1,4 @@
-"""File names: what is an image, and the order that people expect of numbered names."""
+"""File names: which are images, and the natural order of numbered names."""
 
 from __future__ import annotations
 

@@ -436,6 +436,7 @@ class Handle:
             host_first=first,
             reads=self.reads,
             began=began,
+            can_compare=self.adapter.runs_once is None,
         )
 
     def _complete(

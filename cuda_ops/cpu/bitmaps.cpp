@@ -32,7 +32,7 @@ inline uint8_t pack_eight(const uint8_t* pixels) {
 #else
   uint64_t eight;
   std::memcpy(&eight, pixels, sizeof(eight));
-  // Brings the lowest bit of byte i to bit 56 + i; no two of the sums' terms meet.
+  // Brings the lowest bit of byte i to bit 56 + i; no two terms of the sum collide.
   return static_cast<uint8_t>(((eight & 0x0101010101010101U) * 0x0102040810204080U) >> 56);
 #endif
 }

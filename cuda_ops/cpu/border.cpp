@@ -1,7 +1,7 @@
-// blockcopy::scatter_border_ and copy_border_ on CPU: the pixels near the edges of blocks alone.
+// blockcopy::scatter_border_ and copy_border_ on CPU: only the pixels near the edges of blocks.
 //
-// A convolution reads executed blocks from where they are packed and only what lies around them from
-// the state, so that the state needs no more than the pixels which a neighbour may read.
+// A convolution reads executed blocks from where they are packed, and only their surroundings from
+// the state, so the state needs only the pixels that a neighbour may read.
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 

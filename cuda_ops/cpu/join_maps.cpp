@@ -1,4 +1,5 @@
-// blockcopy::join_maps on CPU: maps side by side in one, and what follows, in one pass over memory.
+// blockcopy::join_maps on CPU: maps side by side in one, and the ops that follow, in one memory
+// pass.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -15,7 +16,7 @@ namespace {
 // Pixels are dealt to threads in chunks of about this size.
 constexpr int64_t kChunkBytes = 64 * 1024;
 
-// Channels last, of the shape of the result but for its channels.
+// Channels last, with the shape of the result except for the channels.
 at::Tensor like_result(const char* name, const at::Tensor& value, const at::Tensor& first) {
   TORCH_CHECK_VALUE(value.dim() == 4 && value.scalar_type() == first.scalar_type() &&
                         value.size(0) == first.size(0) && value.size(2) == first.size(2) &&

@@ -1,0 +1,55 @@
+"""Drawing and encoding beside the model: in a thread of its own, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_WAITING = 3  # pictures that wait; where they take longer than the model, that waits for them
+
+
+class PicturesThread:
+    """Runs functions one after the other in a thread, while the model is at work on later frames.
+
+    However its ``with`` block is left, everything that was asked for is done first.
+
+    Attributes:
+        seconds: What the functions have taken.
+        waited: Seconds that :meth:`run` has waited for room.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.waited = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._running: deque[Future[None]] = deque()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function once those before it are done; return at once where there is room.
+
+        Raises:
+            Exception: What an earlier function has raised.
+        """
+        start = time.perf_counter()
+        while len(self._running) >= _WAITING or (self._running and self._running[0].done()):
+            self._running.popleft().result()
+        self.waited += time.perf_counter() - start
+        self._running.append(self._thread.submit(self._timed, function, args))
+
+    def _timed(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        start = time.perf_counter()
+        try:
+            function(*args)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def __enter__(self) -> PicturesThread:
+        return self
+
+    def __exit__(self, kind: Any, *exception: Any) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            while self._running:
+                self._running.popleft().result()
