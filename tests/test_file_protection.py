@@ -146,7 +146,7 @@ def test_a_name_that_looks_like_an_address_is_a_file_where_there_is_one(tmp_path
 def test_a_folder_that_is_a_symlink_to_nothing(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     said = refused([], [("OUT", tmp_path / "gone/out.mp4")])
-    assert said is not None and "is no folder" in said
+    assert said is not None and "is not a folder" in said
 
 
 def test_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
