@@ -182,3 +182,25 @@ def test_what_was_downloaded_instead_of_a_checkpoint(tmp_path, content, remedy):
     with pytest.raises(ConfigError, match=f"w.pth' cannot be loaded.*{remedy}"):
         with readable_weights(path):
             torch.load(path, weights_only=True)
+
+
+def test_two_models_in_one_file_are_not_chosen_between():
+    """A student and its teacher: nobody knows which of them is meant."""
+    both = {**under("student."), **under("teacher.")}
+    assert len(find_weights({"state_dict": both}, OWN, "w.pth").unfit) > 0
+    assert not find_weights({"state_dict": under("teacher.")}, OWN, "w.pth").unfit
+
+
+def test_an_auxiliary_head_of_another_shape_does_not_fit():
+    name = next((name for name in OWN if name.startswith("auxiliary_head.")), None)
+    own = OWN if name else {**OWN, "auxiliary_head.weight": (2, 2)}
+    name = name or "auxiliary_head.weight"
+    found = find_weights({**STATE, name: torch.zeros(9, 9)}, own, "w.pth")
+    assert [name in one for one in found.unfit] == [True] and not found.unused
+
+
+def test_a_file_whose_entries_contain_themselves():
+    circle = {"epoch": 1}
+    circle["model"] = circle
+    with pytest.raises(ConfigError, match="contains no tensors by name"):
+        find_weights(circle, OWN, "w.pth")

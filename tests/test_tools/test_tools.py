@@ -274,7 +274,7 @@ MISTAKES = {
     "wrong policy file": (
         "test_video.py",
         ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "tiny.pth"],
-        "no policy file",
+        "not a policy file",
     ),
     "unknown guard": (
         "test_video.py",
