@@ -118,7 +118,7 @@ def _identities(path: str) -> set:
 
 
 def _is_one_more_image(output: str, folder: str) -> bool:
-    from .datasets.paths import is_image  # only where there is something to check
+    from .image_names import is_image  # only where there is something to check
 
     if not is_image(output) or not os.path.isdir(folder):
         return False

@@ -19,16 +19,12 @@ from .config import BlockCopyConfig
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
 from .integrations.config_kind import is_detectron2_config
-from .integrations.framework import Framework, framework_called
+from .integrations.framework import Framework, framework_called, known_frameworks
 
 DEFAULT_SIZE = (640, 640)
 """Height and width of a frame, px, for models that are built by name."""
 # Share of the MACs on blocks; below it, other block sizes are tried than those asked for.
 _WELL_SUITED = 0.5
-FRAMEWORKS = (
-    *("mmengine", "mmcv", "mmdet", "mmseg", "detectron2"),
-    *("ultralytics", "torchvision", "transformers", "timm", "segmentation_models_pytorch"),
-)
 BLOCK_SIZES = (32, 64, 128, 256)
 
 
@@ -46,7 +42,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": platform.machine(),
     }
-    for name in FRAMEWORKS:
+    for name in ("mmengine", "mmcv", *known_frameworks()):
         found = importlib.util.find_spec(name) is not None
         facts[name] = importlib.import_module(name).__version__ if found else "not installed"
     return facts

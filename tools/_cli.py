@@ -307,7 +307,7 @@ def test_outputs(
 ) -> list[tuple[str, Path]]:
     """The files that tools/test_video.py writes when its results go to this file."""
     from blockcopy_plugins.datasets.video_list import name_videos
-    from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+    from blockcopy_plugins.integrations.common.overlay_paths import overlay_paths
 
     shown = Path(show_dir) if show_dir else out.parent
     files = [
@@ -378,7 +378,7 @@ def quiet(verbose: bool) -> None:
 
 def quiet_listing() -> None:
     """Silence what data sets say of frames that they leave out: the tools say it themselves."""
-    for name in ("datasets.video_listing", "evaluation.annotation_notes"):
+    for name in ("datasets.video_listing", "datasets.ground_truth.annotation_notes"):
         logging.getLogger(f"blockcopy_plugins.{name}").setLevel(logging.ERROR)
 
 

@@ -250,7 +250,7 @@ def train_policy(args: Any) -> None:
     from _cli import read_files, train_outputs
 
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.integrations.common.comparison import plain
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
     from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.policy.policy_file import save_policy
@@ -329,7 +329,7 @@ class Shown:
     """A loader with a progress bar that leaves out frames that cannot be read."""
 
     def __init__(self, loader: Any, show: bool, stop: Any) -> None:
-        from blockcopy_plugins.integrations.readable_batches import ReadableBatches
+        from blockcopy_plugins.integrations.common.readable_batches import ReadableBatches
 
         self.skipped: list[str] = []
         self.loader = ReadableBatches(loader, self.skipped)

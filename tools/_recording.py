@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
+
 from blockcopy_plugins.visualization import VideoWriter, usable_rate
 
 _LIVE_RATE = 25
@@ -32,11 +34,6 @@ class Recording:
         self.pictures = 0  # frames shown, each counted once however often it was written
         self._before: Any = None
 
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """Height and width of the pictures, None before the first."""
-        return self.writer.frame_size
-
     def __enter__(self) -> Recording:
         self.writer.open()
         return self
@@ -49,8 +46,12 @@ class Recording:
 
         Args:
             frame: With ``index`` and ``time`` of the frame.
-            picture: uint8 (H, W, 3), BGR, of the same size each time.
+            picture: uint8 (H, W, 3), BGR; of another size than the first one it is resized.
         """
+        size = self.writer.frame_size
+        if size is not None and picture.shape[:2] != size:
+            # The camera changed its resolution, but a video has only one.
+            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -224,15 +223,9 @@ def _picture(inferencer, output, caption, args):
 
 def _show(recording, output, pictures) -> None:
     """Draw the views of a frame and write them."""
-    import cv2
-
     from blockcopy_plugins.visualization import side_by_side
 
-    picture, size = side_by_side([draw() for draw in pictures]), recording.frame_size
-    if size is not None and picture.shape[:2] != size:
-        # The camera changed its resolution; a video has one.
-        picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    recording.add(output, picture)
+    recording.add(output, side_by_side([draw() for draw in pictures]))
 
 
 def _run(args, views) -> str:
@@ -242,7 +235,6 @@ def _run(args, views) -> str:
     from tqdm import tqdm
 
     source = views[0].source
-    start = time.perf_counter()
     with Recording(args.output, source) as recording:
         bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
@@ -258,20 +250,7 @@ def _run(args, views) -> str:
             for view in views:
                 view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
-    return _times(views, time.perf_counter() - start, thread)
-
-
-def _times(views, seconds: float, thread) -> str:
-    """Where the time went, in a line."""
-    sparse = sum(sum(view.sparse) for view in views) / 1e3
-    dense = sum(ms for view in views for ms in view.dense if ms is not None) / 1e3
-    rest = max(seconds - sparse - dense - thread.waited, 0.0)
-    dense_too = f", the dense model {dense:.1f} s" if dense else ""
-    return (
-        f"{seconds:.1f} s in all: the model {sparse:.1f} s{dense_too}, waiting for frames "
-        f"{rest:.1f} s and for pictures {thread.waited:.1f} s; drawing and encoding, beside it, "
-        f"{thread.seconds:.1f} s"
-    )
+    return thread.times(ms for view in views for ms in (*view.sparse, *view.dense))
 
 
 if __name__ == "__main__":

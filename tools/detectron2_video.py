@@ -95,12 +95,13 @@ def main(args: argparse.Namespace) -> None:
         model = _detectron2.fetched(source, weights)
         with found.BlockCopyPredictor(source, config, model=model) as predictor:
             summary = _run(args, source, predictor, frames)
-    print(summary)
+    print(*summary, sep="\n")
     print(f"wrote {args.output}")
 
 
-def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> str:
-    """Write the video; returns the summary."""
+def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> list[str]:
+    """Write the video; returns the lines that sum it up."""
+    from _pictures_thread import PicturesThread
     from _recording import Recording
     from tqdm import tqdm
 
@@ -108,7 +109,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
     with Recording(args.output, frames) as recording:
         bar = tqdm(total=frames.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
-            with bar:
+            with bar, PicturesThread() as thread:
                 for frame in frames:
                     args.stop.check()
                     if frame.image.shape != shape:
@@ -122,8 +123,10 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                     sparse.append(ms)
                     dense.append(ms_dense)
                     timed = (ms, ms_dense) if len(rates) > WARMUP else (None, None)
-                    picture = _picture(args, source, predictor, frame, outputs, *timed)
-                    recording.add(frame, _of_size(picture, recording.frame_size))
+                    caption = _caption(frame, predictor.handle, *timed)
+                    place = predictor.handle.last.host_grid[0], predictor.input_size
+                    shown = recording, args, source, predictor, frame, outputs, caption, *place
+                    thread.run(_show, *shown)
                     bar.update()
         except KeyboardInterrupt:
             if not recording.pictures:
@@ -131,7 +134,8 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
             for noted in (rates, sparse, dense):  # without a frame that was run but not shown
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
-    return summary_of(predictor.handle, frames, rates, sparse, dense)
+    summary = summary_of(predictor.handle, frames, rates, sparse, dense)
+    return [summary, thread.times((*sparse, *dense))]
 
 
 def _timed(function: Any, image: Any) -> tuple[Any, float]:
@@ -141,38 +145,34 @@ def _timed(function: Any, image: Any) -> tuple[Any, float]:
     return outputs, 1e3 * (time.perf_counter() - start)
 
 
-def _picture(args, source, predictor, frame, outputs, ms, ms_dense):
-    from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
-    from blockcopy_plugins.visualization import FrameCaption, draw_caption
+def _caption(frame, handle, ms, ms_dense):
+    from blockcopy_plugins.visualization import FrameCaption
 
-    record = predictor.handle.last
+    return FrameCaption(
+        frame=frame.index,
+        executed_rate=min(handle.last.executed_rate, 1.0),
+        target=getattr(handle.policy, "target", None),
+        milliseconds=ms,
+        speed_up=ms_dense / ms if ms and ms_dense is not None else None,
+    )
+
+
+def _show(recording, args, source, predictor, frame, outputs, caption, grid, input_size) -> None:
+    """Draw a frame and write it."""
+    from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
+    from blockcopy_plugins.visualization import draw_caption
+
     picture = draw_outputs(
         frame.image,
         outputs,
-        record.host_grid[0],
+        grid,
         predictor.handle.config.block_size,
-        predictor.input_size,
+        input_size,
         source.classes(),
         source.palette(),
         args.confidence_threshold,
     )
-    caption = FrameCaption(
-        frame=frame.index,
-        executed_rate=min(record.executed_rate, 1.0),
-        target=getattr(predictor.handle.policy, "target", None),
-        milliseconds=ms,
-        speed_up=ms_dense / ms if ms and ms_dense is not None else None,
-    )
-    return draw_caption(picture, caption, bgr=True)
-
-
-def _of_size(picture, size):
-    import cv2
-
-    if size is not None and picture.shape[:2] != size:
-        # The camera changed its resolution, but a video has only one.
-        return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return picture
+    recording.add(frame, draw_caption(picture, caption, bgr=True))
 
 
 if __name__ == "__main__":

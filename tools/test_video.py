@@ -157,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
     from blockcopy_plugins.integrations.mmengine.video_hook import OVERLAY_ENDING
 
     config = video_config.read_config(args.config, args.cfg_options)
@@ -171,8 +171,8 @@ def main(args: argparse.Namespace) -> None:
         )
     video_config.set_options(config, **options_of(args))
     if args.data_root:
-        video_config.set_data_root(config, args.data_root)
-    loader = video_config.video_dataloader(
+        video_dataloader.set_data_root(config, args.data_root)
+    loader = video_dataloader.video_dataloader(
         config,
         args.video,
         args.ann,
@@ -188,7 +188,7 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
-    videos, annotations = video_config.files_of(loader)
+    videos, annotations = video_dataloader.files_of(loader)
     outputs = [
         *test_outputs(out, args.show_dir, videos, OVERLAY_ENDING),
         ("MMEngine's copy of the config", work_dir / Path(args.config).name),
@@ -206,7 +206,7 @@ def main(args: argparse.Namespace) -> None:
     )
     warm_up = None
     if warm_up_loader is not None:
-        video_config.check_files(loader)  # not only hours later
+        video_dataloader.check_files(loader)  # not only hours later
         warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args)
         video_config.set_options(config, policy_checkpoint=str(warm_up.policy))
     config.work_dir = str(work_dir)
@@ -261,7 +261,7 @@ def main(args: argparse.Namespace) -> None:
 def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
     """Dataloader of the clips that the policy should learn on first."""
     from blockcopy_plugins.errors import ConfigError
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
 
     clips = args.warm_up_clips
     if clips is not None and clips < 0:
@@ -272,7 +272,7 @@ def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
         if not video_config.policy_learns(config):
             notes.append("the policy does not learn, so it is not warmed up")
             return None
-    loader = video_config.warm_up_dataloader(config, clips)
+    loader = video_dataloader.warm_up_dataloader(config, clips)
     if loader is not None and args.launcher != "none":
         raise ConfigError(
             "several processes would each warm up a policy of their own. Train one policy first, "
@@ -285,13 +285,13 @@ def _warm_up(config, loader: dict, work_dir: Path, args):
     """Let the policy learn on unlabelled clips; the config stays as it is."""
     from _policy_training import train
 
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_dataloader
 
     own = copy.deepcopy(config)
     own.work_dir = str(work_dir)
     own.experiment_name = f"{Path(config.filename).stem}_warm_up"
     print("warming the policy up, then testing", file=sys.stderr)
-    epochs = video_config.warm_up_epochs(config)
+    epochs = video_dataloader.warm_up_epochs(config)
     done = train(own, loader, epochs, args.verbose, stop=args.stop)
     gc.collect()  # reference cycles keep the runner, and with it a whole model, alive
     return done
@@ -341,7 +341,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
         **{name: summary.get(name) for name in first},
         # What the policy knew when the first video started, and when the following ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
-        "policy_over_videos": "restarted" if loop.restart_policy else "carried",
+        "policy_over_videos": "restarted" if loop.options.restart_policy else "carried",
         "policy_warm_up": None
         if warm_up is None
         else {
@@ -361,7 +361,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
 def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     from dataclasses import asdict
 
-    from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.integrations.common.comparison import plain
     from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.visualization import plot_policy_curve
 

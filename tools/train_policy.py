@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
 
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
 
     config = video_config.read_config(args.config, args.cfg_options)
     if not args.verbose:
@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
         )
     video_config.set_options(config, **options_of(args))
     if args.data_root:
-        video_config.set_data_root(config, args.data_root)
+        video_dataloader.set_data_root(config, args.data_root)
     own_clips = not args.video and config.get("policy_warm_up")
     if own_clips:
         if args.clips == 0 or args.start or args.frames is not None:
@@ -105,9 +105,9 @@ def main(args: argparse.Namespace) -> None:
                 "--start and --frames need --video, and --clips must be at least 1; which frames a "
                 "clip of policy_warm_up has is set by its dataset's clip=(first, last)."
             )
-        loader = video_config.warm_up_dataloader(config, args.clips)
+        loader = video_dataloader.warm_up_dataloader(config, args.clips)
     else:
-        loader = video_config.video_dataloader(
+        loader = video_dataloader.video_dataloader(
             config,
             args.video,
             start=args.start,
@@ -118,14 +118,14 @@ def main(args: argparse.Namespace) -> None:
         )
     epochs = args.epochs
     if epochs is None:
-        epochs = video_config.warm_up_epochs(config) if own_clips else 1
+        epochs = video_dataloader.warm_up_epochs(config) if own_clips else 1
     checkpoint = video_config.set_weights(config, args.checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     check_outputs(
         [
             *read_files(args, checkpoint, resumes=True),
             *video_config.files_in(config, resumes=True),
-            *(("the video", path) for path in video_config.files_of(loader)[0]),
+            *(("the video", path) for path in video_dataloader.files_of(loader)[0]),
         ],
         [
             *train_outputs(work_dir),

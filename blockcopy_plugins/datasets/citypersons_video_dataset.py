@@ -11,8 +11,8 @@ from blockcopy_plugins.datasets.citypersons_annotations import (
     find_annotations,
 )
 from blockcopy_plugins.datasets.cityscapes_video_dataset import CityscapesVideoDataset
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.registry import DATASETS
 
 

@@ -25,10 +25,10 @@ from blockcopy_plugins.datasets.cityscapes_labels import (
     train_ids_of_ids,
 )
 from blockcopy_plugins.datasets.frame_range import FrameRange, range_names
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.datasets.video_frame_dataset import VideoFrameDataset
 from blockcopy_plugins.datasets.video_listing import ListedVideo
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.registry import DATASETS
 
 _TRAIN_IDS = "_gtFine_labelTrainIds.png"

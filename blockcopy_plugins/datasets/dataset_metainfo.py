@@ -9,9 +9,9 @@ from typing import Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
+from blockcopy_plugins.datasets.ground_truth.class_names import check_class_names
+from blockcopy_plugins.datasets.ground_truth.label_images import LabelRules
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.class_names import check_class_names
-from blockcopy_plugins.evaluation.label_images import LabelRules
 
 
 def label_rules_of(

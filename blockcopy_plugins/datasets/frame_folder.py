@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from blockcopy_plugins.datasets.image_file import UnreadableImage, read_image
-from blockcopy_plugins.datasets.paths import IMAGE_SUFFIXES, is_image, natural_key
 from blockcopy_plugins.errors import BadFrameError, FrameError
+from blockcopy_plugins.image_names import IMAGE_SUFFIXES, is_image, natural_key
 
 _LOOKED_AT = 9
 """Largest number of readable images that determine the size of a folder's frames."""

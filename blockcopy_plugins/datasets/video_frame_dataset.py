@@ -11,17 +11,17 @@ import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
 
 from blockcopy_plugins.datasets.dataset_metainfo import find_metainfo, label_rules_of
-from blockcopy_plugins.datasets.pipeline import adapt_pipeline
-from blockcopy_plugins.datasets.video_list import list_videos, name_videos
-from blockcopy_plugins.datasets.video_listing import ListedVideo, list_video, skipped_frames
-from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotations import (
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotations import (
     VideoAnnotations,
     VideoReference,
     read_annotations,
 )
-from blockcopy_plugins.evaluation.label_images import find_label_images
+from blockcopy_plugins.datasets.ground_truth.label_images import find_label_images
+from blockcopy_plugins.datasets.pipeline import adapt_pipeline
+from blockcopy_plugins.datasets.video_list import list_videos, name_videos
+from blockcopy_plugins.datasets.video_listing import ListedVideo, list_video, skipped_frames
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.registry import DATASETS
 
 # Added to every data sample, whatever the meta_keys of PackDetInputs or PackSegInputs are.

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from blockcopy_plugins.datasets.frame_range import is_frame_range
-from blockcopy_plugins.datasets.paths import natural_key
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.image_names import natural_key
 
 
 def list_videos(

@@ -9,8 +9,8 @@ from typing import Any
 
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoReference
 from blockcopy_plugins.errors import BadFrameError, ConfigError, FrameError
-from blockcopy_plugins.evaluation.annotations import VideoReference
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockcopy_plugins.datasets.lost_frames import LostFrame
-from blockcopy_plugins.datasets.paths import is_image
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape
 from blockcopy_plugins.errors import BadFrameError, ConfigError, FrameError
+from blockcopy_plugins.image_names import is_image
 from blockcopy_plugins.policy import MotionField
 
 if TYPE_CHECKING:

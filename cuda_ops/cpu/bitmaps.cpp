@@ -237,6 +237,19 @@ at::Tensor shared_pixels_cpu(const at::Tensor& bits, const at::Tensor& regions,
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor", tags);
+  m.def(
+      "cover_cells(Tensor bits, Tensor regions, Tensor cells, Tensor rows, Tensor columns) "
+      "-> Tensor",
+      tags);
+  m.def(
+      "shared_pixels(Tensor bits, Tensor regions, Tensor other_bits, Tensor other_regions, "
+      "Tensor pairs) -> Tensor",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("crop_masks", &crop_masks_cpu);
   m.impl("cover_cells", &cover_cells_cpu);

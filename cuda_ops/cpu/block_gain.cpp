@@ -383,6 +383,24 @@ at::Tensor merge_picture_cpu(const at::Tensor& before, const at::Tensor& now,
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "
+      "Tensor? forbidden, int cells, float difference_floor, float gain_floor, "
+      "float least_worth, float waiting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "remember_gain(Tensor maps, Tensor grid, Tensor change, Tensor expected, Tensor weights, "
+      "Tensor? gain, Tensor? output, bool everywhere, float gain_floor, float step) -> Tensor",
+      tags);
+  m.def(
+      "pick_blocks(Tensor scores, Tensor ages, Tensor? forbidden, Tensor? required, int[] counts, "
+      "int[] oldest, float tie) -> Tensor",
+      tags);
+  m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("predict_gain", &predict_gain_cpu);
   m.impl("remember_gain", &remember_gain_cpu);

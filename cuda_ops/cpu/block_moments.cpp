@@ -219,6 +219,15 @@ at::Tensor scale_shift_cpu(const at::Tensor& map, const std::optional<at::Tensor
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "
+      "int groups) -> Tensor",
+      tags);
+  m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("block_moments", &block_moments_cpu);
   m.impl("scale_shift", &scale_shift_cpu);

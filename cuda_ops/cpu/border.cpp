@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "blockcopy/checks.h"
 
@@ -106,6 +107,13 @@ void copy_border_cpu(const at::Tensor& state, const at::Tensor& map, at::IntArra
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("scatter_border_(Tensor(a!) state, Tensor packed, Tensor blocks, int border) -> ()", tags);
+  m.def("copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
+        tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("scatter_border_", &scatter_border_cpu);

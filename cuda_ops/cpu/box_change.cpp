@@ -181,6 +181,15 @@ std::tuple<at::Tensor, at::Tensor> box_change_cpu(
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "box_change(Tensor boxes, Tensor scores, Tensor labels, Tensor? old_boxes, "
+      "Tensor? old_scores, Tensor? old_labels, int[] size, int block_size, int cells) "
+      "-> (Tensor, Tensor)",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("box_change", &box_change_cpu);
 }

@@ -381,6 +381,18 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor", tags);
+  m.def(
+      "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
+      "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
+      "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
+      "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+      tags);
+  m.def("conv_kernels() -> str[]");
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("conv_prepare", &conv_prepare_cpu);
   m.impl("conv_blocks", &conv_blocks_cpu);

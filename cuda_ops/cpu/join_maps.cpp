@@ -76,6 +76,14 @@ at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& 
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
+      "Tensor? slope, float low, float high) -> Tensor",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("join_maps", &join_maps_cpu); }
 
 }  // namespace blockcopy

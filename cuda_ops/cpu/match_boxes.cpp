@@ -240,6 +240,14 @@ std::tuple<at::Tensor, at::Tensor> match_boxes_cpu(const at::Tensor& boxes,
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
+      "-> (Tensor, Tensor)",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("match_boxes", &match_boxes_cpu);
 }

@@ -330,6 +330,14 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "move_map(Tensor value, Tensor copied, Tensor cells, Tensor rows, Tensor columns, "
+      "Tensor row_weights, Tensor column_weights, bool nearest, bool everywhere) -> Tensor",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("move_map", &move_map_cpu); }
 
 }  // namespace blockcopy

@@ -135,6 +135,11 @@ at::Tensor paint_regions_cpu(const at::Tensor& values, const at::Tensor& regions
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor", tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("paint_regions", &paint_regions_cpu);
 }

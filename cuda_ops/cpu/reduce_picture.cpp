@@ -320,6 +320,12 @@ at::Tensor sample_picture_cpu(const at::Tensor& frame, int64_t side, int64_t ste
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
+  m.def("sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor", tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("reduce_picture", &reduce_picture_cpu);
   m.impl("sample_picture", &sample_picture_cpu);

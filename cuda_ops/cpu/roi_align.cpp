@@ -282,6 +282,14 @@ at::Tensor roi_align_cpu(const at::Tensor& map_, const at::Tensor& rois_, at::In
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "roi_align(Tensor map, Tensor rois, int[] size, float scale, int sampling, bool aligned) "
+      "-> Tensor",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("roi_align", &roi_align_cpu); }
 
 }  // namespace blockcopy

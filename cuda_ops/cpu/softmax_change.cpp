@@ -389,6 +389,18 @@ void keep_softmax_cpu(const at::Tensor& kept, const at::Tensor& fresh, const at:
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "softmax_change(Tensor logits, Tensor? previous, Tensor grid, Tensor rows, Tensor columns, "
+      "Tensor cell_rows, Tensor cell_columns, int cells, float clip) -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "keep_softmax_(Tensor(a!) kept, Tensor fresh, Tensor grid, Tensor cell_rows, "
+      "Tensor cell_columns, int cells) -> ()",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("softmax_change", &softmax_change_cpu);
   m.impl("keep_softmax_", &keep_softmax_cpu);

@@ -50,7 +50,7 @@ def test_predictions_have_no_secret_in_their_names(tmp_path):
 
 
 def test_what_ended_a_run_is_told_without_secrets():
-    from blockcopy_plugins.integrations.partial_run import partial_run
+    from blockcopy_plugins.integrations.common.partial_run import partial_run
 
     for problem in (
         OSError("rtsp://admin:s3cret@cam/x is gone"),

@@ -99,7 +99,7 @@ def in_the_test_tool(config_path, weights, clip, policy):
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    from blockcopy_plugins.integrations.mmengine import find_hook, video_config
+    from blockcopy_plugins.integrations.mmengine import find_hook, video_config, video_dataloader
 
     class Keep(Hook):
         priority = "LOWEST"
@@ -114,7 +114,7 @@ def in_the_test_tool(config_path, weights, clip, policy):
     config = video_config.read_config(str(config_path))
     video_config.set_options(config, policy=policy)
     video_config.hook_of(config)["block_size"] = BLOCK
-    loader = video_config.video_dataloader(config, [str(clip)])
+    loader = video_dataloader.video_dataloader(config, [str(clip)])
     video_config.set_weights(config, str(weights))
     config.work_dir = str(clip.parent / "work")
     video_config.for_testing(config, loader, dense=False, mac_samples=0)

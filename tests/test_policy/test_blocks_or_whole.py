@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.policy.gain.blocks_or_whole import BlocksOrWhole, Measure
 from blockcopy_plugins.policy.gain.skipped_worth import SkippedWorth
 
@@ -19,6 +20,16 @@ SMALL = SkippedWorth(0.4)
 def _whole_frames(trial, loss, count=4, age=2, rate=0.5, skipped=SMALL):
     for _ in range(count):
         trial.learn(Measure.OLD, loss, age, rate, skipped)
+
+
+def _until_blocks_run(trial, whole_loss, skipped=SMALL):
+    """Let whole frames run; return how many passed before blocks did."""
+    frames = 0
+    while not trial.runs_blocks:
+        trial.passed()
+        frames += 1
+        _whole_frames(trial, whole_loss, 1, skipped=skipped)
+    return frames
 
 
 def _stretch(trial, loss, whole_loss):
@@ -48,36 +59,36 @@ def test_mean_loss_of_whole_frames():
 def test_blocks_that_lose_less_run_in_longer_and_longer_stretches():
     trial = BlocksOrWhole()
     assert trial.wants_measure(SMALL) and not trial.wants_measure(SkippedWorth(0.9))
-    _whole_frames(trial, 0.4, 3)
-    assert not trial.runs_blocks
-    _whole_frames(trial, 0.4, 1)
+    assert _until_blocks_run(trial, 0.4) == 64
     lengths = [_stretch(trial, 0.02, 0.4) for _ in range(4)]
     assert lengths == [4, 16, 64, 64]
 
 
-def test_blocks_that_lose_more_are_tried_more_and_more_rarely():
+def test_blocks_that_look_much_better_are_tried_at_once_and_for_longer():
     trial = BlocksOrWhole()
-    _whole_frames(trial, 0.4)
-    waits = []
+    assert _until_blocks_run(trial, 0.4, SkippedWorth(0.2)) == 4
+    assert _stretch(trial, 0.02, 0.4) == 16
+
+
+def test_blocks_that_lose_more_are_tried_more_and_more_rarely():
+    trial, waits = BlocksOrWhole(), []
+    _until_blocks_run(trial, 0.4)
     for _ in range(3):
         assert _stretch(trial, 0.4, 0.4) == 4
-        waits.append(0)
-        while not trial.runs_blocks:
-            trial.passed()
-            waits[-1] += 1
-            _whole_frames(trial, 0.4, 1)
-    assert waits == [64, 128, 256]
+        waits.append(_until_blocks_run(trial, 0.4))
+    assert waits == [64 + 64, 128 + 64, 256 + 64]
 
 
 def test_blocks_that_have_become_worse_are_given_up():
     trial = BlocksOrWhole()
-    _whole_frames(trial, 0.4)
+    _until_blocks_run(trial, 0.4)
     for _ in range(4):
         _stretch(trial, 0.02, 0.4)
-    for _ in range(10):
-        if trial.runs_blocks:
-            _stretch(trial, 0.4, 0.4)
-    assert not trial.runs_blocks
+    stretches = 0
+    while trial.runs_blocks:
+        _stretch(trial, 0.4, 0.4)
+        stretches += 1
+    assert stretches <= 3
 
 
 def test_what_cannot_be_compared_is_passed_over():
@@ -130,6 +141,14 @@ def _shaking(frames, least):
         yield 1 + contrast * wide[:, :, y : y + 256, x : x + 256]
 
 
+def _random(network):
+    model = network().eval()
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            nn.init.normal_(weight, std=network.STD)
+    return model
+
+
 def _run(model, video, target):
     """Of each frame the share of pixels whose class is not the dense model's, and the rate."""
     dense = [model(picture).argmax(1) for picture in video]
@@ -148,10 +167,7 @@ def _run(model, video, target):
 )
 def test_the_better_one_is_found_and_the_rate_is_kept(network, target, contrast, monkeypatch):
     torch.manual_seed(0)
-    model, video = network().eval(), list(_shaking(260, contrast))
-    for weight in model.parameters():
-        if weight.dim() == 4:
-            nn.init.normal_(weight, std=network.STD)
+    model, video = _random(network), list(_shaking(260, contrast))
     losses, rates = _run(model, video, target)
     assert (rates.unfold(0, 100, 1).mean(1) - target).abs().max() <= 0.02
 
@@ -163,4 +179,22 @@ def test_the_better_one_is_found_and_the_rate_is_kept(network, target, contrast,
     blocks, _ = _run(model, video, target)
     late, whole, blocks = (loss[130:].mean() for loss in (losses, whole, blocks))
     assert (blocks < 0.5 * whole) if network is Pointwise else (whole < 0.95 * blocks)
-    assert late < min(whole, blocks) + 0.25 * abs(whole - blocks)
+    assert late < min(whole, blocks) + 0.5 * abs(whole - blocks)
+
+
+def test_a_model_that_cannot_run_a_frame_twice_is_not_asked_to():
+    class RunsOnce(ModelAdapter):
+        runs_once = "it counts its frames"
+
+    torch.manual_seed(0)
+    model = _random(Pointwise)
+    config = bc.BlockCopyConfig(policy=bc.policy.GainPolicy(0.7), block_size=32)
+    compared = {}
+    for adapter in (ModelAdapter, RunsOnce):
+        bc.blockcopy_(model, config, adapter())
+        compared[adapter] = 0
+        for picture in _shaking(120, 0.1):
+            model(picture)
+            compared[adapter] += bc.handle(model).last.executed_rate > 1
+        bc.restore_(model)
+    assert compared[ModelAdapter] and not compared[RunsOnce]

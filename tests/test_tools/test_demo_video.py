@@ -290,7 +290,7 @@ def test_without_a_config_it_is_the_demo_detector(place):
     assert process.returncode == 0, err
     assert "note: no --config is given: this is the demo's detector" in err
     assert re.search(
-        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\nwrote demo.mp4$", out.strip()
+        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\n.*the model .*\nwrote demo.mp4$", out.strip()
     ), out
     assert len(decoded(place / "demo.mp4")[0]) == 3
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.model_weights import readable_weights
 from ...errors import BlockCopyError, ConfigError
+from ..common.given_config import check_config_file
 from .checked_weights import CheckedCheckpointer
 from .config import add_blockcopy_config
 
@@ -269,10 +270,7 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
     Raises:
         ConfigError: If there is no such file, or it cannot be read.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"there is no config file {path!r} (the working directory is {os.getcwd()!r})."
-        )
+    check_config_file(path)
     try:
         if is_lazy(path):
             return LazyConfig.apply_overrides(LazyConfig.load(path), list(opts))

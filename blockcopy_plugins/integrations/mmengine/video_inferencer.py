@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,19 +21,22 @@ from torch import Tensor, nn
 from ...api import blockcopy_
 from ...checkpoints.model_weights import readable_weights
 from ...config import BlockCopyConfig
+from ...datasets.ground_truth.class_names import check_class_names
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
-from ...evaluation.class_names import check_class_names
 from ...options import read_options
-from ..sample_motion import at_input_scale
+from ..common.closing import Closing
+from ..common.given_config import conversion_config, refuse_weights_of_built_model
+from ..common.sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .buildable import buildable
 from .checkpoint_check_hook import fitting_weights
 from .clips import clips_of
 from .prepared_frames import PreparedFrame, PreparedFrames
-from .video_config import hook_options, read_config, set_weights, video_dataloader
+from .video_config import hook_options, read_config, set_weights
+from .video_dataloader import video_dataloader
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class FrameOutput:
     executed_rate: float
 
 
-class VideoInferencer:
+class VideoInferencer(Closing):
     """Runs a detector, segmentor or tracker block-sparsely on video; keeps no earlier frames.
 
     Frames go through the config's own test pipeline and the model's data preprocessor. Each source
@@ -119,11 +121,7 @@ class VideoInferencer:
         device: str | torch.device | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
-            if weights is not None:
-                raise ConfigError(
-                    f"weights={os.fspath(weights)!r} were given beside a built model, which has "
-                    "its own. Leave them away, or give the path of a config as model."
-                )
+            refuse_weights_of_built_model(weights)
             if getattr(model, "cfg", None) is None:
                 raise ConfigError(
                     f"the {type(model).__name__} has no config, which says how frames become its "
@@ -146,7 +144,14 @@ class VideoInferencer:
                 "wrapper: a VideoInferencer runs the whole model on blocks."
             )
         self._clips = clips_of(self.model)
-        blockcopy_(self.model, _options(config, model_config))
+        # Each source is a video and a stream of its own, whatever is said of streams.
+        place = "VideoInferencer"
+        blockcopy_(
+            self.model,
+            conversion_config(
+                config, lambda: read_options(hook_options(model_config), place).config, place
+            ),
+        )
         self.handle = handle(self.model)
         self._streams: dict[int, _Stream] = {}
         self._closed = False
@@ -227,7 +232,7 @@ class VideoInferencer:
         return output, 1e3 * (time.perf_counter() - start)
 
     def close(self) -> None:
-        """End all sources and restore the model. Closing twice does nothing."""
+        """See :meth:`.closing.Closing.close`."""
         if self._closed:
             return
         self._closed = True
@@ -235,17 +240,6 @@ class VideoInferencer:
             stream.prepared.close()
         self.handle.reset()
         restore_(self.model)
-
-    def __enter__(self) -> VideoInferencer:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self, number: int, source: Any) -> _Stream:
         if self._closed:
@@ -383,12 +377,3 @@ def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
     known = {name: metainfo.get(name) for name in ("classes", "palette")}
     # MMDetection's models may have a palette by name, such as 'random'.
     return {name: value for name, value in known.items() if value and not isinstance(value, str)}
-
-
-def _options(config: Any, model_config: Config) -> BlockCopyConfig:
-    """The options of the conversion, from what the user gave or the model's config says."""
-    if isinstance(config, BlockCopyConfig):
-        return config
-    # Each source is a video and a stream of its own, whatever is said of streams.
-    options = hook_options(model_config) if config is None else config
-    return read_options(options, "VideoInferencer").config

@@ -19,7 +19,8 @@ from .skipped_worth import SkippedWorth
 _STRETCHES = (4, 16, 64)
 # Whole frames that are measured before the first of them.
 _WHOLE_FRAMES = 4
-# Frames on whole ones before the next trial where blocks lose more; it doubles up to the second.
+# Frames before a trial that does not look promising, and again before the next one where blocks
+# lose more; this doubles up to the second.
 _PATIENCE = 64
 _LONGEST_PATIENCE = 1024
 # Blocks must lose less than whole frames by this share: more where little is known, as frames
@@ -129,6 +130,8 @@ class BlocksOrWhole:
             expected += (1 - weight) * self._blocks.value
         is_better = expected < (1 - max(_DOUBT * weight, _LEAST_DOUBT)) * whole
         if self._stretch is None:
+            if not is_better and self._left > -_PATIENCE:
+                return
             self._stretch = int(is_better)
         elif is_better:
             self._stretch = min(self._stretch + 1, len(_STRETCHES) - 1)
