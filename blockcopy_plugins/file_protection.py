@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,12 +13,17 @@ from .errors import ConfigError
 NamedPath = tuple[str, "str | os.PathLike[str]"]
 """The user's name for a file (``'--ann'``), and its path."""
 
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD")
+_QUOTED = re.compile(r"""(?<=["'>])[^"'<>]+(?=["'<])""")
+_HEAD, _LONGEST = 256, 1 << 24  # bytes of a playlist that are looked at
+
 
 def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> None:
     """Check all outputs against all inputs and against each other, before anything is written.
 
     Two paths are one file if they resolve to the same path (``./``, symbolic links, also of
-    folders), or are the same file on the disk (hard links), whether or not it exists yet.
+    folders), or are the same file on the disk (hard links), whether or not it exists yet. The files
+    that a playlist names are inputs too.
 
     Args:
         inputs: Files and folders that are read. Addresses such as ``rtsp://...`` are skipped.
@@ -27,8 +33,10 @@ def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> 
         ConfigError: If an output is also an input or another output, would become one more frame in
             a folder of images that is read, is a folder, or cannot be written.
     """
-    read = [(name, local_path(path)) for name, path in inputs]
-    known = [(name, path, _identities(path)) for name, path in read if path is not None]
+    read = [(name, path) for name, given in inputs if (path := local_path(given)) is not None]
+    for name, path in list(read):
+        read += [(f"a part of {name} {path!r},", part) for part in _files_in_playlist(path)]
+    known = [(name, path, _identities(path)) for name, path in read]
     written: list[tuple[str, str, set]] = []
     for name, given in outputs:
         path = os.fspath(given)
@@ -68,6 +76,34 @@ def local_path(path: str | os.PathLike[str]) -> str | None:
     if text.startswith("file:"):
         return text[len("file:") :]
     return None if "://" in text else text
+
+
+def _files_in_playlist(path: str, seen: frozenset[str] = frozenset()) -> list[str]:
+    """The files that a playlist (HLS, FFmpeg's concat, DASH) and those in it name, as far as known.
+
+    Whatever could be the name of a file is looked for, in quotes, between tags, as a line or behind
+    the first word of one: of too many only an output has to have another name.
+    """
+    if path in seen or not os.path.isfile(path):
+        return []
+    try:
+        with open(path, "rb") as file:
+            if not file.read(_HEAD).lstrip(b"\xef\xbb\xbf").lstrip().startswith(_PLAYLISTS):
+                return []
+            file.seek(0)
+            text = file.read(_LONGEST).decode(errors="surrogateescape")
+    except OSError:
+        return []
+    named: list[str] = []
+    for line in text.split("\n"):
+        named += [line, line.strip().partition(" ")[2], *_QUOTED.findall(line)]
+    found = []
+    for name in {name.strip() for name in named if name.strip()}:
+        for spelled in {name, unquote(name)}:
+            file_path = local_path(os.path.join(os.path.dirname(path), spelled))
+            if file_path is not None and "\0" not in file_path and os.path.isfile(file_path):
+                found += [file_path, *_files_in_playlist(file_path, seen | {path})]
+    return found
 
 
 def _identities(path: str) -> set:

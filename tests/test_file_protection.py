@@ -99,3 +99,69 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
 def test_addresses_are_no_files(address):
     assert local_path(address) is None
     assert refused([("IN", address)], [("OUT", "out.mp4")]) is None
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.6,\n{}\n#EXT-X-ENDLIST\n",
+    "map.m3u8": '#EXTM3U\r\n#EXT-X-MAP:URI="{}"\r\n#EXTINF:0.6,\r\nnone.m4s\r\n',
+    "list.ffconcat": "ffconcat version 1.0\nfile {}\n",
+    "quoted.ffconcat": "ffconcat version 1.0\n  file  '{}'\nduration 3\n",
+    "byte_order.m3u8": "\ufeff#EXTM3U\n{}\n",
+    "dash.mpd": '<?xml version="1.0"?>\n<MPD><Period><BaseURL>{}</BaseURL></Period></MPD>\n',
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("name", ["film.mp4", "sub/a b.mp4", "über 100%.mp4"])
+def test_what_a_playlist_names_is_read_too(tmp_path, kind, name):
+    film = tmp_path / name
+    film.parent.mkdir(exist_ok=True)
+    film.write_bytes(b"film")
+    (tmp_path / kind).write_text(PLAYLISTS[kind].format(name), "utf-8")
+    # One playlist names the other, and that the first one.
+    (tmp_path / "master.m3u8").write_text(f"#EXTM3U\n{kind}\nmaster.m3u8\n")
+    for playlist in (kind, "master.m3u8"):
+        said = refused([("IN", tmp_path / playlist)], [("OUT", film)])
+        assert "the same file as a part of IN" in said and playlist in said
+        assert refused([("IN", tmp_path / playlist)], [("OUT", tmp_path / "other.mp4")]) is None
+
+
+def test_what_is_no_playlist_names_nothing(tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    (tmp_path / "notes.txt").write_text("film.mp4\n")
+    assert refused([("IN", tmp_path / "notes.txt")], [("OUT", tmp_path / "film.mp4")]) is None
+
+
+def test_a_name_that_looks_like_an_address_is_a_file_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file:a.mp4").write_bytes(b"its own")
+    Path("a.mp4").write_bytes(b"another")
+    Path("rtsp:").mkdir()
+    Path("rtsp://b.mp4").write_bytes(b"x")
+    assert refused([("IN", "file:a.mp4")], [("OUT", "a.mp4")]) is None
+    assert refused([("IN", "file:a.mp4")], [("OUT", "./file:a.mp4")]) is not None
+    assert refused([("IN", "rtsp://b.mp4")], [("OUT", "rtsp:/b.mp4")]) is not None
+
+
+def test_a_folder_that_is_a_symlink_to_nothing(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    said = refused([], [("OUT", tmp_path / "gone/out.mp4")])
+    assert said is not None and "is not a folder" in said
+
+
+def test_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.X_OK)  # root may all
+    assert "you may write to" in refused([], [("OUT", tmp_path / "out.mp4")])
+
+
+def test_an_image_among_the_frames_by_another_spelling(tmp_path, monkeypatch):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "link").symlink_to("frames")
+    (tmp_path / "frames/0.png").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for folder, plot in (
+        ("link", "frames/c.png"),
+        ("frames", "link/c.png"),
+        ("frames/", "frames/./c.png"),
+    ):
+        assert "among the images" in refused([("--video", folder)], [("plot", plot)])

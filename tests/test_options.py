@@ -176,7 +176,7 @@ def test_yaml_lazy_configs_and_their_backbone_take_every_option_but_those_of_str
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("windograd", "winograd"), ("blocksize", "block_size"), ("Guards", "guards")],
+    [("windograd", "winograd"), ("blocksize", "block_size"), ("BLOCK_SIZE", "block_size")],
 )
 def test_an_unknown_option_names_the_nearest_known_one(wrong, meant):
     with pytest.raises(ConfigError, match=f"MY PLACE has no option '{wrong}'.*Did you mean"):

@@ -92,3 +92,27 @@ def test_a_full_disk_is_said_with_the_file(tmp_path):
     assert len(said) == 2 and all(line.startswith(f"{errno.EFBIG} ") for line in said), done.stderr
     assert all(f"cannot write {target} (File too large); make room" in line for line in said)
     assert target.read_text() == "older" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_whose_name_is_taken_by_a_folder(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError), whole_file(tmp_path / "a.json") as path:
+        path.write_text("whole")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
+
+
+def test_an_error_about_another_file_is_said_as_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="other.png") as told:
+        with whole_file(tmp_path / "a.json"):
+            (tmp_path / "other.png").read_bytes()
+    assert "cannot write" not in str(told.value)
+
+
+@pytest.mark.parametrize("stem", ["a+b", "[x]", "a.b", "(", "100%", "ü"])
+def test_leftovers_of_any_name_and_none_of_another(tmp_path, stem):
+    left = tmp_path / f".{stem}.0123abcd.part.mp4"
+    others = [f".{stem}.0123abcd.part.mp4.bak", ".aab.0123abcd.part.mp4", ".x.0123abcd.part.mp4"]
+    for path in (left, *(tmp_path / name for name in others)):
+        path.write_text("x")
+    remove_leftovers(tmp_path / f"{stem}.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

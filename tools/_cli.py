@@ -169,6 +169,22 @@ def add_clip_options(parser: argparse.ArgumentParser, clips: str) -> None:
     parser.add_argument("--clips", type=int, metavar="N", help=clips)
 
 
+def check_score(option: str, score: float) -> None:
+    """Refuse a lowest score that no detection can be compared with.
+
+    Args:
+        option: What the tool calls it.
+        score: Of the command line.
+
+    Raises:
+        ConfigError: It is not from 0 to 1.
+    """
+    from blockcopy_plugins.errors import ConfigError
+
+    if not 0 <= score <= 1:
+        raise ConfigError(f"{option} must be from 0 to 1, found {score}.")
+
+
 def steady_streams() -> None:
     """Make sure the three standard streams can be written to, even closed or badly encoded ones.
 

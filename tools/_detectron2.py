@@ -69,12 +69,10 @@ def weights_of(source: Any, checkpoint: str | None) -> str:
 def fetched(source: Any, weights: str) -> Any:
     """The model; raises an error that says so if the weights cannot be downloaded."""
     from blockcopy_plugins.addresses import masked
-    from blockcopy_plugins.checkpoints.model_weights import readable_weights
     from blockcopy_plugins.errors import ConfigError
 
     try:
-        with readable_weights(weights):
-            return source.build(weights)
+        return source.build(weights)
     except OSError as error:
         raise ConfigError(
             f"the weights {masked(weights)} cannot be fetched ({masked(error)}). Fetch the file by "

@@ -25,7 +25,7 @@ def summary_of(
         sparse: Milliseconds of each frame.
         dense: Milliseconds of each frame of the plain model, None if it did not run.
     """
-    parts = [f"{len(rates)} frames"]
+    parts = ["1 frame" if len(rates) == 1 else f"{len(rates)} frames"]
     if source.dropped:
         parts.append(f"{source.dropped} dropped")
     if source.corrupt:

@@ -30,6 +30,7 @@ from pathlib import Path
 from _cli import (
     add_policy_options,
     add_strict_option,
+    check_score,
     downloads,
     import_quietly,
     options_of,
@@ -97,8 +98,7 @@ def main(args: argparse.Namespace) -> None:
     from blockcopy_plugins.integrations.mmengine import video_config
     from blockcopy_plugins.integrations.mmengine.video_inferencer import VideoInferencer
 
-    if not 0 <= args.show_score <= 1:
-        raise ConfigError(f"--show-score must be from 0 to 1, found {args.show_score}.")
+    check_score("--show-score", args.show_score)
     if args.is_demo:
         _note(
             "no --config is given: this is the demo's detector, which knows only the pedestrians "

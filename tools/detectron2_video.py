@@ -24,7 +24,7 @@ import time
 from typing import Any
 
 import _detectron2
-from _cli import add_policy_options, add_strict_option, read_files, run
+from _cli import add_policy_options, add_strict_option, check_score, read_files, run
 from _run_summary import WARMUP, summary_of
 
 
@@ -76,14 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     _detectron2.quiet(args.verbose)
     from blockcopy_plugins.datasets.live_source import LiveSource
-    from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.file_protection import check_outputs
 
     found = _detectron2.integration()
-    if not 0 <= args.confidence_threshold <= 1:
-        raise ConfigError(
-            f"--confidence-threshold must be from 0 to 1, found {args.confidence_threshold}."
-        )
+    check_score("--confidence-threshold", args.confidence_threshold)
     source = _detectron2.read(args.config, args.opts)
     config = _detectron2.blockcopy(source, args)
     weights = _detectron2.weights_of(source, args.weights)

@@ -61,6 +61,7 @@ from _cli import (
     add_config_options,
     add_policy_options,
     add_video_options,
+    check_score,
     downloads,
     import_quietly,
     keep_part,
@@ -147,6 +148,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from blockcopy_plugins.integrations.config_kind import is_detectron2_config
 
+    check_score("--show-score", args.show_score)
     if is_detectron2_config(args.config):
         import _detectron2
 

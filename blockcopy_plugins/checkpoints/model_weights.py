@@ -54,13 +54,16 @@ class FoundWeights:
     unused: tuple[str, ...]
 
 
-def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeights:
+def find_weights(
+    content: Any, own: Mapping[str, tuple[int, ...]], path: str | os.PathLike[str]
+) -> FoundWeights:
     """Find the weights of a model in a loaded checkpoint.
 
     Args:
         content: The file's content: a state dict, or a dict with one, under whatever names
             wrappers of models made (``module.``, ``_orig_mod.``, ``model.``, ...).
         own: Shapes of the model's parameters and buffers by name.
+        path: The file or address, for messages.
 
     Returns:
             The best fit; a complete one if ``unfit`` is empty.
@@ -81,8 +84,8 @@ def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeigh
         if isinstance(content, Mapping) and content:
             names = f" with the entries {sorted(map(str, content))[:8]}"
         raise ConfigError(
-            f"the checkpoint is a {kind}{names}, and contains no tensors by name. Give the "
-            "checkpoint that belongs to the config."
+            f"the checkpoint {masked(os.fspath(path))!r} is a {kind}{names}, and contains no "
+            "tensors by name. Give the checkpoint that belongs to the config."
         )
     return best
 
@@ -107,9 +110,25 @@ def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
         text = str(error).strip().splitlines()[:1] or [""]
         raise ConfigError(
             f"the checkpoint {masked(os.fspath(path))!r} cannot be loaded "
-            f"({type(error).__name__}: {masked(text[0])[:200]}). It is damaged or not a file that "
-            "torch.save wrote; copy or download it again."
+            f"({type(error).__name__}: {masked(text[0])[:200]}). {_instead_of_a_checkpoint(path)}"
         ) from error
+
+
+def _instead_of_a_checkpoint(path: str | os.PathLike[str]) -> str:
+    """What a file is that cannot be loaded, and what to do."""
+    start = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return (
+            "It is a web page, as hosts send that ask back before a large file: open the address "
+            "in a browser, and answer there."
+        )
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            "It is the pointer that Git LFS leaves in place of a file: fetch that by git lfs pull."
+        )
+    return "It is damaged or not a file that torch.save wrote; copy or download it again."
 
 
 def _candidates(content: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:

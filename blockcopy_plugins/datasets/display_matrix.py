@@ -74,7 +74,5 @@ def orientation_of_matrix(matrix: tuple[int, ...]) -> Orientation:
     if angle == 270:
         return Orientation(3, True) if matrix[3] < 0 else Orientation(1)
     if angle == 180:
-        if matrix[0] < 0 and matrix[4] < 0:
-            return Orientation(2)
-        return Orientation(2, True) if matrix[0] < 0 else Orientation(0, matrix[4] < 0)
+        return Orientation(2, matrix[4] >= 0)
     return Orientation(0, angle == 0 and matrix[4] < 0)

@@ -83,7 +83,7 @@ class NamedClass:
             return self.known[plain]
         names = list(self.known)
         registry = self._users_own()
-        if registry is not None:
+        if registry is not None and plain:
             found = registry.get(name) or (registry.get(plain) if plain != name else None)
             if found is not None:
                 return found

@@ -64,10 +64,12 @@ def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any
             found = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
         else:
             found = ast.literal_eval(node)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # What stands behind the first line is a tree of Python's, or where it lies in memory.
+        why = "" if isinstance(error, ValueError) else f" ({type(error).__name__}: {error})"
         raise ConfigError(
-            f"the {noun} {text!r} cannot be read ({error}); write a name such as {name}, or "
-            f'"{example}".'
+            f"the {noun} {text!r} cannot be read{why}; write a name such as {name}, or "
+            f'"{example}", with plain values.'
         ) from error
     if not isinstance(found, dict) or "type" not in found:
         raise ConfigError(f'the {noun} {text!r} has no type; write "{example}".')

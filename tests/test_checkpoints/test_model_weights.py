@@ -62,7 +62,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", list(RIGHT))
 def test_the_weights_are_found(name):
-    found = find_weights(RIGHT[name], OWN)
+    found = find_weights(RIGHT[name], OWN, "w.pth")
     assert not found.unfit and not found.unused
     for key, value in STATE.items():
         assert torch.equal(found.state[key], value)
@@ -73,13 +73,13 @@ def test_the_weights_are_found(name):
 @given(st.lists(st.sampled_from(["module", "_orig_mod", "model", "net", "m2"]), max_size=4))
 def test_any_prefix(parts):
     prefix = "".join(f"{part}." for part in parts)
-    assert not find_weights({"state_dict": under(prefix)}, OWN).unfit
+    assert not find_weights({"state_dict": under(prefix)}, OWN, "w.pth").unfit
 
 
 def test_what_is_missing_is_named_unless_nothing_runs_it():
     for name in STATE:
         rest = {key: value for key, value in STATE.items() if key != name}
-        found = find_weights({"state_dict": under("module.", rest)}, OWN)
+        found = find_weights({"state_dict": under("module.", rest)}, OWN, "w.pth")
         if name.endswith("num_batches_tracked"):
             assert not found.unfit
         elif name.startswith("auxiliary_head"):
@@ -87,13 +87,15 @@ def test_what_is_missing_is_named_unless_nothing_runs_it():
         else:
             assert len(found.unfit) == 1 and name in found.unfit[0] and "none" in found.unfit[0]
     wrong = {**STATE, "decode_head.weight": torch.zeros(9, 9)}
-    assert "decode_head.weight (2, 4, 1, 1) (found (9, 9))" in find_weights(wrong, OWN).unfit
+    assert (
+        "decode_head.weight (2, 4, 1, 1) (found (9, 9))" in find_weights(wrong, OWN, "w.pth").unfit
+    )
 
 
 @pytest.mark.parametrize("content", [None, 3, [], {}, {"epoch": 3}, {"state_dict": {}}, "x"])
 def test_what_holds_no_weights_is_said(content):
-    with pytest.raises(ConfigError, match="no tensors by name"):
-        find_weights(content, OWN)
+    with pytest.raises(ConfigError, match="the checkpoint 'w.pth' is a .*no tensors by name"):
+        find_weights(content, OWN, "w.pth")
 
 
 # ------------------------------------------------------------------ damaged files
@@ -118,9 +120,9 @@ def check_checkpoint(path, content, seed):
     try:
         with readable_weights(path):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-        find_weights(loaded, OWN)
+        find_weights(loaded, OWN, path)
     except BlockCopyError as error:
-        assert path.name in str(error) or "no tensors" in str(error), (seed, error)
+        assert path.name in str(error), (seed, error)
 
 
 def check_policy(path, content, seed):
@@ -162,3 +164,43 @@ def test_nothing_in_a_policy_file_is_executed(tmp_path):
     with pytest.raises(ConfigError, match="p.pth.*cannot be read"):
         load_policy(build_policy("RLPolicy"), tmp_path / "p.pth")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"<!DOCTYPE html><html>", "It is a web page.*in a browser"),
+        (b"\n<html>", "It is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"weights", "copy or download it again"),
+        (b"", "copy or download it again"),
+    ],
+)
+def test_what_was_downloaded_instead_of_a_checkpoint(tmp_path, content, remedy):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"w.pth' cannot be loaded.*{remedy}"):
+        with readable_weights(path):
+            torch.load(path, weights_only=True)
+
+
+def test_two_models_in_one_file_are_not_chosen_between():
+    """A student and its teacher: nobody knows which of them is meant."""
+    both = {**under("student."), **under("teacher.")}
+    assert len(find_weights({"state_dict": both}, OWN, "w.pth").unfit) > 0
+    assert not find_weights({"state_dict": under("teacher.")}, OWN, "w.pth").unfit
+
+
+def test_an_auxiliary_head_of_another_shape_does_not_fit():
+    name = next((name for name in OWN if name.startswith("auxiliary_head.")), None)
+    own = OWN if name else {**OWN, "auxiliary_head.weight": (2, 2)}
+    name = name or "auxiliary_head.weight"
+    found = find_weights({**STATE, name: torch.zeros(9, 9)}, own, "w.pth")
+    assert [name in one for one in found.unfit] == [True] and not found.unused
+
+
+def test_a_file_whose_entries_contain_themselves():
+    circle = {"epoch": 1}
+    circle["model"] = circle
+    with pytest.raises(ConfigError, match="contains no tensors by name"):
+        find_weights(circle, OWN, "w.pth")

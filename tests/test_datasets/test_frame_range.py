@@ -7,11 +7,20 @@ import subprocess
 
 import pytest
 
-from blockcopy_plugins.datasets.frame_range import range_names
+from blockcopy_plugins.datasets.frame_range import is_frame_range, range_names
 from blockcopy_plugins.datasets.video_list import list_videos
 from blockcopy_plugins.errors import FrameError
 
-RANGES = ["{0..3}", "{000..003}", "{8..11}", "{08..11}", "{8..011}", "{000275..000278}", "{1..1}"]
+RANGES = [
+    "{0..3}",
+    "{0..11}",
+    "{000..003}",
+    "{8..11}",
+    "{08..11}",
+    "{8..011}",
+    "{000275..000278}",
+    "{1..1}",
+]
 
 
 @pytest.mark.parametrize("numbers", RANGES)
@@ -39,3 +48,10 @@ def test_a_folder_whose_name_looks_like_a_pattern(tmp_path):
         "a.mp4",
         "b.mp4",
     ]
+
+
+def test_a_file_or_folder_of_that_name_is_no_range(tmp_path):
+    path = tmp_path / "x_{1..3}.png"
+    assert is_frame_range(str(path))
+    path.mkdir()
+    assert not is_frame_range(str(path)) and list_videos(str(path)) == [str(path)]

@@ -45,3 +45,13 @@ def test_names_are_short_and_unique():
     assert name_videos(["/a/x.mp4", "/a/x.avi"]) == ["x", "x#2"]
     assert name_videos(["/a/x.mp4"] * 3) == ["x", "x#2", "x#3"]
     assert name_videos(["/a/c/x.mp4", "/b/c/x.mp4", "/a/c/x.mp4"]) == ["a/c/x", "b/c/x", "a/c/x#2"]
+
+
+@pytest.mark.parametrize("root", ["[2024]", "a*b", "what?"])
+def test_a_folder_whose_own_name_looks_like_a_pattern(tmp_path, root):
+    for folder in (root, "2", "axb"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mp4").touch()
+    wanted = [str(tmp_path / root / "a.mp4")]
+    assert list_videos("*.mp4", str(tmp_path / root)) == wanted
+    assert list_videos("a.mp4", str(tmp_path / root)) == wanted

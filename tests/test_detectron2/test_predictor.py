@@ -217,7 +217,7 @@ def test_lazy_config(weights, pictures):
     assert list(wrapped.state_dict()) == list(plain.state_dict())
     assert handle(wrapped.backbone.inner).guards.names == ("Always(1 polygon)",)
     lazy.blockcopy = dict(block=128)
-    with pytest.raises(ConfigError, match="no option 'block'"):
+    with pytest.raises(ConfigError, match="no option 'block'. Did you mean 'block_size'"):
         blockcopy_config(lazy)
 
 

@@ -453,3 +453,36 @@ def test_bad_arguments():
         bc.blockcopy_(Net(), dict(block_size=3))
     with pytest.raises(ConfigError, match="no policy"):
         bc.blockcopy_(Net(), bc.BlockCopyConfig(policy="clairvoyant"))
+
+
+def test_a_module_that_uses_its_own_ops_less_often_than_before():
+    """Whose state is read then is not known; the whole frame that the error asks for goes on."""
+
+    class Repeats(nn.Module):
+        times = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 3, 3, 3) * 0.1)
+
+        def forward(self, x):
+            for _ in range(self.times):
+                x = F.conv2d(x, self.weight, padding=1)
+            return x
+
+    repeats, grids = Repeats(), []
+    net = nn.Sequential(repeats).eval()
+    full, part = torch.ones(SHAPE, dtype=torch.bool), torch.eye(3, 4, dtype=torch.bool)[None]
+    config = bc.BlockCopyConfig(block_size=16, policy=lambda f, c: grids.pop(0), programs=False)
+    bc.blockcopy_(net, config)
+    frame = torch.randn(1, 3, 40, 50)
+    with torch.no_grad():
+        grids += [full, part, full]
+        net(frame)
+        repeats.times = 2
+        with pytest.raises(StateError, match="used state 2 times in this frame and 3 times"):
+            net(frame)
+        bc.reset_(net)
+        weight = repeats.weight
+        wanted = F.conv2d(F.conv2d(frame, weight, padding=1), weight, padding=1)
+        torch.testing.assert_close(net(frame), wanted, rtol=1e-4, atol=1e-5)

@@ -47,3 +47,15 @@ def test_predictions_have_no_secret_in_their_names(tmp_path):
     assert len(told) == 2 and told[0]["video_name"] == f"http://***@{place}?token=***"
     for secret in ("admin", "s3cret", "t0ken"):
         assert not [one for one in told if secret in repr(one)]
+
+
+def test_what_ended_a_run_is_told_without_secrets():
+    from blockcopy_plugins.integrations.common.partial_run import partial_run
+
+    for problem in (
+        OSError("rtsp://admin:s3cret@cam/x is gone"),
+        KeyboardInterrupt("http://a:s3cret@b/"),
+    ):
+        told = partial_run(problem, 3, 9)
+        assert "s3cret" not in told["reason"] and "***@" in told["reason"]
+        assert (told["frames_run"], told["frames_planned"]) == (3, 9)

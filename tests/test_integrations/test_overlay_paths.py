@@ -24,3 +24,9 @@ def test_no_two_are_alike_and_none_leaves_the_folder(names):
 def test_names_stay_what_they_were_where_nothing_meets():
     paths = overlay_paths("o", name_videos(["x/a.mp4", "y/a.mp4", "x_a.mp4"]), ".mp4")
     assert [path.name for path in paths] == ["x_a.mp4", "y_a.mp4", "x_a-2.mp4"]
+
+
+def test_names_that_a_disk_takes_for_one_get_two_files():
+    """As macOS does, which does not tell an accent in one character from one in two."""
+    one, other = (path.name for path in overlay_paths("o", ["caf\u00e9", "CAFE\u0301"], ".mp4"))
+    assert (one, other) == ("caf\u00e9.mp4", "CAFE\u0301-2.mp4")

@@ -56,3 +56,13 @@ def test_autocast_changes_nothing():
         ridge.learn(x, y, everything, 60)
         ridge.solve()
     assert torch.equal(ridge.weights, plain.weights)
+
+
+def test_it_follows_the_frames_to_their_device():
+    ridge = OnlineRidge(torch.zeros(4), strength=1.0, memory=100.0)
+    kept = ridge.products
+    ridge.to(torch.device("cpu"))
+    assert ridge.products is kept
+    ridge.to(torch.device("meta"))
+    for name in ("prior", "weights", "products", "targets"):
+        assert getattr(ridge, name).device.type == "meta", name

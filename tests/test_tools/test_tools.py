@@ -274,7 +274,7 @@ MISTAKES = {
     "wrong policy file": (
         "test_video.py",
         ["tiny.py", "--video", "a.mp4", "--policy-checkpoint", "tiny.pth"],
-        "no policy file",
+        "not a policy file",
     ),
     "unknown guard": (
         "test_video.py",
@@ -303,7 +303,7 @@ MISTAKES = {
     "wrong weights": (
         "test_video.py",
         ["tiny.py", "other.pth", "--video", "a.mp4"],
-        "fit the model",
+        "the checkpoint 'other.pth' does not fit the model",
     ),
     "no torchrun": (
         "test_video.py",
@@ -317,6 +317,41 @@ MISTAKES = {
         ["tiny.py", "--video", "a.mp4", "--policy", "all"],
         "learns nothing",
     ),
+    "model that is none": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--cfg-options", "model=None"],
+        "has model = None",
+    ),
+    "policy without letters": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--policy", ""],
+        "no policy ''",
+    ),
+    "policy with a call": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--policy", "dict(type='GainPolicy', target=float('nan'))"],
+        "cannot be read; write a name",
+    ),
+    "score that is none": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--show-score", "nan"],
+        "--show-score must be from 0 to 1, found nan",
+    ),
+    "annotations that are no file": (
+        "test_video.py",
+        ["tiny.py", "--video", "a.mp4", "--ann", "/dev/null"],
+        "'/dev/null' are neither a file nor a folder",
+    ),
+    "two hooks": (
+        "test_video.py",
+        ["two_hooks.py", "--video", "a.mp4"],
+        "have 2 BlockCopyHooks",
+    ),
+    "weights of nothing": (
+        "test_video.py",
+        ["tiny.py", "nothing.pth", "--video", "a.mp4"],
+        "the checkpoint 'nothing.pth' is a dict",
+    ),
     "no weights": ("train_policy.py", ["bare_data.py", "--video", "a.mp4"], "CHECKPOINT"),
 }
 
@@ -327,7 +362,10 @@ def mistakes(place):
     import torch
 
     torch.save({"state_dict": {"a": torch.zeros(1)}}, place / "other.pth")
+    torch.save({"state_dict": {}}, place / "nothing.pth")
     text = (place / "tiny.py").read_text()
+    hook = "dict(type='blockcopy_plugins.BlockCopyHook')"
+    (place / "two_hooks.py").write_text(f"_base_ = './tiny.py'\ncustom_hooks = [{hook}] * 2\n")
     (place / "bare.py").write_text("_base_ = './tiny.py'\ntest_dataloader = None\n")
     (place / "bare_data.py").write_text(text.replace("load_from =", "unused ="))
     (place / "empty.py").write_text("a = 1\n")

@@ -19,7 +19,7 @@ class AnnotationNotes:
     def __init__(self) -> None:
         self.kept = self.elsewhere = 0
         self._left_out: dict[str, tuple[int, str]] = {}
-        self._remarks: dict[str, None] = {}  # in order, each once
+        self._remarks: dict[str, tuple[int, str]] = {}
 
     def leave_out(self, reason: str, example: str) -> None:
         """Take note of an annotation that is not used.
@@ -31,13 +31,15 @@ class AnnotationNotes:
         count, first = self._left_out.get(reason, (0, example))
         self._left_out[reason] = (count + 1, first)
 
-    def remark(self, text: str) -> None:
-        """Take note of something that the user should know; the same text counts once.
+    def remark(self, text: str, example: str = "") -> None:
+        """Take note of something that the user should know; the same text is said once.
 
         Args:
-            text: A sentence without its full stop.
+            text: A sentence without its full stop, the same words for all of a kind.
+            example: Where, if it may be so in many places; the first of a kind is kept.
         """
-        self._remarks[text] = None
+        count, first = self._remarks.get(text, (0, example))
+        self._remarks[text] = (count + 1, first)
 
     @property
     def left_out(self) -> int:
@@ -56,7 +58,7 @@ class AnnotationNotes:
                     for reason, (count, first) in self._left_out.items()
                 ],
             },
-            "remarks": list(self._remarks),
+            "remarks": self._said(),
         }
 
     def lines(self) -> list[str]:
@@ -66,7 +68,13 @@ class AnnotationNotes:
             f"(the first: {first})"
             for reason, (count, first) in self._left_out.items()
         ]
-        return lines + list(self._remarks)
+        return lines + self._said()
+
+    def _said(self) -> list[str]:
+        return [
+            f"{text} ({count} times, the first: {first})" if first else text
+            for text, (count, first) in self._remarks.items()
+        ]
 
     def warn(self) -> None:
         """Log the lines as warnings."""

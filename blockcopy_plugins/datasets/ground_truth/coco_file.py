@@ -318,8 +318,8 @@ class _InstanceReader:
             return self._left_out("their boxes lie outside of the frame", annotation)
         if cut:
             self.notes.remark(
-                f"parts of fewer than three points are left out of segmentations of {self.path!r} "
-                f"(the first: {annotation.place})"
+                f"parts of fewer than three points are left out of segmentations of {self.path!r}",
+                annotation.place,
             )
         instance = {
             "bbox": [x, y, x + width, y + height],

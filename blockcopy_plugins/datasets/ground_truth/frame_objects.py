@@ -56,20 +56,19 @@ class FrameObjects:
         count = len(boxes)
         fields: dict[str, Any] = {
             "boxes": boxes,
-            "labels": _array(self.labels, np.int64).reshape(-1),
+            "labels": _array(self.labels, np.int64),
             "size": (int(self.size[0]), int(self.size[1])),
         }
         for name in ("scores", "areas", "heights", "visible_ratios"):
             value = getattr(self, name)
-            fields[name] = None if value is None else _array(value, np.float64).reshape(-1)
+            fields[name] = None if value is None else _array(value, np.float64)
         for name in ("ignore", "crowd"):
             value = getattr(self, name)
             fields[name] = np.zeros(count, bool) if value is None else _array(value, bool)
         for name, value in fields.items():
-            if name not in ("boxes", "size") and value is not None and len(value) != count:
-                raise ConfigError(
-                    f"{name} has {len(value)} entries for {count} boxes; they must match"
-                )
+            wanted = (count,)
+            if name not in ("boxes", "size") and value is not None and value.shape != wanted:
+                raise ConfigError(f"{name} must have the shape {wanted}, but got {value.shape}")
         if self.masks is not None and len(self.masks) != count:
             raise ConfigError(f"there are {len(self.masks)} masks for {count} boxes")
         for name, value in fields.items():

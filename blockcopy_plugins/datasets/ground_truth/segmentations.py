@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from blockcopy_plugins.datasets.ground_truth.annotation_values import Entry, finite
-from blockcopy_plugins.datasets.ground_truth.masks import encode_segmentation
+from blockcopy_plugins.datasets.ground_truth.masks import FURTHEST, encode_segmentation
 
 _FIELD = "segmentation"
 
@@ -38,12 +38,17 @@ def read_segmentation(
         raise entry.error(_FIELD, "a list of polygons, [[x1, y1, x2, y2, ...], ...], or a dict")
     polygons = []
     for part in found:
+        if any(isinstance(value, list) for value in part):
+            raise entry.error(_FIELD, "polygons as [x1, y1, x2, y2, ...], not as [[x1, y1], ...]")
         if len(part) % 2:
             raise entry.error(_FIELD, "polygons of pairs x, y; one has an odd number of values")
         wrong = entry.error(_FIELD, "finite numbers as coordinates")
         values = [finite(value, lambda: wrong) for value in part]  # noqa: B023
+        values = [v * scale[1 - i % 2] for i, v in enumerate(values)]
+        if any(abs(v) > FURTHEST for v in values):
+            raise entry.error(_FIELD, f"coordinates at most {FURTHEST} px from the image")
         if len(values) >= 6:
-            polygons.append([v * scale[1 - i % 2] for i, v in enumerate(values)])
+            polygons.append(values)
     return (polygons or None), len(polygons) < len(found)
 
 

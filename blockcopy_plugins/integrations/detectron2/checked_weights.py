@@ -46,13 +46,14 @@ class CheckedCheckpointer(DetectionCheckpointer):
         own = {name: tuple(value.shape) for name, value in self.model.state_dict().items()}
         if not checkpoint.get("matching_heuristics"):
             needed = {n: shape for n, shape in own.items() if not n.endswith(_FROM_THE_CONFIG)}
-            checkpoint["model"] = dict(find_weights({"model": checkpoint["model"]}, needed).state)
+            found = find_weights({"model": checkpoint["model"]}, needed, self._named)
+            checkpoint["model"] = dict(found.state)
         incompatible = super()._load_model(checkpoint)
-        found = {name: "none" for name in incompatible.missing_keys}
-        found |= {name: str(shape) for name, shape, _ in incompatible.incorrect_shapes}
+        shapes = {name: "none" for name in incompatible.missing_keys}
+        shapes |= {name: str(shape) for name, shape, _ in incompatible.incorrect_shapes}
         unfit = [
             f"{name} {own[name]} (found {shape})"
-            for name, shape in found.items()
+            for name, shape in shapes.items()
             if not name.endswith(_FROM_THE_CONFIG)
         ]
         if unfit:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from ...errors import ConfigError
+from ...checkpoints.model_weights import readable_weights
+from ...errors import BlockCopyError, ConfigError
 from ..common.given_config import check_config_file
 from .checked_weights import CheckedCheckpointer
 from .config import add_blockcopy_config
@@ -124,15 +127,19 @@ class ModelConfig(ABC):
             The model.
 
         Raises:
-            ConfigError: If there is no such file, or it has not all weights of the model.
+            ConfigError: If the model cannot be built, there is no such file, or it has not all
+                weights of the model.
+            OSError: If the weights cannot be fetched from an address.
         """
         weights = self.weights if weights is None else os.fspath(weights)
         if weights and "://" not in weights and not os.path.isfile(weights):
             raise ConfigError(
                 f"there is no checkpoint {weights!r} (the working directory is {os.getcwd()!r})."
             )
-        model = self._build().eval()
-        CheckedCheckpointer(model).load(weights)
+        with _of_the_config("model"):
+            model = self._build().eval()
+        with readable_weights(weights):
+            CheckedCheckpointer(model).load(weights)
         return model
 
     @abstractmethod
@@ -184,7 +191,7 @@ class LazyModelConfig(ModelConfig):
     """A lazy config with ``model``, ``dataloader`` and perhaps ``train``.
 
     Raises:
-        ConfigError: If it has no ``model``.
+        ConfigError: If it has no ``model``, or one that is not to be called.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -193,6 +200,12 @@ class LazyModelConfig(ModelConfig):
             raise ConfigError(
                 f"the lazy config ({type(cfg).__name__}) has no model; write model = "
                 "model_zoo.get_config('common/models/mask_rcnn_fpn.py').model, for example."
+            )
+        if not hasattr(cfg.model, "get") or cfg.model.get("_target_") is None:
+            raise ConfigError(
+                f"the model of the lazy config is {_in_a_line(cfg.model)[:80]}, expected a "
+                "LazyCall, which has a _target_: model = LazyCall(GeneralizedRCNN)(...). Configs "
+                "of MMDetection and MMSegmentation are Python files."
             )
 
     @property
@@ -229,7 +242,8 @@ class LazyModelConfig(ModelConfig):
 
     def augmentations(self) -> list[T.Augmentation]:
         """Those of ``dataloader.test.mapper``; none where there is none."""
-        return [instantiate(one) for one in self._mapper().get("augmentations") or ()]
+        with _of_the_config("test mapper"):
+            return [instantiate(one) for one in self._mapper().get("augmentations") or ()]
 
     def _mapper(self) -> Any:
         test = (self.cfg.get("dataloader") or {}).get("test") or {}
@@ -247,7 +261,7 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
 
     Args:
         path: A YAML file, the keys of this package and of Detectron2's own projects among its keys
-            or not; or a lazy config.
+            or not; or a lazy config, in Python or as ``LazyConfig.save`` writes it.
         opts: See :meth:`ModelConfig.of`.
 
     Returns:
@@ -258,18 +272,33 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
     """
     check_config_file(path)
     try:
-        if not _is_yaml(path):
+        if is_lazy(path):
             return LazyConfig.apply_overrides(LazyConfig.load(path), list(opts))
         cfg = _with_projects(path)
         cfg.merge_from_list(_pairs(opts))
         if not torch.cuda.is_available() and str(cfg.MODEL.DEVICE).startswith("cuda"):
             cfg.MODEL.DEVICE = "cpu"
         return cfg
-    # yacs raises AssertionError and KeyError, lazy configs whatever Python does.
-    except (AssertionError, KeyError, ValueError, TypeError, SyntaxError, ImportError) as error:
+    except (Exception, SystemExit) as error:  # a config is a program, which may fail in any way
         raise ConfigError(
-            f"the config {path!r} cannot be read: {type(error).__name__}: {error}"
+            f"the config {path!r} cannot be read: {type(error).__name__}: {_in_a_line(error)}"
         ) from error
+
+
+def is_lazy(path: str) -> bool:
+    """Whether a config file of Detectron2 is a lazy one.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It is YAML, and cannot be read.
+    """
+    if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
+        return True
+    with open(path, encoding="utf-8", errors="replace") as file:
+        # As LazyConfig.save and Detectron2's lazyconfig_train_net.py write them.
+        return any(re.match(r"model\s*:", line) for line in file)
 
 
 def prepare_image(
@@ -321,5 +350,19 @@ def _pairs(opts: Sequence[str]) -> list[str]:
     return pairs
 
 
-def _is_yaml(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in (".yaml", ".yml")
+@contextmanager
+def _of_the_config(what: str) -> Iterator[None]:
+    """Say that it is the config which what is built of it does not fit."""
+    try:
+        yield
+    except BlockCopyError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the {what} of the config cannot be built: {type(error).__name__}: "
+            f"{_in_a_line(error)}. Correct the config, or what changes it on the command line."
+        ) from error
+
+
+def _in_a_line(value: Any) -> str:
+    return " ".join(str(value).split())

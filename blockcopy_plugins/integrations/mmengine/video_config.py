@@ -42,10 +42,11 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
             config.merge_from_dict(options)
     except (Exception, SystemExit) as e:  # a config is a program, which may fail in any way
         raise ConfigError(f"the config {path!r} cannot be read: {type(e).__name__}: {e}") from e
-    if "model" not in config:
+    if not isinstance(config.get("model"), dict):
+        found = f"model = {config.model!r:.80}" if "model" in config else "no model"
         raise ConfigError(
-            f"the config {path!r} has no model; give a model's config, such as "
-            "configs/maskrcnn_blockcopy.py."
+            f"the config {path!r} has {found}; give a model's config, whose model is a dict, such "
+            "as configs/maskrcnn_blockcopy.py."
         )
     return config
 
@@ -65,10 +66,16 @@ def hook_of(config: Config) -> ConfigDict:
             f"the config's custom_hooks is {hooks!r}, expected a list: custom_hooks=["
             "dict(type='blockcopy_plugins.BlockCopyHook')]."
         )
-    for hook in hooks:
-        kind = hook.get("type") if isinstance(hook, dict) else None
-        if getattr(kind, "__name__", str(kind)).rpartition(".")[2] == "BlockCopyHook":
-            return hook
+    kinds = [hook.get("type") if isinstance(hook, dict) else None for hook in hooks]
+    names = [getattr(kind, "__name__", str(kind)).rpartition(".")[2] for kind in kinds]
+    own = [hook for hook, name in zip(hooks, names, strict=True) if name == "BlockCopyHook"]
+    if len(own) > 1:
+        raise ConfigError(
+            f"the config's custom_hooks have {len(own)} BlockCopyHooks, of which each would "
+            "convert the model; leave one (a config's list takes the place of its _base_'s)."
+        )
+    if own:
+        return own[0]
     config.custom_hooks = [*hooks, dict(DEFAULT_HOOK)]
     return config.custom_hooks[-1]
 

@@ -274,6 +274,8 @@ def _check_annotations(paths: Sequence[str], config: Config) -> None:
     for path in paths:
         if not os.path.exists(path):
             raise ConfigError(f"there is no annotation file or folder {path!r}.")
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            raise ConfigError(f"the annotations {path!r} are neither a file nor a folder.")
         if boxes and not os.path.isfile(path):
             raise ConfigError(
                 f"the annotations {path!r} are a folder, but the config's model is a detector, "

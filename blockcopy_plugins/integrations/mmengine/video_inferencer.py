@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from ..common.given_config import conversion_config, refuse_weights_of_built_mod
 from ..common.sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .buildable import buildable
-from .checkpoint_check_hook import CheckpointCheckHook
+from .checkpoint_check_hook import fitting_weights
 from .clips import clips_of
 from .prepared_frames import PreparedFrame, PreparedFrames
 from .video_config import hook_options, read_config, set_weights
@@ -363,14 +362,7 @@ def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Modu
         model = revert_sync_batchnorm(MODELS.build(config.model))
     with readable_weights(weights):
         checkpoint = CheckpointLoader.load_checkpoint(weights, "cpu", logger="silent")
-        if not isinstance(checkpoint, dict):
-            raise ConfigError(
-                f"the checkpoint {weights!r} holds a {type(checkpoint).__name__}, expected tensors "
-                "by name. Give the checkpoint that belongs to the config."
-            )
-        # The check needs nothing else of a Runner.
-        CheckpointCheckHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
-        model.load_state_dict(checkpoint["state_dict"], strict=False)
+        model.load_state_dict(fitting_weights(model, checkpoint, weights), strict=False)
     model.cfg = config
     return model.to(device).eval(), config
 

@@ -100,6 +100,17 @@ ERRORS = {
         set_in("annotations", 1, "segmentation", [[1, 1, 5, 1, 5, 9, 3]]),
         r"odd number",
     ),
+    "polygon of points": (
+        set_in("annotations", 1, "segmentation", [[[1, 1], [5, 1], [5, 9]]]),
+        r"segmentation of annotations\[1\].*polygons as \[x1, y1, x2, y2, ...\], not as",
+    ),
+    **{
+        f"polygon that reaches to {far:g}": (
+            set_in("annotations", 1, "segmentation", [[far, 1, 5, 1, 5, 9]]),
+            r"segmentation of annotations\[1\].*coordinates at most 100000 px from the image",
+        )
+        for far in (1e300, -1e9, 2e5)
+    },
     "polygon flat": (set_in("annotations", 1, "segmentation", [1, 1, 5, 1, 5, 9]), r"list of poly"),
     "segmentation a text": (set_in("annotations", 1, "segmentation", "x"), r"segmentation .*'x'"),
     "mask of another size": (
@@ -280,6 +291,19 @@ def test_annotations_of_one_id_are_all_used_with_a_remark(tmp_path):
         f"annotations of {str(tmp_path / 'a.json')!r} have ids that others have too (2 of them); "
         "all are used: if they stand in the file twice, remove them"
     ]
+
+
+def test_a_remark_on_many_annotations_is_made_once(tmp_path):
+    found = content()
+    for annotation in found["annotations"]:
+        annotation["segmentation"] = [[1, 1, 5, 1, 5, 9], [1, 1, 5, 1]]
+    _, notes = read(tmp_path / "a.json", found)
+    (line,) = notes.lines()
+    assert "fewer than three points" in line
+    assert line.endswith(
+        f"(6 times, the first: annotations[0] (id 1) of {str(tmp_path / 'a.json')!r})"
+    )
+    assert notes.summary()["remarks"] == [line]
 
 
 def test_a_byte_order_mark_and_polygons_without_boxes(tmp_path):

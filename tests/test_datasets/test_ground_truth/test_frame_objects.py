@@ -148,9 +148,20 @@ def test_what_is_visible_by_either_of_its_names(said, ratio):
 def test_unfit_objects():
     with pytest.raises(ConfigError, match=r"\(K, 4\), but got \(2, 3\)"):
         FrameObjects(np.zeros((2, 3)), [0, 0], SIZE)
-    with pytest.raises(ConfigError, match="labels has 1 entries for 2 boxes"):
-        FrameObjects(np.zeros((2, 4)), [0], SIZE)
+    for labels in ([0], [[0], [0]], 0):
+        with pytest.raises(ConfigError, match=r"labels must have the shape \(2,\), but got"):
+            FrameObjects(np.zeros((2, 4)), labels, SIZE)
+    for name in ("scores", "areas", "heights", "visible_ratios", "ignore", "crowd"):
+        with pytest.raises(ConfigError, match=rf"{name} must have the shape \(2,\), .* \(2, 1\)"):
+            FrameObjects(np.zeros((2, 4)), [0, 0], SIZE, **{name: np.ones((2, 1))})
     with pytest.raises(ConfigError, match="1 masks for 2 boxes"):
         FrameObjects(np.zeros((2, 4)), [0, 0], SIZE, masks=({},))
     with pytest.raises(ConfigError, match="lack scores, labels"):
         FrameObjects.from_predictions(dict(bboxes=[]), SIZE)
+
+
+@pytest.mark.parametrize("value", [1e9, -1e300, float("nan"), float("inf")])
+def test_polygons_that_would_crash_the_process(value):
+    instance = dict(bbox=[0, 0, 4, 4], bbox_label=0, mask=[[value, 0.0, 4.0, 0.0, 4.0, 4.0]])
+    with pytest.raises(ConfigError, match="a polygon has the coordinate"):
+        FrameObjects.from_instances([instance], SIZE)
