@@ -21,21 +21,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPED_BEFORE_SHOWING = """
 import importlib, signal, sys
 sys.path.insert(0, sys.argv[1])
-import _pictures_thread, _recording
-tool, calls = importlib.import_module(sys.argv[2]), []
-def stop_at_the_third(owner, name):
-    real = getattr(owner, name)
-    def stopped(*arguments):
-        calls.append(name)
-        if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-        return real(*arguments)
-    setattr(owner, name, stopped)
-# Signals come to the main thread: one tool hands pictures over to another thread there.
-if sys.argv[2] == "demo_video":
-    stop_at_the_third(_pictures_thread.PicturesThread, "run")
-else:
-    stop_at_the_third(_recording.Recording, "add")
+from _pictures_thread import PicturesThread
+tool, calls, real = importlib.import_module(sys.argv[2]), [], PicturesThread.run
+def stopped(*arguments):
+    calls.append(arguments)
+    if len(calls) == 3:
+        signal.raise_signal(signal.SIGINT)
+    return real(*arguments)
+PicturesThread.run = stopped
 sys.exit(tool.run(tool.main, tool.parse_args(sys.argv[3:])))
 """
 _PART = re.compile(r"\.[^/]+\.[0-9a-f]{8}\.part(\.\w+)?")
