@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 from .grids import draw_grid
 from .precision import tf32

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 from .zoo.weights import draw_statistics_, draw_weights_
 

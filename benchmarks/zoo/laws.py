@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.engine.report import Report
 
 from .architectures import Architecture

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .adapter import Call
-from .frame import Frame
-from .frame_work import FrameWork
+from .execution.frame_run import FrameRun
+from .frame.frame import Frame
 from .geometry import grid_size
-from .state import StateStore
+from .state.store import StateStore
 
 if TYPE_CHECKING:
     from .convert import Handle
@@ -60,7 +60,7 @@ def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
     host = torch.ones(
         (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
     )
-    work = FrameWork(handle, call, original, host.to(frame.device), host, store, streams)
+    work = FrameRun(handle, call, original, host.to(frame.device), host, store, streams)
     try:
         handle.config = replace(config, block_size=LARGE, strict=False)
         strides = work.open(_StrideFrame)

@@ -25,24 +25,24 @@ from ..policy import MotionField, Policy, PolicyContext, TaskOutput, build_polic
 from ..policy.guards import GuardCounts, GuardSet, build_guards
 from .adapter import Call, ModelAdapter, whole_map_modules
 from .block_size import resolve_block_size
-from .block_tensor import BlockTensor
 from .buckets import Buckets
 from .call_lock import CallLock, ThreadValue
-from .cuda_graphs import MIB, FrameGraphs
-from .dense_map import DenseMap, plain
+from .conv.cpu_convolutions import NativeConvolutions
+from .conv.torch_epilogue import Epilogues
 from .entry import enter
-from .epilogue import Epilogues
+from .execution.cuda_graphs import MIB, FrameGraphs
 from .execution.frame_programs import FramePrograms
-from .frame import Frame
+from .execution.frame_run import FrameRun
+from .frame.frame import Frame
 from .frame_record import FrameRecord, Scalars
-from .frame_work import FrameWork
 from .geometry import grid_size
-from .leaves import Leaf, leaf_for
-from .native import NativeConvolutions
+from .module_shortcuts import ModuleShortcut, shortcut_for
 from .plain_frames import PlainFrames
 from .propagation import Propagation
 from .report import Report, Totals
-from .state import Stream, StreamStates
+from .state.store import Stream, StreamStates
+from .tensor.block_tensor import BlockTensor
+from .tensor.dense_map import DenseMap, plain
 from .whole_run import WholeRun
 
 _ATTRIBUTE = "_blockcopy"
@@ -201,7 +201,7 @@ class Handle:
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
-        work = FrameWork(self, call, original, grid, host, store, streams)
+        work = FrameRun(self, call, original, grid, host, store, streams)
         cpu_start = time.thread_time()
         compared = compared if compared is not None and any(compared) else None
         if compared is not None and self.adapter.runs_once is not None:
@@ -493,7 +493,7 @@ class Handle:
         self._modules = tuple(nn.Module.named_modules(self.model))
         self._bare_modules = tuple(module for _, module in self._modules)
         for path, module in self._modules:
-            leaf = leaf_for(self, path, module) if path and self.native is not None else None
+            leaf = shortcut_for(self, path, module) if path and self.native is not None else None
             if leaf is not None:
                 module.__dict__["forward"] = leaf
             elif path and type(module) not in _POINTWISE_MODULES:
@@ -540,7 +540,7 @@ class Handle:
             remover.remove()
         self._removers.clear()
         for _, module in self._modules:
-            if isinstance(module.__dict__.get("forward"), Leaf):
+            if isinstance(module.__dict__.get("forward"), ModuleShortcut):
                 del module.__dict__["forward"]
 
     @property
@@ -679,7 +679,7 @@ class _GoDense:
         if frame is None:
             return None
         inputs, given = frame.make_whole((args, kwargs), type(module).__name__, self.reason)
-        frame.at_work.append(given)
+        frame.whole_map_inputs.append(given)
         return inputs
 
 
@@ -691,7 +691,7 @@ class _ComeBack:
         frame = self.handle.active
         if frame is None:
             return None
-        given = frame.at_work.pop()
+        given = frame.whole_map_inputs.pop()
         if not given:
             return None
         if isinstance(output, (tuple, list)):
@@ -739,7 +739,7 @@ def convert_(
         )
     for name, module in nn.Module.named_modules(model):
         inside = any(isinstance(hook, _Enter) for hook in module._forward_pre_hooks.values())
-        inside = inside or isinstance(module.__dict__.get("forward"), Leaf)
+        inside = inside or isinstance(module.__dict__.get("forward"), ModuleShortcut)
         if _ATTRIBUTE in module.__dict__ or inside:
             raise ConfigError(
                 f"module {name or '(root)'!r} is converted already"

@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from torch.utils.flop_counter import flop_registry
 
 from .. import ops
-from .block_tensor import BlockTensor
 from .composite import take_apart
-from .dense_map import DenseMap
+from .tensor.block_tensor import BlockTensor
+from .tensor.dense_map import DenseMap
 
 if TYPE_CHECKING:
-    from .frame import Frame
+    from .frame.frame import Frame
 
 
 class MacCounter(TorchDispatchMode):
@@ -54,7 +54,7 @@ class MacCounter(TorchDispatchMode):
         return out
 
     @staticmethod
-    def at_work() -> bool:
+    def is_counting() -> bool:
         """Whether a counter sees the ops of this thread."""
         return any(isinstance(mode, MacCounter) for mode in _get_current_dispatch_mode_stack())
 

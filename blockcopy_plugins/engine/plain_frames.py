@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .frame import FrameCounts
-from .frame_work import FrameWork
-from .state import Stream
+from .execution.frame_run import FrameRun
+from .frame.frame import FrameCounts
+from .state.store import Stream
 
 # Of each way, before the faster one is taken.
 _TRIES = 3
@@ -41,7 +41,7 @@ class PlainFrames:
         self._counts: dict[Hashable, FrameCounts] = {}
         self._seconds: dict[Hashable, tuple[list[float], list[float]]] = {}
 
-    def run(self, work: FrameWork) -> Any:
+    def run(self, work: FrameRun) -> Any:
         """Run a whole frame of such a policy, in one of the two ways.
 
         Args:

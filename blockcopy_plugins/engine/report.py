@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .frame import Densified, FrameCounts
+from .frame.frame import Densified, FrameCounts
 
 if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
-    from .cuda_graphs import GraphReport
+    from .execution.cuda_graphs import GraphReport
     from .execution.frame_programs import ProgramReport
     from .propagation_report import PropagationReport
 

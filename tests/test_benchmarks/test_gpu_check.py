@@ -147,7 +147,7 @@ def test_laws_find_a_lost_halo(one_small_network, monkeypatch):
             found[:, :, [0, -1]] = 0
         return found
 
-    import blockcopy_plugins.engine.frame as frame
+    import blockcopy_plugins.engine.frame.frame as frame
 
     monkeypatch.setattr(frame.ops, "gather", without_halo)
     # The package's own convolutions do not gather.

@@ -15,8 +15,8 @@ from torch import nn
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.cuda_graphs import CudaCaptured
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.execution.cuda_graphs import CudaCaptured
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 SIZE, BLOCK = (60, 90), 16
 POLICIES = [
@@ -131,7 +131,7 @@ def test_a_deep_copy_goes_on_from_where_the_model_stands(policy):
     run(net, reference, 4)
     run(other, its_reference, 7)
     run(net, reference, 4)
-    assert not its.graphs.report().as_ever
+    assert not its.graphs.report().eager_calls
     assert bc.report(net).frames == 12 + 6 + 8 and bc.report(other).frames == 12 + 6 + 7
 
 
@@ -157,7 +157,7 @@ def test_a_pickle_takes_all_but_the_streams_along(way, policy):
     captures = its.graphs.backend.captures
     grids = run(other, MaskedReference(bc.restore_(way(net)), BLOCK), 8)
     assert [bool(grid.all()) for grid in grids] == [True] + 7 * [False]
-    assert its.graphs.backend.captures > captures and not its.graphs.report().as_ever
+    assert its.graphs.backend.captures > captures and not its.graphs.report().eager_calls
     # Its frames were none of this one's streams.
     assert not any(grid.all() for grid in run(net, reference, 4))
 
@@ -172,7 +172,7 @@ def test_copies_can_be_restored(way):
     assert torch.equal(other(frame), wanted)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in other.modules())
     assert all("forward" not in m.__dict__ for m in other.modules())
-    assert not bc.report(net).graphs.as_ever
+    assert not bc.report(net).graphs.eager_calls
 
 
 @pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")

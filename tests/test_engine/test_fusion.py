@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.engine.native import NativeConvolutions
+from blockcopy_plugins.engine.conv.cpu_convolutions import NativeConvolutions
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 
 native = pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")

@@ -16,8 +16,8 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.engine.state import EVERYTHING
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.state.store import EVERYTHING
 from blockcopy_plugins.errors import StateError
 
 native = pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")
@@ -161,7 +161,7 @@ import sys, torch
 from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 assert ops.conv_kernels() == () and not ops.has_extension()
 layers = nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3)
 net = nn.Sequential(*layers).eval()
@@ -490,7 +490,7 @@ def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
 
 @native
 def test_a_convolution_that_cannot_run_on_blocks_is_planned_once(monkeypatch):
-    from blockcopy_plugins.engine import leaves
+    from blockcopy_plugins.engine import module_shortcuts
 
     asked = []
 
@@ -498,8 +498,8 @@ def test_a_convolution_that_cannot_run_on_blocks_is_planned_once(monkeypatch):
         asked.append(leaves_plan(frame, x, *arguments))
         return asked[-1]
 
-    leaves_plan = leaves.native_plan
-    monkeypatch.setattr(leaves, "native_plan", counted)
+    leaves_plan = module_shortcuts.native_plan
+    monkeypatch.setattr(module_shortcuts, "native_plan", counted)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 3)).eval()
     policy = dict(type="StaticPolicy", grid=[[True, False, True]] * 2)
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=policy))

@@ -36,10 +36,10 @@ from torch.utils._pytree import tree_unflatten
 
 from ...errors import StateError
 from ..adapter import Call
-from ..capture_guard import CaptureError
-from ..cuda_graphs import kind_of_call, results_of_call
-from ..frame_work import FrameWork
-from ..model_watch import AttributeWatch, ModelWatch
+from .capture_guard import CaptureError
+from .cuda_graphs import kind_of_call, results_of_call
+from .frame_run import FrameRun
+from .model_watch import AttributeWatch, ModelWatch
 from .program import Mismatch, Numbers, Program, can_join
 from .program_pool import FrameProgram, ProgramPool, Recording
 from .recorded_frame import CountedFrame, RecordedFrame
@@ -66,18 +66,20 @@ class ProgramReport:
         replayed: Calls that were run by a program.
         made: Programs made so far.
         looked: Frames that ran as ever to be compared with their program.
-        as_ever: Calls that ran as ever although they should not, by reason.
+        eager_calls: Calls that ran as ever although they should not, by reason.
     """
 
     replayed: int = 0
     made: int = 0
     looked: int = 0
-    as_ever: dict[str, int] = field(default_factory=dict)
+    eager_calls: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Lines of text."""
         lines = [f"  programs          {self.made:8d} made, {self.replayed} calls run by them"]
-        lines += [f"    {calls} calls without: {reason}" for reason, calls in self.as_ever.items()]
+        lines += [
+            f"    {calls} calls without: {reason}" for reason, calls in self.eager_calls.items()
+        ]
         return lines
 
 
@@ -95,7 +97,7 @@ class FramePrograms:
         self._refused: dict[Hashable, str] = {}
         self._generation = 0
         self._replayed = self._made = self._looked = 0
-        self._as_ever: dict[str, int] = {}
+        self._eager_calls: dict[str, int] = {}
 
     def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
         """What of a call is not data, so that calls which share it may share programs.
@@ -128,7 +130,7 @@ class FramePrograms:
             return None
         return kind
 
-    def run(self, work: FrameWork, kind: Hashable) -> Any:
+    def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame by its program, or write it down to make one.
 
         Args:
@@ -139,7 +141,7 @@ class FramePrograms:
             The model's results, dense.
         """
         if not work.executed or _is_watched():
-            return work.run_as_ever()
+            return work.run_eagerly()
         pool = work.store.programs
         if pool.generation != self._generation or len(pool.programs) > _MOST:
             pool.clear()
@@ -166,14 +168,14 @@ class FramePrograms:
 
     def report(self) -> ProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""
-        if not self._replayed and not self._as_ever and not self._made:
+        if not self._replayed and not self._eager_calls and not self._made:
             return None
-        return ProgramReport(self._replayed, self._made, self._looked, dict(self._as_ever))
+        return ProgramReport(self._replayed, self._made, self._looked, dict(self._eager_calls))
 
     # -- one frame --------------------------------------------------------------------------------
 
     def _find(
-        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameWork
+        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameRun
     ) -> FrameProgram | None:
         found = None
         for made in reversed(pool.programs.get(key, ())):
@@ -187,7 +189,7 @@ class FramePrograms:
         return found
 
     def _replay(
-        self, made: FrameProgram, work: FrameWork, frame: RecordedFrame, pixels: Tensor
+        self, made: FrameProgram, work: FrameRun, frame: RecordedFrame, pixels: Tensor
     ) -> Any:
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
@@ -204,7 +206,7 @@ class FramePrograms:
         pool: ProgramPool,
         key: Hashable,
         kind: Hashable,
-        work: FrameWork,
+        work: FrameRun,
         frame: RecordedFrame,
     ) -> Any:
         result, recording = self._record(kind, work, frame)
@@ -233,7 +235,7 @@ class FramePrograms:
         self._made += 1
         return result
 
-    def _look(self, pool, key, kind, made: FrameProgram, work: FrameWork, frame: RecordedFrame):
+    def _look(self, pool, key, kind, made: FrameProgram, work: FrameRun, frame: RecordedFrame):
         """Run a frame as ever, and see whether it does what its program would have done."""
         self._looked += 1
         made.replayed += 1
@@ -250,7 +252,7 @@ class FramePrograms:
         return result
 
     def _record(
-        self, kind: Hashable, work: FrameWork, frame: RecordedFrame
+        self, kind: Hashable, work: FrameRun, frame: RecordedFrame
     ) -> tuple[Any, Recording | None]:
         """Run a frame as ever and write it down; ``None`` if it cannot be a program."""
         recorder = TraceRecorder(lambda: frame.path)
@@ -272,7 +274,7 @@ class FramePrograms:
             return result, None
         return result, Recording(trace, spec, recorded, frame.counted)
 
-    def _make(self, one: Recording, other: Recording, work: FrameWork) -> FrameProgram:
+    def _make(self, one: Recording, other: Recording, work: FrameRun) -> FrameProgram:
         program = Program(one.trace, other.trace)
         if one.spec != other.spec or one.recorded.entries != other.recorded.entries:
             raise Mismatch("results or state are others")
@@ -282,9 +284,7 @@ class FramePrograms:
         prepared = () if native is None else native.prepared_among(program.kept)
         return FrameProgram(program, other.spec, other.recorded, counted, prepared)
 
-    def _check(
-        self, made: FrameProgram, result: Any, work: FrameWork, frame: RecordedFrame
-    ) -> None:
+    def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
         """Do a frame again that has just run; what it writes to the state is there already.
 
         Raises:
@@ -302,9 +302,9 @@ class FramePrograms:
             if a is not None and not nearly_the_same(a, b):
                 raise Mismatch("its ops gave other results when they were done again")
 
-    def _as_it_was(self, work: FrameWork) -> Any:
+    def _as_it_was(self, work: FrameRun) -> Any:
         work.call.left.clear()
-        return work.run_as_ever()
+        return work.run_eagerly()
 
     # -- what cannot be a program -----------------------------------------------------------------
 
@@ -314,9 +314,9 @@ class FramePrograms:
         pool.last.pop(key, None)
 
     def _note(self, reason: str) -> None:
-        if reason not in self._as_ever:
+        if reason not in self._eager_calls:
             logger.info("frames run without programs: %s.", reason)
-        self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
+        self._eager_calls[reason] = self._eager_calls.get(reason, 0) + 1
 
 
 def _is_watched() -> bool:

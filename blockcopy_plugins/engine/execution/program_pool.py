@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.utils._pytree import TreeSpec
 
-    from ..native import PreparedWeight
-    from ..static_frame import Recorded
+    from ..conv.cpu_convolutions import PreparedWeight
     from .program import Program
     from .recorded_frame import CountedFrame, CountedOp
+    from .static_frame import Recorded
     from .trace import Trace
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..frame import Frame, FrameCounts
-from ..layout import Layout
-from ..static_frame import Recorded, claimed
+from ..frame.frame import Frame, FrameCounts
+from ..frame.layout import Layout
 from .program import Multiple, Numbers, Sizes
+from .static_frame import Recorded, claimed
 
 
 @dataclass(frozen=True)

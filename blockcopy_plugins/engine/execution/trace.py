@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..block_tensor import BlockTensor
-from ..capture_guard import BY_INDEX, READS
 from ..composite import take_apart
-from ..dense_map import DenseMap
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap
+from .capture_guard import BY_INDEX, READS
 
 aten = torch.ops.aten
 

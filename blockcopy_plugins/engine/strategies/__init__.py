@@ -13,10 +13,10 @@ from types import MappingProxyType
 import torch
 from torch.utils._pytree import tree_map
 
-from ..axes import CHANNEL_OPS, is_pointwise
-from ..block_tensor import BlockTensor
 from ..composite import take_apart
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import CHANNEL_OPS, is_pointwise
+from ..tensor.block_tensor import BlockTensor
 from . import attention, channels, group_norm, padding, pixels, pointwise, resize, sliding
 from .densify import Decline, run_dense, run_dense_and_pack
 from .groups_as_images import takes_groups

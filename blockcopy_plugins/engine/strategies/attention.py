@@ -7,8 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..block_tensor import BlockTensor
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.block_tensor import BlockTensor
 from .channels import count_product
 from .densify import Decline
 from .pointwise import rows_of_images

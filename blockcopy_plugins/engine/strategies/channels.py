@@ -7,12 +7,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..axes import MAP, View, axes_after, channels_of, sizes_of
-from ..block_tensor import BlockTensor
-from ..deferred import Deferred, JoinCall
-from ..frame import Frame
-from ..mirror import Mirror
-from ..view_axes import Reading
+from ..frame.frame import Frame
+from ..tensor.axes import MAP, View, axes_after, channels_of, sizes_of
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.mirror import Mirror
+from ..tensor.pending_map import JoinCall, PendingMap
+from ..tensor.view_axes import Reading
 from .densify import Decline
 
 aten = torch.ops.aten
@@ -22,7 +22,7 @@ _VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.defa
 
 
 def over_channels(frame: Frame, func, args, kwargs):
-    """Any op of :data:`~blockcopy_plugins.engine.axes.CHANNEL_OPS`, on the packed blocks.
+    """Any op of :data:`~blockcopy_plugins.engine.tensor.axes.CHANNEL_OPS`, on the packed blocks.
 
     Views stay views: what is written to them is seen in their base.
     """
@@ -81,9 +81,9 @@ def cat(frame: Frame, func, args, kwargs):
     if dim == 1 and native is not None and all(value.dtype == template.dtype for value in packed):
         if native.joins(template) and packed[0].numel():
             channels = sum(value.shape[1] for value in packed)
-            join = Deferred(JoinCall(packed))
+            join = PendingMap(JoinCall(packed))
             size, block = template.size_of_map, template.block
-            return BlockTensor.waiting(join, template, channels, size, block)
+            return BlockTensor.of_pending(join, template, channels, size, block)
     return template.like(func(packed, dim))
 
 

@@ -11,10 +11,10 @@ from torch.overrides import enable_reentrant_dispatch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
 
 aten = torch.ops.aten
 
@@ -102,16 +102,18 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str, as_claimed
 
 def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed: bool = True):
     name = str(func)
-    lends = copy and not func._schema.is_mutable
+    for_views = copy and not func._schema.is_mutable
 
     def densify(value):
         if not isinstance(value, BlockTensor):
             return value
-        return value.lend(_KEY) if lends else frame.dense(value, _KEY, copy, as_claimed)
+        return (
+            value.dense_for_views(_KEY) if for_views else frame.dense(value, _KEY, copy, as_claimed)
+        )
 
     args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
-    # In inference mode a view made here would not share its base's version count, see LentMap.
-    counts = lends and torch.is_inference_mode_enabled()
+    # In inference mode a view made here would not share its base's version count, see ViewedMap.
+    counts = for_views and torch.is_inference_mode_enabled()
     with enable_reentrant_dispatch() if counts else nullcontext():
         out = func(*args, **kwargs)
     count = flop_registry.get(func._overloadpacket)

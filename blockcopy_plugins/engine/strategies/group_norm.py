@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
 from .densify import Decline
 
 

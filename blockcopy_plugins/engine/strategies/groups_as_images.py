@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import torch
 
-from ..axes import from_map
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PoolIndices
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import from_map
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PoolIndices
 from .densify import Decline
 from .sliding import indices_on_use, named_arguments
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...ops.window import OUTSIDE
-from ..axes import MAP, channels_of
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PaddedMap, Padding
-from ..frame import Frame
+from ..frame.frame import Frame
 from ..geometry import fills_last_blocks
+from ..tensor.axes import MAP, channels_of
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap, Padding
 from .densify import Decline
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.window import index_table, through, window_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PaddedMap
-from ..frame import Frame
+from ..frame.frame import Frame
 from ..geometry import fits_blocks, is_half_a_window
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap
 from .channels import over_channels, strides_of_view
 from .densify import Decline
 

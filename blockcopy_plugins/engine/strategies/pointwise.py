@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..deferred import INFINITY, Deferred, JoinCall
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.pending_map import INFINITY, JoinCall, PendingMap
 from .densify import Decline, written_argument
 
 aten = torch.ops.aten
@@ -39,38 +39,38 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         return _fuse_add(func, args, kwargs)
     if func in _SLOPES:
         return _fuse_slope(func, args, kwargs)
-    if not isinstance(x, BlockTensor) or x.deferred is None or kwargs:
+    if not isinstance(x, BlockTensor) or x.pending is None or kwargs:
         return None
     in_place = func._schema.is_mutable
     if func in _RELU:
-        return x.then(x.deferred.with_bounds(0.0, INFINITY), in_place)
+        return x.then(x.pending.with_bounds(0.0, INFINITY), in_place)
     if func in _CLAMP:
         low, high = (*args[1:3], None, None)[:2]
         if func in (aten.hardtanh.default, aten.hardtanh_.default):
             low, high = (-1 if low is None else low), (1 if high is None else high)
         low, high = -INFINITY if low is None else low, INFINITY if high is None else high
         # Bounds the wrong way round: torch gives the upper one everywhere, as the kernel does.
-        return x.then(x.deferred.with_bounds(float(low), float(high)), in_place)
+        return x.then(x.pending.with_bounds(float(low), float(high)), in_place)
     return None
 
 
-def waiting_join(x: BlockTensor) -> Deferred | None:
+def pending_join(x: BlockTensor) -> PendingMap | None:
     """What computes a map that is there already, for something to follow it in one pass.
 
     Returns:
         What is to compute it where it waits; ``None`` where such a pass is not to be had.
     """
-    if x.deferred is not None:
-        return x.deferred
+    if x.pending is not None:
+        return x.pending
     native = x.frame.native
-    return Deferred(JoinCall([x.packed])) if native is not None and native.joins(x) else None
+    return PendingMap(JoinCall([x.packed])) if native is not None and native.joins(x) else None
 
 
 def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
     x, slope = (*args, 0.01)[:2]
     if kwargs or type(x) is not BlockTensor or x.frame.native is None:
         return None
-    if not x.frame.native.joins(x) or func._schema.is_mutable and x.deferred is None:
+    if not x.frame.native.joins(x) or func._schema.is_mutable and x.pending is None:
         return None
     channels = x.shape[1]
     if not isinstance(slope, Tensor):
@@ -83,7 +83,7 @@ def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
         slope = slope.reshape(-1)
         if slope.numel() != channels:
             slope = slope.expand(channels).contiguous()
-    found = waiting_join(x)
+    found = pending_join(x)
     return x.then(found.with_slope(slope), func._schema.is_mutable)
 
 
@@ -102,13 +102,13 @@ def _fuse_add(func, args, kwargs) -> BlockTensor | None:
     if not same:
         return None
     in_place = func._schema.is_mutable
-    if one.deferred is not None and one.deferred.takes_residual:
-        return one.then(one.deferred.with_residual(other.packed), in_place)
+    if one.pending is not None and one.pending.takes_residual:
+        return one.then(one.pending.with_residual(other.packed), in_place)
     if in_place:
         return None
-    if other.deferred is not None and not other.deferred.takes_residual:
+    if other.pending is not None and not other.pending.takes_residual:
         other.compute()
-    found = waiting_join(other)
+    found = pending_join(other)
     return None if found is None else other.then(found.with_residual(one.packed), in_place)
 
 
@@ -131,7 +131,7 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
             or (x.device.type != "cpu" and value.dtype != mean.dtype)
         ):
             return None
-    found = waiting_join(x)
+    found = pending_join(x)
     return None if found is None else x.then(found.with_norm(norm, eps), in_place=False)
 
 

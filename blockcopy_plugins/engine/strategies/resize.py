@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.window import index_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..frame import Frame
+from ..frame.frame import Frame
 from ..geometry import resized_block
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
 from .densify import Decline
 
 

@@ -14,12 +14,12 @@ from ... import ops
 from ...errors import StateError
 from ...ops.block_conv import SlidingWindow
 from ...ops.window import through
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import BlockIndices, PaddedMap, PoolIndices
-from ..frame import Frame
+from ..conv.cpu_convolutions import ConvPlan
+from ..frame.frame import Frame
 from ..geometry import fits_blocks, sliding_output
-from ..native import ConvPlan
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import BlockIndices, PaddedMap, PoolIndices
 from .densify import Decline, run_dense
 from .transposed import transposed_convolution
 

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 
 from ... import ops
 from ...ops.window import window_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
+from ..frame.frame import Frame
 from ..geometry import ceil_div, fits_blocks
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
 from .densify import Decline, run_dense_and_pack
 
 

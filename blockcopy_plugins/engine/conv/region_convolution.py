@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..ops.block_conv import SlidingWindow
-from .deferred import INFINITY
-from .layout import image_places
-from .native import NativeConvolutions
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ..frame.layout import image_places
+from ..tensor.pending_map import INFINITY
+from .cpu_convolutions import NativeConvolutions
 
 if TYPE_CHECKING:
-    from .frame import Frame
+    from ..frame.frame import Frame
 
 # MACs below which to lay an input out costs more than is won.
 _LEAST_MACS = 50_000_000

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import StateError
+from ...errors import StateError
 
 if TYPE_CHECKING:
     from .block_tensor import BlockTensor
     from .mirror import Mirror
 
 
-class LentMap:
+class ViewedMap:
     """A copy of a BlockTensor's whole map of which the model holds views (``x[:, :, 0]``).
 
     In the dense model such a view and its base share memory: what is written to one is seen in the
     other. This notices the writes, so that the engine can do the same.
 
     Args:
-        of: The tensor that is lent.
+        of: The tensor that is viewed.
         map_: The copy, of its shape.
 
     Attributes:
@@ -86,21 +86,21 @@ class LentMap:
 
 @dataclass
 class Write:
-    """What a model wrote to views of a lent map.
+    """What a model wrote to views of a viewed map.
 
     Attributes:
-        lent: The map.
+        viewed: The map.
         values: Its executed blocks, in the form of the map's ``packed``.
         where: Which of them were written, bool.
     """
 
-    lent: LentMap
+    viewed: ViewedMap
     values: Tensor
     where: Tensor
 
     def put(self) -> None:
         """Write it to the packed blocks too."""
-        packed = self.lent.packed
+        packed = self.viewed.packed
         packed.copy_(torch.where(self.where, self.values, packed))
 
 
@@ -116,7 +116,7 @@ def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) ->
     """
     written = None
     for write, mirror in writes:
-        where = _in_memory_of(write.lent.packed, write.where)
+        where = _in_memory_of(write.viewed.packed, write.where)
         while mirror is not None:
             of = mirror.of._packed
             seen = where.as_strided(mirror.copy.shape, mirror.copy.stride())

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
-from .lent import LentMap, refuse_overlaps
 from .mirror import Mirror
+from .viewed_map import ViewedMap, refuse_overlaps
 
 if TYPE_CHECKING:
-    from .deferred import Deferred
-    from .frame import Frame
-    from .layout import Layout
-    from .state import StateEntry
+    from ..frame.frame import Frame
+    from ..frame.layout import Layout
+    from ..state.store import StateEntry
+    from .pending_map import PendingMap
 
 
 class Version:
@@ -27,18 +27,18 @@ class Version:
     Attributes:
         count: Changes so far.
         shared: More than one tensor looks at the memory.
-        lent: Whole maps of which the model holds views.
+        viewed: Whole maps of which the model holds views.
         mirrors: Copies that stand for views of this memory, and of whose whole maps it holds views.
         first: The tensor that all others are slices of, as long as it lives.
         mirror: For a copy that stands for a view, how it follows what it is a view of.
     """
 
-    __slots__ = ("count", "shared", "lent", "mirrors", "first", "mirror")
+    __slots__ = ("count", "shared", "viewed", "mirrors", "first", "mirror")
 
     def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
         self.count = 0
         self.shared = False
-        self.lent: list[LentMap] = []
+        self.viewed: list[ViewedMap] = []
         self.mirrors: list[BlockTensor] = []
         self.first = weakref.ref(first)
         self.mirror = mirror
@@ -56,8 +56,7 @@ class BlockTensor(torch.Tensor):
             ``(n_executed, C, bh, bw)``, channels last, or the same pixels in the form that ``axes``
             tells. Pixels of an edge block beyond the image hold no meaning. In a whole frame
             (:attr:`Frame.whole`) it is the dense tensor itself.
-        axes: What each dimension means, see :mod:`blockcopy_plugins.engine.axes`; ``'NCHW'`` for
-            a map.
+        axes: What each dimension means, see :mod:`.axes`; ``'NCHW'`` for a map.
         size_of_map: ``(H, W)`` of the dense map.
         block: ``(bh, bw)``, height and width of a block in pixels of this map.
         frame: The frame it belongs to.
@@ -73,7 +72,7 @@ class BlockTensor(torch.Tensor):
     version: Version
     cropped: bool
     _packed: Tensor | None
-    _waiting: Deferred | None
+    _pending: PendingMap | None
     _full: tuple[StateEntry, int] | None
     read_only: tuple[int, Tensor] | None
     source: Tensor | None
@@ -118,7 +117,7 @@ class BlockTensor(torch.Tensor):
             device=packed.device,
         )
         self._packed = packed
-        self._waiting = None
+        self._pending = None
         self.axes = axes
         self.joined = joined
         self.size_of_map = (size[0], size[1])
@@ -138,8 +137,8 @@ class BlockTensor(torch.Tensor):
         return self
 
     @staticmethod
-    def waiting(
-        deferred: Deferred,
+    def of_pending(
+        pending: PendingMap,
         like: BlockTensor,
         channels: int,
         size: tuple[int, int],
@@ -148,7 +147,7 @@ class BlockTensor(torch.Tensor):
         """A map that is computed when it is looked at.
 
         Args:
-            deferred: What computes it.
+            pending: What computes it.
             like: A map of the same frame, dtype and device.
             channels: Its channels.
             size: ``(H, W)`` of its dense map.
@@ -159,7 +158,7 @@ class BlockTensor(torch.Tensor):
             BlockTensor, (frame.images, channels, *size), dtype=like.dtype, device=like.device
         )
         self._packed = None
-        self._waiting = deferred
+        self._pending = pending
         self.axes = MAP
         self.joined = 1
         self.size_of_map = (size[0], size[1])
@@ -172,24 +171,26 @@ class BlockTensor(torch.Tensor):
         self.source = None
         if frame.maps is not None:
             frame.maps.note(self.size_of_map, block)
-        frame.waiting.append(weakref.ref(self))
+        frame.pending_maps.append(weakref.ref(self))
         return self
 
-    def then(self, deferred: Deferred | None, in_place: bool) -> BlockTensor | None:
+    def then(self, pending: PendingMap | None, in_place: bool) -> BlockTensor | None:
         """This map, which is not computed yet, with one more op behind it.
 
         Args:
-            deferred: What computes the result, ``None`` if that cannot be.
+            pending: What computes the result, ``None`` if that cannot be.
             in_place: The op changes this tensor.
 
         Returns:
             The result, or ``None``.
         """
-        if deferred is None:
+        if pending is None:
             return None
         if not in_place:
-            return BlockTensor.waiting(deferred, self, self.shape[1], self.size_of_map, self.block)
-        self._waiting = deferred
+            return BlockTensor.of_pending(
+                pending, self, self.shape[1], self.size_of_map, self.block
+            )
+        self._pending = pending
         self.version.count += 1
         return self
 
@@ -265,20 +266,20 @@ class BlockTensor(torch.Tensor):
     @property
     def packed(self) -> Tensor:
         """See the class."""
-        if self._waiting is not None:
+        if self._pending is not None:
             self.compute()
         self._catch_up()
         return self._packed
 
     @property
-    def deferred(self) -> Deferred | None:
+    def pending(self) -> PendingMap | None:
         """What is yet to compute it, ``None`` if it has been computed."""
-        return self._waiting
+        return self._pending
 
     def compute(self) -> None:
         """Compute it now, if it waits."""
-        if self._waiting is not None:
-            self._packed, self._waiting = self._waiting.compute(), None
+        if self._pending is not None:
+            self._packed, self._pending = self._pending.compute(), None
 
     @property
     def block_layout(self) -> Layout:
@@ -301,7 +302,7 @@ class BlockTensor(torch.Tensor):
         Returns:
             Whether that was possible: no other tensor looks at the same memory.
         """
-        alone = not self.version.shared and not self.version.lent
+        alone = not self.version.shared and not self.version.viewed
         if alone:
             self._packed = self.packed.contiguous()
         return alone
@@ -316,7 +317,7 @@ class BlockTensor(torch.Tensor):
         """The inverse of :meth:`packed_map`, also for whole maps: ``(n, C, h, w)`` to ``axes``."""
         return from_map(map_, self.axes, channels_of(self.axes, self.shape, self.joined))
 
-    def lend(self, op: str) -> Tensor:
+    def dense_for_views(self, op: str) -> Tensor:
         """A copy of this tensor's whole map, of which views go to the model.
 
         What the model writes to them is taken back, and they are shown what is written here.
@@ -328,11 +329,11 @@ class BlockTensor(torch.Tensor):
             A tensor of this one's shape, contiguous as it claims to be.
         """
         packed = self.packed
-        for lent in self.version.lent:
-            if lent.packed is packed:
-                return lent.map
+        for viewed in self.version.viewed:
+            if viewed.packed is packed:
+                return viewed.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
-        self.version.lent.append(LentMap(self, map_))
+        self.version.viewed.append(ViewedMap(self, map_))
         mirrors = self._root().version.mirrors
         if self.version.mirror is not None and all(m.version is not self.version for m in mirrors):
             mirrors.append(self)
@@ -346,21 +347,23 @@ class BlockTensor(torch.Tensor):
     def _catch_up(self) -> None:
         """Take what was written to views of this memory."""
         mirror = self.version.mirror
-        if self.version.lent or self.version.mirrors or mirror is not None:
+        if self.version.viewed or self.version.mirrors or mirror is not None:
             self._root()._take_back()
         if mirror is not None and mirror.pull():
             self._outdate()
 
     def _take_back(self) -> None:
         holders = (self, *self.version.mirrors)
-        found = [(x, lent.take()) for x in holders for lent in x.version.lent if lent.written()]
+        found = [
+            (x, viewed.take()) for x in holders for viewed in x.version.viewed if viewed.written()
+        ]
         written = [(x, write) for x, write in found if write is not None]
         if len(written) > 1:
             refuse_overlaps([(write, x.version.mirror) for x, write in written], self.frame.path)
         for x, write in written:
-            with write.lent.template.writing():
+            with write.viewed.template.writing():
                 write.put()
-            x._changed(by=write.lent if len(written) == 1 else None)
+            x._changed(by=write.viewed if len(written) == 1 else None)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -369,7 +372,7 @@ class BlockTensor(torch.Tensor):
         Pixels of a block beyond a crop stay as they are: they are another tensor's.
         """
         # What waits may read this memory, and means it as it is now.
-        self.frame.compute_waiting()
+        self.frame.compute_pending()
         self._catch_up()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
         yield
@@ -379,19 +382,19 @@ class BlockTensor(torch.Tensor):
             self._packed.copy_(torch.where(shown, self._packed, before))
         self._changed()
 
-    def _changed(self, by: LentMap | None = None) -> None:
+    def _changed(self, by: ViewedMap | None = None) -> None:
         self._outdate(by)
         if self.version.mirror is not None:
             self.version.mirror.push()
 
-    def _outdate(self, by: LentMap | None = None) -> None:
+    def _outdate(self, by: ViewedMap | None = None) -> None:
         self.version.count += 1
-        for lent in self.version.lent:
-            if lent is not by:
-                shown = lent.template.like(lent.packed)
-                lent.show(self.frame.dense(shown, "view", copy=False))
+        for viewed in self.version.viewed:
+            if viewed is not by:
+                shown = viewed.template.like(viewed.packed)
+                viewed.show(self.frame.dense(shown, "view", copy=False))
             else:
-                lent.show(lent.map)
+                viewed.show(viewed.map)
         for view in self.version.mirrors:
             view._catch_up()
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import FrameError, StateError
-from .execution.program_pool import ProgramPool
-from .graph_pool import GraphPool
+from ...errors import FrameError, StateError
+from ..execution.graph_pool import GraphPool
+from ..execution.program_pool import ProgramPool
 
 if TYPE_CHECKING:
-    from .native import ConvPlan
+    from ..conv.cpu_convolutions import ConvPlan
 
 
 BY_CHANCE = (
@@ -172,7 +172,7 @@ class StateStore:
         streams: By stream id.
         tables: Window tables, made once for each geometry.
         plans: Convolutions by the package's own kernels, by place in the model.
-        graphs: CUDA graphs over these maps, see :mod:`~blockcopy_plugins.engine.cuda_graphs`.
+        graphs: CUDA graphs over these maps.
         programs: Programs over these maps, see
             :mod:`~blockcopy_plugins.engine.execution.frame_programs`.
     """

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .. import ops
-from ..host_transfer import upload, upload_into
-from .axes import MAP
-from .block_tensor import BlockTensor
+from ... import ops
+from ...host_transfer import upload, upload_into
+from ..frame.frame import Frame, FrameCounts
+from ..frame.layout import Layout, block_lists, image_places
+from ..state.store import EVERYTHING, StateEntry, StateStore, Stream
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
 from .capture_guard import CaptureError
-from .dense_on_use import DenseOnUse
-from .frame import Frame, FrameCounts
-from .layout import Layout, block_lists, image_places
-from .state import EVERYTHING, StateEntry, StateStore, Stream
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,29 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .. import ops
-from ..errors import DensifiedError, StateError
-from ..host_transfer import upload
-from ..ops import window
-from .axes import MAP, channels_of, from_map, to_map
-from .block_tensor import BlockTensor
-from .dense_map import DenseMap, FrameMaps, MapGeometry, derived, moves_pixels, plain, plain_all
-from .dense_on_use import DenseOnUse
-from .geometry import grid_size, resized_block
+from ... import ops
+from ...errors import DensifiedError, StateError
+from ...host_transfer import upload
+from ...ops import window
+from ..geometry import grid_size, resized_block
+from ..state.store import BY_CHANCE, EVERYTHING, StateEntry, StateKey, StateStore, Stream
+from ..tensor.axes import MAP, channels_of, from_map, to_map
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import (
+    DenseMap,
+    FrameMaps,
+    MapGeometry,
+    derived,
+    moves_pixels,
+    plain,
+    plain_all,
+)
+from ..tensor.dense_on_use import DenseOnUse
 from .layout import Layout, block_lists, image_places
-from .state import BY_CHANCE, EVERYTHING, StateEntry, StateKey, StateStore, Stream
 
 if TYPE_CHECKING:
-    from .epilogue import Epilogues
-    from .native import NativeConvolutions
+    from ..conv.cpu_convolutions import NativeConvolutions
+    from ..conv.torch_epilogue import Epilogues
 
 
 @dataclass
@@ -89,8 +97,8 @@ class Frame:
         whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
             as they would in the model alone, and only the state is written beside.
         channels_last: Results leave in this layout.
-        at_work: What the modules that need whole maps and are at work were given.
-        waiting: Maps that may not be computed yet.
+        whole_map_inputs: What the modules that need whole maps and are at work were given.
+        pending_maps: Maps that may not be computed yet.
         maps: What dense maps need to know of it, ``None`` if none are cut into blocks again.
     """
 
@@ -119,10 +127,10 @@ class Frame:
         self.counts = FrameCounts()
         self.touched_state = False
         self.channels_last = True
-        self.at_work: list[list[BlockTensor]] = []
+        self.whole_map_inputs: list[list[BlockTensor]] = []
         self.native = native
         self.epilogues = epilogues
-        self.waiting: list[weakref.ref[BlockTensor]] = []
+        self.pending_maps: list[weakref.ref[BlockTensor]] = []
         self.maps = FrameMaps(self.images, self._cut) if repack else None
         self._run = run
         self._closed = False
@@ -265,10 +273,10 @@ class Frame:
             self.store.tables[key] = places
         return self.store.tables[key]
 
-    def compute_waiting(self) -> None:
+    def compute_pending(self) -> None:
         """Compute all maps that wait."""
-        waiting, self.waiting = self.waiting, []
-        for found in (reference() for reference in waiting):
+        pending, self.pending_maps = self.pending_maps, []
+        for found in (reference() for reference in pending):
             if found is not None:
                 found.compute()
 
@@ -543,7 +551,7 @@ class Frame:
         if isinstance(x, DenseOnUse):
             return x.dense().clone() if copy else x.dense()
         map_ = self.keep(x, op).map
-        # Not in inference mode: the result must count its versions, see BlockTensor.lend.
+        # Not in inference mode: the result must count its versions, see ViewedMap.
         with torch.inference_mode(False), torch.no_grad():
             map_ = self.in_batch_order(map_)
             if x.axes != MAP:

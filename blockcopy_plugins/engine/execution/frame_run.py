@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .adapter import Call
-from .frame import Frame, FrameCounts
-from .macs import MacsByPath
-from .state import StateStore, Stream
-from .strategies import run
+from ..adapter import Call
+from ..frame.frame import Frame, FrameCounts
+from ..macs import MacsByPath
+from ..state.store import StateStore, Stream
+from ..strategies import run
 
 if TYPE_CHECKING:
-    from .convert import Handle
+    from ..convert import Handle
 
 
-class FrameWork:
+class FrameRun:
     """One frame to be run, in whichever way.
 
     Args:
@@ -137,7 +137,7 @@ class FrameWork:
         frame.counts.outside = counter.on_ordinary_tensors()
         return out
 
-    def run_as_ever(self) -> Any:
+    def run_eagerly(self) -> Any:
         """Run the model, nothing captured."""
         return self.run(self.open(), self.call.frame)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import enable_reentrant_dispatch
 
-from .composite import take_apart
+from ..composite import take_apart
 
 aten = torch.ops.aten
 
@@ -244,7 +244,7 @@ def _run(func: torch._ops.OpOverload, args, kwargs):
                 args = (blocks, *args[1:])
     writes = func._schema.is_mutable
     aliases = any(result.alias_info is not None for result in func._schema.returns)
-    # In inference mode a view, and a write to one, must be counted in its base, see LentMap.
+    # In inference mode a view, and a write to one, must be counted in its base, see ViewedMap.
     counts = (writes or aliases) and torch.is_inference_mode_enabled()
     with enable_reentrant_dispatch() if counts else nullcontext():
         out = func(*plain_all(args), **dict(zip(kwargs, plain_all(kwargs.values()), strict=True)))

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .block_tensor import BlockTensor
-from .composite import take_apart
-from .dense_map import DenseMap
+from ..composite import take_apart
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap
 
 aten = torch.ops.aten
 

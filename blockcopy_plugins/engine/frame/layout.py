@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..host_transfer import upload
+from ...host_transfer import upload
 
 
 class Layout:

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from .adapter import Call
+from ..adapter import Call
+from ..macs import MacCounter
+from ..state.store import StateEntry, StreamStates
 from .capture_guard import CaptureError, CaptureGuard
-from .frame_work import FrameWork
+from .frame_run import FrameRun
 from .graph_pool import GraphPool
-from .macs import MacCounter
 from .model_watch import ModelWatch
-from .state import StateEntry, StreamStates
 from .static_frame import (
     BlockLists,
     Recorded,
@@ -39,7 +39,7 @@ from .static_frame import (
 )
 
 if TYPE_CHECKING:
-    from .convert import Handle
+    from ..convert import Handle
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class GraphReport:
         captured: Captured so far.
         evicted: Given back so far, to make room or because what they read had moved.
         replayed: Calls that were replays.
-        as_ever: Calls that ran without a graph although they should not, by reason.
+        eager_calls: Calls that ran without a graph although they should not, by reason.
     """
 
     graphs: int = 0
@@ -197,7 +197,7 @@ class GraphReport:
     captured: int = 0
     evicted: int = 0
     replayed: int = 0
-    as_ever: dict[str, int] = field(default_factory=dict)
+    eager_calls: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Lines of text."""
@@ -205,7 +205,7 @@ class GraphReport:
             f"  CUDA graphs       {self.graphs:8d} of {self.graph_bytes / MIB:.1f} MiB, "
             f"{self.replayed} calls replayed"
         ]
-        for reason, calls in self.as_ever.items():
+        for reason, calls in self.eager_calls.items():
             lines.append(f"    {calls} calls without: {reason}")
         return lines
 
@@ -236,7 +236,7 @@ class FrameGraphs:
         self._watch = ModelWatch()
         self._generation = 0
         self._calls = self._captured = self._evicted = self._replayed = 0
-        self._as_ever: dict[str, int] = {}
+        self._eager_calls: dict[str, int] = {}
 
     def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
         """What of a call is not data, so that calls which share it may share graphs.
@@ -266,18 +266,18 @@ class FrameGraphs:
             return None
         return kind
 
-    def run(self, work: FrameWork, kind: Hashable) -> Any:
+    def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame: replay its graph, or capture it, or warm up for that.
 
         Args:
-            work: The frame, one that is :attr:`FrameWork.for_graphs`.
+            work: The frame, one that is :attr:`FrameRun.for_graphs`.
             kind: Of its call.
 
         Returns:
             The model's results, dense.
         """
-        if MacCounter.at_work():
-            return work.run_as_ever()
+        if MacCounter.is_counting():
+            return work.run_eagerly()
         self._calls += 1
         pool = work.store.graphs
         if pool.generation != self._generation:
@@ -309,7 +309,7 @@ class FrameGraphs:
 
     def report(self) -> GraphReport | None:
         """What has happened so far; ``None`` if no frame was one for graphs."""
-        if not self._calls and not self._as_ever:
+        if not self._calls and not self._eager_calls:
             return None
         graphs = [graph for store in self.states.stores() for graph in store.graphs]
         return GraphReport(
@@ -318,12 +318,12 @@ class FrameGraphs:
             captured=self._captured,
             evicted=self._evicted,
             replayed=self._replayed,
-            as_ever=dict(self._as_ever),
+            eager_calls=dict(self._eager_calls),
         )
 
     # -- one frame --------------------------------------------------------------------------------
 
-    def _warm_up(self, work: FrameWork, kind: Hashable, key: Hashable, inputs: StaticInputs):
+    def _warm_up(self, work: FrameRun, kind: Hashable, key: Hashable, inputs: StaticInputs):
         lists = StaticLists(work.device, work.slots)
         frame = work.open(StaticFrame, inputs=inputs, lists=lists)
         backend = self.backend or self._cuda
@@ -345,14 +345,14 @@ class FrameGraphs:
             work.store.graphs.warm[key] = lists
         return result
 
-    def _capture(self, work: FrameWork, kind: Hashable, key: Hashable, inputs: StaticInputs):
+    def _capture(self, work: FrameRun, kind: Hashable, key: Hashable, inputs: StaticInputs):
         pool = work.store.graphs
         needed = pool.sizes.get(key)
         if needed is not None and not self._make_room(needed):
             return self._without(work, self._no_room(needed))
         if claimed(work.store, work.streams):
             # A frame of this number failed half-way: what this one claims could not be told.
-            return work.run_as_ever()
+            return work.run_eagerly()
         for entry in work.store.entries.values():
             # Streams may have come since the warm-up; a graph must find all memory in place.
             entry.grow(work.store.capacity)
@@ -399,7 +399,7 @@ class FrameGraphs:
         self._captured += 1
         return self._finish(work, graph, frame)
 
-    def _replay(self, work: FrameWork, graph: FrameGraph, lists: BlockLists):
+    def _replay(self, work: FrameRun, graph: FrameGraph, lists: BlockLists):
         graph.inputs.fill(work.call.frame, work.grid)
         graph.lists.fill(lists)
         frame = work.open(StaticFrame, inputs=graph.inputs, lists=graph.lists)
@@ -407,7 +407,7 @@ class FrameGraphs:
         self._replayed += 1
         return self._finish(work, graph, frame)
 
-    def _finish(self, work: FrameWork, graph: FrameGraph, frame: StaticFrame):
+    def _finish(self, work: FrameRun, graph: FrameGraph, frame: StaticFrame):
         graph.last_call = self._calls
         graph.captured.replay()
         result, left = graph.copy_results(frame)
@@ -415,10 +415,10 @@ class FrameGraphs:
         work.call.left.update(left)
         return result
 
-    def _without(self, work: FrameWork, reason: str):
+    def _without(self, work: FrameRun, reason: str):
         self._note(reason)
         work.call.left.clear()
-        return work.run_as_ever()
+        return work.run_eagerly()
 
     # -- what cannot be a graph -------------------------------------------------------------------
 
@@ -426,9 +426,9 @@ class FrameGraphs:
         self._refused[kind] = reason
 
     def _note(self, reason: str) -> None:
-        if reason not in self._as_ever:
+        if reason not in self._eager_calls:
             logger.warning("frames run without CUDA graphs: %s.", reason)
-        self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
+        self._eager_calls[reason] = self._eager_calls.get(reason, 0) + 1
 
     # -- memory -----------------------------------------------------------------------------------
 

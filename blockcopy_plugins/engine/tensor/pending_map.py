@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from .. import ops
+from ... import ops
 
 INFINITY = float("inf")
 
@@ -15,7 +15,7 @@ class ConvCall:
     """One use of a convolution in a frame.
 
     Args:
-        run: ``run(deferred) -> Tensor``: computes packed blocks.
+        run: ``run(pending) -> Tensor``: computes packed blocks.
         on_second_run: Called where it runs again: the model reads the sums both as they are and
             with something done to them.
     """
@@ -23,7 +23,7 @@ class ConvCall:
     __slots__ = ("on_second_run", "run", "runs")
 
     def __init__(
-        self, run: Callable[[Deferred], Tensor], on_second_run: Callable[[], None]
+        self, run: Callable[[PendingMap], Tensor], on_second_run: Callable[[], None]
     ) -> None:
         self.run = run
         self.on_second_run = on_second_run
@@ -44,21 +44,21 @@ class JoinCall:
         self.parts = parts
         self.added = added
 
-    def run(self, deferred: Deferred) -> Tensor:
+    def run(self, pending: PendingMap) -> Tensor:
         """Join them."""
         return ops.join_maps(
             self.parts,
             self.added,
-            deferred.norm,
-            deferred.eps,
-            deferred.residual,
-            deferred.slope,
-            deferred.low,
-            deferred.high,
+            pending.norm,
+            pending.eps,
+            pending.residual,
+            pending.slope,
+            pending.low,
+            pending.high,
         )
 
 
-class Deferred:
+class PendingMap:
     """A map that is not computed yet, and what is to happen to its values.
 
     They become ``clamp(prelu(norm(values) + residual), low, high)``. It never changes.
@@ -104,33 +104,33 @@ class Deferred:
         """Whether packed blocks can be added."""
         return self.residual is None and not self.is_activated
 
-    def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> Deferred | None:
+    def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> PendingMap | None:
         """With a batch norm behind it, or ``None`` where that must be an op of its own."""
         if self.norm or self.is_activated:
             return None
         if self.residual is not None:
             if not isinstance(self.call, JoinCall) or self.call.added is not None:
                 return None
-            return Deferred(JoinCall(self.call.parts, self.residual), norm, eps)
-        return Deferred(self.call, norm, eps)
+            return PendingMap(JoinCall(self.call.parts, self.residual), norm, eps)
+        return PendingMap(self.call, norm, eps)
 
-    def with_residual(self, residual: Tensor) -> Deferred | None:
+    def with_residual(self, residual: Tensor) -> PendingMap | None:
         """With packed blocks added, or ``None`` where that must be an op of its own."""
         if not self.takes_residual:
             return None
-        return Deferred(self.call, self.norm, self.eps, residual)
+        return PendingMap(self.call, self.norm, self.eps, residual)
 
-    def with_bounds(self, low: float, high: float) -> Deferred | None:
+    def with_bounds(self, low: float, high: float) -> PendingMap | None:
         """With its values clamped, or ``None`` where that must be an op of its own."""
         if self.is_activated or low != low or high != high:  # torch has a rule for NaN as a bound
             return None
-        return Deferred(self.call, self.norm, self.eps, self.residual, low, high)
+        return PendingMap(self.call, self.norm, self.eps, self.residual, low, high)
 
-    def with_slope(self, slope: Tensor) -> Deferred | None:
+    def with_slope(self, slope: Tensor) -> PendingMap | None:
         """With its negative values multiplied, or ``None`` where that must be an op of its own."""
         if self.is_activated:
             return None
-        return Deferred(self.call, self.norm, self.eps, self.residual, slope=slope)
+        return PendingMap(self.call, self.norm, self.eps, self.residual, slope=slope)
 
     def compute(self) -> Tensor:
         """Run it.

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import ops
-from .block_tensor import BlockTensor
-from .deferred import ConvCall, Deferred
+from ... import ops
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.pending_map import ConvCall, PendingMap
 
 if TYPE_CHECKING:
-    from .frame import Frame
+    from ..frame.frame import Frame
 
 
 def _devices() -> frozenset[str]:
@@ -81,17 +81,17 @@ class Epilogues:
         channels, size, block = shape
         bias = None if bias is None else bias.contiguous()
 
-        def run(deferred: Deferred) -> Tensor:
+        def run(pending: PendingMap) -> Tensor:
             frame.enter(path)  # for who counts what runs where
             out = sums().contiguous(memory_format=torch.channels_last)
             ops.finish_conv_(
                 out,
                 bias,
-                deferred.norm,
-                deferred.eps,
-                deferred.residual,
-                deferred.low,
-                deferred.high,
+                pending.norm,
+                pending.eps,
+                pending.residual,
+                pending.low,
+                pending.high,
             )
             frame.leave(path)
             return out
@@ -102,7 +102,7 @@ class Epilogues:
             frame.count_blocks(macs, 0, block)
             frame.leave(path)
 
-        deferred = Deferred(ConvCall(run, run_again))
+        pending = PendingMap(ConvCall(run, run_again))
         if path in self._eager:
-            return BlockTensor(deferred.compute(), size, block, frame)
-        return BlockTensor.waiting(deferred, x, channels, size, block)
+            return BlockTensor(pending.compute(), size, block, frame)
+        return BlockTensor.of_pending(pending, x, channels, size, block)

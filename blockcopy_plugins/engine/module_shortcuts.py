@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .axes import MAP
-from .block_tensor import BlockTensor
-from .deferred import INFINITY
-from .region_convolution import convolve_regions
+from .conv.region_convolution import convolve_regions
 from .strategies.pointwise import fuse_norm
 from .strategies.sliding import native_plan
+from .tensor.axes import MAP
+from .tensor.block_tensor import BlockTensor
+from .tensor.pending_map import INFINITY
 
 if TYPE_CHECKING:
     from .convert import Handle
@@ -26,7 +26,7 @@ _UNKNOWN = object()  # no plan is a plan too: that of a convolution that cannot 
 
 
 @dataclass
-class Leaf:
+class ModuleShortcut:
     """Stands for the forward of one module.
 
     Attributes:
@@ -52,7 +52,7 @@ class Leaf:
         return out
 
 
-class ConvLeaf(Leaf):
+class ConvShortcut(ModuleShortcut):
     """A convolution."""
 
     def __call__(self, input):
@@ -98,7 +98,7 @@ class ConvLeaf(Leaf):
         return self.run_original(input)
 
 
-class NormLeaf(Leaf):
+class NormShortcut(ModuleShortcut):
     """A batch norm."""
 
     def __call__(self, input):
@@ -118,20 +118,20 @@ class NormLeaf(Leaf):
         return self.run_original(input)
 
 
-class ReluLeaf(Leaf):
+class ReluShortcut(ModuleShortcut):
     """A ReLU."""
 
     def __call__(self, input):
         """See ``nn.ReLU.forward``."""
-        if type(input) is BlockTensor and input.deferred is not None:
-            bounded = input.deferred.with_bounds(0.0, INFINITY)
+        if type(input) is BlockTensor and input.pending is not None:
+            bounded = input.pending.with_bounds(0.0, INFINITY)
             out = input.then(bounded, self.module.inplace)
             if out is not None:
                 return out
         return self.run_original(input)
 
 
-def leaf_for(handle: Handle, path: str, module: nn.Module) -> Leaf | None:
+def shortcut_for(handle: Handle, path: str, module: nn.Module) -> ModuleShortcut | None:
     """What is to stand for a module's forward, ``None`` for most modules."""
     if "forward" in module.__dict__:
         return None
@@ -140,9 +140,9 @@ def leaf_for(handle: Handle, path: str, module: nn.Module) -> Leaf | None:
         # Other paddings are ops of their own, strings are torch's affair.
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
-        return ConvLeaf(handle, path, module, module.forward)
+        return ConvShortcut(handle, path, module, module.forward)
     if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
-        return NormLeaf(handle, path, module, module.forward)
+        return NormShortcut(handle, path, module, module.forward)
     if forward is nn.ReLU.forward:
-        return ReluLeaf(handle, path, module, module.forward)
+        return ReluShortcut(handle, path, module, module.forward)
     return None

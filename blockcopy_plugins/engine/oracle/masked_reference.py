@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..errors import GridError
-from .adapter import ModelAdapter, whole_map_modules
-from .axes import CHANNEL_OPS, MAP, View, axes_after, channels_of, from_map, is_pointwise, to_map
-from .composite import take_apart
-from .dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
-from .geometry import grid_size
+from ...errors import GridError
+from ..adapter import ModelAdapter, whole_map_modules
+from ..composite import take_apart
+from ..geometry import grid_size
+from ..tensor.axes import (
+    CHANNEL_OPS,
+    MAP,
+    View,
+    axes_after,
+    channels_of,
+    from_map,
+    is_pointwise,
+    to_map,
+)
+from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from .masked_attention import ATTENTIONS, axes_by_itself, queries_of
 from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 
@@ -139,7 +148,7 @@ class _Run:
         self.blocks = MaskedBlocks(tuple(grid.shape[1:]), reference.block_size)
         self.maps = FrameMaps(len(grid), self.cut)
         self.ops = 0
-        self.at_work = []
+        self.whole_map_inputs = []
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
         """Pixels of executed blocks, bool ``(N, 1, H, W)``."""
@@ -192,12 +201,12 @@ class _Run:
         if not maps:
             found = [self.maps.geometry(v.shape) for v in values if type(v) is DenseMap]
             maps = [geometry for geometry in found if geometry is not None]
-        self.at_work.append(maps)
+        self.whole_map_inputs.append(maps)
         return tree_map(self.leave, (args, kwargs))
 
     def come_back(self, module, args, output):
         """The map that such a module gives is a map of blocks again."""
-        return self.masked_again(output, self.at_work.pop())
+        return self.masked_again(output, self.whole_map_inputs.pop())
 
     def masked_again(self, output, maps):
         """A dense map made of some maps of blocks, as a map of blocks."""

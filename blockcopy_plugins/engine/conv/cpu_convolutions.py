@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .. import ops
-from ..ops.block_conv import SlidingWindow
-from ..ops.window import through
-from .axes import MAP
-from .block_tensor import BlockTensor
-from .deferred import ConvCall, Deferred
-from .dense_on_use import PaddedMap
-from .state import EVERYTHING
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ...ops.window import through
+from ..state.store import EVERYTHING
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap
+from ..tensor.pending_map import ConvCall, PendingMap
 from .weight_watch import WeightWatch
 
 if TYPE_CHECKING:
-    from .frame import Frame
+    from ..frame.frame import Frame
 
 _OP = "aten.convolution.default"
 _WINOGRAD_TILE = 4
@@ -302,7 +302,7 @@ class NativeConvolutions:
         prepared = self.prepared(weight, plan.winograd)
         workspace = self.workspace
 
-        def run(deferred: Deferred) -> Tensor:
+        def run(pending: PendingMap) -> Tensor:
             frame.enter(path)  # for who counts what runs where
             out = ops.conv_blocks(
                 source,
@@ -313,16 +313,16 @@ class NativeConvolutions:
                 weight,
                 prepared,
                 bias,
-                deferred.norm,
-                deferred.eps,
+                pending.norm,
+                pending.eps,
                 window.stride,
                 window.dilation,
                 plan.tile,
-                deferred.residual,
-                deferred.low,
-                deferred.high,
+                pending.residual,
+                pending.low,
+                pending.high,
                 workspace,
-                deferred.slope,
+                pending.slope,
             )
             frame.leave(path)
             return out
@@ -340,10 +340,10 @@ class NativeConvolutions:
             frame.count_blocks(executed, 0, window.block_out)
             frame.leave(path)
 
-        deferred = Deferred(ConvCall(run, run_again))
+        pending = PendingMap(ConvCall(run, run_again))
         if not self.fuse or path in self._eager:
-            return BlockTensor(deferred.compute(), plan.size_out, window.block_out, frame)
-        return BlockTensor.waiting(deferred, x, weight.shape[0], plan.size_out, window.block_out)
+            return BlockTensor(pending.compute(), plan.size_out, window.block_out, frame)
+        return BlockTensor.of_pending(pending, x, weight.shape[0], plan.size_out, window.block_out)
 
     def is_by_winograd(self, weight: Tensor, window: SlidingWindow, block: Sequence[int]) -> bool:
         """Whether a convolution of blocks of a size runs by Winograd's algorithm."""

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import torch
 
-from .axes import MAP
-from .geometry import fills_last_blocks, fits_blocks, is_half_a_window, resized_block
+from ..geometry import fills_last_blocks, fits_blocks, is_half_a_window, resized_block
+from ..tensor.axes import MAP
 
 aten = torch.ops.aten
 

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     """What the dimensions of a tensor mean.
 
     Attributes:
-        axes: Letter of each dimension, see :mod:`~blockcopy_plugins.engine.axes`.
+        axes: Letter of each dimension, see :mod:`~blockcopy_plugins.engine.tensor.axes`.
         joined: Channels in its dimension B, P, M or S, 1 if it has none.
         size: ``(H, W)`` of the map.
     """

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import StateError
+from ...errors import StateError
 from .block_tensor import BlockTensor, frame_of
 
 if TYPE_CHECKING:
-    from .state import StateEntry
+    from ..state.store import StateEntry
 
 
 class DenseOnUse(BlockTensor):
@@ -27,8 +27,8 @@ class DenseOnUse(BlockTensor):
         """The dense tensor; what is written to it is there at the next call."""
         raise NotImplementedError
 
-    def lend(self, op: str) -> Tensor:
-        """See :meth:`BlockTensor.lend`."""
+    def dense_for_views(self, op: str) -> Tensor:
+        """See :meth:`BlockTensor.dense_for_views`."""
         return self.dense()
 
 

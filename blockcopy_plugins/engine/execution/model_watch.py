@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules import module as global_hooks
 
 if TYPE_CHECKING:
-    from .convert import Handle
+    from ..convert import Handle
 
 
 class ModelWatch:
