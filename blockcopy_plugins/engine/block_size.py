@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ..config import BlockCopyConfig
 from .adapter import Call
+from .converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
 from .frame.frame import Frame
 from .geometry import grid_size
 from .state.store import StateStore
-
-if TYPE_CHECKING:
-    from .convert import Handle
 
 USUAL = 64
 LARGE = 128
@@ -43,33 +42,37 @@ def choose_block_size(macs: Mapping[Fraction, int]) -> int:
     return LARGE if usual > _LEFT * sum(macs.values()) and large < usual else USUAL
 
 
-def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
-    """Set the block size of a converted model, by running its first frame once more.
+def resolve_block_size(
+    converted: ConvertedModel, call: Call, original: Callable
+) -> BlockCopyConfig:
+    """Choose the block size of a converted model, by running its first frame once more.
 
     That run is whole, on a state of its own that is forgotten: only the strides that it shows are
     of interest.
 
     Args:
-        handle: Of the model; its ``config`` is replaced.
+        converted: The model.
         call: Its first call.
         original: The model's own forward.
+
+    Returns:
+        Its options, with that block size.
     """
-    config, frame = handle.config, call.frame
+    config, frame = converted.config, call.frame
     store = StateStore()
     streams = [store.add_stream(image, image) for image in range(len(frame))]
     host = torch.ones(
         (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
     )
-    work = FrameRun(handle, call, original, host.to(frame.device), host, store, streams)
+    probe = replace(converted, config=replace(config, block_size=LARGE, strict=False))
+    work = FrameRun(probe, call, original, host.to(frame.device), host, store, streams)
     try:
-        handle.config = replace(config, block_size=LARGE, strict=False)
         strides = work.open(_StrideFrame)
         work.run(strides, frame)
     finally:
-        handle.config = config
         work.close()
-        handle.set_idle()
-    handle.config = replace(config, block_size=choose_block_size(strides.macs))
+        converted.active.end()
+    return replace(config, block_size=choose_block_size(strides.macs))
 
 
 class _StrideFrame(Frame):

@@ -23,17 +23,17 @@ from ..errors import ConfigError
 from .macs import MacCounter
 
 if TYPE_CHECKING:
-    from .convert import Handle
+    from .session import Session
 
 
-def enter(handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run one call of a converted model, whatever the program around has switched on.
 
     torch.compile leaves the call as it is, and a warning says so once: which blocks run differs
     from frame to frame, and the kernels that run them are compiled already.
 
     Args:
-        handle: Of the model.
+        session: Of the model.
         original: The model's own forward.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
@@ -42,32 +42,32 @@ def enter(handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any
         What the model returns, with dense tensors.
     """
     if _is_exporting():
-        if handle.is_paused:
+        if session.is_paused:
             return original(*args, **kwargs)
-        raise _traced(handle, "torch.export")
+        raise _traced(session, "torch.export")
     # While torch.compile looks at this code the answer is a constant of what it compiles.
     if torch.compiler.is_compiling():
         from .uncompiled import enter_uncompiled
 
-        return enter_uncompiled(handle, original, args, kwargs, True)
-    return enter_eagerly(handle, original, args, kwargs, False)
+        return enter_uncompiled(session, original, args, kwargs, True)
+    return enter_eagerly(session, original, args, kwargs, False)
 
 
 def enter_eagerly(
-    handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any], compiled: bool
+    session: Session, original: Callable, args: tuple, kwargs: dict[str, Any], compiled: bool
 ) -> Any:
     """See :func:`enter`.
 
     Args:
-        handle: Of the model.
+        session: Of the model.
         original: The model's own forward.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         compiled: Whether torch.compile was to compile the call.
     """
-    if torch.jit.is_tracing() and not handle.is_paused:
-        raise _traced(handle, "torch.jit.trace, which counters of operations and exporters use")
-    inner = _is_compiled(handle, original)
+    if torch.jit.is_tracing() and not session.is_paused:
+        raise _traced(session, "torch.jit.trace, which counters of operations and exporters use")
+    inner = _is_compiled(session, original)
     if compiled or inner:
         warnings.warn(
             "torch.compile is not applied to a model that runs block-sparsely: its frames run as "
@@ -79,28 +79,28 @@ def enter_eagerly(
     with stance("force_eager") if stance is not None else nullcontext():
         with neutral_defaults() as outside, _counted_by_torch():
             run = original if outside is None else functools.partial(outside, original)
-            return handle.run(run, args, kwargs)
+            return session.run(run, args, kwargs)
 
 
 def _is_exporting() -> bool:
     return getattr(torch.compiler, "is_exporting", bool)()  # torch has it since version 2.7
 
 
-def _traced(handle: Handle, by: str) -> ConfigError:
+def _traced(session: Session, by: str) -> ConfigError:
     return ConfigError(
-        f"{type(handle.model).__name__} runs block-sparsely and is being traced ({by}). Which "
+        f"{type(session.model).__name__} runs block-sparsely and is being traced ({by}). Which "
         "blocks run differs from frame to frame: trace it inside 'with bc.dense(model):' or after "
         "restore_(model); bc.report(model) counts what runs on blocks."
     )
 
 
-def _is_compiled(handle: Handle, original: Callable) -> bool:
+def _is_compiled(session: Session, original: Callable) -> bool:
     """Whether some part of the model was given to torch.compile."""
     if hasattr(original, "_torchdynamo_orig_callable"):
         return True
     return any(
         module._compiled_call_impl is not None or "_orig_mod" in module._modules
-        for _, module in handle.modules
+        for _, module in session.converted.modules
     )
 
 

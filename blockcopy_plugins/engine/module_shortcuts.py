@@ -7,20 +7,18 @@ On everything else they call the module's own forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .conv.region_convolution import convolve_regions
+from .frame.active_frame import ActiveFrame
 from .strategies.pointwise import fuse_norm
 from .strategies.sliding import native_plan
 from .tensor.axes import MAP
 from .tensor.block_tensor import BlockTensor
 from .tensor.pending_map import INFINITY
-
-if TYPE_CHECKING:
-    from .convert import Handle
 
 _UNKNOWN = object()  # no plan is a plan too: that of a convolution that cannot run on blocks
 
@@ -30,20 +28,20 @@ class ModuleShortcut:
     """Stands for the forward of one module.
 
     Attributes:
-        handle: Of the converted model.
+        active: The frame that the model runs now.
         path: Of the module.
         module: The module.
         original: Its own forward.
     """
 
-    handle: Handle
+    active: ActiveFrame
     path: str
     module: nn.Module
     original: Any
 
     def run_original(self, x):
         """The module's own forward; its ops are known to be the module's."""
-        frame = self.handle.active
+        frame = self.active.frame
         if frame is None:
             return self.original(x)
         frame.enter(self.path)
@@ -57,7 +55,7 @@ class ConvShortcut(ModuleShortcut):
 
     def __call__(self, input):
         """See ``nn.Conv2d.forward``."""
-        frame, module = self.handle.active, self.module
+        frame, module = self.active.frame, self.module
         if frame is None or type(input) is not BlockTensor or input.frame is not frame:
             return self._run_on_images(input)
         native, weight = frame.native, module.weight
@@ -88,7 +86,7 @@ class ConvShortcut(ModuleShortcut):
         return out
 
     def _run_on_images(self, input):
-        frame = self.handle.active
+        frame = self.active.frame
         if frame is not None and frame.native is not None and type(input) is Tensor:
             frame.enter(self.path)
             out = convolve_regions(frame.native, frame, input, self.module)
@@ -131,7 +129,7 @@ class ReluShortcut(ModuleShortcut):
         return self.run_original(input)
 
 
-def shortcut_for(handle: Handle, path: str, module: nn.Module) -> ModuleShortcut | None:
+def shortcut_for(active: ActiveFrame, path: str, module: nn.Module) -> ModuleShortcut | None:
     """What is to stand for a module's forward, ``None`` for most modules."""
     if "forward" in module.__dict__:
         return None
@@ -140,9 +138,9 @@ def shortcut_for(handle: Handle, path: str, module: nn.Module) -> ModuleShortcut
         # Other paddings are ops of their own, strings are torch's affair.
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
-        return ConvShortcut(handle, path, module, module.forward)
+        return ConvShortcut(active, path, module, module.forward)
     if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
-        return NormShortcut(handle, path, module, module.forward)
+        return NormShortcut(active, path, module, module.forward)
     if forward is nn.ReLU.forward:
-        return ReluShortcut(handle, path, module, module.forward)
+        return ReluShortcut(active, path, module, module.forward)
     return None

@@ -51,9 +51,7 @@ class WholeRun:
             whole = whole & ~context.host_forbidden
         whole = whole.contiguous()
         grid = upload(whole, work.grid.device)
-        self._again = FrameRun(
-            work.handle, work.call, work.original, grid, whole, work.store, work.streams
-        )
+        self._again = work.again(grid, whole)
         self.before: list[TaskOutput] | None = None
         self.grid, self.host = work.grid | grid, work.host | whole
 

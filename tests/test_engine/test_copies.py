@@ -182,5 +182,5 @@ def test_a_pickle_is_read_where_there_are_other_kernels(monkeypatch):
     assert bc.report(pickle.loads(dumped)).kernel_bytes == 0 < bc.report(net).kernel_bytes
     monkeypatch.setattr(ops, "conv_kernels", lambda: ())
     other = pickle.loads(dumped)
-    assert bc.handle(other).native is None
+    assert bc.handle(other).converted.native is None
     run(other, MaskedReference(bc.restore_(pickle.loads(dumped)), BLOCK), 8)

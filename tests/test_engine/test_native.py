@@ -134,7 +134,7 @@ def test_every_dtype(dtype):
     net = stack(nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, 1, 1))
     steps = Steps(net, dtype=dtype)
     steps.steps(tolerance=DTYPES[dtype])
-    taken = bc.handle(steps.net).native
+    taken = bc.handle(steps.net).converted.native
     if taken is not None and dtype != torch.bfloat16:
         assert not taken._prepared
 
@@ -169,7 +169,7 @@ reference, grids = MaskedReference(net, 8), []
 frames = [(torch.rand(1, 3, 4) < rate, torch.randn(1, 3, 24, 32)) for rate in (2, .5, .3, 2)]
 wanted = [reference(*f) for f in frames]
 bc.blockcopy_(net, bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids.pop()))
-assert bc.handle(net).native is None
+assert bc.handle(net).converted.native is None
 for (grid, frame), w in zip(frames, wanted):
     grids.append(grid)
     torch.testing.assert_close(net(frame), w, rtol=1e-4, atol=1e-4)
@@ -407,7 +407,7 @@ def test_dilations_over_several_blocks(dilation, winograd):
 @native
 def test_prepared_weights_and_scratch_are_counted_and_given_back():
     steps = Steps(stack(nn.Conv2d(16, 16, 3, 1, 1)))
-    kept = bc.handle(steps.net).native
+    kept = bc.handle(steps.net).converted.native
     assert kept.bytes() == 0
     steps.step(2.0)
     weights = sum(4 * m.weight.numel() for m in steps.net.modules() if isinstance(m, nn.Conv2d))
@@ -429,7 +429,7 @@ def test_new_parameters_in_each_frame_do_not_pile_up():
         steps.plain[2].weight = steps.net[2].weight
         steps.reference.kept.clear()
         steps.step(2.0)
-    assert len(bc.handle(steps.net).native._prepared) <= 4
+    assert len(bc.handle(steps.net).converted.native._prepared) <= 4
 
 
 def test_a_layer_whose_options_change_between_videos():
@@ -479,7 +479,7 @@ def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
     head = steps.net.head.weight
     for rate in (1.0, 0.4, 0.0, 0.7):
         steps.step(rate)
-    prepared = bc.handle(steps.net).native._prepared
+    prepared = bc.handle(steps.net).converted.native._prepared
     assert ((id(head), True) in prepared) == by_kernel
     # Another weight is another one at once.
     with torch.no_grad():

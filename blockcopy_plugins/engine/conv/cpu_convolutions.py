@@ -98,7 +98,7 @@ class ConvPlan:
 
 
 @dataclass
-class NativeConvolutions:
+class CpuConvolutions:
     """What native convolutions keep between frames: weights in their layout, scratch memory.
 
     Args:
@@ -116,19 +116,19 @@ class NativeConvolutions:
     # Places in the model whose sums are read as they are too: they do not wait.
     _eager: set[str] = field(default_factory=set)
 
-    def __deepcopy__(self, memo) -> NativeConvolutions:
+    def __deepcopy__(self, memo) -> CpuConvolutions:
         # Weights are known by their identity, and those of a copied model are others.
-        return NativeConvolutions(self.fuse, self.winograd, self.kernels)
+        return CpuConvolutions(self.fuse, self.winograd, self.kernels)
 
     def __reduce__(self):
         # Another machine may have other kernels, or none.
-        return NativeConvolutions.make, (self.fuse, self.winograd)
+        return CpuConvolutions.make, (self.fuse, self.winograd)
 
     @staticmethod
-    def make(fuse: bool, winograd: bool) -> NativeConvolutions | None:
+    def make(fuse: bool, winograd: bool) -> CpuConvolutions | None:
         """For the best kernels of this processor, ``None`` where there are none."""
         found = ops.conv_kernels()
-        return NativeConvolutions(fuse, winograd, found[0]) if found else None
+        return CpuConvolutions(fuse, winograd, found[0]) if found else None
 
     def memory(self) -> list[Tensor]:
         """What the kernels write to beside their results."""

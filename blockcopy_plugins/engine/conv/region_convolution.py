@@ -11,7 +11,7 @@ from ... import ops
 from ...ops.block_conv import SlidingWindow
 from ..frame.layout import image_places
 from ..tensor.pending_map import INFINITY
-from .cpu_convolutions import NativeConvolutions
+from .cpu_convolutions import CpuConvolutions
 
 if TYPE_CHECKING:
     from ..frame.frame import Frame
@@ -21,7 +21,7 @@ _LEAST_MACS = 50_000_000
 
 
 def convolve_regions(
-    native: NativeConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
+    native: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
 ) -> Tensor | None:
     """Convolve an ordinary tensor, each image a block of its own, by Winograd's algorithm.
 

@@ -16,13 +16,14 @@ import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from ..adapter import Call
+from ..converted_model import ConvertedModel
 from ..macs import MacCounter
 from ..state.store import StateEntry, StreamStates
 from .capture_guard import CaptureError, CaptureGuard
@@ -37,9 +38,6 @@ from .static_frame import (
     StaticLists,
     claimed,
 )
-
-if TYPE_CHECKING:
-    from ..convert import Handle
 
 logger = logging.getLogger(__name__)
 
@@ -238,11 +236,11 @@ class FrameGraphs:
         self._calls = self._captured = self._evicted = self._replayed = 0
         self._eager_calls: dict[str, int] = {}
 
-    def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
+    def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
         """What of a call is not data, so that calls which share it may share graphs.
 
         Args:
-            handle: Of the model.
+            converted: The model.
             call: Its call.
 
         Returns:
@@ -250,8 +248,8 @@ class FrameGraphs:
         """
         if not self.enabled or (self.backend is None and not call.frame.is_cuda):
             return None
-        reason = handle.adapter.graph_obstacle or self._watch.obstacle(handle)
-        if self._watch.has_moved(handle):
+        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted)
+        if self._watch.has_moved(converted):
             self.forget()
             self._refused.clear()
         kind = None

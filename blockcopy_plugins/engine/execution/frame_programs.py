@@ -25,7 +25,7 @@ import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from torch.utils._pytree import tree_unflatten
 
 from ...errors import StateError
 from ..adapter import Call
+from ..converted_model import ConvertedModel
 from .capture_guard import CaptureError
 from .cuda_graphs import kind_of_call, results_of_call
 from .frame_run import FrameRun
@@ -44,9 +45,6 @@ from .program import Mismatch, Numbers, Program, can_join
 from .program_pool import FrameProgram, ProgramPool, Recording
 from .recorded_frame import CountedFrame, RecordedFrame
 from .trace import TraceRecorder, nearly_the_same
-
-if TYPE_CHECKING:
-    from ..convert import Handle
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +97,11 @@ class FramePrograms:
         self._replayed = self._made = self._looked = 0
         self._eager_calls: dict[str, int] = {}
 
-    def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
+    def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
         """What of a call is not data, so that calls which share it may share programs.
 
         Args:
-            handle: Of the model.
+            converted: The model.
             call: Its call.
 
         Returns:
@@ -111,9 +109,9 @@ class FramePrograms:
         """
         if not self.enabled or call.frame.device.type != "cpu":
             return None
-        reason = handle.adapter.graph_obstacle or self._watch.obstacle(handle)
-        moved = self._watch.has_moved(handle)
-        if self._attributes.have_changed(handle) or moved:
+        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted)
+        moved = self._watch.has_moved(converted)
+        if self._attributes.have_changed(converted) or moved:
             self._generation += 1
             self._refused.clear()
         kind = None
@@ -280,7 +278,7 @@ class FramePrograms:
             raise Mismatch("results or state are others")
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
-        native = work.handle.native
+        native = work.converted.native
         prepared = () if native is None else native.prepared_among(program.kept)
         return FrameProgram(program, other.spec, other.recorded, counted, prepared)
 

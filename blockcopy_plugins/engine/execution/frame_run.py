@@ -1,28 +1,27 @@
-"""One call of a converted model that is about to run: what it needs, and the ways to run it."""
+"""One frame that is about to run: what it needs, and the ways to run it without a recording."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..adapter import Call
+from ..converted_model import ConvertedModel
+from ..frame.dense_results import dense_results
 from ..frame.frame import Frame, FrameCounts
 from ..macs import MacsByPath
 from ..state.store import StateStore, Stream
-from ..strategies import run
-
-if TYPE_CHECKING:
-    from ..convert import Handle
+from ..strategies import run_op
 
 
 class FrameRun:
     """One frame to be run, in whichever way.
 
     Args:
-        handle: Of the model.
+        converted: The model.
         call: Its call.
         original: The model's own forward.
         grid: bool ``(N, GH, GW)``.
@@ -37,7 +36,7 @@ class FrameRun:
 
     def __init__(
         self,
-        handle: Handle,
+        converted: ConvertedModel,
         call: Call,
         original: Callable,
         grid: Tensor,
@@ -45,7 +44,7 @@ class FrameRun:
         store: StateStore,
         streams: list[Stream],
     ) -> None:
-        self.handle = handle
+        self.converted = converted
         self.call = call
         self.grid = grid
         self.host = host
@@ -58,9 +57,20 @@ class FrameRun:
         self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
             memory_format=torch.channels_last
         )
-        self.original = original
+        self._original = original
         self._frames: list[Frame] = []
         self._plain: FrameCounts | None = None
+
+    def again(self, grid: Tensor, host: Tensor) -> FrameRun:
+        """Another run of this frame on other blocks.
+
+        Args:
+            grid: See the class.
+            host: See the class.
+        """
+        return FrameRun(
+            self.converted, self.call, self._original, grid, host, self.store, self.streams
+        )
 
     @property
     def device(self) -> torch.device:
@@ -78,11 +88,6 @@ class FrameRun:
         return any(frame.touched_state for frame in self._frames)
 
     @property
-    def for_graphs(self) -> bool:
-        """Whether it is a frame that graphs are for: no stream is new."""
-        return not self.has_first
-
-    @property
     def is_plain(self) -> bool:
         """Whether it has run as the plain model does."""
         return self._plain is not None
@@ -98,33 +103,45 @@ class FrameRun:
         return any(stream.frames == 0 or stream.broken for stream in self.streams)
 
     def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
-        """A context of the frame; it is the one at work until the next is opened."""
-        config, native = self.handle.config, self.handle.native
-        if native is not None:
-            native.look_at_one()
+        """A context of the frame; the model's modules belong to it until the next is opened."""
+        converted, config = self.converted, self.converted.config
+        if converted.native is not None:
+            converted.native.look_at_one()
         frame = kind(
             self.grid,
             tuple(self.call.frame.shape[2:]),
             config.block_size,
             self.store,
             self.streams,
-            run,
+            run_op,
             config.strict,
             config.pack_whole_frames,
-            native=native,
-            epilogues=self.handle.epilogues,
+            native=converted.native,
+            epilogues=converted.epilogues,
             host=self.host,
             repack=config.repack,
             **options,
         )
         frame.channels_last = self.channels_last
         self._frames.append(frame)
-        self.handle.set_active(frame, self.call)
+        converted.active.begin(frame, self.call.left)
         return frame
 
     def run(self, frame: Frame, pixels: Tensor) -> Any:
-        """Run the model on the executed blocks of ``pixels``; returns dense results."""
-        return self.handle.execute(self.original, self.call, frame, pixels)
+        """Run the model on the executed blocks of a frame.
+
+        Args:
+            frame: The frame, opened.
+            pixels: ``(N, C, H, W)``, the picture.
+
+        Returns:
+            What the model returns, with dense tensors.
+        """
+        block = (frame.block_size, frame.block_size)
+        args, kwargs = self.call.replace(frame.from_dense(pixels, block))
+        out = dense_results(self._original(*args, **kwargs), last=True)
+        frame.finish()
+        return out
 
     def run_counted(self) -> Any:
         """Run the model on executed blocks; of first frames, count what is no block either."""
@@ -138,7 +155,7 @@ class FrameRun:
         return out
 
     def run_eagerly(self) -> Any:
-        """Run the model, nothing captured."""
+        """Run the model on executed blocks, nothing recorded."""
         return self.run(self.open(), self.call.frame)
 
     def run_plain(self, counts: FrameCounts) -> Any:
@@ -149,9 +166,9 @@ class FrameRun:
         """
         self._plain = counts
         args, kwargs = self.call.replace(self.call.frame)
-        self.handle.set_active(None, self.call)
-        with self.handle.paused():
-            out = self.original(*args, **kwargs)
+        self.converted.active.begin(None, self.call.left)
+        with self.converted.paused.set_to(True):
+            out = self._original(*args, **kwargs)
         for stream in self.streams:
             stream.stateless = True
         return out

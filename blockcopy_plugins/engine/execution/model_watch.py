@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from itertools import chain
 from operator import is_
-from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules import module as global_hooks
 
-if TYPE_CHECKING:
-    from ..convert import Handle
+from ..converted_model import ConvertedModel
 
 
 class ModelWatch:
@@ -23,41 +21,41 @@ class ModelWatch:
         self._hooks_seen = -1
         self._memory: list[int] | None = None
 
-    def obstacle(self, handle: Handle) -> str | None:
+    def obstacle(self, converted: ConvertedModel) -> str | None:
         """Why the model cannot be replayed, ``None`` if it can."""
         if global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks:
             return "there are forward hooks on all modules, which a replay would not call"
-        self._look_at(handle)
+        self._look_at(converted)
         hooks = sum(map(len, self._hooks))
         # The package's own stay as they are: another number means that somebody else's came.
         if hooks == self._hooks_seen:
             return None
-        for path, module in handle.modules:
+        for path, module in converted.modules:
             for found in (module._forward_hooks, module._forward_pre_hooks):
                 for hook in found.values():
                     # Those of the model itself run around the whole call, also around a replay.
-                    if path and getattr(hook, "handle", None) is not handle:
+                    if path and getattr(hook, "active", None) is not converted.active:
                         return f"module {path!r} has a forward hook, which a replay would not call"
         self._hooks_seen = hooks
         return None
 
-    def has_moved(self, handle: Handle) -> bool:
+    def has_moved(self, converted: ConvertedModel) -> bool:
         """Whether a parameter or buffer lies elsewhere than at the call before."""
-        self._look_at(handle)
+        self._look_at(converted)
         values = chain.from_iterable(map(dict.values, self._values))
         memory = [value.data_ptr() for value in values if value is not None]
         before, self._memory = self._memory, memory
         return before is not None and before != memory
 
-    def _look_at(self, handle: Handle) -> None:
-        if self._modules is handle.modules:
+    def _look_at(self, converted: ConvertedModel) -> None:
+        if self._modules is converted.modules:
             return
-        self._modules = handle.modules
-        modules = [module for path, module in handle.modules if path]
+        self._modules = converted.modules
+        modules = [module for path, module in converted.modules if path]
         self._hooks = [m._forward_hooks for m in modules]
         self._hooks += [m._forward_pre_hooks for m in modules]
-        self._values = [m._parameters for _, m in handle.modules]
-        self._values += [m._buffers for _, m in handle.modules]
+        self._values = [m._parameters for _, m in converted.modules]
+        self._values += [m._buffers for _, m in converted.modules]
         self._hooks_seen = -1
 
 
@@ -76,9 +74,9 @@ class AttributeWatch:
         # The modules of a copy are others.
         return AttributeWatch, ()
 
-    def have_changed(self, handle: Handle) -> bool:
+    def have_changed(self, converted: ConvertedModel) -> bool:
         """Whether they are other ones than at the last call; also at the first."""
-        same = self._modules is handle.modules
+        same = self._modules is converted.modules
         if same:
             for (_, module), values in zip(self._modules, self._values, strict=True):
                 now = module.__dict__
@@ -86,6 +84,6 @@ class AttributeWatch:
                     same = False
                     break
         if not same:
-            self._modules = handle.modules
-            self._values = [tuple(module.__dict__.values()) for _, module in handle.modules]
+            self._modules = converted.modules
+            self._values = [tuple(module.__dict__.values()) for _, module in converted.modules]
         return not same

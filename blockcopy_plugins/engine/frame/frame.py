@@ -35,7 +35,7 @@ from ..tensor.dense_on_use import DenseOnUse
 from .layout import Layout, block_lists, image_places
 
 if TYPE_CHECKING:
-    from ..conv.cpu_convolutions import NativeConvolutions
+    from ..conv.cpu_convolutions import CpuConvolutions
     from ..conv.torch_epilogue import Epilogues
 
 
@@ -112,7 +112,7 @@ class Frame:
         run: Callable,
         strict: bool = False,
         pack_whole: bool = False,
-        native: NativeConvolutions | None = None,
+        native: CpuConvolutions | None = None,
         epilogues: Epilogues | None = None,
         host: Tensor | None = None,
         repack: bool = True,

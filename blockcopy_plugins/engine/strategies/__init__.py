@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_map
 
 from ..composite import take_apart
@@ -21,7 +22,7 @@ from . import attention, channels, group_norm, padding, pixels, pointwise, resiz
 from .densify import Decline, run_dense, run_dense_and_pack
 from .groups_as_images import takes_groups
 
-__all__ = ["STRATEGIES", "Decline", "run", "run_dense", "run_dense_and_pack"]
+__all__ = ["STRATEGIES", "Decline", "run_dense", "run_dense_and_pack", "run_op"]
 
 aten = torch.ops.aten
 
@@ -105,8 +106,28 @@ _TAKE_PADDED = frozenset(
     }
 )
 
+POINTWISE_MODULES = frozenset(
+    {
+        nn.Identity,
+        nn.ReLU,
+        nn.ReLU6,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+        nn.Sigmoid,
+        nn.Tanh,
+        nn.Hardswish,
+        nn.Hardsigmoid,
+        nn.BatchNorm2d,
+        nn.Dropout,
+        nn.Dropout2d,
+    }
+)
 
-def run(frame: Frame, func, args, kwargs, on_use: bool = False):
+
+def run_op(frame: Frame, func, args, kwargs, on_use: bool = False):
     """Execute an aten op that met a BlockTensor of ``frame``.
 
     Args:

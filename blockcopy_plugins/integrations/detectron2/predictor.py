@@ -13,7 +13,8 @@ from torch import nn
 
 from ...api import blockcopy_
 from ...config import BlockCopyConfig
-from ...engine.convert import Handle, handle, restore_
+from ...engine.convert import handle, restore_
+from ...engine.session import Session
 from ...errors import ConfigError, FrameError, StateError
 from .backbone import BlockCopyBackbone, refuse_prediction_worker
 from .config import blockcopy_config
@@ -39,7 +40,7 @@ class BlockCopyPredictor:
     Attributes:
         cfg: The config.
         model: The model; converted until :meth:`close`.
-        handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`: policy, state, last frame.
+        handle: Its :class:`~blockcopy_plugins.engine.session.Session`: policy, state, last frame.
         metadata: Of the data set that the config tests on, ``None`` without one.
         input_format: Order of the channels of the model's input.
         input_size: ``(h, w)`` of the last frame as the model got it, px, before it was padded.
@@ -185,7 +186,7 @@ class BlockCopyPredictor:
         }
 
 
-def convert_model(model: nn.Module, config: BlockCopyConfig) -> Handle:
+def convert_model(model: nn.Module, config: BlockCopyConfig) -> Session:
     """Convert a model, unless its backbone is a :class:`BlockCopyBackbone`.
 
     Args:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engine.convert import Handle
 from ...engine.frame_record import FrameRecord
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
+from ...engine.session import Session
 from ...errors import ConfigError
 from ..frame_entry import FrameEntry
 from ..policy_meter import PolicyMeter
@@ -56,7 +56,7 @@ class VideoRun:
     def __init__(
         self,
         model: nn.Module,
-        handle: Handle,
+        handle: Session,
         dense: bool = True,
         warmup: int = 3,
         mac_samples: int = 8,

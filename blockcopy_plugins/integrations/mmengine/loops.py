@@ -15,10 +15,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from ...engine.convert import Handle
 from ...engine.frame_record import FrameRecord
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
+from ...engine.session import Session
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
@@ -161,7 +161,9 @@ class BlockCopyTestLoop(BaseLoop):
         runner.call_hook("after_test")
         return metrics
 
-    def _keep_part(self, entries: list[FrameEntry], handle: Handle, problem: BaseException) -> None:
+    def _keep_part(
+        self, entries: list[FrameEntry], handle: Session, problem: BaseException
+    ) -> None:
         """The figures of what was done before a run ended too early, marked as such."""
         partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
         self.entries = tuple(entries)
@@ -176,7 +178,7 @@ class BlockCopyTestLoop(BaseLoop):
             self.summary = plain({**summarise(entries), "partial": partial})
 
     @torch.no_grad()
-    def _run_iter(self, index: int, data_batch: dict, handle: Handle) -> list[FrameEntry]:
+    def _run_iter(self, index: int, data_batch: dict, handle: Session) -> list[FrameEntry]:
         runner = self.runner
         runner.call_hook("before_test_iter", batch_idx=index, data_batch=data_batch)
         infos = [dict(sample.metainfo) for sample in data_batch["data_samples"]]
@@ -218,7 +220,7 @@ class BlockCopyTestLoop(BaseLoop):
         )
         return list(self.last_entries)
 
-    def _run_dense(self, data: dict, handle: Handle, counted: bool):
+    def _run_dense(self, data: dict, handle: Session, counted: bool):
         with handle.paused():
             if not counted:
                 return *_timed(self.runner.model.test_step, data), None
@@ -226,7 +228,7 @@ class BlockCopyTestLoop(BaseLoop):
                 outputs, seconds = _timed(self.runner.model.test_step, data)
             return outputs, seconds, counter.macs
 
-    def _run_sparse(self, data: dict, handle: Handle, counted: bool):
+    def _run_sparse(self, data: dict, handle: Session, counted: bool):
         if not counted:
             return *_timed(self.runner.model.test_step, data), None
         policy = handle.policy
@@ -238,7 +240,7 @@ class BlockCopyTestLoop(BaseLoop):
                 handle.policy = policy
         return outputs, seconds, counter.macs - meter.counted
 
-    def _start_videos(self, infos: Sequence[Mapping[str, Any]], handle: Handle) -> None:
+    def _start_videos(self, infos: Sequence[Mapping[str, Any]], handle: Session) -> None:
         missing = [key for key in ("video_id", "frame_id") if key not in infos[0]]
         if missing:
             raise ConfigError(
@@ -295,7 +297,7 @@ class BlockCopyTestLoop(BaseLoop):
         return tqdm(batches, desc="frames", unit="frame", dynamic_ncols=True)
 
     def _summary(
-        self, entries: list[FrameEntry], handle: Handle, partial: dict[str, Any] | None = None
+        self, entries: list[FrameEntry], handle: Session, partial: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], tuple[FrameEntry, ...]]:
         frames = len(self.dataloader.dataset)
         metrics = {name: e.evaluate(frames) for name, e in self.evaluators.items()}

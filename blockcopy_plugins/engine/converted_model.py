@@ -1,0 +1,52 @@
+"""A converted model, and what all of its frames have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from ..config import BlockCopyConfig
+from .adapter import ModelAdapter
+from .call_lock import ThreadValue
+from .conv.cpu_convolutions import CpuConvolutions
+from .conv.torch_epilogue import Epilogues
+from .frame.active_frame import ActiveFrame
+
+
+@dataclass
+class ConvertedModel:
+    """A model, its options, and what serves all of its frames.
+
+    Attributes:
+        model: The model.
+        config: Its options; after the first frame with the block size that ``'auto'`` has chosen.
+        adapter: Knows how it is called.
+        modules: Its modules with their paths, as they were when it was converted.
+        native: Convolutions by the package's own kernels, ``None`` where there are none.
+        epilogues: What waits behind torch's convolutions.
+        active: The frame that it runs now.
+        paused: Whether this thread's calls run dense.
+    """
+
+    model: nn.Module
+    config: BlockCopyConfig
+    adapter: ModelAdapter
+    modules: Sequence[tuple[str, nn.Module]]
+    native: CpuConvolutions | None
+    epilogues: Epilogues
+    active: ActiveFrame = field(default_factory=ActiveFrame)
+    paused: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
+
+    @classmethod
+    def of(cls, model: nn.Module, config: BlockCopyConfig, adapter: ModelAdapter) -> ConvertedModel:
+        """With what the options ask for."""
+        return cls(
+            model,
+            config,
+            adapter,
+            tuple(nn.Module.named_modules(model)),
+            CpuConvolutions.make(config.fuse, config.winograd),
+            Epilogues(config.fuse),
+        )
