@@ -26,6 +26,7 @@ from .call_check import check_eval_mode, check_finite, check_frame, stream_ids, 
 from .call_lock import CallLock, ThreadValue
 from .converted_model import ConvertedModel
 from .execution.cuda_graphs import MIB, FrameGraphs
+from .execution.executor import EagerExecution, Executor
 from .execution.frame_programs import FramePrograms
 from .execution.frame_run import FrameRun
 from .frame.frame import FrameCounts
@@ -75,6 +76,7 @@ class Session:
         self.plain_frames = PlainFrames()
         self.last: FrameRecord | None = None
         self.totals = Totals()
+        self._eager = EagerExecution()
         self._buckets = Buckets(config.buckets)
         self._bare_modules = tuple(module for _, module in converted.modules)
         self._lock = CallLock()
@@ -140,14 +142,13 @@ class Session:
     def _run(self, original: Callable, call: Call, began: float) -> Any:
         start = time.perf_counter()
         ids, geometry = self._check(original, call)
-        graph = self.graphs.kind_of(self.converted, call)
-        program = None if graph is not None else self.programs.kind_of(self.converted, call)
-        choice = self._select(call, ids, began, is_graph=graph is not None)
+        executors = self._executors(call)
+        choice = self._select(call, ids, began, is_graph=executors[0][0] is self.graphs)
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry)
         run = FrameRun(self.converted, call, original, choice.grid, choice.host, store, streams)
-        out, counts, outputs, twice = self._execute(run, choice, graph, program)
+        out, counts, outputs, twice = self._execute(run, choice, executors)
         propagated = choice.propagated
         if not choice.repeats:
             outputs = propagated.task_outputs(out, self.policy.needs_outputs)
@@ -192,6 +193,23 @@ class Session:
         if self.config.block_size == AUTO:
             self.converted.config = resolve_block_size(self.converted, call, original)
         return ids, geometry
+
+    def _executors(self, call: Call) -> list[tuple[Executor, Hashable]]:
+        """Ways to run a call in the order of choice, each with the kind of the call."""
+        found: list[tuple[Executor, Hashable]] = []
+
+        def offer(executor: Executor) -> None:
+            kind = executor.kind_of(self.converted, call)
+            if kind is not None:
+                found.append((executor, kind))
+
+        offer(self.graphs)
+        if not found:
+            if self.policy.whole_frames_only:
+                offer(self.plain_frames)
+            offer(self.programs)
+        offer(self._eager)
+        return found
 
     def _select(
         self, call: Call, ids: Sequence[Hashable], began: float, is_graph: bool
@@ -241,7 +259,7 @@ class Session:
         return GridChoice(context, propagated, grid, host, remembered, repeats, compared)
 
     def _execute(
-        self, run: FrameRun, choice: GridChoice, graph: Hashable, program: Hashable
+        self, run: FrameRun, choice: GridChoice, executors: Sequence[tuple[Executor, Hashable]]
     ) -> tuple[Any, FrameCounts, list[TaskOutput] | None, Tensor | None]:
         """Run the chosen blocks, or give the outputs of the frame before again.
 
@@ -255,14 +273,9 @@ class Session:
         try:
             if choice.repeats:
                 out, counts, outputs = propagated.repeat()
-            elif graph is not None and not run.has_first:
-                out = self.graphs.run(run, graph)
-            elif self.policy.whole_frames_only and graph is None and run.may_be_plain:
-                out = self.plain_frames.run(run)
-            elif program is not None and not run.has_first:
-                out = self.programs.run(run, program)
             else:
-                out = run.run_counted()
+                executor, kind = next(pair for pair in executors if pair[0].takes(run))
+                out = executor.run(run, kind)
             if choice.compared is not None:
                 whole = WholeRun(run, choice.compared, context)
                 before = self.adapter.task_outputs(out, run.call)

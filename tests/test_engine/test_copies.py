@@ -15,7 +15,7 @@ from torch import nn
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.execution.cuda_graphs import CudaCaptured
+from blockcopy_plugins.engine.execution.capture_backend import CudaCaptured
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 SIZE, BLOCK = (60, 90), 16

@@ -317,7 +317,7 @@ def test_a_path_that_changes_later_is_found_out(caplog):
         for executed in [3, 4, 5, 6, 7, 8, 9, 10]:
             out = call(nets[0], frame, grid_of(executed, draw))
     report = programs(nets[0])
-    assert report.looked == 1
+    assert report.compared == 1
     (reason,) = report.eager_calls
     assert "something else than in frames before" in reason
     assert any("something else" in record.getMessage() for record in caplog.records)

@@ -5,180 +5,39 @@ model. What differs between frames is data in that memory: the picture, the list
 and the streams' slots (:mod:`.static_frame`), so that all streams share a graph. What the host did
 beside, claims of state and counts, is done again at each replay. Outputs are handed out as copies.
 
-The first frame of a kind runs as ever, which warms up what the capture must not do (cuDNN's
-choices, index tables); the second is captured. First frames of streams run as ever. What cannot be
-captured runs as ever too, and :class:`GraphReport` says why.
+The first frame of a kind runs eagerly, which warms up what the capture must not do (cuDNN's
+choices, index tables); the second is captured. First frames of streams run eagerly. What cannot be
+captured runs eagerly too, and :class:`GraphReport` says why.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from ..adapter import Call
-from ..converted_model import ConvertedModel
 from ..macs import MacCounter
-from ..state.store import StateEntry, StreamStates
+from ..state.store import StreamStates
+from .call_kind import results_of_call
+from .capture_backend import CaptureBackend, CudaBackend
 from .capture_guard import CaptureError, CaptureGuard
 from .frame_run import FrameRun
-from .graph_pool import GraphPool
-from .model_watch import ModelWatch
-from .static_frame import (
-    BlockLists,
-    Recorded,
-    StaticFrame,
-    StaticInputs,
-    StaticLists,
-    claimed,
-)
-
-logger = logging.getLogger(__name__)
+from .graph_pool import FrameGraph, GraphPool
+from .replay import ReplayExecutor, ReplayReport
+from .static_frame import BlockLists, StaticFrame, StaticInputs, StaticLists, claimed
 
 MIB = 2**20
 # A graph that was replayed in so many of the last calls does not make room for another: two that
 # do not fit together would take turns, and each capture costs more than many frames.
 _RECENT_CALLS = 256
-_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
-
-
-class Captured(Protocol):
-    """The work of one call, ready to be done again.
-
-    Attributes:
-        result: What the call returned; its tensors hold values after a :meth:`replay`.
-        bytes: Memory that it holds.
-    """
-
-    result: Any
-    bytes: int
-
-    def replay(self) -> None:
-        """Do the work again on what now stands in the memory that it reads."""
-
-
-class CaptureBackend(Protocol):
-    """Runs calls and captures them."""
-
-    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run a call that is to be captured later; returns its result."""
-
-    def capture(self, call: Callable[[], Any], device: torch.device) -> Captured:
-        """Capture what a call does, without doing it."""
-
-
-class CudaCaptured:
-    """A CUDA graph; see :class:`Captured`."""
-
-    def __init__(self, graph: torch.cuda.CUDAGraph, result: Any, bytes_: int) -> None:
-        self._graph = graph
-        self.result = result
-        self.bytes = bytes_
-
-    def replay(self) -> None:
-        """See :class:`Captured`; on the current stream."""
-        self._graph.replay()
-
-
-class CudaBackend:
-    """CUDA graphs as torch has them, each with a memory pool of its own."""
-
-    def __init__(self) -> None:
-        # The allocator goes on asking a graph whose capture CUDA refused; it must not be gone.
-        self._failed: list[torch.cuda.CUDAGraph] = []
-
-    def __reduce__(self):
-        # torch's graphs can be neither copied nor pickled.
-        return CudaBackend, ()
-
-    def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run a call on a side stream, as torch asks for before a capture."""
-        with torch.cuda.device(device):
-            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                result = call()
-            current.wait_stream(side)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.is_cuda:
-                leaf.record_stream(current)
-        return result
-
-    def capture(self, call: Callable[[], Any], device: torch.device) -> CudaCaptured:
-        """Capture a call.
-
-        Raises:
-            RuntimeError: If it does what no graph can, such as to wait for the device.
-        """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device):
-            current = torch.cuda.current_stream()
-            try:
-                # Other threads may read a camera or copy to the GPU meanwhile: only this one is
-                # watched.
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                    # Inside: entering gave back what the allocator kept for later.
-                    before = torch.cuda.memory_reserved()
-                    result = call()
-                    bytes_ = torch.cuda.memory_reserved() - before
-            except BaseException:
-                self._failed.append(graph)
-                raise
-            finally:
-                # torch leaves its capture stream in place where ending a capture fails.
-                torch.cuda.set_stream(current)
-        return CudaCaptured(graph, result, max(bytes_, 0))
-
-
-@dataclass(eq=False)
-class FrameGraph:
-    """One captured frame.
-
-    Attributes:
-        key: What a frame must have in common with it.
-        captured: The work.
-        leaves: Tensors (or ``None``) of its results.
-        spec: Of which :attr:`leaves` are the leaves: the model's results, and what its dense exits
-            gave.
-        inputs: What it reads.
-        lists: What it reads.
-        recorded: What the host did.
-        held: The state that stands for a leaf which the graph does not copy, by the leaf's id.
-        last_call: Number of the call that last replayed it.
-    """
-
-    key: Hashable
-    captured: Captured
-    leaves: list[Tensor | None]
-    spec: TreeSpec
-    inputs: StaticInputs
-    lists: StaticLists
-    recorded: Recorded
-    held: dict[int, StateEntry]
-    last_call: int = 0
-
-    def copy_results(self, frame: StaticFrame) -> Any:
-        """The results in memory of their own; a tensor that is there twice still is one."""
-        copies: dict[int, Tensor] = {}
-        # Not in inference mode, as results of eager frames are not.
-        with torch.inference_mode(False), torch.no_grad():
-            for leaf in self.leaves:
-                if leaf is None or id(leaf) in copies:
-                    continue
-                entry = self.held.get(id(leaf))
-                copies[id(leaf)] = leaf.clone() if entry is None else frame.copy_result(entry)
-        leaves = [None if leaf is None else copies[id(leaf)] for leaf in self.leaves]
-        return tree_unflatten(leaves, self.spec)
 
 
 @dataclass(frozen=True)
-class GraphReport:
+class GraphReport(ReplayReport):
     """What became of the frames of a converted model that graphs are for.
 
     Attributes:
@@ -186,29 +45,22 @@ class GraphReport:
         graph_bytes: Memory that they hold.
         captured: Captured so far.
         evicted: Given back so far, to make room or because what they read had moved.
-        replayed: Calls that were replays.
-        eager_calls: Calls that ran without a graph although they should not, by reason.
     """
 
     graphs: int = 0
     graph_bytes: int = 0
     captured: int = 0
     evicted: int = 0
-    replayed: int = 0
-    eager_calls: dict[str, int] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """Lines of text."""
-        lines = [
+    def headline(self) -> str:
+        """See :class:`ReplayReport`."""
+        return (
             f"  CUDA graphs       {self.graphs:8d} of {self.graph_bytes / MIB:.1f} MiB, "
             f"{self.replayed} calls replayed"
-        ]
-        for reason, calls in self.eager_calls.items():
-            lines.append(f"    {calls} calls without: {reason}")
-        return lines
+        )
 
 
-class FrameGraphs:
+class FrameGraphs(ReplayExecutor):
     """The graphs of a converted model.
 
     Args:
@@ -218,6 +70,8 @@ class FrameGraphs:
         backend: Captures; ``None`` for torch's CUDA graphs, which are for frames on CUDA alone.
     """
 
+    recordings = "CUDA graphs"
+
     def __init__(
         self,
         states: StreamStates,
@@ -225,54 +79,21 @@ class FrameGraphs:
         limit: int = 4096 * MIB,
         backend: CaptureBackend | None = None,
     ) -> None:
+        super().__init__(enabled)
         self.states = states
-        self.enabled = enabled
         self.limit = limit
         self.backend = backend
         self._cuda = CudaBackend()
-        self._refused: dict[Hashable, str] = {}
-        self._watch = ModelWatch()
-        self._generation = 0
-        self._calls = self._captured = self._evicted = self._replayed = 0
-        self._eager_calls: dict[str, int] = {}
+        self._calls = self._captured = self._evicted = 0
 
-    def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
-        """What of a call is not data, so that calls which share it may share graphs.
-
-        Args:
-            converted: The model.
-            call: Its call.
-
-        Returns:
-            The kind, ``None`` if such calls run as ever.
-        """
-        if not self.enabled or (self.backend is None and not call.frame.is_cuda):
-            return None
-        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted)
-        if self._watch.has_moved(converted):
-            self.forget()
-            self._refused.clear()
-        kind = None
-        if reason is None:
-            try:
-                kind = kind_of_call(call)
-            except CaptureError as error:
-                reason = str(error)
-        reason = reason or self._refused.get(kind)
-        if reason is not None:
-            self._note(reason)
-            return None
-        return kind
+    def is_for(self, call: Call) -> bool:
+        """See :class:`ReplayExecutor`."""
+        return self.backend is not None or call.frame.is_cuda
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame: replay its graph, or capture it, or warm up for that.
 
-        Args:
-            work: The frame, one that is :attr:`FrameRun.for_graphs`.
-            kind: Of its call.
-
-        Returns:
-            The model's results, dense.
+        See :class:`~.executor.Executor`.
         """
         if MacCounter.is_counting():
             return work.run_eagerly()
@@ -300,7 +121,7 @@ class FrameGraphs:
 
     def forget(self) -> None:
         """Give all memory back."""
-        self._generation += 1
+        super().forget()
         for store in self.states.stores():
             store.graphs.clear()
         self.states.forget_idle()
@@ -423,11 +244,6 @@ class FrameGraphs:
     def _refuse(self, kind: Hashable, reason: str) -> None:
         self._refused[kind] = reason
 
-    def _note(self, reason: str) -> None:
-        if reason not in self._eager_calls:
-            logger.warning("frames run without CUDA graphs: %s.", reason)
-        self._eager_calls[reason] = self._eager_calls.get(reason, 0) + 1
-
     # -- memory -----------------------------------------------------------------------------------
 
     def _make_room(self, needed: int) -> bool:
@@ -462,41 +278,6 @@ class FrameGraphs:
         if needed > self.limit:
             return f"a graph needs more memory than all may have; {option}"
         return f"the graphs that are in use leave no memory for another; {option}"
-
-
-def kind_of_call(call: Call) -> Hashable:
-    """See :meth:`FrameGraphs.kind_of`."""
-    frame = object()
-    leaves, spec = tree_flatten(call.replace(frame))
-    rest = []
-    for leaf in leaves:
-        if leaf is frame:
-            rest.append("the frame")
-        elif isinstance(leaf, _PLAIN):
-            rest.append((type(leaf), leaf))
-        else:
-            raise CaptureError(
-                f"the model is called with a {type(leaf).__name__} beside the frame, which a "
-                "replay would not read"
-            )
-    device = call.frame.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    return tuple(rest), str(spec), torch.is_inference_mode_enabled(), autocast
-
-
-def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
-    """The tensors of what a call gave.
-
-    Raises:
-        CaptureError: If there is anything else that could differ from frame to frame.
-    """
-    leaves, spec = tree_flatten((result, dict(call.left)))
-    for leaf in leaves:
-        if leaf is not None and not isinstance(leaf, Tensor):
-            raise CaptureError(
-                f"its results hold a {type(leaf).__name__}, which a replay could not make anew"
-            )
-    return leaves, spec
 
 
 @contextmanager

@@ -12,11 +12,11 @@ A program stands for the model's Python, so it is trusted no further than it was
 * It is done once behind the second of them, and must give its results again.
 * It is dropped when a parameter, a buffer or an attribute of a module is another one, a hook comes,
   or the state has moved.
-* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs as ever, is
+* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs eagerly, is
   written down and compared with it: a model that depends on what no one can see from outside, such
   as a global counter, is found out.
 
-Whatever does not fit runs as ever, and :class:`ProgramReport` says why.
+Whatever does not fit runs eagerly, and :class:`ProgramReport` says why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,16 +37,15 @@ from torch.utils._pytree import tree_unflatten
 from ...errors import StateError
 from ..adapter import Call
 from ..converted_model import ConvertedModel
+from .call_kind import kind_of_call, results_of_call
 from .capture_guard import CaptureError
-from .cuda_graphs import kind_of_call, results_of_call
 from .frame_run import FrameRun
-from .model_watch import AttributeWatch, ModelWatch
+from .model_watch import AttributeWatch
 from .program import Mismatch, Numbers, Program, can_join
 from .program_pool import FrameProgram, ProgramPool, Recording
 from .recorded_frame import CountedFrame, RecordedFrame
+from .replay import ReplayExecutor, ReplayReport
 from .trace import TraceRecorder, nearly_the_same
-
-logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = (8, 64)
 _EACH = 512
@@ -57,86 +56,58 @@ _PATIENCE = 4
 
 
 @dataclass(frozen=True)
-class ProgramReport:
+class ProgramReport(ReplayReport):
     """What became of the frames of a converted model that programs are for.
 
     Attributes:
-        replayed: Calls that were run by a program.
         made: Programs made so far.
-        looked: Frames that ran as ever to be compared with their program.
-        eager_calls: Calls that ran as ever although they should not, by reason.
+        compared: Frames that ran eagerly to be compared with their program.
     """
 
-    replayed: int = 0
     made: int = 0
-    looked: int = 0
-    eager_calls: dict[str, int] = field(default_factory=dict)
+    compared: int = 0
 
-    def lines(self) -> list[str]:
-        """Lines of text."""
-        lines = [f"  programs          {self.made:8d} made, {self.replayed} calls run by them"]
-        lines += [
-            f"    {calls} calls without: {reason}" for reason, calls in self.eager_calls.items()
-        ]
-        return lines
+    def headline(self) -> str:
+        """See :class:`ReplayReport`."""
+        return f"  programs          {self.made:8d} made, {self.replayed} calls run by them"
 
 
-class FramePrograms:
+class FramePrograms(ReplayExecutor):
     """The programs of a converted model. They are for frames in host memory.
 
     Args:
         enabled: Whether there are any at all.
     """
 
+    recordings = "programs"
+    log_level = logging.INFO
+
     def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
-        self._watch = ModelWatch()
+        super().__init__(enabled)
         self._attributes = AttributeWatch()
-        self._refused: dict[Hashable, str] = {}
-        self._generation = 0
-        self._replayed = self._made = self._looked = 0
-        self._eager_calls: dict[str, int] = {}
+        self._made = self._compared = 0
 
-    def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
-        """What of a call is not data, so that calls which share it may share programs.
+    def is_for(self, call: Call) -> bool:
+        """See :class:`ReplayExecutor`."""
+        return call.frame.device.type == "cpu"
 
-        Args:
-            converted: The model.
-            call: Its call.
+    def has_changed(self, converted: ConvertedModel) -> bool:
+        """See :class:`ReplayExecutor`."""
+        moved = super().has_changed(converted)
+        return self._attributes.have_changed(converted) or moved
 
-        Returns:
-            The kind, ``None`` if such calls run as ever.
-        """
-        if not self.enabled or call.frame.device.type != "cpu":
-            return None
-        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted)
-        moved = self._watch.has_moved(converted)
-        if self._attributes.have_changed(converted) or moved:
-            self._generation += 1
-            self._refused.clear()
-        kind = None
-        if reason is None:
-            try:
-                kind = (kind_of_call(call), call.frame.stride())
-            except CaptureError as error:
-                reason = str(error)
-        if torch.is_autocast_enabled("cpu"):
-            reason = reason or "autocast is on"
-        reason = reason or self._refused.get(kind)
-        if reason is not None:
-            self._note(reason)
-            return None
-        return kind
+    def kind(self, call: Call) -> Hashable:
+        """See :class:`ReplayExecutor`."""
+        return kind_of_call(call), call.frame.stride()
+
+    def obstacle(self) -> str | None:
+        """See :class:`ReplayExecutor`."""
+        return "autocast is on" if torch.is_autocast_enabled("cpu") else None
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame by its program, or write it down to make one.
 
-        Args:
-            work: The frame, one whose streams have had a frame before.
-            kind: Of its call.
-
-        Returns:
-            The model's results, dense.
+        See :class:`~.executor.Executor`.
         """
         if not work.executed or _is_watched():
             return work.run_eagerly()
@@ -168,7 +139,7 @@ class FramePrograms:
         """What has happened so far; ``None`` if no frame was one for programs."""
         if not self._replayed and not self._eager_calls and not self._made:
             return None
-        return ProgramReport(self._replayed, self._made, self._looked, dict(self._eager_calls))
+        return ProgramReport(self._replayed, dict(self._eager_calls), self._made, self._compared)
 
     # -- one frame --------------------------------------------------------------------------------
 
@@ -234,8 +205,8 @@ class FramePrograms:
         return result
 
     def _look(self, pool, key, kind, made: FrameProgram, work: FrameRun, frame: RecordedFrame):
-        """Run a frame as ever, and see whether it does what its program would have done."""
-        self._looked += 1
+        """Run a frame eagerly, and see whether it does what its program would have done."""
+        self._compared += 1
         made.replayed += 1
         result, recording = self._record(kind, work, frame)
         if recording is None:
@@ -252,7 +223,7 @@ class FramePrograms:
     def _record(
         self, kind: Hashable, work: FrameRun, frame: RecordedFrame
     ) -> tuple[Any, Recording | None]:
-        """Run a frame as ever and write it down; ``None`` if it cannot be a program."""
+        """Run a frame eagerly and write it down; ``None`` if it cannot be a program."""
         recorder = TraceRecorder(lambda: frame.path)
         with recorder:
             result = work.run(frame, work.call.frame)
@@ -310,11 +281,6 @@ class FramePrograms:
         self._refused[kind] = reason
         pool.programs.pop(key, None)
         pool.last.pop(key, None)
-
-    def _note(self, reason: str) -> None:
-        if reason not in self._eager_calls:
-            logger.info("frames run without programs: %s.", reason)
-        self._eager_calls[reason] = self._eager_calls.get(reason, 0) + 1
 
 
 def _is_watched() -> bool:

@@ -4,11 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .cuda_graphs import FrameGraph
-    from .static_frame import StaticInputs, StaticLists
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from ..state.store import StateEntry
+from .capture_backend import Captured
+from .static_frame import Recorded, StaticFrame, StaticInputs, StaticLists
+
+
+@dataclass(eq=False)
+class FrameGraph:
+    """One captured frame.
+
+    Attributes:
+        key: What a frame must have in common with it.
+        captured: The work.
+        leaves: Tensors (or ``None``) of its results.
+        spec: Of which :attr:`leaves` are the leaves: the model's results, and what its dense exits
+            gave.
+        inputs: What it reads.
+        lists: What it reads.
+        recorded: What the host did.
+        held: The state that stands for a leaf which the graph does not copy, by the leaf's id.
+        last_call: Number of the call that last replayed it.
+    """
+
+    key: Hashable
+    captured: Captured
+    leaves: list[Tensor | None]
+    spec: TreeSpec
+    inputs: StaticInputs
+    lists: StaticLists
+    recorded: Recorded
+    held: dict[int, StateEntry]
+    last_call: int = 0
+
+    def copy_results(self, frame: StaticFrame) -> Any:
+        """The results in memory of their own; a tensor that is there twice still is one."""
+        copies: dict[int, Tensor] = {}
+        # Not in inference mode, as results of eager frames are not.
+        with torch.inference_mode(False), torch.no_grad():
+            for leaf in self.leaves:
+                if leaf is None or id(leaf) in copies:
+                    continue
+                entry = self.held.get(id(leaf))
+                copies[id(leaf)] = leaf.clone() if entry is None else frame.copy_result(entry)
+        leaves = [None if leaf is None else copies[id(leaf)] for leaf in self.leaves]
+        return tree_unflatten(leaves, self.spec)
 
 
 @dataclass
@@ -21,7 +66,7 @@ class GraphPool:
         graphs: More than one of a key where maps have more blocks than the grid: how many of those
             are executed is no matter of the grid's count alone.
         sizes: Bytes that a graph of this key was found to need.
-        generation: That of :class:`~.cuda_graphs.FrameGraphs` for which all this is good.
+        generation: That of the graphs of all stores for which all this is good.
     """
 
     inputs: dict[int, StaticInputs] = field(default_factory=dict)

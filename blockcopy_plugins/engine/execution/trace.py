@@ -1,7 +1,7 @@
 """What a frame did: the torch ops that ran on ordinary tensors, and what they were given.
 
 Below the BlockTensors a frame is a list of ops on packed blocks, kept maps, parameters and tables.
-:class:`TraceRecorder` writes it down while the frame runs as ever.
+:class:`TraceRecorder` writes it down while the frame runs eagerly.
 """
 
 from __future__ import annotations
