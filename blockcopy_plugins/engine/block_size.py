@@ -16,6 +16,7 @@ from .converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
 from .frame.frame import Frame
 from .geometry import grid_size
+from .geometry_cache import GeometryCache
 from .state.store import StateStore
 
 USUAL = 64
@@ -65,7 +66,8 @@ def resolve_block_size(
         (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
     )
     probe = replace(converted, config=replace(config, block_size=LARGE, strict=False))
-    work = FrameRun(probe, call, original, host.to(frame.device), host, store, streams)
+    blocks = (host.to(frame.device), host)
+    work = FrameRun(probe, call, original, *blocks, store, streams, GeometryCache())
     try:
         strides = work.open(_StrideFrame)
         work.run(strides, frame)

@@ -27,9 +27,10 @@ from .module_hooks import (
 from .module_shortcuts import ModuleShortcut, shortcut_for
 from .report import Report
 from .session import Session
-from .strategies import POINTWISE_MODULES
+from .strategies import OPS
 from .tensor.block_tensor import BlockTensor
 from .tensor.dense_map import plain
+from .torch_internals import forward_hooks
 
 _ATTRIBUTE = "_blockcopy"
 
@@ -78,14 +79,13 @@ class Conversion:
     def _attach(self) -> None:
         converted = self.session.converted
         model, adapter, active = converted.model, converted.adapter, converted.active
+        has_kernels = converted.convolutions.cpu is not None
         for path, module in converted.modules:
-            is_short = path and converted.native is not None
-            shortcut = shortcut_for(active, path, module) if is_short else None
+            shortcut = shortcut_for(active, path, module) if path and has_kernels else None
             if shortcut is not None:
                 module.__dict__["forward"] = shortcut
-            # Pointwise modules keep no state and are never densified, so nobody asks when they run;
-            # and there are more of them than of all others.
-            elif path and type(module) not in POINTWISE_MODULES:
+            # Nobody asks when stateless ones run, and there are more of them than of all others.
+            elif path and type(module) not in OPS.stateless_modules:
                 self._hook(module.register_forward_pre_hook, EnterModule(active, path))
                 self._hook(module.register_forward_hook, LeaveModule(active, path))
         self._removers.extend(adapter.attach(model))
@@ -145,7 +145,7 @@ def convert_(
             "blockcopy_(model, BlockCopyConfig(block_size=128))."
         )
     for name, module in nn.Module.named_modules(model):
-        inside = any(isinstance(hook, EnterModule) for hook in module._forward_pre_hooks.values())
+        inside = any(isinstance(hook, EnterModule) for hook in forward_hooks(module)[0].values())
         inside = inside or isinstance(module.__dict__.get("forward"), ModuleShortcut)
         if _ATTRIBUTE in module.__dict__ or inside:
             raise ConfigError(

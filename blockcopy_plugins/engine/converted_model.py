@@ -10,8 +10,7 @@ from torch import nn
 from ..config import BlockCopyConfig
 from .adapter import ModelAdapter
 from .call_lock import ThreadValue
-from .conv.cpu_convolutions import CpuConvolutions
-from .conv.torch_epilogue import Epilogues
+from .conv.planner import ConvPlanner
 from .frame.active_frame import ActiveFrame
 
 
@@ -24,8 +23,7 @@ class ConvertedModel:
         config: Its options; after the first frame with the block size that ``'auto'`` has chosen.
         adapter: Knows how it is called.
         modules: Its modules with their paths, as they were when it was converted.
-        native: Convolutions by the package's own kernels, ``None`` where there are none.
-        epilogues: What waits behind torch's convolutions.
+        convolutions: Runs them.
         active: The frame that it runs now.
         paused: Whether this thread's calls run dense.
     """
@@ -34,8 +32,7 @@ class ConvertedModel:
     config: BlockCopyConfig
     adapter: ModelAdapter
     modules: Sequence[tuple[str, nn.Module]]
-    native: CpuConvolutions | None
-    epilogues: Epilogues
+    convolutions: ConvPlanner
     active: ActiveFrame = field(default_factory=ActiveFrame)
     paused: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
 
@@ -47,6 +44,5 @@ class ConvertedModel:
             config,
             adapter,
             tuple(nn.Module.named_modules(model)),
-            CpuConvolutions.make(config.fuse, config.winograd),
-            Epilogues(config.fuse),
+            ConvPlanner(config.fuse, config.winograd),
         )

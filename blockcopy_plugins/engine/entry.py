@@ -13,14 +13,11 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import (
-    _disable_current_modes,
-    _get_current_dispatch_mode_stack,
-)
 
 from ..default_tensors import neutral_defaults
 from ..errors import ConfigError
 from .macs import MacCounter
+from .torch_internals import dispatch_modes, is_compiled, is_exporting, no_modes
 
 if TYPE_CHECKING:
     from .session import Session
@@ -41,7 +38,7 @@ def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, A
     Returns:
         What the model returns, with dense tensors.
     """
-    if _is_exporting():
+    if is_exporting():
         if session.is_paused:
             return original(*args, **kwargs)
         raise _traced(session, "torch.export")
@@ -82,10 +79,6 @@ def enter_eagerly(
             return session.run(run, args, kwargs)
 
 
-def _is_exporting() -> bool:
-    return getattr(torch.compiler, "is_exporting", bool)()  # torch has it since version 2.7
-
-
 def _traced(session: Session, by: str) -> ConfigError:
     return ConfigError(
         f"{type(session.model).__name__} runs block-sparsely and is being traced ({by}). Which "
@@ -98,10 +91,7 @@ def _is_compiled(session: Session, original: Callable) -> bool:
     """Whether some part of the model was given to torch.compile."""
     if hasattr(original, "_torchdynamo_orig_callable"):
         return True
-    return any(
-        module._compiled_call_impl is not None or "_orig_mod" in module._modules
-        for _, module in session.converted.modules
-    )
+    return any(is_compiled(module) for _, module in session.converted.modules)
 
 
 @contextmanager
@@ -111,15 +101,11 @@ def _counted_by_torch() -> Iterator[None]:
     By itself it counts an op on blocks by its logical size, and kernels that it does not know as
     nothing.
     """
-    counters = [
-        mode
-        for mode in _get_current_dispatch_mode_stack()
-        if type(mode).__name__ == "_FlopCounterMode"
-    ]
+    counters = [mode for mode in dispatch_modes() if type(mode).__name__ == "_FlopCounterMode"]
     if not counters:
         yield
         return
-    with _disable_current_modes(), MacCounter() as counted:
+    with no_modes(), MacCounter() as counted:
         yield
     for mode in counters:
         for module in set(mode.counter.mod_tracker.parents):

@@ -14,7 +14,7 @@ from ..policy import MotionField, Policy, PolicyContext
 from ..policy.guards import GuardSet
 from .geometry import grid_size
 from .propagated_frame import PropagatedFrame
-from .state.store import Stream
+from .state.stream import Stream
 
 
 @dataclass

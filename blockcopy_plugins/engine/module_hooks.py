@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch.utils._pytree import tree_map
-
 from .frame.active_frame import ActiveFrame
 from .frame.dense_results import dense_results
 from .tensor.block_tensor import BlockTensor
 from .tensor.dense_map import plain
+from .torch_internals import tree_map
 
 
 @dataclass

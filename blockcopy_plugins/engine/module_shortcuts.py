@@ -12,15 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .conv.region_convolution import convolve_regions
 from .frame.active_frame import ActiveFrame
 from .strategies.pointwise import fuse_norm
-from .strategies.sliding import native_plan
-from .tensor.axes import MAP
 from .tensor.block_tensor import BlockTensor
 from .tensor.pending_map import INFINITY
-
-_UNKNOWN = object()  # no plan is a plan too: that of a convolution that cannot run on blocks
 
 
 @dataclass
@@ -58,38 +53,28 @@ class ConvShortcut(ModuleShortcut):
         frame, module = self.active.frame, self.module
         if frame is None or type(input) is not BlockTensor or input.frame is not frame:
             return self._run_on_images(input)
-        native, weight = frame.native, module.weight
-        # A model that was pickled where there are such kernels may run where there are none.
-        if native is None or input.axes != MAP or not native.takes(input, weight, module.groups):
-            return self.run_original(input)
         frame.enter(self.path)
-        key = (
-            self.path,
-            input.size_of_map,
-            input.block,
-            frame.images,
-            frame.whole,
-            weight.shape,
+        out = frame.kernels.convolve(
+            frame,
+            input,
+            module.weight,
+            module.bias,
             module.stride,
             module.padding,
             module.dilation,
+            module.groups,
+            fast_only=True,
         )
-        plan = frame.store.plans.get(key, _UNKNOWN)
-        if plan is _UNKNOWN:
-            plan = native_plan(frame, input, weight, module.stride, module.padding, module.dilation)
-            frame.store.plans[key] = plan
-        if plan is None:
+        if type(out) is not BlockTensor:
             out = self.original(input)
-        else:
-            out = native.run(frame, self.path, input, weight, module.bias, plan)
         frame.leave(self.path)
         return out
 
     def _run_on_images(self, input):
         frame = self.active.frame
-        if frame is not None and frame.native is not None and type(input) is Tensor:
+        if frame is not None and type(input) is Tensor:
             frame.enter(self.path)
-            out = convolve_regions(frame.native, frame, input, self.module)
+            out = frame.kernels.convolve_regions(frame, input, self.module)
             frame.leave(self.path)
             if out is not None:
                 return out

@@ -12,8 +12,8 @@ from torch import Tensor
 from .adapter import Call
 from .converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
-from .frame.frame import FrameCounts
-from .state.store import Stream
+from .frame.counts import FrameCounts
+from .state.stream import Stream
 
 # Of each way, before the faster one is taken.
 _TRIES = 3

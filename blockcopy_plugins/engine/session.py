@@ -29,13 +29,15 @@ from .execution.cuda_graphs import MIB, FrameGraphs
 from .execution.executor import EagerExecution, Executor
 from .execution.frame_programs import FramePrograms
 from .execution.frame_run import FrameRun
-from .frame.frame import FrameCounts
+from .frame.counts import FrameCounts
 from .frame_record import FrameRecord, Scalars
+from .geometry_cache import GeometryCaches
 from .grid_choice import GridChoice, policy_context, select_grid
 from .plain_frames import PlainFrames
 from .propagation import Propagation
 from .report import Report, Totals
-from .state.store import Stream, StreamStates
+from .state.stream import Stream
+from .state.stream_states import StreamStates
 from .whole_run import WholeRun
 
 # Then it is known how much of the model runs on blocks.
@@ -54,6 +56,7 @@ class Session:
         policy: As given.
         guards: What holds whatever the policy picks.
         states: State of all streams.
+        caches: What was worked out for frames of each geometry.
         graphs: What is captured of the frames of all streams.
         programs: What is written down of the frames of all streams.
         reads: What the host waits for the device for.
@@ -69,7 +72,8 @@ class Session:
         self.policy = policy
         self.guards: GuardSet = build_guards(config.guards)
         self.states = StreamStates(config.max_streams)
-        self.graphs = FrameGraphs(self.states, config.cuda_graphs, config.graph_memory_mib * MIB)
+        self.caches = GeometryCaches()
+        self.graphs = FrameGraphs(self.caches, config.cuda_graphs, config.graph_memory_mib * MIB)
         self.programs = FramePrograms(config.programs)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
@@ -146,8 +150,10 @@ class Session:
         choice = self._select(call, ids, began, is_graph=executors[0][0] is self.graphs)
         chosen = time.perf_counter()
 
-        store, streams = self.states.open(ids, geometry)
-        run = FrameRun(self.converted, call, original, choice.grid, choice.host, store, streams)
+        store, streams = self.states.open(ids, geometry, self.caches.take_idle(geometry))
+        cache = self.caches.of(geometry)
+        blocks = (choice.grid, choice.host)
+        run = FrameRun(self.converted, call, original, *blocks, store, streams, cache)
         out, counts, outputs, twice = self._execute(run, choice, executors)
         propagated = choice.propagated
         if not choice.repeats:
@@ -285,7 +291,7 @@ class Session:
             # Layers before the failure have this frame's features, those behind it older ones.
             for stream_id, stream in zip(context.streams, run.streams, strict=True):
                 if stream.frames == 0:
-                    self.states.drop([stream_id])
+                    self._drop_state([stream_id])
                 elif run.touched_state or (whole is not None and whole.touched_state):
                     stream.broken = True
             raise
@@ -372,8 +378,12 @@ class Session:
         found = [self.states.find(i) for i in ids]
         return [None if f is None else f[1] for f in found]
 
+    def _drop_state(self, ids: Sequence[Hashable] | None) -> None:
+        for geometry, store in self.states.drop(ids).items():
+            self.caches.retire(geometry, store)
+
     def _drop(self, ids: Sequence[Hashable] | None) -> None:
-        self.states.drop(ids)
+        self._drop_state(ids)
         self.policy.reset(ids)
         self.guards.reset(ids)
         self.propagation.reset(ids)
@@ -417,19 +427,17 @@ class Session:
     def release(self) -> None:
         """Give back what was recorded of frames and prepared of weights."""
         self.graphs.forget()
-        if self.converted.native is not None:
-            self.converted.native.clear()
+        self.converted.convolutions.clear()
 
     def report(self) -> Report:
         """What has run so far; see :func:`blockcopy_plugins.report`."""
-        native = self.converted.native
         return self.totals.report(
             block_size=self.config.block_size,
             policy=type(self.policy).__name__,
             target=getattr(self.policy, "target", None),
             agreement=self.policy.agreement,
-            state_bytes=self.states.bytes(),
-            kernel_bytes=0 if native is None else native.bytes(),
+            state_bytes=self.states.bytes() + self.caches.idle_bytes(),
+            kernel_bytes=self.converted.convolutions.bytes(),
             graphs=self.graphs.report(),
             programs=self.programs.report(),
             propagation=self.propagation.report(),

@@ -12,7 +12,7 @@ from ..host_transfer import upload
 from ..policy import PolicyContext, TaskOutput
 from ..policy.comparison import Comparison
 from .execution.frame_run import FrameRun
-from .frame.frame import FrameCounts
+from .frame.counts import FrameCounts
 
 
 class WholeRun:

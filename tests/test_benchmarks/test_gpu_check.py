@@ -147,9 +147,9 @@ def test_laws_find_a_lost_halo(one_small_network, monkeypatch):
             found[:, :, [0, -1]] = 0
         return found
 
-    import blockcopy_plugins.engine.frame.frame as frame
+    import blockcopy_plugins.engine.frame.packing as packing
 
-    monkeypatch.setattr(frame.ops, "gather", without_halo)
+    monkeypatch.setattr(packing.ops, "gather", without_halo)
     # The package's own convolutions do not gather.
     convert = laws.bc.BlockCopyConfig
 
@@ -157,7 +157,7 @@ def test_laws_find_a_lost_halo(one_small_network, monkeypatch):
         return convert(**options, fuse=False)
 
     monkeypatch.setattr(laws.bc, "BlockCopyConfig", torch_convolutions)
-    from blockcopy_plugins.engine import converted_model as engine
+    from blockcopy_plugins.engine.conv import cpu_convolutions as engine
 
     monkeypatch.setattr(engine.CpuConvolutions, "make", staticmethod(lambda *args: None))
     found = section()

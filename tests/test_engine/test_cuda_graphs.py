@@ -479,7 +479,7 @@ def test_copies_and_restored_models():
     for frame in frames(4):
         net(frame)
     other = copy.deepcopy(net)
-    assert len(list(bc.handle(other).states.stores()[0].graphs)) == 0
+    assert not any(cache.graphs for cache in bc.handle(other).caches)
     frame = frames(1)[0]
     torch.manual_seed(3)
     wanted = flat(net(frame))
@@ -879,4 +879,4 @@ def test_graphs_without_streams_make_room_first():
         bc.reset_(net)
         bc.handle(net).graphs.limit = int(graphs.graph_bytes * 1.5)
     assert graphs.graphs == 1 and graphs.evicted == 1 and backend.captures == 2
-    assert len(bc.handle(net).states.stores()) == 1
+    assert len(list(bc.handle(net).caches)) == 1

@@ -54,7 +54,8 @@ class Converted:
         )
         handle = bc.handle(bc.blockcopy_(self.net, config))
         if by_torch:  # as on a GPU
-            handle.converted.native, handle.converted.epilogues.devices = None, frozenset({"cpu"})
+            convolutions = handle.converted.convolutions
+            convolutions.cpu, convolutions.torch.devices = None, frozenset({"cpu"})
 
     def step(self, rate: float, images: int = 1, compare: bool = True):
         grid = torch.rand(images, *GRID) < rate
@@ -548,7 +549,7 @@ def test_aliases(trap, pack, fuse, monkeypatch):
     options = dict(block_size=BLOCK, policy=lambda f, c: grids.pop(), pack_whole_frames=pack)
     monkeypatch.setattr(CpuConvolutions, "make", lambda *args: None)
     bc.blockcopy_(other, bc.BlockCopyConfig(**options))
-    assert bc.handle(other).converted.native is None
+    assert bc.handle(other).converted.convolutions.cpu is None
     for rate in (2.0, 0.5, 0.3, 2.0, 0.4):
         grid = torch.rand(2, *GRID) < rate
         frame = torch.randn(2, 3, *SIZE)

@@ -486,8 +486,8 @@ def test_an_op_that_fails_is_run_as_ever(monkeypatch):
     nets = pair(Net())
     draw = torch.Generator().manual_seed(1)
     run(nets, [35, 5, 9, 4], draw)
-    (store,) = bc.handle(nets[0]).states.stores()
-    ((made,),) = store.programs.programs.values()
+    (cache,) = bc.handle(nets[0]).caches
+    ((made,),) = cache.programs.programs.values()
     ran = made.program.run
 
     def fail(*args):

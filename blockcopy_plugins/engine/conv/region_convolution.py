@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from ... import ops
 from ...ops.block_conv import SlidingWindow
+from ..frame.frame import Frame
 from ..frame.layout import image_places
 from ..tensor.pending_map import INFINITY
 from .cpu_convolutions import CpuConvolutions
-
-if TYPE_CHECKING:
-    from ..frame.frame import Frame
 
 # MACs below which to lay an input out costs more than is won.
 _LEAST_MACS = 50_000_000
 
 
 def convolve_regions(
-    native: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
+    cpu: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
 ) -> Tensor | None:
     """Convolve an ordinary tensor, each image a block of its own, by Winograd's algorithm.
 
     Args:
-        native: The kernels.
+        cpu: The kernels.
         frame: The frame at work.
         x: ``(K, C, H, W)``.
         module: The convolution.
@@ -35,7 +31,9 @@ def convolve_regions(
         ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
     """
     weight = module.weight
-    if x.dim() != 4 or x.dtype != torch.float32 or not native.takes(x, weight, module.groups):
+    if x.dim() != 4 or x.dtype != torch.float32:
+        return None
+    if cpu.not_supported_reasons(x, weight, module.groups):
         return None
     # Three by three and stride 1, or it is not by Winograd's algorithm.
     sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
@@ -46,7 +44,7 @@ def convolve_regions(
     macs = len(x) * size_out[0] * size_out[1] * weight.numel()
     if min(size_out) < 1 or macs < _LEAST_MACS:
         return None
-    if not native.is_by_winograd(weight, window, size_out):
+    if not cpu.is_by_winograd(weight, window, size_out):
         return None
     rows, cols = frame.tables(
         ("whole", window),
@@ -61,7 +59,7 @@ def convolve_regions(
         rows,
         cols,
         weight,
-        native.prepared(weight, True),
+        cpu.prepared.of(weight, True),
         module.bias,
         (),
         0.0,
@@ -71,5 +69,5 @@ def convolve_regions(
         None,
         -INFINITY,
         INFINITY,
-        native.workspace,
+        cpu.workspace,
     )

@@ -6,7 +6,8 @@ import weakref
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
+
+from ..torch_internals import no_modes
 
 # Values of a part.
 _PART = 1 << 16
@@ -44,7 +45,7 @@ class WeightWatch:
 
     def _sum(self, weight: Tensor, part: int) -> int:
         # No part of the model: who counts or captures its ops is not to see these.
-        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        with no_modes(), torch.inference_mode(False), torch.no_grad():
             flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)
             return int(flat[part * _PART : (part + 1) * _PART].sum())
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten
 
 from ..adapter import Call
+from ..torch_internals import TreeSpec, tree_flatten
 from .capture_guard import CaptureError
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)

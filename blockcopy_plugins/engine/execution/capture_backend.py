@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from ..torch_internals import tree_leaves
 
 
 class Captured(Protocol):

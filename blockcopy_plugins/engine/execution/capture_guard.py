@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..composite import take_apart
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import DenseMap
+from ..torch_internals import TorchDispatchMode, packet_of, tree_leaves
 
 aten = torch.ops.aten
 
@@ -85,7 +84,7 @@ class CaptureGuard(TorchDispatchMode):
         if func is aten.lift_fresh.default:
             # What torch.tensor gives: its values have come from the host.
             return self._is_there(args[0])
-        if func._overloadpacket in _COPIES:
+        if packet_of(func) in _COPIES:
             # Copies from the host, such as of index tables, are no matter of the warm-up.
             return self._crosses(args, kwargs) and (self.refuse or self._is_there(args[0]))
         return False

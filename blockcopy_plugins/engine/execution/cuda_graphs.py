@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from ..adapter import Call
+from ..geometry_cache import GeometryCaches
 from ..macs import MacCounter
-from ..state.store import StreamStates
 from .call_kind import results_of_call
 from .capture_backend import CaptureBackend, CudaBackend
 from .capture_guard import CaptureError, CaptureGuard
@@ -64,7 +64,7 @@ class FrameGraphs(ReplayExecutor):
     """The graphs of a converted model.
 
     Args:
-        states: State of its streams; the graphs are kept with the maps that they read and write.
+        caches: Hold the graphs, with the maps that they read and write.
         enabled: Whether frames are captured at all.
         limit: Bytes of all graphs at most.
         backend: Captures; ``None`` for torch's CUDA graphs, which are for frames on CUDA alone.
@@ -74,13 +74,13 @@ class FrameGraphs(ReplayExecutor):
 
     def __init__(
         self,
-        states: StreamStates,
+        caches: GeometryCaches,
         enabled: bool = True,
         limit: int = 4096 * MIB,
         backend: CaptureBackend | None = None,
     ) -> None:
         super().__init__(enabled)
-        self.states = states
+        self.caches = caches
         self.limit = limit
         self.backend = backend
         self._cuda = CudaBackend()
@@ -98,7 +98,7 @@ class FrameGraphs(ReplayExecutor):
         if MacCounter.is_counting():
             return work.run_eagerly()
         self._calls += 1
-        pool = work.store.graphs
+        pool = work.cache.graphs
         if pool.generation != self._generation:
             pool.clear()
             pool.generation = self._generation
@@ -122,15 +122,15 @@ class FrameGraphs(ReplayExecutor):
     def forget(self) -> None:
         """Give all memory back."""
         super().forget()
-        for store in self.states.stores():
-            store.graphs.clear()
-        self.states.forget_idle()
+        for cache in self.caches:
+            cache.graphs.clear()
+        self.caches.forget_idle()
 
     def report(self) -> GraphReport | None:
         """What has happened so far; ``None`` if no frame was one for graphs."""
         if not self._calls and not self._eager_calls:
             return None
-        graphs = [graph for store in self.states.stores() for graph in store.graphs]
+        graphs = [graph for cache in self.caches for graph in cache.graphs]
         return GraphReport(
             graphs=len(graphs),
             graph_bytes=sum(graph.captured.bytes for graph in graphs),
@@ -161,11 +161,11 @@ class FrameGraphs(ReplayExecutor):
         except CaptureError as error:
             self._refuse(kind, str(error))
         else:
-            work.store.graphs.warm[key] = lists
+            work.cache.graphs.warm[key] = lists
         return result
 
     def _capture(self, work: FrameRun, kind: Hashable, key: Hashable, inputs: StaticInputs):
-        pool = work.store.graphs
+        pool = work.cache.graphs
         needed = pool.sizes.get(key)
         if needed is not None and not self._make_room(needed):
             return self._without(work, self._no_room(needed))
@@ -250,8 +250,8 @@ class FrameGraphs(ReplayExecutor):
         """Give graphs back until ``needed`` more bytes are within the limit, if they can be."""
         if needed > self.limit:
             return False
-        idle = {id(graph) for store in self.states.idle() for graph in store.graphs}
-        graphs = [(g, store.graphs) for store in self.states.stores() for g in store.graphs]
+        idle = {id(g) for cache in self.caches if cache.idle is not None for g in cache.graphs}
+        graphs = [(g, cache.graphs) for cache in self.caches for g in cache.graphs]
         graphs.sort(key=lambda pair: pair[0].last_call)
         held = sum(graph.captured.bytes for graph, _ in graphs)
         victims = []
@@ -265,7 +265,7 @@ class FrameGraphs(ReplayExecutor):
             return False
         for pool, graph in victims:
             self._evict(pool, graph)
-        self.states.forget_idle()
+        self.caches.forget_idle()
         return True
 
     def _evict(self, pool: GraphPool, graph: FrameGraph) -> None:

@@ -29,14 +29,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_unflatten
 
 from ...errors import StateError
 from ..adapter import Call
 from ..converted_model import ConvertedModel
+from ..torch_internals import dispatch_modes, function_modes, tree_unflatten
 from .call_kind import kind_of_call, results_of_call
 from .capture_guard import CaptureError
 from .frame_run import FrameRun
@@ -111,7 +108,7 @@ class FramePrograms(ReplayExecutor):
         """
         if not work.executed or _is_watched():
             return work.run_eagerly()
-        pool = work.store.programs
+        pool = work.cache.programs
         if pool.generation != self._generation or len(pool.programs) > _MOST:
             pool.clear()
             pool.generation = self._generation
@@ -234,8 +231,7 @@ class FramePrograms(ReplayExecutor):
             return result, None
         recorded = frame.recorded()
         own = [entry.map for entry, _ in recorded.entries]
-        if frame.native is not None:
-            own += frame.native.memory()
+        own += work.converted.convolutions.memory()
         given = [(name, frame.given(name, work.call.frame)) for name in frame.names()]
         trace = recorder.finish(leaves, given, own, frame.sizes)
         if trace.obstacle is not None:
@@ -249,8 +245,7 @@ class FramePrograms(ReplayExecutor):
             raise Mismatch("results or state are others")
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
-        native = work.converted.native
-        prepared = () if native is None else native.prepared_among(program.kept)
+        prepared = work.converted.convolutions.prepared_among(program.kept)
         return FrameProgram(program, other.spec, other.recorded, counted, prepared)
 
     def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
@@ -284,10 +279,8 @@ class FramePrograms(ReplayExecutor):
 
 
 def _is_watched() -> bool:
-    """Whether modes look at the ops of this call; that of a default device changes no op."""
-    functions = _get_current_function_mode_stack()
-    others = any(type(mode) is not DeviceContext for mode in functions)
-    return others or bool(_get_current_dispatch_mode_stack())
+    """Whether modes look at the ops of this call; a program calls none of them."""
+    return bool(function_modes() or dispatch_modes())
 
 
 def _run(program: Program, frame: RecordedFrame, pixels: Tensor, sizes) -> list[Tensor | None]:

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from ..adapter import Call
 from ..converted_model import ConvertedModel
+from ..frame.counts import FrameCounts
 from ..frame.dense_results import dense_results
-from ..frame.frame import Frame, FrameCounts
+from ..frame.frame import Frame
+from ..geometry_cache import GeometryCache
 from ..macs import MacsByPath
-from ..state.store import StateStore, Stream
-from ..strategies import run_op
+from ..state.store import StateStore
+from ..state.stream import Stream
+from ..strategies import OPS
 
 
 class FrameRun:
@@ -28,6 +31,7 @@ class FrameRun:
         host: The grid in host memory.
         store: State of the streams.
         streams: Stream of each image.
+        cache: What was worked out for frames of this geometry.
 
     Attributes:
         executed: Number of executed blocks of the batch.
@@ -43,6 +47,7 @@ class FrameRun:
         host: Tensor,
         store: StateStore,
         streams: list[Stream],
+        cache: GeometryCache,
     ) -> None:
         self.converted = converted
         self.call = call
@@ -50,6 +55,7 @@ class FrameRun:
         self.host = host
         self.store = store
         self.streams = streams
+        self.cache = cache
         self.slots = tuple(stream.slot for stream in streams)
         self.executed = int(host.count_nonzero())
         frame = call.frame
@@ -68,9 +74,8 @@ class FrameRun:
             grid: See the class.
             host: See the class.
         """
-        return FrameRun(
-            self.converted, self.call, self._original, grid, host, self.store, self.streams
-        )
+        shared = (self.store, self.streams, self.cache)
+        return FrameRun(self.converted, self.call, self._original, grid, host, *shared)
 
     @property
     def device(self) -> torch.device:
@@ -105,20 +110,19 @@ class FrameRun:
     def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
         """A context of the frame; the model's modules belong to it until the next is opened."""
         converted, config = self.converted, self.converted.config
-        if converted.native is not None:
-            converted.native.look_at_one()
+        converted.convolutions.begin_frame()
         frame = kind(
             self.grid,
+            self.host,
             tuple(self.call.frame.shape[2:]),
             config.block_size,
             self.store,
             self.streams,
-            run_op,
-            config.strict,
-            config.pack_whole_frames,
-            native=converted.native,
-            epilogues=converted.epilogues,
-            host=self.host,
+            self.cache.plans,
+            OPS,
+            converted.convolutions,
+            strict=config.strict,
+            pack_whole=config.pack_whole_frames,
             repack=config.repack,
             **options,
         )

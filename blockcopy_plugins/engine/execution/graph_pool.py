@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from ..state.store import StateEntry
+from ..state.entry import StateEntry
+from ..torch_internals import TreeSpec, tree_unflatten
 from .capture_backend import Captured
 from .static_frame import Recorded, StaticFrame, StaticInputs, StaticLists
 

@@ -6,9 +6,9 @@ from itertools import chain
 from operator import is_
 
 from torch import nn
-from torch.nn.modules import module as global_hooks
 
 from ..converted_model import ConvertedModel
+from ..torch_internals import forward_hooks, has_global_forward_hooks
 
 
 class ModelWatch:
@@ -23,7 +23,7 @@ class ModelWatch:
 
     def obstacle(self, converted: ConvertedModel) -> str | None:
         """Why the model cannot be replayed, ``None`` if it can."""
-        if global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks:
+        if has_global_forward_hooks():
             return "there are forward hooks on all modules, which a replay would not call"
         self._look_at(converted)
         hooks = sum(map(len, self._hooks))
@@ -31,7 +31,7 @@ class ModelWatch:
         if hooks == self._hooks_seen:
             return None
         for path, module in converted.modules:
-            for found in (module._forward_hooks, module._forward_pre_hooks):
+            for found in forward_hooks(module):
                 for hook in found.values():
                     # Those of the model itself run around the whole call, also around a replay.
                     if path and getattr(hook, "active", None) is not converted.active:
@@ -52,8 +52,7 @@ class ModelWatch:
             return
         self._modules = converted.modules
         modules = [module for path, module in converted.modules if path]
-        self._hooks = [m._forward_hooks for m in modules]
-        self._hooks += [m._forward_pre_hooks for m in modules]
+        self._hooks = [hooks for module in modules for hooks in forward_hooks(module)]
         self._values = [m._parameters for _, m in converted.modules]
         self._values += [m._buffers for _, m in converted.modules]
         self._hooks_seen = -1

@@ -6,10 +6,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-from ..frame.frame import Frame, FrameCounts
+from ..frame.counts import FrameCounts
+from ..frame.frame import Frame
 from ..frame.layout import Layout
+from ..torch_internals import no_modes
 from .program import Multiple, Numbers, Sizes
 from .static_frame import Recorded, claimed
 
@@ -38,18 +39,18 @@ class RecordedFrame(Frame):
 
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
         # Work of the host, which is done again for each frame.
-        with _disable_current_modes():
+        with no_modes():
             return super()._new_layout(blocks)
 
     def tables(self, *args) -> tuple[Tensor, Tensor]:
         """See :class:`Frame`."""
-        with _disable_current_modes():
+        with no_modes():
             return super().tables(*args)
 
     @property
     def image_places(self) -> Tensor:
         """See :class:`Frame`."""
-        with _disable_current_modes():
+        with no_modes():
             return super().image_places
 
     def blocks_of_images(self, layout: Layout) -> list[int] | None:
@@ -96,7 +97,7 @@ class RecordedFrame(Frame):
         key = (layout.blocks, tuple(blocks))
         found = self._insides.get(key)
         if found is None:
-            with _disable_current_modes():
+            with no_modes():
                 found = self._insides[key] = super()._inside(layout, blocks)
         return found
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ... import ops
 from ...host_transfer import upload, upload_into
-from ..frame.frame import Frame, FrameCounts
+from ..frame.counts import FrameCounts
+from ..frame.frame import Frame
 from ..frame.layout import Layout, block_lists, image_places
-from ..state.store import EVERYTHING, StateEntry, StateStore, Stream
+from ..state.entry import EVERYTHING, StateEntry
+from ..state.store import StateStore
+from ..state.stream import Stream
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
+from ..torch_internals import no_modes
 from .capture_guard import CaptureError
 
 
@@ -117,7 +120,7 @@ class StaticLists:
             if self._memory is not None:
                 raise CaptureError(f"a map has {blocks} blocks, which it had not in the warm-up")
             # Work of the host: what looks for ops that wait for the device need not see it.
-            with _disable_current_modes():
+            with no_modes():
                 by_image, by_slot = block_lists(host, blocks, slots)
                 found = self._made(by_image), self._made(by_slot)
             self._lists.blocks[blocks] = found

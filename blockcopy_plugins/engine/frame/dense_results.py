@@ -7,10 +7,9 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
-from torch.utils._pytree import tree_map
-
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import DenseMap
+from ..torch_internals import tree_map
 
 
 def dense_results(values: Any, last: bool = False) -> Any:

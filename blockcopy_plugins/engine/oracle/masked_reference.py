@@ -12,23 +12,22 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from ...errors import GridError
 from ..adapter import ModelAdapter, whole_map_modules
 from ..composite import take_apart
 from ..geometry import grid_size
-from ..tensor.axes import (
-    CHANNEL_OPS,
-    MAP,
-    View,
-    axes_after,
-    channels_of,
-    from_map,
-    is_pointwise,
-    to_map,
-)
+from ..tensor.axes import MAP, channels_of, from_map, to_map
+from ..tensor.axes_rules import AXES_RULES, View, axes_after
 from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
+from ..torch_internals import (
+    is_mutable,
+    no_torch_function_of_subclass,
+    schema_of,
+    tree_leaves,
+    tree_map,
+    wrapper_of,
+)
 from .masked_attention import ATTENTIONS, axes_by_itself, queries_of
 from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 
@@ -58,6 +57,32 @@ _PADS = (
     aten.constant_pad_nd.default,
     aten.reflection_pad2d.default,
     aten.replication_pad2d.default,
+)
+# Torch does not tag them as pointwise.
+_POINTWISE = (
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten._prelu_kernel.default,
+    aten.rrelu_with_noise.default,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
+    aten.zero_.default,
+)
+# They have a dense map cut into blocks.
+_CUT = (
+    aten.convolution.default,
+    *POOLS,
+    aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.vec,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact2d.vec,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_bilinear2d.vec,
+    aten.im2col.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.conv2d.default,
+    aten.max_pool2d.default,
 )
 _OF_GROUPS = (aten.convolution.default, *POOLS, *RESIZES_AND_NORMS)
 
@@ -146,7 +171,7 @@ class _Run:
         self.grid = grid
         self.streams = streams
         self.blocks = MaskedBlocks(tuple(grid.shape[1:]), reference.block_size)
-        self.maps = FrameMaps(len(grid), self.cut)
+        self.maps = FrameMaps(len(grid), self.cut, _is_cut)
         self.ops = 0
         self.whole_map_inputs = []
 
@@ -243,8 +268,8 @@ class _Run:
         template = max(maps, key=lambda x: x.dim())
         axes, joined = None, template.joined
         block, size_of_map = template.block, template.size_of_map
-        if is_pointwise(func) or func in _COPIES:
-            writes_dense = func._schema.is_mutable and not isinstance(args[0], _MaskedTensor)
+        if (torch.Tag.pointwise in func.tags or func in _POINTWISE) or func in _COPIES:
+            writes_dense = is_mutable(func) and not isinstance(args[0], _MaskedTensor)
             if not writes_dense and all(template.axes.endswith(x.axes) for x in maps):
                 axes = template.axes
         elif func is aten.constant_pad_nd.default:
@@ -268,7 +293,7 @@ class _Run:
             if of_each and set(args[1].shape[2:]) == set(args[3]) == {1} and not any(args[4]):
                 axes = template.axes
         elif func in _BATCH_NORMS:
-            names = [a.name for a in func._schema.arguments]
+            names = [a.name for a in schema_of(func).arguments]
             given = dict(zip(names, args, strict=False)) | dict(kwargs)
             training = given.get("training", given.get("train", False))
             axes = template.axes if template.axes[1] == "C" and not training else None
@@ -279,7 +304,7 @@ class _Run:
                 axes = template.axes
         elif func is aten.bmm.default or func in ATTENTIONS:
             axes = axes_by_itself(func, args, kwargs, maps)
-        elif func in CHANNEL_OPS and args[0] is template and len(maps) == 1:
+        elif func in AXES_RULES and args[0] is template and len(maps) == 1:
             shape = tuple(template.shape)
             size = template.size_of_map
             view = View(template.axes, shape, len(self.grid), size, template.joined)
@@ -292,7 +317,7 @@ class _Run:
         if axes is None:
             return None
         out = func(*tree_map(_value, list(args)), **tree_map(_value, dict(kwargs)))
-        written = func._schema.arguments[0].alias_info
+        written = schema_of(func).arguments[0].alias_info
         if written is not None and written.is_write:
             args[0].value = out
             return args[0]
@@ -325,11 +350,11 @@ class _Run:
         if any(x.source is not None for x in inputs):
             # It has been cut for nothing, and is as it was before.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
-        alias, x = func._schema.arguments[0].alias_info, args[0]
+        alias, x = schema_of(func).arguments[0].alias_info, args[0]
         if alias is not None and alias.is_write and isinstance(x, _MaskedTensor):
             x.value = self._masked(kept[0], x.block, x.axes, x.size_of_map, x.joined).value
             return x
-        return out if func._schema.is_mutable else self.derived(out, func, args)
+        return out if is_mutable(func) else self.derived(out, func, args)
 
     def _of_queries(self, func, args, kwargs, queries: _MaskedTensor):
         """An op of all pixels for each of these: of its result the executed ones are used."""
@@ -400,7 +425,7 @@ class _Run:
 class _MaskedTensor(torch.Tensor):
     """A dense map of which only the executed blocks mean anything."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = no_torch_function_of_subclass
 
     @staticmethod
     def __new__(
@@ -413,9 +438,7 @@ class _MaskedTensor(torch.Tensor):
         joined: int = 1,
         padded: bool = False,
     ):
-        self = torch.Tensor._make_wrapper_subclass(
-            cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
-        )
+        self = wrapper_of(cls, value.shape, value.stride(), value.dtype, value.device)
         self.value, self.block, self.run = value, tuple(block), run
         self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
         self.joined, self.source = joined, None
@@ -444,6 +467,10 @@ class _MaskedTensor(torch.Tensor):
         composite = torch.Tag.pointwise not in func.tags
         out = take_apart(func, args, kwargs) if composite else NotImplemented
         return run.execute(func, args, kwargs) if out is NotImplemented else out
+
+
+def _is_cut(func, args) -> bool:
+    return func in _CUT or (func in _PADS and any(args[1][:4]))
 
 
 def _nothing(like: Tensor) -> Tensor:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..frame.layout import Layout
+from ..state.entry import StateEntry
+from ..torch_internals import no_torch_function_of_subclass, wrapper_of
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
+from .frame_of_tensors import FrameOfTensors
 from .mirror import Mirror
+from .pending_map import PendingMap
 from .viewed_map import ViewedMap, refuse_overlaps
-
-if TYPE_CHECKING:
-    from ..frame.frame import Frame
-    from ..frame.layout import Layout
-    from ..state.store import StateEntry
-    from .pending_map import PendingMap
 
 
 class Version:
@@ -68,7 +66,7 @@ class BlockTensor(torch.Tensor):
     joined: int
     size_of_map: tuple[int, int]
     block: tuple[int, int]
-    frame: Frame
+    frame: FrameOfTensors
     version: Version
     cropped: bool
     _packed: Tensor | None
@@ -77,7 +75,7 @@ class BlockTensor(torch.Tensor):
     read_only: tuple[int, Tensor] | None
     source: Tensor | None
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = no_torch_function_of_subclass
 
     @staticmethod
     def __new__(
@@ -85,7 +83,7 @@ class BlockTensor(torch.Tensor):
         packed: Tensor,
         size: tuple[int, int],
         block: tuple[int, int],
-        frame: Frame,
+        frame: FrameOfTensors,
         version: Version | None = None,
         axes: str = MAP,
         strides: Sequence[int] | None = None,
@@ -109,13 +107,7 @@ class BlockTensor(torch.Tensor):
         else:
             channels = channels_of(axes, packed.shape, joined)
             shape = sizes_of(axes, channels, frame.images, size)
-        self = torch.Tensor._make_wrapper_subclass(
-            cls,
-            shape,
-            strides=strides,
-            dtype=packed.dtype,
-            device=packed.device,
-        )
+        self = wrapper_of(cls, shape, strides, packed.dtype, packed.device)
         self._packed = packed
         self._pending = None
         self.axes = axes
@@ -154,9 +146,8 @@ class BlockTensor(torch.Tensor):
             block: Height and width of its blocks.
         """
         frame = like.frame
-        self = torch.Tensor._make_wrapper_subclass(
-            BlockTensor, (frame.images, channels, *size), dtype=like.dtype, device=like.device
-        )
+        shape = (frame.images, channels, *size)
+        self = wrapper_of(BlockTensor, shape, None, like.dtype, like.device)
         self._packed = None
         self._pending = pending
         self.axes = MAP
@@ -269,6 +260,11 @@ class BlockTensor(torch.Tensor):
         if self._pending is not None:
             self.compute()
         self._catch_up()
+        return self._packed
+
+    @property
+    def memory(self) -> Tensor:
+        """:attr:`packed` as it lies there, without what views of it have been written to."""
         return self._packed
 
     @property
@@ -411,7 +407,7 @@ class BlockTensor(torch.Tensor):
         self._full = (entry, self.version.count)
 
 
-def frame_of(args, kwargs) -> Frame:
+def frame_of(args, kwargs) -> FrameOfTensors:
     """The frame of the first BlockTensor among the arguments of an op."""
     for value in args:
         if isinstance(value, BlockTensor):

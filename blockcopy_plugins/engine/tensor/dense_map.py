@@ -11,41 +11,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import enable_reentrant_dispatch
 
 from ..composite import take_apart
+from ..torch_internals import (
+    OpOverload,
+    is_mutable,
+    marked_as,
+    no_torch_dispatch,
+    no_torch_function_of_subclass,
+    packet_of,
+    schema_of,
+    versions_are_counted,
+)
 
 aten = torch.ops.aten
 
-# These take a map first.
-_SPATIAL = frozenset(
-    {
-        aten.convolution.default,
-        aten.conv2d.default,
-        aten.max_pool2d_with_indices.default,
-        aten.max_pool2d.default,
-        aten.avg_pool2d.default,
-        aten.upsample_nearest2d.default,
-        aten.upsample_nearest2d.vec,
-        aten._upsample_nearest_exact2d.default,
-        aten._upsample_nearest_exact2d.vec,
-        aten.upsample_bilinear2d.default,
-        aten.upsample_bilinear2d.vec,
-        aten.im2col.default,
-        aten.pixel_shuffle.default,
-        aten.pixel_unshuffle.default,
-    }
-)
-_PADS = (
-    aten.constant_pad_nd.default,
-    aten.reflection_pad2d.default,
-    aten.replication_pad2d.default,
-)
 # Whole in inference mode; spatial ops are inside.
 _COMPOSITES = (aten.conv2d.padding, aten.conv_transpose2d.input, aten.pad.default)
 
@@ -91,15 +75,22 @@ class FrameMaps:
     Args:
         images: N.
         cut: ``cut(map, block)`` gives the executed blocks of a dense map.
+        cuts: ``cuts(func, args)``: whether an op reads its first argument, a map, by its blocks.
 
     Attributes:
         writes: How many ops have written to dense maps so far.
         read: The geometry of each dense map that an op has read by its blocks, in turn.
     """
 
-    def __init__(self, images: int, cut: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+    def __init__(
+        self,
+        images: int,
+        cut: Callable[[Tensor, tuple[int, int]], Tensor],
+        cuts: Callable[[OpOverload, Sequence], bool],
+    ) -> None:
         self.writes = 0
         self.read: list[MapGeometry] = []
+        self.cuts = cuts
         self._images = images
         self._cut: Callable | None = cut
         self._blocks: dict[tuple[int, int], tuple[int, int]] = {}
@@ -153,7 +144,7 @@ class DenseMap(torch.Tensor):
     _origin: FrameMaps | None
     _blocks: tuple[int, Tensor] | None
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = no_torch_function_of_subclass
 
     @staticmethod
     def of(plain: Tensor, origin: FrameMaps) -> DenseMap:
@@ -163,7 +154,7 @@ class DenseMap(torch.Tensor):
             plain: The tensor.
             origin: The frame at work.
         """
-        self = torch.Tensor._make_subclass(DenseMap, plain)
+        self = marked_as(DenseMap, plain)
         self.plain, self._origin, self._blocks = plain, origin, None
         return self
 
@@ -229,7 +220,7 @@ def derived(value: Any, origin: FrameMaps) -> Any:
     return value
 
 
-def _run(func: torch._ops.OpOverload, args, kwargs):
+def _run(func: OpOverload, args, kwargs):
     """Run an op with dense maps among its arguments."""
     origin = _origin_of(args) or _origin_of(kwargs.values())
     blocks = None
@@ -238,15 +229,15 @@ def _run(func: torch._ops.OpOverload, args, kwargs):
             out = take_apart(func, args, kwargs)
             if out is not NotImplemented:
                 return out
-        if func in _SPATIAL or (func in _PADS and any(args[1][:4])):
+        if origin.cuts(func, args):
             blocks = args[0].blocks() if type(args[0]) is DenseMap else None
             if blocks is not None:
                 args = (blocks, *args[1:])
-    writes = func._schema.is_mutable
-    aliases = any(result.alias_info is not None for result in func._schema.returns)
+    writes = is_mutable(func)
+    aliases = any(result.alias_info is not None for result in schema_of(func).returns)
     # In inference mode a view, and a write to one, must be counted in its base, see ViewedMap.
     counts = (writes or aliases) and torch.is_inference_mode_enabled()
-    with enable_reentrant_dispatch() if counts else nullcontext():
+    with versions_are_counted(counts):
         out = func(*plain_all(args), **dict(zip(kwargs, plain_all(kwargs.values()), strict=True)))
     if blocks is not None:
         first = out[0] if isinstance(out, (list, tuple)) else out
@@ -263,7 +254,7 @@ def _run(func: torch._ops.OpOverload, args, kwargs):
 
 def _written(func, args, kwargs, out):
     """What an op that writes returns: the argument itself, not another tensor of its memory."""
-    for i, argument in enumerate(func._schema.arguments):
+    for i, argument in enumerate(schema_of(func).arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         target = args[i] if i < len(args) else kwargs.get(argument.name)
@@ -271,18 +262,18 @@ def _written(func, args, kwargs, out):
             continue
         if torch.Tag.inplace_view in func.tags:
             # Sizes have changed too, and those of the other tensor of this memory have not.
-            with torch._C._DisableTorchDispatch():
+            with no_torch_dispatch():
                 func(*[target, *args[1:]], **kwargs)
         if out is target.plain:
             return target
     return out
 
 
-def moves_pixels(func: torch._ops.OpOverload, args, origin: FrameMaps) -> bool:
+def moves_pixels(func: OpOverload, args, origin: FrameMaps) -> bool:
     """Whether an op's result no longer lies upon the map that it is made of."""
     if func is aten.index.Tensor and args[0].dim() == 4:
         return [i for i, index in enumerate(args[1]) if index is not None] != [1]
-    if func._overloadpacket in _FORGET or func.namespace != "aten":
+    if packet_of(func) in _FORGET or func.namespace != "aten":
         return True
     if func is aten.roll.default:
         return max((abs(s) for s in args[1]), default=0) > _FEW_PIXELS

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...errors import StateError
+from ..state.entry import StateEntry
 from .block_tensor import BlockTensor, frame_of
-
-if TYPE_CHECKING:
-    from ..state.store import StateEntry
 
 
 class DenseOnUse(BlockTensor):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .block_tensor import BlockTensor
+from .frame_of_tensors import TensorOfBlocks
 
 
 class Mirror:
@@ -27,7 +24,7 @@ class Mirror:
 
     __slots__ = ("_count", "copy", "of")
 
-    def __init__(self, of: BlockTensor, copy: Tensor) -> None:
+    def __init__(self, of: TensorOfBlocks, copy: Tensor) -> None:
         self.of = of.like(of.packed, of.version)
         self.copy = copy
         self._count = of.version.count

@@ -5,16 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...errors import StateError
-
-if TYPE_CHECKING:
-    from .block_tensor import BlockTensor
-    from .mirror import Mirror
+from ..torch_internals import version_of
+from .frame_of_tensors import TensorOfBlocks
+from .mirror import Mirror
 
 
 class ViewedMap:
@@ -33,10 +31,10 @@ class ViewedMap:
         template: A tensor with a version of its own that says how ``packed`` is to be read.
     """
 
-    def __init__(self, of: BlockTensor, map_: Tensor) -> None:
-        self.packed = of._packed
+    def __init__(self, of: TensorOfBlocks, map_: Tensor) -> None:
+        self.packed = of.memory
         self.map = map_
-        self.template = of.like(of._packed)
+        self.template = of.like(of.memory)
         # Autograd makes a view share the version count of its base, inference mode, which has no
         # autograd, that of the copy. A base that is gone has no views either.
         inference = torch.is_inference_mode_enabled()
@@ -48,7 +46,7 @@ class ViewedMap:
 
     def _count(self) -> int | None:
         counted = self._counted()
-        return None if counted is None else counted._version
+        return None if counted is None else version_of(counted)
 
     def show(self, map_: Tensor) -> None:
         """Show the views what the tensor holds now; that is no write of the model's.
@@ -118,7 +116,7 @@ def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) ->
     for write, mirror in writes:
         where = _in_memory_of(write.viewed.packed, write.where)
         while mirror is not None:
-            of = mirror.of._packed
+            of = mirror.of.memory
             seen = where.as_strided(mirror.copy.shape, mirror.copy.stride())
             where = _in_memory_of(of, seen.reshape(of.shape))
             mirror = mirror.of.version.mirror
