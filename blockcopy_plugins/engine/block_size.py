@@ -12,11 +12,11 @@ import torch
 
 from ..config import BlockCopyConfig
 from .adapter import Call
-from .converted_model import ConvertedModel
+from .execution.converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
+from .execution.geometry_cache import GeometryCache
 from .frame.frame import Frame
 from .geometry import grid_size
-from .geometry_cache import GeometryCache
 from .state.store import StateStore
 
 USUAL = 64

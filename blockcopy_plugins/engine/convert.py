@@ -13,8 +13,8 @@ from ..config import BlockCopyConfig
 from ..errors import ConfigError
 from ..policy import MotionField, build_policy
 from .adapter import ModelAdapter, whole_map_modules
-from .converted_model import ConvertedModel
 from .entry import enter
+from .execution.converted_model import ConvertedModel
 from .module_hooks import (
     DenseOutputs,
     EnterModule,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .adapter import Call
-from .converted_model import ConvertedModel
+from .execution.converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
 from .frame.counts import FrameCounts
 from .state.stream import Stream

@@ -24,14 +24,14 @@ from .block_size import resolve_block_size
 from .buckets import Buckets
 from .call_check import check_eval_mode, check_finite, check_frame, stream_ids, streams_of_batch
 from .call_lock import CallLock, ThreadValue
-from .converted_model import ConvertedModel
+from .execution.converted_model import ConvertedModel
 from .execution.cuda_graphs import MIB, FrameGraphs
 from .execution.executor import EagerExecution, Executor
 from .execution.frame_programs import FramePrograms
 from .execution.frame_run import FrameRun
+from .execution.geometry_cache import GeometryCaches
 from .frame.counts import FrameCounts
 from .frame_record import FrameRecord, Scalars
-from .geometry_cache import GeometryCaches
 from .grid_choice import GridChoice, policy_context, select_grid
 from .plain_frames import PlainFrames
 from .propagation import Propagation

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from ..adapter import Call
-from ..geometry_cache import GeometryCaches
 from ..macs import MacCounter
 from .call_kind import results_of_call
 from .capture_backend import CaptureBackend, CudaBackend
 from .capture_guard import CaptureError, CaptureGuard
 from .frame_run import FrameRun
+from .geometry_cache import GeometryCaches
 from .graph_pool import FrameGraph, GraphPool
 from .replay import ReplayExecutor, ReplayReport
 from .static_frame import BlockLists, StaticFrame, StaticInputs, StaticLists, claimed

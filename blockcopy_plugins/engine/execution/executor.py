@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from ..adapter import Call
-from ..converted_model import ConvertedModel
+from .converted_model import ConvertedModel
 from .frame_run import FrameRun
 
 

@@ -32,10 +32,10 @@ from torch import Tensor
 
 from ...errors import StateError
 from ..adapter import Call
-from ..converted_model import ConvertedModel
 from ..torch_internals import dispatch_modes, function_modes, tree_unflatten
 from .call_kind import kind_of_call, results_of_call
 from .capture_guard import CaptureError
+from .converted_model import ConvertedModel
 from .frame_run import FrameRun
 from .model_watch import AttributeWatch
 from .program import Mismatch, Numbers, Program, can_join

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ..adapter import Call
-from ..converted_model import ConvertedModel
 from ..frame.counts import FrameCounts
 from ..frame.dense_results import dense_results
 from ..frame.frame import Frame
-from ..geometry_cache import GeometryCache
 from ..macs import MacsByPath
 from ..state.store import StateStore
 from ..state.stream import Stream
 from ..strategies import OPS
+from .converted_model import ConvertedModel
+from .geometry_cache import GeometryCache
 
 
 class FrameRun:

@@ -7,8 +7,8 @@ from operator import is_
 
 from torch import nn
 
-from ..converted_model import ConvertedModel
 from ..torch_internals import forward_hooks, has_global_forward_hooks
+from .converted_model import ConvertedModel
 
 
 class ModelWatch:

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ..adapter import Call
-from ..converted_model import ConvertedModel
 from .call_kind import kind_of_call
 from .capture_guard import CaptureError
+from .converted_model import ConvertedModel
 from .frame_run import FrameRun
 from .model_watch import ModelWatch
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..config import BlockCopyConfig
-from .adapter import ModelAdapter
-from .call_lock import ThreadValue
-from .conv.planner import ConvPlanner
-from .frame.active_frame import ActiveFrame
+from ...config import BlockCopyConfig
+from ..adapter import ModelAdapter
+from ..call_lock import ThreadValue
+from ..conv.planner import ConvPlanner
+from ..frame.active_frame import ActiveFrame
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .execution.graph_pool import GraphPool
-from .execution.program_pool import ProgramPool
-from .frame.plans import FramePlans
-from .state.store import StateStore
+from ..frame.plans import FramePlans
+from ..state.store import StateStore
+from .graph_pool import GraphPool
+from .program_pool import ProgramPool
 
 
 @dataclass
