@@ -30,7 +30,6 @@ __all__ = [
     "dispatch_modes",
     "forward_hooks",
     "function_modes",
-    "has_amx",
     "has_global_forward_hooks",
     "is_compiled",
     "is_exporting",
@@ -209,8 +208,3 @@ def is_compiled(module: nn.Module) -> bool:
 def is_exporting() -> bool:
     """Whether torch.export looks at this code; torch tells it since version 2.7."""
     return getattr(torch.compiler, "is_exporting", bool)()
-
-
-def has_amx() -> bool:
-    """Whether this processor has tiles of AMX, as far as this version of torch tells."""
-    return getattr(torch.cpu, "_is_amx_tile_supported", bool)()

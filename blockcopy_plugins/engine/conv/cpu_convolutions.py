@@ -19,7 +19,6 @@ from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
 from ..tensor.pending_map import PendingMap
-from ..torch_internals import has_amx
 from .implementation import STATE_OP, ConvShape
 from .pending_conv import PendingConvolutions
 from .prepared_weights import PreparedWeights
@@ -28,7 +27,6 @@ _WINOGRAD_TILE = 4
 _WINOGRAD_CHANNELS = 16
 # A tile that the block's edge cuts costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
-_NONE = ()
 
 
 @dataclass
@@ -116,43 +114,12 @@ class CpuConvolutions:
 
         Weights must be parameters: what is computed anew in each frame is not worth preparing.
         """
-        dtype = weight.dtype
-        depthwise = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
-        # Asked in each frame, of each convolution: words only where there are some to say.
-        if (
-            (groups == 1 or depthwise)
-            and dtype == x.dtype
-            and (dtype == torch.float32 or self._takes_bfloat16(weight, depthwise))
-            and isinstance(weight, nn.Parameter)
-            and weight.device.type == "cpu"
-            and x.device.type == "cpu"
-            and not weight.is_inference()
-            and not (isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0))
-            and not torch.is_autocast_enabled("cpu")
-        ):
-            return _NONE
-        bad = {
-            f"it is on {x.device.type}": x.device.type != "cpu" or weight.device.type != "cpu",
-            f"it has {groups} groups": groups != 1 and not depthwise,
-            f"its map is {x.dtype}, its weight {dtype}": dtype != x.dtype,
-            "this processor has AMX, by which torch is faster": _is_for_amx(weight, depthwise),
-            "a bfloat16 map has an odd number of channels": (
-                dtype == torch.bfloat16 and not depthwise and weight.shape[1] % 2 != 0
-            ),
-            f"it is {dtype}": dtype not in (torch.float32, torch.bfloat16),
-            "its weight is no parameter": not isinstance(weight, nn.Parameter),
-            "its weight was made in inference mode": weight.is_inference(),
-            "its map is padded by another value than 0": isinstance(x, PaddedMap)
-            and x.padding.fill not in (None, 0.0),
-            "autocast is on": torch.is_autocast_enabled("cpu"),
-        }
-        return [reason for reason, holds in bad.items() if holds]
-
-    @staticmethod
-    def _takes_bfloat16(weight: Tensor, depthwise: bool) -> bool:
-        # Tiles of AMX, which oneDNN uses, are faster than vectors.
-        even = depthwise or weight.shape[1] % 2 == 0
-        return weight.dtype == torch.bfloat16 and even and not _is_for_amx(weight, depthwise)
+        if not isinstance(weight, nn.Parameter):
+            return ["its weight is no parameter"]
+        # Outside the image the kernels have zeros.
+        if isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0):
+            return ["its map is padded by another value than 0"]
+        return ops.conv_obstacles(x, weight, groups)
 
     def plan(self, frame: Frame, x: BlockTensor, weight: Tensor, shape: ConvShape) -> CpuConvPlan:
         """See :class:`~.implementation.ConvImplementation`."""
@@ -268,10 +235,6 @@ def _border(x: BlockTensor, window: SlidingWindow) -> int:
         after = last + (window.kernel[axis] - 1) * window.dilation[axis] - before
         reach = max(reach, before, after - (x.block[axis] - 1))
     return EVERYTHING if 2 * reach >= min(x.block) else reach
-
-
-def _is_for_amx(weight: Tensor, depthwise: bool) -> bool:
-    return weight.dtype == torch.bfloat16 and not depthwise and has_amx()
 
 
 def _prepare(kernels: str, weight: Tensor, winograd: bool) -> Tensor:

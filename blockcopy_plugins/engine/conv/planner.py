@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
+from ...ops import NO_KERNELS
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
@@ -17,9 +18,6 @@ from .region_convolution import convolve_regions
 from .torch_convolutions import TorchConvolutions
 
 _UNKNOWN = object()
-_NO_KERNELS = (
-    "there are no kernels for this processor (python -m blockcopy_plugins.info tells why)",
-)
 
 
 class ConvPlanner:
@@ -47,7 +45,7 @@ class ConvPlanner:
             groups: Groups of channels.
         """
         cpu = self.cpu
-        return _NO_KERNELS if cpu is None else cpu.not_supported_reasons(x, weight, groups)
+        return NO_KERNELS if cpu is None else cpu.not_supported_reasons(x, weight, groups)
 
     def convolve(
         self,
