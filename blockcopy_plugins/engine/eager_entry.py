@@ -18,7 +18,7 @@ from ..default_tensors import neutral_defaults
 from ..errors import ConfigError
 from .macs import MacCounter
 from .session import Session
-from .torch_internals import dispatch_modes, is_compiled, no_modes
+from .torch_internals import any_is_compiled, dispatch_modes, no_modes
 
 
 def enter_eagerly(
@@ -56,7 +56,7 @@ def _is_compiled(session: Session, original: Callable) -> bool:
     """Whether some part of the model was given to torch.compile."""
     if hasattr(original, "_torchdynamo_orig_callable"):
         return True
-    return any(is_compiled(module) for _, module in session.converted.modules)
+    return any_is_compiled(session.bare_modules)
 
 
 @contextmanager

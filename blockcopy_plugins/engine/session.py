@@ -64,6 +64,7 @@ class Session:
         plain_frames: Which whole frames run as the plain model does.
         last: Record of the last call, ``None`` before the first.
         totals: Sums over all calls.
+        bare_modules: The model's modules without their paths.
     """
 
     def __init__(self, converted: ConvertedModel, policy: Policy) -> None:
@@ -82,7 +83,7 @@ class Session:
         self.totals = Totals()
         self._eager = EagerExecution()
         self._buckets = Buckets(config.buckets)
-        self._bare_modules = tuple(module for _, module in converted.modules)
+        self.bare_modules = tuple(module for _, module in converted.modules)
         self._lock = CallLock()
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
@@ -188,7 +189,7 @@ class Session:
             self._drop(live)
         frame = call.frame
         check_frame(frame)
-        check_eval_mode(self.converted.modules, self._bare_modules)
+        check_eval_mode(self.converted.modules, self.bare_modules)
         if self.config.check_finite:
             on_host = frame.device.type == "cpu" and self.graphs.backend is None
             check_finite(frame, self.reads, at_once=on_host)

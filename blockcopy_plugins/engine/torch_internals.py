@@ -5,7 +5,7 @@ Where a new version of torch moves something, this file and its tests are what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import (
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
+    "any_is_compiled",
     "OpOverload",
     "TorchDispatchMode",
     "TreeSpec",
@@ -31,7 +32,6 @@ __all__ = [
     "forward_hooks",
     "function_modes",
     "has_global_forward_hooks",
-    "is_compiled",
     "is_exporting",
     "is_mutable",
     "marked_as",
@@ -62,28 +62,12 @@ no_torch_function_of_subclass = torch._C._disabled_torch_function_impl
 # -- tensors of one's own -------------------------------------------------------------------------
 
 
-def wrapper_of(
-    cls: type,
-    shape: Sequence[int],
-    strides: Sequence[int] | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Any:
-    """A tensor of a subclass that has this shape and no memory.
+# Without a function around them: they are called for each tensor of a frame.
+wrapper_of = Tensor._make_wrapper_subclass
+"""``wrapper_of(cls, shape, strides=, dtype=, device=)``: a tensor of a subclass without memory."""
 
-    Args:
-        cls: The subclass.
-        shape: Its sizes.
-        strides: Its strides; ``None`` for those of a contiguous tensor.
-        dtype: Its dtype.
-        device: Its device.
-    """
-    return Tensor._make_wrapper_subclass(cls, shape, strides=strides, dtype=dtype, device=device)
-
-
-def marked_as(cls: type, tensor: Tensor) -> Any:
-    """A tensor of a subclass on the memory of an ordinary one."""
-    return Tensor._make_subclass(cls, tensor)
+marked_as = Tensor._make_subclass
+"""``marked_as(cls, tensor)``: a tensor of a subclass on the memory of an ordinary one."""
 
 
 def version_of(tensor: Tensor) -> int:
@@ -197,9 +181,9 @@ def has_global_forward_hooks() -> bool:
     return bool(_modules._global_forward_hooks or _modules._global_forward_pre_hooks)
 
 
-def is_compiled(module: nn.Module) -> bool:
-    """Whether a module was given to torch.compile, or to ``module.compile()``."""
-    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
+def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Whether one of some modules was given to torch.compile, or to ``module.compile()``."""
+    return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in modules)
 
 
 # -- the program around ---------------------------------------------------------------------------

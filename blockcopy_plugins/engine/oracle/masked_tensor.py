@@ -47,7 +47,9 @@ class MaskedTensor(torch.Tensor):
         padded: bool = False,
     ):
         """Wrap a map; see the class."""
-        self = wrapper_of(cls, value.shape, value.stride(), value.dtype, value.device)
+        self = wrapper_of(
+            cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
+        )
         self.value, self.block, self.run = value, tuple(block), run
         self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
         self.joined, self.source = joined, None

@@ -107,7 +107,7 @@ class BlockTensor(torch.Tensor):
         else:
             channels = channels_of(axes, packed.shape, joined)
             shape = sizes_of(axes, channels, frame.images, size)
-        self = wrapper_of(cls, shape, strides, packed.dtype, packed.device)
+        self = wrapper_of(cls, shape, strides=strides, dtype=packed.dtype, device=packed.device)
         self._packed = packed
         self._pending = None
         self.axes = axes
@@ -147,7 +147,7 @@ class BlockTensor(torch.Tensor):
         """
         frame = like.frame
         shape = (frame.images, channels, *size)
-        self = wrapper_of(BlockTensor, shape, None, like.dtype, like.device)
+        self = wrapper_of(BlockTensor, shape, dtype=like.dtype, device=like.device)
         self._packed = None
         self._pending = pending
         self.axes = MAP
