@@ -28,7 +28,8 @@ from .frame_run import FrameRun
 from .geometry_cache import GeometryCaches
 from .graph_pool import FrameGraph, GraphPool
 from .replay import ReplayExecutor, ReplayReport
-from .static_frame import BlockLists, StaticFrame, StaticInputs, StaticLists, claimed
+from .replayed_frame import claimed
+from .static_frame import BlockLists, StaticFrame, StaticInputs, StaticLists
 
 MIB = 2**20
 # A graph that was replayed in so many of the last calls does not make room for another: two that
@@ -222,7 +223,7 @@ class FrameGraphs(ReplayExecutor):
         graph.inputs.fill(work.call.frame, work.grid)
         graph.lists.fill(lists)
         frame = work.open(StaticFrame, inputs=graph.inputs, lists=graph.lists)
-        frame.repeat(graph.recorded)
+        frame.repeat(graph.recorded, graph.recorded.counts)
         self._replayed += 1
         return self._finish(work, graph, frame)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..state.entry import StateEntry
 from ..torch_internals import TreeSpec, tree_unflatten
 from .capture_backend import Captured
-from .static_frame import Recorded, StaticFrame, StaticInputs, StaticLists
+from .replayed_frame import Recorded
+from .static_frame import StaticFrame, StaticInputs, StaticLists
 
 
 @dataclass(eq=False)

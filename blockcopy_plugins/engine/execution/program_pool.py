@@ -9,7 +9,7 @@ from ..conv.prepared_weights import PreparedWeight
 from ..torch_internals import TreeSpec
 from .program import Program
 from .recorded_frame import CountedFrame, CountedOp
-from .static_frame import Recorded
+from .replayed_frame import Recorded
 from .trace import Trace
 
 

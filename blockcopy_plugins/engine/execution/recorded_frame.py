@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..frame.counts import FrameCounts
-from ..frame.frame import Frame
 from ..frame.layout import Layout
 from ..torch_internals import no_modes
 from .program import Multiple, Numbers, Sizes
-from .static_frame import Recorded, claimed
+from .replayed_frame import ReplayedFrame
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class CountedOp:
     block: tuple[int, int]
 
 
-class RecordedFrame(Frame):
+class RecordedFrame(ReplayedFrame):
     """A frame that keeps what a program needs to know of it.
 
     Attributes:
@@ -52,10 +51,6 @@ class RecordedFrame(Frame):
         """See :class:`Frame`."""
         with no_modes():
             return super().image_places
-
-    def blocks_of_images(self, layout: Layout) -> list[int] | None:
-        """See :class:`Frame`."""
-        return super().blocks_of_images(layout) if self.images == 1 else None
 
     def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
         """See :class:`Frame`."""
@@ -100,30 +95,6 @@ class RecordedFrame(Frame):
             with no_modes():
                 found = self._insides[key] = super()._inside(layout, blocks)
         return found
-
-    def recorded(self) -> Recorded:
-        """What the host did, after the model has run."""
-        entries = claimed(self.store, self._streams)
-        return Recorded(
-            tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
-        )
-
-    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
-        """Do what the host did in a recorded frame.
-
-        Args:
-            recorded: What it did.
-            counts: MACs of this frame.
-
-        Raises:
-            StateError: If the state does not fit the streams. Nothing of it has been changed.
-        """
-        for entry, _ in recorded.entries:
-            entry.claim(self.slots, self._streams, self.full, entry.border)
-        self._calls.update(recorded.calls)
-        self.counts = counts
-        self.finish()
-        self.touched_state = True
 
 
 class CountedFrame:

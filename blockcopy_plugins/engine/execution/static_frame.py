@@ -10,17 +10,14 @@ from torch import Tensor
 
 from ... import ops
 from ...host_transfer import upload, upload_into
-from ..frame.counts import FrameCounts
-from ..frame.frame import Frame
 from ..frame.layout import Layout, block_lists, image_places
 from ..state.entry import EVERYTHING, StateEntry
-from ..state.store import StateStore
-from ..state.stream import Stream
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
 from ..torch_internals import no_modes
 from .capture_guard import CaptureError
+from .replayed_frame import ReplayedFrame
 
 
 @dataclass(frozen=True)
@@ -136,39 +133,15 @@ def _flat(lists: BlockLists) -> Tensor:
     return torch.cat([values.flatten() for values in lists])
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What the host did in a captured frame, to be done again at each replay.
-
-    Attributes:
-        entries: The state that was claimed, with its memory at that time.
-        calls: How often each module used state.
-        counts: MACs and densified ops; they depend on the numbers of blocks alone.
-    """
-
-    entries: tuple[tuple[StateEntry, Tensor], ...]
-    calls: dict[str, int]
-    counts: FrameCounts
-
-    def holds(self, store: StateStore) -> bool:
-        """Whether the maps still lie where they lay and have room for all streams."""
-        return all(
-            store.entries.get(entry.key) is entry
-            and entry.map is map_
-            and len(map_) >= store.capacity
-            for entry, map_ in self.entries
-        )
-
-
-class StaticFrame(Frame):
+class StaticFrame(ReplayedFrame):
     """A frame that reads its grid, slots and block lists from memory that stays.
 
     Args:
-        *args: As for :class:`Frame`.
+        *args: As for :class:`~..frame.frame.Frame`.
         inputs: Hold this frame.
         lists: Hold its blocks.
         hold_results: Leave the copies of maps that the model returns to :meth:`copy_result`.
-        **kwargs: As for :class:`Frame`.
+        **kwargs: As for :class:`~..frame.frame.Frame`.
 
     Attributes:
         held: The state that stands for a result which was not copied, by the result's id.
@@ -192,10 +165,6 @@ class StaticFrame(Frame):
 
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
         return self._lists.layout(self.host, blocks, self.slots)
-
-    def blocks_of_images(self, layout: Layout) -> list[int] | None:
-        """See :class:`Frame`."""
-        return super().blocks_of_images(layout) if self.images == 1 else None
 
     def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
         # Their number is another in each frame, which no graph can hold: as a mask it is noticed.
@@ -227,28 +196,3 @@ class StaticFrame(Frame):
         if not self.channels_last:
             return ops.planes(map_)
         return map_.clone(memory_format=torch.channels_last) if in_order else map_
-
-    def recorded(self) -> Recorded:
-        """What the host did, after the model has run."""
-        entries = claimed(self.store, self._streams)
-        return Recorded(
-            tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
-        )
-
-    def repeat(self, recorded: Recorded) -> None:
-        """Do what the host did in a captured frame.
-
-        Raises:
-            StateError: If the state does not fit the streams. Nothing of it has been changed.
-        """
-        for entry, _ in recorded.entries:
-            entry.claim(self.slots, self._streams, self.full, entry.border)
-        self._calls.update(recorded.calls)
-        self.counts = recorded.counts
-        self.finish()
-        self.touched_state = self.executed > 0
-
-
-def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:
-    """The entries that all of these streams have claimed for the frame at work."""
-    return [entry for entry in store.entries.values() if entry.used_now(streams)]
