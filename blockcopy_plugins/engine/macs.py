@@ -61,10 +61,10 @@ class MacCounter(TorchDispatchMode):
 
 
 class MacsByPath(MacCounter):
-    """Counts MACs by the module at work.
+    """Counts MACs by the module being run.
 
     Args:
-        frame: The frame at work; it knows the module.
+        frame: The frame being run; it knows the module.
     """
 
     def __init__(self, frame: FrameContext) -> None:
@@ -73,7 +73,7 @@ class MacsByPath(MacCounter):
         self.by_path: dict[str, int] = defaultdict(int)
 
     def add(self, macs: int) -> None:
-        """An op of the module at work has run."""
+        """An op of the module being run has run."""
         super().add(macs)
         self.by_path[self.frame.path] += macs
 

@@ -25,7 +25,7 @@ def plan_window(
     """Window and output size ``(H, W)`` of a sliding op, or why it cannot run on blocks.
 
     Args:
-        frame: The frame that is run.
+        frame: The frame being run.
         x: What it reads.
         kernel: Taps; as all that follows one number, or one for rows and one for columns.
         stride: Step between outputs.
@@ -98,7 +98,7 @@ def gather_windows(
     """The executed blocks of a map with all that their windows read.
 
     Args:
-        frame: The frame that is run.
+        frame: The frame being run.
         op: Who reads, for the key of the state.
         x: The map.
         window: Shape of the op.

@@ -57,7 +57,7 @@ class ConvImplementation(Protocol):
         """What is the same in all frames of one size about a convolution.
 
         Args:
-            frame: The frame that is run.
+            frame: The frame being run.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C / groups, kh, kw)``.
             shape: Of the convolution.
@@ -69,7 +69,7 @@ class ConvImplementation(Protocol):
         """Convolve, or have it wait for what follows.
 
         Args:
-            frame: The frame that is run.
+            frame: The frame being run.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C / groups, kh, kw)``, one without :meth:`not_supported_reasons`.
             bias: ``(C_out,)`` or None.

@@ -31,7 +31,7 @@ class PendingConvolutions:
         """Count a convolution, and run it now or have it wait.
 
         Args:
-            frame: The frame that is run.
+            frame: The frame being run.
             x: Its input.
             channels: Of its result.
             shape: Of the convolution.

@@ -62,7 +62,7 @@ class ConvPlanner:
         """Convolve a map, or have it wait for what follows.
 
         Args:
-            frame: The frame that is run.
+            frame: The frame being run.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C / groups, kh, kw)``.
             bias: ``(C_out,)`` or None.

@@ -23,7 +23,7 @@ def convolve_regions(
 
     Args:
         cpu: The kernels.
-        frame: The frame at work.
+        frame: The frame being run.
         x: ``(K, C, H, W)``.
         module: The convolution.
 

@@ -44,7 +44,7 @@ class CaptureGuard(TorchDispatchMode):
 
     Args:
         device: That of the frame.
-        path: Gives the path of the module at work.
+        path: Gives the path of the module being run.
         refuse: Raise :class:`CaptureError` before such an op runs; otherwise note it.
 
     Attributes:

@@ -72,5 +72,5 @@ class ReplayedFrame(Frame):
 
 
 def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:
-    """The entries that all of these streams have claimed for the frame at work."""
+    """The entries that all of these streams have claimed for the frame being run."""
     return [entry for entry in store.entries.values() if entry.used_now(streams)]

@@ -125,7 +125,7 @@ class TraceRecorder(TorchDispatchMode):
     """Writes down the ops of a frame. Nothing of the frame is changed.
 
     Args:
-        path: Gives the path of the module at work.
+        path: Gives the path of the module being run.
     """
 
     def __init__(self, path: Callable[[], str]) -> None:

@@ -56,7 +56,7 @@ class FrameContext:
 
     @property
     def path(self) -> str:
-        """Path of the innermost module at work."""
+        """Path of the innermost module being run."""
         return self._path[-1]
 
     def enter(self, path: str) -> None:
@@ -70,7 +70,7 @@ class FrameContext:
         self._path.pop()
 
     def next_key(self, op: str) -> StateKey:
-        """Key of the next use of state in the module at work."""
+        """Key of the next use of state in the module being run."""
         path = self._path[-1]
         call = self._calls[path]
         self._calls[path] = call + 1

@@ -164,7 +164,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
     """Call a function of the pixels of each image together.
 
     Args:
-        frame: The frame at work.
+        frame: The frame being run.
         x: Of axes NLC, BLC, NCLC or BCLC.
         others: Dense tensors whose first dimension is that of images, or of images and heads.
         function: ``function(pixels, *others)`` gives ``(..., pixels, width)``.

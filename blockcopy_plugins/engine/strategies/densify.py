@@ -31,7 +31,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
     """Run an op on the full maps; the result is an ordinary tensor.
 
     Args:
-        frame: The frame at work.
+        frame: The frame being run.
         func: The aten op.
         args: Its arguments, BlockTensors among them.
         kwargs: Its keyword arguments.

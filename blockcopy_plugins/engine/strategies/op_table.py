@@ -116,7 +116,7 @@ class OpTable:
         """Execute an aten op that met a BlockTensor of ``frame``.
 
         Args:
-            frame: The frame that is run.
+            frame: The frame being run.
             func: The op.
             args: Its arguments.
             kwargs: Its keyword arguments.

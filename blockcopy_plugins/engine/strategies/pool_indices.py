@@ -15,7 +15,7 @@ def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> Poo
     """Where the maxima of a pooling are, for who looks at it.
 
     Args:
-        frame: The frame at work.
+        frame: The frame being run.
         func: ``max_pool2d_with_indices``.
         args: Its arguments.
         kwargs: Its keyword arguments.

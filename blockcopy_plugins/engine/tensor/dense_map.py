@@ -152,7 +152,7 @@ class DenseMap(torch.Tensor):
 
         Args:
             plain: The tensor.
-            origin: The frame at work.
+            origin: The frame being run.
         """
         self = marked_as(DenseMap, plain)
         self.plain, self._origin, self._blocks = plain, origin, None
@@ -207,7 +207,7 @@ def derived(value: Any, origin: FrameMaps) -> Any:
 
     Args:
         value: Its result: a tensor, or several.
-        origin: The frame at work.
+        origin: The frame being run.
 
     Returns:
         The same, with tensors of two and more dimensions that are no integers as dense maps.

@@ -107,7 +107,7 @@ def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) ->
 
     Args:
         writes: Each with the copy that it was written to, if it stands for a view.
-        path: Of the module at work.
+        path: Of the module being run.
 
     Raises:
         StateError: If two of them have written to the same memory.
