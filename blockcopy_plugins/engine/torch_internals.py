@@ -5,8 +5,9 @@ Where a new version of torch moves something, this file and its tests are what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "TreeSpec",
-    "call_kernels_directly",
+    "kernels_of",
     "dispatch_modes",
     "forward_hooks",
     "function_modes",
@@ -62,7 +63,7 @@ no_torch_function_of_subclass = torch._C._disabled_torch_function_impl
 # -- tensors of one's own -------------------------------------------------------------------------
 
 
-# Without a function around them: they are called for each tensor of a frame.
+# No functions around these: they are called for each tensor and op of a frame.
 wrapper_of = Tensor._make_wrapper_subclass
 """``wrapper_of(cls, shape, strides=, dtype=, device=)``: a tensor of a subclass without memory."""
 
@@ -70,9 +71,8 @@ marked_as = Tensor._make_subclass
 """``marked_as(cls, tensor)``: a tensor of a subclass on the memory of an ordinary one."""
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often the memory of a tensor was written to, as autograd counts it."""
-    return tensor._version
+version_of = attrgetter("_version")
+"""How often the memory of a tensor was written to, as autograd counts it."""
 
 
 # -- modes ----------------------------------------------------------------------------------------
@@ -118,24 +118,17 @@ def versions_are_counted(when: bool = True) -> AbstractContextManager:
 # -- ops ------------------------------------------------------------------------------------------
 
 
-def schema_of(func: OpOverload) -> torch.FunctionSchema:
-    """Arguments and results of an op."""
-    return func._schema
+schema_of = attrgetter("_schema")
+"""Arguments and results of an op."""
 
+is_mutable = attrgetter("_schema.is_mutable")
+"""Whether an op writes to an argument."""
 
-def is_mutable(func: OpOverload) -> bool:
-    """Whether an op writes to an argument."""
-    return func._schema.is_mutable
+packet_of = attrgetter("_overloadpacket")
+"""An op with all of its overloads."""
 
-
-def packet_of(func: OpOverload) -> Any:
-    """The op with all of its overloads."""
-    return func._overloadpacket
-
-
-def call_kernels_directly(func: OpOverload) -> Callable:
-    """What a call of an op calls."""
-    return func._op
+kernels_of = attrgetter("_op")
+"""What a call of an op calls."""
 
 
 def run_composite(func: OpOverload, args: Sequence, kwargs: Mapping[str, Any]) -> Any:

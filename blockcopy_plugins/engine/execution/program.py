@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..torch_internals import call_kernels_directly, is_mutable
+from ..torch_internals import is_mutable, kernels_of
 from .trace import Given, Kept, Register, Root, Step, Trace
 
 Sizes = dict[tuple[int, int], int]
@@ -203,7 +203,7 @@ def _compiled(
     made: set[Register] = set()
     for i, step in enumerate(steps):
         # What OpOverload.__call__ calls.
-        names[f"f{i}"] = call_kernels_directly(step.func)
+        names[f"f{i}"] = kernels_of(step.func)
         given = [text(value) for value in step.args]
         given += [f"{name}={text(value)}" for name, value in step.kwargs.items()]
         call = f"f{i}({', '.join(given)})"
