@@ -57,6 +57,7 @@ test-slow: setup  ## run the tests marked slow
 lint: $(STAMPS)/lint.stamp  ## check the style with ruff
 	$(SAY) 'ruff check'
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet .
 
 demo: setup  ## run a detector on the demo clip, dense and on blocks; writes demo/out
 	$(SAY) 'demo: a detector on a short clip, dense and on blocks'

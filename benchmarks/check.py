@@ -5,31 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
+from .deviation import deviation
 from .grids import draw_grid
 from .precision import tf32
 from .region import build_region
 
 # Of the largest value of an output; bfloat16 has 8 bits, and fifty layers add their errors up.
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 0.2}
-
-
-def deviation(got: Any, wanted: Any) -> float:
-    """Largest difference of two structures of tensors, relative to the largest value of each.
-
-    Args:
-        got: Outputs.
-        wanted: What they should be, in the same structure.
-    """
-    worst = 0.0
-    for a, b in zip(tree_leaves(got), tree_leaves(wanted), strict=True):
-        a, b = a.float(), b.float()
-        worst = max(worst, ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item())
-    return worst
 
 
 def check(model: str, block_size: int, device: str, seed: int = 0) -> dict[str, Any]:

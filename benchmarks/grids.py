@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,16 @@ def draw_grid(
     chosen = torch.zeros(height * width, dtype=torch.bool)
     chosen[rank.flatten().argsort()[:count]] = True
     return chosen.view(1, height, width)
+
+
+def random_grid(rate: float, shape: tuple[int, int, int], draw: torch.Generator) -> Tensor:
+    """A grid with ``round(rate * blocks)`` blocks executed in each image, at least one.
+
+    Args:
+        rate: Executed rate.
+        shape: ``(N, GH, GW)``.
+        draw: Source of randomness.
+    """
+    images, *grid = shape
+    count = executed_blocks(rate, math.prod(grid))
+    return torch.cat([draw_grid(count, tuple(grid), draw) for _ in range(images)])

@@ -42,16 +42,11 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     import torch
 
     import blockcopy_plugins as bc
+    from blockcopy_plugins.policy.dictated import DictatedPolicy
 
     from .clock import Clock
     from .grids import draw_grid, executed_blocks
     from .networks import build
-
-    class Dictated:
-        grid = None
-
-        def __call__(self, frame, context):
-            return self.grid
 
     clock = Clock("cpu", args.clock)
     net = folded(build(name, seed=args.seed)).to(memory_format=torch.channels_last)
@@ -60,7 +55,7 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
         "contiguous": torch.contiguous_format,
     }
     dense = {key: copy.deepcopy(net).to(memory_format=layouts[key]) for key in layouts}
-    policy = Dictated()
+    policy = DictatedPolicy()
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=block, policy=policy, programs=args.programs))
     draw = torch.Generator().manual_seed(args.seed)
     frames = [

@@ -92,8 +92,8 @@ def measure(args: argparse.Namespace, device: str, bar) -> dict:
 
     import blockcopy_plugins as bc
 
+    from .busy_scene import dictated_beside_scene
     from .conversion import sparse_copy
-    from .dictated_policy import DictatedPolicy
     from .grids import draw_grid, executed_blocks
     from .region import build_region, task_of
 
@@ -109,8 +109,7 @@ def measure(args: argparse.Namespace, device: str, bar) -> dict:
         for _ in range(3)
     ]
     inputs = spatial_inputs(dense, frames[0])
-    policy = DictatedPolicy(task_of(dense.model))
-    policy.prepare(args.size, device)
+    policy = dictated_beside_scene(task_of(dense.model), args.size, device)
     model = sparse_copy(dense, args.block_size, policy)
     gc.collect()
     samples = []

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .deviation import deviation
+
 PEERS = ("torch.compile", "onnxruntime", "openvino")
 
 # Largest deviation from torch's outputs, relative to their largest value.
@@ -97,24 +99,13 @@ def make_peer(name: str, region: nn.Module, frame: Tensor, threads: int) -> Peer
         raise PeerUnavailable(f"{type(error).__name__}: {_first_lines(error)}") from error
     with torch.no_grad():
         wanted = tree_leaves(region(frame))
-    peer.deviation = _deviation(got, wanted)
+    try:
+        peer.deviation = deviation(got, wanted)
+    except ValueError as error:
+        raise PeerUnavailable(f"its outputs are not those of torch: {error}") from error
     if not peer.deviation <= _TOLERANCE[str(frame.dtype).removeprefix("torch.")]:
         raise PeerUnavailable(f"its outputs deviate from torch's by {peer.deviation:.2g}")
     return peer
-
-
-def _deviation(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    shapes = [tuple(value.shape) for value in got], [tuple(value.shape) for value in wanted]
-    if shapes[0] != shapes[1]:
-        raise PeerUnavailable(f"its outputs have the shapes {shapes[0]}, torch's {shapes[1]}")
-    worst = 0.0
-    for a, b in zip(got, wanted, strict=True):
-        a, b = a.to(b.device).float(), b.float()
-        found = ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item()
-        worst = max(worst, found) if found == found else float("nan")
-        if worst != worst:
-            break
-    return worst
 
 
 def _first_lines(error: Exception, length: int = 300) -> str:

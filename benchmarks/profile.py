@@ -49,12 +49,14 @@ def profile(args: argparse.Namespace, device: str, dtype_name: str, bar) -> dict
     """
     import torch
 
+    from blockcopy_plugins.policy.dictated import DictatedPolicy
+
     from .clock import Clock
     from .conversion import sparse_copy
     from .grids import draw_grid, executed_blocks
     from .op_timer import OpTimer
     from .region import build_region, task_of
-    from .unseen_policy import UnseenPolicy
+    from .unseen_policy import UnseenScene
 
     clock = Clock(device, args.clock)
     dtype = getattr(torch, dtype_name)
@@ -64,8 +66,9 @@ def profile(args: argparse.Namespace, device: str, dtype_name: str, bar) -> dict
     draw = torch.Generator().manual_seed(0)
     frame = torch.randn(1, 3, height, width, generator=draw).to(device=device, dtype=dtype)
     frame = frame.contiguous(memory_format=torch.channels_last)
-    policy = UnseenPolicy(task_of(dense.model), clock)
-    policy.prepare(args.size, device)
+    scene = UnseenScene(task_of(dense.model))
+    scene.prepare(args.size, device)
+    policy = DictatedPolicy(scene, clock.mark, clock.between)
     # A graph is one op to whoever looks from outside.
     sparse = sparse_copy(dense, args.block_size, policy, cuda_graphs=False)
     gc.collect()
@@ -82,10 +85,10 @@ def profile(args: argparse.Namespace, device: str, dtype_name: str, bar) -> dict
                 model(frame)
                 spent = clock.between(start, clock.stop())
                 of_policy = policy.seconds()
-                policy.timer = OpTimer(clock)
-                with policy.timer:
+                scene.timer = OpTimer(clock)
+                with scene.timer:
                     model(frame)
-                timer, policy.timer = policy.timer, None
+                timer, scene.timer = scene.timer, None
                 policy.seconds()
                 bar.update()
                 if step:  # the first is a warm-up, and fills the state

@@ -1,14 +1,14 @@
-"""A policy whose ops no timer counts: its time is told as a whole."""
+"""A busy scene whose ops no timer counts: its time is told as a whole."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 
-from .dictated_policy import DictatedPolicy
+from .busy_scene import BusyScene
 from .op_timer import OpTimer
 
 
-class UnseenPolicy(DictatedPolicy):
+class UnseenScene(BusyScene):
     """See the module.
 
     Attributes:

@@ -27,9 +27,9 @@ def as_it_can_run(model: nn.Module, layout: torch.memory_format) -> nn.Module:
         return model.to(memory_format=layout)
     from mmcv.ops import RoIAlign
 
+    from blockcopy_plugins.integrations.common.roi_layers import replace_roi_layers
     from blockcopy_plugins.integrations.mmdet.float_results import widen_head_results
     from blockcopy_plugins.integrations.mmdet.roi_extraction import replace_extractors
-    from blockcopy_plugins.integrations.roi_layers import replace_roi_layers
 
     if next(model.parameters()).dtype == torch.bfloat16:
         layout = torch.channels_last

@@ -45,7 +45,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Not in __all__: it needs MMEngine, which whoever does not use it need not have.
+    # Not in __all__: it needs MMEngine, which users of other frameworks need not install.
     if name != "VideoInferencer":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""Addresses of cameras without what nobody else may read in them."""
+"""Addresses of cameras, without the parts that nobody else may read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<rest>[^\s'\"<>`]*)")
-# As in rtsp://host/user=admin&password=x&channel=1, which is no query.
+# As in rtsp://host/user=admin&password=x&channel=1, which is not a query.
 _SECRET = re.compile(
     r"(?i)\b(user(?:name)?|login|usr|pass(?:word|wd)?|pwd|pw|psw|token|access_token|auth|key|"
     r"api_?key|secret|sig(?:nature)?|session(?:id)?|credential|code)=[^&;/?#\s]*"
@@ -16,8 +16,8 @@ _SECRET = re.compile(
 def masked(text: object) -> str:
     """A text with the user names, passwords and tokens of all addresses in it replaced by ``***``.
 
-    Hidden are what stands before the ``@``, the values of queries (their names stay), and values
-    that are called user, password, token and the like anywhere in an address.
+    Three kinds of parts are hidden: everything before the ``@``, the values of queries (their names
+    stay), and values named user, password, token and the like anywhere in an address.
 
     Args:
         text: Any text: an address, a message of FFmpeg with addresses in it, a path.
@@ -46,9 +46,9 @@ def _mask(found: re.Match[str]) -> str:
 
 def _without_user(rest: str) -> str:
     host, slash, path = rest.partition("/")
-    if "@" in host:  # a password may hold further ones
+    if "@" in host:  # a password may contain more of them
         return f"{_HIDDEN}@{host.rpartition('@')[2]}{slash}{path}"
-    # A password with a / in it, which should have been written as %2F; a port is none.
+    # A password with a / in it, which should have been written as %2F; a port is not one.
     if re.match(r"[^:]*:(?![0-9]+$)", host):
         return f"{_HIDDEN}@{rest.rpartition('@')[2]}"
     return rest

@@ -19,14 +19,14 @@ def retain_pages() -> str:
 
     glibc gives every large buffer back to the system when it is freed and gets it again, zeroed
     page by page, for the next layer. At 1024x2048 px that is a fifth to a third of a frame's time.
-    The setting holds for the whole process, whose memory then does not shrink; so it is yours to
-    make, before the first large tensor. In the environment ``MALLOC_MMAP_MAX_=0
-    MALLOC_TRIM_THRESHOLD_=-1``, or jemalloc by ``LD_PRELOAD``, do the same.
+    The setting applies to the whole process, whose memory then does not shrink. That is why you
+    have to make it yourself, before the first large tensor. ``MALLOC_MMAP_MAX_=0
+    MALLOC_TRIM_THRESHOLD_=-1`` in the environment, or jemalloc by ``LD_PRELOAD``, do the same.
 
     Returns:
-        Which allocator serves the process now: a preloaded one that keeps pages by itself, such as
-        ``'jemalloc (LD_PRELOAD)'``, ``'glibc, pages retained (mallopt)'``, or ``'system default'``
-        where neither is, and nothing was changed.
+        The allocator that serves the process now: a preloaded one that keeps pages by itself, such
+        as ``'jemalloc (LD_PRELOAD)'``; ``'glibc, pages retained (mallopt)'``; or ``'system
+        default'`` if neither applies and nothing was changed.
 
     Examples:
         >>> bc.retain_pages()

@@ -1,4 +1,4 @@
-"""What is said of a model, or of what runs one: a module, a model of a framework, a predictor."""
+"""The public calls on a model, or on an object that runs one: a framework's model, a predictor."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def blockcopy_(
     """Make a model run block-sparsely, in place.
 
     From then on a call takes the next frame of one or more streams: the policy picks blocks, all
-    layers run on those only, and the features of earlier frames stand elsewhere. The first frame of
-    a stream is executed fully. Parameters, buffers and state-dict keys do not change. Calls run
+    layers run on those only, and the features of earlier frames are kept elsewhere. The first frame
+    of a stream is executed fully. Parameters, buffers and state-dict keys do not change. Calls run
     without gradients.
 
-    A deep copy of a converted model is another one with streams and a policy of its own, which go
-    on from where these stand. A pickle (``torch.save``, another process) takes the policy and what
-    it has learned along and no streams: there the next frames are executed fully. What is made for
-    a device, CUDA graphs and weights in the layout of the kernels, is made anew in both.
+    A deep copy of a converted model is a separate model with its own streams and policy, which
+    continue from where these are. A pickle (``torch.save``, another process) takes the policy and
+    what it has learned along, but no streams: there the next frames are executed fully. Data for a
+    device, CUDA graphs and weights in the layout of the kernels, are made again in both.
 
     Args:
-        model: A module whose forward takes a ``(N, C, H, W)`` tensor, a whole detector, segmentor
-            or tracker of MMDetection, MMSegmentation, Detectron2, torchvision or transformers, or
-            what runs one: a ``YOLO`` of Ultralytics, a pipeline of transformers. In eval mode when
-            it is called.
+        model: A module whose forward takes a ``(N, C, H, W)`` tensor; a whole detector, segmentor
+            or tracker of MMDetection, MMSegmentation, Detectron2, torchvision or transformers; or
+            an object that runs one: a ``YOLO`` of Ultralytics, a pipeline of transformers. It must
+            be in eval mode when it is called.
         config: Block size, policy and the like.
         adapter: How the model is called, if it is none of the above.
 
@@ -48,8 +48,8 @@ def blockcopy_(
         The same model.
 
     Raises:
-        ConfigError: If the model is converted already, an option is out of range, or a segmentor
-            runs on windows of the image (``test_cfg.mode='slide'``) or any model under test-time
+        ConfigError: If the model is converted already, an option is out of range, a segmentor runs
+            on windows of the image (``test_cfg.mode='slide'``), or any model runs under test-time
             augmentation.
 
     Examples:
@@ -102,7 +102,7 @@ def restore_(model: T) -> T:
 
 
 def reset_(model: object, streams: Iterable[Hashable] | None = None) -> None:
-    """Forget streams: their next frames are executed fully. What the policy learned stays.
+    """Forget streams: their next frames are executed fully. The policy keeps what it learned.
 
     Args:
         model: A converted model.
@@ -115,7 +115,7 @@ def reset_(model: object, streams: Iterable[Hashable] | None = None) -> None:
     first, *others = running(model)[1]
     convert.handle(first).reset(streams)
     for module in others:
-        # Copies that no longer run: what they knew is of an earlier video.
+        # Copies that no longer run: what they knew belongs to an earlier video.
         convert.handle(module).reset()
 
 
@@ -155,16 +155,16 @@ def streams(model: object, ids: Sequence[Hashable]) -> AbstractContextManager[No
 
 
 def motion(model: object, fields: Sequence[MotionField | None]) -> AbstractContextManager[None]:
-    """Tell by the motion vectors of their videos how far the images of a batch have moved.
+    """Tell the model how far the images of a batch have moved, by their videos' motion vectors.
 
-    :class:`~blockcopy_plugins.policy.MotionVectorPolicy` asks for it. Data samples of the package's
+    :class:`~blockcopy_plugins.policy.MotionVectorPolicy` needs it. Data samples of the package's
     own datasets carry it along.
 
     Args:
         model: A converted model.
         fields: One for each image of the calls inside the context, as
-            :meth:`~blockcopy_plugins.datasets.VideoReader.read_motion` gives it; or None. Where the
-            frame is not just the picture resized, with its scale
+            :meth:`~blockcopy_plugins.datasets.VideoReader.read_motion` returns it; or None. If the
+            frame is not simply the picture resized, give the field with its scale
             (:meth:`~blockcopy_plugins.policy.MotionField.at_scale`).
 
     Returns:

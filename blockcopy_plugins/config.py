@@ -17,59 +17,62 @@ PROPAGATE = ("copy", "move", "auto")
 
 
 def default_policy() -> dict[str, Any]:
-    """What picks the blocks where nobody says otherwise."""
+    """The policy that picks the blocks unless another one is given."""
     return dict(type="GainPolicy", target=0.3)
 
 
 @dataclass(frozen=True)
 class BlockCopyConfig:
-    """How a model is to run block-sparsely.
+    """How a model should run block-sparsely.
 
     Attributes:
         block_size: Side of a block in pixels of the network's input. A multiple of the network's
-            total stride keeps every layer on blocks; where it is none, the layers whose stride does
-            not divide their block run dense. ``'auto'``: 64, or 128 where strides ask for it; the
-            first frame, which is run once more for that, tells.
+            total stride keeps every layer on blocks; otherwise, layers whose stride does not divide
+            their block run dense. ``'auto'`` means 64, or 128 if the strides need it; to find out,
+            the first frame is run once more.
         policy: What picks the blocks: ``dict(type='GainPolicy', target=0.3)``, the name of a
             built-in policy (``'all'``), a policy object, or a callable ``f(frame, context) ->
             grid``.
-        strict: Raise :class:`~blockcopy_plugins.errors.DensifiedError` where an op cannot run on
+        strict: Raise :class:`~blockcopy_plugins.errors.DensifiedError` if an op cannot run on
             blocks, instead of running it on the whole map.
-        max_streams: Live streams at most; each has a slot in every map of the state.
+        max_streams: Largest number of live streams; each has a slot in every map of the state.
         check_finite: Refuse frames with NaN or infinity before they reach the state.
-        pack_whole_frames: Run frames of which every block is executed on packed blocks too, rather
-            than on the whole map at once. Slower, and the same to float rounding: for tests.
-        fuse: Let a convolution take the batch norm, the addition and the clamping activation
-            behind it along, in one pass over memory, where the package's own CPU kernels run it.
+        pack_whole_frames: Also run fully executed frames on packed blocks, rather than on the whole
+            map at once. Slower, and the same to float rounding: for tests.
+        fuse: Let a convolution apply the batch norm, the addition and the clamping activation that
+            follow it in the same pass over memory, where the package's own CPU kernels run it.
         winograd: Let these kernels run 3x3 convolutions of stride 1 by Winograd's algorithm, with a
-            quarter of the multiplications and rounding errors that are some five times as large
-            (about 1e-6 of the values' scale in float32; below the rounding of bfloat16).
-        repack: Cut a map that an op made dense into blocks again, where a convolution, pooling or
-            resize would read it: then one op that cannot run on blocks costs itself alone. Turn it
-            off for a model in which tensors happen to look like maps of the frame and are none.
+            quarter of the multiplications and rounding errors about five times as large (about 1e-6
+            of the values' scale in float32; below the rounding of bfloat16).
+        repack: When a convolution, pooling or resize reads a map that an op made dense, cut the map
+            into blocks again: an op that cannot run on blocks then makes nothing else dense. Turn
+            it off for a model whose tensors happen to look like maps of the frame but are not.
         buckets: Round the number of executed blocks of a batch up to one of a few, by the policy's
-            next-best blocks: how many equal steps, or the executed rates themselves. ``None``: some
-            13 rates where frames run as CUDA graphs, which need few different counts, and no
+            next-best blocks: how many equal steps, or the executed rates themselves. ``None``:
+            about 13 rates where frames run as CUDA graphs, which need few different counts, and no
             rounding elsewhere.
         cuda_graphs: Capture the work of frames on CUDA, one graph for each number of executed
             blocks, and replay it without the Python of the model. A model whose forward depends on
-            more than its arguments, parameters and buffers (a counter of its own, say) needs
-            ``False``. What cannot be captured runs as ever; the report says why.
-        programs: Write down what frames do on a CPU, and do it again without the model's Python. A
-            model whose forward depends on what no attribute of its modules shows (a global counter,
-            say) needs ``False``. What cannot be written down runs as ever; the report says why.
-        graph_memory_mib: Memory of all graphs at most, in MiB.
-        guards: What holds whatever the policy picks: a list of ``dict(type='MaxAge', frames=60)``,
-            names (``'SceneCut'``) or :class:`~blockcopy_plugins.policy.guards.Guard` objects, which
-            are copied. They are joined; their order matters to those that grow a grid alone.
-        propagate: What leaves the model of blocks that did not run: ``'copy'``, what was there
-            before; ``'move'``, that moved to where it is now, which is approximate; ``'auto'``,
-            moved where most of the picture moves, else copied. Moved outputs are held against each
-            whole frame, and where they are no better than copied ones these are delivered.
+            more than its arguments, parameters and buffers (for example on a counter of its own)
+            needs ``False``. Calls that cannot be captured run normally; the report says why.
+        programs: Record what frames do on a CPU, and repeat it without the model's Python. A model
+            whose forward depends on something that no attribute of its modules shows (for example a
+            global counter) needs ``False``. Calls that cannot be recorded run normally; the report
+            says why.
+        graph_memory_mib: Largest memory of all graphs together, in MiB.
+        guards: Promises that hold whatever the policy picks: a list of ``dict(type='MaxAge',
+            frames=60)``, names (``'SceneCut'``) or
+            :class:`~blockcopy_plugins.policy.guards.Guard` objects, which are copied. All of them
+            apply; their order matters only to those that grow a grid.
+        propagate: What the model delivers for blocks that did not run: ``'copy'``, what was there
+            before; ``'move'``, the same moved to where it is now, which is approximate; ``'auto'``,
+            moved if most of the picture moves, else copied. Moved outputs are compared with whole
+            frames, and if they are no better than copied ones, copied ones are delivered.
         motion: Where the motion comes from: ``'DISMotion'`` (the default of ``'move'``),
-            ``'AutoMotion'`` (that of ``'auto'``), ``'CodecMotion'``, ``dict(type='GlobalMotion',
-            model='affine')``, a :class:`~blockcopy_plugins.propagation.Motion`, or a function
-            ``f(frame, context)`` (:class:`~blockcopy_plugins.propagation.CallableMotion`).
+            ``'AutoMotion'`` (the default of ``'auto'``), ``'CodecMotion'``,
+            ``dict(type='GlobalMotion', model='affine')``, a
+            :class:`~blockcopy_plugins.propagation.Motion`, or a function ``f(frame, context)``
+            (:class:`~blockcopy_plugins.propagation.CallableMotion`).
 
     Raises:
         ConfigError: If a value is out of range.
@@ -114,5 +117,5 @@ class BlockCopyConfig:
         if self.propagate == "copy" and self.motion is not None:
             raise ConfigError(
                 f"motion={self.motion!r} is given, but propagate='copy' moves nothing: set "
-                "propagate='move' or 'auto', or leave motion out."
+                "propagate='move' or 'auto', or omit motion."
             )

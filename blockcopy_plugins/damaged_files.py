@@ -1,4 +1,4 @@
-"""What reading a file that torch has saved may raise, if the file is damaged."""
+"""The errors that reading a file saved by torch may raise if the file is damaged."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ DAMAGED_FILE_ERRORS: Final = (
     MemoryError,
     pickle.UnpicklingError,
 )
-"""Whatever the reader happens to meet in it."""
+"""All errors that a damaged file can cause in torch's reader."""

@@ -1,4 +1,4 @@
-"""What torch makes where nobody says of which dtype and on which device."""
+"""The dtype and device that torch gives to new tensors when none is named."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 def neutral_defaults() -> Iterator[Callable | None]:
     """Inside, new tensors are float32 and on the CPU, whatever the program around has set.
 
-    Tables, scores and policies of the package are made for that, whatever the model is.
+    Tables, scores and policies of the package are made for these defaults, whatever the model uses.
 
     Yields:
-        A function that calls another one under the program's own defaults, for what is the
-        program's own: ``outside(model.forward, x)``; None where they are no different.
+        A function that calls another one under the program's own defaults, for code that belongs
+        to the program: ``outside(model.forward, x)``; None if the defaults are the same.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     if dtype == torch.float32 and device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Keeps what a program is about to write away from what it reads, and from itself."""
+"""Prevents a program's outputs from overwriting its inputs, or each other."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from urllib.parse import unquote, urlsplit
 from .errors import ConfigError
 
 NamedPath = tuple[str, "str | os.PathLike[str]"]
-"""What the user calls a file (``'--ann'``), and its path."""
+"""The user's name for a file (``'--ann'``), and its path."""
 
 
 def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> None:
-    """Check all outputs against all inputs and against each other; before anything is made.
+    """Check all outputs against all inputs and against each other, before anything is written.
 
-    Two paths are one file if they resolve to the same path (``./``, symbolic links, of folders
-    too), or are the same file on the disk (hard links), whether or not it exists yet.
+    Two paths are one file if they resolve to the same path (``./``, symbolic links, also of
+    folders), or are the same file on the disk (hard links), whether or not it exists yet.
 
     Args:
-        inputs: Files and folders that are read. Addresses such as ``rtsp://...`` are passed over.
+        inputs: Files and folders that are read. Addresses such as ``rtsp://...`` are skipped.
         outputs: Files that are written.
 
     Raises:
-        ConfigError: If an output is an input or another output, would lie as one more frame in a
-            folder of images that is read, is a folder, or cannot be written.
+        ConfigError: If an output is also an input or another output, would become one more frame in
+            a folder of images that is read, is a folder, or cannot be written.
     """
     read = [(name, local_path(path)) for name, path in inputs]
     known = [(name, path, _identities(path)) for name, path in read if path is not None]
@@ -41,8 +41,8 @@ def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> 
                 )
             if _is_one_more_image(path, other):
                 raise ConfigError(
-                    f"{name} {path!r} would lie among the images of {other_name} {other!r}, as one "
-                    f"more of them. Give another folder for {name}."
+                    f"{name} {path!r} would lie among the images of {other_name} {other!r} and be "
+                    f"read as one of them. Give another folder for {name}."
                 )
         for other_name, other, identities in written:
             if own & identities:
@@ -55,7 +55,7 @@ def check_outputs(inputs: Iterable[NamedPath], outputs: Iterable[NamedPath]) -> 
 
 
 def local_path(path: str | os.PathLike[str]) -> str | None:
-    """The path of a file on this machine, or ``None`` of an address elsewhere.
+    """The path of a file on this machine, or ``None`` for an address elsewhere.
 
     Args:
         path: A path, or an address that FFmpeg can open.
@@ -71,7 +71,7 @@ def local_path(path: str | os.PathLike[str]) -> str | None:
 
 
 def _identities(path: str) -> set:
-    """What two names of one file have in common."""
+    """Everything that two names of the same file have in common."""
     found: set = {os.path.realpath(path)}
     try:
         status = os.stat(path)
@@ -82,7 +82,7 @@ def _identities(path: str) -> set:
 
 
 def _is_one_more_image(output: str, folder: str) -> bool:
-    from .datasets.paths import is_image  # only where there is something to check
+    from .image_names import is_image  # only where there is something to check
 
     if not is_image(output) or not os.path.isdir(folder):
         return False
@@ -97,7 +97,7 @@ def _check_writable(name: str, path: str) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise ConfigError(
-            f"{name} {path!r} cannot be written: {str(folder)!r} is no folder. Give a path in a "
+            f"{name} {path!r} cannot be written: {str(folder)!r} is not a folder. Give a path in a "
             "folder."
         )
     if not os.access(folder, os.W_OK | os.X_OK):

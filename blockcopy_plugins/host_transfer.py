@@ -1,8 +1,8 @@
-"""Transfers between the host and a device: one a frame to the host, small ones the other way.
+"""Transfers between the host and a device: one per frame to the host, small ones the other way.
 
-On a GPU each read of a value waits until all work before it is done. What the host must learn of a
-frame is therefore brought over at once, and worked on in host memory; what the host knows is
-brought to the device without waiting.
+On a GPU, each read of a value waits until all work before it is done. Everything that the host must
+know about a frame is therefore transferred at once, and processed in host memory; values that the
+host knows are brought to the device without waiting.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 Then = Callable[[Tensor], None]
-"""What is to be done with a value once it is in host memory."""
+"""What to do with a value once it is in host memory."""
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Bring tensors to host memory, in one transfer from each device that they are on.
 
-    This waits for the device, and nothing else of a frame has to.
+    This waits for the device. Nothing else in a frame has to wait.
 
     Args:
         tensors: Of any shapes and dtypes.
 
     Returns:
-        The same in host memory, in their order; what was there already is not copied.
+        The same in host memory, in their order; tensors that were there already are not copied.
     """
     found = list(tensors)
     for device in {value.device for value in tensors if value.device.type != "cpu"}:
@@ -34,7 +34,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
         if len(there) == 1:
             found[there[0]] = tensors[there[0]].detach().to("cpu")
             continue
-        # As bytes, wide items first: each then begins at a multiple of its width.
+        # As bytes, wide items first: each then begins at a multiple of its own width.
         there.sort(key=lambda i: -tensors[i].element_size())
         flat = [tensors[i].detach().contiguous().view(-1).view(torch.uint8) for i in there]
         pieces = torch.cat(flat).to("cpu").split([len(piece) for piece in flat])
@@ -73,8 +73,8 @@ def upload_into(target: Tensor, values: Tensor) -> None:
 class HostReads:
     """Values on a device that the host wants, until the next frame's transfer brings them.
 
-    What is wanted while a frame is chosen comes with that frame's grid. What is wanted after that
-    (of the frame's results) comes with the grid of the next frame.
+    Values requested while a frame's blocks are chosen come with that frame's grid. Values requested
+    after that (from the frame's results) come with the grid of the next frame.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class HostReads:
 
     @contextmanager
     def frame(self) -> Iterator[None]:
-        """One frame; if it fails, what it wanted is wanted no more."""
+        """One frame; if it fails, the values that it requested are no longer wanted."""
         try:
             yield
             self._carried += self._wanted
@@ -91,17 +91,17 @@ class HostReads:
             self._wanted = []
 
     def add(self, value: Tensor, then: Then) -> None:
-        """Want a value.
+        """Request a value.
 
         Args:
-            value: Any small tensor; nobody writes to it any more.
+            value: Any small tensor that nobody writes to any more.
             then: Called with the value in host memory. A bound method or a partial of one rather
-                than a closure: a deep copy of the model then tells the copied policy.
+                than a closure, so that a deep copy of the model informs the copied policy.
         """
         self._wanted.append((value, then))
 
     def bring(self, value: Tensor) -> Tensor:
-        """Transfer a value and all those that are wanted, and hand the latter on.
+        """Transfer a value and all requested ones, and hand the requested ones on.
 
         Args:
             value: Such as a grid, on any device.
@@ -110,7 +110,7 @@ class HostReads:
             A copy in host memory.
 
         Raises:
-            Exception: The first of what those who wanted a value raise, after all have got theirs.
+            Exception: The first error that a receiver raises, after all have got their values.
         """
         wanted = self._carried + self._wanted
         self._carried, self._wanted = [], []

@@ -19,21 +19,17 @@ from .config import BlockCopyConfig
 from .engine.report import Report
 from .errors import BlockCopyError, ConfigError
 from .integrations.config_kind import is_detectron2_config
-from .integrations.framework import Framework, framework_called
+from .integrations.framework import Framework, framework_called, known_frameworks
 
 DEFAULT_SIZE = (640, 640)
 """Height and width of a frame, px, for models that are built by name."""
-# Of the MACs on blocks; with less other block sizes are tried than those that were asked for.
+# Share of the MACs on blocks; below it, other block sizes are tried than those asked for.
 _WELL_SUITED = 0.5
-FRAMEWORKS = (
-    *("mmengine", "mmcv", "mmdet", "mmseg", "detectron2"),
-    *("ultralytics", "torchvision", "transformers", "timm", "segmentation_models_pytorch"),
-)
 BLOCK_SIZES = (32, 64, 128, 256)
 
 
 def environment() -> dict[str, str]:
-    """Facts for a bug report, in the order in which they are to be read."""
+    """Facts for a bug report, in the order in which they should be read."""
     status = ops.extension_status()
     kernels = status.removeprefix("loaded, with ") if ops.has_extension() else f"no ({status})"
     facts = {
@@ -46,7 +42,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": platform.machine(),
     }
-    for name in FRAMEWORKS:
+    for name in ("mmengine", "mmcv", *known_frameworks()):
         found = importlib.util.find_spec(name) is not None
         facts[name] = importlib.import_module(name).__version__ if found else "not installed"
     return facts
@@ -55,20 +51,21 @@ def environment() -> dict[str, str]:
 def describe(
     path: str, size: tuple[int, int] | None = None, block_sizes: tuple[int, ...] = BLOCK_SIZES
 ) -> str:
-    """What a config's model does on blocks, in words.
+    """Describe in words how much of a config's model runs on blocks.
 
     Args:
         path: Config of MMDetection, MMSegmentation or Detectron2, whose weights are not needed; or
-            a framework and a model's name there, ``'torchvision:retinanet_resnet50_fpn'``.
-        size: Height and width of the frame, px; by default what the config's pipeline makes.
-        block_sizes: Those that are tried, px.
+            a framework and the name of a model in it, ``'torchvision:retinanet_resnet50_fpn'``.
+        size: Height and width of the frame, px; by default the size that the config's pipeline
+            makes.
+        block_sizes: Block sizes to try, px.
 
     Returns:
-        For each block size the share of MACs on blocks and the state's memory; for the best of them
-        every part of the model, and what ran on whole maps and why.
+        For each block size, the share of MACs on blocks and the state's memory; for the best one,
+        every part of the model, and the ops that ran on whole maps with the reasons.
 
     Raises:
-        ConfigError: If the config cannot be read or its model not be built.
+        ConfigError: If the config cannot be read or its model cannot be built.
     """
     from tqdm import tqdm
 
@@ -77,7 +74,7 @@ def describe(
     reports = {block: run(block) for block in tried}
     best = max(reports, key=lambda block: _merit(reports[block], block))
     if reports[best].share_on_blocks < _WELL_SUITED:
-        # Strides that are no powers of two, as patches of 14 px.
+        # Strides that are not powers of two, such as patches of 14 px.
         suit = sorted(set(reports[best].block_sizes) - set(reports))[:2]
         reports.update((block, run(block)) for block in suit)
         best = max(reports, key=lambda block: _merit(reports[block], block))
@@ -98,7 +95,7 @@ def describe(
 def _model_of(
     path: str, size: tuple[int, int] | None
 ) -> tuple[Callable[[int], Report], str, tuple[int, int]]:
-    """A function that runs a frame with a block size, what the model is called, and the size."""
+    """A function that runs a frame with a block size, the model's name, and the frame's size."""
     if named := split_name(path):
         framework, model = named[0], named[0].build(named[1])
         size = DEFAULT_SIZE if size is None else size
@@ -111,7 +108,7 @@ def _model_of(
         size = usual if size is None else size
         return partial(_survey, framework, model, size), name, size
     if importlib.util.find_spec("mmengine") is None:
-        raise ConfigError("a config is read by MMEngine, which is not installed.")
+        raise ConfigError("MMEngine is needed to read a config, and it is not installed.")
     from .integrations.mmengine import survey, video_config
 
     config = video_config.read_config(path)
@@ -144,7 +141,7 @@ def _survey(framework: Framework, model: nn.Module, size: tuple[int, int], block
 
 
 def _merit(found: Report, block_size: int) -> tuple[float, int, int]:
-    """Most on blocks, then fewest exceptions, then smallest blocks."""
+    """Most MACs on blocks, then fewest exceptions, then smallest blocks."""
     return round(found.share_on_blocks, 3), -len(found.dense_ops), -block_size
 
 
@@ -152,10 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m blockcopy_plugins.info",
-        description="Without CONFIG: versions and what was found, for a bug report. With CONFIG: "
-        "how much of the model runs on blocks, what does not and why, and which block sizes suit "
-        "it; with --estimate, how much faster it will be here. The model is run with random "
-        "weights; no checkpoint is needed.",
+        description="Without CONFIG: versions and available kernels, for a bug report. With "
+        "CONFIG: how much of the model runs on blocks, which parts do not and why, and which block "
+        "sizes suit it; with --estimate, how much faster it will be here. The model is run with "
+        "random weights; no checkpoint is needed.",
     )
     parser.add_argument(
         "config",
@@ -169,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        help="frame in pixels of the network input (default: what the config's pipeline makes)",
+        help="frame in pixels of the network's input (default: what the config's pipeline makes)",
     )
     parser.add_argument(
         "--block-size",
@@ -182,21 +179,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--estimate",
         action="store_true",
-        help="measure a few seconds and predict the speed-up by executed rate on this machine",
+        help="measure for a few seconds and predict the speed-up by executed rate on this machine",
     )
     options = parser.parse_args(arguments)
     if options.config is None:
         for name, value in environment().items():
             print(f"{name:<18} {value}")
         return 0
-    warnings.filterwarnings("ignore")  # of the frameworks; nothing that a user can act on
+    warnings.filterwarnings("ignore")  # from the frameworks; a user can do nothing about them
     size = None if options.size is None else tuple(options.size)
     try:
         if options.estimate:
             from .allocator import retain_pages
             from .estimate import estimate, estimate_config
 
-            retain_pages()  # the process is this command's own
+            retain_pages()  # allowed here, because the process belongs to this command
             blocks = None if options.block_size is BLOCK_SIZES else options.block_size
             if named := split_name(options.config):
                 framework, name = named

@@ -18,16 +18,16 @@ from .policy.policy_text import parse_guard, parse_motion, parse_policy
 
 @dataclass(frozen=True)
 class BlockCopyOptions:
-    """All that can be said of a block-sparse run, wherever it is said.
+    """All options of a block-sparse run, wherever they are given.
 
     Attributes:
-        config: The options of the conversion; policy and guards are built, and what the file
-            ``policy_checkpoint`` holds is loaded.
-        interleaved: Frames of several videos take turns in consecutive batches. By default a video
-            that is not in a batch is taken to be over and its state is given back.
+        config: The options of the conversion; policy and guards are built, and the content of the
+            file ``policy_checkpoint`` is loaded.
+        interleaved: Frames of several videos take turns in consecutive batches. By default, a video
+            that is missing from a batch is considered over, and its state is released.
         one_video: Images whose data samples have no ``video_id`` are the frames of one video, image
-            i of each batch of stream i. By default they are taken for pictures that have nothing to
-            do with each other: each is executed fully, and a warning says so once.
+            i of each batch being of stream i. By default they are treated as unrelated pictures:
+            each is executed fully, and a warning says so once.
         given: Names of the options that were given.
     """
 
@@ -38,21 +38,21 @@ class BlockCopyOptions:
 
 
 def option_names() -> tuple[str, ...]:
-    """Names of all options: those of ``BlockCopyConfig``, the policy's file, and of streams."""
+    """Names of all options: those of ``BlockCopyConfig``, the policy's file, and the streams'."""
     return (*_config_names(), "policy_checkpoint", "interleaved", "one_video")
 
 
 def read_options(
     given: Mapping[str, Any], place: str, refused: Mapping[str, str] | None = None
 ) -> BlockCopyOptions:
-    """Check and build what a user gave. Each way in hands over here.
+    """Check and build the options that a user gave. Every entry point calls this.
 
     Args:
-        given: Values by name; a policy, guards and a motion also as texts, such as
+        given: Values by name; a policy, guards and a motion may also be texts, such as
             ``"dict(type='GainPolicy', target=0.2)"``. ``None`` is an option's default.
-        place: What the user calls the place where they stand (``'BlockCopyHook'``).
-        refused: Options that mean nothing there, each with the reason and the remedy; their
-            defaults are taken.
+        place: The user's name for where the options are written (``'BlockCopyHook'``).
+        refused: Options that have no meaning there, each with the reason and the remedy; their
+            defaults are used.
 
     Returns:
         The options.
@@ -86,16 +86,16 @@ def read_options(
         load_policy(values["policy"], checkpoint)
     values["guards"] = build_guards(values.get("guards", ())).guards
     config = BlockCopyConfig(**values)
-    Propagation.of(config)  # a wrong motion is found now, and not once the weights are loaded
+    Propagation.of(config)  # find a wrong motion now, and not only after the weights are loaded
     return BlockCopyOptions(config, given=frozenset(given), **streams)
 
 
 def change_options(options: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put options of a command line in the place of a config's.
+    """Replace a config's options by those of a command line.
 
     Args:
-        options: Of the config; changed in place. A policy that is changed does not start from the
-            file of the one before, nor is another way of propagating bound to its motion.
+        options: The config's; changed in place. A policy that is changed does not start from the
+            file of the one before, and another way of propagating is not bound to the old motion.
         changes: Values by name; ``None`` changes nothing.
     """
     given = {name: value for name, value in changes.items() if value is not None}
@@ -107,13 +107,13 @@ def change_options(options: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _parsed(name: str, value: Any) -> Any:
-    """A value of which a policy, guards or a motion may be written as a text."""
+    """A value for which a policy, guards or a motion may be written as a text."""
     if name == "guards" and isinstance(value, (list, tuple)):
         return [parse_guard(guard) if isinstance(guard, str) else guard for guard in value]
     if name == "policy" and isinstance(value, str):
         return parse_policy(value)
     if name == "motion" and isinstance(value, str):
-        # Without letters it is that of 'move' and 'auto', as YAML has no None for a text.
+        # An empty text stands for the default of 'move' and 'auto', as YAML has no None for a text.
         return parse_motion(value) if value else None
     return value
 

@@ -1,8 +1,9 @@
-"""Files that appear under their name only when they are whole.
+"""Files that appear under their name only when they are complete.
 
-What is being written lies beside it as ``.NAME.8HEXDIGITS.part.SUFFIX``. The writer holds a lock on
-that file, which ends with its process: what a killed process left is told by its missing lock, and
-is removed by the next one that writes the same file.
+While a file is being written, it lies next to its place as ``.NAME.8HEXDIGITS.part.SUFFIX``. The
+writer holds a lock on that part file, and the lock ends with its process. A part file that a killed
+process left is recognised by the missing lock, and the next process that writes the same file
+removes it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing can be told of other processes, so nothing is removed
+except ImportError:  # Windows: nothing is known about other processes, so nothing is removed
     fcntl = None
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class PartFile:
     """The unfinished form of a file. Its folder must exist.
 
     Args:
-        target: The file to be.
+        target: The path that the finished file will have.
 
     Attributes:
         path: Where to write meanwhile; the file exists, and is empty.
@@ -51,10 +52,10 @@ class PartFile:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def finish(self) -> Path:
-        """Give the file its name, in place of one that had it.
+        """Give the file its name, replacing a file that had it.
 
         Raises:
-            OSError: That is not possible; the part file is removed.
+            OSError: If that is not possible; the part file is removed.
         """
         try:
             os.replace(self.path, self.target)
@@ -79,10 +80,10 @@ class PartFile:
 
 
 def remove_leftovers(target: str | os.PathLike[str]) -> None:
-    """Remove what killed processes left of a file; what others are writing stays.
+    """Remove part files that killed processes left; those that others are writing stay.
 
     Args:
-        target: The file that they were to write.
+        target: The file that these processes were writing.
     """
     target = Path(target)
     if fcntl is None or not target.parent.is_dir():
@@ -106,16 +107,16 @@ def remove_leftovers(target: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
         target: The file; its folder is made if it is missing.
 
     Yields:
-        The path to write to. An exception leaves what had the name before, and nothing else.
+        The path to write to. After an exception, an earlier file of that name is left unchanged.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: If the file cannot be written.
     """
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     part = PartFile(target)
@@ -125,7 +126,7 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         part.drop()
         if error.filename is not None or error.errno is None:
             raise
-        # What fails while it is written does not know of which file it is.
+        # An error during writing does not know which file it concerns.
         raise OSError(
             error.errno,
             f"cannot write {target} ({error.strerror}); make room, or give another path",
@@ -137,16 +138,16 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save_whole(content: Any, target: str | os.PathLike[str]) -> None:
-    """Write what ``torch.load`` reads, whole or not at all.
+    """Write a file that ``torch.load`` reads, completely or not at all.
 
     Args:
         content: Whatever ``torch.save`` takes.
         target: The file; its folder is made if it is missing.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: If the file cannot be written.
     """
-    # By way of memory: of a full disk torch.save makes an error that does not say so.
+    # Through memory: on a full disk, torch.save raises an error that does not say so.
     saved = io.BytesIO()
     torch.save(content, saved)
     with whole_file(target) as path, path.open("wb") as file:

@@ -1,11 +1,11 @@
-"""Registries of the scope ``blockcopy_plugins``: children of MMEngine's, as MMDetection has them.
+"""Registries of the scope ``blockcopy_plugins``: children of MMEngine's, like MMDetection's.
 
-With them a config names our classes as ``type='blockcopy_plugins.BlockCopyHook'`` and needs no
+With them, a config names our classes as ``type='blockcopy_plugins.BlockCopyHook'`` and needs no
 ``custom_imports``: MMEngine imports ``{scope}.registry`` when it meets a scope for the first time,
 and a registry imports its ``locations`` when it is first asked for a name. A location is therefore
-imported on use only, and one that cannot be imported is an error: list only modules that exist.
+imported only on use, and one that cannot be imported is an error: list only modules that exist.
 
-This module needs MMEngine; nothing that runs without it may import this module.
+This module needs MMEngine; code that runs without MMEngine must not import this module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 SCOPE = "blockcopy_plugins"
 
-# What is called how here, and an example for messages.
+# The registry of each kind, and an example for messages.
 _ONE_ROOT = {
     "policy": ("POLICIES", "policy=dict(type='GainPolicy', target=0.3)"),
     "guard": ("GUARDS", "guards=[dict(type='MaxAge', frames=60)]"),
@@ -53,19 +53,19 @@ def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_arg
     """Build a policy, guard or estimate of motion from ``dict(type=..., **arguments)``.
 
     MMEngine's own builder first looks for a child registry of the default scope (``mmdet`` inside
-    MMDetection), which these registries do not have, and warns at each build. Policies have one
-    root, and so have guards, so the name is looked up there at once.
+    MMDetection), which these registries do not have, and warns at each build. Policies, guards and
+    motions each have a single root, so the name is looked up directly there.
 
     Args:
         cfg: Mapping with ``type`` (registered name, scoped name or class) and the arguments.
         registry: The registry to look in.
-        default_args: Arguments that hold where ``cfg`` does not give them.
+        default_args: Arguments to use where ``cfg`` does not give them.
 
     Returns:
         The object.
 
     Raises:
-        ConfigError: ``cfg`` is no mapping, has no ``type``, or the type is not registered.
+        ConfigError: If ``cfg`` is not a mapping, has no ``type``, or the type is not registered.
     """
     if not isinstance(cfg, Mapping) or "type" not in cfg:
         raise ConfigError(
@@ -79,7 +79,7 @@ def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_arg
         if found is None:
             raise ConfigError(
                 f"{registry.name} type {kind!r} is not registered; registered are "
-                f"{', '.join(sorted(registry.module_dict))}. Register your own class by "
+                f"{', '.join(sorted(registry.module_dict))}. Register your own class with "
                 f"@{_ONE_ROOT[registry.name][0]}.register_module() and name its module in "
                 "custom_imports"
             )
@@ -93,7 +93,7 @@ MODELS = Registry(
     scope=SCOPE,
     locations=["blockcopy_plugins.models", "blockcopy_plugins.integrations.mmengine"],
 )
-# Box coders, assigners and the like of the networks in models/.
+# Box coders, assigners and similar parts of the networks in models/.
 TASK_UTILS = Registry(
     "task util", parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=["blockcopy_plugins.models"]
 )
@@ -146,7 +146,7 @@ METRICS = Registry(
         "blockcopy_plugins.evaluation.temporal_consistency_metric",
     ],
 )
-# Roots of their own: MMEngine has nothing like them.
+# Separate roots: MMEngine has nothing like them.
 POLICIES = Registry(
     "policy",
     build_func=_build_of_one_root,

@@ -1,15 +1,15 @@
-# DeepLabV3+ R50 of MMSegmentation (Cityscapes), block-sparse. Three lines of ours; weights and the
-# rest stay.
+# DeepLabV3+ R50 of MMSegmentation (Cityscapes), block-sparse. Only three lines are added; the
+# weights and everything else stay the same.
 #
 #   python tools/test_video.py configs/deeplabv3plus_blockcopy.py --video my.mp4 --show-dir out
 #
-# The weights are fetched when they are first used. Without network, get the file by hand and pass
+# The weights are fetched when they are first used. Without a network, get the file by hand and pass
 # it as CHECKPOINT.
 #
 # The base is the stock config mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-...
-# MMEngine looks for mmseg:: in a package called mmsegmentation, and OneDL's is called otherwise
+# MMEngine looks for mmseg:: in a package named mmsegmentation, and OneDL's has another name
 # (ModuleNotFoundError). It evaluates _base_ as an expression, so the folder of the installed module
-# works for both, and also in a process that imports nothing of ours.
+# works for both, and also in a process that does not import this package.
 _base_ = (
     __import__("mmseg").__path__[0]
     + "/.mim/configs/deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py"

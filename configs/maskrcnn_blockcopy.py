@@ -1,8 +1,9 @@
-# Mask R-CNN R50-FPN of MMDetection, block-sparse. A few lines of ours; weights and the rest stay.
+# Mask R-CNN R50-FPN of MMDetection, block-sparse. Only a few lines are added; the weights and
+# everything else stay the same.
 #
 #   python tools/test_video.py configs/maskrcnn_blockcopy.py --video my.mp4 --show-dir out
 #
-# The weights are fetched when they are first used. Without network, get the file by hand and pass
+# The weights are fetched when they are first used. Without a network, get the file by hand and pass
 # it: python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn_r50_fpn_1x_coco....pth ...
 _base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
 

@@ -1,1 +1,1 @@
-"""Programs and data that show the package at work; not part of it."""
+"""Programs and data that show the package in use; not part of it."""

@@ -84,7 +84,7 @@ def test_an_image_among_the_frames_that_are_read(tmp_path):
 
 def test_what_cannot_be_written_is_said_first(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "is no folder" in refused([], [("OUT", tmp_path / "file/out.mp4")])
+    assert "is not a folder" in refused([], [("OUT", tmp_path / "file/out.mp4")])
     assert "is a folder" in refused([], [("OUT", tmp_path)])
     assert refused([], [("OUT", tmp_path / "new/folder/out.mp4")]) is None
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]  # nothing was made

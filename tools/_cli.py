@@ -1,4 +1,4 @@
-"""What the tools share: options, and errors that say what to do instead of a traceback."""
+"""Code that the tools share: options, and errors that say what to do instead of a traceback."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_policy_options(parser: argparse.ArgumentParser, checkpoint: str | None = None) -> None:
-    """Options of a conversion, in place of the config's; ``options_of`` reads them.
+    """Options of a conversion that replace the config's; ``options_of`` reads them.
 
     Args:
-        parser: Of a tool.
-        checkpoint: What the tool calls the policy's file, if not ``--policy-checkpoint``.
+        parser: The tool's parser.
+        checkpoint: The option's name for the policy's file, if not ``--policy-checkpoint``.
     """
     parser.add_argument(
         "--policy",
-        help="policy in place of the config's: all, none, frame_difference, ... or "
+        help="policy to use instead of the config's: all, none, frame_difference, ... or "
         "\"dict(type='GainPolicy', target=0.2)\"",
     )
     parser.add_argument(
         checkpoint or "--policy-checkpoint",
         dest="policy_checkpoint",
         metavar="FILE",
-        help="policy.pth to go on from, optimizer included"
+        help="policy.pth to continue from, optimizer included"
         if checkpoint
         else "policy trained by tools/train_policy.py",
     )
@@ -81,38 +81,38 @@ def add_policy_options(parser: argparse.ArgumentParser, checkpoint: str | None =
         "--guards",
         nargs="*",
         metavar="GUARD",
-        help="guards in place of the config's: SceneCut, \"dict(type='MaxAge', frames=60)\", ...; "
-        "none after it: no guards",
+        help="guards to use instead of the config's: SceneCut, \"dict(type='MaxAge', frames=60)\", "
+        "...; without a value: no guards",
     )
     parser.add_argument(
         "--propagate",
         choices=("copy", "move", "auto"),
-        help="what is delivered of blocks that did not run: copied, moved with the picture "
-        "(approximate), or moved where most of the picture moves; in place of the config's",
+        help="what is delivered for blocks that did not run: copied, moved with the picture "
+        "(approximate), or moved if most of the picture moves; instead of the config's setting",
     )
     parser.add_argument(
         "--motion",
         help="where the motion comes from: DISMotion, GlobalMotion, CodecMotion, "
-        "\"dict(type='DISMotion', width=320)\"; in place of the config's",
+        "\"dict(type='DISMotion', width=320)\"; instead of the config's setting",
     )
     parser.add_argument(
         "--block-size",
         type=literal,
         metavar="PX",
-        help="side of a block in pixels of the network input, or auto",
+        help="side of a block in pixels of the network's input, or auto",
     )
     parser.add_argument(
         "--options",
         nargs="+",
         action=KeyValues,
         metavar="NAME=VALUE",
-        help="other options of the BlockCopyHook, in place of the config's: max_streams=4 "
+        help="other options of the BlockCopyHook, instead of the config's: max_streams=4 "
         "winograd=False",
     )
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of ``add_policy_options`` change."""
+    """The changes that the options of ``add_policy_options`` ask for."""
     names = ("policy", "policy_checkpoint", "guards", "propagate", "motion", "block_size")
     return {**(args.options or {}), **{name: getattr(args, name) for name in names}}
 
@@ -121,7 +121,7 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict-frames",
         action="store_true",
-        help="stop where a frame cannot be read or has another size; by default it is skipped, "
+        help="stop at a frame that cannot be read or has another size; by default it is skipped, "
         "counted and reported, and the frames after it keep their numbers",
     )
 
@@ -132,14 +132,14 @@ def add_annotation_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt; "
-        "for segmentors folders of label images",
+        "for segmentors, folders of label images",
     )
     parser.add_argument(
         "--ann-first",
         type=int,
         choices=(0, 1),
-        help="number that --ann gives the first frame of a video file; only needed where the "
-        "annotations begin at 1 and it cannot be told whether they count from 0 or from 1",
+        help="the number that --ann gives to the first frame of a video file; only needed if the "
+        "annotations begin at 1 and it is not clear whether they count from 0 or from 1",
     )
 
 
@@ -164,35 +164,35 @@ def add_clip_options(parser: argparse.ArgumentParser, clips: str) -> None:
     parser.add_argument(
         "--data-root",
         metavar="DIR",
-        help="where the config's own clips lie, in place of what it says",
+        help="where the config's own clips are, instead of the folder that it names",
     )
     parser.add_argument("--clips", type=int, metavar="N", help=clips)
 
 
 def steady_streams() -> None:
-    """Have something to write to, whatever the program around has closed or cannot spell.
+    """Make sure the three standard streams can be written to, even closed or badly encoded ones.
 
-    Where one of the three is closed, the next file that is opened, a video say, would take its
-    place and get what libraries print.
+    If one of the three were closed, the next file that is opened, for example a video, would take
+    its place and receive whatever libraries print.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open until the end)
         elif hasattr(stream, "reconfigure"):
-            # Names of files and classes may hold what a terminal's encoding has no letter for.
+            # Names of files and classes may contain letters that a terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
 
 
 def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    """Run a tool; mistakes of the user end it with one message on stderr and status 2."""
+    """Run a tool; a mistake of the user ends it with one message on stderr and status 2."""
     steady_streams()
-    if not os.path.isfile(args.config):  # said before the frameworks are imported, in no time
+    if not os.path.isfile(args.config):  # reported at once, before the frameworks are imported
         print(
             f"error: there is no config file {args.config!r} (the working directory is "
             f"{os.getcwd()!r}).",
@@ -203,29 +203,29 @@ def run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespa
         try:
             status = _run(main, args)
         except (KeyboardInterrupt, Exception) as error:
-            # Some libraries make an error of their own of the exception that a signal raises, such
-            # as MMEngine where it formats a config.
+            # Some libraries replace the exception that a signal raises with one of their own,
+            # such as MMEngine while it formats a config.
             made_of_it = not isinstance(error, KeyboardInterrupt)
             if made_of_it and (args.stop.number is None or args.verbose):
                 raise
-            # An error that came by itself after the signal is not to vanish.
+            # An error that happened by itself after the signal must not be hidden.
             print(f"stopped ({type(error).__name__})" if made_of_it else "stopped", file=sys.stderr)
             return args.stop.status
-    # A tool that a signal ended in peace says so by its status; Ctrl-C is how a camera is ended.
+    # A tool that a signal ended cleanly says so by its status; Ctrl-C is how a camera is ended.
     return status if args.stop.number in (None, signal.SIGINT) else args.stop.status
 
 
 def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
-    # Errors of the package derive from it; imported here, so that --help is quick.
+    # Errors of the package derive from it; imported here so that --help is quick.
     from blockcopy_plugins import retain_pages
     from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import BlockCopyError
 
-    retain_pages()  # the process is the tool's own
+    retain_pages()  # allowed here, because the process belongs to the tool
     try:
         return main(args) or 0
     except BrokenPipeError:
-        # Somebody closed the output (as head does); keep Python from complaining at exit.
+        # The reader of the output closed it (as head does); keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (BlockCopyError, OSError) as error:
@@ -236,11 +236,11 @@ def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namesp
 
 
 def keep_part(write: Callable[[], list[Path]], results: dict[str, Any]) -> list[Path]:
-    """Write the results of a run that ended too early; what is in the way of that is said."""
+    """Write the results of a run that ended early; if that fails too, say why."""
     partial = results["partial"]
     print(
         f"note: ended after {partial['frames_run']} of {partial['frames_planned']} frames; the "
-        "results are of those",
+        "results cover only those frames",
         file=sys.stderr,
     )
     try:
@@ -251,7 +251,7 @@ def keep_part(write: Callable[[], list[Path]], results: dict[str, Any]) -> list[
 
 
 def say_what_was_left_out(results: dict[str, Any]) -> None:
-    """Tell on the screen of frames that were skipped and annotations that were left out."""
+    """Print which frames were skipped and which annotations were left out."""
     notes = results.get("annotations") or {"left_out": {"reasons": []}, "remarks": []}
     for one in notes["left_out"]["reasons"]:
         what = "1 annotation was" if one["count"] == 1 else f"{one['count']} annotations were"
@@ -271,12 +271,12 @@ def say_what_was_left_out(results: dict[str, Any]) -> None:
 def read_files(
     args: argparse.Namespace, checkpoint: Any = None, resumes: bool = False
 ) -> list[tuple[str, str]]:
-    """What every tool reads, as `check_outputs` takes it: config, weights, policy.
+    """The files that every tool reads, as `check_outputs` takes them: config, weights, policy.
 
     Args:
         args: The command line.
         checkpoint: Where the weights come from.
-        resumes: The policy's file is meant to be written anew.
+        resumes: The policy's file is going to be overwritten on purpose.
     """
     named = (
         ("the config", args.config),
@@ -289,9 +289,9 @@ def read_files(
 def test_outputs(
     out: Path, show_dir: str | None, videos: list[str], ending: str
 ) -> list[tuple[str, Path]]:
-    """What tools/test_video.py writes with results in this file."""
+    """The files that tools/test_video.py writes when its results go to this file."""
     from blockcopy_plugins.datasets.video_list import name_videos
-    from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+    from blockcopy_plugins.integrations.common.overlay_paths import overlay_paths
 
     shown = Path(show_dir) if show_dir else out.parent
     files = [
@@ -306,7 +306,7 @@ def test_outputs(
 
 
 def train_outputs(folder: Path) -> list[tuple[str, Path]]:
-    """What tools/train_policy.py writes; a policy that is resumed is meant to be written anew."""
+    """The files that tools/train_policy.py writes; a resumed policy is overwritten on purpose."""
     return [
         ("the policy", folder / "policy.pth"),
         ("the policy's log", folder / "policy_log.json"),
@@ -316,7 +316,7 @@ def train_outputs(folder: Path) -> list[tuple[str, Path]]:
 
 @contextlib.contextmanager
 def downloads(address: str) -> Iterator[None]:
-    """Say what to do where the weights cannot be fetched from this address."""
+    """Say what to do if the weights cannot be fetched from this address."""
     from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.errors import ConfigError
 
@@ -333,9 +333,8 @@ def downloads(address: str) -> Iterator[None]:
 def leave_process_group() -> NoReturn:
     """End one of the processes that torchrun started, with status 0.
 
-    Without Python's own finalisation: the model's wrapper keeps the group alive, and a thread of
-    the group that lets go of a tensor by then asks for the interpreter's lock and aborts the
-    process.
+    This skips Python's own finalisation: the model's wrapper keeps the group alive, and a thread of
+    the group that releases a tensor by then asks for the interpreter's lock and aborts the process.
     """
     import torch.distributed
 
@@ -346,7 +345,7 @@ def leave_process_group() -> NoReturn:
 
 
 def quiet(verbose: bool) -> None:
-    """Silence what the frameworks say of themselves; nothing a user can act on."""
+    """Silence messages of the frameworks that a user can do nothing about."""
     if verbose:
         return
     quiet_listing()
@@ -358,29 +357,29 @@ def quiet(verbose: bool) -> None:
     warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
     warnings.filterwarnings("ignore", message="The draw is False")
     warnings.filterwarnings("ignore", message="DeprecationWarning: pretrained")
-    import_quietly("mmdet")  # before a config's custom_imports do
+    import_quietly("mmdet")  # before a config's custom_imports import it
 
 
 def quiet_listing() -> None:
     """Silence what data sets say of frames that they leave out: the tools say it themselves."""
-    for name in ("datasets.video_listing", "evaluation.annotation_notes"):
+    for name in ("datasets.video_listing", "datasets.ground_truth.annotation_notes"):
         logging.getLogger(f"blockcopy_plugins.{name}").setLevel(logging.ERROR)
 
 
 def import_quietly(scope: str) -> None:
-    """Import a framework's datasets, which print while they are imported."""
-    # Where the framework is missing, the config's error says so.
+    """Import a framework's datasets, which print during their import."""
+    # If the framework is missing, the config's error says so.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ModuleNotFoundError):
         importlib.import_module(f"{scope}.datasets")
 
 
 def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> Any:
-    """A Runner whose log goes to its file; the terminal gets the warnings alone."""
+    """A Runner whose log goes to its file; the terminal shows only the warnings."""
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
     class StopHook(Hook):
-        """Stops between frames where the exception of a signal was lost."""
+        """Stops between frames if the exception of a signal was lost."""
 
         def before_iter(self, *args: Any, **kwargs: Any) -> None:
             if stop is not None:

@@ -1,4 +1,4 @@
-"""What the tools do with a config of Detectron2; they hand over here."""
+"""How the tools handle a config of Detectron2; the tools themselves call these functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def quiet(verbose: bool) -> None:
-    """Silence what Detectron2 says of itself; nothing a user can act on."""
+    """Silence messages of Detectron2 that a user can do nothing about."""
     if verbose:
         return
     from _cli import quiet_listing
@@ -28,7 +28,7 @@ def quiet(verbose: bool) -> None:
 
 
 def integration() -> Any:
-    """The package's integration; an error of ours where Detectron2 is missing."""
+    """The package's integration; raises one of our errors if Detectron2 is missing."""
     from blockcopy_plugins.errors import ConfigError
 
     try:
@@ -39,7 +39,7 @@ def integration() -> Any:
 
 
 def read(config: str, options: Any) -> Any:
-    """The config with the options of the command line, name=value or NAME value."""
+    """The config with the command line's options applied, name=value or NAME value."""
     found = integration()
     if isinstance(options, dict):
         options = [f"{name}={value}" for name, value in options.items()]
@@ -47,7 +47,7 @@ def read(config: str, options: Any) -> Any:
 
 
 def blockcopy(source: Any, args: Any) -> Any:
-    """How the model is to run, by the config and the options of ``add_policy_options``."""
+    """How the model should run, from the config and the options of ``add_policy_options``."""
     from _cli import options_of
 
     return integration().blockcopy_config(source.cfg, **options_of(args))
@@ -60,14 +60,14 @@ def weights_of(source: Any, checkpoint: str | None) -> str:
     found = checkpoint or source.weights
     if not found:
         raise ConfigError(
-            "no weights are given: pass the model's checkpoint, or set MODEL.WEIGHTS (of a lazy "
-            "config train.init_checkpoint)."
+            "no weights are given: pass the model's checkpoint, or set MODEL.WEIGHTS (in a lazy "
+            "config, train.init_checkpoint)."
         )
     return found
 
 
 def fetched(source: Any, weights: str) -> Any:
-    """The model; what cannot be downloaded is said."""
+    """The model; raises an error that says so if the weights cannot be downloaded."""
     from blockcopy_plugins.addresses import masked
     from blockcopy_plugins.checkpoints.model_weights import readable_weights
     from blockcopy_plugins.errors import ConfigError
@@ -110,7 +110,7 @@ def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False)
 
 
 def test_video(args: Any, write: Callable, table: Callable) -> None:
-    """What tools/test_video.py does, with its own functions for files and table."""
+    """tools/test_video.py for Detectron2, with that tool's functions for files and the table."""
     quiet(args.verbose)
     from _cli import keep_part, read_files, say_what_was_left_out, test_outputs
 
@@ -206,7 +206,7 @@ def _policy_file(source: Any, args: Any) -> str | None:
 def _results(
     args: Any, model: str, checkpoint: str, policy_file: str | None, summary: dict[str, Any]
 ) -> dict[str, Any]:
-    """What goes into results.json, by the names that it has for MMEngine's configs."""
+    """The content of results.json, under the names that it has for MMEngine's configs."""
     import platform
 
     import torch
@@ -218,10 +218,10 @@ def _results(
     return {
         "model": model,
         "config": args.config,
-        # The file's name: results are shown to others, whose folders are other ones.
+        # Only the file's name: results are shown to others, who have other folders.
         "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
-        # What the policy knew when the first video started, and when the next ones did.
+        # What the policy knew when the first video started, and when the following ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
         "policy_over_videos": "carried" if args.carry_policy else "restarted",
         "policy_warm_up": None,
@@ -235,24 +235,24 @@ def _results(
 
 
 def _refuse_clips(args: Any) -> None:
-    """Options of configs that bring clips of their own."""
+    """Refuse the options for configs that bring their own clips."""
     from blockcopy_plugins.errors import ConfigError
 
     for name in ("data_root", "clips", "warm_up_clips"):
         if getattr(args, name, None) is not None:
             raise ConfigError(
-                f"--{name.replace('_', '-')} is for configs that name clips of their own, which "
-                "those of Detectron2 do not. Give the videos by --video."
+                f"--{name.replace('_', '-')} is for configs that name their own clips, which "
+                "Detectron2's configs do not. Give the videos with --video."
             )
 
 
 def train_policy(args: Any) -> None:
-    """What tools/train_policy.py does."""
+    """tools/train_policy.py for Detectron2."""
     quiet(args.verbose)
     from _cli import read_files, train_outputs
 
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.integrations.common.comparison import plain
     from blockcopy_plugins.integrations.detectron2.policy_training import train_policy as train
     from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.policy.policy_file import save_policy
@@ -297,7 +297,7 @@ def train_policy(args: Any) -> None:
     try:
         train(model, shown, config, args.epochs or 1, after_frame, after_epoch)
     except (Exception, KeyboardInterrupt):
-        if records:  # something was learned
+        if records:  # the policy has learned something
             try:
                 after_epoch(None)
                 print(f"wrote {files[0]}, after {len(records)} frames")
@@ -308,7 +308,7 @@ def train_policy(args: Any) -> None:
         print(f"note: the policy was not updated in {len(records)} frames", file=sys.stderr)
     for path in files:
         print(f"wrote {path}")
-    print(f"use it by --policy-checkpoint {files[0]}")
+    print(f"use it with --policy-checkpoint {files[0]}")
 
 
 def launch(launcher: str) -> None:
@@ -328,10 +328,10 @@ def launch(launcher: str) -> None:
 
 
 class Shown:
-    """A loader with a progress bar, without frames that cannot be read."""
+    """A loader with a progress bar that leaves out frames that cannot be read."""
 
     def __init__(self, loader: Any, show: bool, stop: Any) -> None:
-        from blockcopy_plugins.integrations.readable_batches import ReadableBatches
+        from blockcopy_plugins.integrations.common.readable_batches import ReadableBatches
 
         self.skipped: list[str] = []
         self.loader = ReadableBatches(loader, self.skipped)

@@ -1,4 +1,4 @@
-"""What training a policy and warming it up have in common: one run of the policy's train loop."""
+"""The part that training a policy and warming it up share: one run of the policy's train loop."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from _stopping import StopRequest
 
 @dataclass(frozen=True)
 class Training:
-    """What a run gave.
+    """The result of a run.
 
     Args:
         policy: The file of the policy.
-        files: All that was written, the policy first.
+        files: All files that were written, the policy first.
         clips: Number of videos.
-        frames: Number of frames, of all epochs.
+        frames: Number of frames over all epochs.
     """
 
     policy: Path
@@ -40,15 +40,15 @@ def train(
     """Train the policy of a config's hook; the model's weights do not change.
 
     Args:
-        config: Its ``work_dir`` and weights set; changed in place.
+        config: Its ``work_dir`` and weights are set; changed in place.
         loader: Dataloader of the videos.
-        epochs: How often to run them.
+        epochs: How often to run the videos.
         verbose: Show MMEngine's log.
         log_interval: Frames between two lines of the log.
-        save_interval: Frames between two writings of the policy within an epoch.
+        save_interval: Frames between two saves of the policy within an epoch.
         stop: Whether the tool was asked to end.
 
-    However the training ends, what was learned by then is in the files.
+    However the training ends, the files contain what was learned by then.
     """
     from blockcopy_plugins.integrations.mmengine import (
         PolicyCheckpointHook,
@@ -82,7 +82,7 @@ def train(
 
 
 def _keep(runner: Any) -> None:
-    """Write what was learned in a training that did not come to its end, and say so."""
+    """Write what was learned in a training that ended early, and say so."""
     from blockcopy_plugins.integrations.mmengine import PolicyCheckpointHook, PolicyCurveHook
 
     loop = runner.train_loop if not isinstance(runner._train_loop, dict) else None

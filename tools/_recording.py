@@ -1,8 +1,10 @@
-"""The video that shows what a model finds in another one, while that is read."""
+"""A video that shows what a model finds in another video, written while that one is read."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import cv2
 
 from blockcopy_plugins.visualization import VideoWriter, usable_rate
 
@@ -11,12 +13,12 @@ _FOLDER_RATE = 10
 
 
 class Recording:
-    """OUT of a tool: pictures at the times of their frames; a frame that is missing keeps its time.
+    """A tool's OUT: each picture at the time of its frame, even where frames are missing.
 
     Pictures of a file have the times that its container states, as FFmpeg's tools would give them.
-    Those of a folder come at 10 a second, those of a live source as they are ready. Where a frame
-    is missing, the one before it is shown for longer. However the ``with`` block is left, OUT is a
-    video of what was done by then; without a picture there is none.
+    Those of a folder come at 10 a second, and those of a live source when they are ready. Where a
+    frame is missing, the one before it is shown for longer. However the ``with`` block ends, OUT is
+    a video of everything up to then; without any picture, there is no file.
 
     Args:
         path: Where to write.
@@ -29,13 +31,8 @@ class Recording:
         rate = _LIVE_RATE if source.live else usable_rate(source.frame_rate, _FOLDER_RATE)
         self.writer = VideoWriter(path, fps=rate, bgr=True, keep_partial=True)
         self.rate = rate
-        self.pictures = 0  # frames shown, however often each was written
+        self.pictures = 0  # frames shown, each counted once however often it was written
         self._before: Any = None
-
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """Height and width of the pictures, None before the first."""
-        return self.writer.frame_size
 
     def __enter__(self) -> Recording:
         self.writer.open()
@@ -45,12 +42,16 @@ class Recording:
         self.writer.__exit__(*exception)
 
     def add(self, frame: Any, picture: Any) -> None:
-        """Show a picture at its frame's place.
+        """Show a picture in its frame's place.
 
         Args:
             frame: With ``index`` and ``time`` of the frame.
-            picture: uint8 (H, W, 3), BGR, of the same size each time.
+            picture: uint8 (H, W, 3), BGR; of another size than the first one it is resized.
         """
+        size = self.writer.frame_size
+        if size is not None and picture.shape[:2] != size:
+            # The camera changed its resolution, but a video has only one.
+            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio

@@ -1,6 +1,6 @@
-"""How a tool is asked to end: Ctrl-C, or the signals that 'docker stop' and a closed terminal send.
+"""How a tool is asked to end: Ctrl-C, or the signals of 'docker stop' and of a closed terminal.
 
-They become an exception, so that whatever is open is ended as by Ctrl-C: videos, results, policies.
+They become an exception, so that everything open is closed as by Ctrl-C: videos, results, policies.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Stopped(KeyboardInterrupt):
-    """The tool was asked to end; the text is the signal's name."""
+    """The tool was asked to end; the message is the signal's name."""
 
 
 class StopRequest:
     """Whether the tool was asked to end.
 
     Attributes:
-        number: Of the first signal that came, or None.
+        number: Number of the first signal that came, or None.
     """
 
     def __init__(self) -> None:
@@ -28,32 +28,32 @@ class StopRequest:
 
     @property
     def status(self) -> int:
-        """Exit status of a process that a signal ended, as shells give it."""
+        """The exit status that shells give a process that a signal ended."""
         return 128 + (self.number or signal.SIGINT)
 
     def check(self) -> None:
-        """Raise if the tool was asked to end, and whoever got the exception has swallowed it.
+        """Raise if the tool was asked to end and the first exception was swallowed.
 
-        Python loses an exception that is raised by chance while an object is finalised.
+        Python loses an exception that happens to be raised while an object is finalised.
 
         Raises:
-            Stopped: It was.
+            Stopped: The tool was asked to end.
         """
         if self.number is not None:
             raise Stopped(signal.Signals(self.number).name)
 
     def _take(self, number: int, frame: object) -> None:
         first, self.number = self.number is None, self.number or number
-        # What is under way is then to be ended in peace; only who is at the keyboard may insist.
+        # Let the work in progress end cleanly; only a user at the keyboard may insist.
         if first or number == signal.SIGINT:
             raise Stopped(signal.Signals(number).name)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn signals that ask for the end into `Stopped`, once.
+    """Turn signals that ask the tool to end into `Stopped`, once.
 
-    A signal that is ignored stays so (nohup ignores SIGHUP). Outside the main thread nothing
+    A signal that is ignored stays ignored (nohup ignores SIGHUP). Outside the main thread nothing
     changes.
     """
     request, before = StopRequest(), {}

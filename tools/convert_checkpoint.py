@@ -7,13 +7,13 @@ r"""Convert weights of Pedestron, SwiftNet, the BlockCopy paper or torchvision f
     python tools/convert_checkpoint.py torchvision-resnet50 resnet50-0676ba61.pth r50.pth \
         --model my_config.py
 
-Every parameter of the file must have its place in the model, and every one of the model must be
-filled; otherwise all that do not fit are listed, and nothing is written. "auto" takes the one
-format that fits. The result is loaded as any checkpoint:
+Every parameter of the file must have its place in the model, and every parameter of the model must
+be filled; otherwise all that do not fit are listed, and nothing is written. "auto" picks the one
+format that fits. The result is loaded like any checkpoint:
 
     python tools/test_video.py CONFIG csp_r50.pth --video my.mp4
 
-torchvision's classifiers fill a backbone alone. Train from them by
+torchvision's classifiers fill only a backbone. Train from them with
 
     model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='r50.pth',
                                              prefix='backbone.')))
@@ -54,17 +54,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("format", metavar="SOURCE_FORMAT", help="whose weights; auto: find out")
+    parser.add_argument("format", metavar="SOURCE_FORMAT", help="whose weights; auto: detect it")
     parser.add_argument("source", metavar="IN", help="the checkpoint")
     parser.add_argument("out", metavar="OUT", help="file to write")
     parser.add_argument(
         "--model",
         metavar="CONFIG",
-        help="config of the model that is to load the result (default: the format's own, in "
+        help="config of the model that will load the result (default: the format's own, in "
         "configs/_base_/models)",
     )
     parser.add_argument(
-        "--list", action=ListFormats, nargs=0, help="show the source formats and end"
+        "--list", action=ListFormats, nargs=0, help="show the source formats and exit"
     )
     add_config_options(parser)
     return parser.parse_args(argv)
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     from blockcopy_plugins.file_protection import check_outputs
     from blockcopy_plugins.part_files import save_whole
 
-    # Mistakes are said before the frameworks are imported, which takes long.
+    # Mistakes are reported before the frameworks are imported, which takes long.
     found = None if args.format == "auto" else find_format(args.format)
     source, out = Path(args.source), Path(args.out)
     inputs = [("IN", source)] + ([] if args.model is None else [("--model", args.model)])
@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
     if found is None:
         found = detect_format(state, FORMATS, own_target)
-        print(f"{args.source} is of the format {found.name}")
+        print(f"{args.source} has the format {found.name}")
     rules = found.rules()
     options = args.cfg_options or {}
     config = MODELS / f"{rules.model}.py"
@@ -131,7 +131,7 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     arguments = parse_args()
-    # Errors of the package derive from it; imported here, so that --help is quick.
+    # Errors of the package derive from it; imported here so that --help is quick.
     from blockcopy_plugins.errors import BlockCopyError
 
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Run a detector or segmentor on a video, block-sparsely, and write a video that shows it.
+r"""Run a detector or segmentor block-sparsely on a video, and write a video that shows it.
 
     python tools/demo_video.py street.mp4 out.mp4
     python tools/demo_video.py street.mp4 out.mp4 --config my_config.py --checkpoint my_weights.pth
@@ -7,13 +7,13 @@ r"""Run a detector or segmentor on a video, block-sparsely, and write a video th
     python tools/demo_video.py rtsp://camera/stream out.mp4
     python tools/demo_video.py street.mp4 out.mp4 --compare copy move
 
-OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
-skipped ones dark and grey, with a bar of figures below. Any detection or segmentation config of
-MMDetection or MMSegmentation works; its test pipeline prepares the frames. Of a live source (a
-camera, a stream) the newest frame counts: those that come while the model is at work are dropped,
-and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it
-is. Frames that cannot be read are skipped and counted, and OUT shows the one before for longer.
-With --compare OUT shows two ways side by side, each with a model of its own.
+OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
+ones dark and grey, with a bar of figures below. Any detection or segmentation config of MMDetection
+or MMSegmentation works; its test pipeline prepares the frames. A live source (a camera, a stream)
+always gives the newest frame: frames that come while the model is busy are dropped, and OUT shows a
+picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it is. Frames that
+cannot be read are skipped and counted, and OUT shows the previous one for longer. With --compare
+OUT shows two ways side by side, each with its own model.
 
 To measure accuracy and cost, see tools/test_video.py.
 """
@@ -24,6 +24,7 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from _cli import (
@@ -52,12 +53,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("output", metavar="OUT", help="video to write, ends in .mp4")
     parser.add_argument(
-        "--config", help="config file of the model; default: the demo's detector of pedestrians"
+        "--config", help="config file of the model; default: the demo's pedestrian detector"
     )
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="the model's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: the config's load_from",
     )
     add_policy_options(parser)
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
@@ -67,21 +68,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
     )
     parser.add_argument(
-        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+        "--dense-too", action="store_true", help="also run each frame dense, to show the speed-up"
     )
     parser.add_argument(
         "--compare",
         nargs=2,
         choices=("copy", "move", "auto"),
         metavar=("LEFT", "RIGHT"),
-        help="two values of --propagate, shown side by side; of a file or a folder",
+        help="two values of --propagate, shown side by side; for a file or a folder",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="show what the frameworks say, tracebacks of errors"
+        "--verbose", action="store_true", help="show the frameworks' messages and full tracebacks"
     )
     args = parser.parse_args(argv)
     if args.compare and (args.propagate or args.dense_too):
-        parser.error("--compare says itself what to propagate, and runs nothing dense")
+        parser.error("--compare replaces --propagate, and cannot be combined with --dense-too")
     args.is_demo = args.config is None
     if args.is_demo:
         args.config = str(_DEMO)
@@ -100,8 +101,8 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--show-score must be from 0 to 1, found {args.show_score}.")
     if args.is_demo:
         _note(
-            "no --config: this is the demo's detector, which knows the pedestrians of one camera "
-            "(demo/README.md) and nothing else; give --config and --checkpoint for a model of yours"
+            "no --config is given: this is the demo's detector, which knows only the pedestrians "
+            "of one camera (demo/README.md); give --config and --checkpoint for your own model"
         )
     config = video_config.read_config(args.config)
     if not args.verbose:
@@ -109,11 +110,11 @@ def main(args: argparse.Namespace) -> None:
     if not video_config.has_hook(config):
         _note("the config has no BlockCopyHook; the policy is GainPolicy(target=0.3) unless given")
     ways = args.compare or [args.propagate]
-    # The motion is that of the way that moves.
+    # The motion belongs to the way that moves.
     moving = next((way for way in ways if way in ("move", "auto")), ways[0])
     video_config.set_options(config, **{**options_of(args), "propagate": moving})
     options = video_config.hook_options(config)
-    # First what is quickly found to be wrong.
+    # First check everything that can be checked quickly.
     checkpoint = args.checkpoint or config.get("load_from")
     check_outputs(
         [*read_files(args, checkpoint), ("IN", args.input), *video_config.files_in(config)],
@@ -143,9 +144,10 @@ def main(args: argparse.Namespace) -> None:
             views.append(
                 _View(stack.enter_context(inferencer), source, way if args.compare else None)
             )
-        _run(args, views)
+        times = _run(args, views)
     for view in views:
         print(view.summary())
+    print(times)
     print(f"wrote {args.output}")
 
 
@@ -164,7 +166,7 @@ class _View:
     Args:
         inferencer: The model.
         source: Its frames.
-        title: What its pictures are called, ``None`` where there is but one.
+        title: What its pictures are called, ``None`` if there is only one view.
     """
 
     def __init__(self, inferencer, source, title: str | None) -> None:
@@ -172,74 +174,75 @@ class _View:
         self.rates, self.sparse, self.dense = [], [], []
 
     def add(self, args, output):
-        """Take note of a frame, and draw it."""
+        """Take note of a frame; return what draws it, to be called in any thread."""
         ms_dense = self.inferencer.run_dense(output.frame)[1] if args.dense_too else None
         self.rates.append(output.executed_rate)
         self.sparse.append(output.ms_model + output.ms_policy)
         self.dense.append(ms_dense)
-        return self._picture(args, output, ms_dense)
+        return partial(_picture, self.inferencer, output, self._caption(output, ms_dense), args)
 
-    def _picture(self, args, output, ms_dense):
-        from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
-        from blockcopy_plugins.visualization import FrameCaption, draw_caption
+    def _caption(self, output, ms_dense):
+        from blockcopy_plugins.visualization import FrameCaption
 
-        handle = self.inferencer.handle
-        picture = draw_sample(
-            output.frame,
-            output.prediction,
-            output.grid,
-            handle.config.block_size,
-            self.inferencer.metainfo,
-            args.show_score,
-        )
         timed, ms = len(self.rates) > WARMUP, self.sparse[-1]
-        caption = FrameCaption(
+        return FrameCaption(
             frame=output.index,
             executed_rate=min(output.executed_rate, 1.0),
-            target=getattr(handle.policy, "target", None),
+            target=getattr(self.inferencer.handle.policy, "target", None),
             milliseconds=ms if timed else None,
             speed_up=ms_dense / ms if timed and ms_dense is not None else None,
             title=self.title,
         )
-        return draw_caption(picture, caption, bgr=True)
 
     def forget_after(self, shown: int) -> None:
-        """Leave out a frame that was run and is not shown, as a signal came in between."""
+        """Leave out a frame that was run but not shown because a signal came in between."""
         for noted in (self.rates, self.sparse, self.dense):
             del noted[shown:]
 
     def summary(self) -> str:
-        """What it did, in a line."""
+        """A line that sums up what it did."""
         times = self.rates, self.sparse, self.dense
         text = summary_of(self.inferencer.handle, self.source, *times)
         return text if self.title is None else f"{self.title}: {text}"
 
 
-def _run(args, views) -> None:
-    """Write the video."""
-    import cv2
+def _picture(inferencer, output, caption, args):
+    from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
+    from blockcopy_plugins.visualization import draw_caption
+
+    picture = draw_sample(
+        output.frame,
+        output.prediction,
+        output.grid,
+        inferencer.handle.config.block_size,
+        inferencer.metainfo,
+        args.show_score,
+    )
+    return draw_caption(picture, caption, bgr=True)
+
+
+def _show(recording, output, pictures) -> None:
+    """Draw the views of a frame and write them."""
+    from blockcopy_plugins.visualization import side_by_side
+
+    recording.add(output, side_by_side([draw() for draw in pictures]))
+
+
+def _run(args, views) -> str:
+    """Write the video; return where the time went."""
+    from _pictures_thread import PicturesThread
     from _recording import Recording
     from tqdm import tqdm
-
-    from blockcopy_plugins.visualization import side_by_side
 
     source = views[0].source
     with Recording(args.output, source) as recording:
         bar = tqdm(total=source.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
-            with bar:
+            with bar, PicturesThread() as thread:
                 for outputs in zip(*(view.inferencer(view.source) for view in views), strict=True):
                     args.stop.check()
-                    picture = side_by_side(
-                        [view.add(args, out) for view, out in zip(views, outputs, strict=True)]
-                    )
-                    size = recording.frame_size
-                    if size is not None and picture.shape[:2] != size:
-                        # The camera changed its resolution; a video has one.
-                        picture = cv2.resize(
-                            picture, (size[1], size[0]), interpolation=cv2.INTER_AREA
-                        )
-                    recording.add(outputs[0], picture)
+                    drawn = [view.add(args, out) for view, out in zip(views, outputs, strict=True)]
+                    thread.run(_show, recording, outputs[0], drawn)
                     bar.update()
         except KeyboardInterrupt:
             if not recording.pictures:
@@ -247,6 +250,7 @@ def _run(args, views) -> None:
             for view in views:
                 view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
+    return thread.times(ms for view in views for ms in (*view.sparse, *view.dense))
 
 
 if __name__ == "__main__":

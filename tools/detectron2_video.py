@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-r"""Run a model of Detectron2 on a video, block-sparsely, and write a video that shows it.
+r"""Run a Detectron2 model block-sparsely on a video, and write a video that shows it.
 
     python tools/detectron2_video.py --config-file my_config.yaml --input street.mp4 \
         --output out.mp4 --opts MODEL.WEIGHTS my_weights.pth
     python tools/detectron2_video.py --config-file lazy_config.py --input rtsp://camera/stream \
         --output out.mp4 --opts train.init_checkpoint=my_weights.pth
 
-OUT (H.264, plays in browsers) shows what was found, the executed blocks as they are, and the
-skipped ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML
-(those of the projects PointRend, DeepLab and Panoptic-DeepLab too) or lazy; MODEL.BLOCKCOPY, or of
-a lazy config blockcopy = dict(...), says how the model is to run, and without them the defaults
-hold. Of a live source (a camera, a stream) the newest frame counts.
+OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
+ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML (including
+those of the projects PointRend, DeepLab and Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a
+lazy config blockcopy = dict(...), says how the model should run, and without it the defaults apply.
+A live source (a camera, a stream) always gives the newest frame.
 
 To measure accuracy and cost, see tools/test_video.py, which takes the same configs.
 """
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest="config",
         required=True,
         metavar="FILE",
-        help="config of Detectron2, YAML or lazy",
+        help="Detectron2 config, YAML or lazy",
     )
     parser.add_argument(
         "--input",
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", required=True, metavar="OUT", help="video to write, ends in .mp4"
     )
-    parser.add_argument("--weights", metavar="FILE", help="in place of the config's weights")
+    parser.add_argument("--weights", metavar="FILE", help="use instead of the config's weights")
     add_policy_options(parser)
     parser.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default 0)")
     parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default all)")
@@ -61,14 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="lowest score that is drawn (default 0.5)",
     )
     parser.add_argument(
-        "--dense-too", action="store_true", help="run each frame dense too, for the speed-up"
+        "--dense-too", action="store_true", help="also run each frame dense, to show the speed-up"
     )
-    parser.add_argument("--verbose", action="store_true", help="show what Detectron2 says")
+    parser.add_argument("--verbose", action="store_true", help="show Detectron2's messages")
     parser.add_argument(
         "--opts",
         default=[],
         nargs=argparse.REMAINDER,
-        help="changes of the config: KEY VALUE pairs of a YAML config, KEY=VALUE of a lazy one",
+        help="changes to the config: KEY VALUE pairs for YAML, KEY=VALUE for a lazy config",
     )
     return parser.parse_args(argv)
 
@@ -99,12 +99,13 @@ def main(args: argparse.Namespace) -> None:
         model = _detectron2.fetched(source, weights)
         with found.BlockCopyPredictor(source, config, model=model) as predictor:
             summary = _run(args, source, predictor, frames)
-    print(summary)
+    print(*summary, sep="\n")
     print(f"wrote {args.output}")
 
 
-def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> str:
-    """Write the video; returns the summary."""
+def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> list[str]:
+    """Write the video; returns the lines that sum it up."""
+    from _pictures_thread import PicturesThread
     from _recording import Recording
     from tqdm import tqdm
 
@@ -112,7 +113,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
     with Recording(args.output, frames) as recording:
         bar = tqdm(total=frames.length, desc="frames", unit="frame", dynamic_ncols=True)
         try:
-            with bar:
+            with bar, PicturesThread() as thread:
                 for frame in frames:
                     args.stop.check()
                     if frame.image.shape != shape:
@@ -126,16 +127,19 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                     sparse.append(ms)
                     dense.append(ms_dense)
                     timed = (ms, ms_dense) if len(rates) > WARMUP else (None, None)
-                    picture = _picture(args, source, predictor, frame, outputs, *timed)
-                    recording.add(frame, _of_size(picture, recording.frame_size))
+                    caption = _caption(frame, predictor.handle, *timed)
+                    place = predictor.handle.last.host_grid[0], predictor.input_size
+                    shown = recording, args, source, predictor, frame, outputs, caption, *place
+                    thread.run(_show, *shown)
                     bar.update()
         except KeyboardInterrupt:
             if not recording.pictures:
                 raise
-            for noted in (rates, sparse, dense):  # without a frame that was run and not shown
+            for noted in (rates, sparse, dense):  # without a frame that was run but not shown
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
-    return summary_of(predictor.handle, frames, rates, sparse, dense)
+    summary = summary_of(predictor.handle, frames, rates, sparse, dense)
+    return [summary, thread.times((*sparse, *dense))]
 
 
 def _timed(function: Any, image: Any) -> tuple[Any, float]:
@@ -145,38 +149,34 @@ def _timed(function: Any, image: Any) -> tuple[Any, float]:
     return outputs, 1e3 * (time.perf_counter() - start)
 
 
-def _picture(args, source, predictor, frame, outputs, ms, ms_dense):
-    from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
-    from blockcopy_plugins.visualization import FrameCaption, draw_caption
+def _caption(frame, handle, ms, ms_dense):
+    from blockcopy_plugins.visualization import FrameCaption
 
-    record = predictor.handle.last
+    return FrameCaption(
+        frame=frame.index,
+        executed_rate=min(handle.last.executed_rate, 1.0),
+        target=getattr(handle.policy, "target", None),
+        milliseconds=ms,
+        speed_up=ms_dense / ms if ms and ms_dense is not None else None,
+    )
+
+
+def _show(recording, args, source, predictor, frame, outputs, caption, grid, input_size) -> None:
+    """Draw a frame and write it."""
+    from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
+    from blockcopy_plugins.visualization import draw_caption
+
     picture = draw_outputs(
         frame.image,
         outputs,
-        record.host_grid[0],
+        grid,
         predictor.handle.config.block_size,
-        predictor.input_size,
+        input_size,
         source.classes(),
         source.palette(),
         args.confidence_threshold,
     )
-    caption = FrameCaption(
-        frame=frame.index,
-        executed_rate=min(record.executed_rate, 1.0),
-        target=getattr(predictor.handle.policy, "target", None),
-        milliseconds=ms,
-        speed_up=ms_dense / ms if ms and ms_dense is not None else None,
-    )
-    return draw_caption(picture, caption, bgr=True)
-
-
-def _of_size(picture, size):
-    import cv2
-
-    if size is not None and picture.shape[:2] != size:
-        # The camera changed its resolution; a video has one.
-        return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return picture
+    recording.add(frame, draw_caption(picture, caption, bgr=True))
 
 
 if __name__ == "__main__":

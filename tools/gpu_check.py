@@ -1,17 +1,17 @@
 #!/usr/bin/env python
-"""Tells all about a GPU: builds the kernels for it, proves them right, and measures.
+"""Checks and measures a GPU: builds the kernels for it, verifies them, and times them.
 
     python tools/gpu_check.py                          all sections, at most 8 minutes
     python tools/gpu_check.py --sections parity,laws   some of them
 
 Needs torch 2.10 or newer and this checkout, and nothing else: no network, no other package. Each
-section runs in a process of its own, prints as it goes and writes its part of the JSON at once; one
-that fails leaves the others as they are, and sections that are not run now stay in the file if they
-are of the same card and the same sources. Without a GPU, small versions of the sections run on the
-CPU, with recorded graphs and kernels that run on the host: that shows that the check works, and
-tells nothing of a GPU.
+section runs in its own process, prints as it goes and writes its part of the JSON at once. A
+section that fails does not affect the others. Sections that are not run now stay in the file if
+they are from the same card and the same sources. Without a GPU, small versions of the sections run
+on the CPU, with recorded graphs and kernels that run on the host: this shows that the check works,
+and says nothing about a GPU.
 
-Exit status: 0, or the sum of what failed:
+Exit status: 0, or the sum of the numbers of the sections that failed:
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=_sections,
         default=list(SECTIONS),
         metavar="NAME,...",
-        help=f"which, of {','.join(SECTIONS)} (default: all)",
+        help=f"which sections, from {','.join(SECTIONS)} (default: all)",
     )
     parser.add_argument(
         "--minutes", type=float, default=8.0, help="for all sections together (default 8)"
@@ -52,8 +52,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--json",
         type=Path,
         metavar="FILE",
-        help="where the findings go (default with a GPU: benchmarks/results/gpu_NAME.json, NAME "
-        "that of the card; without: nowhere)",
+        help="where the results go (default with a GPU: benchmarks/results/gpu_NAME.json, where "
+        "NAME is the card's; without a GPU: nowhere)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto"

@@ -5,9 +5,9 @@ r"""Write a small data set that looks like Cityscapes: drawn streets, exact grou
     python tools/make_tiny_cityscapes.py data/tiny_cityscapes --train 4 --val 2 --camera moving
 
 Folders, file names, label encodings and annotations are those of Cityscapes and CityPersons, so
-that whatever runs on this runs on the real data. Clips have 30 frames, the 20th of which is
-annotated. The same options give the same files. overview.png shows all clips: first frame,
-annotated frame with full and visible boxes of persons, labels.
+code that runs on this data also runs on the real data. Clips have 30 frames, and the 20th is
+annotated. The same options give the same files. overview.png shows all clips: the first frame, the
+annotated frame with full and visible boxes of persons, and the labels.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", help="folder to write to")
-    parser.add_argument("--train", type=int, default=2, help="clips of train (default 2)")
-    parser.add_argument("--val", type=int, default=2, help="clips of val (default 2)")
+    parser.add_argument("--train", type=int, default=2, help="training clips (default 2)")
+    parser.add_argument("--val", type=int, default=2, help="validation clips (default 2)")
     parser.add_argument(
         "--size",
         type=int,
         nargs=2,
         default=(256, 512),
         metavar=("HEIGHT", "WIDTH"),
-        help="of the frames, px (default 256 512; Cityscapes has 1024 2048)",
+        help="of a frame, px (default 256 512; Cityscapes has 1024 2048)",
     )
     parser.add_argument(
         "--frames",
         type=int,
         default=30,
-        help="frames of a clip (default 30); of fewer, those after the annotated one go first",
+        help="frames of a clip (default 30); with fewer, those after the annotated one go first",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other streets")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other streets")
     parser.add_argument("--camera", choices=("fixed", "moving"), default="fixed")
     parser.add_argument(
-        "--noise", type=float, default=1.5, help="of the camera, grey levels (default 1.5)"
+        "--noise", type=float, default=1.5, help="camera noise, grey levels (default 1.5)"
     )
     parser.add_argument(
-        "--train-ids", action="store_true", help="write gtFine's labelTrainIds images too"
+        "--train-ids", action="store_true", help="also write gtFine's labelTrainIds images"
     )
     parser.add_argument("--processes", type=int, default=1, help="clips drawn at the same time")
     parser.add_argument(
-        "--contact-sheet", metavar="FILE", help="a copy of ROOT/overview.png goes there"
+        "--contact-sheet", metavar="FILE", help="where to put a copy of ROOT/overview.png"
     )
     return parser.parse_args(argv)
 
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
         train_ids=args.train_ids,
         processes=args.processes,
     )
-    print(f"wrote {root}, to look at: {root / 'overview.png'}")
+    print(f"wrote {root}; to look at it, open {root / 'overview.png'}")
     if args.contact_sheet:
         Path(args.contact_sheet).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / "overview.png", args.contact_sheet)

@@ -1,46 +1,46 @@
 #!/usr/bin/env python
-r"""Run a detector or segmentor on video, each frame dense and block-sparse, and compare.
+r"""Run a detector or segmentor on video, each frame dense and block-sparse, and compare the two.
 
     python tools/test_video.py configs/maskrcnn_blockcopy.py mask_rcnn.pth --video street.mp4
     python tools/test_video.py configs/deeplabv3plus_blockcopy.py --video street/ --ann labels/
 
 Any detection config of MMDetection and any segmentation config of MMSegmentation works: its test
-pipeline loads the frames; where it has no BlockCopyHook, one with the defaults is added. So does a
-config of Detectron2, YAML or lazy; its options are given by --cfg-options KEY=VALUE, too.
+pipeline loads the frames, and if it has no BlockCopyHook, one with the defaults is added. A
+Detectron2 config, YAML or lazy, works too; its options are also given by --cfg-options KEY=VALUE.
 
-A config that brings its own clips needs no --video. With a key policy_warm_up the policy first
-learns on other clips, without labels (it is kept as WORK_DIR/warm_up/policy.pth), and is evaluated
-then; the paper's protocol, in one command:
+A config that brings its own clips needs no --video. With a key policy_warm_up, the policy first
+learns on other clips, without labels (it is kept as WORK_DIR/warm_up/policy.pth), and is then
+evaluated; this is the paper's protocol in one command:
 
     python tools/test_video.py configs/csp_blockcopy.py csp.pth --data-root data/cityscapes
     python tools/test_video.py configs/csp_blockcopy.py csp.pth --warm-up-clips 20 --clips 10
 
-Written: results.json (see below), one line of figures per frame beside it, a plot of the executed
+It writes results.json (see below), one line of figures per frame beside it, a plot of the executed
 rate over the frames, and with --show-dir a video with results and executed blocks.
 
-However it ends (Ctrl-C, SIGTERM, an error), the videos show and results.json tells what was done by
-then, with "partial" saying why that is not all. Frames that cannot be read are skipped, keep their
-numbers, and are listed as "skipped_frames"; annotations that cannot be used are counted by reason
-under "annotations".
+However the run ends (Ctrl-C, SIGTERM, an error), the videos and results.json contain what was done
+by then, and "partial" says why that is not everything. Frames that cannot be read are skipped, keep
+their numbers, and are listed as "skipped_frames"; annotations that cannot be used are counted by
+reason under "annotations".
 
-results.json holds, among others: executed_rate (mean over all frames; the first frame of each video
-is executed fully and counts), macs_dense and macs_blockcopy (of a frame, without the policy's own
-macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included), speedup
-(their ratio), metrics (with ground truth: COCO AP, or mIoU and accuracies, from 0 to 1), fidelity
-(AP of the block-sparse detections with the dense ones of score >= 0.3 as ground truth; of a
-segmentor mIoU and share of equal pixels, aAcc, with the dense labels as ground truth),
+results.json contains, among others: executed_rate (mean over all frames; the first frame of each
+video is executed fully and counts), macs_dense and macs_blockcopy (per frame, without the policy's
+own macs_policy), ms_dense and ms_blockcopy (mean of the same timed frames, policy included),
+speedup (their ratio), metrics (with ground truth: COCO AP, or mIoU and accuracies, from 0 to 1),
+fidelity (AP of the block-sparse detections with the dense ones of score >= 0.3 as ground truth; for
+a segmentor, mIoU and the share of equal pixels, aAcc, with the dense labels as ground truth),
 policy_warm_up (clips and frames that the policy learned on first), policy_over_videos (carried from
-one to the next, or restarted), guards (what each had run or kept from running, in blocks of all
-frames but the videos' first ones), propagation (how many frames' outputs were copied, moved or
-given again without the network, and how well moved and copied ones agreed with whole frames),
-dense_ops (what could not run on blocks).
+one video to the next, or restarted), guards (what each had run or kept from running, in blocks of
+all frames except the videos' first ones), propagation (how many frames' outputs were copied, moved
+or given again without the network, and how well moved and copied ones agreed with whole frames),
+dense_ops (ops that could not run on blocks).
 
-Label images of a segmentor (--ann, a folder) hold one class index a pixel. They have the names of
-their frames, but for the suffixes of the config's dataset; those of a video file end in the number
-of the frame, from 0. Not every frame needs one. reduce_zero_label and ignore_index are as the
-config says.
+Label images for a segmentor (--ann, a folder) hold one class index per pixel. They are named like
+their frames, except for the suffixes of the config's dataset; for a video file, their names end in
+the number of the frame, from 0. Not every frame needs one. reduce_zero_label and ignore_index are
+taken from the config.
 
-Several clips, several processes, the same metrics:
+Several clips in several processes, with the same metrics:
 
     torchrun --nproc-per-node 2 tools/test_video.py CONFIG CHECKPOINT --video a.mp4 b.mp4 \
         --launcher pytorch
@@ -85,38 +85,38 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        help="the model's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: the config's load_from",
     )
     add_video_options(parser)
     add_annotation_options(parser)
-    add_clip_options(parser, "evaluate on so many of the config's own clips")
+    add_clip_options(parser, "evaluate on this many of the config's own clips")
     add_policy_options(parser)
     parser.add_argument(
         "--warm-up-clips",
         type=int,
         metavar="N",
-        help="let the policy learn on so many clips of the config's policy_warm_up first, 0 for "
+        help="let the policy learn on this many clips of the config's policy_warm_up first, 0 for "
         "none. Default: as the config says; none with --video or --policy-checkpoint",
     )
     parser.add_argument(
         "--dense-too",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run each frame dense too, for fidelity and speed-up (default). Without it fidelity, "
+        help="also run each frame dense, for fidelity and speed-up (default). Without it fidelity, "
         "ms_dense and speedup are null",
     )
     parser.add_argument(
         "--carry-policy",
         action=argparse.BooleanOptionalAction,
-        help="let what the policy learns go over from one video to the next, as in the paper; "
-        "with --no-carry-policy each video starts with the policy as loaded, so that results "
-        "depend neither on the order of the videos nor on the number of processes. Default: as "
-        "the config's test_cfg says, else not",
+        help="carry what the policy learns from one video over to the next, as in the paper; with "
+        "--no-carry-policy each video starts with the policy as loaded, so that results depend "
+        "neither on the order of the videos nor on the number of processes. Default: as the "
+        "config's test_cfg says, else not",
     )
     parser.add_argument(
         "--temporal-consistency",
         action=argparse.BooleanOptionalAction,
-        help="of segmentors, also compute how consistent labels are from frame to frame (default: "
+        help="for segmentors, also compute how consistent labels are from frame to frame (default: "
         "as the config's test_cfg says, else yes)",
     )
     parser.add_argument(
@@ -125,13 +125,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="where to write the results (default WORK_DIR/results.json)",
     )
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write videos with results and executed blocks there"
+        "--show-dir", metavar="DIR", help="also write videos with results and executed blocks here"
     )
     parser.add_argument(
         "--show-score", type=float, default=0.3, help="lowest score that is drawn (default 0.3)"
     )
     parser.add_argument(
-        "--work-dir", metavar="DIR", help="MMEngine's logs (default work_dirs/NAME OF CONFIG)"
+        "--work-dir", metavar="DIR", help="for MMEngine's logs (default work_dirs/NAME OF CONFIG)"
     )
     parser.add_argument(
         "--launcher",
@@ -155,7 +155,7 @@ def main(args: argparse.Namespace) -> None:
     quiet(args.verbose)
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
     from blockcopy_plugins.integrations.mmengine.video_hook import OVERLAY_ENDING
 
     config = video_config.read_config(args.config, args.cfg_options)
@@ -169,8 +169,8 @@ def main(args: argparse.Namespace) -> None:
         )
     video_config.set_options(config, **options_of(args))
     if args.data_root:
-        video_config.set_data_root(config, args.data_root)
-    loader = video_config.video_dataloader(
+        video_dataloader.set_data_root(config, args.data_root)
+    loader = video_dataloader.video_dataloader(
         config,
         args.video,
         args.ann,
@@ -186,7 +186,7 @@ def main(args: argparse.Namespace) -> None:
     out = Path(args.out or work_dir / "results.json")
     if out.suffix != ".json":
         raise ConfigError(f"--out {str(out)!r} must be a file that ends in .json.")
-    videos, annotations = video_config.files_of(loader)
+    videos, annotations = video_dataloader.files_of(loader)
     outputs = [
         *test_outputs(out, args.show_dir, videos, OVERLAY_ENDING),
         ("MMEngine's copy of the config", work_dir / Path(args.config).name),
@@ -204,7 +204,7 @@ def main(args: argparse.Namespace) -> None:
     )
     warm_up = None
     if warm_up_loader is not None:
-        video_config.check_files(loader)  # not only hours later
+        video_dataloader.check_files(loader)  # not only hours later
         warm_up = _warm_up(config, warm_up_loader, work_dir / "warm_up", args)
         video_config.set_options(config, policy_checkpoint=str(warm_up.policy))
     config.work_dir = str(work_dir)
@@ -257,9 +257,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
-    """Dataloader of the clips that the policy is to learn on first."""
+    """Dataloader of the clips that the policy should learn on first."""
     from blockcopy_plugins.errors import ConfigError
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
 
     clips = args.warm_up_clips
     if clips is not None and clips < 0:
@@ -270,11 +270,11 @@ def _warm_up_loader(args, config, notes: list[str]) -> dict | None:
         if not video_config.policy_learns(config):
             notes.append("the policy does not learn, so it is not warmed up")
             return None
-    loader = video_config.warm_up_dataloader(config, clips)
+    loader = video_dataloader.warm_up_dataloader(config, clips)
     if loader is not None and args.launcher != "none":
         raise ConfigError(
-            "several processes would each warm up a policy of their own. Train one first, by "
-            "tools/train_policy.py CONFIG in one process, and pass --policy-checkpoint."
+            "several processes would each warm up a policy of their own. Train one policy first, "
+            "with tools/train_policy.py CONFIG in one process, and pass --policy-checkpoint."
         )
     return loader
 
@@ -283,20 +283,20 @@ def _warm_up(config, loader: dict, work_dir: Path, args):
     """Let the policy learn on unlabelled clips; the config stays as it is."""
     from _policy_training import train
 
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_dataloader
 
     own = copy.deepcopy(config)
     own.work_dir = str(work_dir)
     own.experiment_name = f"{Path(config.filename).stem}_warm_up"
     print("warming the policy up, then testing", file=sys.stderr)
-    epochs = video_config.warm_up_epochs(config)
+    epochs = video_dataloader.warm_up_epochs(config)
     done = train(own, loader, epochs, args.verbose, stop=args.stop)
-    gc.collect()  # the runner, and with it a whole model, holds itself in cycles
+    gc.collect()  # reference cycles keep the runner, and with it a whole model, alive
     return done
 
 
 def _keep_part(args, runner, config, checkpoint: str, out: Path, warm_up) -> None:
-    """End the videos, and write the results of what was done, of a run that ended too early."""
+    """End the videos, and write the results up to the point at which a run ended early."""
     from blockcopy_plugins.integrations.mmengine.loops import BlockCopyTestLoop
     from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
 
@@ -334,12 +334,12 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
     return {
         "model": config.model.get("type", "?"),
         "config": args.config,
-        # The file's name: results are shown to others, whose folders are other ones.
+        # Only the file's name: results are shown to others, who have other folders.
         "checkpoint": masked(checkpoint).rpartition("/")[2],
         **{name: summary.get(name) for name in first},
-        # What the policy knew when the first video started, and when the next ones did.
+        # What the policy knew when the first video started, and when the following ones did.
         "policy_file": None if policy_file is None else Path(policy_file).name,
-        "policy_over_videos": "restarted" if loop.restart_policy else "carried",
+        "policy_over_videos": "restarted" if loop.options.restart_policy else "carried",
         "policy_warm_up": None
         if warm_up is None
         else {
@@ -359,7 +359,7 @@ def _results(args, config, checkpoint: str, loop, warm_up) -> dict:
 def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
     from dataclasses import asdict
 
-    from blockcopy_plugins.integrations.comparison import plain
+    from blockcopy_plugins.integrations.common.comparison import plain
     from blockcopy_plugins.part_files import whole_file
     from blockcopy_plugins.visualization import plot_policy_curve
 
@@ -382,7 +382,7 @@ def _write(out: Path, show_dir: Path, results: dict, loop) -> list[Path]:
 
 
 def _table(results: dict) -> str:
-    """The results in words, dense beside block-sparse."""
+    """The results as a table, dense and block-sparse side by side."""
     from blockcopy_plugins.engine.propagation_report import PropagationReport
     from blockcopy_plugins.engine.report import GuardReport
 
@@ -400,7 +400,7 @@ def _table(results: dict) -> str:
             figure(results["macs_dense"], 1e-9, 2),
             figure(results["macs_blockcopy"], 1e-9, 2),
         ),
-        ("  policy, beside these", "-", figure(results["macs_policy"], 1e-9, 4)),
+        ("  policy, in addition", "-", figure(results["macs_policy"], 1e-9, 4)),
         ("executed rate", "100.0 %", figure(results["executed_rate"], 100, 1, " %")),
         (
             "  after first frames",
@@ -411,7 +411,7 @@ def _table(results: dict) -> str:
     if results.get("agreement"):
         told = results["agreement"]
         between = f"{100 * told['low']:.1f}-{100 * told['high']:.1f} %"
-        rows.append(("  of which to compare", "-", figure(told["compared_rate"], 100, 1, " %")))
+        rows.append(("  of which comparisons", "-", figure(told["compared_rate"], 100, 1, " %")))
         rows.append(("agreement, as compared", "100.0 %", figure(told["mean"], 100, 1, " %")))
         rows.append(("  90 % interval", "", between))
     dense, sparse = (results["metrics"].get(name) or {} for name in ("dense", "blockcopy"))
@@ -420,7 +420,7 @@ def _table(results: dict) -> str:
         if words:
             rows.append((words, figure(dense.get(name), 100), figure(sparse[name], 100)))
     if 0 < _annotated(results) < results["frames"]:
-        rows.append(("  of annotated frames", "", f"{_annotated(results):.0f}"))
+        rows.append(("  annotated frames", "", f"{_annotated(results):.0f}"))
     for name, value in (results["fidelity"] or {}).items():
         words = _in_words(name)
         if words:
@@ -456,7 +456,7 @@ def _annotated(results: dict) -> float:
 
 
 def _in_words(name: str) -> str | None:
-    """A metric as the table calls it; None if it is not in the table."""
+    """The name of a metric in the table; None if it is not in the table."""
     if name.startswith("MR_"):
         return f"MR^-2 {name[3:].replace('_', ' ')}, lower is better"
     if name == "temporal_consistency":

@@ -4,19 +4,17 @@ r"""Train a policy online on video, without labels; the model's weights do not c
     python tools/train_policy.py configs/maskrcnn_blockcopy.py --checkpoint mask_rcnn.pth \
         --video street.mp4 --epochs 2
 
-Without --video, on the clips of the config's policy_warm_up, or else on its own videos:
+Without --video, it uses the clips of the config's policy_warm_up, or else the config's own videos:
 
     python tools/train_policy.py configs/csp_blockcopy.py --checkpoint csp.pth
 
 The config is one of MMDetection, MMSegmentation or Detectron2 (YAML or lazy).
 
-Written to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval
+It writes to WORK_DIR: policy.pth (the policy alone, after each epoch and every --save-interval
 frames), policy_curve.png and policy_log.json (executed rate, information gain, reward and loss over
-the frames), and MMEngine's log. Use the policy by
+the frames), and MMEngine's log. Use the policy with
 
-    python tools/test_video.py CONFIG CHECKPOINT --video ... --policy-checkpoint WORK_DIR/policy.pth
-
-or by policy_checkpoint='.../policy.pth' in the config's BlockCopyHook. A policy also learns while
+or with policy_checkpoint='.../policy.pth' in the config's BlockCopyHook. A policy also learns while
 tools/test_video.py runs; training gives it a better start.
 """
 
@@ -48,16 +46,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="the model's weights, a file or URL; default: load_from of the config",
+        help="the model's weights, a file or URL; default: the config's load_from",
     )
     add_video_options(parser)
-    add_clip_options(parser, "so many clips of the config's policy_warm_up")
+    add_clip_options(parser, "use this many clips of the config's policy_warm_up")
     parser.add_argument("--epochs", type=int, help="how often to run the videos (default 1)")
     add_policy_options(parser, checkpoint="--resume-policy")
     parser.add_argument(
         "--work-dir",
         metavar="DIR",
-        help="folder of all that is written (default work_dirs/NAME OF CONFIG_policy)",
+        help="folder for everything that is written (default work_dirs/NAME OF CONFIG_policy)",
     )
     parser.add_argument(
         "--log-interval", type=int, default=50, metavar="N", help="frames between two log lines"
@@ -67,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=500,
         metavar="N",
-        help="frames between two writings of policy.pth within an epoch (default 500, 0: none)",
+        help="frames between two saves of policy.pth within an epoch (default 500, 0: none)",
     )
     add_config_options(parser)
     return parser.parse_args(argv)
@@ -86,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
 
     from blockcopy_plugins.errors import ConfigError
     from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.mmengine import video_config
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
 
     config = video_config.read_config(args.config, args.cfg_options)
     if not args.verbose:
@@ -99,17 +97,17 @@ def main(args: argparse.Namespace) -> None:
         )
     video_config.set_options(config, **options_of(args))
     if args.data_root:
-        video_config.set_data_root(config, args.data_root)
+        video_dataloader.set_data_root(config, args.data_root)
     own_clips = not args.video and config.get("policy_warm_up")
     if own_clips:
         if args.clips == 0 or args.start or args.frames is not None:
             raise ConfigError(
-                "--start and --frames are for --video, and --clips is at least 1; which frames a "
-                "clip of policy_warm_up has is said by its dataset's clip=(first, last)."
+                "--start and --frames need --video, and --clips must be at least 1; which frames a "
+                "clip of policy_warm_up has is set by its dataset's clip=(first, last)."
             )
-        loader = video_config.warm_up_dataloader(config, args.clips)
+        loader = video_dataloader.warm_up_dataloader(config, args.clips)
     else:
-        loader = video_config.video_dataloader(
+        loader = video_dataloader.video_dataloader(
             config,
             args.video,
             start=args.start,
@@ -120,14 +118,14 @@ def main(args: argparse.Namespace) -> None:
         )
     epochs = args.epochs
     if epochs is None:
-        epochs = video_config.warm_up_epochs(config) if own_clips else 1
+        epochs = video_dataloader.warm_up_epochs(config) if own_clips else 1
     checkpoint = video_config.set_weights(config, args.checkpoint)
     work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
     check_outputs(
         [
             *read_files(args, checkpoint, resumes=True),
             *video_config.files_in(config, resumes=True),
-            *(("the video", path) for path in video_config.files_of(loader)[0]),
+            *(("the video", path) for path in video_dataloader.files_of(loader)[0]),
         ],
         [
             *train_outputs(work_dir),
@@ -140,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
     )
     for path in done.files:
         print(f"wrote {path}")
-    print(f"use it by --policy-checkpoint {done.policy}")
+    print(f"use it with --policy-checkpoint {done.policy}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from benchmarks import networks
-from benchmarks.check import deviation
+from benchmarks.deviation import deviation
 from benchmarks.precision import tf32
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import BlockCopyError, FrameError, GridError

@@ -21,10 +21,11 @@ from torch.profiler import ProfilerActivity
 
 import blockcopy_plugins as bc
 from benchmarks import networks, ops
+from benchmarks.grids import random_grid
 from blockcopy_plugins.policy import Policy, build_policy
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 from .device_reads import DeviceReads
-from .dictated_grid import DictatedGrid, random_grid
 from .recording_backend import with_graphs
 from .section import Section
 
@@ -84,7 +85,7 @@ class Subject:
             .contiguous(memory_format=torch.channels_last)
         )
         self.shape = (1, size[0] // block, size[1] // block)
-        self.policy = DictatedGrid(policy)
+        self.policy = DictatedPolicy(policy)
         shared = {id(t): t for t in (*self.net.parameters(), *self.net.buffers())}
         config = bc.BlockCopyConfig(block_size=block, policy=self.policy, cuda_graphs=graphs)
         self.model = bc.blockcopy_(copy.deepcopy(self.net, shared), config)

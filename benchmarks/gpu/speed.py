@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 import blockcopy_plugins as bc
 from benchmarks import networks
-from benchmarks.check import deviation
 from benchmarks.clock import Clock
+from benchmarks.deviation import deviation
+from benchmarks.grids import random_grid
 from benchmarks.precision import tf32
 from blockcopy_plugins.policy import build_policy
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 from .dense_engines import (
     EngineUnavailable,
@@ -29,7 +31,6 @@ from .dense_engines import (
     fold_batch_norms_,
     slow_to_build,
 )
-from .dictated_grid import DictatedGrid, random_grid
 from .section import OutOfTime, Section
 
 RATES = (1.0, 0.5, 0.25, 0.125)
@@ -158,11 +159,11 @@ class Contest:
                 absent[name] = str(error)
         return engines, absent
 
-    def _converted(self, name: str | None) -> tuple[nn.Module, DictatedGrid]:
+    def _converted(self, name: str | None) -> tuple[nn.Module, DictatedPolicy]:
         # In a frame in which it saves up, a policy would not look.
         options = dict(per_frame=True) if name == "GainPolicy" else {}
         beside = None if name is None else build_policy(dict(type=name, target=0.25, **options))
-        policy = DictatedGrid(beside)
+        policy = DictatedPolicy(beside)
         shared = {id(t): t for t in (*self.net.parameters(), *self.net.buffers())}
         config = bc.BlockCopyConfig(block_size=self.block, policy=policy)
         return bc.blockcopy_(copy.deepcopy(self.net, shared), config), policy

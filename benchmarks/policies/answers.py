@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockcopy_plugins.evaluation import FrameObjects
+from blockcopy_plugins.datasets.ground_truth import FrameObjects
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,15 @@ import numpy as np
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
-from blockcopy_plugins.evaluation import FrameObjects, LabelRules
+from blockcopy_plugins.datasets.ground_truth import FrameObjects, LabelRules
 from blockcopy_plugins.integrations.mmengine.task import task_of
 from blockcopy_plugins.integrations.mmengine.video_config import (
     drop_pretrained,
     hook_of,
     read_config,
     set_weights,
-    video_dataloader,
 )
+from blockcopy_plugins.integrations.mmengine.video_dataloader import video_dataloader
 
 from .answers import Answer, LabelMap
 from .network import Frames, Network

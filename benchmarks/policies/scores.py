@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from blockcopy_plugins.datasets.ground_truth import FrameObjects
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import FrameObjects, detection_ap, detection_fidelity
+from blockcopy_plugins.evaluation import detection_ap, detection_fidelity
 
 from .answers import Answer, DenseAnswers, LabelMap
 

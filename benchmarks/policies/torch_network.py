@@ -32,10 +32,7 @@ from torch import Tensor, nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.datasets import open_frames
-from blockcopy_plugins.engine.adapter import Call, ModelAdapter
-from blockcopy_plugins.engine.output_parts import OutputParts, Parts
-from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import (
+from blockcopy_plugins.datasets.ground_truth import (
     FrameObjects,
     LabelRules,
     VideoAnnotations,
@@ -43,6 +40,9 @@ from blockcopy_plugins.evaluation import (
     find_label_images,
     read_annotations,
 )
+from blockcopy_plugins.engine.adapter import Call, ModelAdapter
+from blockcopy_plugins.engine.output_parts import OutputParts, Parts
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.policy import Detections, TaskOutput
 from blockcopy_plugins.propagation import Objects
 

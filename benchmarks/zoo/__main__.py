@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from tests.test_zoo.laws import TOLERANCE, check
+
 from ..machine import describe
 from .architectures import DETECTORS, SEGMENTORS, Architecture
 from .families import FAMILIES, NETWORKS, NamedNetwork
-from .laws import TOLERANCE, check
 
 _FOLDER = Path(__file__).resolve().parents[1] / "results"
 

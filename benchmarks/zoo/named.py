@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.integrations.framework import framework_called
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 from .families import NamedNetwork
-from .laws import Dictated
 from .weights import draw_statistics_, draw_weights_
 
 # Of transformers' outputs what is continuous in the input.
@@ -113,7 +113,7 @@ def efficiency(network: NamedNetwork, unit: nn.Module, rounds: int = 3) -> dict[
     shape = tuple(-(-side // network.block) for side in network.timed)
     blocks = shape[0] * shape[1]
     executed = max(1, round(RATE * blocks))
-    policy = Dictated()
+    policy = DictatedPolicy()
     bc.blockcopy_(unit, bc.BlockCopyConfig(block_size=network.block, policy=policy))
     spent: dict[str, list[float]] = {"dense": [], "blocks": []}
     try:

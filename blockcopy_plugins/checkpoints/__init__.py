@@ -1,4 +1,4 @@
-"""Weights of other code bases, under the names that they have here."""
+"""Weights of other code bases, renamed to the names used here."""
 
 from .detect import detect_format
 from .formats import FORMATS, Format, find_format

@@ -1,4 +1,4 @@
-"""Finds out whose checkpoint it is."""
+"""Detects where a checkpoint comes from."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def detect_format(
     """The one format that a checkpoint fits with all its keys and shapes.
 
     Args:
-        state: Of the checkpoint.
-        formats: To choose from; those whose framework is not installed are passed over.
+        state: The checkpoint's.
+        formats: The candidates; those whose framework is not installed are skipped.
         target_of: Gives the state dict of a format's own model; called for formats that know most
             of the keys.
 
@@ -27,7 +27,7 @@ def detect_format(
         The format.
 
     Raises:
-        CheckpointError: If none or several fit. Says which come nearest and what does not fit.
+        CheckpointError: If none or several fit. It names the nearest ones and what does not fit.
     """
     known = {found: found.rules() for found in formats if found.available}
     unknown = {found: _unknown(state, rules) for found, rules in known.items()}
@@ -49,10 +49,11 @@ def detect_format(
     ranked = sorted(problems, key=lambda found: _count(problems[found]))
     nearest = ", ".join(f"{found.name} ({_count(problems[found])})" for found in ranked)
     raise CheckpointError(
-        "the checkpoint fits no source format; the nearest, and how many of its keys or the "
+        "the checkpoint fits no source format. The nearest, and how many of its keys or the "
         f"model's do not fit: {nearest}. With {ranked[0].name}:\n"
         f"{list_problems(problems[ranked[0]])}\n"
-        "If it is of another variant of that network, name the format and give the model's config."
+        "If it belongs to another variant of that network, name the format and give the model's "
+        "config."
     )
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints that can be converted, and where they are to be had."""
+"""The checkpoints that can be converted, and where to get them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Format:
     """Checkpoints of one network in one code base.
 
     Attributes:
-        name: As on a command line.
-        weights: What they are and where they are to be had, for people.
-        module: Where its rules are, below this package; imported when they are asked for, as the
-            networks import their framework.
-        constant: What the rules are called there.
-        framework: ``'mmdet'`` or ``'mmseg'``: whose model the rules' own config describes.
+        name: The name on a command line.
+        weights: What they are and where to get them, for people.
+        module: The module with its rules, below this package; imported when the rules are asked
+            for, because the networks import their framework.
+        constant: The rules' name there.
+        framework: ``'mmdet'`` or ``'mmseg'``: the framework of the model in the rules' own config.
         options: Values that differ from that config, by dotted name.
     """
 
@@ -43,7 +43,7 @@ class Format:
         """The rules.
 
         Returns:
-            Them, under the format's name.
+            The rules, under the format's name.
 
         Raises:
             CheckpointError: If the framework is not installed.
@@ -145,13 +145,13 @@ def find_format(name: str) -> Format:
     """A format by its name.
 
     Args:
-        name: As on a command line.
+        name: The name on a command line.
 
     Returns:
         The format.
 
     Raises:
-        CheckpointError: If there is none of that name.
+        CheckpointError: If there is no format of that name.
     """
     for found in FORMATS:
         if found.name == name:

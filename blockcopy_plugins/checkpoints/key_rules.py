@@ -1,4 +1,4 @@
-"""How the parameters of one code base are called in another."""
+"""How the names of parameters in one code base map to those in another."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..errors import BlockCopyError
 
 
 class CheckpointError(BlockCopyError, ValueError):
-    """A checkpoint cannot be read, or is not what it was said to be."""
+    """A checkpoint cannot be read, or does not have the stated format."""
 
 
 @dataclass(frozen=True)
 class KeyRules:
-    r"""Where each parameter of a source goes.
+    r"""Maps each parameter of a source to its target.
 
     Attributes:
-        name: Of the source, as on a command line, such as ``'pedestron-csp'``.
-        description: What it is, and where it is to be had.
+        name: The source's name on a command line, such as ``'pedestron-csp'``.
+        description: What it is, and where to get it.
         rules: In order, a regular expression that matches a whole key of the source, and the
-            template of the key it becomes (``\1`` is the first group), or None where the parameter
-            is left out on purpose. The first match holds. A key that none matches is an error.
+            template of the key it becomes (``\1`` is the first group), or None if the parameter is
+            left out on purpose. The first match wins. A key that none matches is an error.
         unfilled: Regular expressions of whole target keys that the source does not have, such as
-            the heads' where it is a backbone.
+            those of the heads if the source is a backbone.
         model: Name of the model's config in ``configs/_base_/models``, without suffix.
         transform: ``transform(target key, tensor) -> tensor``, called for each parameter that is
             kept, before shapes are compared.
@@ -41,10 +41,10 @@ class KeyRules:
     transform: Callable[[str, Tensor], Tensor] | None = None
 
     def target_of(self, key: str) -> str | None:
-        """Where a parameter goes.
+        """The target key of a parameter.
 
         Args:
-            key: Of the source.
+            key: The source's key.
 
         Returns:
             The target's key, None if it is left out on purpose.
@@ -62,24 +62,24 @@ class KeyRules:
 def convert_state(
     state: Mapping[str, Tensor], rules: KeyRules, target: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Rename parameters; nothing may be lost, and nothing left as it was initialised.
+    """Rename parameters; none may be lost, and none may keep its initial value.
 
     Args:
-        state: Of the source.
-        rules: Of the source.
-        target: State dict of the model that is to load the result; the shapes count.
+        state: The source's.
+        rules: The source's.
+        target: State dict of the model that will load the result; only its shapes matter.
 
     Returns:
-        A state dict of the target's keys, but for those that the rules leave unfilled.
+        A state dict with the target's keys, except those that the rules leave unfilled.
 
     Raises:
-        CheckpointError: With all source keys that no rule knows, target keys that are missing, not
-            there or filled twice, and shapes that differ.
+        CheckpointError: Lists all source keys that no rule knows, target keys that are missing,
+            unknown or filled twice, and shapes that differ.
     """
     found, problems = match_state(state, rules, target)
     if problems:
         raise CheckpointError(
-            f"the checkpoint is not what {rules.name!r} ({rules.description}) has:\n"
+            f"the checkpoint does not match {rules.name!r} ({rules.description}):\n"
             f"{list_problems(problems)}\n"
             "Name another source format, or the model's config that fits."
         )
@@ -89,15 +89,15 @@ def convert_state(
 def match_state(
     state: Mapping[str, Tensor], rules: KeyRules, target: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """Rename parameters and note what does not fit, see :func:`convert_state`.
+    """Rename parameters and collect what does not fit, see :func:`convert_state`.
 
     Args:
-        state: Of the source.
-        rules: Of the source.
-        target: State dict of the model that is to load the result.
+        state: The source's.
+        rules: The source's.
+        target: State dict of the model that will load the result.
 
     Returns:
-        What was renamed, and the keys that do not fit, by what is wrong with them.
+        The renamed parameters, and the keys that do not fit, grouped by problem.
     """
     problems: dict[str, list[str]] = defaultdict(list)
     found: dict[str, Tensor] = {}
@@ -135,7 +135,7 @@ def list_problems(problems: Mapping[str, Iterable[str]]) -> str:
     """Put keys that do not fit into lines.
 
     Args:
-        problems: Keys by what is wrong with them.
+        problems: Keys, grouped by problem.
 
     Returns:
         The lines, sorted and indented.

@@ -1,4 +1,4 @@
-"""Finds the weights of a model in what others wrote around and before them."""
+"""Finds the weights of a model among the entries and prefixes that other programs add."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..addresses import masked
 from ..damaged_files import DAMAGED_FILE_ERRORS
 from ..errors import BlockCopyError, ConfigError
 
-# What trainers call the entry with the parameters, averaged ones last: 'state_dict' is what the
-# frameworks themselves load.
+# Names that trainers give the entry with the parameters, averaged ones last: 'state_dict' is the
+# one that the frameworks themselves load.
 _ENTRIES = (
     "state_dict",
     "model",
@@ -29,9 +29,9 @@ _ENTRIES = (
     "model_ema",
     "ema",
 )
-# Segments of names that wrappers put in: torch.compile, DataParallel and its like.
+# Segments of names that wrappers insert: torch.compile, DataParallel and the like.
 _WRAPPERS = ("_orig_mod", "module")
-# Parts of models that are there for training alone.
+# Parts of models that are used only in training.
 _UNUSED = ("auxiliary_head.",)
 
 
@@ -41,8 +41,8 @@ class FoundWeights:
 
     Attributes:
         state: Tensors by name.
-        entry: Entry of the file that they are in, '' if they are the file itself.
-        prefix: What stood before each name.
+        entry: The file's entry that they are in, '' if they are the file itself.
+        prefix: The prefix of each name.
         unfit: Names and shapes of the model's weights that are missing or have another shape.
         unused: Names of missing weights that no test run needs.
     """
@@ -58,15 +58,15 @@ def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeigh
     """Find the weights of a model in a loaded checkpoint.
 
     Args:
-        content: What the file holds: a state dict, or a dict with one, under whatever names
+        content: The file's content: a state dict, or a dict with one, under whatever names
             wrappers of models made (``module.``, ``_orig_mod.``, ``model.``, ...).
         own: Shapes of the model's parameters and buffers by name.
 
     Returns:
-        What fits best; entirely if ``unfit`` is empty.
+            The best fit; a complete one if ``unfit`` is empty.
 
     Raises:
-        ConfigError: There is no dict of tensors in it.
+        ConfigError: If there is no dict of tensors in it.
     """
     best: FoundWeights | None = None
     for entry, state in _candidates(content):
@@ -81,7 +81,7 @@ def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeigh
         if isinstance(content, Mapping) and content:
             names = f" with the entries {sorted(map(str, content))[:8]}"
         raise ConfigError(
-            f"the checkpoint is a {kind}{names}, and no tensors by name are in it. Give the "
+            f"the checkpoint is a {kind}{names}, and contains no tensors by name. Give the "
             "checkpoint that belongs to the config."
         )
     return best
@@ -89,13 +89,13 @@ def find_weights(content: Any, own: Mapping[str, tuple[int, ...]]) -> FoundWeigh
 
 @contextlib.contextmanager
 def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file where loading it fails, whatever the loader raises.
+    """Name the file if loading it fails, whatever the loader raises.
 
     Args:
         path: The file or address.
 
     Raises:
-        ConfigError: It is damaged, or no checkpoint.
+        ConfigError: If it is damaged, or not a checkpoint.
     """
     try:
         yield
@@ -103,11 +103,11 @@ def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except DAMAGED_FILE_ERRORS as error:
         if isinstance(error, OSError) and "://" in str(path):
-            raise  # of the network
+            raise  # errors of the network
         text = str(error).strip().splitlines()[:1] or [""]
         raise ConfigError(
             f"the checkpoint {masked(os.fspath(path))!r} cannot be loaded "
-            f"({type(error).__name__}: {masked(text[0])[:200]}). It is damaged or no file that "
+            f"({type(error).__name__}: {masked(text[0])[:200]}). It is damaged or not a file that "
             "torch.save wrote; copy or download it again."
         ) from error
 
@@ -124,7 +124,7 @@ def _candidates(content: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str
 
 
 def _fit(entry: str, saved: Mapping[str, Any], own: Mapping[str, tuple[int, ...]]) -> FoundWeights:
-    """The best of the names as they are, without wrappers, and without a prefix."""
+    """The best of three readings: the names as they are, without wrappers, or without a prefix."""
     tensors = {
         name: value
         for name, value in saved.items()
@@ -160,7 +160,7 @@ def _without_wrappers(name: str) -> str:
 
 
 def _prefix(saved: Mapping[str, Any], own: Mapping[str, tuple[int, ...]]) -> str:
-    """What stands before the model's names, by the longest of them, which are hardly ambiguous."""
+    """The prefix of the model's names, found by the longest of them, which are rarely ambiguous."""
     for name in sorted(own, key=len, reverse=True)[:5]:
         found = [key[: -len(name)] for key in saved if key.endswith(f".{name}")]
         if len(found) == 1:

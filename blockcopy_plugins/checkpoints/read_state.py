@@ -1,4 +1,4 @@
-"""The parameters in a checkpoint file, without what other code wraps around them."""
+"""The parameters in a checkpoint file, without the wrapping that other code adds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from .key_rules import CheckpointError
 
-# What trainers call the entry with the parameters.
+# Names that trainers give the entry with the parameters.
 _WRAPPERS = ("state_dict", "model")
-# What DataParallel puts before each key.
+# The prefix that DataParallel adds to each key.
 _PREFIX = "module."
-# torch.load raises what its reader happens to meet.
+# The errors that torch.load's reader may raise.
 _OF_DAMAGED_FILES = (
     RuntimeError,
     EOFError,
@@ -33,7 +33,7 @@ _OF_DAMAGED_FILES = (
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a checkpoint file; nothing in it is executed.
 
-    Entries called ``state_dict`` and ``model``, and a ``module.`` before all keys, are taken off.
+    Entries called ``state_dict`` and ``model``, and a ``module.`` before all keys, are removed.
 
     Args:
         path: A file that ``torch.save`` wrote.
@@ -42,8 +42,8 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Parameters and buffers by key, on the CPU.
 
     Raises:
-        CheckpointError: If the file is no checkpoint, holds objects of classes, or something else
-            than a state dict.
+        CheckpointError: If the file is not a checkpoint, or holds objects of classes or anything
+            else than a state dict.
         OSError: If it cannot be read.
     """
     path = Path(path)
@@ -65,8 +65,8 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"{str(path)!r} is empty; download it again.")
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise CheckpointError(
-            f"{str(path)!r} is a web page, not a checkpoint. File hosts ask back before they send "
-            "a large file: open the address in a browser and answer there."
+            f"{str(path)!r} is a web page, not a checkpoint. File hosts ask for confirmation "
+            "before they send a large file: open the address in a browser and confirm there."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -84,7 +84,7 @@ def _holds_objects(path: Path, error: Exception) -> str:
     return (
         f"{str(path)!r} holds objects besides tensors"
         + (f" (the first is of {named})" if named else "")
-        + ", and reading those runs code from the file. If you trust where it comes from, take its "
+        + ", and reading those runs code from the file. If you trust its source, take its "
         "parameters out, with the packages that wrote it installed, and convert the result:\n"
         f"  python -c \"import torch; found = torch.load({str(path)!r}, map_location='cpu', "
         f"weights_only=False); torch.save(found['state_dict'], {plain!r})\""
@@ -93,8 +93,8 @@ def _holds_objects(path: Path, error: Exception) -> str:
 
 def _no_checkpoint(path: Path) -> str:
     return (
-        f"{str(path)!r} ({path.stat().st_size} bytes) is no file that torch.save wrote, or it is "
-        "damaged; download it again."
+        f"{str(path)!r} ({path.stat().st_size} bytes) is not a file that torch.save wrote, or it "
+        "is damaged; download it again."
     )
 
 
@@ -121,7 +121,7 @@ def _check(found: Any, path: Path) -> None:
     ]
     if other:
         raise CheckpointError(
-            f"{str(path)!r} is no state dict: {len(other)} of its {len(found)} entries are no "
+            f"{str(path)!r} is not a state dict: {len(other)} of its {len(found)} entries are not "
             f"tensors by name: {', '.join(sorted(other))}. Expected tensors by name, possibly as "
             "the entry 'state_dict' or 'model'."
         )

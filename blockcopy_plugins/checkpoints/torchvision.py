@@ -1,4 +1,4 @@
-"""Weights of torchvision's classifiers and where they go in a backbone.
+"""Weights of torchvision's classifiers and their places in a backbone.
 
 Its ResNets have the keys of MMDetection's, MMSegmentation's and SwiftNet's, its VGGs those of
 :class:`~blockcopy_plugins.models.mgan.vgg.VGG`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from .key_rules import KeyRules
 
 _VALUES = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
-# All but the backbone. Files written before PyTorch 0.4.1 do not count batches.
+# Everything but the backbone. Files written before PyTorch 0.4.1 do not count batches.
 _UNFILLED = (r"(?!backbone\.).*", r".*\.num_batches_tracked")
 
 

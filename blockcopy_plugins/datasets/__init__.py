@@ -1,6 +1,6 @@
 """Video as data: frame sources, the loader transform and the dataset of frames.
 
-The names are loaded when they are first used: reading frames needs OpenCV alone, while the dataset
+The names are loaded when they are first used: reading frames needs only OpenCV, while the dataset
 and its transform need MMEngine and MMCV.
 """
 

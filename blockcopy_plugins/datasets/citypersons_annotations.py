@@ -19,8 +19,8 @@ from blockcopy_plugins.errors import ConfigError
 FOLDER = "gtBboxCityPersons"
 _END = "_gtBboxCityPersons.json"
 _IMAGE_END = "_leftImg8bit.png"
-# Of the public package: class_label of a person who stands or walks. The others (riders, sitting
-# persons, unusual postures, groups, and what is no person) need not be found.
+# In the public package: class_label of a person who stands or walks. The others (riders, sitting
+# persons, unusual postures, groups, and regions without persons) need not be found.
 _PEDESTRIAN = 1
 _COLUMNS = 10
 _PUBLIC = "https://github.com/cvgroup-njust/CityPersons"
@@ -30,19 +30,19 @@ Instances = dict[str, list[dict[str, Any]]]
 
 
 def find_annotations(root: str, split: str, ann_file: str | None) -> str:
-    """Where the ground truth lies.
+    """The path of the ground truth.
 
     Args:
         root: Data root.
         split: ``'train'`` or ``'val'``.
-        ann_file: A file, also relative to ``root``, or None for what ``root`` holds: the folder
+        ann_file: A file, also relative to ``root``, or None for the one in ``root``: the folder
             ``gtBboxCityPersons``, else ``annotations/anno_SPLIT.mat``.
 
     Returns:
         Path of the folder ``gtBboxCityPersons/SPLIT``, or of a file.
 
     Raises:
-        ConfigError: There is none; the message says where it was looked for.
+        ConfigError: If there is none; the message says where it was looked for.
     """
     if ann_file:
         for path in (os.path.join(root, ann_file), ann_file):
@@ -59,23 +59,23 @@ def find_annotations(root: str, split: str, ann_file: str | None) -> str:
     try:
         return require_split(root, FOLDER, split)
     except ConfigError as error:
-        raise ConfigError(f"{error}; or put anno_{split}.mat of {_PUBLIC} to {file!r}") from error
+        raise ConfigError(f"{error}; or put anno_{split}.mat of {_PUBLIC} at {file!r}") from error
 
 
 def annotated_persons(path: str, split: str, cities: Sequence[str] | None) -> Instances:
     """Read ground truth.
 
     Args:
-        path: As `find_annotations` gives it.
+        path: The result of `find_annotations`.
         split: Name of the split.
         cities: Only these; None takes all.
 
     Returns:
-        Of each annotated frame, by name (``frankfurt_000000_000294``) and ordered by it, its
+        For each annotated frame, by name (``frankfurt_000000_000294``) and ordered by it, its
         persons, see `person`.
 
     Raises:
-        ConfigError: A file cannot be read, or is of another form.
+        ConfigError: If a file cannot be read, or has another form.
     """
     if os.path.isdir(path):
         found = _read_folder(path, split, cities)
@@ -96,18 +96,18 @@ def annotated_persons(path: str, split: str, cities: Sequence[str] | None) -> In
 
 
 def person(box: Sequence[float], visible: Sequence[float], ignored: bool) -> dict[str, Any]:
-    """An instance in the form of MMDetection.
+    """An instance in MMDetection's form.
 
     Args:
         box: Left, top, width, height of the whole body, px; may leave the image.
-        visible: Of its visible part, likewise.
+        visible: The same for its visible part.
         ignored: Whether it need not be found.
 
     Returns:
         ``bbox`` and ``bbox_vis`` (x1, y1, x2, y2; px), ``bbox_label`` 0, ``ignore_flag``,
         ``height`` (of the body, px) and ``vis_ratio`` (visible part, from 0 to 1).
     """
-    # As floats: rows of the .mat files are so narrow that x + width would run over.
+    # As floats: the dtypes in the .mat files are so narrow that x + width would overflow.
     x, y, width, height = (float(v) for v in box)
     left, top, seen_width, seen_height = (float(v) for v in visible)
     area = width * height
@@ -135,8 +135,8 @@ def _read_folder(path: str, split: str, cities: Sequence[str] | None) -> Instanc
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{file!r} is no annotation of CityPersons ({type(error).__name__}: {error}): of "
-                "each of its objects bbox, bboxVis and label are needed"
+                f"{file!r} is not a CityPersons annotation ({type(error).__name__}: {error}): each "
+                "of its objects needs bbox, bboxVis and label"
             ) from error
     return found
 
@@ -149,7 +149,7 @@ def _read_mat(path: str) -> Instances:
     try:
         content = loadmat(path, simplify_cells=True)
     except (MatReadError, ValueError, OSError, NotImplementedError) as error:
-        raise ConfigError(f"{path!r} is no readable .mat file: {error}; get {_GET}") from error
+        raise ConfigError(f"{path!r} is not a readable .mat file: {error}; get {_GET}") from error
     frames = [value for key, value in content.items() if key.startswith("anno_")]
     if len(frames) != 1:
         raise ConfigError(
@@ -189,4 +189,4 @@ def _load_json(path: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path!r} is no valid json: {error}; copy it again") from error
+        raise ConfigError(f"{path!r} is not valid json: {error}; copy it again") from error

@@ -11,8 +11,8 @@ from blockcopy_plugins.datasets.citypersons_annotations import (
     find_annotations,
 )
 from blockcopy_plugins.datasets.cityscapes_video_dataset import CityscapesVideoDataset
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.registry import DATASETS
 
 
@@ -26,18 +26,18 @@ class CityPersonsVideoDataset(CityscapesVideoDataset):
     ``height`` (of the whole body, px) and ``vis_ratio``.
 
     Args:
-        data_root: Folder that ``leftImg8bit_sequence`` lies in.
+        data_root: Folder that contains ``leftImg8bit_sequence``.
         split: ``'train'`` or ``'val'``.
         ann_file: ``anno_SPLIT.mat`` of the public package or ``val_gt.json`` of its evaluation,
-            also relative to ``data_root``. By default what ``data_root`` holds: the folder
+            also relative to ``data_root``. By default the one in ``data_root``: the folder
             ``gtBboxCityPersons`` of Cityscapes' download, else ``annotations/anno_SPLIT.mat``.
-        labels: Read the ground truth. Without it, it only says where clips are; if there is none,
-            ``gtFine`` or ``leftImg8bit`` do.
-        others: See `CityscapesVideoDataset`, which has all of them but ``task``.
+        labels: Read the ground truth. Without it, the ground truth only shows where clips are; if
+            there is none, ``gtFine`` or ``leftImg8bit`` will do.
+        others: See `CityscapesVideoDataset`, which has all of them except ``task``.
 
     Raises:
-        ConfigError: An argument is out of range, or something is missing: the message names it, the
-            package that has it, and where that was looked for.
+        ConfigError: If an argument is out of range, or something is missing: the message names it,
+            the package that has it, and where it was looked for.
     """
 
     METAINFO = {"classes": ("pedestrian",), "palette": [[220, 20, 60]]}

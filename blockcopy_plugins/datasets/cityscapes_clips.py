@@ -1,4 +1,4 @@
-"""Finds the clips of Cityscapes' folders, and says what is missing of them and where to get it."""
+"""Finds the clips in Cityscapes' folders, and says what is missing and where to get it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blockcopy_plugins.errors import ConfigError
 SEQUENCE = "leftImg8bit_sequence"
 IMAGES = "leftImg8bit"
 LABELS = "gtFine"
-# What to fetch for each folder.
+# The package to fetch for each folder.
 PACKAGES = {
     SEQUENCE: "leftImg8bit_sequence_trainvaltest.zip (324 GB)",
     IMAGES: "leftImg8bit_trainvaltest.zip (11 GB)",
@@ -34,9 +34,9 @@ class Clip:
 
     Attributes:
         name: City, sequence and number of the annotated frame: ``frankfurt_000000_000294``.
-        path: What `FrameRange` reads.
-        annotated: Index of the annotated frame among the clip's; outside of them if it is not one
-            of them.
+        path: The path in the form that `FrameRange` reads.
+        annotated: Index of the annotated frame among the clip's; out of range if it is not one of
+            them.
         frames: Number of frames.
     """
 
@@ -47,7 +47,7 @@ class Clip:
 
     @property
     def city(self) -> str:
-        """The city that it was recorded in."""
+        """The city in which it was recorded."""
         return city_of(self.name)
 
 
@@ -70,21 +70,21 @@ def find_clips(
     """Find the frames of clips.
 
     Args:
-        root: Folder that ``leftImg8bit_sequence`` lies in.
+        root: Folder that contains ``leftImg8bit_sequence``.
         split: ``'train'``, ``'val'`` or ``'test'``.
-        names: Of the annotated frames.
+        names: Names of the annotated frames.
         span: First and last frame, relative to the annotated one.
-        known_by: Where ``names`` are from, for errors.
+        known_by: The source of ``names``, for errors.
 
     Returns:
         The clips, in the order of the names.
 
     Raises:
-        ConfigError: Something is missing; see there.
+        ConfigError: If something is missing; the message says what.
     """
     folder = SEQUENCE
     if span == (0, 0) and not os.path.isdir(os.path.join(root, SEQUENCE)):
-        folder = IMAGES  # the annotated frames alone are a small download of their own
+        folder = IMAGES  # the annotated frames alone are a separate, small download
     split_folder = require_split(root, folder, split)
     held: dict[str, frozenset[str]] = {}
     clips, broken = [], []
@@ -127,19 +127,19 @@ def require_split(root: str, folder: str, split: str) -> str:
         split: Name of the split.
 
     Raises:
-        ConfigError: It is not there; the message says what to fetch, or where it lies instead.
+        ConfigError: If it is not there; the message says what to fetch, or where it is instead.
     """
     path = os.path.join(root, folder, split)
     if os.path.isdir(path):
         return path
     fetch = (
         f"unpack {PACKAGES[folder]} of {SITE} (free, after registration) into {root!r}, so that "
-        f"there is a folder {path!r}, or set data_root (of the tools: --data-root)"
+        f"there is a folder {path!r}, or set data_root (in the tools: --data-root)"
     )
     elsewhere = _found_elsewhere(root, folder)
     if elsewhere is not None:
         raise ConfigError(
-            f"data_root {root!r} holds no {folder}/{split}, but {elsewhere!r} holds {folder}: "
+            f"data_root {root!r} has no {folder}/{split}, but {elsewhere!r} has {folder}: "
             f"{_nesting(root, elsewhere, folder)}"
         )
     if not os.path.isdir(root):
@@ -148,31 +148,31 @@ def require_split(root: str, folder: str, split: str) -> str:
         )
     if not os.path.isdir(os.path.join(root, folder)):
         held = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
-        raise ConfigError(f"{root!r} holds no {folder}, only {held}; {fetch}")
+        raise ConfigError(f"{root!r} contains no {folder}, only {held}; {fetch}")
     held = ", ".join(sorted(os.listdir(os.path.join(root, folder)))[:8]) or "nothing"
     raise ConfigError(
-        f"{os.path.join(root, folder)!r} holds no {split}, only {held}; set split to one of these, "
-        f"or {fetch}"
+        f"{os.path.join(root, folder)!r} contains no {split}, only {held}; set split to one of "
+        f"these, or {fetch}"
     )
 
 
 def annotated_names(
     root: str, split: str, folder: str, ends: Iterable[str], cities: Sequence[str] | None
 ) -> list[str]:
-    """Names of the annotated frames that a package has files of.
+    """Names of the annotated frames for which a package has files.
 
     Args:
         root: Data root.
         split: Name of the split.
         folder: One of `PACKAGES`.
-        ends: How the files' names end behind the frame's, any of these.
+        ends: Possible ends of the files' names, after the frame's name.
         cities: Only these; None takes all.
 
     Returns:
         The names, ordered.
 
     Raises:
-        ConfigError: The folder is missing, holds no such file, or a city is not among its.
+        ConfigError: If the folder is missing, has no such file, or lacks one of the cities.
     """
     ends = tuple(ends)
     path = require_split(root, folder, split)
@@ -186,21 +186,21 @@ def annotated_names(
     }
     if not names:
         raise ConfigError(
-            f"{path!r} holds no file CITY/*{ends[0]}; unpack {PACKAGES[folder]} of {SITE} again"
+            f"{path!r} contains no file CITY/*{ends[0]}; unpack {PACKAGES[folder]} of {SITE} again"
         )
     return sorted(names)
 
 
 def chosen_cities(there: Sequence[str], wanted: Sequence[str] | None, path: str) -> list[str]:
-    """The cities to take.
+    """The cities to use.
 
     Args:
-        there: Those that there are.
+        there: The cities that exist.
         wanted: Some of them; None takes all.
-        path: Where they are from, for errors.
+        path: The source of ``there``, for errors.
 
     Raises:
-        ConfigError: One of them is not there.
+        ConfigError: If a wanted city does not exist.
     """
     if wanted is None:
         return list(there)
@@ -217,8 +217,8 @@ def choose(names: Sequence[str], count: int | None, seed: int | None) -> list[st
 
     Args:
         names: All of them.
-        count: How many; None takes all, and so does a number above.
-        seed: Of a random choice; None takes the first ones.
+        count: Number of clips; None takes all, and so does a larger number.
+        seed: Seed of a random choice; None takes the first ones.
 
     Returns:
         The chosen names, in their order.
@@ -238,7 +238,7 @@ def check_span(clip: Sequence[int]) -> tuple[int, int]:
         clip: Relative to the annotated frame.
 
     Raises:
-        ConfigError: Cityscapes has no such frames.
+        ConfigError: If Cityscapes has no such frames.
     """
     if (
         len(clip) != 2
@@ -253,15 +253,15 @@ def check_span(clip: Sequence[int]) -> tuple[int, int]:
 
 
 def label_file(root: str, split: str, ends: Sequence[str]) -> Callable[[str], str | None]:
-    """How to find the label image of an annotated frame.
+    """Return a function that finds the label image of an annotated frame.
 
     Args:
         root: Data root.
         split: Name of the split.
-        ends: How the files' names end behind the frame's; the first that is there is taken.
+        ends: Possible ends of the files' names, after the frame's name; the first match is taken.
 
     Returns:
-        A function of the frame's name that gives a path, or None where there is no such file.
+        A function of the frame's name that returns a path, or None if there is no such file.
     """
     folder = os.path.join(root, LABELS, split)
     held: dict[str, frozenset[str]] = {}
@@ -279,22 +279,22 @@ def label_file(root: str, split: str, ends: Sequence[str]) -> Callable[[str], st
 
 
 def _names_in(folder: str) -> frozenset[str]:
-    """Names in a folder, by one look at it; none where it is missing."""
+    """Names in a folder, read once; none if it is missing."""
     if not os.path.isdir(folder):
         return frozenset()
     return frozenset(entry.name for entry in os.scandir(folder))
 
 
 def _found_elsewhere(root: str, folder: str) -> str | None:
-    """Folder near ``root`` that holds the package instead."""
+    """A folder near ``root`` that contains the package instead."""
     root = os.path.abspath(root)
     places = []
     if os.path.isdir(root):
-        # Also a package that was unpacked into a folder of its own.
+        # This also finds a package that was unpacked into its own folder.
         places += sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     parts = root.split(os.sep)
     for depth, part in enumerate(parts):
-        if part in PACKAGES:  # data_root is the package's own folder, or in it
+        if part in PACKAGES:  # data_root is the package's own folder, or lies in it
             places.append(os.sep.join(parts[:depth]) or os.sep)
     for place in places:
         if any(os.path.isdir(os.path.join(place, folder, split)) for split in _SPLITS):

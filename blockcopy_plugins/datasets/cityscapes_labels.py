@@ -1,4 +1,4 @@
-"""Cityscapes' table of labels, and what its instance images hold."""
+"""Cityscapes' table of labels, and the content of its instance images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CityscapesLabel(NamedTuple):
         name: As in ``polygons.json``.
         id: In ``labelIds`` images. Negative: not drawn there.
         train_id: In ``labelTrainIds`` images; `IGNORED` if it is not evaluated.
-        has_instances: Whether ``instanceIds`` images tell its objects apart.
+        has_instances: Whether ``instanceIds`` images distinguish its objects.
         colour: In ``color`` images: red, green, blue.
     """
 
@@ -70,7 +70,7 @@ LABELS = (
     CityscapesLabel("license plate", -1, -1, False, (0, 0, 142)),
 )
 
-# The 19 classes of segmentation, and those 8 of them whose objects are told apart, by train id.
+# The 19 classes of segmentation, and the 8 of them whose objects are distinguished, by train id.
 STUFF_AND_THINGS = tuple(
     sorted((row for row in LABELS if 0 <= row.train_id < IGNORED), key=lambda row: row.train_id)
 )
@@ -85,26 +85,26 @@ def train_ids_of_ids() -> dict[int, int]:
 def read_instance_ids(path: str) -> list[dict[str, Any]]:
     """Objects of an ``instanceIds`` image.
 
-    What has no number is a group of objects that could not be told apart, which need not be found.
-    Caravans and trailers are not evaluated and left out, as by the official evaluation.
+    A label without a number is a group of objects that could not be separated, which need not be
+    found. Caravans and trailers are not evaluated and left out, as by the official evaluation.
 
     Args:
         path: The image, 16 bit.
 
     Returns:
-        Of each object, by its id: ``bbox`` (x1, y1, x2, y2; px), ``bbox_label`` (index in
+        For each object, by its id: ``bbox`` (x1, y1, x2, y2; px), ``bbox_label`` (index in
         `THINGS`), ``mask`` (run-length code), ``area`` (px), ``ignore_flag``, ``iscrowd`` and
-        ``instance_id`` (1000 * label + number; of a group the label).
+        ``instance_id`` (1000 * label + number; for a group, the label).
 
     Raises:
-        ConfigError: The image cannot be read.
+        ConfigError: If the image cannot be read.
     """
     import cv2
     from pycocotools import mask as coco_mask
 
     ids = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if ids is None or ids.ndim != 2:
-        raise ConfigError(f"{path!r} is no readable image of one channel; copy it again")
+        raise ConfigError(f"{path!r} is not a readable image of one channel; copy it again")
     labels = {row.id: index for index, row in enumerate(THINGS)}
     found = []
     for value in np.unique(ids):

@@ -25,10 +25,10 @@ from blockcopy_plugins.datasets.cityscapes_labels import (
     train_ids_of_ids,
 )
 from blockcopy_plugins.datasets.frame_range import FrameRange, range_names
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.datasets.video_frame_dataset import VideoFrameDataset
 from blockcopy_plugins.datasets.video_listing import ListedVideo
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotations import VideoAnnotations, VideoReference
 from blockcopy_plugins.registry import DATASETS
 
 _TRAIN_IDS = "_gtFine_labelTrainIds.png"
@@ -45,21 +45,21 @@ class CityscapesVideoDataset(VideoFrameDataset):
     annotated frame is the last one, as in the BlockCopy paper: 20 frames. Clips are ordered by
     name, and named after the annotated frame (``frankfurt_000000_000294``).
 
-    Folders are listed once; images are opened when they are read. The frames of a data set are of
-    one size: the first one's is taken for all, and loading another one raises.
+    Folders are listed once; images are opened when they are read. All frames of a data set have the
+    same size: the first one's is assumed for all, and loading a frame of another size raises.
 
     Args:
-        data_root: Folder that ``leftImg8bit_sequence`` and ``gtFine`` lie in.
+        data_root: Folder that contains ``leftImg8bit_sequence`` and ``gtFine``.
         split: ``'train'``, ``'val'`` or ``'test'``.
         cities: Only clips of these; None takes all of the split.
-        clip: First and last frame of each clip, relative to the annotated one. With ``(0, 0)`` the
-            annotated frames alone are read, of ``leftImg8bit`` where there is no sequence.
-        clips: Take so many clips; None takes all.
-        seed: Choose them at random by this seed; None takes the first ones.
+        clip: First and last frame of each clip, relative to the annotated one. With ``(0, 0)`` only
+            the annotated frames are read, from ``leftImg8bit`` if there is no sequence.
+        clips: Number of clips to take; None takes all.
+        seed: Seed to choose them at random; None takes the first ones.
         task: ``'segmentation'``: label images of the 19 classes. ``'instance'``: masks and boxes of
             the 8 classes of things; groups need not be found.
-        labels: Read the ground truth. Without it, what is annotated is only looked for to know
-            where clips are: in ``gtFine``, or else by the files of ``leftImg8bit``.
+        labels: Read the ground truth. Without it, annotations are only looked up to find the clips:
+            in ``gtFine``, or else by the files of ``leftImg8bit``.
         frames: See `VideoFrameDataset`; of each clip.
         stride: See `VideoFrameDataset`.
         metainfo: See `VideoFrameDataset`. By default the classes of the task.
@@ -69,11 +69,11 @@ class CityscapesVideoDataset(VideoFrameDataset):
         serialize_data: See `VideoFrameDataset`.
         test_mode: See `VideoFrameDataset`.
         lazy_init: See `VideoFrameDataset`.
-        unknown: Anything else raises.
+        unknown: Any other argument raises.
 
     Raises:
-        ConfigError: An argument is out of range, or something is missing: the message names it, the
-            package that has it, and where that was looked for.
+        ConfigError: If an argument is out of range, or something is missing: the message names it,
+            the package that has it, and where it was looked for.
     """
 
     METAINFO = {
@@ -156,7 +156,7 @@ class CityscapesVideoDataset(VideoFrameDataset):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """See `BaseDataset`; what an instance image holds is read here.
+        """See `BaseDataset`; the content of an instance image is read here.
 
         Args:
             idx: Index of the item.
@@ -167,7 +167,7 @@ class CityscapesVideoDataset(VideoFrameDataset):
         return info
 
     def _annotated_frames(self, root: str) -> tuple[list[str], str]:
-        """Names of the annotated frames, and where they are from."""
+        """Names of the annotated frames, and the source of these names."""
         if not self.labels and not os.path.isdir(os.path.join(root, LABELS, self.split)):
             if os.path.isdir(os.path.join(root, IMAGES, self.split)):
                 ends = ("_leftImg8bit.png", "_leftImg8bit.jpg")

@@ -1,4 +1,4 @@
-"""What a dataset's arguments say of its classes and labels."""
+"""What a dataset's arguments say about its classes and labels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
+from blockcopy_plugins.datasets.ground_truth.class_names import check_class_names
+from blockcopy_plugins.datasets.ground_truth.label_images import LabelRules
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.class_names import check_class_names
-from blockcopy_plugins.evaluation.label_images import LabelRules
 
 
 def label_rules_of(
@@ -24,7 +24,7 @@ def label_rules_of(
         metainfo: The dataset's metainfo, or its name.
 
     Raises:
-        ConfigError: A field or the dataset is unknown.
+        ConfigError: If a field or the dataset is unknown.
     """
     known = [field.name for field in fields(LabelRules)]
     unknown = sorted(set(given or {}) - set(known))
@@ -39,14 +39,14 @@ def label_rules_of(
 def find_metainfo(
     metainfo: Mapping[str, Any] | str | None, classes: Sequence[str] | None
 ) -> dict[str, Any] | None:
-    """What is known of a dataset by its arguments.
+    """The metainfo that a dataset's arguments give.
 
     Args:
         metainfo: The metainfo, or the name of a registered dataset to take it from.
-        classes: Names of the classes, in place of those in ``metainfo``.
+        classes: Names of the classes, instead of those in ``metainfo``.
 
     Raises:
-        ConfigError: The dataset is unknown, or ``classes`` is a string.
+        ConfigError: If the dataset is unknown, or ``classes`` is a string.
     """
     if isinstance(metainfo, str):
         metainfo = _named_dataset(metainfo).METAINFO
@@ -54,7 +54,7 @@ def find_metainfo(
     if classes is not None:
         found["classes"] = classes
     if found.get("classes") is not None:
-        # A file of names, one a line, is read by MMEngine.
+        # MMEngine reads a file of names, one per line.
         given = found["classes"]
         if not (isinstance(given, str) and os.path.isfile(given)):
             found["classes"] = check_class_names(given)
@@ -65,7 +65,7 @@ def _named_dataset(name: str) -> type:
     dataset = MMENGINE_DATASETS.get(name)
     if dataset is None or not hasattr(dataset, "METAINFO"):
         raise ConfigError(
-            f"metainfo={name!r} is no registered dataset with METAINFO; name one with its scope, "
+            f"metainfo={name!r} is not a registered dataset with METAINFO; name one with scope, "
             "such as 'mmdet.CocoDataset', or give dict(classes=...)"
         )
     return dataset

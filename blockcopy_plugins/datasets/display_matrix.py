@@ -1,4 +1,4 @@
-"""How the frames of a video are to be turned and mirrored before they are shown."""
+"""How the frames of a video must be turned and mirrored before they are shown."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orientation:
-    """What has to be done with a stored picture.
+    """The change to make to a stored picture.
 
     Attributes:
-        turns: Quarter turns against the clock, 0 to 3.
+        turns: Quarter turns counterclockwise, 0 to 3.
         flipped: Whether it is then mirrored from top to bottom.
     """
 
@@ -46,8 +46,8 @@ class Orientation:
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Read the display matrix of a decoded frame.
 
-    The rules are those of FFmpeg's own tools (``ffmpeg_filter.c``, autorotation); a rotation by
-    anything else than quarter turns, which those fill up at the corners, is left out.
+    The rules are those of FFmpeg's own tools (``ffmpeg_filter.c``, autorotation). A rotation that
+    is not a multiple of a quarter turn, where FFmpeg would fill up the corners, is ignored.
 
     Args:
         frame: The frame.
@@ -59,7 +59,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def orientation_of_matrix(matrix: tuple[int, ...]) -> Orientation:
-    """What a display matrix asks for.
+    """Return the change that a display matrix asks for.
 
     Args:
         matrix: ``a, b, u, c, d, v, x, y, w``, fixed point, as FFmpeg has it.
@@ -69,7 +69,7 @@ def orientation_of_matrix(matrix: tuple[int, ...]) -> Orientation:
         return Orientation()
     turned = math.degrees(math.atan2(matrix[1] / down, matrix[0] / across))
     angle = round(turned) % 360
-    if angle == 90:  # with the clock
+    if angle == 90:  # clockwise
         return Orientation(1, True) if matrix[3] > 0 else Orientation(3)
     if angle == 270:
         return Orientation(3, True) if matrix[3] < 0 else Orientation(1)

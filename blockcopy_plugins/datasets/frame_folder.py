@@ -1,4 +1,4 @@
-"""Reads the frames of a video that lies as images in a folder."""
+"""Reads the frames of a video that is stored as images in a folder."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from blockcopy_plugins.datasets.image_file import UnreadableImage, read_image
-from blockcopy_plugins.datasets.paths import IMAGE_SUFFIXES, is_image, natural_key
 from blockcopy_plugins.errors import BadFrameError, FrameError
+from blockcopy_plugins.image_names import IMAGE_SUFFIXES, is_image, natural_key
 
 _LOOKED_AT = 9
-"""So many readable images at most tell the size of a folder's frames."""
+"""Largest number of readable images that determine the size of a folder's frames."""
 
 
 class FrameFolder:
     """A folder of images as a sequence of frames, in natural order of their names.
 
-    An image that cannot be read, or has another size than the others, is a bad frame: its place is
-    held, so that the others keep their numbers.
+    An image that cannot be read, or has another size than the others, is a bad frame: it keeps its
+    place, so that the others keep their numbers.
 
     Args:
-        path: The folder. Files that are no images and hidden files are passed over; subfolders are
-            not entered.
+        path: The folder. Files that are not images and hidden files are skipped; subfolders are not
+            entered.
 
     Raises:
-        FrameError: There is no such folder, or no image in it.
+        FrameError: If there is no such folder, or no image in it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -42,18 +42,18 @@ class FrameFolder:
         )
         if not self.names:
             raise FrameError(
-                f"the folder {self.path!r} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
-                "give the folder that holds the frames themselves, or, for a folder of video "
-                "files, a pattern such as 'folder/*.mp4'"
+                f"the folder {self.path!r} contains no image "
+                f"({', '.join(sorted(IMAGE_SUFFIXES))}); give the folder that contains the frames "
+                "themselves, or, for a folder of video files, a pattern such as 'folder/*.mp4'"
             )
         self._shape: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the frames, px: what most of the first images have.
+        """Height and width of the frames, px: the size that most of the first images have.
 
         Raises:
-            FrameError: No image can be read.
+            FrameError: If no image can be read.
         """
         if self._shape is None:
             found: Counter[tuple[int, int]] = Counter()
@@ -63,7 +63,7 @@ class FrameFolder:
                     found[self._decode(index).shape[:2]] += 1
                 except BadFrameError as error:
                     problem = problem or str(error)
-                # One that is alone with its size is not taken for the rule by coming first.
+                # A single image with its own size does not set the rule by coming first.
                 if found.total() == _LOOKED_AT or found.total() > 2 and len(found) == 1:
                     break
             if not found:
@@ -92,7 +92,7 @@ class FrameFolder:
         """Number of images.
 
         Args:
-            stop: Count no further than this many.
+            stop: Count at most this many.
         """
         return len(self.names) if stop is None else min(len(self.names), stop)
 
@@ -108,7 +108,7 @@ class FrameFolder:
             step: Distance from one frame to the next.
 
         Returns:
-            What is wrong with those that cannot be read, by frame number.
+            The reasons why frames cannot be read, by frame number.
         """
         bad = {}
         for index in range(start, self.count(stop), step):
@@ -140,15 +140,15 @@ class FrameFolder:
             The frame, uint8, shape (H, W, 3), BGR.
 
         Raises:
-            IndexError: ``index`` is negative.
-            BadFrameError: The image cannot be decoded, or has another size than the others.
-            FrameError: There are not so many frames, or none can be read.
+            IndexError: If ``index`` is negative.
+            BadFrameError: If the image cannot be decoded, or has another size than the others.
+            FrameError: If there are fewer frames, or none can be read.
         """
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
         if index >= len(self.names):
             raise FrameError(
-                f"frame {index} of the folder {self.path!r} does not exist: it holds "
+                f"frame {index} of the folder {self.path!r} does not exist: it contains "
                 f"{len(self.names)} images; ask for fewer frames"
             )
         frame = self._decode(index)
@@ -157,7 +157,7 @@ class FrameFolder:
                 f"frame {index}, {self.frame_path(index)!r}, is {frame.shape[0]}x{frame.shape[1]} "
                 f"px (height x width), but the frames of its folder are {self.shape[0]}x"
                 f"{self.shape[1]} px; a stream keeps its size: put images of another size into a "
-                "folder of their own"
+                "separate folder"
             )
         return frame
 
@@ -175,8 +175,8 @@ class FrameFolder:
             Frames, uint8, shape (H, W, 3), BGR; bad ones are left out.
 
         Raises:
-            ValueError: ``step`` is below 1.
-            FrameError: There are not so many frames, or none can be read.
+            ValueError: If ``step`` is below 1.
+            FrameError: If there are fewer frames, or none can be read.
         """
         if step < 1:
             raise ValueError(f"step must be at least 1, but got {step}")
@@ -191,7 +191,7 @@ class FrameFolder:
         return self.frames()
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is kept open."""
 
     def __enter__(self) -> FrameFolder:
         return self

@@ -1,4 +1,4 @@
-"""Reads the frames of one clip among others that lie as numbered images in the same folder."""
+"""Reads the frames of one clip, stored among others as numbered images in one folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.errors import FrameError
 
 _MOST = 10_000_000
-"""Frames of a range at most: a hundred hours and more."""
+"""Largest number of frames in a range: a hundred hours and more."""
 
 _RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 
@@ -18,11 +18,11 @@ class FrameRange(FrameFolder):
     """Consecutive numbered images of a folder as a sequence of frames.
 
     Args:
-        path: Path of the images with the first and the last number in the place of their number:
+        path: Path of the images, with the first and the last number in place of their number:
             ``FOLDER/frankfurt_000000_{000275..000294}_leftImg8bit.png``, as a shell expands it.
 
     Raises:
-        FrameError: ``path`` is not of that form, or an image is missing.
+        FrameError: If ``path`` does not have that form, or an image is missing.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -32,14 +32,14 @@ class FrameRange(FrameFolder):
         missing = [n for n in self.names if not os.path.isfile(os.path.join(self.folder, n))]
         if missing:
             raise FrameError(
-                f"of the frames {self.path!r} {len(missing)} of {len(self.names)} are missing, "
+                f"{len(missing)} of the {len(self.names)} frames {self.path!r} are missing, "
                 f"the first is {missing[0]!r}; copy them again or correct the numbers"
             )
         self._shape: tuple[int, int] | None = None
 
 
 def is_frame_range(path: str) -> bool:
-    """Whether a path has the form that `FrameRange` reads, and is no file or folder itself.
+    """Whether a path has the form that `FrameRange` reads, and is not itself a file or folder.
 
     Args:
         path: The path.
@@ -54,13 +54,13 @@ def range_names(path: str) -> tuple[str, ...]:
         path: See `FrameRange`.
 
     Raises:
-        FrameError: ``path`` is not of that form.
+        FrameError: If ``path`` does not have that form.
     """
     name = os.path.basename(path)
     found = _RANGE.search(name)
     if found is None or int(found[1]) > int(found[2]):
         raise FrameError(
-            f"{path!r} is no range of frames; write the first and the last number in the place of "
+            f"{path!r} is not a range of frames; write the first and the last number in place of "
             "the frames' number, such as folder/clip_{000275..000294}.png"
         )
     first, last = int(found[1]), int(found[2])
@@ -69,7 +69,7 @@ def range_names(path: str) -> tuple[str, ...]:
             f"{path!r} is a range of {last - first + 1} frames; expected at most {_MOST}. Correct "
             "the numbers"
         )
-    # As a shell does it: zeros in front of either give all numbers the width of the longer one.
+    # As a shell does it: leading zeros in either give all numbers the width of the longer one.
     padded = any(len(text) > 1 and text[0] == "0" for text in found.groups())
     width = max(map(len, found.groups())) if padded else 1
     return tuple(
@@ -83,12 +83,12 @@ def frame_range(folder: str, prefix: str, first: str, last: str, suffix: str) ->
 
     Args:
         folder: Folder of the images.
-        prefix: What stands before the number.
-        first: Number of the first frame, with its zeros in front.
+        prefix: The part before the number.
+        first: Number of the first frame, with its leading zeros.
         last: Number of the last frame, likewise.
-        suffix: What stands behind the number.
+        suffix: The part after the number.
 
     Returns:
-        What `FrameRange` reads.
+        A path that `FrameRange` reads.
     """
     return os.path.join(folder, f"{prefix}{{{first}..{last}}}{suffix}")

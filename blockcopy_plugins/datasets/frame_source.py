@@ -1,4 +1,4 @@
-"""One interface for what frames come from."""
+"""One interface for everything that frames come from."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class FrameSource(Protocol):
 
     @property
     def frame_rate(self) -> float | None:
-        """Frames a second, or None if it is not known."""
+        """Frames per second, or None if it is not known."""
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Width of a pixel / its height, or None where it is 1."""
+        """Width of a pixel / its height, or None if it is 1."""
 
     @property
     def stated_length(self) -> int | None:
-        """Number of frames by what the container states; may be wrong."""
+        """Number of frames as the container states it; may be wrong."""
 
     def count(self, stop: int | None = None) -> int:
         """Number of frames that can be read, at most ``stop``."""
@@ -48,10 +48,10 @@ class FrameSource(Protocol):
     def __len__(self) -> int: ...
 
     def bad_frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> dict[int, str]:
-        """What is wrong with the frames that cannot be read, by number; each is looked at."""
+        """Why frames cannot be read, by number; looks at each frame."""
 
     def time(self, index: int) -> float | None:
-        """When a frame is to be shown, seconds, or None where nobody says; after reading it."""
+        """When a frame should be shown, seconds, or None if not stated; call after reading it."""
 
     def read(self, index: int) -> np.ndarray:
         """Frame ``index`` (from 0), uint8, shape (H, W, 3), BGR."""
@@ -79,8 +79,8 @@ def open_frames(path: str | os.PathLike[str], motion: bool = False) -> FrameSour
         The frames. Files are opened when they are first read.
 
     Raises:
-        FrameError: There is nothing at ``path``, or no frame in it; or images, which have no motion
-            vectors, are to give some.
+        FrameError: If there is nothing at ``path``, or no frame in it; or if motion vectors are
+            wanted of images, which have none.
     """
     path = os.fspath(path)
     if motion and (os.path.isdir(path) or is_frame_range(path)):

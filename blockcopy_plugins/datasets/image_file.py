@@ -1,4 +1,4 @@
-"""Reads an image file whole, or says what is wrong with it."""
+"""Reads an image file completely, or says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _ORIENTATION = 0x0112  # the tag of EXIF
-# Of each value the axes that are reversed in the end, and whether rows become columns before.
+# For each value, the axes that are reversed at the end, and whether rows become columns before.
 _TURNS = {
     2: ((1,), False),
     3: ((0, 1), False),
@@ -29,8 +29,8 @@ class UnreadableImage(Exception):
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an image, turned as its EXIF data say.
 
-    The file is decoded from memory: of one that is cut off, OpenCV then gives nothing, where from
-    the disk it gives a picture whose lower part is grey.
+    The file is decoded from memory: if a file is cut off, OpenCV then returns nothing, whereas from
+    the disk it returns a picture whose lower part is grey.
 
     Args:
         path: The file.
@@ -39,10 +39,10 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         uint8, shape (H, W, 3), BGR.
 
     Raises:
-        UnreadableImage: The file is missing, empty, cut off, corrupt or no image.
+        UnreadableImage: If the file is missing, empty, cut off, corrupt or not an image.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UnreadableImage("it is no file")  # of a pipe the reading would not end
+        raise UnreadableImage("it is not a file")  # reading a pipe would never end
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -51,11 +51,11 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise UnreadableImage("it is empty (0 bytes)")
     try:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error as error:  # an image of more pixels than OpenCV reads, say
+    except cv2.error as error:  # for example, an image with more pixels than OpenCV reads
         raise UnreadableImage(f"OpenCV cannot decode it ({str(error.err).strip()})") from error
     if image is None:
         raise UnreadableImage(
-            f"its {len(content)} bytes cannot be decoded: it is cut off, corrupt or no image"
+            f"its {len(content)} bytes cannot be decoded: it is cut off, corrupt or not an image"
         )
     return _upright(image, content) if content[8:12].tobytes() == b"WEBP" else image
 
@@ -66,7 +66,7 @@ def _upright(image: np.ndarray, content: np.ndarray) -> np.ndarray:
         with Image.open(io.BytesIO(content)) as header:
             orientation = header.getexif().get(_ORIENTATION)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return image  # its pixels are whole
+        return image  # all of its pixels are there
     reversed_axes, swaps = _TURNS.get(orientation, ((), False))
     turned = image.transpose(1, 0, 2) if swaps else image
     return np.ascontiguousarray(np.flip(turned, reversed_axes))

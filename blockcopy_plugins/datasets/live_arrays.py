@@ -1,4 +1,4 @@
-"""Frames that a program makes or has."""
+"""Frames that a program produces or has."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class LiveArrays:
     """An iterable of frames, one after the other.
 
     Args:
-        arrays: Frames, each uint8, shape (H, W, 3), BGR; or None for one that failed to come,
+        arrays: Frames, each uint8, shape (H, W, 3), BGR; or None for one that failed to arrive,
             which is counted.
         first: Number of the first one.
-        length: How many there are, or None.
-        strict: Raise where a frame failed to come.
+        length: Number of frames, or None.
+        strict: Raise if a frame failed to arrive.
 
     Attributes:
-        live: False: there is nothing to miss.
+        live: False: no frame can be missed.
         frame_rate: None.
         length: As given.
-        corrupt: Frames that failed to come so far.
+        corrupt: Frames that failed to arrive so far.
     """
 
     def __init__(
@@ -45,23 +45,22 @@ class LiveArrays:
         """Frames in order.
 
         Raises:
-            BadFrameError: One failed to come, and ``strict`` is set.
-            FrameError: One is no picture.
+            BadFrameError: If one failed to arrive, and ``strict`` is set.
+            FrameError: If one is not a picture.
         """
         for index, array in enumerate(self._arrays, self._first):
             if array is None:
                 self.corrupt += 1
                 if self._strict:
                     raise BadFrameError(
-                        f"frame {index} failed to come. Leave strict_frames away to skip such "
-                        "frames."
+                        f"frame {index} failed to arrive. Omit strict_frames to skip such frames."
                     )
                 continue
             _check_picture(array, index)
             yield LiveFrame(index, None, array)
 
     def close(self) -> None:
-        """End a generator that makes the frames; anything else is left alone."""
+        """End a generator that produces the frames; anything else is left alone."""
         close = getattr(self._arrays, "close", None)
         if close is not None:
             close()
@@ -77,5 +76,5 @@ def _check_picture(array: Any, index: int) -> None:
         found = type(array).__name__
     raise FrameError(
         f"frame {index} is {found}, expected a numpy array, uint8, shape (H, W, 3), BGR as OpenCV "
-        "reads pictures. Convert it, or give None for a frame that failed to come"
+        "reads pictures. Convert it, or give None for a frame that failed to arrive"
     )

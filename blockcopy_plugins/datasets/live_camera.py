@@ -1,4 +1,4 @@
-"""Cameras at this machine, by OpenCV."""
+"""Cameras on this machine, by OpenCV."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class LiveCamera:
 
     Args:
         number: Index of the camera, 0 for the first.
-        start: First frame that is wanted.
+        start: First frame to return.
         stop: Frame to stop before, or None.
         timeout: Seconds without a frame after which the camera counts as gone.
-        strict: Raise where the camera fails to give a frame.
+        strict: Raise if the camera fails to give a frame.
 
     Attributes:
         live: True.
-        frame_rate: Frames a second by the driver, or None.
+        frame_rate: Frames per second as the driver states, or None.
         length: Frames from ``start`` to ``stop``, or None.
         corrupt: Frames that the camera failed to give so far.
 
     Raises:
-        FrameError: There is no such camera, or it is in use.
+        FrameError: If there is no such camera, or it is in use.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LiveCamera:
         if not self._camera.isOpened():
             self._camera.release()
             raise FrameError(
-                f"camera {number} cannot be opened: there is none of that number, another program "
+                f"camera {number} cannot be opened: it does not exist, another program "
                 "uses it, or this user may not. Give another number, or close the program"
             )
         self.frame_rate = self._camera.get(cv2.CAP_PROP_FPS) or None
@@ -60,7 +60,7 @@ class LiveCamera:
         """Frames as they come, until the camera is gone.
 
         Raises:
-            BadFrameError: The camera fails to give a frame, and ``strict`` is set.
+            BadFrameError: If the camera fails to give a frame, and ``strict`` is set.
         """
         began = last = time.monotonic()
         index = 0
@@ -71,13 +71,13 @@ class LiveCamera:
                 self.corrupt += 1
                 if self._strict:
                     raise BadFrameError(
-                        f"camera {self.number} failed to give frame {index}. Leave strict_frames "
-                        "away to wait for the next one."
+                        f"camera {self.number} failed to give frame {index}. Omit strict_frames "
+                        "to wait for the next one."
                     )
                 if now - last > self._timeout or not self._camera.isOpened():
-                    logger.warning("camera %d gives no frames any more", self.number)
+                    logger.warning("camera %d gives no more frames", self.number)
                     return
-                time.sleep(0.01)  # it failed at once, and would at once again
+                time.sleep(0.01)  # it failed at once, and would do so again
                 continue
             last = now
             if index >= self._start:
@@ -85,5 +85,5 @@ class LiveCamera:
             index += 1
 
     def close(self) -> None:
-        """Let go of the camera."""
+        """Release the camera."""
         self._camera.release()

@@ -23,24 +23,24 @@ logger = logging.getLogger(__name__)
 class LiveDecoder:
     """The frames of a video file or of an address such as ``rtsp://...``.
 
-    Unlike `VideoReader` it asks for no frame twice, so it reads what cannot be read again, and lets
-    frames change their size.
+    Unlike `VideoReader` it never asks for a frame twice, so it can read sources that cannot be read
+    again, and lets frames change their size.
 
     Args:
         address: A path, or a URL that FFmpeg can open (RTSP, HTTP, UDP, ...).
-        start: First frame that is wanted.
+        start: First frame to return.
         stop: Frame to stop before, or None.
-        timeout: Seconds to wait for a network stream to answer or to send on.
-        strict: Raise where a frame cannot be read, instead of passing over it.
+        timeout: Seconds to wait for a network stream to answer or to send more.
+        strict: Raise if a frame cannot be read, instead of skipping it.
 
     Attributes:
-        live: Whether the source states no duration: what comes late is then gone.
-        frame_rate: Frames a second by the container, or None.
-        length: Frames from ``start`` to ``stop`` by the container (may be wrong), or None.
+        live: Whether the source states no duration: a frame that is read too late is then gone.
+        frame_rate: Frames per second as the container states, or None.
+        length: Frames from ``start`` to ``stop`` as the container states (may be wrong), or None.
 
     Raises:
-        ConfigError: PyAV is not installed.
-        FrameError: FFmpeg cannot open it, or it holds no video.
+        ConfigError: If PyAV is not installed.
+        FrameError: If FFmpeg cannot open it, or it contains no video.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class LiveDecoder:
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Width of a pixel / its height, after the first frame; None where it is 1."""
+        """Width of a pixel / its height, after the first frame; None if it is 1."""
         return self._decoder.sample_aspect_ratio
 
     def export_motion(self) -> None:
-        """Give motion vectors with the frames; before the first one is read.
+        """Give motion vectors with the frames; call before the first one is read.
 
         Raises:
-            FrameError: The codec has none.
+            FrameError: If the codec has none.
         """
         self._decoder.export_motion()
 
@@ -83,8 +83,8 @@ class LiveDecoder:
         """Frames in order. A source that breaks off ends, with a warning.
 
         Raises:
-            BadFrameError: A frame cannot be read, and ``strict`` is set.
-            FrameError: There is not one frame.
+            BadFrameError: If a frame cannot be read, and ``strict`` is set.
+            FrameError: If there is not a single frame.
         """
         began = time.monotonic()
         index = -1
@@ -92,12 +92,12 @@ class LiveDecoder:
             if isinstance(frame, LostFrame):
                 self._refuse(index, frame.reason)
             elif index >= self._start:
-                # Containers of live streams state no time, or one that they made up.
+                # Containers of live streams state no time, or an invented one.
                 seconds = time.monotonic() - began if self.live else frame.time
                 image = self._decoder.to_bgr(frame)
                 yield LiveFrame(index, seconds, image, self._decoder.motion)
             if self._stop is not None and index + 1 >= self._stop:
-                return  # without waiting for a frame that nobody wants
+                return  # without waiting for a frame that is not wanted
         if index + 1 == self.corrupt:
             raise FrameError(
                 f"no frame of {self.address!r} can be decoded: it is empty, cut off or corrupt, "
@@ -111,7 +111,7 @@ class LiveDecoder:
 
     def _decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
         while (frame := self._decoder.next()) is not None:
-            # What a lost packet leaves of a picture. Of files it is shown, as elsewhere.
+            # A lost packet damages parts of a picture. For files it is shown, as elsewhere.
             if isinstance(frame, LostFrame) or not self.live or not frame.is_corrupt:
                 yield frame
                 continue
@@ -125,6 +125,6 @@ class LiveDecoder:
     def _refuse(self, index: int, reason: str) -> None:
         if self._strict:
             raise BadFrameError(
-                f"frame {index} of {self.address!r} cannot be read: {reason}. Leave strict_frames "
-                "away to skip such frames."
+                f"frame {index} of {self.address!r} cannot be read: {reason}. Omit strict_frames "
+                "to skip such frames."
             )

@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 class LiveFolder:
-    """The frames of a folder of images. Those that cannot be read are counted and passed over.
+    """The frames of a folder of images. Those that cannot be read are counted and skipped.
 
     Args:
         folder: The images.
-        start: First frame that is wanted.
+        start: First frame to return.
         stop: Frame to stop before, or None.
-        strict: Raise where a frame cannot be read.
+        strict: Raise if a frame cannot be read.
 
     Attributes:
-        live: False: there is nothing to miss.
+        live: False: no frame can be missed.
         frame_rate: None: images do not state it.
         length: Number of images from ``start`` to ``stop``.
         corrupt: Images that could not be read so far.
@@ -42,8 +42,8 @@ class LiveFolder:
         """Frames in order, under the numbers of their images.
 
         Raises:
-            BadFrameError: One cannot be read, and ``strict`` is set.
-            FrameError: None can be read.
+            BadFrameError: If one cannot be read, and ``strict`` is set.
+            FrameError: If none can be read.
         """
         problem, given = "", False
         for index in self._numbers:
@@ -63,4 +63,4 @@ class LiveFolder:
             raise FrameError(f"none of {self.corrupt} frames can be read; the first: {problem}")
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is kept open."""

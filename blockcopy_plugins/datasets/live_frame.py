@@ -11,15 +11,15 @@ from blockcopy_plugins.policy import MotionField
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A frame and when it was.
+    """A frame and its time.
 
     Attributes:
         index: Number in the source, from 0; frames that were dropped have one too.
-        time: Seconds: of a file by its container, of a live source since reading began; None where
-            nobody knows.
+        time: Seconds: for a file, as the container states; for a live source, since reading began;
+            None if it is not known.
         image: uint8, shape (H, W, 3), BGR.
         motion: How far the video has moved since its first frame, by its codec's motion vectors;
-            None where they are not exported.
+            None if they are not exported.
     """
 
     index: int

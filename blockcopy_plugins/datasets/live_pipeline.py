@@ -1,8 +1,9 @@
-"""Makes a picture that is there already into an input of the model, by its own test pipeline."""
+"""Turns a loaded picture into an input of the model, by the model's own test pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,21 @@ from blockcopy_plugins.errors import ConfigError
 
 
 class LivePipeline:
-    """A test pipeline from the loaded picture on.
+    """A test pipeline without the loading of the picture.
 
     Args:
         pipeline: The transforms, as configs or callables.
         scope: Where names without a scope are looked up.
 
     Raises:
-        ConfigError: The pipeline loads pictures in a way that frames of videos do not offer.
+        ConfigError: If the pipeline loads pictures in a way that frames of videos do not support.
     """
 
     def __init__(self, pipeline: Sequence[Mapping[str, Any] | Callable], scope: str) -> None:
         with DefaultScope.overwrite_default_scope(scope):
             transforms = adapt_pipeline(pipeline, annotated=False, has_masks=False)
             self._transforms = Compose([_without_loading(t) for t in transforms])
+        self._lock = Lock()
 
     def __call__(self, image: np.ndarray, index: int, name: str) -> tuple[Any, Any]:
         """Prepare a frame.
@@ -35,26 +37,28 @@ class LivePipeline:
         Args:
             image: uint8, shape (H, W, 3), BGR.
             index: Number of the frame in its source.
-            name: What the source is called.
+            name: The source's name.
 
         Returns:
-            ``(inputs, data_sample)``: uint8 tensor (3, h, w) and what goes with it.
+            ``(inputs, data_sample)``: uint8 tensor (3, h, w) and its data sample.
 
         Raises:
-            ConfigError: The pipeline gives something else.
+            ConfigError: If the pipeline gives something else.
         """
         size = image.shape[:2]
-        packed = self._transforms(
-            {
-                "img": image,
-                "img_shape": size,
-                "ori_shape": size,
-                "height": size[0],
-                "width": size[1],
-                "img_id": index,
-                "img_path": f"{name}#{index:06d}",
-            }
-        )
+        # Transforms may keep something of a picture, and the next one is prepared in a thread.
+        with self._lock:
+            packed = self._transforms(
+                {
+                    "img": image,
+                    "img_shape": size,
+                    "ori_shape": size,
+                    "height": size[0],
+                    "width": size[1],
+                    "img_id": index,
+                    "img_path": f"{name}#{index:06d}",
+                }
+            )
         inputs = packed.get("inputs") if isinstance(packed, dict) else None
         if not hasattr(inputs, "shape") or "data_samples" not in packed:
             raise ConfigError(
@@ -66,7 +70,7 @@ class LivePipeline:
 
 
 class _Given:
-    """Stands where the pipeline loads a picture: it is there."""
+    """Replaces the loading of a picture: the picture is already there."""
 
     def __init__(self, to_float32: bool) -> None:
         self.to_float32 = to_float32

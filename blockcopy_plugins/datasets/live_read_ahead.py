@@ -1,4 +1,4 @@
-"""Reads in a thread of its own, a few frames ahead of whoever uses them."""
+"""Reads in a separate thread, a few frames ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ logger = logging.getLogger(__name__)
 
 
 class ReadAhead:
-    """An iterator over what another one gives, which runs in the background.
+    """Runs another iterator in the background, and iterates over its items.
 
     Args:
         items: Iterated over in the thread, from when the first item is asked for.
-        ahead: Items that wait at most.
-        drop: When more come than wait at most, let the oldest go. Otherwise the thread waits.
-        finish: Called in the thread at the end, however it comes about.
-        patience: Seconds that :meth:`close` waits for a read that is under way.
+        ahead: Largest number of waiting items.
+        drop: If more items come, drop the oldest. Otherwise the thread waits.
+        finish: Called in the thread at the end, however it ends.
+        patience: Seconds that :meth:`close` waits for a read in progress.
 
     Attributes:
-        dropped: Items that were let go so far.
+        dropped: Items that were dropped so far.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class ReadAhead:
         self._finish, self._patience = finish, patience
         self._waiting: deque[Any] = deque()
         self._changed = threading.Condition()
-        self._ended = False  # the thread gives nothing more
-        self._closed = False  # nobody wants anything more
+        self._ended = False  # the thread gives no more items
+        self._closed = False  # no more items are wanted
         self._error: BaseException | None = None
         # A daemon: a camera that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._read, name="blockcopy-read", daemon=True)
@@ -52,8 +52,8 @@ class ReadAhead:
         """The next item.
 
         Raises:
-            StopIteration: There is none, or this is closed.
-            Exception: What the items' iterator raised, after all that came before it.
+            StopIteration: If there is none, or this is closed.
+            Exception: The error of the items' iterator, after all items that came before it.
         """
         with self._changed:
             if not self._started and not self._closed:
@@ -85,7 +85,7 @@ class ReadAhead:
         self._thread.join(self._patience)
         if self._thread.is_alive():
             logger.warning(
-                "a read has been under way for %g s and is left behind in its thread",
+                "a read has been in progress for %g s and is left behind in its thread",
                 self._patience,
             )
 
@@ -95,8 +95,8 @@ class ReadAhead:
             for item in self._items:
                 if not self._put(item):
                     break
-                del item  # not kept alive while the next one is waited for
-        except Exception as raised:  # handed over to whoever iterates
+                del item  # not kept alive while waiting for the next one
+        except Exception as raised:  # passed on to the consumer
             error = raised
         finally:
             self._finish()

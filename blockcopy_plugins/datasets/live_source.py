@@ -1,4 +1,4 @@
-"""Anything that gives frames, read once from first to last."""
+"""Any source of frames, read once from first to last."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from blockcopy_plugins.datasets.live_read_ahead import ReadAhead
 from blockcopy_plugins.datasets.motion_accumulator import no_motion_vectors
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 
-_AHEAD = 4  # Decoded frames that wait: enough for a key frame that takes long, little memory.
+_AHEAD = 4  # Waiting decoded frames: enough for a slow key frame, and little memory.
 
 
 class LiveSource:
     """Iterates once over the frames of a file, folder, camera, address or program.
 
-    Files, folders, cameras and addresses are read in a thread of their own. Of a live source the
-    newest frame counts: where frames come faster than they are asked for, the older ones are
-    dropped and counted.
+    Files, folders, cameras and addresses are read in a separate thread. A live source always gives
+    the newest frame: if frames come faster than they are asked for, the older ones are dropped and
+    counted.
 
     Args:
         source: A video file, a folder of frames, the index of a camera, an address such as
             ``rtsp://...`` or ``http://...``, or an iterable of frames (uint8, shape (H, W, 3), BGR;
-            None for one that failed to come), which is iterated over where the frames are asked
-            for.
-        start: First frame that is wanted.
-        frames: Number of frames, dropped ones too; None for all.
-        drop: Drop frames that come too fast. None: of cameras, and of addresses that state no
+            None for one that failed to arrive), which is iterated over in the thread that asks for
+            the frames.
+        start: First frame to return.
+        frames: Number of frames, including dropped ones; None for all.
+        drop: Drop frames that come too fast. None: for cameras, and for addresses that state no
             duration, as live ones do. An iterable is asked for each frame, so none is dropped.
         timeout: Seconds to wait for a camera or an address before it counts as gone.
-        strict_frames: Raise where a frame cannot be read. By default it is skipped and counted, and
+        strict_frames: Raise if a frame cannot be read. By default it is skipped and counted, and
             the frames after it keep their numbers.
 
     Attributes:
-        name: What to call it; of an address without passwords and tokens.
-        live: Whether it goes on by itself, so that what comes late is gone.
-        frame_rate: Frames a second, or None where it is not stated.
+        name: Its name; for an address, without passwords and tokens.
+        live: Whether it goes on by itself, so that a frame that is read too late is gone.
+        frame_rate: Frames per second, or None if it is not stated.
         length: Number of frames as stated (may be wrong), or None.
-        start: First frame that is wanted.
+        start: First frame to return.
 
     Raises:
-        ConfigError: ``start``, ``frames`` or ``timeout`` is out of range, or ``source`` is none of
-            these.
-        FrameError: It cannot be opened.
+        ConfigError: If ``start``, ``frames`` or ``timeout`` is out of range, or ``source`` is none
+            of these.
+        FrameError: If it cannot be opened.
 
     Examples:
         >>> with LiveSource('rtsp://camera/stream') as source:
@@ -89,7 +89,7 @@ class LiveSource:
         self._ahead: ReadAhead | None = None
         self._closed = False
         if isinstance(source, (str, os.PathLike, int)):
-            drop = self.live if drop is None else drop
+            drop = self._drops = self.live if drop is None else drop
             self._ahead = ReadAhead(
                 self._reader,
                 ahead=1 if drop else _AHEAD,
@@ -99,34 +99,39 @@ class LiveSource:
             )
 
     @property
+    def is_read_ahead(self) -> bool:
+        """Whether frames are read before they are asked for, and each of them is given."""
+        return self._ahead is not None and not self._drops
+
+    @property
     def dropped(self) -> int:
-        """Frames that nobody got, as newer ones were there, so far."""
+        """Frames so far that were not delivered, because newer ones were there."""
         return 0 if self._ahead is None else self._ahead.dropped
 
     @property
     def corrupt(self) -> int:
-        """Frames that were lost on the way or could not be decoded, so far."""
+        """Frames so far that were lost on the way or could not be decoded."""
         return self._reader.corrupt
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Width of a pixel / its height, after the first frame was read; None where it is 1."""
+        """Width of a pixel / its height, after the first frame was read; None if it is 1."""
         return getattr(self._reader, "sample_aspect_ratio", None)
 
     def export_motion(self) -> None:
-        """Give the codec's motion vectors with the frames, as far as they go.
+        """Give the codec's motion vectors with the frames, if it has any.
 
-        Frames that are dropped lose none: a frame tells how far the video has moved up to it.
+        Dropped frames lose no motion: a frame says how far the video has moved up to it.
 
         Raises:
-            FrameError: The source has none: it is no video that FFmpeg decodes, or its codec codes
-                each frame by itself. What FFmpeg gives no vectors of turns out with its first
-                frames.
-            StateError: Frames were read already.
+            FrameError: If the source has none: it is not a video that FFmpeg decodes, or its codec
+                codes each frame by itself. A codec for which FFmpeg gives no vectors is noticed
+                with the first frames.
+            StateError: If frames were already read.
         """
         if self._frames is not None:
             raise StateError(
-                f"frames of {self.name!r} were read already, without their motion vectors; call "
+                f"frames of {self.name!r} were already read, without their motion vectors; call "
                 "export_motion() before the first one"
             )
         if not isinstance(self._reader, LiveDecoder):
@@ -140,9 +145,9 @@ class LiveSource:
         """The next frame.
 
         Raises:
-            StopIteration: The source has ended or is closed.
-            BadFrameError: A frame cannot be read, and ``strict_frames`` is set.
-            FrameError: No frame can be read, one is no picture, or the source ends before its
+            StopIteration: If the source has ended or is closed.
+            BadFrameError: If a frame cannot be read, and ``strict_frames`` is set.
+            FrameError: If no frame can be read, one is not a picture, or the source ends before its
                 start.
         """
         if self._closed:
@@ -184,7 +189,7 @@ def _open(
         path = os.fspath(source)
         if "://" in path:
             return LiveDecoder(path, start, stop, timeout, strict)
-        # Its checks of what is there are those of the other tools.
+        # These use the same checks as the other tools.
         found = open_frames(path)
         if isinstance(found, FrameFolder):
             return LiveFolder(found, start, stop, strict)

@@ -1,4 +1,4 @@
-"""Pipeline transform that loads the label image of a frame, where it has one."""
+"""Pipeline transform that loads the label image of a frame, if it has one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.registry import TRANSFORMS
 
-# What readers of images raise: Pillow SyntaxError of a broken PNG, too; OpenCV may give None.
+# Errors of image readers: Pillow also raises SyntaxError for a broken PNG; OpenCV may return None.
 _DAMAGED = (OSError, ValueError, SyntaxError, AttributeError, TypeError, cv2.error)
 
 
 @TRANSFORMS.register_module()
 class LoadFrameLabels(BaseTransform):
-    """Loads label images by the model's own loader; frames without one pass.
+    """Loads label images with the model's own loader; frames without one pass through.
 
-    Optional keys: ``seg_map_path``, and with it what the loader needs.
+    Optional keys: ``seg_map_path``, and with it the keys that the loader needs.
 
     Added keys: those of the loader (``gt_seg_map``).
 
@@ -41,7 +41,7 @@ class LoadFrameLabels(BaseTransform):
             ``results`` with the added keys.
 
         Raises:
-            ConfigError: The label image cannot be read.
+            ConfigError: If the label image cannot be read.
         """
         if "seg_map_path" not in results:
             return results
@@ -52,7 +52,7 @@ class LoadFrameLabels(BaseTransform):
             said = " ".join(str(error).split())
             raise ConfigError(
                 f"the label image {path!r} cannot be read ({type(error).__name__}: {said}). It is "
-                "cut off, corrupt or no image: replace it, or remove it; not every frame needs one."
+                "cut off, corrupt or not an image: replace or remove it; not every frame needs one."
             ) from error
 
     def __repr__(self) -> str:

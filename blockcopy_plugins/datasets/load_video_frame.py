@@ -15,7 +15,7 @@ from blockcopy_plugins.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadVideoFrame(BaseTransform):
-    """Load a frame of a video file or of a folder of frames; takes `LoadImageFromFile`'s place.
+    """Load a frame of a video file or of a folder of frames; replaces `LoadImageFromFile`.
 
     Required keys: ``video_path`` (str), ``frame_number`` (int, from 0). Optional keys: ``height``,
     ``width`` (px; checked), ``frame_id`` and ``video_length`` (the file is closed after its last
@@ -25,13 +25,14 @@ class LoadVideoFrame(BaseTransform):
     (both ``(H, W)``), and, if asked for, ``motion`` (`MotionField`).
 
     Args:
-        to_float32: Give the frame as float32 instead of uint8.
-        max_open_videos: Video files that are kept open at the same time. When more are read in
-            turns, each turn decodes its file from the start: keep it above the number of streams.
+        to_float32: Return the frame as float32 instead of uint8.
+        max_open_videos: Number of video files that are kept open at the same time. If more are read
+            in turns, each turn decodes its file from the start: keep it above the number of
+            streams.
         motion: Export the motion vectors of videos, for `MotionVectorPolicy`.
 
     Raises:
-        ConfigError: ``max_open_videos`` is below 1.
+        ConfigError: If ``max_open_videos`` is below 1.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class LoadVideoFrame(BaseTransform):
             ``results`` with the added keys.
 
         Raises:
-            FrameError: The frame cannot be read, has another size than ``height``, ``width``, or
+            FrameError: If the frame cannot be read, has another size than ``height``, ``width``, or
                 has no motion vectors.
         """
         path, number = results["video_path"], results["frame_number"]
-        # One reader for each stream: a file that is two streams is decoded by each on its own.
+        # One reader for each stream: if a file is two streams, each decodes it separately.
         key = (path, results.get("video_id"))
         source = self._source(key)
         frame = source.read(number)

@@ -14,11 +14,11 @@ from blockcopy_plugins.registry import TRANSFORMS
 class LoadVisibleBoxes(BaseTransform):
     """Makes a mask of each instance's visible box.
 
-    Masks are what MMDetection's transforms flip, resize, crop, drop and pack along with the boxes,
-    so that nothing else has to know of visible boxes. Put it behind ``LoadAnnotations`` with
+    MMDetection's transforms flip, resize, crop, drop and pack masks along with the boxes, so no
+    other code has to know about visible boxes. Put it after ``LoadAnnotations`` with
     ``with_bbox=True`` and without masks.
 
-    Required keys: ``img_shape``, ``instances``: of each, ``bbox`` and, where not all of it is
+    Required keys: ``img_shape``, ``instances``: for each, ``bbox`` and, if it is only partly
     visible, ``bbox_vis``, both x1, y1, x2, y2 in pixels of the image.
 
     Added keys: ``gt_masks``, ``PolygonMasks`` with one rectangle for each instance.

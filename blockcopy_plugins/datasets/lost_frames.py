@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LostFrame:
-    """Stands in the place of a frame that could not be decoded.
+    """A placeholder for a frame that could not be decoded.
 
     Attributes:
-        reason: Why, by the decoder's own words.
+        reason: The reason, in the decoder's own words.
     """
 
     reason: str
@@ -25,13 +25,13 @@ class LostFrame:
 class LostFrames:
     """Puts a `LostFrame` where a packet gave no frame, so that the later frames keep their numbers.
 
-    Packets come in the order of decoding, frames in that of showing; the time stamps of the packets
-    that failed tell where their frames would have been. A decoder may also give nothing, without a
-    word, for packets that refer to one that failed: those too are lost, up to the next key frame.
+    Packets come in decoding order, frames in display order; the time stamps of the packets that
+    failed show where their frames would have been. A decoder may also silently give nothing for
+    packets that refer to one that failed: those are lost too, up to the next key frame.
 
     Args:
-        whole: Whether the first packet is the video's first, as in files that have an index. What a
-            stream sends first may refer to pictures that were sent before.
+        whole: Whether the first packet is the video's first, as in files that have an index. The
+            first packets of a stream may refer to pictures that were sent before.
     """
 
     def __init__(self, whole: bool = True) -> None:
@@ -44,22 +44,22 @@ class LostFrames:
         self._from: int | None = None  # time stamp of the first key frame
 
     def sent(self, packet: av.Packet) -> None:
-        """Take note of a packet, before it is decoded."""
+        """Record a packet, before it is decoded."""
         if packet.is_keyframe:
             self._since_failure = False
         if self._from is None and (self._whole or packet.is_keyframe):
             self._from = packet.pts
-        # Until the first frame comes nobody knows whether there was a failure.
+        # Until the first frame comes, it is not known whether there was a failure.
         doubtful = self._since_failure or (not self._began and self._from is not None)
         if doubtful and packet.pts is not None and not packet.is_discard:
             bisect.insort(self._unsure, packet.pts)
 
     def failed(self, packet: av.Packet, reason: str) -> bool:
-        """Take note of a packet that could not be decoded.
+        """Record a packet that could not be decoded.
 
         Returns:
-            Whether a frame is lost by it: not where the video begins in the middle of a group of
-            pictures, which no other program counts.
+            Whether a frame is lost by it: this is not so if the video begins in the middle of a
+            group of pictures, which no other program counts.
         """
         if packet.pts in self._unsure:
             self._unsure.remove(packet.pts)
@@ -77,7 +77,7 @@ class LostFrames:
     def in_order(
         self, frames: Iterable[av.VideoFrame]
     ) -> Iterator[Union[av.VideoFrame, LostFrame]]:  # noqa: UP007  (av is not imported)
-        """Frames as the decoder gives them, with a stand-in for each that is lost before them."""
+        """The decoder's frames, with a placeholder for each one that is lost before them."""
         for frame in frames:
             if not self._began:
                 self._begin(frame.pts)
@@ -90,19 +90,19 @@ class LostFrames:
             yield frame
 
     def _begin(self, first: int | None) -> None:
-        """Tell what was lost before the first frame from what only came early."""
+        """Separate frames lost before the first frame from packets that only came early."""
         self._began = True
         lost = [
             stamp
             for stamp in self._unsure
-            # Pictures before the first key picture refer to what the video does not have.
+            # Pictures before the first key picture refer to pictures that the video does not have.
             if first is not None and self._from is not None and self._from <= stamp < first
         ]
         kept = set(self._unsure) if self._since_failure else set(lost)
         self._unsure = sorted(kept)
 
     def rest(self) -> Iterator[LostFrame]:
-        """What is lost behind the last frame."""
+        """The frames lost after the last frame."""
         yield from self._untimed
         self._untimed = []
         yield from self._before(None)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import av
 
 _CELL = 16  # px; a macroblock
-_KEY_FRAME_DIFFERENCE = 8.0  # grey levels; that quality changes with a key frame is less
-# A video that has vectors may begin with frames that have none, but not with so many.
+_KEY_FRAME_DIFFERENCE = 8.0  # grey levels; the change of quality at a key frame is smaller
+# A video that has vectors may begin with frames that have none, but not with this many.
 _PREDICTED_WITHOUT, _ALL_WITHOUT = 3, 12
 
 
@@ -24,21 +24,20 @@ class MotionAccumulator:
     """How far a video has moved, frame by frame.
 
     Vectors of predicted frames are added to the field of the last reference frame that was shown
-    (I or P), those of B frames without changing it. FFmpeg does not tell which earlier frame a
-    vector points to, so it is taken for the last one: where an encoder uses several, and in
-    pyramids of B frames, displacements are right to a factor. Of MPEG-4's B frames it gives zeros;
-    what moves there is seen with the next P frame. A vector counts where the picture moved to, and
-    where it came from too, if nothing there moved further.
+    (I or P), those of B frames without changing it. FFmpeg does not say which earlier frame a
+    vector points to, so the last one is assumed: if an encoder uses several, and in pyramids of B
+    frames, displacements are right only up to a factor. For MPEG-4's B frames FFmpeg gives zeros;
+    their motion is seen with the next P frame. A vector counts at the place that the picture moved
+    to, and also at the place that it came from, if nothing there moved further.
 
     A macroblock without a vector in a predicted frame is renewed. Key frames have no vectors at
-    all: there, what differs from the frame before by 8 of 256 grey levels on average over a
-    macroblock is renewed, the rest stands as it did. (They are the only frames whose pixels are
-    looked at.)
+    all: there, a macroblock that differs from the frame before by 8 of 256 grey levels on average
+    is renewed, and the rest does not change. (They are the only frames whose pixels are looked at.)
 
     Args:
-        name: What the video is called.
-        codec: What its codec is called.
-        to_grey: Makes uint8 ``(H, W)`` of a decoded frame.
+        name: The video's name.
+        codec: The codec's name.
+        to_grey: Makes uint8 ``(H, W)`` from a decoded frame.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class MotionAccumulator:
         self._before: av.VideoFrame | None = None
         self._total = self._reference = np.zeros((0, 0, 2))
         self._renewed = np.zeros((0, 0), np.int64)
-        # Frames since the reference, and from the one before it to it.
+        # Frames since the reference, and from the reference before it to it.
         self._since, self._distance = 0, 1
 
     def add(self, frame: av.VideoFrame) -> None:
@@ -60,12 +59,12 @@ class MotionAccumulator:
             frame: As the decoder gave it, with its side data.
 
         Raises:
-            FrameError: The video turns out to have no motion vectors.
+            FrameError: If the video turns out to have no motion vectors.
         """
         shape = (-(-frame.height // _CELL), -(-frame.width // _CELL))
         before = self._before
         if before is None or (frame.height, frame.width) != (before.height, before.width):
-            # Of another size it is another picture: whoever reads on begins anew too.
+            # Another size means another picture: the reader also begins again.
             before = None
             self._total = self._reference = np.zeros((*shape, 2))
             self._renewed = np.zeros(shape, np.int64)
@@ -73,7 +72,7 @@ class MotionAccumulator:
         self._since += 1
         side_data = frame.side_data.get("MOTION_VECTORS")
         if side_data is not None:
-            # How much further off the next reference is nobody says; as far as the last ones were.
+            # The distance to the next reference is not stated; the last distance is assumed.
             ahead = self._since / max(self._distance - self._since, 1)
             moved, has_vector = _displacements(side_data.to_ndarray(), shape, ahead)
             total = np.where(has_vector[..., None], self._reference + moved, self._total)
@@ -92,26 +91,26 @@ class MotionAccumulator:
         if kind != "B":
             self._reference = total
             self._since, self._distance = 0, self._since
-        # New arrays: fields that were given away stay as they were.
+        # New arrays: fields that were handed out do not change.
         self._renewed = self._renewed + renewed
         self._before = frame
 
     def field(self, quarter_turns: int = 0) -> MotionField:
-        """What the frames so far add up to.
+        """The sum of the motion in the frames so far.
 
         Args:
-            quarter_turns: How often the picture is turned by 90 degrees against the clock, as by
+            quarter_turns: How often the picture is turned by 90 degrees counterclockwise, as by
                 ``np.rot90``, before it is shown.
 
         Raises:
-            FrameError: There was no frame yet.
+            FrameError: If there was no frame yet.
         """
         if self._before is None:
-            raise FrameError(f"no frame of {self._name!r} was read yet, so that nothing has moved")
+            raise FrameError(f"no frame of {self._name!r} was read yet, so nothing has moved")
         height, width = self._before.height, self._before.width
         displacement, renewed, origin = self._total, self._renewed, (0, 0)
         for _ in range(quarter_turns % 4):
-            # What was right is up: the last column, which may reach over the edge, comes first.
+            # Right becomes up: the last column, which may reach over the edge, comes first.
             x, y = np.moveaxis(displacement, -1, 0)
             displacement = np.rot90(np.stack((y, -x), -1))
             over = origin[0] + _CELL * renewed.shape[1] - width
@@ -133,7 +132,7 @@ class MotionAccumulator:
         self._without += 1
         self._predicted_without += kind != "I"
         if self._predicted_without >= _PREDICTED_WITHOUT:
-            raise no_motion_vectors(self._name, f"FFmpeg gives none of its codec, {self._codec}")
+            raise no_motion_vectors(self._name, f"FFmpeg gives none for its codec, {self._codec}")
         if self._without >= _ALL_WITHOUT:
             raise no_motion_vectors(
                 self._name, f"all of its first {self._without} frames are key frames"
@@ -141,11 +140,11 @@ class MotionAccumulator:
 
 
 def no_motion_vectors(name: str, reason: str) -> FrameError:
-    """The error of a source that has no motion vectors.
+    """The error for a source that has no motion vectors.
 
     Args:
-        name: What the source is called.
-        reason: Why it has none.
+        name: The source's name.
+        reason: The reason why it has none.
     """
     return FrameError(
         f"{name!r} has no motion vectors: {reason}. Give a video in H.264 with predicted frames "
@@ -155,9 +154,9 @@ def no_motion_vectors(name: str, reason: str) -> FrameError:
 
 
 def _picture_type(frame: av.VideoFrame) -> str:
-    """``'I'``, ``'P'``, ``'B'`` or another letter of FFmpeg's."""
+    """``'I'``, ``'P'``, ``'B'`` or another letter that FFmpeg uses."""
     kind = frame.pict_type
-    # By name, or in newer versions of PyAV FFmpeg's number.
+    # A name, or in newer versions of PyAV, FFmpeg's number.
     name = getattr(kind, "name", None) or {1: "I", 2: "P", 3: "B"}.get(int(kind), "?")
     return {"SI": "I", "BI": "I"}.get(name, name)
 
@@ -168,9 +167,9 @@ def _displacements(
     """Displacements of the cells of a picture since the reference, by the vectors of one frame.
 
     Args:
-        vectors: Of FFmpeg's ``AVMotionVector``.
+        vectors: FFmpeg's ``AVMotionVector`` entries.
         shape: Rows and columns of cells.
-        ahead: Frames since the reference to those until the next one.
+        ahead: Frames from the reference to the next one.
 
     Returns:
         float64 ``(rows, columns, 2)``, x and y in px, and bool ``(rows, columns)``, the cells that
@@ -187,7 +186,7 @@ def _displacements(
     count = shape[0] * shape[1]
     moved = np.zeros((count, 2))
     has_vector = np.zeros(count, bool)
-    # Where a cell has vectors of both kinds, those from the past are of the reference.
+    # If a cell has vectors of both kinds, those from the past refer to the reference.
     for which in (~past, past):
         if not which.any():
             continue
@@ -202,7 +201,7 @@ def _displacements(
     came = _cell_of(to_x - np.rint(x).astype(np.int64), to_y - np.rint(y).astype(np.int64), shape)
     (leaves,) = np.nonzero(past & (came != cell))
     if len(leaves):
-        # The furthest last: of what is written to one place, the last stays.
+        # The furthest last: among values written to one place, the last one stays.
         leaves = leaves[np.argsort(np.hypot(x[leaves], y[leaves]), kind="stable")]
         left = np.zeros((count, 2))
         left[came[leaves], 0], left[came[leaves], 1] = x[leaves], y[leaves]

@@ -1,4 +1,4 @@
-"""Makes a model's ordinary test pipeline fit for frames of videos."""
+"""Adapts a model's ordinary test pipeline to frames of videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blockcopy_plugins.errors import ConfigError
 
 _LOADERS = ("LoadImageFromFile", "LoadImageFromNDArray")
 _ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations", "LoadTrackAnnotations")
-# Arguments of LoadImageFromFile with the values under which it does what LoadVideoFrame does.
+# Arguments of LoadImageFromFile, with the values for which it does the same as LoadVideoFrame.
 _LOADER_DEFAULTS = {
     "ignore_empty": (False,),
     "color_type": ("color",),
@@ -28,14 +28,14 @@ def adapt_pipeline(
     labelled: bool = False,
     motion: bool = False,
 ) -> list[Mapping[str, Any] | Callable]:
-    """Put our frame loader in the place of the image loader, and fit the annotation loader.
+    """Replace the image loader by our frame loader, and adapt the annotation loader.
 
     ``LoadImageFromFile`` (and ``LoadImageFromNDArray``) of any scope becomes
-    ``blockcopy_plugins.LoadVideoFrame``. ``LoadAnnotations`` is left out without annotations; with
-    annotations it stays, without what they do not have (masks, segmentation maps); with label
-    images it loads those of the frames that have one. A tracker's pipeline of clips
-    (``TransformBroadcaster``, ``PackTrackInputs``) becomes one of single frames. Everything else is
-    passed on.
+    ``blockcopy_plugins.LoadVideoFrame``. ``LoadAnnotations`` is left out if there are no
+    annotations; with annotations it stays, without the kinds that they do not have (masks,
+    segmentation maps); with label images it loads them for the frames that have one. A tracker's
+    pipeline of clips (``TransformBroadcaster``, ``PackTrackInputs``) becomes one of single frames.
+    Everything else is passed on.
 
     Args:
         pipeline: The transforms, as configs or callables.
@@ -46,10 +46,10 @@ def adapt_pipeline(
         motion: See `LoadVideoFrame`.
 
     Returns:
-        The fitted transforms; the arguments are not changed.
+        The adapted transforms; the arguments are not changed.
 
     Raises:
-        ConfigError: The loader is set to something that frames of videos do not offer, or nothing
+        ConfigError: If the loader uses an option that frames of videos do not support, or nothing
             in the pipeline loads the label images.
     """
     pipeline = _of_one_frame(pipeline)
@@ -57,7 +57,7 @@ def adapt_pipeline(
     if labelled and not any(name in _ANNOTATIONS for name in names):
         raise ConfigError(
             f"there are label images, but the pipeline ({', '.join(names)}) loads none; put "
-            "dict(type='LoadAnnotations') behind its Resize"
+            "dict(type='LoadAnnotations') after its Resize"
         )
     adapted: list[Mapping[str, Any] | Callable] = []
     for name, transform in zip(names, pipeline, strict=True):
@@ -88,7 +88,7 @@ def adapt_pipeline(
 def _of_one_frame(
     pipeline: Sequence[Mapping[str, Any] | Callable],
 ) -> list[Mapping[str, Any] | Callable]:
-    """A tracker's pipeline for single frames; any other as it is."""
+    """A tracker's pipeline for single frames; any other pipeline as it is."""
     found: list[Mapping[str, Any] | Callable] = []
     for transform in pipeline:
         name = _type_name(transform)
@@ -113,7 +113,7 @@ def _loader_to_float32(transform: Mapping[str, Any] | Callable) -> bool:
         if key in _LOADER_DEFAULTS and value not in _LOADER_DEFAULTS[key]:
             raise ConfigError(
                 f"the pipeline's {transform['type']} has {key}={value!r}, which frames of videos "
-                f"do not offer (they are read by OpenCV, as BGR); leave {key} out"
+                f"do not support (they are read by OpenCV, as BGR); leave {key} out"
             )
     return bool(transform.get("to_float32", False))
 

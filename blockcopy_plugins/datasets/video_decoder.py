@@ -1,7 +1,7 @@
 """One pass over the frames of a video file or network stream, by PyAV.
 
-PyAV rather than OpenCV, although that converts colours faster: when frames change their size in the
-middle of a file, OpenCV goes on giving the last frame of the old size without a word.
+PyAV is used rather than OpenCV, although OpenCV converts colours faster: when frames change their
+size in the middle of a file, OpenCV silently goes on returning the last frame of the old size.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Containers that may begin anywhere in a video.
+# Containers whose content may begin anywhere in a video.
 _WITHOUT_INDEX = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "rtsp", "flv"))
 
-# AVColorSpace to the numbers of PyAV's reformatter, for what both know.
+# AVColorSpace to the numbers of PyAV's reformatter, for those that both know.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7}
 
 
 class VideoDecoder:
     """Decodes a video from its start, frame after frame.
 
-    A packet that is corrupt is skipped with a warning, and a `LostFrame` stands in the place of its
-    frame, so that the frames after it keep their numbers.
+    A corrupt packet is skipped with a warning, and a `LostFrame` takes the place of its frame, so
+    that the frames after it keep their numbers.
 
     Args:
         path: The file, or an address that FFmpeg can open (RTSP, HTTP, UDP, ...).
-        timeout: Seconds to wait for a network stream to answer or to send on.
+        timeout: Seconds to wait for a network stream to answer or to send more.
 
     Attributes:
         path: As given, without passwords.
         skipped: Frames that could not be decoded so far.
 
     Raises:
-        ConfigError: PyAV is not installed.
-        FrameError: FFmpeg cannot open it, or there is no video in it.
+        ConfigError: If PyAV is not installed.
+        FrameError: If FFmpeg cannot open it, or there is no video in it.
     """
 
     def __init__(self, path: str, timeout: float | None = None) -> None:
@@ -66,11 +66,11 @@ class VideoDecoder:
         self.skipped = 0
         self._error = av.error.FFmpegError
         # Over UDP, RTSP's default, a lost packet smears pictures until the next key frame.
-        # Cameras that offer no TCP are asked for UDP then.
+        # Cameras that offer no TCP are then asked for UDP.
         options = {"rtsp_flags": "prefer_tcp"} if path.startswith(("rtsp:", "rtsps:")) else {}
         try:
             self._container = av.open(
-                # Titles in another encoding are nothing that is needed here.
+                # Titles in another encoding are not needed here.
                 _address(path),
                 options=options,
                 timeout=timeout,
@@ -80,7 +80,7 @@ class VideoDecoder:
             remedy = (
                 "Check the address and that its camera or server is on."
                 if "://" in path
-                else "It is no video, cut off before its header, or corrupt; copy it again, or "
+                else "It is not a video, cut off before its header, or corrupt; copy it again, or "
                 "re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
             # Not 'from error', whose text names the address with its password.
@@ -91,20 +91,20 @@ class VideoDecoder:
         if stream is None or _is_cover(stream):
             self._container.close()
             found = "no video stream" if stream is None else "a cover picture and no video"
-            raise FrameError(f"{self.path!r} holds {found}; give a video")
+            raise FrameError(f"{self.path!r} contains {found}; give a video")
         if stream.codec_context is None:
             self._container.close()
             raise FrameError(
                 f"FFmpeg has no decoder for the video in {self.path!r}; it is corrupt, or of a "
                 "codec that this FFmpeg lacks. Re-encode it with ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
-        # Without threads of its own, in decoding and in conversion: a process that is forked from
-        # this one (a DataLoader's worker) inherits the decoder, but not its threads, and freeing it
-        # there would crash.
+        # Without its own threads, in decoding and in conversion: a process that is forked from this
+        # one (a DataLoader's worker) inherits the decoder but not its threads, and freeing it there
+        # would crash.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         self._stream = stream
-        # Kept: once the file is closed, which another thread may do, asking would crash.
+        # Stored: asking after the file is closed, which another thread may do, would crash.
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._ratio = Fraction(ratio) if ratio and ratio > 0 and ratio != 1 else None
         self._reformatter = av.video.reformatter.VideoReformatter()
@@ -121,17 +121,17 @@ class VideoDecoder:
 
     @property
     def frame_rate(self) -> float | None:
-        """Frames a second by the container, or None."""
+        """Frames per second as the container states, or None."""
         rate = self._stream.average_rate
         return float(rate) if rate else None
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Width of a pixel / its height as shown, after the first frame; None where it is 1."""
+        """Width of a pixel / its height as shown, after the first frame; None if it is 1."""
         return self._as_shown(self._orientation)
 
     def sample_aspect_ratio_of(self, frame: av.VideoFrame) -> Fraction | None:
-        """The same, by a frame that was decoded and not yet converted."""
+        """The same, for a frame that was decoded and not yet converted."""
         return self._as_shown(orientation_of(frame))
 
     def _as_shown(self, orientation: Orientation) -> Fraction | None:
@@ -146,17 +146,17 @@ class VideoDecoder:
 
     @property
     def stated_length(self) -> int | None:
-        """Number of frames by the container, or None."""
+        """Number of frames as the container states, or None."""
         return int(self._stream.frames) or None
 
     def export_motion(self) -> None:
-        """Have the codec's motion vectors from now on; before the first frame.
+        """Export the codec's motion vectors from now on; call before the first frame.
 
         Raises:
-            FrameError: The codec has none.
+            FrameError: If the codec has none.
         """
         codec = self._stream.codec_context.codec
-        # The codec's name rather than its decoder's, which older PyAV does not tell.
+        # The codec's name rather than its decoder's, which older PyAV does not give.
         name = getattr(codec, "canonical_name", codec.name)
         if codec.intra_only:
             raise no_motion_vectors(self.path, f"its codec, {name}, codes each frame by itself")
@@ -165,7 +165,7 @@ class VideoDecoder:
 
     @property
     def motion(self) -> MotionField | None:
-        """How far the video has moved up to the last frame, as it is to be shown, or None."""
+        """How far the video has moved up to the last frame, as it is shown, or None."""
         return None if self._motion is None else self._motion.field(self._turns)
 
     def next(self) -> av.VideoFrame | LostFrame | None:
@@ -175,7 +175,7 @@ class VideoDecoder:
             The frame, not yet converted, a `LostFrame` in its place, or None at the end.
 
         Raises:
-            FrameError: Motion vectors are wanted and the video turns out to have none.
+            FrameError: If motion vectors are wanted and the video turns out to have none.
         """
         frame = self._decode()
         if isinstance(frame, LostFrame):
@@ -207,7 +207,7 @@ class VideoDecoder:
         return self._ready.popleft() if self._ready else None
 
     def _next_packet(self) -> av.Packet | None:
-        """The next packet, or None at the end, or where the source breaks off."""
+        """The next packet, or None at the end or where the source breaks off."""
         try:
             return next(self._packets, None)
         except self._error as error:
@@ -216,7 +216,7 @@ class VideoDecoder:
                 self.path,
                 _words(error),
             )
-        # What came before still waits in the decoder for frames that will not come.
+        # Earlier pictures still wait in the decoder for frames that will not come.
         with contextlib.suppress(self._error):
             self._ready.extend(self._places.in_order(self._stream.codec_context.decode(None)))
         return None
@@ -228,12 +228,12 @@ class VideoDecoder:
             frame: The frame.
 
         Returns:
-            uint8, shape (H, W, 3), BGR, turned and mirrored as the container says (as telephones'
-            films need).
+            uint8, shape (H, W, 3), BGR, turned and mirrored as the container says (which phone
+            videos need).
         """
         converted = self._convert(frame, "bgr24")
         image = converted.to_ndarray()
-        if converted is frame:  # it was BGR already, and the array may be the decoder's memory
+        if converted is frame:  # it was already BGR, and the array may be the decoder's memory
             image = image.copy()
         self._orientation = orientation_of(frame)
         return np.ascontiguousarray(self._orientation.apply(image))
@@ -242,16 +242,16 @@ class VideoDecoder:
         return self._convert(frame, "gray").to_ndarray()
 
     def _convert(self, frame: av.VideoFrame, pixels: str) -> av.VideoFrame:
-        # One reformatter for all frames: a frame's own would be set up anew each time.
+        # One reformatter for all frames: a frame's own would be set up again each time.
         options = dict(self._threads)
-        if frame.colorspace in _MATRICES:  # older PyAV takes all for that of BT.601
+        if frame.colorspace in _MATRICES:  # older PyAV assumes BT.601 for all
             options["src_colorspace"] = _MATRICES[frame.colorspace]
         return self._reformatter.reformat(frame, format=pixels, **options)
 
     def _turns_of_motion(self, frame: av.VideoFrame) -> int:
         found = orientation_of(frame)
         if found.flipped:
-            raise no_motion_vectors(self.path, "its container has it shown mirrored")
+            raise no_motion_vectors(self.path, "its container says to show it mirrored")
         return found.turns
 
     def close(self) -> None:
@@ -261,7 +261,7 @@ class VideoDecoder:
 
 
 def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
-    """Height and width of a decoded frame as it is to be shown, px.
+    """Height and width of a decoded frame as it is shown, px.
 
     Args:
         frame: The frame.
@@ -271,17 +271,17 @@ def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def _is_cover(stream: av.VideoStream) -> bool:
-    """Whether a stream is the picture on a record's cover; PyAV tells since version 14."""
+    """Whether a stream is an album cover picture; PyAV reports this since version 14."""
     disposition = getattr(stream, "disposition", 0)
     return bool(disposition) and type(disposition).attached_pic in disposition
 
 
 def _words(error: Exception) -> str:
-    """What FFmpeg says, without the address that it says it of."""
+    """FFmpeg's message, without the address that it refers to."""
     return masked(getattr(error, "strerror", None) or error)
 
 
 def _address(path: str) -> str:
-    """A path or address as FFmpeg takes it, to which a file name with a colon is an address."""
+    """A path or address in FFmpeg's form, which reads a file name with a colon as an address."""
     is_address = "://" in path or path.startswith("file:")
     return path if is_address and not os.path.exists(path) else f"file:{path}"

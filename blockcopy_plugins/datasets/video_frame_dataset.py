@@ -11,20 +11,20 @@ import numpy as np
 from mmengine.dataset import BaseDataset, Compose, force_full_init
 
 from blockcopy_plugins.datasets.dataset_metainfo import find_metainfo, label_rules_of
-from blockcopy_plugins.datasets.pipeline import adapt_pipeline
-from blockcopy_plugins.datasets.video_list import list_videos, name_videos
-from blockcopy_plugins.datasets.video_listing import ListedVideo, list_video, skipped_frames
-from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.annotation_notes import AnnotationNotes
-from blockcopy_plugins.evaluation.annotations import (
+from blockcopy_plugins.datasets.ground_truth.annotation_notes import AnnotationNotes
+from blockcopy_plugins.datasets.ground_truth.annotations import (
     VideoAnnotations,
     VideoReference,
     read_annotations,
 )
-from blockcopy_plugins.evaluation.label_images import find_label_images
+from blockcopy_plugins.datasets.ground_truth.label_images import find_label_images
+from blockcopy_plugins.datasets.pipeline import adapt_pipeline
+from blockcopy_plugins.datasets.video_list import list_videos, name_videos
+from blockcopy_plugins.datasets.video_listing import ListedVideo, list_video, skipped_frames
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.registry import DATASETS
 
-# What every data sample gets, whatever the meta_keys of PackDetInputs or PackSegInputs are.
+# Added to every data sample, whatever the meta_keys of PackDetInputs or PackSegInputs are.
 _SAMPLE_KEYS = (
     "img_id",
     "img_path",
@@ -41,20 +41,21 @@ _SAMPLE_KEYS = (
 
 @DATASETS.register_module()
 class VideoFrameDataset(BaseDataset):
-    """Frames of videos, one frame an item: 4-D input batches, as ordinary detectors take them.
+    """Frames of videos, one frame per item: 4-D input batches, as ordinary detectors take them.
 
-    The model's own test pipeline is used as it is: its ``LoadImageFromFile`` is replaced by
-    `LoadVideoFrame`, its ``LoadAnnotations`` is left out where there are no annotations. Use it
-    with `VideoSampler`, which keeps the videos whole under torch.distributed, and preferably with
-    at most one worker: each worker has to decode the frames that the others return, too.
+    The model's own test pipeline is used as it is, except that its ``LoadImageFromFile`` is
+    replaced by `LoadVideoFrame`, and its ``LoadAnnotations`` is left out if there are no
+    annotations. Use it with `VideoSampler`, which keeps the videos whole under torch.distributed,
+    and preferably with at most one worker: each worker must also decode the frames that the others
+    return.
 
     The metainfo of each data sample gets ``video_id`` (index in ``videos``), ``frame_id`` (index in
     the video's selected frames; 0 starts a stream), ``frame_number`` (index in the file),
     ``video_name``, ``video_path``, ``video_length`` (number of selected frames), ``img_id``,
     ``img_path`` (of a video file ``PATH#NUMBER``), and, for annotated frames, ``instances``: the
     ground truth in pixels of the original frame, which `FrameDetectionMetric` and MMDetection's
-    ``CocoMetric`` (without ``ann_file``) evaluate against. Of label images the pipeline's
-    ``LoadAnnotations`` makes the ``gt_sem_seg`` of those frames that have one.
+    ``CocoMetric`` (without ``ann_file``) evaluate against. From label images, the pipeline's
+    ``LoadAnnotations`` makes the ``gt_sem_seg`` of the frames that have one.
 
     Args:
         videos: Video files and/or folders of frames (images in natural order): a path, a pattern
@@ -63,34 +64,35 @@ class VideoFrameDataset(BaseDataset):
         ann_file: Ground truth: COCO json or MOTChallenge ``gt.txt``, see `read_annotations`, or a
             folder of label images, see `find_label_images`. One for all videos, or a sequence with
             one (or None) for each.
-        frames: First frame number and the one to stop before, of each video; either may be None.
-        stride: Take every so many-th frame.
+        frames: First frame number and the one to stop before, for each video; either may be None.
+        stride: Take every ``stride``-th frame.
         classes: Names of the classes, in the order of the model's labels; shorthand for
             ``metainfo=dict(classes=...)``.
         metainfo: Information on the dataset, or the name of a registered dataset to take it from,
-            such as ``'mmdet.CocoDataset'``. Without classes here those of the annotations hold.
+            such as ``'mmdet.CocoDataset'``. Without classes here, those of the annotations are
+            used.
         pipeline: The test pipeline.
         data_root: Folder that relative paths are in.
         mot_class: Class of MOTChallenge boxes; must be one of the classes.
         label_rules: How label images are named and read: fields of `LabelRules`. By default, as
-            the dataset that ``metainfo`` names says.
-        first_frame_number: What annotations of video files call the first frame, 0 or 1. None takes
-            0, unless it is certainly 1, and refuses what may be either.
-        trust_frame_count: Take the number of frames that a video file states instead of decoding
-            the file once to count them. Saves that time; where the file states too many, reading
-            the missing frame raises. Frames are then not looked at beforehand.
-        strict_frames: Raise where a frame cannot be read. By default such frames are left out, with
-            a warning; the others keep their ``frame_number``. See `skipped_frames`.
+            defined by the dataset that ``metainfo`` names.
+        first_frame_number: The number that annotations of video files give to the first frame, 0 or
+            1. None means 0, unless it is certainly 1, and refuses annotations that may mean either.
+        trust_frame_count: Use the number of frames that a video file states instead of decoding the
+            file once to count them. This saves time; if the file states too many, reading the
+            missing frame raises. Frames are then not looked at beforehand.
+        strict_frames: Raise if a frame cannot be read. By default such frames are left out, with a
+            warning; the others keep their ``frame_number``. See `skipped_frames`.
         max_open_videos: Video files that a process keeps open at the same time; keep it above the
             number of streams in a batch.
-        motion: Have the codec's motion vectors with each frame, for `MotionVectorPolicy`: the
-            metainfo gets ``motion``, a `MotionField`. Only of video files.
+        motion: Export the codec's motion vectors with each frame, for `MotionVectorPolicy`: the
+            metainfo gets ``motion``, a `MotionField`. Only for video files.
         indices: As for `BaseDataset`: only the first (or these) frames of all.
         serialize_data: As for `BaseDataset`.
         test_mode: As for `BaseDataset`. True by default: a frame that cannot be loaded raises,
-            where training would put a random frame in its place.
+            whereas training would replace it by a random frame.
         lazy_init: As for `BaseDataset`.
-        unknown: Anything else raises.
+        unknown: Any other argument raises.
 
     Raises:
         ConfigError: Unknown or contradictory arguments, a missing path, annotations that do not
@@ -157,7 +159,7 @@ class VideoFrameDataset(BaseDataset):
 
     @classmethod
     def metainfo_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the classes from a dataset's config alone, without its files.
+        """The metainfo on classes from a dataset's config alone, without its files.
 
         Args:
             config: Arguments of the dataset.
@@ -185,13 +187,13 @@ class VideoFrameDataset(BaseDataset):
 
     @force_full_init
     def video_of(self, index: int) -> int:
-        """Index in ``videos`` of the video that an item is of.
+        """Index in ``videos`` of the video that an item belongs to.
 
         Args:
             index: Index of the item.
 
         Raises:
-            IndexError: There is no such item.
+            IndexError: If there is no such item.
         """
         return int(self._video_ids[index])
 
@@ -201,8 +203,8 @@ class VideoFrameDataset(BaseDataset):
         """List all frames and read the annotations.
 
         Raises:
-            ConfigError: A video has none of the selected frames, or annotations do not fit.
-            FrameError: A video cannot be read.
+            ConfigError: If a video has none of the selected frames, or annotations do not fit.
+            FrameError: If a video cannot be read.
         """
         if self._fully_initialized:
             return
@@ -218,11 +220,11 @@ class VideoFrameDataset(BaseDataset):
         """List the frames of all videos, in order.
 
         Returns:
-            Of each frame a dict; see the class for its keys.
+            A dict for each frame; see the class for its keys.
 
         Raises:
-            ConfigError: A video has none of the selected frames, or annotations do not fit.
-            FrameError: A video cannot be read.
+            ConfigError: If a video has none of the selected frames, or annotations do not fit.
+            FrameError: If a video cannot be read.
         """
         self._listed = self._list_videos()
         references = [video.reference for video in self._listed]
@@ -245,10 +247,10 @@ class VideoFrameDataset(BaseDataset):
         # The file's image ids, if they are unique (several files may use the same ones).
         file_ids = [i for a in known for i in a.image_ids.values()]
         own_ids = all(a.image_ids for a in known) and 0 < len(file_ids) == len(set(file_ids))
-        if not all(isinstance(one, int) for one in file_ids):  # COCO allows texts, its tools do not
+        if not all(isinstance(one, int) for one in file_ids):  # COCO allows text, its tools do not
             own_ids, file_ids = False, []
         data_list: list[dict[str, Any]] = []
-        # Frames that the file does not list need ids that it does not use.
+        # Frames that the file does not list need ids that the file does not use.
         free_id = 1 + max(file_ids, default=-1)
         for video_id, video in enumerate(self._listed):
             reference, truth = video.reference, annotations[video_id]
@@ -274,7 +276,7 @@ class VideoFrameDataset(BaseDataset):
                 if instances is not None:
                     info["instances"] = instances
                 if number in label_images[video_id]:
-                    # What MMSegmentation's LoadAnnotations reads.
+                    # The keys that MMSegmentation's LoadAnnotations reads.
                     info["seg_map_path"] = label_images[video_id][number]
                     info["reduce_zero_label"] = self.label_rules.reduce_zero_label
                     info["label_map"] = self._label_map(info["seg_map_path"])
@@ -289,16 +291,16 @@ class VideoFrameDataset(BaseDataset):
             idx: Index of the item.
 
         Returns:
-            What the pipeline gives; the metainfo of its ``data_samples`` completed.
+            The pipeline's result, with complete metainfo in its ``data_samples``.
 
         Raises:
-            FrameError: The frame cannot be read.
+            FrameError: If the frame cannot be read.
         """
         info = self.get_data_info(idx)
-        # The pipeline may change what it is given.
+        # The pipeline may change its input.
         kept = {key: copy.deepcopy(info[key]) for key in _SAMPLE_KEYS if key in info}
         data = self.pipeline(info)
-        if "motion" in info:  # of the loader, whatever is packed
+        if "motion" in info:  # set by the loader, whatever is packed
             kept["motion"] = info["motion"]
         samples = data.get("data_samples") if isinstance(data, dict) else None
         if samples is not None:
@@ -318,7 +320,7 @@ class VideoFrameDataset(BaseDataset):
         """Reduce the dataset to some of its items, in place.
 
         Args:
-            indices: The first (negative: the last) so many, or these.
+            indices: The number of first (negative: last) items, or the items' indices.
         """
         super().get_subset_(indices)
         self._video_ids = self._subset_video_ids(indices)
@@ -327,7 +329,7 @@ class VideoFrameDataset(BaseDataset):
         """A dataset of some of the items.
 
         Args:
-            indices: The first (negative: the last) so many, or these.
+            indices: The number of first (negative: last) items, or the items' indices.
         """
         subset = super().get_subset(indices)
         subset._video_ids = self._subset_video_ids(indices)
@@ -343,7 +345,7 @@ class VideoFrameDataset(BaseDataset):
             )
 
     def _list_videos(self) -> list[ListedVideo]:
-        """Of each video what annotations have to know, its size and its frames."""
+        """For each video its size, its frames, and the data that annotations need."""
         return [
             list_video(
                 path,
@@ -400,7 +402,7 @@ class VideoFrameDataset(BaseDataset):
 
 
 def _all_have_masks(annotations: Sequence[VideoAnnotations]) -> bool:
-    """Whether masks can be loaded and compared: of all videos that have objects, and of one."""
+    """Whether masks can be loaded and compared: all videos with objects have them, and one does."""
     with_objects = [a for a in annotations if any(a.frames.values())]
     return all(a.has_masks for a in with_objects) and any(a.has_masks for a in annotations)
 

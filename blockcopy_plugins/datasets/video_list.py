@@ -1,4 +1,4 @@
-"""Turns what a config says about videos into a list of paths and names."""
+"""Turns a config's description of videos into a list of paths and names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from blockcopy_plugins.datasets.frame_range import is_frame_range
-from blockcopy_plugins.datasets.paths import natural_key
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.image_names import natural_key
 
 
 def list_videos(
@@ -26,7 +26,7 @@ def list_videos(
         The paths; matches of a pattern in natural order, otherwise as given.
 
     Raises:
-        ConfigError: No video is given, a path does not exist, or a pattern matches nothing.
+        ConfigError: If no video is given, a path does not exist, or a pattern matches nothing.
     """
     entries = [videos] if isinstance(videos, (str, os.PathLike)) else list(videos)
     if not entries:
@@ -42,7 +42,7 @@ def list_videos(
                 f"there is no video file or folder of frames {path!r} (the working directory is "
                 f"{os.getcwd()!r}); correct videos or data_root"
             )
-        # What stands in the folder's own name is no pattern.
+        # Special characters in the folder's own name are not a pattern.
         pattern = os.path.join(glob.escape(root), os.fspath(entry))
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
         if not matches:
@@ -52,14 +52,14 @@ def list_videos(
 
 
 def name_videos(paths: Sequence[str]) -> list[str]:
-    """Short names that tell videos apart.
+    """Short names that distinguish videos.
 
     Args:
         paths: Paths of the videos.
 
     Returns:
-        The file name without suffix; where that is not unique, with as many parent folders as are
-        needed (``seq1/frames``, ``seq2/frames``); where a path occurs twice, with a number.
+        The file name without suffix; if that is not unique, with as many parent folders as needed
+        (``seq1/frames``, ``seq2/frames``); if a path occurs twice, with a number.
     """
     stems = [
         (path if os.path.isdir(path) else os.path.splitext(path)[0]).rstrip(os.sep).split(os.sep)

@@ -1,4 +1,4 @@
-"""What a data set has to know of its videos before the first frame is run."""
+"""What a data set must know about its videos before the first frame is run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from blockcopy_plugins.datasets.frame_folder import FrameFolder
 from blockcopy_plugins.datasets.frame_source import open_frames
+from blockcopy_plugins.datasets.ground_truth.annotations import VideoReference
 from blockcopy_plugins.errors import BadFrameError, ConfigError, FrameError
-from blockcopy_plugins.evaluation.annotations import VideoReference
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +20,11 @@ class ListedVideo:
     """A video of a data set.
 
     Attributes:
-        reference: What annotations have to know of it.
+        reference: The data that annotations need.
         shape: Height and width of its frames, px.
-        numbers: Numbers of the frames that are selected and can be read.
-        bad: What is wrong with the selected frames that cannot be read, by number. Their places are
-            held: the numbers of the others do not change.
+        numbers: Numbers of the selected frames that can be read.
+        bad: Why selected frames cannot be read, by number. They keep their places: the numbers of
+            the others do not change.
     """
 
     reference: VideoReference
@@ -42,24 +42,24 @@ def list_video(
     trust_frame_count: bool = False,
     strict: bool = False,
 ) -> ListedVideo:
-    """Look at a video: how many frames it has, and which of those that are selected can be read.
+    """Look at a video: how many frames it has, and which of the selected ones can be read.
 
     Args:
         path: A video file, a folder of frames, or a range of them.
-        name: The name it goes by.
+        name: Its name.
         frames: First frame number and the one to stop before.
         stride: Distance from one selected frame to the next.
         motion: See `VideoReader`.
-        trust_frame_count: Take the number of frames that is stated, and look at none of them.
-        strict: Raise where a selected frame cannot be read.
+        trust_frame_count: Use the stated number of frames, and look at none of them.
+        strict: Raise if a selected frame cannot be read.
 
     Returns:
         The video.
 
     Raises:
-        ConfigError: None of the frames is selected.
-        BadFrameError: One cannot be read, and ``strict`` is set.
-        FrameError: The video, or none of the selected frames, can be read.
+        ConfigError: If none of the frames is selected.
+        BadFrameError: If one cannot be read, and ``strict`` is set.
+        FrameError: If the video, or every selected frame, cannot be read.
     """
     start, stop = frames
     source = open_frames(path, motion)
@@ -83,7 +83,7 @@ def list_video(
             )
         if len(bad) == len(selected):
             raise FrameError(
-                f"none of the {len(selected)} frames of {path!r} that are selected can be read; "
+                f"none of the {len(selected)} selected frames of {path!r} can be read; "
                 f"the first: {next(iter(bad.values()))}"
             )
         is_folder = isinstance(source, FrameFolder)
@@ -92,7 +92,7 @@ def list_video(
             name=name,
             frame_names=source.names if is_folder else None,
             folder=source.folder if is_folder else None,
-            # Counted up to the stop only, the file may go on.
+            # Counted only up to the stop; the file may go on.
             length=None if stop is not None and count >= stop else count,
             size=source.shape,
         )
@@ -111,13 +111,13 @@ def list_video(
 
 
 def skipped_frames(videos: Iterable[ListedVideo]) -> dict[str, Any]:
-    """What ``results.json`` says of frames that could not be read.
+    """The entry in ``results.json`` for frames that could not be read.
 
     Args:
         videos: All videos of a data set.
 
     Returns:
-        ``count``, and of each video with such frames its ``name`` and its ``frames``: ``number``
+        ``count``, and for each video with such frames its ``name`` and its ``frames``: ``number``
         and ``reason``.
     """
     videos = [video for video in videos if video.bad]

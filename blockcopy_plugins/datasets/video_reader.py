@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockcopy_plugins.datasets.lost_frames import LostFrame
-from blockcopy_plugins.datasets.paths import is_image
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder, frame_shape
 from blockcopy_plugins.errors import BadFrameError, ConfigError, FrameError
+from blockcopy_plugins.image_names import is_image
 from blockcopy_plugins.policy import MotionField
 
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ class VideoReader:
     """A video file as a sequence of frames, by exact number.
 
     Frame ``n`` is the ``n``-th frame (from 0) that decoding from the file's start gives; one that
-    cannot be decoded, or has another size than the first, is a bad frame and has a number, too.
-    Asking for the next frame costs one decoded frame; a jump forward decodes what lies between
+    cannot be decoded, or has another size than the first, is a bad frame and also has a number.
+    Asking for the next frame costs one decoded frame; a jump forward decodes the frames in between
     (without the colour conversion); a jump backward decodes from the start again. The container's
-    own seeking is not used: with many codecs it lands on another frame than was asked for, and
+    own seeking is not used: with many codecs it lands on another frame than the requested one, and
     frame numbers that are off by some frames make annotations silently wrong.
 
-    The file is opened when it is first needed and once in each process: a reader can be pickled,
+    The file is opened when it is first needed, once in each process: a reader can be pickled,
     copied and used after a fork (each worker of a DataLoader decodes for itself).
 
     Args:
-        path: The video file; whatever FFmpeg can decode.
+        path: The video file; any that FFmpeg can decode.
         motion: Export the codec's motion vectors, see :meth:`read_motion`.
 
     Raises:
-        FrameError: There is no such file, it is empty, or it is an image.
+        FrameError: If there is no such file, it is empty, or it is an image.
     """
 
     def __init__(self, path: str | os.PathLike[str], motion: bool = False) -> None:
@@ -60,17 +60,17 @@ class VideoReader:
             )
         self._length: int | None = None
         self._shape: tuple[int, int] | None = None
-        self._bad: dict[int, str] = {}  # what is wrong with frames, by number, as far as is known
+        self._bad: dict[int, str] = {}  # why frames cannot be used, by number, as far as is known
         self._forget_decoder()
 
-    # ------------------------------------------------------------------ what the file holds
+    # ------------------------------------------------------------------ what the file contains
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the frames, px.
 
         Raises:
-            FrameError: The file cannot be decoded.
+            FrameError: If the file cannot be decoded.
         """
         index = 0
         while self._shape is None:
@@ -83,10 +83,10 @@ class VideoReader:
 
     @property
     def frame_rate(self) -> float | None:
-        """Frames a second by the container, or None if it does not say.
+        """Frames per second as the container states, or None if it does not.
 
         Raises:
-            FrameError: The file cannot be opened.
+            FrameError: If the file cannot be opened.
         """
         decoder = VideoDecoder(self.path)
         try:
@@ -96,10 +96,10 @@ class VideoReader:
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
-        """Width of a pixel / its height by the container, as shown; None where it is 1.
+        """Width of a pixel / its height as the container states and as shown; None if it is 1.
 
         Raises:
-            FrameError: The file cannot be decoded.
+            FrameError: If the file cannot be decoded.
         """
         decoder = VideoDecoder(self.path)
         try:
@@ -111,10 +111,10 @@ class VideoReader:
 
     @property
     def stated_length(self) -> int | None:
-        """Number of frames by the container (may be wrong), or None if it does not say.
+        """Number of frames as the container states (may be wrong), or None if it does not.
 
         Raises:
-            FrameError: The file cannot be opened.
+            FrameError: If the file cannot be opened.
         """
         decoder = VideoDecoder(self.path)
         try:
@@ -123,19 +123,19 @@ class VideoReader:
             decoder.close()
 
     def count(self, stop: int | None = None) -> int:
-        """Number of frames, bad ones too.
+        """Number of frames, including bad ones.
 
         The container's count is often an estimate from duration and frame rate, so the file is
         decoded once (without colour conversion); the number is kept.
 
         Args:
-            stop: Count no further than this many frames.
+            stop: Count at most this many frames.
 
         Returns:
             The number of frames, at most ``stop``.
 
         Raises:
-            FrameError: The file cannot be opened or holds no frame.
+            FrameError: If the file cannot be opened or contains no frame.
         """
         if self._length is None:
             decoder = VideoDecoder(self.path)
@@ -158,7 +158,7 @@ class VideoReader:
             if stated is not None and stated != counted:
                 logger.warning(
                     "%s states %d frames, of which %d can be decoded; the latter number is used. "
-                    "If frames are missing the file is cut off: copy or re-encode it",
+                    "If frames are missing, the file is cut off: copy or re-encode it",
                     self.path,
                     stated,
                     counted,
@@ -169,7 +169,7 @@ class VideoReader:
         return self.count()
 
     def bad_frames(self, start: int = 0, stop: int | None = None, step: int = 1) -> dict[int, str]:
-        """Decode each frame once, unless they are counted already.
+        """Decode each frame once, unless they have already been counted.
 
         Args:
             start: First frame number.
@@ -177,10 +177,10 @@ class VideoReader:
             step: Distance from one frame to the next.
 
         Returns:
-            What is wrong with those that cannot be read, by frame number.
+            The reasons why frames cannot be read, by frame number.
 
         Raises:
-            FrameError: The file cannot be opened or holds no frame.
+            FrameError: If the file cannot be opened or contains no frame.
         """
         wanted = range(start, self.count(stop), step)
         return {number: why for number, why in sorted(self._bad.items()) if number in wanted}
@@ -197,21 +197,21 @@ class VideoReader:
             The frame, uint8, shape (H, W, 3), BGR; the caller owns it.
 
         Raises:
-            IndexError: ``index`` is negative.
-            BadFrameError: The frame cannot be decoded, or has another size than the first one.
-            FrameError: The file ends before that frame, or cannot be decoded.
+            IndexError: If ``index`` is negative.
+            BadFrameError: If the frame cannot be decoded, or has another size than the first one.
+            FrameError: If the file ends before that frame, or cannot be decoded.
         """
         frame = self._frame_at(index)
         return self._decoder.to_bgr(frame)
 
     def time(self, index: int) -> float | None:
-        """When a frame is to be shown by the container; free after reading that frame.
+        """When a frame should be shown, as the container states; free after reading that frame.
 
         Args:
             index: Frame number, from 0.
 
         Returns:
-            Seconds, or None if it does not say.
+            Seconds, or None if it does not state it.
 
         Raises:
             FrameError: As `read`.
@@ -228,15 +228,15 @@ class VideoReader:
             The field, by the codec's motion vectors.
 
         Raises:
-            ConfigError: The reader was made without ``motion=True``.
-            IndexError: ``index`` is negative.
-            FrameError: The file has no motion vectors, ends before that frame, or cannot be
+            ConfigError: If the reader was made without ``motion=True``.
+            IndexError: If ``index`` is negative.
+            FrameError: If the file has no motion vectors, ends before that frame, or cannot be
                 decoded.
         """
         if not self._with_motion:
             raise ConfigError(
                 f"the motion of {self.path!r} was asked for, but its reader does not export it; "
-                "open it by VideoReader(path, motion=True)"
+                "open it with VideoReader(path, motion=True)"
             )
         self._frame_at(index)
         return self._decoder.motion
@@ -255,8 +255,8 @@ class VideoReader:
             Frames, uint8, shape (H, W, 3), BGR; bad ones are left out.
 
         Raises:
-            ValueError: ``step`` is below 1.
-            FrameError: The file ends before ``stop``, or holds no frame.
+            ValueError: If ``step`` is below 1.
+            FrameError: If the file ends before ``stop``, or contains no frame.
         """
         if step < 1:
             raise ValueError(f"step must be at least 1, but got {step}")
@@ -303,20 +303,20 @@ class VideoReader:
 
     def _forget_decoder(self) -> None:
         self._decoder: VideoDecoder | None = None
-        # The one decoded last, of number _next - 1; None if that is a bad one.
+        # The frame decoded last, number _next - 1; None if that is a bad one.
         self._frame: av.VideoFrame | None = None
         self._next = 0  # number of the frame that the decoder gives next
         self._process = os.getpid()
 
     def _frame_at(self, index: int) -> av.VideoFrame:
-        """Frame ``index``, which must be there."""
+        """Frame ``index``, which must exist."""
         frame = self._decode_to(index)
         if frame is None:
             if self._next == 0:
                 raise self._no_frame()
             raise FrameError(
                 f"frame {index} of {self.path!r} cannot be decoded: decoding ends after "
-                f"{self._next} frames. The file is shorter than was assumed, cut off or corrupt; "
+                f"{self._next} frames. The file is shorter than assumed, cut off or corrupt; "
                 "check it with ffprobe, re-encode it, or ask for fewer frames"
             )
         return frame
@@ -325,12 +325,12 @@ class VideoReader:
         """Frame ``index``, or None if the file ends before it.
 
         Raises:
-            BadFrameError: It is there, and cannot be read.
+            BadFrameError: If it exists, but cannot be read.
         """
         if index < 0:
             raise IndexError(f"frame numbers start at 0, but got {index}")
         # The frame decoded last is kept, so that reading it once more is free. A file that was
-        # opened before a fork shares its position with the parent process and is opened anew.
+        # opened before a fork shares its position with the parent process and is opened again.
         if self._process != os.getpid() or self._next > index + 1:
             self.close()
         if self._decoder is None:
@@ -361,7 +361,7 @@ class VideoReader:
         return decoder
 
     def _take_note(self, frame: av.VideoFrame | LostFrame, number: int) -> bool:
-        """Whether a frame can be used; what is wrong with it is kept."""
+        """Return whether a frame can be used; if not, keep the reason."""
         if isinstance(frame, LostFrame):
             self._bad[number] = (
                 f"frame {number} of {self.path!r} cannot be decoded: {frame.reason}; re-encode the "

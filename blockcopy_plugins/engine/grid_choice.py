@@ -50,6 +50,7 @@ def policy_context(
     motion: Sequence[MotionField | None] | None,
     reads: HostReads,
     began: float,
+    can_compare: bool,
 ) -> PolicyContext:
     """What a policy may know about a frame.
 
@@ -62,6 +63,7 @@ def policy_context(
         motion: Of each image how far its video has moved, ``None`` if nobody tells.
         reads: What the host waits for the device for.
         began: When the call began, of ``time.perf_counter``.
+        can_compare: Whether a frame of the model can run once more.
     """
     shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
     last = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -80,6 +82,7 @@ def policy_context(
         host_first=first,
         reads=reads,
         began=began,
+        can_compare=can_compare,
     )
 
 

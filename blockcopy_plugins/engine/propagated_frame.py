@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
+from ..policy.agreement import thinned
 from ..propagation import (
     Displacement,
     MapPart,
@@ -32,10 +34,9 @@ Moving = MovingMap | MovingObjects
 _FRAMES_WITHOUT = 100
 # Where moving does not pay it is tried again in every so many stretches between whole frames.
 _TRIED_AGAIN = 4
-# So many whole frames are checked at first, then each fourth.
+# So many whole frames are checked at first; then each, or each fourth where a check takes longer
+# than the motion may.
 _CHECKED_AT_FIRST = 4
-# Pixels of a map by which moved and copied outputs are judged, about, at least.
-_COMPARED = 40_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,11 +347,12 @@ class PropagatedFrame:
         return self._pays(image) or kept is None or kept.wholes % _TRIED_AGAIN == 0
 
     def _is_checked(self, image: int) -> bool:
-        """Whether a whole frame tells how good what was moved is: some, as that takes time."""
+        """Whether a whole frame tells how good what was moved is."""
         check = self._all._checks.get(self._context.streams[image])
         known = check is not None and check.checks >= _CHECKED_AT_FIRST
-        kept = self._kept[image]
-        return self._tracks(image) and (not known or kept.wholes % _TRIED_AGAIN == 0)
+        rarely = known and self._all.check_seconds > self._all.budget.limit
+        turn = not rarely or self._kept[image].wholes % _TRIED_AGAIN == 0
+        return self._tracks(image) and turn
 
     def _advance(self, image: int, name: str | None, part: Moving) -> Moving:
         key = (image, name)
@@ -430,18 +432,18 @@ class PropagatedFrame:
         if not moving.has_moved:
             # Of unknown motion, or none, there is nothing to learn.
             return
-        wanted = _thinned(_as_task(fresh))
+        start = time.thread_time()
+        if isinstance(moving, MovingMap):
+            moving = moving.thinned()
+        wanted = thinned(_as_task(fresh))
         # Of one channel nobody knows whether it is a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
-        copied = moving.copied
         moved, copied = (
-            float(output_agreement(_thinned(found), wanted, labels))
-            for found in (
-                _as_task(moving.delivered(True)),
-                copied if isinstance(copied, Tensor) else _as_task(copied),
-            )
+            float(output_agreement(found, wanted, labels))
+            for found in (_as_task(moving.delivered(True)), _copied_task(moving))
         )
         self._found.append((image, moved, copied))
+        self._all.check_seconds = time.thread_time() - start
 
 
 def _fresh(part: MapPart | Objects | None) -> Moving | None:
@@ -455,14 +457,6 @@ def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
     if isinstance(task, Tensor):
         return MapPart(task, Region.whole(size))
     return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
-
-
-def _thinned(task: TaskOutput) -> TaskOutput:
-    """Every so many rows and columns of a large map: enough to tell how far two agree."""
-    if not isinstance(task, Tensor):
-        return task
-    step = max(1, int((task.shape[-2:].numel() / _COMPARED) ** 0.5))
-    return task if step == 1 else task[:, step // 2 :: step, step // 2 :: step]
 
 
 def _as_task(part: MapPart | Objects) -> TaskOutput:

@@ -43,6 +43,8 @@ class Propagation:
         self._agreements = [0.0, 0.0]
         self._calls = 0
         self.seconds = 0.0
+        # CPU time of the thread that the last check took.
+        self.check_seconds = 0.0
         self.budget = MotionBudget()
         self.obstacle: str | None = None
 

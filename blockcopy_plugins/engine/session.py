@@ -237,6 +237,7 @@ class Session:
             motion=call.motion if motion is None else motion,
             reads=self.reads,
             began=began,
+            can_compare=self.adapter.runs_once is None,
         )
         context = guards.demand(frame, context)
         whole_only = policy.whole_frames_only

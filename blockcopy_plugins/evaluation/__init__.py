@@ -1,4 +1,4 @@
-"""How good the outputs are: precision, miss rate, consistency, fidelity; ground truth readers.
+"""How good the outputs are: precision, miss rate, consistency, fidelity.
 
 The names are loaded when they are first used: the functions need NumPy, and pycocotools or OpenCV,
 while the metrics need MMEngine.
@@ -10,25 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockcopy_plugins.evaluation.annotations import (
-        VideoAnnotations,
-        VideoReference,
-        read_annotations,
-        read_coco,
-        read_mot,
-    )
     from blockcopy_plugins.evaluation.average_precision import detection_ap
     from blockcopy_plugins.evaluation.citypersons_metric import CityPersonsMetric
     from blockcopy_plugins.evaluation.fidelity import detection_fidelity
     from blockcopy_plugins.evaluation.frame_detection_metric import FrameDetectionMetric
-    from blockcopy_plugins.evaluation.frame_objects import FrameObjects
     from blockcopy_plugins.evaluation.frame_result import FrameResult
     from blockcopy_plugins.evaluation.frame_segmentation_metric import (
         FrameAreas,
         FrameSegmentationMetric,
     )
-    from blockcopy_plugins.evaluation.label_images import LabelRules, find_label_images
-    from blockcopy_plugins.evaluation.masks import encode_masks
     from blockcopy_plugins.evaluation.miss_rate import (
         CITYPERSONS_SUBSETS,
         MissRateCurve,
@@ -50,29 +40,20 @@ __all__ = [
     "FrameAreas",
     "FrameDetectionMetric",
     "FrameFlows",
-    "FrameObjects",
     "FrameResult",
     "FrameSegmentationMetric",
-    "LabelRules",
     "MissRateCurve",
     "OpticalFlow",
     "PedestrianSubset",
     "TemporalConsistencyMetric",
-    "VideoAnnotations",
-    "VideoReference",
     "WarpedAreas",
     "compare_with_warped",
     "detection_ap",
     "detection_fidelity",
-    "encode_masks",
     "estimate_flow",
-    "find_label_images",
     "log_average_miss_rate",
     "mean_warped_iou",
     "miss_rate_curve",
-    "read_annotations",
-    "read_coco",
-    "read_mot",
 ]
 
 
@@ -83,29 +64,20 @@ def __getattr__(name: str) -> Any:
         "FrameAreas": "frame_segmentation_metric",
         "FrameDetectionMetric": "frame_detection_metric",
         "FrameFlows": "optical_flow",
-        "FrameObjects": "frame_objects",
         "FrameResult": "frame_result",
         "FrameSegmentationMetric": "frame_segmentation_metric",
-        "LabelRules": "label_images",
         "MissRateCurve": "miss_rate",
         "OpticalFlow": "optical_flow",
         "PedestrianSubset": "miss_rate",
         "TemporalConsistencyMetric": "temporal_consistency_metric",
-        "VideoAnnotations": "annotations",
-        "VideoReference": "annotations",
         "WarpedAreas": "temporal_consistency",
         "compare_with_warped": "temporal_consistency",
         "detection_ap": "average_precision",
         "detection_fidelity": "fidelity",
-        "encode_masks": "masks",
         "estimate_flow": "optical_flow",
-        "find_label_images": "label_images",
         "log_average_miss_rate": "miss_rate",
         "mean_warped_iou": "temporal_consistency",
         "miss_rate_curve": "miss_rate",
-        "read_annotations": "annotations",
-        "read_coco": "annotations",
-        "read_mot": "annotations",
     }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
+from blockcopy_plugins.datasets.ground_truth.masks import mask_area
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
-from blockcopy_plugins.evaluation.masks import mask_area
 
 IOU_TYPES = ("bbox", "segm")
 

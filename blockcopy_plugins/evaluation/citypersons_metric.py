@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.frame_detection_metric import FrameDetectionMetric
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 from blockcopy_plugins.evaluation.frame_result import FrameResult
 from blockcopy_plugins.evaluation.miss_rate import log_average_miss_rate
 from blockcopy_plugins.registry import METRICS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.average_precision import IOU_TYPES, detection_ap
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 
 
 def detection_fidelity(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.evaluation.average_precision import IOU_TYPES, detection_ap
 from blockcopy_plugins.evaluation.frame_metric import FrameMetric, require_keys
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 from blockcopy_plugins.evaluation.frame_result import FrameResult
 from blockcopy_plugins.registry import METRICS
 

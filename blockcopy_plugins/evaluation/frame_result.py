@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation.frame_objects import FrameObjects
 
 FPPI_POINTS = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
 """False positives per image at which the miss rate is read: evenly spaced in the logarithm."""

@@ -34,6 +34,16 @@ class Framework:
         """
         return None
 
+    def check_backbone(self, model: nn.Module) -> None:
+        """Look at a model of which the backbone alone runs on blocks.
+
+        Args:
+            model: The whole model.
+
+        Raises:
+            ConfigError: If it gives its backbone something else than whole frames.
+        """
+
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
         """What runs of an object that users call: a predictor, a pipeline, a model around another.
 
@@ -84,6 +94,12 @@ class Framework:
         """
 
 
+def known_frameworks() -> tuple[str, ...]:
+    """Packages of the frameworks that have an integration."""
+    folders = resources.files(__package__).iterdir()
+    return tuple(sorted(x.name for x in folders if (x / "framework.py").is_file()))
+
+
 def frameworks_of(*parts: object) -> Iterator[Framework]:
     """The frameworks that have to do with some objects, by the packages of their classes.
 
@@ -108,23 +124,28 @@ def framework_called(name: str) -> Framework:
         ConfigError: If it is not known or not installed.
     """
     package = {"smp": "segmentation_models_pytorch"}.get(name, name)
-    here = resources.files(__package__)
-    if not package.isidentifier() or not (here / package / "framework.py").is_file():
-        known = sorted(x.name for x in here.iterdir() if (x / "framework.py").is_file())
-        raise ConfigError(f"there is no framework {name!r}; known are {', '.join(known)}.")
+    if package not in known_frameworks():
+        raise ConfigError(
+            f"there is no framework {name!r}; known are {', '.join(known_frameworks())}."
+        )
     if find_spec(package) is None:
         raise ConfigError(f"{package} is not installed: pip install blockcopy_plugins[{package}].")
     return import_module(f"{__package__}.{package}.framework").FRAMEWORK
 
 
-def adapter_for(model: nn.Module) -> ModelAdapter:
-    """The adapter of the framework that a model is of; the plain one if it is of none."""
+def framework_for(model: nn.Module) -> tuple[Framework, ModelAdapter]:
+    """The framework that a model is of, and its adapter; the plain ones if it is of none."""
     # A model that somebody has put together has no class of the framework's itself.
     for framework in frameworks_of(*nn.Module.modules(model)):
         found = framework.adapter(model)
         if found is not None:
-            return found
-    return ModelAdapter()
+            return framework, found
+    return Framework(), ModelAdapter()
+
+
+def adapter_for(model: nn.Module) -> ModelAdapter:
+    """The adapter of the framework that a model is of; the plain one if it is of none."""
+    return framework_for(model)[1]
 
 
 def running(owner: object) -> tuple[Framework, tuple[nn.Module, ...]]:

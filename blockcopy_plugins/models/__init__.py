@@ -1,7 +1,7 @@
-"""Layers and networks that configs name and MMDetection and MMSegmentation lack.
+"""Layers and networks that configs name and that MMDetection and MMSegmentation lack.
 
-CSP and MGAN are detectors of MMDetection, SwiftNet is made of parts of MMSegmentation: each is
-registered where its framework is installed.
+CSP and MGAN are MMDetection detectors, and SwiftNet is made of MMSegmentation's parts: each is
+registered if its framework is installed.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Block copy operators: native where the extension was built, pure PyTorch elsewhere."""
+"""Block operators: native if the extension was built, otherwise pure PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether all values of a tensor are finite, in one look at them."""
+"""Whether all values of a tensor are finite, in one pass over them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def all_finite(values: Tensor) -> Tensor:
         values: Of any shape and floating point dtype (16 to 64 bits).
 
     Returns:
-        Tensor: A bool scalar on the device of ``values``; True where there are none.
+        Tensor: A bool scalar on the device of ``values``; True for an empty tensor.
 
     Raises:
-        TypeError: If the dtype is no floating point type.
+        TypeError: If the dtype is not a floating point type.
     """
     return _ALL_FINITE(values)

@@ -1,10 +1,10 @@
-"""Bitmaps: what is set of masks, each in a region of its own, with eight pixels a byte.
+"""Bitmaps: the set pixels of masks, each in its own region, with eight pixels per byte.
 
 A region is a row of an int32 tensor ``(n, 4)``: ``top, bottom, left, right``, half-open, each with
-at least one pixel. Its bitmap has a bit for each pixel, row after row, the leftmost of a byte
-lowest. The bytes of a row begin at multiples of 8 columns of the picture, so that the bitmaps of
-any two regions lie byte on byte; bits beside the region are 0. The bitmaps of several regions stand
-one after the other in one uint8 tensor.
+at least one pixel. Its bitmap has a bit for each pixel, row after row, with the leftmost pixel in
+the lowest bit of a byte. The bytes of a row begin at multiples of 8 columns of the picture, so that
+the bytes of any two bitmaps line up; bits outside the region are 0. The bitmaps of several regions
+follow one another in one uint8 tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _places(like: Tensor) -> Tensor:
 
 
 def unpack_bitmaps(bits: Tensor, regions: Tensor) -> list[Tensor]:
-    """Return what bitmaps show of each region: bool ``(bottom - top, right - left)``."""
+    """Return the content of each region's bitmap: bool ``(bottom - top, right - left)``."""
     return _views(_unpack_columns(bits), regions)
 
 
@@ -44,7 +44,7 @@ def _pack_bitmaps(pictures: list[Tensor], regions: Tensor) -> Tensor:
 
 
 def _views(pixels: Tensor, regions: Tensor) -> list[Tensor]:
-    """The regions' pixels in what all bytes of their bitmaps stand for."""
+    """The regions' pixels, in pictures that cover all bytes of their bitmaps."""
     views, start = [], 0
     for top, bottom, left, right in regions.tolist():
         count = 8 * (bottom - top) * _row_bytes(left, right)
@@ -55,7 +55,7 @@ def _views(pixels: Tensor, regions: Tensor) -> list[Tensor]:
 
 
 def _bytes(regions: Tensor) -> int:
-    """Of all bitmaps together."""
+    """Number of bytes of all bitmaps together."""
     return sum((b - t) * _row_bytes(left, right) for t, b, left, right in regions.tolist())
 
 
@@ -88,7 +88,7 @@ def check_regions(op: str, name: str, regions: Tensor, size: tuple[int, int] | N
 
 
 def check_regions_shape(op: str, name: str, regions: Tensor) -> None:
-    """Check all of regions but their values, as :func:`check_regions` does."""
+    """Check everything about regions except their values, like :func:`check_regions`."""
     torch._check_type(
         regions.dtype == torch.int32,
         lambda: f"blockcopy::{op}: {name} has dtype {regions.dtype}, expected torch.int32",
@@ -103,7 +103,7 @@ def check_regions_shape(op: str, name: str, regions: Tensor) -> None:
 
 
 def check_bitmaps(op: str, name: str, bits: Tensor, regions: Tensor) -> None:
-    """Check that a tensor holds the bitmaps of regions, which are checked.
+    """Check that a tensor holds the bitmaps of regions that have been checked.
 
     Raises:
         TypeError: If the dtype is not uint8.
@@ -304,7 +304,7 @@ def crop_masks(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
     Args:
         masks: bool ``(m, h, w)``, or uint8 ``(m, h, ceil(w / 8))`` as :func:`pack_columns` packs
             them.
-        indices: int64 ``(n,)``, of which mask each region is.
+        indices: int64 ``(n,)``, the mask that each region belongs to.
         regions: int32 ``(n, 4)``, in pixels.
 
     Returns:
@@ -313,7 +313,7 @@ def crop_masks(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
     Raises:
         TypeError: If a dtype does not fit.
         ValueError: If a shape does not fit.
-        IndexError: If there is no such mask, or a region is empty or reaches out of it.
+        IndexError: If there is no such mask, or a region is empty or reaches outside the mask.
     """
     return _CROP_MASKS(masks, indices, regions)
 
@@ -325,11 +325,11 @@ def cover_cells(
 
     Args:
         bits: Bitmaps of pixels, uint8.
-        regions: int32 ``(n, 4)``, of the bitmaps, in pixels. What is beside them is not set.
+        regions: int32 ``(n, 4)``, of the bitmaps, in pixels. Pixels outside them are not set.
         cells: int32 ``(n, 4)``, the cells to find of each bitmap.
-        rows: int32 ``(height, 2)``, for each row of cells its first row of pixels and the one
-            behind its last.
-        columns: int32 ``(width, 2)``, the same of columns.
+        rows: int32 ``(height, 2)``, for each row of cells its first row of pixels and the one after
+            its last.
+        columns: int32 ``(width, 2)``, the same for columns.
 
     Returns:
         The bitmaps of ``cells``, uint8.
@@ -337,7 +337,7 @@ def cover_cells(
     Raises:
         TypeError: If a dtype does not fit.
         ValueError: If a shape does not fit.
-        IndexError: If a region is empty, or one of cells reaches out of ``(height, width)``.
+        IndexError: If a region is empty, or one of cells reaches outside ``(height, width)``.
     """
     return _COVER_CELLS(bits, regions, cells, rows, columns)
 
@@ -352,7 +352,7 @@ def shared_pixels(
         regions: int32 ``(n, 4)``, of ``bits``.
         other_bits: Bitmaps of the same picture, uint8.
         other_regions: int32 ``(m, 4)``, of ``other_bits``.
-        pairs: int64 ``(k, 2)``: which of ``bits`` with which of ``other_bits``.
+        pairs: int64 ``(k, 2)``: which of ``bits`` to compare with which of ``other_bits``.
 
     Returns:
         int64 ``(k,)``.

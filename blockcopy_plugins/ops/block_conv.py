@@ -1,4 +1,4 @@
-"""Convolution of executed blocks against the full map of earlier frames."""
+"""Convolution of executed blocks with the full map of earlier frames as their surroundings."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class SlidingWindow:
     def by_taps(self) -> bool:
         """Whether the taps of each output are gathered side by side.
 
-        So it is where the contiguous window would be larger than all taps together: for dilations
-        that are wide against the block.
+        This is done if the contiguous window would be larger than all taps together: for dilations
+        that are wide compared with the block.
         """
         window = taps = 1
         for axis in (0, 1):
@@ -70,9 +70,9 @@ class SlidingWindow:
         return self._table(tap_table if self.by_taps else window_table, axis, blocks, size)
 
     def contiguous_table(self, axis: int, blocks: int, size: int) -> Tensor:
-        """As :meth:`table`, of the contiguous windows whether or not they are the smaller ones.
+        """Like :meth:`table`, but always for the contiguous windows, even if they are larger.
 
-        They are what :func:`.conv_blocks.conv_blocks` reads, which copies none of them.
+        :func:`.conv_blocks.conv_blocks` reads these, and copies none of them.
         """
         return self._table(window_table, axis, blocks, size)
 
@@ -117,14 +117,14 @@ def block_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolve the executed blocks of a feature map; what they read beyond themselves is state.
+    """Convolve the executed blocks of a feature map; pixels outside them are read from the state.
 
     Equal to the executed blocks of ``F.conv2d(state', ...)``, where ``state'`` is ``state`` with
     the packed blocks written into it. Borders are zero at the edge of the map and nowhere else.
 
     Args:
         state: ``(N, C, H, W)``, channels last: the map as earlier frames left it. The packed blocks
-            are written into it; what of an edge block lies beyond the map is not.
+            are written into it, except for the part of an edge block that lies beyond the map.
         packed: ``(n_executed, C, bh, bw)``: the new blocks, in the order of ``grid.nonzero()``.
         grid: bool ``(N, GH, GW)``, True = executed.
         weight: ``(C_out, C / groups, kh, kw)``.

@@ -32,7 +32,7 @@ def block_divergence_reference(
         )
     divergence = current.exp().mul_(current - previous).sum(0)
     if alike:
-        # What is alike for all cells of an output's pixel was computed once.
+        # Terms that are equal for all cells of an output's pixel were computed once.
         divergence = _on_cells(divergence, size, grid, block_size, cells)
     part = max(cells // 4, 1)
     # Rows first: their values lie side by side.
@@ -109,17 +109,17 @@ def block_divergence(
     cells: int,
     clip: float,
 ) -> Tensor:
-    """KL divergence of the current from the previous class probabilities, of each block.
+    """KL divergence of the current from the previous class probabilities, for each block.
 
     ``sum_c p_c (log p_c - log q_c)``, in nats, p the current and q the previous probabilities, at
     the centre of each of ``cells x cells`` cells of a block. A block's value is the largest mean
-    over its sixteenths (over its cells, where it has fewer than 4 x 4). Not a number where a
-    logarithm is none, or both are infinite.
+    over its sixteenths (over its cells, if it has fewer than 4 x 4). NaN if a logarithm is NaN, or
+    if both are infinite.
 
     Args:
         previous: float32 ``(C, h, w)``, logarithms of probabilities, of any resolution, covering
             the picture; contiguous, or it is copied.
-        current: float32 ``(C, h', w')``, likewise, of the same classes.
+        current: float32 ``(C, h', w')``, the same with the same classes.
         size: ``(H, W)`` of the picture, pixels.
         grid: ``(GH, GW)``, blocks.
         block_size: Side of a block, pixels.

@@ -1,4 +1,4 @@
-"""What each block of a frame is predicted to bring, and what is kept of what it brought."""
+"""The predicted gain of each block of a frame, and the memory of the gain that was seen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FEATURES = (
     "output_peak",
     "one",
 )
-"""What a block's gain is predicted from; the first five are logarithms of picture differences."""
+"""The features that predict a block's gain; the first five are logs of picture differences."""
 
 MAPS = ("log_gain", "surprise", "age", "stale", "output", "output_peak")
 """What is known of each block; see :mod:`blockcopy_plugins.policy.gain.memory`."""
@@ -44,11 +44,11 @@ class Prediction(NamedTuple):
         features: float32 ``(N, GH, GW, 12)``, see :data:`FEATURES`.
         expected: float32 ``(N, GH, GW)``, the predicted ``log(gain + gain_floor)``.
         worth: float32 ``(N, GH, GW)``, the predicted gain.
-        scores: float32 ``(N, GH, GW)``, half the worth, half the mean of it around and in the
-            block, and something for waiting.
+        scores: float32 ``(N, GH, GW)``, half the worth, half the mean worth of the block and those
+            around it, and an addition for waiting.
         change: float32 ``(N, GH, GW)``, the mean picture difference.
-        measures: float32 ``(4, N)``, of each image ``(sum w)^2 / (blocks * sum w^2)`` of the
-            worths, their mean, 1, and the mean of the picture: finite if all of it is.
+        measures: float32 ``(4, N)``, for each image ``(sum w)^2 / (blocks * sum w^2)`` of the
+            worths, their mean, 1, and the mean of the picture, which is finite if all of it is.
     """
 
     features: Tensor
@@ -91,7 +91,7 @@ def predict_gain_reference(
     others = (log_gain, gain_around, surprise, age.log(), output, output_peak, one)
     features = torch.cat((logs, torch.stack(others, -1)), -1)
 
-    # In float64 throughout: autocast would make bfloat16 of a float32 product.
+    # In float64 throughout: autocast would turn a float32 product into bfloat16.
     expected = (features.to(torch.float64) @ weights).float().clamp_(_LOWEST, _HIGHEST)
     worth = expected.exp().sub_(gain_floor).clamp_min_(least_worth)
     if forbidden is not None:
@@ -110,15 +110,16 @@ def around(values: Tensor, own: bool = False) -> Tensor:
         values: float32 ``(N, GH, GW)`` or ``(N, C, GH, GW)``.
         own: Take the block itself into the mean.
     """
-    # Padding wants a batch or channels in front of the two sides.
+    # Padding needs a batch or channel dimension before the two sides.
     nine = F.avg_pool2d(F.pad(values, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return nine if own else nine.mul_(9 / 8).sub_(values, alpha=1 / 8)
 
 
 def _deviation(picture: Tensor) -> Tensor:
-    """Return the standard deviation of each picture ``(N, 1, 1)``, of every fourth cell each way.
+    """Return the standard deviation of each picture ``(N, 1, 1)``, over every fourth cell each way.
 
-    No less than a twentieth of the mean brightness: the noise of a flat picture is no motion.
+    It is no less than a twentieth of the mean brightness: the noise of a flat picture is not
+    motion.
     """
     variance, mean = torch.var_mean(picture[:, :, 1::4, 1::4], (2, 3))
     floor = mean.abs_().mean(1).mul_(0.05)
@@ -273,22 +274,22 @@ def predict_gain(
     least_worth: float,
     waiting: float,
 ) -> Prediction:
-    """Predict what executing each block would bring, from a linear model of its logarithm.
+    """Predict the gain of executing each block, from a linear model of its logarithm.
 
     A picture's difference is absolute, averaged over channels and over each sixteenth of a block,
     in standard deviations of the picture (no less than a twentieth of its mean brightness).
 
     Args:
         picture: float32 ``(N, 3, GH * cells, GW * cells)``.
-        executed: The picture that each block was last executed on, alike.
+        executed: The picture with which each block was last executed, of the same shape.
         maps: float32 ``(N, 6, GH, GW)``, see :data:`MAPS`.
         weights: float64 ``(12,)``, of :data:`FEATURES`.
         forbidden: bool ``(N, GH, GW)``, blocks that are worth nothing; None for none.
         cells: Side of a block in cells, a multiple of 4.
         difference_floor: Added to a difference before its logarithm is taken.
-        gain_floor: What the model adds to a gain likewise.
-        least_worth: The least a block is worth.
-        waiting: What a frame of waiting adds to a score.
+        gain_floor: Added by the model to a gain in the same way.
+        least_worth: The smallest worth of a block.
+        waiting: Addition to a score for each frame of waiting.
 
     Raises:
         ValueError: If a shape does not fit.
@@ -323,21 +324,21 @@ def remember_gain(
     gain_floor: float,
     step: float,
 ) -> Tensor:
-    """Return what is known of an image's blocks once some have run; nothing is written in place.
+    """Return what is known of an image's blocks after some have run; writes nothing in place.
 
     Args:
         maps: float32 ``(6, GH, GW)``, what was known; see :data:`MAPS`.
-        grid: bool ``(GH, GW)``, what was executed.
-        change: float32 ``(GH, GW)``, the picture difference; what is not executed leaves a block
-            that is, and reads it, stale.
-        expected: float32 ``(GH, GW)``, the ``log(gain + gain_floor)`` that was predicted.
-        weights: float64 ``(12,)``, that it was predicted with.
-        gain: float32 ``(GH, GW)``, what the executed blocks brought, read there alone and at least
-            0; None where it is not known.
-        output: float32 ``(2, GH, GW)``, mean and peak of the new output; None where there is none.
-        everywhere: Whether ``output`` is known of all blocks, and not of executed ones alone.
+        grid: bool ``(GH, GW)``, the executed blocks.
+        change: float32 ``(GH, GW)``, the picture difference; a block that is not executed makes
+            executed blocks that read it stale.
+        expected: float32 ``(GH, GW)``, the predicted ``log(gain + gain_floor)``.
+        weights: float64 ``(12,)``, the weights of that prediction.
+        gain: float32 ``(GH, GW)``, the gain of the executed blocks, read only there and at least 0;
+            None if it is not known.
+        output: float32 ``(2, GH, GW)``, mean and peak of the new output; None if there is none.
+        everywhere: Whether ``output`` is known for all blocks, and not only for executed ones.
         gain_floor: See above.
-        step: Of the running mean of surprises.
+        step: Step of the running mean of surprises.
 
     Returns:
         float32 ``(6, GH, GW)``.

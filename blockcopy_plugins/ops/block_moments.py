@@ -149,21 +149,21 @@ def block_moments(
     size: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Mean and spread of each group of channels over each block; what lies off the map is left out.
+    """Mean and spread of each group of channels over each block, leaving out pixels off the map.
 
     Args:
         map: Packed blocks ``(n, C, *block)``, or without ``places`` a whole map ``(N, C, *size)``;
             channels last, or it is copied.
         places: int32 ``(n, 3)``: image or slot, block row, block column.
         block: Height and width of a block, in pixels of the map.
-        blocks: Rows and columns of blocks. Not looked at with ``places``.
+        blocks: Rows and columns of blocks. Ignored if ``places`` is given.
         size: ``(H, W)`` of the map.
         groups: Number of groups of neighbouring channels.
 
     Returns:
         float64 ``(n, 1 + 2 * groups)``, without ``places`` ``(N * blocks[0] * blocks[1], ...)`` row
-        by row: of each block the number of values of a group, each group's mean, and its sum of
-        squared distances from that mean. All 0 for a block that is wholly off the map.
+        by row: for each block the number of values of a group, each group's mean, and its sum of
+        squared distances from that mean. All 0 for a block that lies entirely off the map.
 
     Raises:
         ValueError: If shapes do not fit each other.
@@ -178,13 +178,13 @@ def scale_shift(map: Tensor, places: Tensor | None, scale: Tensor, shift: Tensor
 
     Args:
         map: ``(n, C, H, W)``; channels last, or it is copied.
-        places: int32 ``(n, 3)``, of which the first column is the image of each block; None where
+        places: int32 ``(n, 3)``, of which the first column is the image of each block; None if
             there are as many images as maps.
         scale: ``(N, C)``.
         shift: ``(N, C)``.
 
     Returns:
-        Of the shape and dtype of ``map``, channels last; reckoned in float32 at least.
+        A tensor with the shape and dtype of ``map``, channels last; computed in float32 at least.
 
     Raises:
         ValueError: If shapes do not fit each other.

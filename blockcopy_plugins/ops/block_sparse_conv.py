@@ -1,4 +1,4 @@
-"""The convolution layer of a config that names its sparse convolutions."""
+"""The convolution layer for configs that name their sparse convolutions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class BlockSparseConv2d(nn.Conv2d):
     """An ``nn.Conv2d`` with the same parameters and keys that also convolves executed blocks.
 
     On a dense ``(N, C, H, W)`` tensor it is ``nn.Conv2d``; on a BlockTensor, inside a converted
-    model, it runs on the executed blocks, as every convolution there does. By hand, outside a
-    converted model, :meth:`forward_blocks` takes packed blocks and the map of earlier frames.
+    model, it runs on the executed blocks, like every convolution there. Outside a converted model,
+    :meth:`forward_blocks` takes packed blocks and the map of earlier frames.
 
     Args:
-        *args: As for ``nn.Conv2d``, as are the keywords.
+        *args: As for ``nn.Conv2d``, and so are the keywords.
 
     Examples:
         >>> backbone = dict(type='ResNet', depth=50,

@@ -1,4 +1,4 @@
-"""Border writes: the pixels near the edges of blocks, all that a neighbour's convolution reads."""
+"""Border writes: only the pixels near block edges, which a neighbour's convolution reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blockcopy_plugins.ops.scatter import scatter_reference_
 
 
 def scatter_border_reference_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
-    """Pure-PyTorch twin of :func:`scatter_border_`; writes whole blocks, which is right too."""
+    """Pure-PyTorch twin of :func:`scatter_border_`; writes whole blocks, which is also correct."""
     _check_border("scatter_border_", border)
     scatter_reference_(state, packed, blocks)
 
@@ -21,7 +21,7 @@ def scatter_border_reference_(state: Tensor, packed: Tensor, blocks: Tensor, bor
 def copy_border_reference_(
     state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
 ) -> None:
-    """Pure-PyTorch twin of :func:`copy_border_`; copies whole maps, which is right too."""
+    """Pure-PyTorch twin of :func:`copy_border_`; copies whole maps, which is also correct."""
     _check_border("copy_border_", border)
     with mutation_mode(state):
         state[list(slots)] = map
@@ -46,13 +46,13 @@ _COPY_BORDER = register_operator(
 
 
 def scatter_border_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
-    """As :func:`.scatter.scatter_`, but what is not near an edge of its block may be left out.
+    """Like :func:`.scatter.scatter_`, but pixels far from the edges of their block may be omitted.
 
     Args:
         state: ``(S, C, H, W)``, channels last. Written in place.
         packed: ``(n, C, bh, bw)``.
         blocks: int32 ``(n, 3)``: slot, block row, block column.
-        border: Pixels from the edge of a block that are written at least.
+        border: Width in pixels of the strip along a block's edges that is always written.
 
     Raises:
         ValueError: If a shape does not fit, or the border is less than 1.
@@ -65,14 +65,14 @@ def scatter_border_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) 
 def copy_border_(
     state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
 ) -> None:
-    """Copy whole maps into their slots; what is not near an edge of a block may be left out.
+    """Copy whole maps into their slots; pixels far from the edges of a block may be omitted.
 
     Args:
         state: ``(S, C, H, W)``, channels last. Written in place.
         map: ``(N, C, H, W)``.
         slots: Slot of each map.
         block: Height and width of a block.
-        border: Pixels from the edge of a block that are written at least.
+        border: Width in pixels of the strip along a block's edges that is always written.
 
     Raises:
         ValueError: If shapes or dtypes do not fit, or the border is less than 1.

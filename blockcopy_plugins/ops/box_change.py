@@ -1,4 +1,4 @@
-"""What a detector's boxes say of each block, and how far that is from what they said before."""
+"""What a detector's boxes show in each block, and how much that differs from before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def box_change_reference(
         before = _present(old_boxes, old_scores, old_labels)
         overlaps, matches = match_boxes_reference(now[0], now[2], before[0], before[2])
         moved = 1 - overlaps.double()
-        # Of one before: the most that any whose match it is has moved, 1 if it has gone.
+        # For a previous box: the largest move of any box whose match it is, 1 if it has gone.
         matched = matches >= 0
         left = torch.full(before[1].shape, -1.0, dtype=torch.float64)
         left.scatter_reduce_(0, matches[matched], moved[matched], "amax")
@@ -60,8 +60,8 @@ def _present(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 
 def _painted(boxes: Tensor, values: Tensor, side: float, size: Sequence[int]) -> Tensor:
-    """Paint boxes on the squares of a side that they touch; the largest value stands."""
-    # Of 16, 8 or 4 cells a block the side is exact, and so no quotient is rounded over a border.
+    """Paint boxes on the squares of a given side that they touch; the largest value is kept."""
+    # With 16, 8 or 4 cells a block the side is exact, so no quotient is rounded over a border.
     left, top, right, bottom = (boxes.double() / side).unbind(1)
     regions = torch.stack((top.floor(), bottom.ceil(), left.floor(), right.ceil()), 1).int()
     return paint_regions_reference(values.float(), regions, None, size)
@@ -136,9 +136,9 @@ def box_change(
     block_size: int,
     cells: int,
 ) -> tuple[Tensor, Tensor]:
-    """Clip boxes to the image, paint them on its blocks, and paint what changed; on the CPU.
+    """Clip boxes to the image, paint them and their changes on its blocks; on the CPU.
 
-    For what is painted see
+    For the painting rules see
     :class:`~blockcopy_plugins.policy.information_gain.detection.DetectionGain`. Boxes without an
     area in the image are skipped.
 
@@ -146,18 +146,18 @@ def box_change(
         boxes: float32 ``(n, 4)``, ``x1, y1, x2, y2`` in pixels, finite.
         scores: float32 ``(n,)``.
         labels: int64 ``(n,)``.
-        old_boxes: float32 ``(m, 4)``, as this returned those before; None if there were none, as
-            the next two.
+        old_boxes: float32 ``(m, 4)``, the previous boxes as this function returned them; None if
+            there were none, and so for the next two.
         old_scores: float32 ``(m,)``.
         old_labels: int64 ``(m,)``.
         size: ``(H, W)`` of the image in pixels.
         block_size: Side of a block in pixels.
-        cells: Side of a block in cells, of which it has a power of two.
+        cells: Side of a block in cells, a power of two.
 
     Returns:
         The boxes clipped, float32 ``(n, 4)``; and float32 ``(3, GH, GW)``: the largest change in
-        each block (0 where there is nothing to compare with), the mean of the largest score over
-        each of its cells, and the largest score.
+        each block (0 if there is nothing to compare with), the mean of the largest score over each
+        of its cells, and the largest score.
 
     Raises:
         ValueError: If a shape does not fit.

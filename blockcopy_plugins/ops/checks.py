@@ -1,7 +1,7 @@
 """Argument checks that the pure-PyTorch twins and the fake kernels of the operators share.
 
-The C++ kernels make the same checks with the same exception types: shapes and layouts are
-``ValueError``, dtypes are ``TypeError``, indices are ``IndexError``.
+The C++ kernels make the same checks and raise the same exception types: ``ValueError`` for shapes
+and layouts, ``TypeError`` for dtypes, ``IndexError`` for indices.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None
 
     Args:
         op (str): Operator name, for the message.
-        name (str): What the values are, for the message.
-        values (Tensor): Integer tensor of any shape, also empty.
+        name (str): Name of the values, for the message.
+        values (Tensor): Integer tensor of any shape, possibly empty.
         low (int): Smallest value allowed.
         high (int): First value that is too large.
 

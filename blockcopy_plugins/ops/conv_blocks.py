@@ -1,4 +1,4 @@
-"""Convolution of executed blocks straight from the full map, with what follows it."""
+"""Convolution of executed blocks straight from the full map, with the ops that follow it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _prepare_fake(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
-    # How much memory it takes depends on the processor.
+    # The amount of memory it takes depends on the processor.
     size = torch.library.get_ctx().new_dynamic_size(min=0)
     return weight.new_empty((size,), dtype=torch.uint8)
 
@@ -120,12 +120,12 @@ def _count_flops(*args, out_val: Tensor) -> int:
 
 
 FLOPS: Mapping[object, Callable[..., int]] = MappingProxyType({_CONV_BLOCKS: _count_flops})
-"""Floating-point operations of this package's operators, as ``torch.utils.flop_counter`` has those
-of torch's: those of the convolution itself, whatever the algorithm."""
+"""Floating-point operations of this package's operators, in the form of
+``torch.utils.flop_counter``: those of the convolution itself, whatever the algorithm."""
 
 
 def conv_kernels() -> tuple[str, ...]:
-    """Instruction sets of this processor that native convolutions are there for, best first.
+    """Instruction sets of this processor for which there are native convolutions, best first.
 
     Returns:
         Some of ``'avx512_bf16'``, ``'avx512'``, ``'avx2'``; empty without the extension.
@@ -144,11 +144,11 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
         kernels: One of :func:`conv_kernels`, by default the best.
 
     Returns:
-        uint8 ``(bytes,)``; what is in it is the kernels' own affair.
+        uint8 ``(bytes,)``; only the kernels know the layout.
 
     Raises:
         ValueError: If the weight does not fit, or the processor has no such kernels.
-        TypeError: If the dtype is another.
+        TypeError: If the dtype is a different one.
     """
     return _PREPARE(weight, winograd, kernels)
 
@@ -173,34 +173,34 @@ def conv_blocks(
     workspace: Tensor,
     slope: Tensor | None = None,
 ) -> Tensor:
-    """Convolve executed blocks, and do what follows to the sums before they are stored.
+    """Convolve executed blocks, and apply the ops that follow to the sums before they are stored.
 
     ``clamp(prelu(norm(conv(x) + bias) + residual), low, high)``, the sums in float32. The inputs
-    are read where they lie: executed blocks in ``packed``, the others in ``source``.
+    are read in place: executed blocks from ``packed``, the others from ``source``.
 
     Args:
-        source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``
-            the packed blocks themselves, of which each is convolved by itself.
-        packed: ``(n, C, bh, bw)``, what the blocks hold in this frame, or None if ``source`` holds
-            it already.
+        source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``,
+            the packed blocks themselves, each of which is convolved separately.
+        packed: ``(n, C, bh, bw)``, the content of the blocks in this frame, or None if ``source``
+            holds it already.
         blocks: int32 ``(n, 3)``: slot, block row, block column; see :func:`.gather.gather`.
         rows: int32 ``(GH, wh)``, the windows' rows in ``source``, -1 = outside, where it is zero.
         cols: int32 ``(GW, ww)``, the same for columns.
         weight: ``(C_out, C, kh, kw)``, dtype of ``source``; ``(C, 1, kh, kw)`` convolves each
-            channel by itself.
-        prepared: What :func:`conv_prepare` made of it; made anew here where the weight is seen to
-            have changed.
+            channel separately.
+        prepared: The result of :func:`conv_prepare` for it; made again here if the weight is seen
+            to have changed.
         bias: ``(C_out,)`` or None.
-        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C_out,)``
+        norm: Empty, or weight, bias, running mean and variance of a batch norm, each ``(C_out,)``
             or None.
-        eps: Of the batch norm.
+        eps: The batch norm's epsilon.
         stride: Rows, columns.
         dilation: Rows, columns.
         block_out: Height and width of a block of the result.
-        residual: Of the shape of the result, or None.
+        residual: Added to the result, with the result's shape, or None.
         low: Lower bound of the result, ``-inf`` for none.
         high: Upper bound.
-        workspace: uint8 ``(bytes,)``, scratch memory; grows where it is too small.
+        workspace: uint8 ``(bytes,)``, scratch memory; grows if it is too small.
         slope: ``(C_out,)``, what values below 0 are multiplied by, or None.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What follows a convolution, in one pass over its sums: bias, batch norm, addition and bounds."""
+"""The ops that follow a convolution, in one pass over its sums: bias, norm, addition and bounds."""
 
 from __future__ import annotations
 
@@ -136,17 +136,17 @@ def finish_conv_(
 ) -> None:
     """Replace ``sums`` by ``clamp(norm(sums + bias) + residual, low, high)``.
 
-    Worked out in float32 whatever the dtype, and rounded once. NaN stays NaN.
+    Computed in float32 whatever the dtype, and rounded once. NaN stays NaN.
 
     Args:
-        sums (Tensor): (n, C, h, w), channels-last contiguous, float32, float16 or bfloat16: what a
-            convolution without a bias gave. Written in place.
+        sums (Tensor): (n, C, h, w), channels-last contiguous, float32, float16 or bfloat16: the
+            result of a convolution without a bias. Written in place.
         bias (Tensor): (C,), of the dtype of ``sums``.
         norm (Sequence[Tensor]): Weight, bias, running mean and running variance of a batch norm,
             each (C,), all of the dtype of ``sums`` or all float32; weight and bias may be None.
-            Nothing for none.
-        eps (float): Of the batch norm.
-        residual (Tensor): To be added, of the shape and dtype of ``sums``.
+            Empty for no norm.
+        eps (float): The batch norm's epsilon.
+        residual (Tensor): Added to the result, of the shape and dtype of ``sums``.
         low (float): Lower bound.
         high (float): Upper bound.
 

@@ -1,4 +1,4 @@
-"""What follows a convolution or a concatenation in the same pass, in plain PyTorch."""
+"""The ops that follow a convolution or a concatenation in the same pass, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def finish_reference(
     """Return ``clamp(prelu(norm(sums) + residual), low, high)``.
 
     Args:
-        sums: ``(n, C, h, w)``, in the dtype that is reckoned in.
-        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
+        sums: ``(n, C, h, w)``, in the dtype used for the computation.
+        norm: Empty, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
             None.
-        eps: Of the batch norm.
-        residual: Of the shape of ``sums``, or None.
-        slope: Of a PReLU, ``(C,)`` or ``(1,)``, or None.
+        eps: The batch norm's epsilon.
+        residual: Added to the result, with the shape of ``sums``, or None.
+        slope: A PReLU's slope, ``(C,)`` or ``(1,)``, or None.
         low: Lower bound of the result.
         high: Upper bound.
-        dtype: Of the result.
+        dtype: The result's dtype.
 
     Returns:
-        Of the shape of ``sums``, channels last.
+        A tensor with the shape of ``sums``, channels last.
     """
     if norm:
-        # What is not given changes nothing.
+        # Arguments that are not given change nothing.
         weight, offset, mean, variance = (
             sums.new_full((1,), default) if value is None else value.to(sums.dtype)
             for value, default in zip(norm, (1.0, 0.0, 0.0, 1.0), strict=True)

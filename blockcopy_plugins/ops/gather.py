@@ -150,7 +150,7 @@ def gather(
     ``out[i, :, y, x] = state[slot, :, rows[gy, y], cols[gx, x]]`` with
     ``slot, gy, gx = blocks[i]``, or ``fill`` where either table entry is -1. The tables carry the
     whole geometry: halo, stride, dilation, border rule and nearest resize, so the operator only
-    looks up.
+    looks indices up.
 
     Args:
         state (Tensor): Map (S, C, H, W) of any floating point (16 to 64 bit), integer or bool
@@ -166,8 +166,8 @@ def gather(
             system has to map and clear its pages), so a caller that gathers often should reuse it.
 
     Returns:
-        Tensor: (n, C, wh, ww), channels-last, dtype and device of ``state``, with memory of its
-        own; ``out`` itself where it was given.
+        Tensor: (n, C, wh, ww), channels-last, dtype and device of ``state``, with its own memory;
+        ``out`` itself if it was given.
 
     Raises:
         ValueError: If a shape, layout or device does not fit, or ``fill`` has no representation in

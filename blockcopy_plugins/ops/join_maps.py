@@ -1,4 +1,4 @@
-"""Maps side by side in the channels of one, and what follows, in one pass over memory."""
+"""Concatenation of maps along channels and the ops that follow, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def join_maps(
     low: float,
     high: float,
 ) -> Tensor:
-    """Join maps along channels, and do what follows before the values are stored.
+    """Join maps along channels, and apply the ops that follow before the values are stored.
 
-    ``clamp(prelu(norm(cat(parts) + added) + residual), low, high)``, reckoned in float32.
+    ``clamp(prelu(norm(cat(parts) + added) + residual), low, high)``, computed in float32.
 
     Args:
         parts: ``(N, C_i, H, W)``, float32 or bfloat16, at least one; channels last, or copied.
         added: ``(N, C, H, W)``, C the sum of all C_i, or None.
-        norm: Nothing, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
+        norm: Empty, or weight, bias, running mean and variance of a batch norm, each ``(C,)`` or
             None.
-        eps: Of the batch norm.
+        eps: The batch norm's epsilon.
         residual: ``(N, C, H, W)`` or None.
         slope: ``(C,)``, what values below 0 are multiplied by, or None.
         low: Lower bound of the result, ``-inf`` for none.
@@ -75,7 +75,7 @@ def join_maps(
 
     Raises:
         ValueError: If shapes do not fit each other.
-        TypeError: If the dtype is another.
-        NotImplementedError: If the extension is there and the processor has no kernels for it.
+        TypeError: If the dtype is a different one.
+        NotImplementedError: If the extension is there but the processor has no kernels for it.
     """
     return _JOIN_MAPS(parts, added, norm, eps, residual, slope, low, high)

@@ -1,9 +1,9 @@
 """Registration of the ``blockcopy::`` operators with ``torch.library``.
 
-The compiled extension ``blockcopy_plugins._C`` brings schemas and kernels (CPU always, CUDA where
-it was built for it). Without the extension the schemas are defined here. Either way each operator's
-pure-PyTorch twin is registered as its ``CompositeExplicitAutograd`` kernel, so that a device for
-which no native kernel exists is still served, only slower.
+The compiled extension ``blockcopy_plugins._C`` brings schemas and kernels (always for CPUs, and for
+CUDA if it was built for it). Without the extension, the schemas are defined here. Either way, each
+operator's pure-PyTorch twin is registered as its ``CompositeExplicitAutograd`` kernel, so that a
+device for which no native kernel exists is still served, only more slowly.
 
 Set ``BLOCKCOPY_DISABLE_EXTENSION=1`` before the first import to use the twins everywhere.
 """
@@ -25,7 +25,7 @@ DISABLE_VARIABLE: Final = "BLOCKCOPY_DISABLE_EXTENSION"
 
 
 def _build_note() -> dict[str, Any]:
-    """What setup.py has noted of the build: why there is no extension, or no CUDA in it."""
+    """The note that setup.py wrote about the build: why it lacks the extension, or CUDA."""
     try:
         return json.loads((Path(__file__).parents[1] / "_build.json").read_text())
     except (OSError, ValueError):
@@ -33,7 +33,7 @@ def _build_note() -> dict[str, Any]:
 
 
 def _load_extension() -> tuple[bool, str]:
-    """Import the extension; say whether it is there and, in words, why it is not."""
+    """Import the extension; say whether it is there and, in words, why not."""
     if os.environ.get(DISABLE_VARIABLE, "").strip().lower() not in ("", "0", "false"):
         return False, f"disabled by the environment variable {DISABLE_VARIABLE}"
     try:
@@ -56,7 +56,7 @@ def _load_extension() -> tuple[bool, str]:
     return True, "loaded"
 
 
-# The one piece of process-wide state that torch.library asks for: registrations live as long as
+# The one piece of process-wide state that torch.library requires: registrations live as long as
 # this object does. FRAGMENT, because with the extension the namespace is defined in C++.
 _LIBRARY: Final = torch.library.Library(NAMESPACE, "FRAGMENT")
 _HAS_EXTENSION, _LOAD_MESSAGE = _load_extension()
@@ -82,9 +82,9 @@ def extension_status() -> str:
     """Which kernels are used, or why the compiled ones are not.
 
     Returns:
-        str: ``'loaded, with CPU kernels'`` or ``'loaded, with CPU and CUDA kernels'`` where the
-        extension is used, otherwise the reason why it is not, with the remedy. Where the CUDA
-        kernels were to be built and could not be, the reason follows.
+        str: ``'loaded, with CPU kernels'`` or ``'loaded, with CPU and CUDA kernels'`` if the
+        extension is used, otherwise the reason why it is not, with the remedy. If the CUDA kernels
+        were to be built and could not be, the reason follows.
     """
     if not _HAS_EXTENSION:
         return _LOAD_MESSAGE
@@ -104,9 +104,9 @@ def register_operator(schema: str, reference: Callable, fake: Callable) -> torch
     """Register one operator of the ``blockcopy`` namespace.
 
     Args:
-        schema (str): Schema as in ``gather(Tensor state, ...) -> Tensor``. Where the extension has
-            defined the operator already, it must be the same.
-        reference (Callable): Pure-PyTorch twin, kernel of every device without a native one.
+        schema (str): Schema as in ``gather(Tensor state, ...) -> Tensor``. If the extension has
+            already defined the operator, it must be the same.
+        reference (Callable): Pure-PyTorch twin, the kernel of every device without a native one.
         fake (Callable): Shape function for meta and fake tensors.
 
     Returns:

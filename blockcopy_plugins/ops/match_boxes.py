@@ -8,7 +8,7 @@ from torch import Tensor
 from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.library import register_operator
 
-# Pairs that the twin compares at a time, so that its memory does not grow with their number.
+# Number of pairs that the twin compares at a time, so that its memory does not grow with them.
 _PAIRS = 1 << 20
 
 
@@ -29,7 +29,7 @@ def match_boxes_reference(
         part = slice(start, start + step)
         table = box_iou(boxes[part], others)
         table.masked_fill_(labels[part, None] != other_labels, 0)
-        # Of several with the same IoU, max() takes the first.
+        # Among several with the same IoU, max() takes the first.
         overlaps[part], first = table.max(1)
         matches[part] = torch.where(overlaps[part] > 0, first, -1)
     return overlaps, matches
@@ -45,7 +45,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     )
     shared = width.mul_(height)
     union = _areas(boxes)[:, None] + _areas(others) - shared
-    # An area may be too small for its dtype, and then the union too.
+    # An area may be too small for its dtype, and then so may the union.
     return torch.where(shared > 0, shared / union, 0)
 
 
@@ -106,8 +106,8 @@ def match_boxes(
         other_labels: int64 ``(m,)``.
 
     Returns:
-        The IoU, float32 ``(n,)``, and the index of the match, int64 ``(n,)``; of several with the
-        same IoU the first. Where none overlaps, the IoU is 0 and the index -1.
+        The IoU, float32 ``(n,)``, and the index of the match, int64 ``(n,)``; the first among
+        several with the same IoU. If no other box overlaps, the IoU is 0 and the index -1.
 
     Raises:
         ValueError: If a shape does not fit, or a box is empty or not finite.

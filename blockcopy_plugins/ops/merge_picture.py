@@ -53,8 +53,8 @@ def merge_picture(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tens
 
     Args:
         before: float32 ``(C, GH * cells, GW * cells)``.
-        now: Alike.
-        grid: bool ``(GH, GW)``, True where ``now`` is taken.
+        now: A picture of the same shape.
+        grid: bool ``(GH, GW)``, True for the blocks to take from ``now``.
         cells: Side of a block in cells.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A map, moved to where its content is now."""
+"""Moves a map so that its content is where it is now."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEPS = 32
 """Places between pixels are rounded to thirty-seconds: whole pixels are then met exactly."""
 
 SURE = 0.5
-"""From this confidence on a displacement is used; below it what is there is copied."""
+"""From this confidence on, a displacement is used; below it, the copied value is taken."""
 
 
 def move_map_reference(
@@ -42,7 +42,7 @@ def move_map_reference(
     use &= (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
     if not everywhere:
         use &= (down != 0) | (right != 0)
-    # Of what is not finite nothing is true, and it is not used.
+        # Comparisons with NaN are false, so values that are not finite are not used.
     y, x = (place.masked_fill(~use, 0) for place in (y, x))
     y, x = y.clamp_(0, height - 1), x.clamp_(0, width - 1)
     flat = value.reshape(-1, height * width)
@@ -66,7 +66,7 @@ def move_map_reference(
 def _at_pixels(
     cells: Tensor, rows: Tensor, columns: Tensor, row_weights: Tensor, column_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the cells say at each pixel: to the right, down, confidence; ``(h, w)`` each."""
+    """The cells' values at each pixel: to the right, down, confidence; ``(h, w)`` each."""
     rows, columns = rows.long(), columns.long()
     below = (rows + 1).clamp_max(cells.shape[0] - 1)
     beside = (columns + 1).clamp_max(cells.shape[1] - 1)
@@ -77,7 +77,7 @@ def _at_pixels(
 
 
 def _between(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    # Where the weight is 0 the first stands to the bit, whatever the other is.
+    # Where the weight is 0, the result is exactly the first value, whatever the other is.
     work = one if one.dtype == torch.float64 else one.float()
     mixed = work + weight * (other.to(work.dtype) - work)
     return torch.where(weight == 0, one, mixed.to(one.dtype))
@@ -158,23 +158,23 @@ def move_map(
 ) -> Tensor:
     """Look up where the content of each pixel was.
 
-    A pixel's displacement lies between those of four cells, by the tables, and is rounded to a
-    thirty-second of a pixel. Where it is not sure (confidence below 0.5), or leads out of the map,
-    ``copied`` stands.
+    A pixel's displacement is interpolated between those of four cells, by the tables, and rounded
+    to a thirty-second of a pixel. If it is not certain (confidence below 0.5), or leads outside the
+    map, the value of ``copied`` is taken.
 
     Args:
-        value: ``(C, h, w)``, any dtype but complex ones.
-        copied: Alike.
-        cells: float32 ``(R, Q, 3)``: how far to the right and down what is there now has moved, in
-            pixels of the map, and the confidence.
-        rows: int32 ``(h,)``: of each row of pixels the first of the two rows of cells that it lies
-            between, 0 to R - 1.
-        columns: int32 ``(w,)``, likewise.
+        value: ``(C, h, w)``, any dtype except complex ones.
+        copied: A map of the same shape and dtype.
+        cells: float32 ``(R, Q, 3)``: how far the content of each cell has moved to the right and
+            down, in pixels of the map, and the confidence.
+        rows: int32 ``(h,)``: for each row of pixels, the first of the two rows of cells between
+            which it lies, 0 to R - 1.
+        columns: int32 ``(w,)``, the same for columns.
         row_weights: float32 ``(h,)``, the weight of the second row, 0 to 1.
-        column_weights: float32 ``(w,)``, likewise.
-        nearest: Take the nearest pixel's value, as is done with all but floating-point values; else
-            interpolate bilinearly. Half a pixel belongs to the right and down.
-        everywhere: Take ``value`` also where the displacement is 0; else it is ``copied`` there.
+        column_weights: float32 ``(w,)``, the same for columns.
+        nearest: Take the nearest pixel's value, as is always done for values that are not floating
+            point; else interpolate bilinearly. Half a pixel belongs to the right and down.
+        everywhere: Take ``value`` also where the displacement is 0; else ``copied`` is taken there.
 
     Returns:
         A new tensor ``(C, h, w)``, contiguous.

@@ -1,4 +1,4 @@
-"""A picture of regions: the largest value of those over each pixel."""
+"""A picture of regions: for each pixel, the largest value of the regions over it."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ _PAINT_REGIONS = register_operator(
 def paint_regions(
     values: Tensor, regions: Tensor, bits: Tensor | None, size: Sequence[int]
 ) -> Tensor:
-    """Paint regions on a picture of zeros; where they overlap, the largest value stands.
+    """Paint regions on a picture of zeros; where they overlap, the largest value is kept.
 
     Args:
         values: float32 ``(n,)``. Those that are not above 0 paint nothing.
         regions: int32 ``(n, 4)``: top, bottom, left, right.
-        bits: The regions' bitmaps (see :mod:`.bitmaps`), uint8; only what is set is painted. None
+        bits: The regions' bitmaps (see :mod:`.bitmaps`), uint8; only set pixels are painted. None
             paints the whole regions.
         size: ``(height, width)`` of the picture.
 
@@ -87,7 +87,7 @@ def paint_regions(
     Raises:
         ValueError: If a shape does not fit.
         TypeError: If a dtype does not fit.
-        IndexError: If a region is empty or reaches out of the picture.
+        IndexError: If a region is empty or reaches outside the picture.
         RuntimeError: If gradients are recorded and the values require grad.
     """
     return _PAINT_REGIONS(values, regions, bits, size)

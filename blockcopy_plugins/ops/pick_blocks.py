@@ -1,4 +1,4 @@
-"""The best blocks of each image, and those that have waited longest."""
+"""The best blocks of each image, and the ones that have waited longest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pick_blocks_reference(
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
-    # Not topk: which of equals it takes is not told.
+    # Not topk: it does not specify which of several equal values it takes.
     return values.sort(descending=True, stable=True).indices[:count]
 
 
@@ -104,19 +104,19 @@ def pick_blocks(
     oldest: Sequence[int],
     tie: float = 1e-3,
 ) -> Tensor:
-    """Pick so many blocks of each image: the oldest, those that are required, and the best.
+    """Pick a number of blocks of each image: the oldest, the required ones, and the best.
 
-    Of equals those that come first, row by row, are taken.
+    Among equal blocks, those that come first, row by row, are taken.
 
     Args:
         scores: float32 ``(N, GH, GW)``.
         ages: float32 ``(N, GH, GW)``, frames that each block has waited.
         forbidden: bool ``(N, GH, GW)``, blocks that come last; None for none.
         required: bool ``(N, GH, GW)``, blocks that come first; None for none.
-        counts: Of each image, how many blocks.
-        oldest: Of each image, how many of them are those of the highest
+        counts: For each image, the number of blocks.
+        oldest: For each image, how many of them are picked by the highest
             ``age + tie * score``.
-        tie: See above: of those that have waited as long, the best.
+        tie: See above: among blocks that have waited equally long, the best are taken.
 
     Returns:
         bool ``(N, GH, GW)``.

@@ -30,7 +30,7 @@ _PLANES = register_operator(
 def planes(map: Tensor) -> Tensor:
     """Copy a map into contiguous memory, as ``map.clone(memory_format=torch.contiguous_format)``.
 
-    torch walks through one of the two layouts pixel by pixel; this goes in tiles.
+    torch goes through one of the two layouts pixel by pixel; this function works in tiles.
 
     Args:
         map: ``(N, C, H, W)``, channels last, of any dtype.

@@ -16,7 +16,7 @@ def reduce_picture_reference(frame: Tensor, side: int) -> Tensor:
     empty = _reduce_picture_fake(frame, side)
     if empty.numel() == 0:
         return empty
-    # The float32 copy of the whole frame is what the native kernel does without.
+    # This makes a float32 copy of the whole frame; the native kernel does without it.
     means = F.avg_pool2d(frame.float(), side, ceil_mode=True, count_include_pad=False)
     return means.contiguous()
 

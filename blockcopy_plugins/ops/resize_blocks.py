@@ -1,4 +1,4 @@
-"""The executed blocks of a map that is resized bilinearly, straight from the full map."""
+"""The executed blocks of a bilinearly resized map, straight from the full map."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def resize_blocks(
     row_weights: Tensor,
     col_weights: Tensor,
 ) -> Tensor:
-    """Blocks of a map between whose pixels is interpolated: ``a + (b - a) * weight``, both ways.
+    """Blocks of a map by bilinear interpolation: ``a + (b - a) * weight``, both ways.
 
     Args:
         state: ``(S, C, H, W)``, the full map, float32 or bfloat16; channels last, or it is copied.
@@ -65,12 +65,12 @@ def resize_blocks(
         col_weights: float32 ``(GW, bw)``, the same for columns.
 
     Returns:
-        ``(n, C, bh, bw)``, channels last; values without a row or column hold no meaning.
+        ``(n, C, bh, bw)``, channels last; values without a row or column have no meaning.
 
     Raises:
         ValueError: If shapes do not fit each other.
         TypeError: If a dtype does not fit.
         IndexError: If an index is out of range.
-        NotImplementedError: If the extension is there and the processor has no kernels for it.
+        NotImplementedError: If the extension is there but the processor has no kernels for it.
     """
     return _RESIZE_BLOCKS(state, blocks, rows, cols, row_weights, col_weights)

@@ -1,4 +1,4 @@
-"""The sums of a small least squares problem that forgets, and its solution."""
+"""The sums of a small least squares problem with forgetting, and its solution."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def ridge_sums_reference(
     check_no_grad("ridge_sums", products, targets, features, values)
     _ridge_sums_fake(products, targets, features, values, seen, decay)
     wide = features.to(torch.float64)
-    # A product with zeros instead of picking rows: to know how many there are is to wait for the
-    # device.
+    # A product with zeros instead of picking rows: finding out how many there are would mean
+    # waiting for the device.
     chosen = (wide * seen.unsqueeze(1)).T
     products = torch.addmm(products, chosen, wide, beta=decay)
     return products, torch.addmv(targets, chosen, values.to(torch.float64), beta=decay)
@@ -37,7 +37,7 @@ def ridge_weights_reference(
     table = products.clone()
     table.diagonal().add_(strength)
     right = torch.add(targets, prior, alpha=strength)
-    # Positive definite by construction; to check it would be to wait for the device.
+    # Positive definite by construction; checking that would mean waiting for the device.
     return torch.linalg.solve_ex(table, right)[0]
 
 
@@ -110,9 +110,9 @@ def ridge_sums(
         products: float64 ``(n, n)``.
         targets: float64 ``(n,)``.
         features: float32 ``(m, n)``, ``x`` of each sample.
-        values: float32 ``(m,)``, ``y`` of each sample, finite also where it is not seen.
+        values: float32 ``(m,)``, ``y`` of each sample, finite even in rows that are not samples.
         seen: bool ``(m,)``: which rows are samples.
-        decay: What the old sums are multiplied with.
+        decay: Factor on the old sums.
 
     Returns:
         The new ``products`` and ``targets``.
@@ -129,10 +129,10 @@ def ridge_weights(products: Tensor, targets: Tensor, prior: Tensor, strength: fl
     """Solve ``(products + strength I) w = targets + strength prior``.
 
     Args:
-        products: float64 ``(n, n)``, of :func:`ridge_sums`.
+        products: float64 ``(n, n)``, from :func:`ridge_sums`.
         targets: float64 ``(n,)``, likewise.
-        prior: float64 ``(n,)``, the weights where nothing was seen.
-        strength: How many unit samples the prior is worth, above 0.
+        prior: float64 ``(n,)``, the weights if there are no samples.
+        strength: The number of unit samples that the prior is worth, above 0.
 
     Returns:
         float64 ``(n,)``.

@@ -1,4 +1,4 @@
-"""RoIAlign (He et al., Mask R-CNN, ICCV 2017) of channels-last maps."""
+"""RoIAlign (He et al., Mask R-CNN, ICCV 2017) for channels-last maps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def roi_align_reference(
                 f"blockcopy::roi_align: roi {index} is of image {image:g}, expected 0 to "
                 f"{images - 1}"
             )
-        # In float32, as whoever trained the model: a rounded ceiling is another number of samples.
+        # In float32, as in training: a rounded ceiling would be another number of samples.
         corners = torch.tensor(corners) * torch.tensor(scale, dtype=torch.float32)
         left, top, right, bottom = (corners - (0.5 if aligned else 0.0)).unbind()
         down, across = bottom - top, right - left
@@ -91,16 +91,16 @@ def roi_align(
 ) -> Tensor:
     """Pool regions of maps: the mean of bilinear samples in each bin.
 
-    As the ops of mmcv, torchvision and Detectron2, to float rounding: they sum in another order.
-    Regions with coordinates that are not finite give zeros.
+    Equal to the ops of mmcv, torchvision and Detectron2 up to float rounding, because the order of
+    summation differs. Regions with coordinates that are not finite give zeros.
 
     Args:
         map: float32 or bfloat16 ``(N, C, H, W)``; fastest channels last. Sums are float32.
         rois: float32 ``(K, 5)``: image, then ``x1, y1, x2, y2`` in pixels of the network's input.
         size: Bins, rows and columns.
-        scale: Of the map to the network's input, such as 1/4.
+        scale: Scale of the map relative to the network's input, such as 1/4.
         sampling: Samples of a bin along each side; 0: as many as it has pixels of the map.
-        aligned: Shift by half a pixel, as is right; False for models that were trained without.
+        aligned: Shift by half a pixel, which is correct; False for models trained without it.
 
     Returns:
         ``(K, C, *size)`` of the map's dtype, contiguous.

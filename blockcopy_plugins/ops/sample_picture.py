@@ -1,4 +1,4 @@
-"""The mean of some of the pixels of each square: a frame at the policies' resolution, for less."""
+"""The mean of some pixels of each square: a frame at the policies' resolution, at less cost."""
 
 from __future__ import annotations
 
@@ -81,18 +81,18 @@ _SAMPLE_PICTURE = register_operator(
 def sample_picture(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
     """Average every ``step``-th row of each square of ``side x side`` pixels.
 
-    Of a large frame the time is that of reading it, so half the rows take half the time. Of those
-    read, a NaN or an infinity makes its square not finite.
+    For a large frame the time is that of reading it, so half the rows take half the time. Among the
+    rows that are read, a NaN or an infinity makes its square not finite.
 
     Args:
         frame (Tensor): (N, C, H, W) of any floating point dtype (16 to 64 bit), channels last or
             contiguous; another layout is converted first.
         side (int): Side of a square in pixels, at least 1.
-        step (int): Of rows ``step // 2``, ``step // 2 + step``, ... of each square; a divisor of
-            ``side``. 1 reads all, as :func:`~.reduce_picture.reduce_picture`. The last row of the
-            frame stands for those below it.
+        step (int): Rows ``step // 2``, ``step // 2 + step``, ... of each square are read; a divisor
+            of ``side``. 1 reads all, like :func:`~.reduce_picture.reduce_picture`. The last row of
+            the frame stands for those below it.
         size (Sequence[int]): Squares of the picture, (rows, columns), no fewer than the frame has:
-            those outside it repeat the nearest inside.
+            those outside the frame repeat the nearest one inside.
 
     Returns:
         Tensor: float32 (N, C, rows, columns), contiguous. Squares that the right edge cuts hold

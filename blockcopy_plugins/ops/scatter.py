@@ -101,8 +101,8 @@ def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
     """Write packed blocks into a full map, in place.
 
     ``state[slot, :, gy * bh + y, gx * bw + x] = packed[i, :, y, x]`` with
-    ``slot, gy, gx = blocks[i]``, where that lies inside the map; what an edge block has beyond the
-    map is dropped. On an error ``state`` is unharmed.
+    ``slot, gy, gx = blocks[i]``, where that lies inside the map; the part of an edge block beyond
+    the map is dropped. On an error ``state`` is unharmed.
 
     Args:
         state (Tensor): Map (S, C, H, W), channels-last contiguous, of any floating point (16 to 64
@@ -111,7 +111,7 @@ def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
             channels-last; another layout is converted first.
         blocks (Tensor): int32 (n, 3), contiguous, columns (slot, gy, gx): index into dimension 0
             of ``state``, block row, block column. n may be 0; any order. A block named twice gets
-            one of its values, which one is not defined.
+            one of its values; it is not defined which one.
 
     Raises:
         ValueError: If a shape, layout or device does not fit.

@@ -1,4 +1,4 @@
-"""What dense logits say of the executed blocks, and how far that is from what they said before."""
+"""What dense logits show in the executed blocks, and how much that differs from before."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def softmax_change_reference(
     divergence = torch.zeros_like(doubt)
     if previous is not None:
         divergence = (fresh.exp() * (fresh - previous)).sum(0)
-    # 0, or not a number: a value that is not finite is to show in its block's mean.
+    # 0, or NaN: a value that is not finite must show in its block's mean.
     finite = (pooled * 0).sum(0)
 
     gain, doubt, finite = (
@@ -178,17 +178,18 @@ def softmax_change(
 ) -> tuple[Tensor, Tensor]:
     """Take the softmax of some pixels of dense logits in the executed blocks, and compare it.
 
-    Each pixel of the result is the mean of some logits, ``rows`` and ``columns`` of them. Its
-    divergence is ``KL(new || previous)`` in nats, its doubt 1 - the highest probability. A block's
-    cells find their pixels in ``cell_rows`` and ``cell_columns``.
+    Each pixel of the result is the mean of some logits, those at ``rows`` and ``columns``. Its
+    divergence is ``KL(new || previous)`` in nats, and its doubt is 1 - the highest probability. A
+    block's cells find their pixels in ``cell_rows`` and ``cell_columns``.
 
     Args:
         logits: Floating point ``(C, h, w)`` of any layout. A single channel is the logit of
             foreground against background.
         previous: float32 ``(K, ph, pw)``, K = C but at least 2, log-probabilities; None for none.
         grid: bool ``(GH, GW)``.
-        rows: int32 ``(ph, samples)``, rising: which rows of the logits each pixel is the mean of.
-        columns: int32 ``(pw, samples)``, likewise.
+        rows: int32 ``(ph, samples)``, rising: the rows of the logits over which each pixel is the
+            mean.
+        columns: int32 ``(pw, samples)``, the same for columns.
         cell_rows: int32 ``(GH * cells,)``, rising.
         cell_columns: int32 ``(GW * cells,)``, rising.
         cells: Side of a block in cells.
@@ -197,8 +198,8 @@ def softmax_change(
     Returns:
         The new log-probabilities, float32 ``(K, ph, pw)``, undefined outside the executed blocks;
         and float32 ``(3, GH, GW)``, 0 there: the largest mean divergence over a block's sixteenths
-        (0 without ``previous``), the mean of its cells' doubt, and the highest. Where a logit
-        that was read is not finite, the mean is not.
+        (0 without ``previous``), the mean of its cells' doubt, and the highest. If a logit that was
+        read is not finite, the mean is not finite either.
 
     Raises:
         ValueError: If a shape does not fit.
@@ -219,11 +220,11 @@ def keep_softmax_(
     cell_columns: Tensor,
     cells: int,
 ) -> None:
-    """Write the executed blocks of what :func:`softmax_change` returned into what is kept.
+    """Write the executed blocks of the result of :func:`softmax_change` into the kept values.
 
     Args:
         kept: float32 ``(K, ph, pw)``, values of a row side by side; written to.
-        fresh: Alike.
+        fresh: Values of the same shape.
         grid: bool ``(GH, GW)``.
         cell_rows: As for :func:`softmax_change`.
         cell_columns: Likewise.

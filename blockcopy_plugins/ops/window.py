@@ -1,9 +1,9 @@
 """Index tables: which row (column) of a full map each row (column) of a gathered window reads.
 
 Everything that a spatial op needs to know about halos, strides, dilations and borders is one
-integer table per axis, made here once for a geometry and looked up by
-:func:`blockcopy_plugins.ops.gather`. The index arithmetic therefore stands in one place for every
-device.
+integer table per axis. It is made here once per geometry and looked up by
+:func:`blockcopy_plugins.ops.gather`. The index arithmetic is therefore in one place for all
+devices.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def window_table(
     Args:
         blocks: Number of blocks along this axis.
         block_out: Width of a block in pixels of the *output* map.
-        size: Width of the *input* map in pixels. What lies beyond is ``OUTSIDE``.
+        size: Width of the *input* map in pixels. Positions beyond it are ``OUTSIDE``.
         kernel: Number of taps.
         stride: Step between outputs, in input pixels.
         padding: Padding before the first input pixel.
@@ -60,14 +60,14 @@ def tap_table(
 ) -> Tensor:
     """Table in which every output pixel has its own taps side by side (the im2col form).
 
-    A window gathered with it is worked on by a convolution of the same kernel with
-    ``stride=kernel, dilation=1``. It pays where the dilation is wider than a block, as the
-    contiguous window of :func:`window_table` would then be mostly pixels that no tap reads.
+    A convolution of the same kernel with ``stride=kernel, dilation=1`` processes a window that was
+    gathered with it. This pays if the dilation is wider than a block, because the contiguous window
+    of :func:`window_table` would then consist mostly of pixels that no tap reads.
 
     Args:
         blocks: Number of blocks along this axis.
         block_out: Width of a block in pixels of the *output* map.
-        size: Width of the *input* map in pixels. What lies beyond is ``OUTSIDE``.
+        size: Width of the *input* map in pixels. Positions beyond it are ``OUTSIDE``.
         kernel: Number of taps.
         stride: Step between outputs, in input pixels.
         padding: Padding before the first input pixel.
@@ -99,12 +99,12 @@ def index_table(*, blocks: int, block_out: int, index: Tensor) -> Tensor:
 
 
 def through(table: Tensor, sources: Tensor) -> Tensor:
-    """A table of a map that is itself read by index, for example with reflected borders.
+    """A table for a map that is itself read by index, for example with reflected borders.
 
     Args:
         table: int32 ``(blocks, width)``, positions in the map as the op sees it.
-        sources: int64 ``(size,)``, where in memory each of these positions is; ``OUTSIDE`` where it
-            is nowhere.
+        sources: int64 ``(size,)``, the place in memory of each of these positions; ``OUTSIDE`` if
+            it has none.
 
     Returns:
         int32 ``(blocks, width)``, places in memory.

@@ -1,4 +1,4 @@
-"""Policies: what picks the blocks of each frame that are executed."""
+"""Policies: they pick the blocks of each frame that are executed."""
 
 from .agreement import output_agreement
 from .agreement_estimate import AgreementEstimate

@@ -11,31 +11,32 @@ from blockcopy_plugins.ops.match_boxes import box_iou
 from .task_output import Detections, TaskOutput, check_task_output
 
 _IOU = 0.5
+# Pixels of a map that :func:`thinned` leaves, about, at least.
+_COMPARED = 40_000
 
 
 def output_agreement(found: TaskOutput, wanted: TaskOutput, labels: bool = True) -> Tensor:
-    """Return how far an output agrees with the one that it should be, 0 to 1.
+    """Return how far an output agrees with the dense one, 0 to 1.
 
-    Detections: those of both are paired, one with one, best overlap first, where the label is the
-    same and the boxes' IoU is at least 0.5. The agreement is the score in pairs / all score, of
-    both together: an F1 measure in which a detection counts as much as it is sure. Boxes are
-    clipped to the image, and what has no area then does not count. Two outputs without any score
-    agree.
+    Detections: those of both outputs are paired one to one, best overlap first, where the label is
+    the same and the boxes' IoU is at least 0.5. The agreement is the score in pairs / all score, of
+    both together: an F1 measure in which a detection counts as much as its score. Boxes are clipped
+    to the image, and those left without an area do not count. Two outputs without any score agree.
 
-    Dense outputs: the share of pixels with the same most probable class; of a single channel, with
+    Dense outputs: the share of pixels with the same most probable class; for a single channel, with
     the same sign. Features (``labels=False``): ``1 - sum |found - wanted| / sum (|found| +
     |wanted|)``.
 
     Args:
-        found: What was, or would have been, delivered.
-        wanted: What the dense network says.
+        found: The output that was, or would have been, delivered.
+        wanted: The dense network's output.
         labels: Whether dense outputs are logits.
 
     Returns:
-        A 0-dim float32 tensor, on the device of dense outputs. NaN where features are.
+        A 0-dim float32 tensor, on the device of dense outputs. NaN if features hold NaN.
 
     Raises:
-        FrameError: If they are not of one kind and shape.
+        FrameError: If the two are not of the same kind and shape.
     """
     found, wanted = check_task_output(found), check_task_output(wanted)
     if isinstance(found, Detections) and isinstance(wanted, Detections):
@@ -47,9 +48,20 @@ def output_agreement(found: TaskOutput, wanted: TaskOutput, labels: bool = True)
         for one in (found, wanted)
     ]
     raise FrameError(
-        f"outputs of one frame were {described[0]} and then {described[1]}, and cannot be "
+        f"outputs of one frame were first {described[0]} and then {described[1]}, and cannot be "
         "compared; the network must return the same kind of output each time"
     )
+
+
+def thinned(output: TaskOutput) -> TaskOutput:
+    """Return an output of which every so many rows and columns of a large map are left.
+
+    Enough to tell how far two agree; detections stay as they are.
+    """
+    if not isinstance(output, Tensor):
+        return output
+    step = max(1, int((output.shape[-2:].numel() / _COMPARED) ** 0.5))
+    return output if step == 1 else output[:, step // 2 :: step, step // 2 :: step].contiguous()
 
 
 def _of_detections(found: Detections, wanted: Detections) -> float:
@@ -71,7 +83,7 @@ def _of_detections(found: Detections, wanted: Detections) -> float:
 
 
 def _inside(objects: Detections) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (float64), scores and labels of what has an area inside the image, on the host."""
+    """Boxes (float64), scores and labels of those with an area inside the image, on the host."""
     height, width = objects.size
     limits = torch.tensor([width, height] * 2, dtype=torch.float64)
     boxes = objects.boxes.detach().cpu().double().clamp_min(0).minimum(limits)
@@ -92,5 +104,5 @@ def _of_labels(found: Tensor, wanted: Tensor) -> Tensor:
 def _of_features(found: Tensor, wanted: Tensor) -> Tensor:
     found, wanted = found.float(), wanted.float()
     change, size = (found - wanted).abs().sum(), (found.abs() + wanted.abs()).sum()
-    # Where both are 0 throughout, they agree.
+    # If both are 0 throughout, they agree.
     return 1 - torch.where(size == 0, 0.0, change / size)

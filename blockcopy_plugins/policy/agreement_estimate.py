@@ -1,4 +1,4 @@
-"""How far block-sparse outputs agree with dense ones, and how sure that is."""
+"""How far block-sparse outputs agree with dense ones, and how certain that is."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class AgreementEstimate:
     """The mean agreement of delivered outputs with dense ones, as comparisons have shown it.
 
     Attributes:
-        target: What it is to be, 0 to 1.
-        mean: What it is at the present executed rate, 0 to 1. 1 before the first comparison.
+        target: The agreement to hold, 0 to 1.
+        mean: The agreement at the present executed rate, 0 to 1. 1 before the first comparison.
         low: Lower end of a 90 % interval of that mean. 0 before the first comparison.
         high: Its upper end.
-        comparisons: How many there have been.
-        compared_rate: Blocks that were executed for comparisons alone / all blocks, of all frames
-            but first ones.
+        comparisons: Number of comparisons so far.
+        compared_rate: Blocks that were executed only for comparisons / all blocks, over all frames
+            except first ones.
     """
 
     target: float
@@ -27,7 +27,7 @@ class AgreementEstimate:
     compared_rate: float
 
     def figures(self) -> dict[str, float]:
-        """What a frame leaves for logs."""
+        """The figures of a frame for logs."""
         return {
             "agreement": self.mean,
             "agreement_low": self.low,
@@ -42,5 +42,5 @@ class AgreementEstimate:
         return (
             f"{self.mean:.1%} (90 % interval {self.low:.1%} to {self.high:.1%}, "
             f"{self.comparisons} comparisons; target {self.target:.1%}); {self.compared_rate:.1%} "
-            "of the blocks were executed to compare"
+            "of the blocks were executed only for comparisons"
         )

@@ -15,38 +15,39 @@ from .base import PolicyContext, check_count, check_frame
 from .picture import cells_per_block, cells_to_grid, picture_statistics, reduce_picture
 from .threshold_policy import Look, ThresholdPolicy, remembered
 
-# OpenCV's constants are made for 8-bit video, of which this is a usual standard deviation.
+# OpenCV's constants are made for 8-bit video, for which this is a usual standard deviation.
 _GREY_LEVELS = 60.0
 _FOREGROUND = 255
 
 
 class BackgroundSubtractionPolicy(ThresholdPolicy):
-    """Executes the blocks with foreground in them, by OpenCV's MOG2.
+    """Executes the blocks that contain foreground, found by OpenCV's MOG2.
 
-    Each stream has a ``cv2.BackgroundSubtractorMOG2``, which sees the picture at the policies'
-    reduced resolution (:mod:`.picture`; of blocks of 64 px and more, 16 x 16 cells a block), in
-    grey levels: scaled so that the standard deviation of the stream's first frame is 60. The score
-    of a block is the share of its cells that are foreground, now or when it was last executed: so a
-    block that something has left is executed once more, or its output would keep what is gone.
+    Each stream has a ``cv2.BackgroundSubtractorMOG2``. It sees the picture at the policies' reduced
+    resolution (:mod:`.picture`; for blocks of 64 px and more, 16 x 16 cells a block), in grey
+    levels, scaled so that the standard deviation of the stream's first frame is 60. The score of a
+    block is the share of its cells that are foreground, now or when it was last executed. A block
+    that something has left is therefore executed once more; otherwise its output would keep the
+    object that is gone.
 
-    A block is scored with a learning rate of 0 and the subtractor learns only from frames that have
-    run, at OpenCV's own rate, ``1 / min(2 * frames, history)``.
+    A block is scored with a learning rate of 0, and the subtractor learns only from frames that
+    have run, at OpenCV's own rate, ``1 / min(2 * frames, history)``.
 
-    OpenCV works in host memory: on a GPU the picture is brought there, so this policy makes the
-    host wait once more in each frame. What OpenCV knows of a stream cannot be copied: in a copy of
-    a converted model each stream begins with a full frame.
+    OpenCV works in host memory: on a GPU the picture is copied there, so this policy makes the host
+    wait once more in each frame. OpenCV's knowledge of a stream cannot be copied: in a copy of a
+    converted model, each stream begins with a full frame.
 
     Args:
         threshold: Share of a block's cells, 0 to 1. Default, if ``target`` is not given either:
             0.02.
         target: Executed rate to hold, above 0 and at most 1; instead of ``threshold``. See
             :class:`~blockcopy_plugins.policy.threshold_policy.ThresholdPolicy`.
-        history: Frames that the background is learned from, at least 1; what stands still for a
-            tenth of it is background. Default: 500.
+        history: Number of frames from which the background is learned, at least 1; an object that
+            stands still for a tenth of it becomes background. Default: 500.
         variance_threshold: Squared distance, in standard deviations of the background there, from
             which a cell is foreground; above 0. Default: 16.
-        shadows: Whether cells that are the background but darker are shadows, and no foreground.
-            Default: True.
+        shadows: Whether cells that look like the background but darker count as shadows and not as
+            foreground. Default: True.
 
     Raises:
         ConfigError: If OpenCV is not installed, both threshold and target are given, or an argument
@@ -54,7 +55,7 @@ class BackgroundSubtractionPolicy(ThresholdPolicy):
     """
 
     DEFAULT_THRESHOLD = 0.02
-    # The smallest share that there is, one cell of 16 x 16, is above the lowest threshold.
+    # The smallest possible share, one cell of 16 x 16, is above the lowest threshold.
     LOWEST, HIGHEST = 1e-3, 1.0
 
     def __init__(
@@ -84,7 +85,7 @@ class BackgroundSubtractionPolicy(ThresholdPolicy):
         _opencv()
 
     def look(self, frame: Tensor, context: PolicyContext) -> Look:
-        """Tell foreground from background; waits for the device."""
+        """Separate foreground from background; waits for the device."""
         check_frame(frame, context)
         picture = reduce_picture(frame, context.block_size, context.grid_shape)
         (picture,) = to_host([picture])
@@ -101,7 +102,7 @@ class BackgroundSubtractionPolicy(ThresholdPolicy):
         return Look(context, scores, known, (picture, kept, shares))
 
     def commit(self, look: Look, grid: Tensor, threshold: float | Tensor) -> None:
-        """Let the subtractors learn, and keep how much foreground was executed."""
+        """Let the subtractors learn, and keep each block's executed share of foreground."""
         picture, kept, shares = look.seen
         executed = look.context.host_grid(grid)
         for image, stream in enumerate(look.context.streams):
@@ -129,7 +130,7 @@ class BackgroundSubtractionPolicy(ThresholdPolicy):
 
 @dataclass(eq=False)
 class _Background:
-    """What is kept of a stream."""
+    """The data kept for a stream."""
 
     subtractor: Any  # cv2.BackgroundSubtractorMOG2
     scale: float  # grey levels to a unit of the frame
@@ -145,7 +146,7 @@ class _Background:
     def learn(self, picture: Tensor, history: int) -> None:
         """Learn from a picture ``(3, h, w)``."""
         self.frames += 1
-        # Its own count of frames, which its own rate depends on, goes up with each look too.
+        # Its own frame count, on which its own rate depends, also goes up with each look.
         rate = 1 / min(2 * self.frames, history)
         self.subtractor.apply(self._image(picture), learningRate=rate)
 

@@ -1,4 +1,4 @@
-"""The policy interface: what picks the blocks of a frame, and what it may know."""
+"""The policy interface: how the blocks of a frame are picked, and what a policy may know."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .task_output import TaskOutput
 class PolicyContext:
     """What a policy may know about one call of the model; made by the engine.
 
-    On a GPU the host waits for the device once in a frame, where it reads the grid. A policy that
+    On a GPU the host waits for the device once in a frame, when it reads the grid. A policy that
     reads a value of a tensor (``float(x)``, ``x.tolist()``, ``x[mask]``, ``if x.any()``) waits once
-    more. It need not: :attr:`host_first`, :meth:`host_grid` and :meth:`read` give the host what it
-    may want to know.
+    more. It need not: :attr:`host_first`, :meth:`host_grid` and :meth:`read` give the host the
+    values that it may need.
 
     Args:
         streams: Id of the stream of each image of the batch, length N.
@@ -38,22 +38,24 @@ class PolicyContext:
         frame_index: Index of the frame in its stream for each image; 0 is the first.
         last_grid: bool ``(N, GH, GW)``, the grid of the previous frame of each stream; all False
             where ``first``.
-        motion: Of each image how far its video has moved, None where that is not known; None if it
-            is of none.
+        motion: For each image, how far its video has moved, None where that is not known; None if
+            it is known for no image.
         host_first: The values of ``first``; by default they are read from it.
-        reads: Brings what :meth:`read` asks for with the grid; by default each value is read at
-            once.
-        began: When the work on the batch began, by ``time.perf_counter()``, the model's own
-            preprocessor included; None where nobody tells.
-        required: bool ``(N, GH, GW)``, the blocks that guards demand of this frame; None if they
+        reads: Transfers the values requested by :meth:`read` together with the grid; by default
+            each value is read at once.
+        can_compare: Whether :meth:`Policy.compares` may ask for a frame to be run twice.
+        began: When the work on the batch began, by ``time.perf_counter()``, including the model's
+            own preprocessor; None if that is not known.
+        required: bool ``(N, GH, GW)``, the blocks that guards demand in this frame; None if they
             demand none. The engine executes them whatever the policy answers.
         forbidden: bool ``(N, GH, GW)``, the blocks that guards forbid; None if they forbid none.
-            The engine does not execute them, first frames apart. No block is in both.
+            The engine does not execute them, except in first frames. No block is in both.
 
     Attributes:
-        comparison: What :meth:`Policy.compares` asked for, filled in before the feedback.
-        propagated: What would be delivered if no block ran, and how far the picture has moved; from
-            before the choice until after the feedback, else ``None``.
+        comparison: The comparison that :meth:`Policy.compares` asked for, filled in before the
+            feedback.
+        propagated: The outputs that would be delivered if no block ran, and how far the picture has
+            moved; available from before the choice until after the feedback, else ``None``.
 
     Raises:
         GridError: If the lengths and shapes do not agree with ``grid_shape``.
@@ -71,6 +73,7 @@ class PolicyContext:
     host_first: tuple[bool, ...] | None = None
     reads: HostReads | None = field(default=None, repr=False)
     began: float | None = None
+    can_compare: bool = True
     comparison: Comparison | None = field(default=None, init=False, repr=False)
     propagated: Propagated | None = field(default=None, init=False, repr=False)
     _executed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
@@ -117,34 +120,34 @@ class PolicyContext:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors of the context are, and grids and scores are wanted."""
+        """The device of the context's tensors, on which grids and scores are expected too."""
         return self.first.device
 
     def bring(self, value: Tensor) -> Tensor:
-        """Wait for a value, and for all that :meth:`read` was asked for.
+        """Wait for a value, and for all values requested by :meth:`read`.
 
         For a policy that decides on the host (:attr:`Policy.on_host`), in :meth:`Policy.select`:
-        this is then the frame's one wait for the device. What was asked for in the feedback of
-        frames before is handed on first.
+        this is then the frame's one wait for the device. Values requested in the feedback of
+        earlier frames are handed on first.
 
         Args:
             value: Any small tensor.
 
         Returns:
-            It in host memory.
+            The value in host memory.
 
         Raises:
-            Exception: What those who get their values raise: the frame is refused.
+            Exception: An error that a receiver of a value raises: the frame is refused.
         """
         return value.cpu() if self.reads is None else self.reads.bring(value)
 
     def read(self, value: Tensor, then: Then) -> None:
         """Have a value brought to host memory, on a GPU without waiting for it.
 
-        What is asked for in :meth:`Policy.select` or :meth:`Policy.scores` comes with the grid that
-        they choose: ``then`` is called before anything of the frame runs, and what it raises
-        refuses the frame. What is asked for in :meth:`Policy.feedback` comes with the grid of the
-        next frame, of whichever stream. A value in host memory is handed on at once.
+        A value requested in :meth:`Policy.select` or :meth:`Policy.scores` comes with the grid that
+        they choose: ``then`` is called before any part of the frame runs, and an error that it
+        raises refuses the frame. A value requested in :meth:`Policy.feedback` comes with the grid
+        of the next frame, of whichever stream. A value in host memory is handed on at once.
 
         Args:
             value: Any small tensor; nobody may write to it any more.
@@ -156,11 +159,11 @@ class PolicyContext:
             self.reads.add(value, then)
 
     def host_grid(self, grid: Tensor) -> Tensor:
-        """Return the grid that :meth:`Policy.feedback` is given in host memory.
+        """Return the grid that :meth:`Policy.feedback` is given, in host memory.
 
         Args:
-            grid: Of the frame. That which the engine has executed is in host memory already; to
-                read another one is to wait for the device.
+            grid: The frame's grid. The one that the engine has executed is in host memory already;
+                reading another one means waiting for the device.
 
         Returns:
             bool ``(N, GH, GW)``.
@@ -171,16 +174,16 @@ class PolicyContext:
 
     @property
     def host_required(self) -> Tensor | None:
-        """:attr:`required` in host memory; while the policy chooses, to read it is to wait."""
+        """:attr:`required` in host memory; reading it while the policy chooses means waiting."""
         return self._host_copy("required")
 
     @property
     def host_forbidden(self) -> Tensor | None:
-        """:attr:`forbidden` in host memory; while the policy chooses, to read it is to wait."""
+        """:attr:`forbidden` in host memory; reading it while the policy chooses means waiting."""
         return self._host_copy("forbidden")
 
     def read_demands(self) -> None:
-        """Have what guards demand brought with the grid; called by the engine."""
+        """Have the guards' demands brought with the grid; called by the engine."""
         for name in ("required", "forbidden"):
             if getattr(self, name) is not None:
                 self.read(getattr(self, name), partial(self._in_host.__setitem__, name))
@@ -192,7 +195,7 @@ class PolicyContext:
         return self._in_host.get(name)
 
     def take_executed(self, grid: Tensor, host: Tensor) -> None:
-        """Take note of what is executed; called by the engine.
+        """Take the grid that is executed; called by the engine.
 
         Args:
             grid: bool ``(N, GH, GW)``.
@@ -201,11 +204,11 @@ class PolicyContext:
         object.__setattr__(self, "_executed", (grid, host))
 
     def take_propagated(self, propagated: Propagated | None) -> None:
-        """Take note of what would be delivered if no block ran; called by the engine."""
+        """Take the outputs that would be delivered if no block ran; called by the engine."""
         object.__setattr__(self, "propagated", propagated)
 
     def take_comparison(self, comparison: Comparison) -> None:
-        """Take note of what was executed twice; called by the engine."""
+        """Take the results of a frame that was executed twice; called by the engine."""
         object.__setattr__(self, "comparison", comparison)
 
 
@@ -219,19 +222,19 @@ class Policy:
     Attributes:
         needs_outputs: Whether :meth:`feedback` wants the task's outputs. The engine builds them
             only when this is True.
-        needs_motion: Whether :meth:`select` wants ``context.motion``. What reads videos exports
-            their motion vectors only when this is True.
+        needs_motion: Whether :meth:`select` wants ``context.motion``. Video readers export their
+            motion vectors only when this is True.
         enforces_target: Whether ``target`` is a budget, an executed rate that the policy keeps to
             whatever happens, rather than one that it aims at. Guards that need more than a budget
             are refused.
         agreement: How far the outputs agree with dense ones, as far as that was measured
-            (:meth:`compares`); None where it is not.
+            (:meth:`compares`); None if it was not.
         on_host: Whether :meth:`select` and :meth:`scores` want the tensors of the context in host
-            memory and answer there, wherever the frame is: launches cost more than what they do to
-            a few hundred blocks. With guards, the tensors are where the frame is in any case.
-        whole_frames_only: A promise: of each image :meth:`select` picks all blocks or none. Whole
-            frames then run as the plain model does where that is faster, without a state. If
-            blocks are needed all the same (guards demand some), that frame runs whole.
+            memory and answer there, wherever the frame is: kernel launches cost more than the work
+            on a few hundred blocks. With guards, the tensors are always where the frame is.
+        whole_frames_only: A promise that :meth:`select` picks either all blocks of an image or
+            none. Whole frames then run as the plain model does if that is faster, without a state.
+            If blocks are needed all the same (guards demand some), that frame runs whole.
             :meth:`compares` is not asked.
     """
 
@@ -257,9 +260,9 @@ class Policy:
         raise NotImplementedError(f"{type(self).__name__} does not implement select()")
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
-        """Say which of the blocks that :meth:`select` has not picked are the next best.
+        """Rate the blocks that :meth:`select` has not picked, to find the next best ones.
 
-        Where the number of executed blocks is rounded up
+        If the number of executed blocks is rounded up
         (:class:`~blockcopy_plugins.engine.buckets.Buckets`), these are executed too. Called after
         :meth:`select` with the same arguments.
 
@@ -268,25 +271,25 @@ class Policy:
             context: The context given to :meth:`select`.
 
         Returns:
-            Floating point ``(N, GH, GW)``, higher = executed earlier; or None, as here, for blocks
-            next to those that are executed.
+            Floating point ``(N, GH, GW)``, higher = executed earlier; or None, as here, to execute
+            blocks next to those that are executed.
         """
         return None
 
     def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
-        """Say which images are to be executed whole as well, after their grid has been.
+        """Say which images should also be executed whole, after their grid has been executed.
 
         The output of the whole frame is delivered, and that of the grid is in
-        :attr:`PolicyContext.comparison` at the feedback: what the policy's choice would have cost,
-        at the price of a frame. Blocks that guards forbid run in neither.
+        :attr:`PolicyContext.comparison` at the feedback. This shows what the policy's choice would
+        have cost, at the price of a frame. Blocks that guards forbid run in neither.
 
         Args:
-            grid: bool ``(N, GH, GW)`` in host memory, what is about to be executed.
+            grid: bool ``(N, GH, GW)`` in host memory, about to be executed.
             context: The context given to :meth:`select`.
 
         Returns:
             One bool for each image; or None, as here, for none of them. First frames are executed
-            fully anyway, and cannot be asked for.
+            fully anyway, and cannot be requested.
         """
         return None
 
@@ -297,7 +300,7 @@ class Policy:
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
     ) -> dict[str, float | Tensor]:
-        """Take note of a frame that has run.
+        """Learn from a frame that has run.
 
         Args:
             frame: The frame given to :meth:`select`.
@@ -307,14 +310,15 @@ class Policy:
             context: The context given to :meth:`select`.
 
         Returns:
-            Scalars for logs, here ``executed_rate``, the mean of ``grid``. One that the host does
-            not know may be a 0-dim tensor on the device: it is read with the next frame's grid.
+            Scalars for logs, here ``executed_rate``, the mean of ``grid``. A scalar that the host
+            does not know may be a 0-dim tensor on the device: it is read with the next frame's
+            grid.
 
         Raises:
-            FrameError: If the outputs are none, NaN for instance. The model's call raises it.
-            Exception: Whatever else goes wrong. The frame's output is returned all the same, with a
-                warning; the next call of the model raises it, and after that the frame's streams
-                begin anew for the policy, with a whole frame.
+            FrameError: If the outputs are unusable, for example NaN. The model's call raises it.
+            Exception: Any other failure. The frame's output is returned all the same, with a
+                warning; the next call of the model raises the error, and after that the frame's
+                streams begin again for the policy, with a whole frame.
         """
         return {"executed_rate": executed_rate(context.host_grid(grid))}
 
@@ -322,7 +326,7 @@ class Policy:
         """Forget streams.
 
         Args:
-            streams: Ids of the streams to forget; None forgets all. What was learned stays.
+            streams: Ids of the streams to forget; None forgets all. What was learned is kept.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -349,8 +353,8 @@ class Policy:
             block_size: Side of a block in pixels.
 
         Returns:
-            ``{'forward', 'update', 'total'}``: of the decision, of the learning amortised over the
-            calls, and of both; for the whole batch. Zero here.
+            ``{'forward', 'update', 'total'}``: for the decision, for the learning spread over the
+            calls, and for both; for the whole batch. Zero here.
         """
         return {"forward": 0, "update": 0, "total": 0}
 

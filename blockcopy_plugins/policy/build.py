@@ -1,4 +1,4 @@
-"""Makes a policy of what a user writes in a config."""
+"""Makes a policy from what a user writes in a config."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build_policy(config: Any) -> Policy:
 
             * a :class:`Policy`: returned as it is;
             * a subclass of it: called without arguments;
-            * a name, ``'all'``, ``'frame_difference'``, ``'RLPolicy'``, ...: the same with its
+            * a name, ``'all'``, ``'frame_difference'``, ``'RLPolicy'``, ...: that policy with its
               defaults;
             * ``dict(type=..., **arguments)``, where ``type`` is a name or a class;
             * a function ``f(frame, context) -> grid``.

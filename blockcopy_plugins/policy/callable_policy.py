@@ -1,4 +1,4 @@
-"""A policy made of a plain function."""
+"""A policy made from a plain function."""
 
 from __future__ import annotations
 

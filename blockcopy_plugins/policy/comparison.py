@@ -13,15 +13,15 @@ from .task_output import TaskOutput
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What would have been delivered of some images, had they not been executed whole after that.
+    """The outputs that some images would have had if they had not been executed whole afterwards.
 
-    Made by the engine where :meth:`~.base.Policy.compares` asks for it.
+    Made by the engine when :meth:`~.base.Policy.compares` asks for it.
 
     Attributes:
         images: Which images of the batch were executed whole after their own grid.
         chosen: bool ``(N, GH, GW)`` in host memory, the grid that ran first.
-        outputs: The task's output for each image after the first run, or None where the
-            integration gives none.
+        outputs: The task's output for each image after the first run, or None if the integration
+            gives none.
     """
 
     images: tuple[bool, ...]

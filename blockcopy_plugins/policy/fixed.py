@@ -15,7 +15,7 @@ from .task_output import TaskOutput
 
 
 class AllPolicy(Policy):
-    """Executes every block of every frame: the dense network, by way of the sparse one."""
+    """Executes every block of every frame: the dense network, run by the sparse engine."""
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Return a grid of ones."""
@@ -33,8 +33,8 @@ class NonePolicy(Policy):
 class RandomPolicy(Policy):
     """Executes each block with the same probability.
 
-    It draws from a generator of its own, so neither the user's random numbers nor the policy's
-    disturb each other. A frame that failed and is tried again gets the same grid.
+    It draws from its own generator, so the user's random numbers and the policy's do not disturb
+    each other. A frame that failed and is tried again gets the same grid.
 
     Args:
         rate: The probability, 0 to 1. Default: 0.5.
@@ -58,7 +58,7 @@ class RandomPolicy(Policy):
         return upload(drawn < self.rate, frame.device)
 
     def scores(self, frame: Tensor, context: PolicyContext) -> Tensor | None:
-        """Return the draws, the smallest first: what a higher rate would have executed."""
+        """Return the draws, the smallest first: the order in which a higher rate would execute."""
         drawn = self._drawn
         return -drawn[1] if drawn is not None and drawn[0] is context else None
 
@@ -69,7 +69,7 @@ class RandomPolicy(Policy):
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
     ) -> dict[str, float | Tensor]:
-        """Go on to the next random numbers."""
+        """Advance to the next random numbers."""
         self._committed = self._generator.get_state()
         return super().feedback(frame, grid, outputs, context)
 
@@ -82,7 +82,7 @@ class StaticPolicy(Policy):
             tensor or nested sequences of bool or 0/1. It is copied.
 
     Raises:
-        ConfigError: If it is no such grid.
+        ConfigError: If it is not such a grid.
     """
 
     def __init__(self, grid: Tensor | Sequence) -> None:
@@ -114,7 +114,7 @@ class StaticPolicy(Policy):
                 f"{context.block_size}-px blocks have a grid {tuple(context.grid_shape)}; give a "
                 f"grid of shape {tuple(context.grid_shape[1:])}"
             )
-        # A copy: who gets it may write to it.
+        # A copy: the receiver may write to it.
         return upload(self.grid, frame.device).expand(context.grid_shape).clone()
 
 

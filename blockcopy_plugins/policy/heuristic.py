@@ -1,4 +1,4 @@
-"""Policies that a sensible engineer would try first: frame difference, every n-th frame."""
+"""Policies that a sensible engineer would try first: frame difference, every nth frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .threshold_policy import Look, ThresholdPolicy, remembered
 
 
 class EveryNthFramePolicy(Policy):
-    """Executes every n-th frame of a stream fully and nothing in between.
+    """Executes every nth frame of a stream fully and nothing in between.
 
     Args:
         n: The period in frames, at least 1. Default: 4.
@@ -40,10 +40,10 @@ class EveryNthFramePolicy(Policy):
 
 
 class FrameDifferencePolicy(ThresholdPolicy):
-    """Executes the blocks whose picture differs from the one they were last executed on.
+    """Executes the blocks whose picture differs from the one with which they were last executed.
 
     Each block is compared with its *last executed* picture, not with the previous frame, so slow
-    motion adds up until it is seen. The comparison is :func:`block_difference`.
+    motion adds up until it is noticed. The comparison is :func:`block_difference`.
 
     Args:
         threshold: In standard deviations of the frame (of 8-bit video, 0.05 is about 3 grey
@@ -67,7 +67,7 @@ class FrameDifferencePolicy(ThresholdPolicy):
         return Look(context, scores, known, (picture, last))
 
     def commit(self, look: Look, grid: Tensor, threshold: float | Tensor) -> None:
-        """Keep the picture of the executed blocks; of a new stream, all of it."""
+        """Keep the picture of the executed blocks; for a new stream, the whole picture."""
         picture, last = look.seen
         executed = grid_to_cells(grid, cells_per_block(look.context.block_size))
         for image, stream in enumerate(look.context.streams):
@@ -77,13 +77,13 @@ class FrameDifferencePolicy(ThresholdPolicy):
 def block_difference(picture: Tensor, other: Tensor, cells: int) -> Tensor:
     """Compare two pictures block by block.
 
-    The absolute difference, averaged over channels and over each sixteenth of the block (or each
-    cell, where a block has fewer than 4 x 4), in units of ``picture``'s own standard deviation; of
-    a block the largest such value.
+    The result is the absolute difference, averaged over channels and over each sixteenth of the
+    block (or each cell, if a block has fewer than 4 x 4), in units of ``picture``'s own standard
+    deviation; of these values, the largest in each block.
 
     Args:
         picture: float32 ``(N, C, GH * cells, GW * cells)``, as :func:`.reduce_picture` gives it.
-        other: Of the same shape.
+        other: A picture of the same shape.
         cells: Side of a block in cells.
 
     Returns:

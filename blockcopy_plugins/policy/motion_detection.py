@@ -16,28 +16,28 @@ from .threshold_policy import Look, ThresholdPolicy, remembered
 
 
 class MotionDetectionPolicy(ThresholdPolicy):
-    """Executes the blocks in which there is motion, as the motion detectors of cameras tell it.
+    """Executes the blocks in which there is motion, defined as in the motion detectors of cameras.
 
     Each stream keeps a background, the running average of its pictures at the policies' reduced
     resolution (:mod:`.picture`). A block *differs* in a frame if its picture differs from the
     background by more than the threshold, by the measure of
     :func:`~blockcopy_plugins.policy.heuristic.block_difference`. It is in motion if it differs in
-    ``confirm`` of the last ``window`` frames, this one included, and runs then and for ``persist``
-    frames more. Where more than ``lightning`` of the blocks differ at once, a lamp was switched or
-    the scene has changed: the whole frame runs, and is the background from then on. (Where the
-    camera moves, that is each frame; such video is not what motion detectors are for.)
+    ``confirm`` of the last ``window`` frames, this one included; it then runs, and for ``persist``
+    frames more. If more than ``lightning`` of the blocks differ at once, a lamp was switched or the
+    scene has changed: the whole frame runs, and is the background from then on. (With a moving
+    camera this is every frame; motion detectors are not made for such video.)
 
     Args:
         threshold: In standard deviations of the frame (of 8-bit video, 0.05 is about 3 grey
             levels). Default, if ``target`` is not given either: 0.1.
         target: Executed rate to hold, above 0 and at most 1; instead of ``threshold``. See
             :class:`~blockcopy_plugins.policy.threshold_policy.ThresholdPolicy`.
-        confirm: Frames in which a block must differ, 1 to ``window``. More of them pass over
-            noise, and are late by as many frames less one. Default: 2.
-        window: The last frames that count for ``confirm``, at least 1. Default: 3.
-        persist: Frames that a block goes on to run after its motion, at least 0. Default: 5.
-        learning_rate: Share of each new picture in the background, 0 to 1: what stands still is
-            background after a few times ``1 / learning_rate`` frames. Default: 0.02.
+        confirm: Frames in which a block must differ, 1 to ``window``. More of them ignore noise,
+            and react later by that many frames less one. Default: 2.
+        window: Number of last frames that count for ``confirm``, at least 1. Default: 3.
+        persist: Frames for which a block goes on running after its motion, at least 0. Default: 5.
+        learning_rate: Share of each new picture in the background, 0 to 1: an object that stands
+            still becomes background after a few times ``1 / learning_rate`` frames. Default: 0.02.
         lightning: Share of a frame's blocks, 0 to 1; 1 switches this guard off. Default: 0.8.
 
     Raises:
@@ -59,8 +59,8 @@ class MotionDetectionPolicy(ThresholdPolicy):
         self.confirm = check_count("confirm", confirm, 1, "frames")
         if confirm > window:
             raise ConfigError(
-                f"confirm={confirm} frames of the last window={window} can never differ; give "
-                "confirm up to window"
+                f"a block cannot differ in confirm={confirm} of the last window={window} frames; "
+                "give confirm up to window"
             )
         self.persist = check_count("persist", persist, 0, "frames")
         self.learning_rate = check_rate("learning_rate", learning_rate)
@@ -74,7 +74,7 @@ class MotionDetectionPolicy(ThresholdPolicy):
             self.memory, context, lambda motion, _: motion.background.shape == picture.shape[1:]
         )
         nothing = _Motion(
-            picture[0],  # in no use: the background of a new stream is its own picture
+            picture[0],  # not used: the background of a new stream is its own picture
             torch.zeros(
                 (self.window - 1, *context.grid_shape[1:]), dtype=torch.bool, device=frame.device
             ),
@@ -101,13 +101,13 @@ class MotionDetectionPolicy(ThresholdPolicy):
         return moves | (look.seen.left > 0) | all_differ
 
     def commit(self, look: Look, grid: Tensor, threshold: float | Tensor) -> None:
-        """Move the background and the counts of frames on by a frame."""
+        """Advance the background and the counts of frames by a frame."""
         seen: _Seen = look.seen
         differs, moves, all_differ = self._motion(look, threshold)
         left = torch.where(moves, self.persist, (seen.left - 1).clamp_min(0))
         differed = torch.cat((seen.differed, differs[:, None]), 1)[:, 1:]
         background = torch.lerp(seen.background, seen.picture, self.learning_rate)
-        # Against a new background nothing differs.
+        # Nothing differs from a new background.
         background = torch.where(all_differ[..., None], seen.picture, background)
         left = torch.where(all_differ, 0, left)
         differed = differed & ~all_differ[..., None]
@@ -118,7 +118,7 @@ class MotionDetectionPolicy(ThresholdPolicy):
             )
 
     def _motion(self, look: Look, threshold: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which blocks differ and which are in motion, and the images in which nearly all differ.
+        """Find the blocks that differ, those in motion, and the images in which nearly all differ.
 
         Returns:
             bool ``(N, GH, GW)``, the same, and bool ``(N, 1, 1)``.
@@ -131,16 +131,16 @@ class MotionDetectionPolicy(ThresholdPolicy):
 
 @dataclass(frozen=True, eq=False)
 class _Motion:
-    """What is kept of a stream."""
+    """The data kept for a stream."""
 
     background: Tensor  # float32 (3, h, w)
     differed: Tensor  # bool (window - 1, GH, GW), the last frames, the latest last
-    left: Tensor  # int32 (GH, GW), frames that a block goes on to run
+    left: Tensor  # int32 (GH, GW), frames for which a block goes on running
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """The picture of a batch, and what is kept of its streams."""
+    """The picture of a batch, and the data kept for its streams."""
 
     picture: Tensor  # float32 (N, 3, h, w)
     background: Tensor  # float32 (N, 3, h, w)

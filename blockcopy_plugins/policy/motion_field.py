@@ -13,22 +13,22 @@ from blockcopy_plugins.errors import FrameError
 
 @dataclass(frozen=True, eq=False)
 class MotionField:
-    """What a video's motion vectors add up to, from its first frame to the present one.
+    """The sum of a video's motion vectors, from its first frame to the present one.
 
-    The field of a frame minus that of an earlier one is what has moved in between, whatever frames
-    were dropped. Nobody writes to a field's tensors; a copy of a field is the field.
+    The field of a frame minus that of an earlier one is the motion in between, whatever frames were
+    dropped. Nobody writes to a field's tensors; a copy of a field is the field itself.
 
     Args:
-        displacement: float64 ``(rows, columns, 2)`` in host memory: of each cell of the picture how
-            far what was seen there has moved, to the right and down, in pixels of the picture.
+        displacement: float64 ``(rows, columns, 2)`` in host memory: for each cell of the picture,
+            how far its content has moved to the right and down, in pixels of the picture.
         renewed: int64 ``(rows, columns)`` in host memory: how often a cell was coded anew (intra),
             without a vector.
         size: ``(H, W)`` of the picture, px.
         cell: Side of a cell, px of the picture.
-        origin: ``(x, y)`` of the first cell's corner in the picture, px; not ``(0, 0)`` where
-            pictures are turned before they are shown.
-        scale: Pixels of the network's input to a pixel of the picture, rows and columns; None where
-            the network's input is the picture, resized and not padded.
+        origin: ``(x, y)`` of the first cell's corner in the picture, px; not ``(0, 0)`` if pictures
+            are turned before they are shown.
+        scale: Pixels of the network's input per pixel of the picture, rows and columns; None if the
+            network's input is the picture, resized and not padded.
 
     Raises:
         FrameError: If a shape or dtype is not as above.
@@ -62,11 +62,11 @@ class MotionField:
             )
 
     def at_scale(self, rows: float, columns: float) -> MotionField:
-        """Return the same for a network's input of another scale than the picture's.
+        """Return the same field for a network's input of another scale than the picture's.
 
         Args:
-            rows: Pixels of the network's input to a pixel of the picture, downwards.
-            columns: To the right.
+            rows: Pixels of the network's input per pixel of the picture, downwards.
+            columns: The same to the right.
         """
         return replace(self, scale=(rows, columns))
 

@@ -1,4 +1,4 @@
-"""The motion vectors of the video's codec as a policy."""
+"""A policy that uses the motion vectors of the video's codec."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from .threshold_policy import Look, ThresholdPolicy, remembered
 class MotionVectorPolicy(ThresholdPolicy):
     """Executes the blocks that have moved, by the motion vectors that the video was coded with.
 
-    It looks at no pixel: FFmpeg exports the vectors while it decodes (H.264, MPEG-4, MPEG-2 and
+    It looks at no pixels: FFmpeg exports the vectors while it decodes (H.264, MPEG-4, MPEG-2 and
     others; not HEVC, VP9 and AV1), and :class:`~blockcopy_plugins.policy.MotionField` adds them up.
     The score of a block is the largest distance that something in it has moved since the block was
-    last executed, in pixels of the network's input; slow motion adds up until it is seen, and what
-    shakes back and forth does not. A macroblock that was coded anew since then (intra, without a
-    vector) counts as moved by its own side. Scores are computed in host memory, so that no GPU is
-    waited for.
+    last executed, in pixels of the network's input; slow motion adds up until it is noticed, and
+    shaking back and forth does not. A macroblock that was coded anew since then (intra, without a
+    vector) counts as moved by its own side. Scores are computed in host memory, so no GPU is waited
+    for.
 
-    An encoder's vectors say what was cheap to code, not what moved: it may give none where light
-    changes, and a wrong one where all looks alike. Where something has left a block between two
-    vectors, a strip of it may stay; the guards ``Hold`` and ``MaxAge`` mend that. Key frames have
-    no vectors; see :class:`~blockcopy_plugins.datasets.motion_accumulator.MotionAccumulator`.
+    An encoder's vectors show what was cheap to code, not what moved: it may give none where light
+    changes, and a wrong one where everything looks alike. Where something has left a block between
+    two vectors, a strip of it may stay; the guards ``Hold`` and ``MaxAge`` help against that. Key
+    frames have no vectors; see
+    :class:`~blockcopy_plugins.datasets.motion_accumulator.MotionAccumulator`.
 
     Where the vectors come from:
 
     * :class:`~blockcopy_plugins.VideoInferencer`, ``tools/demo_video.py`` and
-      ``tools/test_video.py`` see to it by themselves;
-    * a ``VideoFrameDataset`` of a config of yours needs ``motion=True``;
+      ``tools/test_video.py`` set this up by themselves;
+    * a ``VideoFrameDataset`` in your own config needs ``motion=True``;
     * a plain module is called inside ``with bc.motion(model, [reader.read_motion(index)])``, where
       ``reader = VideoReader(path, motion=True)``.
 
@@ -56,7 +57,7 @@ class MotionVectorPolicy(ThresholdPolicy):
         """Measure how far the blocks have moved.
 
         Raises:
-            FrameError: If there are no motion vectors of an image.
+            FrameError: If an image has no motion vectors.
         """
         check_frame(frame, context)
         fields = [_field_of(context, image) for image in range(len(frame))]
@@ -79,7 +80,7 @@ class MotionVectorPolicy(ThresholdPolicy):
             field, moved, place = (seen[image] for seen in look.seen)
             displacement, renewed = field.displacement, field.renewed
             if moved is not None:
-                # A cell on the border of two blocks has been seen when both have.
+                # A cell on the border of two blocks has been seen once both have.
                 waits = place.to_cells(~executed[image])
                 displacement = torch.where(waits[..., None], moved.displacement, displacement)
                 renewed = torch.where(waits, moved.renewed, renewed)
@@ -88,7 +89,7 @@ class MotionVectorPolicy(ThresholdPolicy):
 
 @dataclass(frozen=True, eq=False)
 class _Moved:
-    """What is kept of a stream: the motion field as it was when each cell was last executed."""
+    """The data kept for a stream: the motion field as it was when each cell was last executed."""
 
     displacement: Tensor  # float64 (rows, columns, 2)
     renewed: Tensor  # int64 (rows, columns)
@@ -99,11 +100,11 @@ class _Moved:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the cells of a motion field are among the blocks."""
+    """The place of a motion field's cells among the blocks."""
 
     scale: tuple[float, float]
     cells: tuple[int, int]
-    rows: tuple[tuple[int, int], ...]  # of each row of blocks its first row of cells and the end
+    rows: tuple[tuple[int, int], ...]  # for each row of blocks, its first row of cells and the end
     columns: tuple[tuple[int, int], ...]
 
     @classmethod
@@ -129,7 +130,7 @@ class _Place:
         return torch.stack([_largest(rows[:, start:end], 1) for start, end in self.columns], 1)
 
     def to_cells(self, grid: Tensor) -> Tensor:
-        """Return the cells that lie in any of the blocks of a grid, if only partly."""
+        """Return the cells that lie at least partly in a block of a grid."""
         tall = torch.zeros((self.cells[0], grid.shape[1]), dtype=torch.bool)
         for row, (start, end) in zip(grid, self.rows, strict=True):
             tall[start:end] |= row
@@ -140,8 +141,8 @@ class _Place:
 
 
 def _cells_of(start: float, length: float, cell: int, count: int) -> tuple[int, int]:
-    """The cells that a stretch of the picture touches: the first, and the end."""
-    # Of a pixel's thousandth nobody sees anything; it is the rounding of the scale.
+    """The cells that a stretch of the picture touches: the first one, and the end."""
+    # A thousandth of a pixel cannot be seen; it is rounding of the scale.
     first = math.floor((start + 1e-3) / cell)
     end = math.ceil((start + length - 1e-3) / cell)
     return min(max(first, 0), count), min(max(end, 0), count)
@@ -158,7 +159,7 @@ def _distance(field: MotionField, moved: _Moved, scale: tuple[float, float]) -> 
     x, y = (field.displacement - moved.displacement).unbind(-1)
     distance = torch.hypot(x * scale[1], y * scale[0])
     side = field.cell * max(scale)
-    # Not "more often": a video that was opened again counts from 0.
+    # "Different", not "more often": a video that was opened again counts from 0.
     is_new = field.renewed != moved.renewed
     return torch.where(is_new, distance.clamp_min(side), distance).float()
 
@@ -168,8 +169,8 @@ def _field_of(context: PolicyContext, image: int) -> MotionField:
     if field is None:
         raise FrameError(
             f"the frame of stream {context.streams[image]!r} came without motion vectors, which "
-            "MotionVectorPolicy needs. Read the video by VideoReader(path, motion=True) and call "
-            "the model inside `with bc.motion(model, [reader.read_motion(index)])`; of a "
+            "MotionVectorPolicy needs. Read the video with VideoReader(path, motion=True) and call "
+            "the model inside `with bc.motion(model, [reader.read_motion(index)])`; for a "
             "VideoFrameDataset set motion=True; or use a policy that looks at pictures, such as "
             "FrameDifferencePolicy"
         )

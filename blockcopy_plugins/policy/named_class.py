@@ -1,4 +1,4 @@
-"""Makes an object of the name of its class and arguments, as configs have them."""
+"""Makes an object from the name of its class and arguments, as configs have them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SCOPE = "blockcopy_plugins."
 
 @dataclass(frozen=True)
 class NamedClass:
-    """A kind of classes that configs name.
+    """A kind of class that configs name.
 
     Args:
-        noun: What messages call one, ``'policy'``.
-        base: What all are derived from.
+        noun: Its name in messages, ``'policy'``.
+        base: The class that all are derived from.
         known: The built-in ones by name.
-        registry: Name of the registry in ``blockcopy_plugins.registry`` that has the users' own.
+        registry: Name of the registry in ``blockcopy_plugins.registry`` for the users' own classes.
         example: A config for messages.
     """
 
@@ -32,7 +32,7 @@ class NamedClass:
     example: str
 
     def from_mapping(self, config: Mapping[str, Any]) -> Any:
-        """Make an object of ``dict(type=..., **arguments)``; the config is not changed.
+        """Make an object from ``dict(type=..., **arguments)``; the config is not changed.
 
         Raises:
             ConfigError: If there is no ``type``, or as for :meth:`make`.
@@ -53,8 +53,8 @@ class NamedClass:
             arguments: For its constructor.
 
         Raises:
-            ConfigError: If the name is unknown, what it names is of another kind, or the arguments
-                do not fit.
+            ConfigError: If the name is unknown, names a class of another kind, or the arguments do
+                not fit.
         """
         factory = self._find(kind) if isinstance(kind, str) else kind
         of_another = isinstance(factory, type) and not issubclass(factory, self.base)
@@ -97,11 +97,11 @@ class NamedClass:
         )
 
     def _users_own(self) -> Any | None:
-        """The registry of the users' own classes, or None where mmengine is not installed."""
+        """The registry of the users' own classes, or None if mmengine is not installed."""
         try:
             return getattr(importlib.import_module("blockcopy_plugins.registry"), self.registry)
         except ModuleNotFoundError as error:
-            # Without mmengine there is no registry, and nobody can have registered anything.
+            # Without mmengine there is no registry, and nothing can have been registered.
             if error.name and error.name.split(".")[0] in ("mmengine", "blockcopy_plugins"):
                 return None
             raise

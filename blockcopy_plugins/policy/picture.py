@@ -2,7 +2,7 @@
 
 Policies do not look at pixels but at *cells*: the frame is area-pooled so that each block is
 ``cells x cells`` cells, with ``cells`` 16 for blocks of 64 px and more. Blocks begin at cell
-borders, so whatever is painted on cells falls into the right block.
+borders, so everything painted on cells falls into the right block.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from blockcopy_plugins.ops.sample_picture import sample_picture
 def cells_per_block(block_size: int) -> int:
     """Return the side of a block in cells: 16, or 8 below 64 px, 4 below 32 px.
 
-    Small blocks get fewer cells, so that a cell is never smaller than four pixels: a policy need
-    not see more, and its cost would grow with the square.
+    Small blocks get fewer cells, so that a cell is never smaller than four pixels: a policy does
+    not need more detail, and its cost would grow with the square.
 
     Raises:
         ConfigError: If ``block_size`` is below 4.
@@ -39,25 +39,25 @@ def reduce_picture(
         frame: ``(N, C, H, W)``, any float dtype.
         block_size: Side of a block in pixels.
         grid_shape: ``(N, GH, GW)`` of the frame at that block size.
-        step: In host memory, of the pixel rows of a cell each ``step``-th is read, where that
-            divides its side. (On a device to read all takes no time to speak of.)
+        step: In host memory, only each ``step``-th pixel row of a cell is read, if that divides its
+            side. (On a device, reading all of them takes almost no time.)
 
     Returns:
         float32 ``(N, C, GH * cells, GW * cells)``. Cells that the image's edge cuts hold the mean
-        of what is inside; cells outside repeat the nearest one inside.
+        of the part inside; cells outside repeat the nearest one inside.
     """
     cells = cells_per_block(block_size)
     height, width = grid_shape[1] * cells, grid_shape[2] * cells
     if block_size % cells == 0:
-        # bfloat16 is averaged in float32: its rounding is as large as the differences looked for.
+        # bfloat16 is averaged in float32: its rounding is as large as the differences to be found.
         side = block_size // cells
-        # On a GPU a frame is read in no time, by a kernel of its own.
+        # On a GPU, a separate kernel reads a frame in almost no time.
         if frame.device.type == "cpu":
             step = step if side % step == 0 else 1
             return sample_picture(frame.detach(), side, step, (height, width))
         picture = mean_of_squares(frame.detach(), side)
     else:
-        # Cells of a fractional number of pixels: adaptive pooling still meets the block borders.
+        # Cells may have a fractional size in pixels; adaptive pooling still meets block borders.
         rows = grid_shape[1] * block_size - frame.shape[2]
         columns = grid_shape[2] * block_size - frame.shape[3]
         padded = F.pad(frame.float(), (0, columns, 0, rows), mode="replicate")
@@ -69,11 +69,11 @@ def reduce_picture(
 
 
 def picture_statistics(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and scale of each picture, by which policies normalise it.
+    """Return mean and scale of each picture, with which policies normalise it.
 
-    The scale is the standard deviation over all channels and cells, but no less than a twentieth
-    of the mean absolute value: a flat picture (night, a covered lens) does not turn its noise
-    into motion. So a policy need not know whether frames are 0..255 or normalised.
+    The scale is the standard deviation over all channels and cells, but no less than a twentieth of
+    the mean absolute value: a flat picture (night, a covered lens) does not turn its noise into
+    motion. A policy therefore need not know whether frames are 0..255 or normalised.
 
     Args:
         picture: float32 ``(N, C, h, w)``.

@@ -1,4 +1,4 @@
-"""Files that keep what a policy learned."""
+"""Files that store what a policy learned."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from ..part_files import save_whole
 
 
 def save_policy(policy, path: str | Path) -> None:
-    """Write what a policy learned to a file, whole or not at all.
+    """Write what a policy learned to a file, completely or not at all.
 
     Args:
         policy: The policy.
         path: File to write; its folder is made if it is missing.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: If the file cannot be written.
     """
     save_whole({"policy": type(policy).__name__, "state_dict": policy.state_dict()}, path)
 
 
 def load_policy(policy, path: str | Path) -> None:
-    """Read what a policy learned from a file of :func:`save_policy`.
+    """Read what a policy learned from a file written by :func:`save_policy`.
 
     Args:
         policy: A policy of the same kind and shape.
         path: The file.
 
     Raises:
-        ConfigError: If the file is missing, is no policy file, or is of another kind of policy.
+        ConfigError: If the file is missing, is not a policy file, or is for another kind of policy.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(
-            f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or leave "
-            "policy_checkpoint away to learn while the video runs."
+            f"no policy file {str(path)!r}. Train one with tools/train_policy.py, or omit "
+            "policy_checkpoint to learn while the video runs."
         )
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED_FILE_ERRORS as error:
         raise ConfigError(
             f"the policy file {str(path)!r} cannot be read ({type(error).__name__}): it is damaged "
-            "or no policy file. Train one with tools/train_policy.py, or copy it again."
+            "or not a policy file. Train one with tools/train_policy.py, or copy it again."
         ) from error
     if not isinstance(saved, dict) or set(saved) != {"policy", "state_dict"}:
-        raise ConfigError(f"{str(path)!r} is no policy file of tools/train_policy.py.")
+        raise ConfigError(f"{str(path)!r} is not a policy file of tools/train_policy.py.")
     if saved["policy"] != type(policy).__name__:
         raise ConfigError(
             f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
@@ -62,5 +62,5 @@ def load_policy(policy, path: str | Path) -> None:
         raise ConfigError(
             f"the policy file {str(path)!r} does not fit the {type(policy).__name__} "
             f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}). "
-            "It is damaged, or of another version or other options; train it anew."
+            "It is damaged, or of another version or other options; train it again."
         ) from error

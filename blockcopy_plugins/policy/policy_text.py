@@ -1,4 +1,4 @@
-"""What a user writes in one line, on a command line or in YAML: a policy, a guard, a motion."""
+"""A policy, guard or motion that a user writes in one line, on a command line or in YAML."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parse_motion(text: str) -> str | dict[str, Any]:
 def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any]:
     text = text.strip()
     if not any(sign in text for sign in "({[="):
-        return text  # a name; who looks it up says which there are
+        return text  # a name; the code that looks it up lists the known ones
     try:
         node = ast.parse(text, mode="eval").body
         is_dict = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict"

@@ -1,4 +1,4 @@
-"""What policies may know of where things have moved."""
+"""What policies may know about where things have moved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .task_output import TaskOutput
 
 
 class Propagated(Protocol):
-    """What would be delivered of a frame if none of its blocks ran; made by the engine.
+    """The outputs that would be delivered if none of a frame's blocks ran; made by the engine.
 
     Everything is computed when it is first asked for.
     """
@@ -20,25 +20,25 @@ class Propagated(Protocol):
             image: Its place in the batch.
 
         Returns:
-            A :class:`~blockcopy_plugins.propagation.Displacement`; ``None`` where it is not known.
+            A :class:`~blockcopy_plugins.propagation.Displacement`; ``None`` if it is not known.
         """
 
     def moved_output(self, image: int) -> TaskOutput | None:
-        """The task's output of the frames before, moved to this one.
+        """The task's output of the previous frames, moved to this one.
 
         Args:
             image: Its place in the batch.
 
         Returns:
-            ``None`` where there is none yet, or where what stands is delivered as it was.
+            ``None`` if there is none yet, or if the output is delivered as it was.
         """
 
     def output(self, image: int) -> TaskOutput | None:
-        """The task's output of the frames before, moved to this one where that pays.
+        """The task's output of the previous frames, moved to this one if that pays.
 
         Args:
             image: Its place in the batch.
 
         Returns:
-            ``None`` where there is none yet.
+            ``None`` if there is none yet.
         """

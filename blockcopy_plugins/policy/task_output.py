@@ -1,4 +1,4 @@
-"""What the task's network said about one image, in the form that policies read."""
+"""The task network's output for one image, in the form that policies read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from blockcopy_plugins.errors import FrameError
 class Detections:
     """The detections of one image, in pixels of the network's input.
 
-    Boxes may reach over the image's edge and may be collapsed (no area); who reads them clips and
-    skips.
+    Boxes may reach over the image's edge and may be collapsed (no area); the reader clips and skips
+    them.
 
     Args:
         boxes: float ``(K, 4)``, ``x1, y1, x2, y2`` in pixels of the network's input (not of the
@@ -23,7 +23,7 @@ class Detections:
         scores: float ``(K,)``.
         labels: int64 ``(K,)``.
         masks: bool ``(K, h, w)`` or None. A mask covers the whole network input; ``h, w`` may be a
-            reduced resolution. What is set lies inside the mask's box.
+            reduced resolution. All set pixels lie inside the mask's box.
         size: ``(H, W)`` of the network's input.
 
     Raises:

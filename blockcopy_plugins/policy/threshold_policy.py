@@ -1,4 +1,4 @@
-"""What policies share that execute the blocks with a score above a threshold."""
+"""Shared code of the policies that execute the blocks with a score above a threshold."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ThresholdPolicy(Policy):
     With ``target`` the threshold is not fixed but held by an integral controller: after each frame
     ``log threshold += executed rate - target``, so that the mean executed rate settles at the
     target. It starts from the quantile of the first scores that would have executed ``target`` of
-    the blocks. Where nothing at all moves, the rate stays below the target. Frames that the engine
+    the blocks. If nothing at all moves, the rate stays below the target. Frames that the engine
     executes fully whatever the policy says do not move the threshold.
 
-    A subclass implements :meth:`look` and :meth:`commit`, and keeps of each stream what it likes in
+    A subclass implements :meth:`look` and :meth:`commit`, and keeps its own data for each stream in
     ``self.memory``, by stream id.
 
     Args:
@@ -38,7 +38,7 @@ class ThresholdPolicy(Policy):
     """
 
     DEFAULT_THRESHOLD = 0.1
-    # Where the controller stops: a scene that stands still must not take the threshold to zero.
+    # Where the controller stops: a still scene must not take the threshold to zero.
     LOWEST, HIGHEST = 1e-3, 1e2
 
     def __init__(self, threshold: float | None = None, target: float | None = None) -> None:
@@ -62,7 +62,7 @@ class ThresholdPolicy(Policy):
         self.memory: dict[Hashable, Any] = {}
         self._looked: Look | None = None
 
-    # -- of the subclass ---------------------------------------------------------------------------
+    # -- for the subclass --------------------------------------------------------------------------
 
     def look(self, frame: Tensor, context: PolicyContext) -> Look:
         """Score the blocks of a batch; changes nothing.
@@ -87,7 +87,7 @@ class ThresholdPolicy(Policy):
 
         Args:
             look: The look.
-            grid: bool ``(N, GH, GW)``, what was executed.
+            grid: bool ``(N, GH, GW)``, the executed blocks.
             threshold: As for :meth:`choose`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement commit()")
@@ -104,7 +104,7 @@ class ThresholdPolicy(Policy):
         grid = upload(self.choose(look, self._threshold_for(look)), frame.device)
         if all(look.known):
             return grid
-        # A stream that this policy has not seen (it was put in in mid-stream) is executed fully.
+        # A stream that this policy has not seen (it was set in mid-stream) is executed fully.
         unknown = torch.tensor([not known for known in look.known])
         return grid | upload(unknown, frame.device)[:, None, None]
 
@@ -144,7 +144,7 @@ class ThresholdPolicy(Policy):
         return scalars
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
-        """Forget what is kept of the streams; the threshold stays."""
+        """Forget the streams' data; the threshold is kept."""
         if streams is None:
             self.memory.clear()
             return
@@ -163,7 +163,7 @@ class ThresholdPolicy(Policy):
         """
         if set(state) != {"threshold"}:
             raise ConfigError(
-                f"a {type(self).__name__}'s state dict has the key 'threshold' alone, found "
+                f"a {type(self).__name__}'s state dict has only the key 'threshold', found "
                 f"{sorted(map(str, state))}; load it into the policy that saved it"
             )
         self.threshold = state["threshold"]
@@ -187,14 +187,14 @@ class ThresholdPolicy(Policy):
 
 @dataclass(eq=False)
 class Look:
-    """One look at a batch, so that feedback() need not look again; good for its context only.
+    """One look at a batch, so that feedback() need not look again; valid only for its context.
 
     Attributes:
-        context: Of the call.
+        context: The call's context.
         scores: float32 ``(N, GH, GW)``, on the frame's device or in host memory.
-        known: Of each image, whether the policy remembers its stream. Others are executed fully.
-        seen: What the policy wants to have at hand when the frame has run.
-        start: Where the threshold would begin, once it is in host memory.
+        known: For each image, whether the policy remembers its stream. Others are executed fully.
+        seen: Data that the policy needs when the frame has run.
+        start: Initial threshold, once it is in host memory.
     """
 
     context: PolicyContext
@@ -208,19 +208,19 @@ class Look:
         self.start = float(start)
 
     def chosen(self) -> Tensor:
-        """Return the images that the policy chose the blocks of, int64 in host memory."""
+        """Return the images whose blocks the policy chose, int64 in host memory."""
         return torch.tensor([image for image, known in enumerate(self.known) if known])
 
 
 def remembered(
     memory: dict[Hashable, Any], context: PolicyContext, fits: Callable[[Any, int], bool]
 ) -> tuple[tuple[Any | None, ...], tuple[bool, ...]]:
-    """Return what is kept of the streams of a batch, and of which of them something is.
+    """Return the data kept for the streams of a batch, and which streams have some.
 
     Args:
         memory: By stream id.
-        context: Of the call; nothing that is kept of a stream holds for its first frame.
-        fits: ``fits(kept, image)``, whether it is of frames of the image's size.
+        context: The call's context; data kept for a stream is not valid for its first frame.
+        fits: ``fits(kept, image)``, whether the data is for frames of the image's size.
     """
     found = []
     for image, stream in enumerate(context.streams):

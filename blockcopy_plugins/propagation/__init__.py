@@ -1,4 +1,4 @@
-"""How a picture moves, and how what a network said of it is moved along."""
+"""How a picture moves, and how a network's outputs are moved with it."""
 
 from .auto_motion import AutoMotion
 from .base import Motion, MotionLook

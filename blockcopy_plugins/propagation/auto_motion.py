@@ -1,4 +1,4 @@
-"""Motion that is estimated only where the whole picture moves."""
+"""Motion that is estimated only if the whole picture moves."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _CHANGED = 2.5
 
 
 class AutoMotion(DISMotion):
-    """Optical flow where most of the picture changes from one frame to the next, else nothing.
+    """Optical flow if most of the picture changes from one frame to the next, else nothing.
 
-    A camera that moves changes the picture wherever there is something to see. So the cells of the
-    reduced grey picture in which there is (neighbouring pixels differ by 3 of 255 grey levels on
-    average) are looked at, and flow is estimated where more than ``share`` of them have changed by
-    2.5 grey levels on average. With a fixed camera that costs next to nothing, and nothing is
-    moved.
+    A moving camera changes the picture wherever there is visible structure. This looks at the cells
+    of the reduced grey picture that have some (neighbouring pixels differ by 3 of 255 grey levels
+    on average), and estimates flow if more than ``share`` of them have changed by 2.5 grey levels
+    on average. With a fixed camera this costs next to nothing, and nothing is moved.
 
     Args:
         share: Share of the cells that must have changed, 0 to 1.
-        width: Width to which wider frames are reduced, px; about.
-        cell: Side of a cell, px of the network's input; about.
+        width: Approximate width to which wider frames are reduced, px.
+        cell: Approximate side of a cell, px of the network's input.
 
     Raises:
         ConfigError: If a value is out of range, or OpenCV is not installed.
@@ -45,7 +44,7 @@ class AutoMotion(DISMotion):
 
 
 def share_changed(before: GreyPicture, now: GreyPicture) -> float:
-    """Return which share of the cells that show something have changed, 0 to 1.
+    """Return the share of the cells with visible structure that have changed, 0 to 1.
 
     Args:
         before: The earlier picture.

@@ -15,12 +15,12 @@ from .displacement import Displacement
 
 
 class MotionLook:
-    """What an estimate has seen of one batch, before anything is remembered of it.
+    """An estimate's view of one batch, before anything of it is remembered.
 
     Args:
-        compute: Estimates the displacement of an image; called when it is asked for.
-        seen: What is to be remembered of each image, by :meth:`Motion.commit` alone.
-        seconds: CPU time of the thread that it took to see it.
+        compute: Estimates the displacement of an image; called when the displacement is asked for.
+        seen: The data of each image to remember, by :meth:`Motion.commit` alone.
+        seconds: CPU time of the thread that it took to collect it.
 
     Attributes:
         seconds: CPU time of the thread that the batch has taken so far.
@@ -44,8 +44,8 @@ class MotionLook:
             image: Its place in the batch.
 
         Returns:
-            In pixels of the network's input; ``None`` where there is no such frame, or where it
-            cannot be told.
+            In pixels of the network's input; ``None`` if there is no such frame, or if the
+            displacement cannot be determined.
         """
         if image not in self._found:
             start = time.thread_time()
@@ -60,7 +60,7 @@ class MotionLook:
 
     @property
     def displacements(self) -> tuple[Displacement | None, ...]:
-        """Of all images."""
+        """The displacements of all images."""
         return tuple(map(self.displacement, range(len(self.seen))))
 
 
@@ -72,8 +72,8 @@ class Motion:
     gets the same answer.
 
     Attributes:
-        needs_vectors: Whether :meth:`look` wants ``context.motion``. What reads videos exports
-            their motion vectors only when this is True.
+        needs_vectors: Whether :meth:`look` wants ``context.motion``. Video readers export their
+            motion vectors only when this is True.
     """
 
     needs_vectors: bool = False
@@ -83,7 +83,7 @@ class Motion:
 
     @property
     def name(self) -> str:
-        """What the estimate is called in reports."""
+        """The estimate's name in reports."""
         return type(self).__name__
 
     def look(self, frame: Tensor, context: PolicyContext) -> MotionLook:
@@ -94,7 +94,7 @@ class Motion:
             context: What is known about the call.
 
         Returns:
-            What tells how far each has moved since its stream's last frame.
+            An object that says how far each has moved since its stream's last frame.
         """
         start = time.thread_time()
         seen = self.see(frame, context)
@@ -113,7 +113,7 @@ class Motion:
         return MotionLook(compute, seen, seconds)
 
     def see(self, frame: Tensor, context: PolicyContext) -> tuple[Any, ...]:
-        """Take of each image of a batch what :meth:`compare` needs, ``None`` where that is missing.
+        """Take from each image the data that :meth:`compare` needs, ``None`` if it is missing.
 
         Args:
             frame: ``(N, C, H, W)``.
@@ -125,13 +125,13 @@ class Motion:
         """Estimate the displacement between two frames of a stream.
 
         Args:
-            before: What :meth:`see` took of the earlier one.
-            now: What it took of the later one.
+            before: Data that :meth:`see` took from the earlier frame.
+            now: Data that it took from the later frame.
             size: ``(H, W)`` of the network's input, px.
 
         Returns:
-            The displacement, or ``None`` if it cannot be told: of pictures of another size, after a
-            cut, where no vectors came.
+            The displacement, or ``None`` if it cannot be determined: for pictures of another size,
+            after a cut, if no vectors came.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement compare()")
 
@@ -139,7 +139,7 @@ class Motion:
         """Remember a frame that has run.
 
         Args:
-            look: What :meth:`look` gave of it.
+            look: The result of :meth:`look` for it.
             context: The context given to :meth:`look`.
         """
         for stream, seen in zip(context.streams, look.seen, strict=True):
@@ -157,7 +157,7 @@ class Motion:
         return False
 
     def without_streams(self) -> Motion:
-        """The same estimate with no memory of any stream."""
+        """The same estimate without any stream's memory."""
         other = copy(self)
         other._memory = {}
         return other
@@ -172,10 +172,10 @@ class Motion:
 
 
 def check_cell(name: str, cell: int) -> int:
-    """Return the side of a cell if it is one.
+    """Return the side of a cell if it is valid.
 
     Raises:
-        ConfigError: If it is no integer of at least 4 px.
+        ConfigError: If it is not an integer of at least 4 px.
     """
     if isinstance(cell, bool) or not isinstance(cell, int) or cell < 4:
         raise ConfigError(f"cell of {name} must be an integer of at least 4 (px), found {cell!r}")

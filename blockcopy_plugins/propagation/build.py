@@ -1,4 +1,4 @@
-"""Makes an estimate of motion of what a user writes in a config."""
+"""Makes an estimate of motion from what a user writes in a config."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_motion(config: Any) -> Motion:
 
     Raises:
         ConfigError: If the config is none of these, the name is unknown, the options do not fit, or
-            OpenCV is missing where it is needed.
+            OpenCV is needed and missing.
     """
     if isinstance(config, Motion):
         return config

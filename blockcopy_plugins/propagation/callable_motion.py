@@ -1,4 +1,4 @@
-"""Motion by a function of the user's."""
+"""Motion by a user's function."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class CallableMotion(Motion):
     Args:
         function: ``f(frame, context)``, called once for each batch with the frame ``(N, C, H, W)``
             and its :class:`~blockcopy_plugins.policy.PolicyContext`. It returns for each image how
-            far what is seen there has moved since the last frame of its stream: a
-            :class:`Displacement`, a float tensor ``(rows, columns, 2)`` (to the right and down, in
-            pixels of the network's input, of square cells that cover the frame), a pair
-            ``(x, y)`` for the whole picture, or ``None`` where it is not known.
+            far its content has moved since the last frame of its stream: a :class:`Displacement`; a
+            float tensor ``(rows, columns, 2)`` (to the right and down, in pixels of the network's
+            input, for square cells that cover the frame); a pair ``(x, y)`` for the whole picture;
+            or ``None`` if it is not known.
     """
 
     def __init__(self, function: Callable[[Tensor, PolicyContext], Sequence[Any]]) -> None:
@@ -34,7 +34,7 @@ class CallableMotion(Motion):
         """See :meth:`Motion.look`.
 
         Raises:
-            FrameError: If the function gives anything but what is said above.
+            FrameError: If the function returns anything but the values described above.
         """
         found = self.function(frame, context)
         if not isinstance(found, Sequence) or len(found) != len(frame):

@@ -15,11 +15,12 @@ from .displacement import Displacement, cells_of
 class CodecMotion(Motion):
     """How far the macroblocks of a video have moved, by the motion vectors of its codec.
 
-    What reads the video adds them up (:class:`~blockcopy_plugins.policy.MotionField`), so that the
+    The video reader adds the vectors up (:class:`~blockcopy_plugins.policy.MotionField`), so the
     motion between two frames is the difference of their fields, whatever frames were left out. A
     macroblock that was coded anew in between is unknown. The picture is not looked at.
 
-    Vectors say what was cheap to code, not what moved: where all looks alike they may be anything.
+    Vectors show what was cheap to code, not what moved: where everything looks alike they may be
+    anything.
     """
 
     needs_vectors = True
@@ -38,12 +39,12 @@ class CodecMotion(Motion):
         moved = (moved * torch.tensor([scale[1], scale[0]], dtype=torch.float64)).float()
         known = (now.renewed == before.renewed).float()
         cell = max(round(now.cell * max(scale)), 4)
-        # Cells of the network's input, each with what lies at its centre.
+        # Cells of the network's input, each with the vector at its centre.
         tables = []
         for axis, count in enumerate(cells_of(size, cell)):
             centre = (torch.arange(count, dtype=torch.float64) + 0.5) * cell / scale[axis]
             index = ((centre - now.origin[1 - axis]) / now.cell).floor().long()
-            # Beyond the picture lies padding.
+            # Padding lies beyond the picture.
             inside = (index >= 0) & (index < known.shape[axis])
             tables.append((index.clamp(0, known.shape[axis] - 1), inside))
         (rows, in_rows), (columns, in_columns) = tables

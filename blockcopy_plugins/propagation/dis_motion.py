@@ -17,8 +17,8 @@ class DISMotion(GreyMotion):
     (OpenCV's preset ``ULTRAFAST``). The flow is averaged over cells.
 
     Args:
-        width: Width to which wider frames are reduced, px; about.
-        cell: Side of a cell, px of the network's input; about.
+        width: Approximate width to which wider frames are reduced, px.
+        cell: Approximate side of a cell, px of the network's input.
 
     Raises:
         ConfigError: If a value is out of range, or OpenCV is not installed.
@@ -27,6 +27,6 @@ class DISMotion(GreyMotion):
     def flow(self, earlier: np.ndarray, later: np.ndarray) -> np.ndarray | None:
         """See :meth:`GreyMotion.flow`."""
         cv2 = opencv(type(self).__name__)
-        # Made anew each time: one that is kept can be neither copied nor pickled with the model.
+        # Made again each time: one that is kept can be neither copied nor pickled with the model.
         method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         return method.calc(later, earlier, None)

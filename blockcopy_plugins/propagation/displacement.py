@@ -1,4 +1,4 @@
-"""How far a picture has moved, cell by cell: the one form in which all estimates of motion come."""
+"""How far a picture has moved, cell by cell: the common form of all estimates of motion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 from ..errors import FrameError
 from ..ops.move_map import SURE
 
-# Cells on both sides of an edge of motion are not averaged: px that they may differ by.
+# Cells on both sides of an edge of motion are not averaged: largest difference in px to average.
 _SMOOTH = 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """How far what is seen in each cell of a frame has moved since an earlier frame.
+    """How far the content of each cell of a frame has moved since an earlier frame.
 
-    What is at a point p of the frame was at ``p - vector`` in the earlier one. Cells are squares of
+    The content at a point p of the frame was at ``p - vector`` in the earlier one. Cells are
+    squares of
     the network's input, the first at its upper left corner; pixel (row 0, column 0) has its centre
     at (0, 0). Nobody writes to the tensors.
 
@@ -64,7 +65,7 @@ class Displacement:
 
     @classmethod
     def still(cls, size: Sequence[int], cell: int = 16) -> Displacement:
-        """Nothing has moved, and that is sure.
+        """Nothing has moved, and this is certain.
 
         Args:
             size: ``(H, W)`` of the network's input, px.
@@ -75,7 +76,7 @@ class Displacement:
 
     @classmethod
     def unknown(cls, size: Sequence[int], cell: int = 16) -> Displacement:
-        """Nothing is known of where things are now.
+        """It is not known where anything is now.
 
         Args:
             size: ``(H, W)`` of the network's input, px.
@@ -88,7 +89,7 @@ class Displacement:
     def translation(
         cls, right: float, down: float, size: Sequence[int], cell: int = 16
     ) -> Displacement:
-        """The whole picture has moved alike, and that is sure.
+        """The whole picture has moved by the same vector, and this is certain.
 
         Args:
             right: How far to the right, px of the network's input.
@@ -114,24 +115,24 @@ class Displacement:
     def since(self, older: Displacement | None) -> Displacement:
         """Chain two displacements: this one, and the one that ended where this one begins.
 
-        What is at p now was at ``p - f(p)`` one displacement ago, and has come there by the older
-        one's vector at that place: ``D(p) = f(p) + older(p - f(p))``. So nothing is looked up in
-        the picture twice, and the chain of translations is their sum. Confidences multiply; what
-        came from outside the picture is unknown.
+        The content at p now was at ``p - f(p)`` one displacement ago, and had come there by the
+        older one's vector at that place: ``D(p) = f(p) + older(p - f(p))``. So nothing is looked up
+        in the picture twice, and the chain of translations is their sum. Confidences multiply;
+        content from outside the picture is unknown.
 
         Args:
-            older: Of the same cells, up to the frame that this one starts from; ``None``: nothing
+            older: With the same cells, up to the frame that this one starts from; ``None``: nothing
                 had moved.
 
         Raises:
-            FrameError: If the cells are others.
+            FrameError: If the cells differ.
         """
         y, x = self._sources()
         if older is None:
             return self._with(self.vectors, self.confidence * self._inside(y, x))
         if older.size != self.size or older.cell != self.cell:
             raise FrameError(
-                f"a displacement of {self.size} px in cells of {self.cell} px cannot go on from "
+                f"a displacement of {self.size} px in cells of {self.cell} px cannot continue "
                 f"one of {older.size} px in cells of {older.cell} px; forget the older one"
             )
         if not bool(self.vectors.any()) and bool((self.confidence == 1).all()):
@@ -141,7 +142,7 @@ class Displacement:
         return self._with(self.vectors + vectors, self.confidence * confidence * self._inside(y, x))
 
     def without(self, cells: Tensor) -> Displacement:
-        """The same with some cells that have not moved since: they have just been executed.
+        """The same, with some cells that have not moved since: they have just been executed.
 
         Args:
             cells: bool ``(rows, columns)``.
@@ -150,7 +151,7 @@ class Displacement:
         return self._with(vectors, self.confidence.masked_fill(cells, 1))
 
     def without_confidence(self, cells: Tensor) -> Displacement:
-        """The same with some cells of which nothing is known.
+        """The same, with some cells of which nothing is known.
 
         Args:
             cells: bool ``(rows, columns)``.
@@ -158,7 +159,7 @@ class Displacement:
         return self._with(self.vectors, self.confidence.masked_fill(cells, 0))
 
     def comes_from_inside(self, margin: float) -> Tensor:
-        """Which cells' centres were in the picture before.
+        """Return which cells' centres were inside the picture before.
 
         Args:
             margin: How far inside they must have been, px.
@@ -178,7 +179,7 @@ class Displacement:
         rows, columns = self.confidence.shape
         y = (torch.arange(rows, dtype=torch.float32) + 0.5) * self.cell
         x = (torch.arange(columns, dtype=torch.float32) + 0.5) * self.cell
-        # The centre of what is inside, where the edge cuts a cell.
+        # If the edge cuts a cell, the centre of the part inside.
         y[-1] = ((rows - 1) * self.cell + self.size[0]) / 2
         x[-1] = ((columns - 1) * self.cell + self.size[1]) / 2
         return y[:, None] - self.vectors[..., 1], x[None, :] - self.vectors[..., 0]
@@ -222,14 +223,14 @@ def _sample_cells(
 ) -> tuple[Tensor, Tensor]:
     """Vectors and confidences at places between cells.
 
-    Bilinear where the four cells around agree to two pixels, else those of the nearest cell: half
-    way between a person and the wall behind nothing moves at half the speed.
+    Bilinear where the four cells around agree to two pixels, else the values of the nearest cell:
+    half way between a person and the wall behind, nothing moves at half the speed.
 
     Args:
         vectors: float32 ``(rows, columns, 2)``.
         confidence: float32 ``(rows, columns)``.
         y: float32, of any shape, in cells from the upper edge.
-        x: Likewise from the left edge.
+        x: The same from the left edge.
     """
     rows, columns = confidence.shape
     y = (y - 0.5).clamp(0, rows - 1)
@@ -242,7 +243,7 @@ def _sample_cells(
     corners = torch.stack(
         (field[top, left], field[top, beside], field[below, left], field[below, beside])
     )
-    # As a + w (b - a): equal neighbours give their own value, to the bit.
+    # As a + w (b - a): equal neighbours give exactly their own value.
     upper = corners[0] + right * (corners[1] - corners[0])
     lower = corners[2] + right * (corners[3] - corners[2])
     smooth = upper + down * (lower - upper)

@@ -14,21 +14,21 @@ _POINTS = 200
 _APART = 7  # px of the reduced picture between tracked points
 _LEAST_POINTS = 12
 _LEAST_AGREE = 0.5
-_MISS = 1.0  # px of the reduced picture that a point may be off
+_MISS = 1.0  # px of the reduced picture by which a point may be off
 
 
 class GlobalMotion(GreyMotion):
     """How far the picture has moved as a whole, by points that are tracked through it.
 
     Corners (Shi and Tomasi, "Good features to track", CVPR 1994) of the reduced grey picture are
-    tracked (pyramids of Lucas and Kanade), and the transformation that most of them agree with is
-    found by RANSAC. Where fewer than half agree, the motion is unknown. What moves by itself is not
-    followed, and its cells have a low confidence.
+    tracked (pyramids of Lucas and Kanade), and RANSAC finds the transformation that most of them
+    agree with. If fewer than half agree, the motion is unknown. Objects that move by themselves are
+    not followed, and their cells have a low confidence.
 
     Args:
         model: ``'similarity'`` (shift, turn, zoom), ``'affine'`` or ``'homography'``.
-        width: Width to which wider frames are reduced, px; about.
-        cell: Side of a cell, px of the network's input; about.
+        width: Approximate width to which wider frames are reduced, px.
+        cell: Approximate side of a cell, px of the network's input.
 
     Raises:
         ConfigError: If a value is out of range, or OpenCV is not installed.

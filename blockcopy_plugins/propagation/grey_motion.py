@@ -1,4 +1,4 @@
-"""What estimates of motion that look at pictures share."""
+"""Shared code of the estimates of motion that look at pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .grey_picture import GreyPicture, grey_pictures, grey_step, mean_of_cells
 if TYPE_CHECKING:
     import numpy as np
 
-# Of 255 grey levels, six standard deviations of the picture. Below the first a cell shows the same
-# but for noise; where the moved picture is further off than the second, on the mean over the frame,
-# it is not the same scene.
+# Of 255 grey levels, which are six standard deviations of the picture. Below the first, a cell
+# shows the same except for noise; if the mean difference of the moved picture over the frame is
+# above the second, it is not the same scene.
 _NOISE = 4.0
 _ANOTHER_SCENE = 16.0
-# A cell that comes from further off than this share of the picture's width is not believed.
+# A cell whose content comes from further away than this share of the picture's width is unknown.
 _FURTHEST = 0.25
 _LEAST_SIDE = 32  # px of the reduced picture; below it OpenCV's flow fails or sees nothing
 
@@ -29,15 +29,15 @@ _LEAST_SIDE = 32  # px of the reduced picture; below it OpenCV's flow fails or s
 class GreyMotion(Motion):
     """Base class of estimates by small grey pictures, compared by OpenCV.
 
-    A cell's confidence tells how much better the present picture is explained by the one before,
-    moved, than by the one before as it was: 1 where moving at least halves the difference, or where
-    hardly any is left; 0 where it makes it no smaller. A cell that comes from outside the picture,
-    or from a quarter of its width away, is unknown. Where the moved picture is another one on the
-    whole (a cut), nothing is known.
+    A cell's confidence says how much better the previous picture explains the present one after it
+    is moved than as it was. It is 1 if moving at least halves the difference, or if hardly any
+    difference is left, and 0 if moving does not reduce it. A cell whose content comes from outside
+    the picture, or from a quarter of its width away, is unknown. If the moved picture is a
+    different one as a whole (a cut), nothing is known.
 
     Args:
-        width: Width to which wider frames are reduced, px; about.
-        cell: Side of a cell, px of the network's input; about, and at least two pixels of the
+        width: Approximate width to which wider frames are reduced, px.
+        cell: Approximate side of a cell, px of the network's input; at least two pixels of the
             reduced picture.
 
     Raises:
@@ -53,7 +53,7 @@ class GreyMotion(Motion):
             )
         opencv(type(self).__name__)
         self.width = width
-        # Pixels of the network's input that a pixel of the picture is wider, to keep to a budget.
+        # Pixels of the network's input by which a picture's pixel is widened to keep to a budget.
         self.coarser = 0
         self.cell = check_cell(type(self).__name__, cell)
 
@@ -90,7 +90,7 @@ class GreyMotion(Motion):
         return None if flow is None else self._judged(earlier, later, flow, now.step, size)
 
     def flow(self, earlier: np.ndarray, later: np.ndarray) -> np.ndarray | None:
-        """Find where what each pixel shows was in the earlier picture.
+        """Find where the content of each pixel was in the earlier picture.
 
         Args:
             earlier: uint8 ``(h, w)``, grey.
@@ -98,7 +98,7 @@ class GreyMotion(Motion):
 
         Returns:
             float32 ``(h, w, 2)``: the later picture's pixel p shows what was at ``p + flow(p)``; or
-            ``None`` if that cannot be told.
+            ``None`` if that cannot be determined.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement flow()")
 
@@ -131,7 +131,7 @@ class GreyMotion(Motion):
         confidence = torch.where(left <= _NOISE, 1.0, better).clamp(0, 1)
         far = torch.hypot(x, y) > _FURTHEST * width
         found = Displacement(torch.stack((x, y), -1) * -float(step), confidence, cell, size)
-        # Of a cell of which half its pixels came in, the centre was half a pixel inside.
+        # If half of a cell's pixels came in from outside, its centre was half a pixel inside.
         return found.without_confidence(far | ~found.comes_from_inside(step / 2))
 
 
@@ -139,7 +139,7 @@ def opencv(wanted_by: str) -> Any:
     """Import OpenCV.
 
     Args:
-        wanted_by: Who needs it, for the message.
+        wanted_by: The name of what needs it, for the message.
 
     Raises:
         ConfigError: If it is not installed.
@@ -149,7 +149,7 @@ def opencv(wanted_by: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{wanted_by} needs OpenCV, which cannot be imported ({error}): pip install "
-            "opencv-python, take motion='CodecMotion' or a function of yours, or "
+            "opencv-python, use motion='CodecMotion' or your own function, or "
             "propagate='copy'."
         ) from error
     return cv2

@@ -1,4 +1,4 @@
-"""Frames as small grey pictures, on which motion is looked for."""
+"""Frames as small grey pictures, in which motion is searched for."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class GreyPicture:
 
     Attributes:
         pixels: float32 ``(h, w)`` in host memory, in the frame's units.
-        step: Pixels of the network's input to one of these, along both axes.
-        low: What is black, in the frame's units. A stream keeps that of its first picture, so that
-            light that changes is seen.
-        span: White less black.
+        step: Pixels of the network's input per pixel of this picture, along both axes.
+        low: The value of black, in the frame's units. A stream keeps that of its first picture, so
+            that changes of light are seen.
+        span: White minus black.
     """
 
     pixels: Tensor
@@ -37,7 +37,7 @@ class GreyPicture:
     span: float
 
     def as_seen_with(self, other: GreyPicture) -> GreyPicture:
-        """The same with another picture's black and white."""
+        """The same picture with another picture's black and white."""
         return replace(self, low=other.low, span=other.span)
 
     def bytes(self) -> np.ndarray:
@@ -47,12 +47,12 @@ class GreyPicture:
 
 
 def grey_step(size: Sequence[int], width: int, coarser: int = 0) -> int:
-    """Pixels of the network's input to one of a grey picture.
+    """Pixels of the network's input per pixel of a grey picture.
 
     Args:
         size: ``(..., H, W)``, px.
-        width: Width that a wider frame comes near to, px.
-        coarser: So many pixels more than that takes.
+        width: Approximate width to which a wider frame is reduced, px.
+        coarser: Number of pixels to add to the step.
     """
     return max(round(int(size[-1]) / width), 1) + coarser
 
@@ -62,7 +62,7 @@ def grey_pictures(frame: Tensor, width: int, coarser: int = 0) -> tuple[GreyPict
 
     Args:
         frame: ``(N, C, H, W)``, any float dtype and device.
-        width: Width that a wider frame comes near to, px.
+        width: Approximate width to which a wider frame is reduced, px.
         coarser: See :func:`grey_step`.
 
     Returns:
@@ -70,12 +70,12 @@ def grey_pictures(frame: Tensor, width: int, coarser: int = 0) -> tuple[GreyPict
     """
     step = grey_step(frame.shape, width, coarser)
     size = tuple(-(-int(side) // step) for side in frame.shape[2:])
-    # Half the rows tell as much, and reading a large frame is what takes time.
+    # Half the rows are enough, and reading a large frame is what takes time.
     rows = 2 if step % 2 == 0 else 1
     small = sample_picture(frame.detach(), step, rows, size).mean(1).cpu()
     pictures = []
     for pixels in small:
-        # In a tenth of the time of torch.std.
+        # This takes a tenth of the time of torch.std.
         wide = pixels.double()
         mean = float(wide.mean())
         deviation = max(float(wide.square().mean()) - mean**2, 0.0) ** 0.5
@@ -90,7 +90,7 @@ def mean_of_cells(values: Tensor, side: int, cells: tuple[int, int]) -> Tensor:
     Args:
         values: float ``(..., h, w)``.
         side: Side of a cell in pixels of the picture.
-        cells: Rows and columns of cells. Cells that the edge cuts hold the mean of what is inside.
+        cells: Rows and columns of cells. Cells that the edge cuts hold the mean of the part inside.
 
     Returns:
         float32 ``(..., rows, columns)``.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..policy.agreement import thinned
 from .displacement import SURE, Displacement, cells_of_grid
 from .region import MapMotion, Region
 
@@ -22,16 +23,17 @@ def move_map(
     """Move a map to where it is now.
 
     Floating-point maps are interpolated bilinearly, all others take the nearest value. Where
-    nothing moved, the motion is not known or the source lies outside of the map, it is ``copied``
-    that stands. A displacement by whole pixels of the map gives its values to the bit.
+    nothing moved, the motion is not known or the source lies outside the map, the value of
+    ``copied`` is taken. A displacement by whole pixels of the map gives exactly its values.
 
     Args:
         value: ``(..., h, w)``, the map as it was when the displacement began.
-        copied: ``(..., h, w)``, what is delivered where nothing is moved.
-        displacement: Of the network's input, since then.
-        region: What the map covers of the network's input.
-        shifted: What is in ``value`` has moved before: it also stands where nothing moved since.
-        nearest: A floating-point map takes the nearest value, too: its values are labels.
+        copied: ``(..., h, w)``, delivered where nothing is moved.
+        displacement: The displacement of the network's input since then.
+        region: The part of the network's input that the map covers.
+        shifted: The content of ``value`` has moved before: it is also used where nothing moved
+            since.
+        nearest: Take the nearest value for a floating-point map too: its values are labels.
 
     Returns:
         A new tensor of the shape, dtype and device of ``value``.
@@ -48,7 +50,7 @@ class MapPart:
 
     Attributes:
         value: ``(..., h, w)``.
-        region: What it covers of the network's input.
+        region: The part of the network's input that it covers.
         nearest: Its values are labels, which are not interpolated, whatever their dtype.
     """
 
@@ -57,7 +59,7 @@ class MapPart:
     nearest: bool = False
 
     def copy(self) -> MapPart:
-        """The same with a tensor of its own."""
+        """The same with its own tensor."""
         return replace(self, value=self.value.clone())
 
 
@@ -66,8 +68,8 @@ class MovingMap:
     """A map of one image while it moves.
 
     Attributes:
-        part: What was put together without interpolating anything.
-        copied: ``(..., h, w)``, what the model itself last gave, blocks that did not run as they
+        part: The map as put together so far, without any interpolation.
+        copied: ``(..., h, w)``, the model's own last output, with blocks that did not run as they
             were.
         since: How far the map has moved from there; ``None``: not at all.
         shifted: Parts of the map have been moved before.
@@ -80,7 +82,7 @@ class MovingMap:
 
     @classmethod
     def fresh(cls, part: MapPart) -> MovingMap:
-        """A map of a frame of which all blocks have run.
+        """The map of a frame of which all blocks have run.
 
         Args:
             part: The map; nobody may write to it any more.
@@ -88,7 +90,7 @@ class MovingMap:
         return cls(part, part.value)
 
     def fits(self, part: object) -> bool:
-        """Whether a part of later outputs is the same map."""
+        """Return whether a part of later outputs is the same map."""
         return (
             isinstance(part, MapPart)
             and part.value.shape == self.copied.shape
@@ -97,22 +99,22 @@ class MovingMap:
         )
 
     def moved_by(self, displacement: Displacement) -> MovingMap:
-        """The same one frame later.
+        """The same map one frame later.
 
         Args:
-            displacement: Of that frame since the one before.
+            displacement: That frame's displacement since the one before.
         """
         return replace(self, since=displacement.since(self.since))
 
     def merged(self, fresh: MapPart, executed: Tensor, block_size: int) -> MovingMap:
-        """The same with what has run of this frame.
+        """The same map, updated with the blocks that ran in this frame.
 
-        Executed blocks are taken over, and so is all if nothing has moved. The rest is moved by
-        whole pixels, which loses nothing, and what is left of the way stays in :attr:`since`: a
+        Executed blocks are taken over, and so is everything if nothing has moved. The rest is moved
+        by whole pixels, which loses nothing, and the remaining fraction stays in :attr:`since`: a
         value is interpolated once, when it is delivered, however often it was moved.
 
         Args:
-            fresh: What the model gave; nobody may write to it any more.
+            fresh: The model's output; nobody may write to it any more.
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """
@@ -133,16 +135,22 @@ class MovingMap:
         shifted = self.shifted or bool(moves.any())
         return MovingMap(replace(fresh, value=value), given, rest, shifted)
 
+    def thinned(self) -> MovingMap:
+        """The same with every so many rows and columns of a large map: a check needs no more."""
+        value = thinned(self.part.value)
+        copied = value if self.copied is self.part.value else thinned(self.copied)
+        return replace(self, part=replace(self.part, value=value), copied=copied)
+
     @property
     def has_moved(self) -> bool:
-        """Whether what :meth:`delivered` gives differs from a copy."""
+        """Whether the result of :meth:`delivered` differs from a copy."""
         return self.shifted or (self.since is not None and not self.since.is_still)
 
     def delivered(self, moved: bool) -> MapPart:
-        """What leaves the model; a tensor of the caller's own.
+        """The map that the model delivers, in a tensor that belongs to the caller.
 
         Args:
-            moved: Whether what did not run is moved, or copied.
+            moved: Whether blocks that did not run are moved, or copied.
         """
         part = self.part
         if not moved or not self.has_moved:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Pasting rounds a mask's edge: px around its box that are looked at, too.
+# Pasting rounds a mask's edge: px around its box that are looked at too.
 _AROUND = 2
 
 
 def shift_masks(
     masks: Tensor, shift: Tensor, boxes: Tensor | None = None, index: Tensor | None = None
 ) -> Tensor:
-    """Shift masks; what leaves the picture goes, what comes in is empty.
+    """Shift masks; parts that leave the picture are dropped, and the area that comes in is empty.
 
     Args:
         masks: ``(K, h, w)``, any dtype.
         shift: ``(k, 2)`` in host memory, to the right and down, px of the masks; rounded.
-        boxes: ``(k, 4)`` in host memory, ``x1, y1, x2, y2`` in px of the masks: nothing further
-            than two pixels outside of a box is looked at, which saves nearly all of the time. Of
-            empty boxes (SOLO gives none), and by default, all of the masks is looked at.
-        index: int64 ``(k,)`` in host memory: which masks are wanted; all by default.
+        boxes: ``(k, 4)`` in host memory, ``x1, y1, x2, y2`` in px of the masks: nothing more than
+            two pixels outside a box is looked at, which saves nearly all of the time. For empty
+            boxes (SOLO gives none), and by default, the whole mask is looked at.
+        index: int64 ``(k,)`` in host memory: which masks are wanted; by default all.
 
     Returns:
         A new tensor ``(k, h, w)``.

@@ -1,4 +1,4 @@
-"""Moves detected objects, and joins those that were moved with those that were just found."""
+"""Moves detected objects, and joins moved objects with those just found."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class MovingObjects:
     """The objects of one image while they move.
 
     Attributes:
-        found: Each object as the model gave it, at whichever frame that was.
+        found: Each object as the model gave it, in whichever frame that was.
         shift: float32 ``(K, 2)`` in host memory: how far each has moved since, to the right and
             down, px of the network's input.
-        frames: int64 ``(K,)`` in host memory, in how many frames it moved.
-        copied: What the model itself last gave.
+        frames: int64 ``(K,)`` in host memory, the number of frames in which it moved.
+        copied: The model's own last output.
     """
 
     found: Objects
@@ -42,20 +42,20 @@ class MovingObjects:
         """The objects of a frame of which all blocks have run.
 
         Args:
-            found: They; nobody may write to them any more.
+            found: The objects; nobody may write to them any more.
         """
         count = len(found)
         return cls(found, torch.zeros(count, 2), torch.zeros(count, dtype=torch.int64), found)
 
     def fits(self, part: object) -> bool:
-        """Whether a part of later outputs has objects of the same kind."""
+        """Return whether a part of later outputs has objects of the same kind."""
         return isinstance(part, Objects) and self.found.is_like(part)
 
     def moved_by(self, displacement: Displacement) -> MovingObjects:
-        """The same one frame later: each object by the median motion within its box or mask.
+        """The same objects one frame later, each moved by the median motion in its box or mask.
 
         Args:
-            displacement: Of that frame since the one before.
+            displacement: That frame's displacement since the one before.
         """
         if displacement.is_still:
             return self
@@ -68,15 +68,16 @@ class MovingObjects:
         return replace(self, shift=self.shift + step, frames=self.frames + moved)
 
     def merged(self, fresh: Objects, executed: Tensor, block_size: int) -> MovingObjects:
-        """The same with what was found in this frame.
+        """The same objects, updated with those found in this frame.
 
-        An object belongs to the executed blocks if half of its box lies in them; there what was
-        found now stands. Elsewhere those stand that have moved, without what the model gives again
-        at their old places. A moved object on which a fresh one of its label lies (IoU of at least
-        0.5) is dropped. Where nothing has moved, all is as the model gave it.
+        An object belongs to the executed blocks if half of its box lies in them; there the objects
+        just found are taken. Elsewhere the moved objects are taken, without the copies that the
+        model returns again at their old places. A moved object that overlaps a new one of its label
+        (IoU of at least 0.5) is dropped. If nothing has moved, the model's output is taken as it
+        is.
 
         Args:
-            fresh: What the model gave; nobody may write to it any more.
+            fresh: The model's output; nobody may write to it any more.
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """
@@ -86,7 +87,7 @@ class MovingObjects:
         boxes, new = self._boxes(), fresh.upright_boxes()
         inside = _share_inside(new, executed, block_size) >= _INSIDE
         stands = moving & (_share_inside(boxes, executed, block_size) < _INSIDE)
-        # What the model gives again where a moving object once was.
+        # Objects that the model returns again where a moving object once was.
         old_place = _same(new, fresh.labels, self.found.upright_boxes(), self.found.labels)
         again = (old_place & stands).any(1) & ~inside
         moved_away = (old_place & (moving & ~stands)).any(1) & ~inside
@@ -106,14 +107,14 @@ class MovingObjects:
 
     @property
     def has_moved(self) -> bool:
-        """Whether what :meth:`delivered` gives differs from a copy."""
+        """Whether the result of :meth:`delivered` differs from a copy."""
         return self.found is not self.copied or bool((self.frames > 0).any())
 
     def delivered(self, moved: bool) -> Objects:
-        """What leaves the model; objects of the caller's own.
+        """The objects that the model delivers, in tensors that belong to the caller.
 
-        Boxes that no longer touch the picture are gone, the others are cut at its edge. The score
-        of an object is multiplied by 0.98 for each frame in which it was moved.
+        Boxes that no longer touch the picture are dropped, the others are cut at its edge. The
+        score of an object is multiplied by 0.98 for each frame in which it was moved.
 
         Args:
             moved: Whether objects are moved, or copied.
@@ -141,7 +142,7 @@ class MovingObjects:
 
 
 def _shifted(found: Objects, shift: Tensor, frames: Tensor, index: Tensor) -> Objects:
-    """Some objects in tensors of their own, at the places to which they have moved."""
+    """Some objects, in their own tensors, at the places to which they have moved."""
     masks, rows, columns = found.masks, *found.scale
     upright = found.upright_boxes()[index]
     found = replace(found, masks=None).select(index)
@@ -171,7 +172,7 @@ def _shifted(found: Objects, shift: Tensor, frames: Tensor, index: Tensor) -> Ob
 
 
 def _same(boxes: Tensor, labels, others: Tensor, other_labels) -> Tensor:
-    """Which boxes are about the same and of one label, bool ``(K, L)``."""
+    """Which boxes are about the same and have the same label, bool ``(K, L)``."""
     if not len(boxes) or not len(others):
         return torch.zeros(len(boxes), len(others), dtype=torch.bool)
     same = box_iou(boxes, others) >= _SAME
@@ -185,7 +186,7 @@ def _share_inside(boxes: Tensor, grid: Tensor, block_size: int) -> Tensor:
     overlaps = []
     for axis, blocks in ((1, grid.shape[0]), (0, grid.shape[1])):
         start = torch.arange(blocks) * float(block_size)
-        # What hangs over the edge belongs to the blocks at the edge; a line has no area.
+        # A part beyond the edge belongs to the blocks at the edge; a line has no area.
         limit = blocks * float(block_size)
         low = boxes[:, axis].clamp(0, limit - 1)
         high = torch.maximum(boxes[:, 2 + axis].clamp(0, limit), low + 1e-3)

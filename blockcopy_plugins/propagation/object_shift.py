@@ -9,7 +9,7 @@ from .displacement import SURE, Displacement
 
 _SAMPLES = 7  # along each side of a box
 _MARGIN = 0.15  # of a box's side: near its edge there is more of the background
-_LEAST = 4  # samples that must be sure
+_LEAST = 4  # samples that must be certain
 
 
 def object_shift(
@@ -19,25 +19,25 @@ def object_shift(
     mask_scale: tuple[float, float] = (1.0, 1.0),
     mask_shift: Tensor | None = None,
 ) -> Tensor:
-    """Find how far objects have moved: the median motion within.
+    """Find how far objects have moved: the median motion within them.
 
-    The displacement says where things were that are now at a place, and an object's place is known
-    of the frame before. So the motion is looked up where the object was, and then where it is if it
-    has moved like that.
+    The displacement says where the content of a place was before, but an object's place is known
+    for the frame before. So the motion is looked up where the object was, and then where it is if
+    it has moved like that.
 
     Args:
         boxes: float32 ``(K, 4)`` in host memory, ``x1, y1, x2, y2`` in the frame before, px of the
             network's input.
-        displacement: Of the present frame.
-        masks: ``(K, h, w)``, or ``None``. Only motion on the mask counts, where it has four samples
-            at least.
-        mask_scale: Pixels of the masks to one of the network's input, rows and columns.
+        displacement: The present frame's.
+        masks: ``(K, h, w)``, or ``None``. Only motion on the mask counts, if it has at least four
+            samples.
+        mask_scale: Pixels of the masks per pixel of the network's input, rows and columns.
         mask_shift: float32 ``(K, 2)``, how far the objects have moved since they had these masks,
             px of the network's input.
 
     Returns:
-        float32 ``(K, 2)``, to the right and down, px of the network's input. 0 where less than four
-        of 49 samples are sure.
+        float32 ``(K, 2)``, to the right and down, px of the network's input. 0 if fewer than four
+        of 49 samples are certain.
     """
     shift = boxes.new_zeros(len(boxes), 2)
     if not len(boxes) or displacement.is_still:
@@ -55,7 +55,7 @@ def object_shift(
         found = masks[index, row, column].cpu() > 0
         enough = found.sum((1, 2)) >= _LEAST
         on = found | ~enough[:, None, None]
-    # Twice: the second time at the place to which the first has led.
+    # Twice: the second time at the place found the first time.
     for _ in range(2):
         found, known = _median(x + shift[:, :1], y + shift[:, 1:], on, displacement)
         shift = torch.where(known[:, None], found, shift)
@@ -64,7 +64,7 @@ def object_shift(
 
 def _median(x: Tensor, y: Tensor, on: Tensor, displacement: Displacement) -> tuple[Tensor, Tensor]:
     rows, columns = displacement.confidence.shape
-    # What is leaving the picture moves on as that at its edge does.
+    # An object that is leaving the picture moves on like the content at the edge.
     row = (y / displacement.cell).floor().long().clamp_(0, rows - 1)[:, :, None]
     column = (x / displacement.cell).floor().long().clamp_(0, columns - 1)[:, None]
     sure = on & (displacement.confidence[row, column] >= SURE)

@@ -1,4 +1,4 @@
-"""Detected objects of one image, in whatever form their framework has them."""
+"""Detected objects of one image, independent of their framework's own form."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..errors import FrameError
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What a detector has found in one image, in pixels of its output.
+    """The objects that a detector has found in one image, in pixels of its output.
 
     Args:
         boxes: ``(K, 4)``, ``x1, y1, x2, y2``; or ``(K, 5)``, ``x, y, width, height, angle`` of
             rotated boxes, ``x`` and ``y`` their centres.
-        scale: Pixels of the network's input to one of the output, rows and columns.
+        scale: Pixels of the network's input per pixel of the output, rows and columns.
         size: ``(h, w)`` of the output, px.
         scores: float ``(K,)``, or ``None``.
         labels: int ``(K,)``, or ``None``.
         masks: ``(K, h, w)``, of the whole output or of a reduced one, or ``None``.
         keypoints: ``(K, n, 2 or more)``, x and y first, or ``None``.
-        others: What else there is of each object, by name: tensors, arrays and lists of length K.
+        others: Other data of each object, by name: tensors, arrays and lists of length K.
 
     Raises:
         FrameError: If the lengths differ or the boxes are of another form.
@@ -57,7 +57,7 @@ class Objects:
         return len(self.boxes)
 
     def is_like(self, other: Objects) -> bool:
-        """Whether objects of another frame can be joined with these: they have the same parts."""
+        """Return whether objects of another frame can be joined with these: same parts."""
 
         def form(objects: Objects) -> tuple:
             parts = {name: getattr(objects, name) for name in _PARTS} | dict(objects.others)
@@ -70,7 +70,7 @@ class Objects:
         return form(self) == form(other)
 
     def select(self, index: Tensor) -> Objects:
-        """Some of the objects, in another order if so wished; new tensors.
+        """Some of the objects, possibly in another order; new tensors.
 
         Args:
             index: int64 ``(k,)`` in host memory.
@@ -78,7 +78,7 @@ class Objects:
         return self._of_each(lambda value: _take(value, index))
 
     def joined(self, other: Objects) -> Objects:
-        """These objects and then those of another, which has the same parts."""
+        """These objects, followed by another's, which must have the same parts."""
         return replace(
             self,
             **{name: _join(getattr(self, name), getattr(other, name)) for name in _PARTS},
@@ -86,18 +86,18 @@ class Objects:
         )
 
     def copy(self) -> Objects:
-        """The same with tensors of its own."""
+        """The same with its own tensors."""
         return self._of_each(_copy)
 
     def upright_boxes(self) -> Tensor:
         """``x1, y1, x2, y2`` in pixels of the network's input, float32 ``(K, 4)`` in host memory.
 
-        Of rotated boxes the upright ones around them.
+        For rotated boxes, the upright boxes around them.
         """
         boxes = self.boxes.detach().float().cpu()
         if boxes.shape[1] == 5:
             centre, half = boxes[:, :2], boxes[:, 2:4] / 2
-            # Whichever unit the angle has: the circle's square around the box.
+            # In whichever unit the angle is: the square around the circle that encloses the box.
             radius = half.norm(dim=1, keepdim=True)
             boxes = torch.cat((centre - radius, centre + radius), 1)
         rows, columns = self.scale

@@ -1,4 +1,4 @@
-"""Which part of the network's input an output map covers, and how far its pixels have moved."""
+"""The part of the network's input that an output map covers, and how far its pixels have moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .displacement import Displacement
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the network's input, in pixels; that which a map shows.
+    """A rectangle of the network's input, in pixels, that a map shows.
 
     Attributes:
         top: First row.
@@ -35,7 +35,7 @@ class Region:
         return cls(0.0, 0.0, float(size[0]), float(size[1]))
 
     def strides(self, shape: Sequence[int]) -> tuple[float, float]:
-        """Pixels of the network's input to one of a map ``(..., h, w)``, rows and columns."""
+        """Pixels of the network's input per pixel of a map ``(..., h, w)``, rows and columns."""
         return self.height / shape[-2], self.width / shape[-1]
 
     def places(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class Region:
             shape: ``(..., h, w)``.
 
         Returns:
-            bool ``(h, w)``, where the grid is.
+            bool ``(h, w)``, on the grid's device.
         """
         rows, columns = (
             (places / block_size).long().clamp_(0, blocks - 1).to(grid.device)
@@ -74,7 +74,8 @@ class Region:
     def is_map(self, shape: Sequence[int]) -> bool:
         """Whether a tensor ``(..., h, w)`` may be a map of this region.
 
-        Its pixels are then as high as they are wide, to the rounding of the map's size.
+        This is the case if its pixels are as high as they are wide, up to rounding of the map's
+        size.
         """
         if len(shape) < 2 or min(shape[-2:]) < 2:
             return False
@@ -105,8 +106,8 @@ class MapMotion:
         """The motion of the pixels of a map, interpolated between the cells.
 
         Args:
-            displacement: Of the network's input.
-            region: What the map covers.
+            displacement: The displacement of the network's input.
+            region: The part of the network's input that the map covers.
             shape: ``(..., h, w)``, of the map.
         """
         indices, weights = [], []
@@ -121,11 +122,11 @@ class MapMotion:
     def whole_pixels(
         cls, displacement: Displacement, region: Region, shape: Sequence[int]
     ) -> MapMotion:
-        """The motion of the pixels of a map in whole pixels, that of each pixel's own cell.
+        """The motion of a map's pixels in whole pixels, taken from each pixel's own cell.
 
         Args:
-            displacement: Of the network's input; a multiple of the map's strides.
-            region: What the map covers.
+            displacement: The displacement of the network's input; a multiple of the map's strides.
+            region: The part of the network's input that the map covers.
             shape: ``(..., h, w)``, of the map.
         """
         cells = _in_pixels(displacement, region, shape)
@@ -143,7 +144,7 @@ class MapMotion:
 
         Args:
             value: ``(..., h, w)``.
-            copied: Alike, what stands where the motion is not known.
+            copied: A map like it, used where the motion is not known.
             nearest: Take the nearest value, whatever the dtype.
             everywhere: Take ``value`` also where nothing moved.
 

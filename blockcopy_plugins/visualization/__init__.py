@@ -1,7 +1,7 @@
 """Pictures of a run: video files, overlays on frames, and the plots that the docs show.
 
-The names are loaded when they are first used, so that writing a video needs PyAV alone and plotting
-needs matplotlib alone.
+The names are loaded when they are first used, so that writing a video needs only PyAV and plotting
+needs only matplotlib.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     """Checks that an array is a colour picture.
 
     Args:
-        image (np.ndarray): What should be uint8 of shape (H, W, 3).
-        name (str): What the error calls it.
+        image (np.ndarray): Should be uint8 of shape (H, W, 3).
+        name (str): Its name in the error.
 
     Returns:
         np.ndarray: The same array.
 
     Raises:
-        FrameError: If it is no uint8 array of shape (H, W, 3) with at least one pixel.
+        FrameError: If it is not a uint8 array of shape (H, W, 3) with at least one pixel.
     """
     if (
         not isinstance(image, np.ndarray)
@@ -38,7 +38,7 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
 
 
 def describe(value: Any) -> str:
-    """Says in a few words what a value is: its type, and its shape and dtype where it has them."""
+    """Describes a value in a few words: its type, and its shape and dtype if it has them."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None:
         return f"{type(value).__name__} {value!r}"
@@ -46,7 +46,7 @@ def describe(value: Any) -> str:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """Makes a numpy array of a tensor (of any device), an array or a list."""
+    """Makes a numpy array from a tensor (on any device), an array or a list."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if value.is_floating_point():

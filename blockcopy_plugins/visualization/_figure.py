@@ -1,4 +1,4 @@
-"""What the plots share: a figure without pyplot's global state, one look, and saving."""
+"""Shared code of the plots: a figure without pyplot's global state, one look, and saving."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from blockcopy_plugins.errors import ConfigError
 
-# Okabe and Ito's colours, which colour-blind people tell apart; black is kept for references.
+# Okabe and Ito's colours, which colour-blind people can tell apart; black is kept for references.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5230")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 REFERENCE_COLOUR = "#444444"
@@ -22,7 +22,7 @@ def new_figure(width: float, height: float) -> Figure:
     """Makes an empty figure that lays itself out.
 
     Args:
-        width (float): Inches; a saved picture has 100 px an inch by default.
+        width (float): Inches; a saved picture has 100 px per inch by default.
         height (float): Inches.
 
     Returns:
@@ -42,23 +42,23 @@ def style_axes(axes: Axes) -> None:
 
 
 def line_style(index: int) -> dict[str, str]:
-    """Colour and marker of the index-th series; markers tell apart what colours repeat."""
+    """Colour and marker of a series by its index; markers distinguish repeated colours."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def save_png(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
-    """Saves a figure as PNG; the file appears whole or not at all.
+    """Saves a figure as PNG; the file appears complete or not at all.
 
     Args:
-        figure (Figure): What to save.
+        figure (Figure): The figure.
         path (str | Path): Must end in ``.png``; missing folders are made.
-        dpi (int): Pixels an inch. Defaults to 100.
+        dpi (int): Pixels per inch. Defaults to 100.
 
     Returns:
         Path: The file.
 
     Raises:
-        ConfigError: If the suffix is another one.
+        ConfigError: If the suffix is a different one.
         OSError: If the path cannot be written.
     """
     path = Path(path)

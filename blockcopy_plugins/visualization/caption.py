@@ -21,15 +21,15 @@ _BAR: Colour = (255, 200, 0)
 
 @dataclass(frozen=True)
 class FrameCaption:
-    """What the bar says of a frame; what is None is left out.
+    """The figures that the bar shows for a frame; those that are None are left out.
 
     Attributes:
         frame (int | None): Number of the frame.
         executed_rate (float | None): Executed blocks / all blocks, 0 to 1; drawn as a gauge too.
-        target (float | None): The executed rate that the policy is to hold, a tick on the gauge.
+        target (float | None): The executed rate that the policy should hold, a tick on the gauge.
         milliseconds (float | None): Time of the frame in ms.
         speed_up (float | None): Dense time / this time.
-        title (str | None): Stands first, e.g. the model or ``'dense'``.
+        title (str | None): Comes first, e.g. the model or ``'dense'``.
     """
 
     frame: int | None = None
@@ -58,18 +58,18 @@ def draw_caption(
 ) -> np.ndarray:
     """Adds a bar of figures below a picture; the picture itself stays as it is.
 
-    The figures stand in columns of fixed width, so that they do not jump from frame to frame. Those
-    that the width has no room for are left out, the last first.
+    The figures are in columns of fixed width, so that they do not jump from frame to frame. Those
+    for which the picture is too narrow are left out, the last first.
 
     Args:
         image (np.ndarray): uint8 (H, W, 3), RGB (BGR with ``bgr=True``).
-        caption (FrameCaption): What to say.
+        caption (FrameCaption): The figures.
         text_size (int | None): Type size in px; None takes one that suits the picture's width.
         bgr (bool): The image is BGR. Defaults to False.
 
     Returns:
-        np.ndarray: A new picture, uint8 (H + bar, W, 3); the bar's height depends on ``text_size``
-        and the picture's width alone, and is even where H is.
+        np.ndarray: A new picture, uint8 (H + bar, W, 3); the bar's height depends only on
+        ``text_size`` and the picture's width, and is even if H is.
 
     Raises:
         FrameError: If the image is not uint8 (H, W, 3).
@@ -105,9 +105,9 @@ def side_by_side(
     """Puts pictures next to each other.
 
     Args:
-        images (Sequence[np.ndarray]): At least one, each uint8 (H, W_i, 3), of one height.
+        images (Sequence[np.ndarray]): At least one, each uint8 (H, W_i, 3), all of the same height.
         gap (int): Free px between two. Defaults to 4.
-        gap_colour (tuple): Their colour.
+        gap_colour (tuple): Colour of the gap.
 
     Returns:
         np.ndarray: uint8 (H, sum of W_i plus the gaps, 3).
@@ -122,7 +122,7 @@ def side_by_side(
     heights = [image.shape[0] for image in images]
     if len(set(heights)) != 1:
         raise FrameError(
-            f"pictures side by side must have one height, but got {heights}; resize them first"
+            f"pictures side by side must have the same height, but got {heights}; resize them first"
         )
     between = np.empty((heights[0], gap, 3), np.uint8)
     between[:] = gap_colour
@@ -139,7 +139,7 @@ def _width(text: str, size: int) -> int:
 def _put(bar: np.ndarray, x: int, text: str, size: int, colour: Colour) -> int:
     patch = text_patch(text, size, colour, _BACKGROUND, padding=(0, 0))
     if x + patch.shape[1] > bar.shape[1]:
-        return bar.shape[1]  # no room: nothing further is drawn either
+        return bar.shape[1]  # no room: nothing more is drawn either
     paste(bar, patch, (bar.shape[0] - patch.shape[0]) // 2, x)
     return x + patch.shape[1] + size
 
@@ -147,7 +147,7 @@ def _put(bar: np.ndarray, x: int, text: str, size: int, colour: Colour) -> int:
 def _put_figure(
     bar: np.ndarray, x: int, before: str, figure: str, widest: str, after: str, size: int
 ) -> int:
-    """Writes words and a right-aligned figure in a column as wide as ``widest`` needs."""
+    """Writes words and a right-aligned figure in a column wide enough for ``widest``."""
     space = size // 3
     start = x + (_width(before, size) + space if before else 0)
     end = start + max(_width(widest, size), _width(figure, size))

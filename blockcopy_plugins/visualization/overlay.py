@@ -1,4 +1,4 @@
-"""What was executed and what was found, drawn on a frame."""
+"""Executed blocks and results, drawn on a frame."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def draw_blocks(
 
     Args:
         image (np.ndarray): uint8 (H, W, 3), any channel order (RGB is assumed for grey only).
-        grid (Tensor | np.ndarray): bool (GH, GW), True = executed. It may reach past the image, as
-            where the network's input was padded, but must cover it.
+        grid (Tensor | np.ndarray): bool (GH, GW), True = executed. It may reach beyond the image,
+            as it does if the network's input was padded, but must cover it.
         block_size (float | tuple[float, float]): A block's size in pixels **of this image**, one
-            number or (height, width). Where the network saw the image resized by a factor s, it is
-            the network's block size divided by s.
+            number or (height, width). If the network saw the image resized by a factor s, it is the
+            network's block size divided by s.
         brightness (float): Factor on skipped pixels, 0 to 1. Defaults to 0.6.
         saturation (float): How much of their colour skipped pixels keep, 0 to 1. Defaults to 0.25.
         line_colour (tuple | None): Colour of the line around executed areas, in the image's channel
@@ -64,7 +64,7 @@ def draw_blocks(
     )
     if line_colour is not None and line_width > 0:
         reach = np.ones((2 * line_width + 1, 2 * line_width + 1), np.uint8)
-        # Also covers the executed pixels, which are copied over it in the next step.
+        # This also covers the executed pixels, which are copied over it in the next step.
         picture[cv2.dilate(executed, reach).view(bool)] = line_colour
     return cv2.copyTo(image, executed, picture)
 
@@ -84,23 +84,23 @@ def draw_detections(
     text_size: int = 13,
     bgr: bool = False,
 ) -> np.ndarray:
-    """Draws boxes, masks and labels, the surest detection on top.
+    """Draws boxes, masks and labels, the detection with the highest score on top.
 
-    A colour belongs to a class, or to an instance where ``instance_ids`` are given, and is the same
-    in every frame.
+    A colour belongs to a class, or to an instance if ``instance_ids`` are given, and is the same in
+    every frame.
 
     Args:
         image (np.ndarray): uint8 (H, W, 3), RGB (BGR with ``bgr=True``).
         boxes (Tensor | np.ndarray): (K, 4), xyxy in pixels of this image.
         scores (Tensor | np.ndarray | None): (K,), 0 to 1. None draws all boxes without a number.
         labels (Tensor | np.ndarray | None): (K,) integers. None: all are class 0, unnamed.
-        masks (Tensor | np.ndarray | None): bool (K, h, w), each covering the whole image; another
-            size than the image's is resized.
+        masks (Tensor | np.ndarray | None): bool (K, h, w), each covering the whole image; if their
+            size differs from the image's, they are resized.
         class_names (Sequence[str] | None): Names by label. None, or a label beyond them, draws the
             label's number.
         score_threshold (float): Detections below are left out. Defaults to 0.3.
         instance_ids (Tensor | np.ndarray | None): (K,) integers that stay with an object over the
-            frames; they give the colours in place of the labels.
+            frames; they determine the colours instead of the labels.
         mask_opacity (float): How much a mask covers, 0 to 1. Defaults to 0.45.
         line_width (int): Width of boxes in px. Defaults to 2.
         text_size (int): Type size in px. Defaults to 13.
@@ -147,7 +147,7 @@ def draw_detections(
         x0, y0, x1, y1 = (_finite_int(value) for value in boxes[i])
         cv2.rectangle(picture, (x0, y0), (x1, y1), as_drawn(colours[i]), line_width)
     taken: list[tuple[int, int, int, int]] = []
-    # After all boxes, so that no line crosses a text; the surest first, as it has the first choice.
+    # After all boxes, so that no line crosses a text; the best first, as it has the first choice.
     for i in reversed(shown):
         words = [] if labels is None else [_class_name(int(labels[i]), class_names)]
         if scores is not None:
@@ -184,7 +184,7 @@ def _pixel_mask(grid: Any, block: tuple[float, float], size: tuple[int, int]) ->
         )
     cells = []
     for axis, name in ((0, "rows"), (1, "columns")):
-        # Half a pixel is for the rounding of a resized image.
+        # The half pixel allows for the rounding of a resized image.
         if grid.shape[axis] * block[axis] < size[axis] - 0.5:
             raise GridError(
                 f"the grid has {grid.shape[axis]} {name} of {block[axis]:g} px, which do not cover "
@@ -208,7 +208,7 @@ def _per_box(values: Any | None, count: int, name: str) -> np.ndarray | None:
 
 
 def _finite_int(value: float) -> int:
-    # OpenCV refuses coordinates beyond 16 bits and more; a box that far off is off the picture.
+    # OpenCV refuses coordinates beyond 16 bits; a box that far away is outside the picture.
     return int(np.clip(np.nan_to_num(value), -30000, 30000))
 
 
@@ -246,8 +246,8 @@ def _label_place(
 ) -> tuple[int, int, int, int]:
     """Finds a place for a label at its box: (top, left, bottom, right) in px.
 
-    On top of the box, below it, or inside: the first that is in the picture and free of other
-    labels; failing that, the first that is in the picture.
+    The candidates are on top of the box, below it, and inside. The first one in the picture and
+    free of other labels is taken; failing that, the first one in the picture.
     """
     x0, y0, x1, y1 = (_finite_int(value) for value in box)
     half = (line_width + 1) // 2

@@ -27,15 +27,15 @@ _PANELS = (
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred mean over a window, of the values that are there.
+    """Centred mean over a window, of the values that exist.
 
     Args:
         values (np.ndarray): (T,) float; NaN where there is none (the loss of a frame without an
             update).
-        window (int): Width in frames; the ends average over the part inside.
+        window (int): Width in frames; at the ends, the mean is over the part inside.
 
     Returns:
-        np.ndarray: (T,) float64; NaN where the whole window is.
+        np.ndarray: (T,) float64; NaN where the whole window is NaN.
 
     Raises:
         ConfigError: If ``window`` is below 1.
@@ -63,17 +63,17 @@ def policy_curve_figure(
 ) -> Figure:
     """Draws executed rate, information gain, reward and loss against the frame number.
 
-    Each quantity that occurs has a panel, with the raw values in light and their running mean in
-    strong.
+    Each quantity that occurs has a panel, with the raw values in a light colour and their running
+    mean in a strong one.
 
     Args:
-        records (Sequence[Mapping]): One a frame, with any of ``executed_rate`` (0 to 1),
+        records (Sequence[Mapping]): One per frame, with any of ``executed_rate`` (0 to 1),
             ``information_gain``, ``reward``, ``loss``, and ``frame`` (number; by default the place
-            in the sequence). What a frame lacks, or is None or NaN, is a gap in the raw line.
+            in the sequence). A value that is missing, None or NaN is a gap in the raw line.
         target (float | None): The executed rate that the policy is rewarded to hold, 0 to 1; a
             dashed line.
-        window (int | None): Frames of the running mean; None takes a fortieth of the run, 5 at
-            least.
+        window (int | None): Frames of the running mean; None takes a fortieth of the run, at least
+            5.
         title (str | None): Title of the figure.
 
     Returns:
@@ -104,7 +104,7 @@ def policy_curve_figure(
         values = series[key]
         there = np.isfinite(values)
         colour = COLOURS[i]
-        # Through the frames that have a value: a loss every fourth frame is a line, not dots.
+        # Drawn through the frames that have a value: a loss every fourth frame is a line, not dots.
         axes.plot(frames[there], values[there], color=colour, alpha=0.3, linewidth=1.0, label="raw")
         axes.plot(
             frames[there],
@@ -125,7 +125,7 @@ def policy_curve_figure(
             axes.set_ylim(0.0, max(1.02, float(np.nanmax(values))))
         axes.set_ylabel(name)
         style_axes(axes)
-    # One legend: the panels differ in colour alone, and a box in each would hide their peaks.
+    # One legend: the panels differ only in colour, and a box in each would hide their peaks.
     all_axes[0].legend(loc="upper right", ncols=3, fontsize="small", framealpha=0.85)
     all_axes[-1].set_xlabel("frame")
     all_axes[-1].margins(x=0.01)

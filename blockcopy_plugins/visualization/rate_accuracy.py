@@ -31,7 +31,7 @@ def rate_accuracy_figure(
         series (Mapping[str, Sequence[tuple[float, float]]]): Name of the policy -> its points
             (executed rate 0 to 1, accuracy), in any order.
         dense (float | None): The unconverted model's accuracy, a dashed line.
-        metric (str): What the accuracy is. Defaults to ``'AP50'``.
+        metric (str): Name of the accuracy's metric. Defaults to ``'AP50'``.
         title (str | None): Title of the figure.
 
     Returns:

@@ -25,10 +25,11 @@ def draw_segmentation(
 
     Args:
         image (np.ndarray): uint8 (H, W, 3), RGB (BGR with ``bgr=True``).
-        labels (Tensor | np.ndarray): (h, w), class index of each pixel; another size than the
-            image's is resized. Pixels of a class beyond the palette, or below 0, stay as they are.
+        labels (Tensor | np.ndarray): (h, w), class index of each pixel; if the size differs from
+            the image's, they are resized. Pixels of a class beyond the palette, or below 0, stay as
+            they are.
         palette (Sequence | None): Red, green and blue of each class, 0 to 255, as in the metainfo
-            of MMSegmentation's datasets. None takes colours that are told apart easily.
+            of MMSegmentation's datasets. None takes colours that are easy to tell apart.
         opacity (float): How much the colours cover, 0 to 1. Defaults to 0.5.
         bgr (bool): The image is BGR. Defaults to False.
 
@@ -54,7 +55,7 @@ def draw_segmentation(
     colours = np.asarray(palette)
     if colours.ndim != 2 or colours.shape[1] != 3:
         raise ConfigError(
-            f"the palette must be one (red, green, blue) a class, but got {describe(colours)}"
+            f"the palette must have one (red, green, blue) per class, but got {describe(colours)}"
         )
     colours = colours.astype(np.uint8)[:, ::-1] if bgr else colours.astype(np.uint8)
     known = (labels >= 0) & (labels < len(colours))

@@ -33,7 +33,7 @@ def speedup_figure(
     Args:
         series (Mapping[str, Sequence[tuple[float, float]]]): Name, e.g. ``'Mask R-CNN, float32'``
             -> its points (executed rate above 0 to 1, dense time / sparse time), in any order.
-        fastest (Mapping | None): Of some of the series, the same against the fastest dense engine
+        fastest (Mapping | None): For some of the series, the same against the fastest dense engine
             that was tried; drawn dotted in the colour of the series.
         title (str | None): Title of the figure.
 
@@ -42,7 +42,7 @@ def speedup_figure(
 
     Raises:
         ConfigError: If there is no point, a rate is not above 0 and at most 1, a speed-up is not
-            above 0, or ``fastest`` names what is no series.
+            above 0, or ``fastest`` names something that is not a series.
     """
     _check_points(series)
     fastest = {} if fastest is None else fastest
@@ -56,7 +56,7 @@ def speedup_figure(
     drawn = [*series.values(), *fastest.values()]
     all_points = np.array([point for points in drawn for point in points], np.float64)
     lowest = min(0.5, float(all_points[:, 0].min()))
-    # Many lines leave no room for their names between them.
+    # With many lines there is no room for their names between them.
     beside = len(series) > 3
     figure = new_figure(9.6 if beside else 7.0, 4.6)
     axes = figure.add_subplot()

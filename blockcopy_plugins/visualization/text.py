@@ -21,13 +21,13 @@ def text_patch(
     Args:
         text (str): The line.
         size (int): Type size in px.
-        foreground (tuple): Colour of the letters, in the channel order of the picture it is for.
+        foreground (tuple): Colour of the letters, in the channel order of the target picture.
         background (tuple): Colour behind them.
         padding (tuple[int, int]): Free px above and below, and left and right.
 
     Returns:
-        np.ndarray: uint8 (h, w, 3); h depends on ``size`` and ``padding`` alone, so that patches
-        of different texts stand on one line.
+        np.ndarray: uint8 (h, w, 3); h depends only on ``size`` and ``padding``, so that patches of
+        different texts line up.
     """
     font = ImageFont.load_default(size)
     ascent, descent = font.getmetrics()
@@ -39,7 +39,7 @@ def text_patch(
 
 
 def paste(image: np.ndarray, patch: np.ndarray, top: int, left: int) -> None:
-    """Copies a patch into a picture in place; what lies outside the picture is dropped.
+    """Copies a patch into a picture in place; the part outside the picture is dropped.
 
     Args:
         image (np.ndarray): uint8 (H, W, 3), changed.

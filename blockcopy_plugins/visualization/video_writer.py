@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 _BT709 = 1
 _LIMITED_RANGE = 1  # luma 16 to 235, what players expect
 
-# Time stamps of frames that come with their times: all common rates are whole numbers of these.
+# Time stamps of frames that come with times: all common rates are whole numbers of these.
 _TICKS = 90000
 _LONGEST = 40000.0
-"""Seconds that a frame is shown at most; MP4 counts a frame's ticks in 32 bits."""
+"""Longest time that a frame is shown, seconds; MP4 counts a frame's ticks in 32 bits."""
 
-# While it is written the file consists of parts of a second, each of which can be played by itself,
-# so that a full disk takes the last of them only.
+# While the file is written, it consists of parts of a second, each of which can be played by
+# itself, so that a full disk costs only the last of them.
 _IN_PARTS = {
     "movflags": "+empty_moov+delay_moov+default_base_moof",
     "frag_duration": "1000000",
@@ -39,24 +39,24 @@ class VideoWriter:
     """Writes frames to an MP4 file (H.264, yuv420p, index in front) that browsers play as it loads.
 
     The file appears under its name only when the writer was closed. Until then the frames go to a
-    hidden part file beside it (`part_files`), which is removed when the ``with`` block is left by
-    an exception, so that an aborted run leaves neither a broken video nor harms an older one; with
-    ``keep_partial`` the exception ends the video where it is instead. Where the disk is full, the
+    hidden part file beside it (`part_files`). If an exception leaves the ``with`` block, that file
+    is removed, so that an aborted run neither leaves a broken video nor harms an older one; with
+    ``keep_partial`` the exception ends the video where it is instead. If the disk is full, the
     video ends with what could be written.
 
-    H.264 in yuv420p needs an even width and height: where a frame has an odd one, its last row or
+    H.264 in yuv420p needs an even width and height: if a frame has an odd one, its last row or
     column is repeated once.
 
     Args:
         path (str | Path): The file to write; must end in ``.mp4``. Missing folders are made.
-        fps (float | Fraction): Frames a second, of frames that come without their times.
+        fps (float | Fraction): Frames per second, for frames that come without times.
         bgr (bool): The frames' channel order is blue, green, red (as OpenCV reads them) instead of
             red, green, blue. Defaults to False.
         crf (int): x264's constant rate factor, 0 (lossless) to 51 (worst). Defaults to 23.
         preset (str): x264's preset: slower ones make smaller files. Defaults to ``'veryfast'``.
         keep_partial (bool): Keep what was written when an exception leaves the ``with`` block.
-        sample_aspect_ratio (Fraction | None): Width of a pixel / its height, as players are to show
-            it. None says nothing, which means 1.
+        sample_aspect_ratio (Fraction | None): Width of a pixel / its height, for players to show
+            it. None states nothing, which means 1.
 
     Raises:
         ConfigError: If the suffix, ``fps`` or ``crf`` is out of range.
@@ -116,7 +116,7 @@ class VideoWriter:
         elif self.keep_partial and self._stream is not None:
             try:
                 self.close()
-            except OSError as error:  # the exception is the news, not this
+            except OSError as error:  # the exception matters more than this
                 logger.warning("%s", error)
         else:
             self.abort()
@@ -161,13 +161,13 @@ class VideoWriter:
         Args:
             frame (np.ndarray): uint8, (H, W, 3), RGB (BGR where the writer was made with
                 ``bgr=True``); every frame of a video has the same size.
-            time (float | None): When it is to be shown, seconds; the first frame's is taken for 0.
-                Either all frames of a video have one or none. One that does not follow its
-                forerunner's is shown right after that.
+            time (float | None): When to show it, seconds; the first frame's time is taken as 0.
+                Either all frames of a video have a time or none. A frame whose time does not follow
+                the previous frame's is shown right after that frame.
 
         Raises:
             StateError: If the writer is not open.
-            FrameError: If the frame is no such array, or has another size than the first one.
+            FrameError: If the frame is not such an array, or has another size than the first one.
             OSError: If it cannot be written; the disk may be full.
         """
         if self._container is None:
@@ -192,7 +192,7 @@ class VideoWriter:
         picture = av.VideoFrame.from_ndarray(
             np.ascontiguousarray(frame), format="bgr24" if self.bgr else "rgb24"
         )
-        # Untagged colours are guessed by each player from the size; BT.709 is said and used.
+        # Players guess untagged colours from the size; BT.709 is both stated and used.
         picture = picture.reformat(
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
         )
@@ -211,7 +211,7 @@ class VideoWriter:
 
         Raises:
             StateError: If no frame was written: there is no video without one.
-            OSError: If it could not be written to its end. What can be played is kept.
+            OSError: If the file could not be completed. The part that can be played is kept.
         """
         if self._container is None:
             return self.path
@@ -219,7 +219,7 @@ class VideoWriter:
             self.abort()
             raise StateError(
                 f"no frame was written to {self.path}, so there is no video; "
-                "check that the input holds frames"
+                "check that the input contains frames"
             )
         problem: OSError | None = None
         try:
@@ -240,12 +240,12 @@ class VideoWriter:
         return self.path
 
     def abort(self) -> None:
-        """Drops what was written; a file that had the name before stays. Never raises OSError."""
+        """Drops what was written; an older file of that name stays. Never raises OSError."""
         container, self._container = self._container, None
         if container is not None:
             try:
                 container.close()
-            except OSError as error:  # e.g. a full disk: the reason for the abort is the news
+            except OSError as error:  # e.g. a full disk: the reason for the abort matters more
                 logger.warning("closing the unfinished video of %s failed: %s", self.path, error)
         part, self._part = self._part, None
         if part is not None:
@@ -261,7 +261,7 @@ class VideoWriter:
         usual = self._last + max(1, round(_TICKS / self.fps))
         if time is None:
             return usual if self.frames_written else 0
-        # NaN is no time either.
+        # NaN is not a time either.
         wanted = round((time - self._first_time) * _TICKS) if time == time else usual
         return min(max(wanted, self._last + 1), self._last + int(_LONGEST * _TICKS))
 
@@ -276,7 +276,7 @@ class VideoWriter:
             ) from None
 
     def _finish(self, problem: OSError | None) -> None:
-        """Move the index to the front, if there is room for that, and give the file its name."""
+        """Move the index to the front, if there is room for it, and give the file its name."""
         given, whole = problem, problem is None
         if whole:
             try:
@@ -296,7 +296,7 @@ class VideoWriter:
                     front.drop()
                     raise
                 else:
-                    # FFmpeg closes a file on a full disk without a word.
+                    # FFmpeg closes a file on a full disk without reporting it.
                     whole = copied >= self.frames_written
                     if whole:
                         self._part.drop()
@@ -320,19 +320,19 @@ class VideoWriter:
                 "be written. Make room, or write to another disk",
             )
         logger.warning(
-            "the video %s is whole, but its index could not be moved to the front (%s): players "
-            "that stream it must read it to its end first",
+            "the video %s is complete, but its index could not be moved to the front (%s): players "
+            "that stream it must first read it to its end",
             self.path,
             reason,
         )
 
     def _add_stream(self, size: tuple[int, int]) -> av.VideoStream:
-        # Of frames with times the rate is only a hint for the encoder.
+        # For frames with times, the rate is only a hint for the encoder.
         rate = self.fps if self._first_time is None else min(max(self.fps, 1), 240)
         options = {"crf": str(self.crf), "preset": self.preset}
         if self._first_time is not None:
-            # Without frames that are decoded before they are shown: of those that come at any time
-            # the container would state an end before the last one.
+            # No frames that are decoded before they are shown: with frames at arbitrary times, the
+            # container would state an end before the last one.
             options["bf"] = "0"
         stream = self._container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = (length + length % 2 for length in size)
@@ -350,22 +350,22 @@ def usable_rate(stated: float | None, otherwise: float = 10.0) -> float:
     """A rate for `VideoWriter` from what a container states, which may be absurd.
 
     Args:
-        stated: Frames a second by the container, or None.
-        otherwise: Where it states none.
+        stated: Frames per second by the container, or None.
+        otherwise: The value if it states none.
 
     Returns:
-        A rate from 1 to 240. Where frames come with their times, it is a hint for the encoder only.
+        A rate from 1 to 240. If frames come with times, it is only a hint for the encoder.
     """
     return min(max(float(stated or otherwise), 1.0), 240.0)
 
 
 def _address(path: Path) -> str:
-    """A path as FFmpeg takes it: one with a colon would be read as an address."""
+    """A path in the form that FFmpeg needs: one with a colon would be read as an address."""
     return f"file:{path}"
 
 
 def _with_index_in_front(source: Path, target: Path) -> int:
-    """Copy a video without encoding it anew; returns the number of its frames."""
+    """Copy a video without encoding it again; returns the number of its frames."""
     frames = 0
     options = {"movflags": "+faststart"}
     with (
@@ -386,7 +386,7 @@ def _with_index_in_front(source: Path, target: Path) -> int:
 
 
 def _cut_torn_end(path: Path) -> None:
-    """Cut off what was not written to its end, of a file that consists of parts."""
+    """Cut off the incomplete end of a file that consists of parts."""
     with path.open("r+b") as file:
         end = file.seek(0, 2)
         at = whole = 0
@@ -398,7 +398,7 @@ def _cut_torn_end(path: Path) -> None:
             if size < 8 or at + size > end:
                 break
             at += size
-            if kind == b"mdat":  # the pictures of a part, behind what describes them
+            if kind == b"mdat":  # the pictures of a part, after their description
                 whole = at
         if whole:
             file.truncate(whole)

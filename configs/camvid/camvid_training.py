@@ -4,7 +4,7 @@
 # Trained on sequence 0016E5 (204 frames of streets). All of 0006R0 (101 frames, most of them of a car
 # park) is held out; no step of the training is chosen by its result there.
 #
-# The folder: data/camvid, or what the environment variable CAMVID names.
+# The folder is data/camvid, or the one that the environment variable CAMVID names.
 data_root = "{{$CAMVID:data/camvid}}"
 train_sequence = "0016E5"
 held_out_sequence = "0006R0"
@@ -108,7 +108,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=max_iters, eta_min=1e-5),
 ]
-# The mean of the last hundred or so steps' weights is what is kept.
+# The mean of the weights over the last hundred or so steps is kept.
 custom_hooks = [
     dict(
         type="EMAHook",

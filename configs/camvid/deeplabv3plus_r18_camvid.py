@@ -1,4 +1,4 @@
-# MMSegmentation's DeepLabV3+ R18-D8 of a quarter of the channels, trained from scratch on a
+# MMSegmentation's DeepLabV3+ R18-D8 with a quarter of the channels, trained from scratch on a
 # sequence of CamVid.
 #
 #   CAMVID=data/camvid python MMSEG/.mim/tools/train.py configs/camvid/deeplabv3plus_r18_camvid.py

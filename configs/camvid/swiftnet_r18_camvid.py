@@ -1,4 +1,4 @@
-# SwiftNet-RN18 of half the channels, trained from scratch on a sequence of CamVid.
+# SwiftNet-RN18 with half the channels, trained from scratch on a sequence of CamVid.
 #
 #   CAMVID=data/camvid python MMSEG/.mim/tools/train.py configs/camvid/swiftnet_r18_camvid.py
 _base_ = ["../_base_/models/swiftnet_r18.py", "./camvid_training.py"]

@@ -50,7 +50,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=max_iters, eta_min=1e-5),
 ]
-# The mean of the last few hundred steps' weights is what is kept.
+# The mean of the weights over the last few hundred steps is kept.
 custom_hooks = [
     dict(
         type="EMAHook",

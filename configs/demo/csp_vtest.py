@@ -1,8 +1,8 @@
 # A light CSP for the video of the demo, dense: persons of 30-100 px at 768x576.
 #
-# Against csp_r50: a ResNet-18 of half the channels, a neck of 32 channels a level, branches of 64,
-# and batch norm in the head, which unlike group norm needs no whole maps. No weights are kept here;
-# csp_r18-thin_vtest_train.py makes them.
+# Compared with csp_r50: a ResNet-18 with half the channels, a neck of 32 channels a level, branches
+# of 64, and batch norm in the head, which unlike group norm needs no whole maps. No weights are kept
+# here; csp_r18-thin_vtest_train.py makes them.
 _base_ = "./mask-rcnn_r18-thin_vtest.py"
 
 load_from = None

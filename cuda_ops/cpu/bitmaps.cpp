@@ -32,7 +32,7 @@ inline uint8_t pack_eight(const uint8_t* pixels) {
 #else
   uint64_t eight;
   std::memcpy(&eight, pixels, sizeof(eight));
-  // Brings the lowest bit of byte i to bit 56 + i; no two of the sums' terms meet.
+  // Brings the lowest bit of byte i to bit 56 + i; no two terms of the sum collide.
   return static_cast<uint8_t>(((eight & 0x0101010101010101U) * 0x0102040810204080U) >> 56);
 #endif
 }
@@ -236,6 +236,19 @@ at::Tensor shared_pixels_cpu(const at::Tensor& bits, const at::Tensor& regions,
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor", tags);
+  m.def(
+      "cover_cells(Tensor bits, Tensor regions, Tensor cells, Tensor rows, Tensor columns) "
+      "-> Tensor",
+      tags);
+  m.def(
+      "shared_pixels(Tensor bits, Tensor regions, Tensor other_bits, Tensor other_regions, "
+      "Tensor pairs) -> Tensor",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("crop_masks", &crop_masks_cpu);

@@ -1,5 +1,5 @@
-// blockcopy::predict_gain, remember_gain, pick_blocks and merge_picture on CPU: what the gain policy
-// works out for each block of a frame. The grid is small, so it is calls that cost, not arithmetic.
+// blockcopy::predict_gain, remember_gain, pick_blocks and merge_picture on CPU: the gain policy's
+// computations for each block of a frame. The grid is small, so calls cost time, not arithmetic.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
@@ -34,8 +34,8 @@ struct Grid {
   int64_t count() const { return rows * columns; }
 };
 
-// The mean over a block and its eight neighbours, or over these alone; those outside the grid are
-// the nearest inside.
+// The mean over a block and its eight neighbours, or over the neighbours alone; those outside the
+// grid are replaced by the nearest inside.
 void around(const float* values, const Grid& grid, bool own, float* out) {
   for (int64_t y = 0; y < grid.rows; ++y) {
     for (int64_t x = 0; x < grid.columns; ++x) {
@@ -71,15 +71,15 @@ BLOCKCOPY_CLONES void add_differences(float* __restrict sums, const float* __res
   }
 }
 
-// The standard deviation of a picture of three channels, of every fourth cell each way; no less than
-// a twentieth of the mean brightness.
+// The standard deviation of a picture of three channels, of every fourth cell each way; no less
+// than a twentieth of the mean brightness.
 float deviation_of(const float* picture, int64_t height, int64_t width) {
   double variance = 0, brightness = 0;
   for (int64_t channel = 0; channel < 3; ++channel) {
     const float* plane = picture + channel * height * width;
     double sum = 0, squares = 0;
     int64_t count = 0;
-    // Distances from one of its values: no difference of large sums.
+    // Distances from one of its values: this avoids differences of large sums.
     const double centre = plane[width + 1];
     for (int64_t y = 1; y < height; y += 4) {
       for (int64_t x = 1; x < width; x += 4) {
@@ -98,7 +98,7 @@ float deviation_of(const float* picture, int64_t height, int64_t width) {
 }
 
 // How much the picture of each block changed: the largest mean over its sixteenths, and the mean of
-// those. Returns the mean of the picture.
+// these means. Returns the mean of the picture.
 double measure_change(const float* picture, const float* executed, const Grid& grid, int64_t cells,
                       float* peak, float* mean) {
   const int64_t height = grid.rows * cells, width = grid.columns * cells;
@@ -287,7 +287,7 @@ at::Tensor remember_gain_cpu(const at::Tensor& maps, const at::Tensor& grid,
   return out;
 }
 
-// The `count` highest values' places; of equals those that come first.
+// The places of the `count` highest values; among equal ones, those that come first.
 void choose(const std::vector<float>& values, int64_t count, std::vector<int64_t>& order) {
   std::iota(order.begin(), order.end(), int64_t{0});
   const auto before = [&](int64_t a, int64_t b) {
@@ -331,7 +331,7 @@ at::Tensor pick_blocks_cpu(const at::Tensor& scores, const at::Tensor& ages,
     const bool* const always = required ? kept[3].const_data_ptr<bool>() + first : nullptr;
     for (int64_t i = 0; i < blocks; ++i) {
       const bool out = never != nullptr && never[i];
-      // What is no number would be in no order.
+      // NaN would have no place in the order.
       score[i] = out ? -kInfinity : std::isnan(value[i]) ? kInfinity : value[i];
       waited[i] = out ? -kInfinity : age[i] + static_cast<float>(tie) * score[i];
     }
@@ -382,6 +382,24 @@ at::Tensor merge_picture_cpu(const at::Tensor& before, const at::Tensor& now,
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "predict_gain(Tensor picture, Tensor executed, Tensor maps, Tensor weights, "
+      "Tensor? forbidden, int cells, float difference_floor, float gain_floor, "
+      "float least_worth, float waiting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "remember_gain(Tensor maps, Tensor grid, Tensor change, Tensor expected, Tensor weights, "
+      "Tensor? gain, Tensor? output, bool everywhere, float gain_floor, float step) -> Tensor",
+      tags);
+  m.def(
+      "pick_blocks(Tensor scores, Tensor ages, Tensor? forbidden, Tensor? required, int[] counts, "
+      "int[] oldest, float tie) -> Tensor",
+      tags);
+  m.def("merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("predict_gain", &predict_gain_cpu);

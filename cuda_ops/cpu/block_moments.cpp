@@ -75,7 +75,7 @@ BLOCKCOPY_CLONES void scale_row(const uint16_t* row, int64_t pixels, int64_t cha
       const float value = widen(row[c]) * scale[c] + shift[c];
       uint32_t bits;
       std::memcpy(&bits, &value, sizeof(bits));
-      // To the nearest, ties to even; what is no number stays none.
+      // To the nearest, ties to even; NaN stays NaN.
       const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
       out[c] = static_cast<uint16_t>(value == value ? rounded : 0x7fc0u);
     }
@@ -102,7 +102,7 @@ void with_types(at::ScalarType dtype, const Run& run) {
   }
 }
 
-// float16 has no rows of its own.
+// float16 has no row functions of its own.
 at::Tensor readable(const at::Tensor& map) {
   const auto dtype = map.scalar_type();
   const at::Tensor wide = dtype == at::kHalf ? map.to(at::kFloat) : map;
@@ -146,7 +146,7 @@ at::Tensor block_moments_cpu(const at::Tensor& map, const std::optional<at::Tens
           first += index / (blocks[0] * blocks[1]) * image +
                    (by * block[0] * width + bx * block[1]) * channels;
         }
-        // Distances from the block's first pixel: no difference of large sums.
+        // Distances from the block's first pixel: this avoids differences of large sums.
         std::fill(centre.begin(), centre.end(), W{0});
         std::fill(sums.begin(), sums.end(), W{0});
         add_row(first, 1, channels, centre.data(), sums.data(), squares.data());
@@ -218,6 +218,15 @@ at::Tensor scale_shift_cpu(const at::Tensor& map, const std::optional<at::Tensor
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "
+      "int groups) -> Tensor",
+      tags);
+  m.def("scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("block_moments", &block_moments_cpu);

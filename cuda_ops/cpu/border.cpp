@@ -1,12 +1,13 @@
-// blockcopy::scatter_border_ and copy_border_ on CPU: the pixels near the edges of blocks alone.
+// blockcopy::scatter_border_ and copy_border_ on CPU: only the pixels near the edges of blocks.
 //
-// A convolution reads executed blocks from where they are packed and only what lies around them from
-// the state, so that the state needs no more than the pixels which a neighbour may read.
+// A convolution reads executed blocks from where they are packed, and only their surroundings from
+// the state, so the state needs only the pixels that a neighbour may read.
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "blockcopy/checks.h"
 
@@ -106,6 +107,13 @@ void copy_border_cpu(const at::Tensor& state, const at::Tensor& map, at::IntArra
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("scatter_border_(Tensor(a!) state, Tensor packed, Tensor blocks, int border) -> ()", tags);
+  m.def("copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
+        tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("scatter_border_", &scatter_border_cpu);

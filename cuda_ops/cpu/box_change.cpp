@@ -1,5 +1,5 @@
-// blockcopy::box_change on CPU: what a detector's boxes say of each block, and how far that is from
-// what they said before.
+// blockcopy::box_change on CPU: what a detector's boxes show in each block, and how much that
+// differs from before.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -24,7 +24,7 @@ struct Box {
   bool has_area() const { return x1 < x2 && y1 < y2; }
 };
 
-// Detections that have an area, and where they stand among all.
+// Detections that have an area, and their places among all.
 struct Present {
   at::Tensor boxes, labels;
   std::vector<float> scores;
@@ -58,8 +58,8 @@ struct Grid {
   int64_t rows, columns;
 };
 
-// Half-open ranges of squares of a side that a box touches; a side of pixels that is a quotient of
-// small integers rounds nothing over a border.
+// Half-open ranges of the squares of a given side that a box touches; if the side is a quotient of
+// small integers, no quotient is rounded over a border.
 struct Squares {
   int64_t top, bottom, left, right;
 };
@@ -100,7 +100,7 @@ void paint_change(const Present& now, const Present& before, double side, const 
   const float* const overlap = overlaps.const_data_ptr<float>();
   const int64_t* const matched = matches.const_data_ptr<int64_t>();
   std::vector<float> values(now.scores.size());
-  // Of one before: the most that any whose match it is has moved, 1 if it has gone.
+  // For a previous box: the largest move of any box whose match it is, 1 if it has gone.
   std::vector<double> left(before.scores.size(), -1.0);
   for (size_t i = 0; i < values.size(); ++i) {
     const double moved = 1 - static_cast<double>(overlap[i]);
@@ -180,6 +180,15 @@ std::tuple<at::Tensor, at::Tensor> box_change_cpu(
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "box_change(Tensor boxes, Tensor scores, Tensor labels, Tensor? old_boxes, "
+      "Tensor? old_scores, Tensor? old_labels, int[] size, int block_size, int cells) "
+      "-> (Tensor, Tensor)",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("box_change", &box_change_cpu);

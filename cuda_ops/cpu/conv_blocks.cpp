@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kSamples = 8;
 constexpr size_t kAlignment = 64;
 
-// What stands before the weights in a prepared tensor.
+// The header before the weights in a prepared tensor.
 struct Header {
   int64_t kernels;  // place in kAllKernels: a tensor may be copied to another process
   int64_t winograd;
@@ -56,7 +56,7 @@ ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArra
           stride[0],      stride[1],      dilation[0],    dilation[1]};
 }
 
-// A few weights, by which changes are noticed that no version counter tells (`weight.data`).
+// A few weights, by which changes are noticed that no version counter shows (`weight.data`).
 void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   const int64_t last = weight.numel() - 1;
   for (int64_t i = 0; i < kSamples; ++i) {
@@ -67,7 +67,7 @@ void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   }
 }
 
-// Whether the product of all input channels can be had: for bfloat16 they come in pairs.
+// Whether the product over all input channels is available: for bfloat16 they come in pairs.
 bool takes_all_channels(const at::Tensor& weight) {
   return weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0;
 }
@@ -86,8 +86,8 @@ void check_weight(const at::Tensor& weight) {
                     "; use gather and torch's convolution");
 }
 
-// Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin; the
-// depthwise ones follow.
+// Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin;
+// the depthwise ones follow.
 int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
   return takes_all_channels(weight)
              ? static_cast<int64_t>(weight.element_size()) *
@@ -96,8 +96,8 @@ int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
              : 0;
 }
 
-// Winograd's weights, a few points at a time: all of them in double would be eight times as large as
-// the weight.
+// Winograd's weights, a few points at a time: all of them in double would be eight times as large
+// as the weight.
 void fill_winograd(const ConvKernels& kernels, const ConvShape& shape, const at::Tensor& weight,
                    float* packed) {
   constexpr int64_t kAtOnce = 6;
@@ -194,7 +194,7 @@ void check_pair(const char* name, at::IntArrayRef pair, int64_t least) {
                     "least ", least);
 }
 
-// The block of every entry of a table; nothing where that lies outside.
+// The block of every entry of a table; none if the entry lies outside.
 std::vector<int32_t> blocks_of(const at::Tensor& table, int64_t block) {
   const int32_t* from = table.const_data_ptr<int32_t>();
   std::vector<int32_t> found(table.numel());
@@ -204,7 +204,7 @@ std::vector<int32_t> blocks_of(const at::Tensor& table, int64_t block) {
   return found;
 }
 
-// How many entries from each on are consecutive columns of one block, or of the map.
+// How many entries, from each one on, are consecutive columns of one block, or of the map.
 std::vector<int32_t> runs_of(const at::Tensor& table, const std::vector<int32_t>& blocks) {
   const int32_t* from = table.const_data_ptr<int32_t>();
   const int64_t width = table.size(1);
@@ -380,6 +380,18 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor", tags);
+  m.def(
+      "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
+      "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
+      "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
+      "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+      tags);
+  m.def("conv_kernels() -> str[]");
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("conv_prepare", &conv_prepare_cpu);

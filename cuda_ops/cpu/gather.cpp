@@ -129,6 +129,16 @@ void gather_out_cpu(const at::Tensor& state, const at::Tensor& blocks, const at:
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "gather(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill) -> Tensor", tags);
+  m.def(
+      "gather_out(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill, "
+      "Tensor(a!) out) -> ()",
+      tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("gather", &gather_cpu);
   m.impl("gather_out", &gather_out_cpu);

@@ -1,4 +1,5 @@
-// blockcopy::join_maps on CPU: maps side by side in one, and what follows, in one pass over memory.
+// blockcopy::join_maps on CPU: maps side by side in one, and the ops that follow, in one memory
+// pass.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -15,7 +16,7 @@ namespace {
 // Pixels are dealt to threads in chunks of about this size.
 constexpr int64_t kChunkBytes = 64 * 1024;
 
-// Channels last, of the shape of the result but for its channels.
+// Channels last, with the shape of the result except for the channels.
 at::Tensor like_result(const char* name, const at::Tensor& value, const at::Tensor& first) {
   TORCH_CHECK_VALUE(value.dim() == 4 && value.scalar_type() == first.scalar_type() &&
                         value.size(0) == first.size(0) && value.size(2) == first.size(2) &&
@@ -74,6 +75,14 @@ at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& 
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
+      "Tensor? slope, float low, float high) -> Tensor",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("join_maps", &join_maps_cpu); }
 

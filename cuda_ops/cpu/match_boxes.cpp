@@ -1,4 +1,4 @@
-// blockcopy::match_boxes on CPU: the best match of each box among others of its label, looked for
+// blockcopy::match_boxes on CPU: the best match of each box among others of its label, searched for
 // only where they can overlap.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -122,7 +122,7 @@ Index build_index(const Box* boxes, const int64_t* labels, int64_t count) {
   return index;
 }
 
-// nearby[p]: whether the box reaches into what is around the boxes of the pack.
+// nearby[p]: whether the box overlaps the bounding box of the boxes of the pack.
 BLOCKCOPY_CLONES void find_near(const Index& index, const Box& box, int64_t begin, int64_t end,
                                 uint8_t* nearby) {
   const float* __restrict x1 = index.x1.data();
@@ -134,11 +134,11 @@ BLOCKCOPY_CLONES void find_near(const Index& index, const Box& box, int64_t begi
   }
 }
 
-// best[i] = the larger of itself and lane i's key: the bits of the IoU, which as an integer are
-// ordered as the IoU is, and below them the order, so that of equals the first box wins.
+// best[i] = the larger of itself and lane i's key: the bits of the IoU, which as integers have the
+// same order as the IoU, and below them the order, so that among equal ones the first box wins.
 //
-// `shared` has several uses, so that no compiler takes it into a fused multiply-add: the rounding is
-// that of the twin.
+// `shared` is used several times, so that no compiler puts it into a fused multiply-add: the
+// rounding is that of the twin.
 BLOCKCOPY_CLONES void compare(const Pack& pack, const Box& box, float area, int64_t* best) {
   float overlaps[kLanes];
   for (int64_t i = 0; i < kLanes; ++i) {
@@ -158,7 +158,7 @@ BLOCKCOPY_CLONES void compare(const Pack& pack, const Box& box, float area, int6
 
 void match(const Index& index, const Box* boxes, const float* areas, const int64_t* labels,
            int64_t begin, int64_t end, float* overlaps, int64_t* matches) {
-  // Eight more: flags are looked at eight at a time.
+  // Eight more: flags are read eight at a time.
   std::vector<uint8_t> nearby(index.packs.size() + 8);
   for (int64_t i = begin; i < end; ++i) {
     overlaps[i] = 0;
@@ -239,6 +239,14 @@ std::tuple<at::Tensor, at::Tensor> match_boxes_cpu(const at::Tensor& boxes,
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
+      "-> (Tensor, Tensor)",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("match_boxes", &match_boxes_cpu);

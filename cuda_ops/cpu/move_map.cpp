@@ -18,12 +18,12 @@ namespace {
 
 constexpr float kSteps = 32.0f;
 constexpr float kSure = 0.5f;
-// What is added to it is rounded to a whole number, half-way to the even one.
+// A number added to it is rounded to a whole number, half-way to the even one.
 constexpr float kRound = 12582912.0f;
 
-// Pixels of a row that lie side by side where they come from too, or are not used. Motion changes
-// slowly from pixel to pixel, so that there are few of them, and reading them like this takes a
-// fraction of the time of looking each pixel up.
+// Pixels of a row whose sources also lie side by side, or that are not used. Motion changes slowly
+// from pixel to pixel, so there are few such segments, and reading them takes a fraction of the
+// time of looking up each pixel.
 struct Segment {
   int32_t begin, end;
   int32_t source;  // of its first pixel, -1: not used
@@ -49,15 +49,15 @@ struct Row {
   bool whole = true;  // no weights
 };
 
-// What is the same for all rows.
+// Values that are the same for all rows.
 struct Place {
   int32_t height, width;
   int32_t everywhere;
   int32_t nearest;
 };
 
-// Of each pixel of a row where it comes from. `right`, `down` and `sure` are those of the cells at
-// the row's height. Returns how many pixels are used, and in `fractions` whether weights are needed.
+// The source of each pixel of a row. `right`, `down` and `sure` are those of the cells at the row's
+// height. Returns how many pixels are used, and in `fractions` whether weights are needed.
 BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __restrict down,
                                   const float* __restrict sure, const int32_t* __restrict columns,
                                   const float* __restrict weights, int32_t last, int32_t y,
@@ -79,7 +79,7 @@ BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __
     const float step_x = ((moved_x * kSteps + kRound) - kRound) / kSteps;
     const float step_y = ((moved_y * kSteps + kRound) - kRound) / kSteps;
     float from_x = static_cast<float>(x) - step_x, from_y = row - step_y;
-    // Of what is not finite nothing is true, and it is not used.
+    // Comparisons with NaN are false, so values that are not finite are not used.
     const int32_t is_used = (confidence >= kSure) & (from_x >= -0.5f) & (from_x <= width - 0.5f) &
                             (from_y >= -0.5f) & (from_y <= height - 0.5f) &
                             ((everywhere != 0) | (step_x != 0) | (step_y != 0));
@@ -170,7 +170,7 @@ void take(const T* value, const T* copied, T* out, const Row& row) {
   }
 }
 
-// Where a weight is 0 the value at hand stands to the bit, whatever the other is.
+// Where a weight is 0, the result is exactly the first value, whatever the other is.
 BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* __restrict out,
                               const float* __restrict to_right, const float* __restrict to_down,
                               const Segment* segments, int64_t count) {
@@ -329,6 +329,14 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "move_map(Tensor value, Tensor copied, Tensor cells, Tensor rows, Tensor columns, "
+      "Tensor row_weights, Tensor column_weights, bool nearest, bool everywhere) -> Tensor",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("move_map", &move_map_cpu); }
 

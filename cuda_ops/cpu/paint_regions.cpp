@@ -16,7 +16,7 @@ namespace {
 // Regions that are together larger than this many pictures are painted in strips.
 constexpr int64_t kPictures = 8;
 
-// A NaN is no larger value.
+// NaN is not a larger value.
 BLOCKCOPY_CLONES void raise_to(float* pixels, int64_t count, float value) {
   for (int64_t i = 0; i < count; ++i) {
     pixels[i] = value > pixels[i] ? value : pixels[i];
@@ -39,7 +39,7 @@ void raise_where(float* pixels, const Region& region, float value, const uint8_t
 }
 
 // Pictures of strips: a row of level k stands for itself and the 2^k - 1 rows below it. So a region
-// is two rows of a level, however high it is.
+// consists of two rows of a level, however high it is.
 class Strips {
  public:
   Strips(float* picture, int64_t height, int64_t width, int64_t highest)
@@ -134,6 +134,11 @@ at::Tensor paint_regions_cpu(const at::Tensor& values, const at::Tensor& regions
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("paint_regions", &paint_regions_cpu);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace blockcopy {
 namespace {
@@ -63,6 +64,11 @@ at::Tensor planes_cpu(const at::Tensor& map) {
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("planes(Tensor map) -> Tensor", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("planes", &planes_cpu); }
 

@@ -1,5 +1,5 @@
-// blockcopy::reduce_picture and sample_picture on CPU: the mean of each square of pixels, or of some
-// of its rows, in one pass over the frame.
+// blockcopy::reduce_picture and sample_picture on CPU: the mean of each square of pixels, or of
+// some of its rows, in one pass over the frame.
 #include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 #include <torch/library.h>
@@ -17,11 +17,12 @@ namespace {
 // Squares are dealt to threads in chunks that read about this much.
 constexpr int64_t kChunkBytes = 128 * 1024;
 
-// Values of a row that are summed at a time: their sums stay in the innermost cache. Long strips
-// let the processor fetch ahead.
+// Values of a row that are summed at a time, so that their sums stay in the innermost cache. Long
+// strips let the processor fetch ahead.
 constexpr int64_t kStrip = 8192;
 
-// sums[i] += rows[0][i] + rows[step][i] + ... over `count` rows. Memory-bound only with wide vectors.
+// sums[i] += rows[0][i] + rows[step][i] + ... over `count` rows. Memory-bound only with wide
+// vectors.
 BLOCKCOPY_CLONES void add_rows(float* sums, const float* rows, int64_t step, int64_t count,
                                int64_t width) {
   int64_t row = 0;
@@ -84,8 +85,8 @@ BLOCKCOPY_CLONES void scale_row(float* __restrict means, const float* __restrict
   }
 }
 
-// The sums of `count` squares, `side` values each, times `scale`: pair by pair, which is done in
-// vectors, where `side` is a power of two. `sums` and `spare` are written to.
+// The sums of `count` squares, `side` values each, times `scale`: pair by pair, in vectors, if
+// `side` is a power of two. `sums` and `spare` are written to.
 bool add_squares(float* sums, float* spare, int64_t count, int64_t side, float scale,
                  float* means) {
   if (side <= 1 || (side & (side - 1)) != 0) {
@@ -99,8 +100,8 @@ bool add_squares(float* sums, float* spare, int64_t count, int64_t side, float s
   return true;
 }
 
-// A frame as planes of rows of pixels, each pixel of `lanes` values that lie side by side: channels
-// where they come last, else 1.
+// A frame as planes of rows of pixels, each pixel with `lanes` values side by side: the channels if
+// they come last, else 1.
 struct Layout {
   int64_t planes, height, width, lanes;
 };
@@ -135,13 +136,13 @@ inline Four load_four(const float* from) {
   return four;
 }
 
-// The sum of each lane over `columns` pixels, times `scale`. The usual numbers of lanes are template
-// arguments, so that their sums stay in registers; 0 is any.
+// The sum of each lane over `columns` pixels, times `scale`. The usual numbers of lanes are
+// template arguments, so that their sums stay in registers; 0 is any.
 template <int kLanes>
 void add_columns(const float* pixels, int64_t columns, int64_t any_lanes, float scale,
                  Target target);
 
-// The fourth value is of the next pixel and is dropped. There is one value more behind the last
+// The fourth value belongs to the next pixel and is dropped. There is one more value after the last
 // pixel.
 template <>
 void add_columns<3>(const float* pixels, int64_t columns, int64_t, float scale, Target target) {
@@ -185,7 +186,7 @@ void add_columns<0>(const float* pixels, int64_t columns, int64_t lanes, float s
   }
 }
 
-// Of the rows of a square every `step`-th is read; `step` divides `side`.
+// Only every `step`-th row of a square is read; `step` divides `side`.
 template <int kLanes, typename Value>
 void reduce(const Layout& in, const Value* frame, int64_t side, int64_t step, float* out) {
   const int64_t lanes = kLanes ? kLanes : in.lanes;
@@ -204,7 +205,7 @@ void reduce(const Layout& in, const Value* frame, int64_t side, int64_t step, fl
     for (int64_t index = begin; index < end; ++index) {
       const int64_t plane = index / out_height;
       const int64_t y = index % out_height;
-      // Where the edge cuts a square, all that it has; of every `step`-th, the last row stands for
+      // If the edge cuts a square, all of its rows inside; with `step`, the last row stands for
       // those outside.
       const int64_t first_row = y * side + step / 2;
       const int64_t inside = std::max<int64_t>(0, (in.height - first_row + step - 1) / step);
@@ -278,7 +279,7 @@ at::Tensor reduce_rows(const at::Tensor& frame, int64_t side, int64_t step) {
   }
   float* target = out.mutable_data_ptr<float>();
   if (half) {
-    // A bfloat16 is a struct of one uint16_t; its bits are what is needed.
+    // A bfloat16 is a struct with one uint16_t; its bits are needed here.
     reduce(layout, static_cast<const uint16_t*>(source.const_data_ptr()), side, step, target);
   } else {
     reduce(layout, source.const_data_ptr<float>(), side, step, target);
@@ -318,6 +319,12 @@ at::Tensor sample_picture_cpu(const at::Tensor& frame, int64_t side, int64_t ste
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("reduce_picture(Tensor frame, int side) -> Tensor", tags);
+  m.def("sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("reduce_picture", &reduce_picture_cpu);

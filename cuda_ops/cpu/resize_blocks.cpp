@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "blockcopy/checks.h"
 #include "conv/affine.h"
@@ -60,6 +61,14 @@ at::Tensor resize_blocks_cpu(const at::Tensor& state, const at::Tensor& blocks,
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "resize_blocks(Tensor state, Tensor blocks, Tensor rows, Tensor cols, Tensor row_weights, "
+      "Tensor col_weights) -> Tensor",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("resize_blocks", &resize_blocks_cpu); }
 

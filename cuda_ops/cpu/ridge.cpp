@@ -92,6 +92,16 @@ at::Tensor ridge_weights_cpu(const at::Tensor& products, const at::Tensor& targe
 
 }  // namespace
 
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "ridge_sums(Tensor products, Tensor targets, Tensor features, Tensor values, Tensor seen, "
+      "float decay) -> (Tensor, Tensor)",
+      tags);
+  m.def("ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
+        tags);
+}
+
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("ridge_sums", &ridge_sums_cpu);
   m.impl("ridge_weights", &ridge_weights_cpu);

@@ -1,8 +1,8 @@
-// blockcopy::roi_align on CPU: of a channels-last map, a region at a time.
+// blockcopy::roi_align on CPU: for a channels-last map, one region at a time.
 //
-// A bin is the mean of samples on a grid, each mixed of four pixels; all that factors into rows and
-// columns. So each side of a bin has a short list of pixels with one weight each, and every pixel
-// of the bin is read once, whatever the number of samples.
+// A bin is the mean of samples on a grid, each interpolated between four pixels; this factors into
+// rows and columns. Each side of a bin therefore has a short list of pixels with one weight each,
+// and every pixel of the bin is read once, whatever the number of samples.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -39,7 +39,7 @@ struct Pixel {
   float weight;
 };
 
-// One side of a region: of each bin the pixels it reads, in order, and how many samples it has.
+// One side of a region: for each bin the pixels that it reads, in order, and its number of samples.
 struct Side {
   void look(float start, float length, int64_t bins, int64_t sampling, int64_t pixels) {
     ends.clear();
@@ -62,7 +62,7 @@ struct Side {
   void look_bin(float start, float bin, int64_t pixels) {
     const size_t begin = entries.size();
     const float count = static_cast<float>(samples), last = static_cast<float>(pixels);
-    // Samples that are sure to lie outside are not gone through: a region may be of any size.
+    // Samples that certainly lie outside are not visited: a region may have any size.
     const float step = bin / count;
     const float first_near = step > 0 ? std::floor((-2.0f - start) / step) : 0.0f;
     const float last_near = step > 0 ? std::ceil((last + 1.0f - start) / step) : count;
@@ -85,8 +85,8 @@ struct Side {
     }
   }
 
-  // Places come in order but for one step back, from the upper pixel of a sample to the lower one
-  // of the next.
+  // Places come in order, except for one step back from the upper pixel of a sample to the lower
+  // one of the next.
   void add(size_t begin, int32_t place, float weight) {
     if (weight == 0.0f) {
       return;
@@ -189,7 +189,7 @@ struct Geometry {
   bool aligned;
 };
 
-// T: as the kernel reads a value, Out: as it is written.
+// T: the type as the kernel reads a value, Out: as it is written.
 template <typename T, typename Out>
 void align(const Geometry& g, const T* map, const float* rois, int64_t begin, int64_t end,
            Out* out) {
@@ -281,6 +281,14 @@ at::Tensor roi_align_cpu(const at::Tensor& map_, const at::Tensor& rois_, at::In
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "roi_align(Tensor map, Tensor rois, int[] size, float scale, int sampling, bool aligned) "
+      "-> Tensor",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("roi_align", &roi_align_cpu); }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "blockcopy/checks.h"
 
@@ -38,6 +39,11 @@ void scatter_cpu(const at::Tensor& state, const at::Tensor& packed, const at::Te
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("scatter_", &scatter_cpu); }
 

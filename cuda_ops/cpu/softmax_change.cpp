@@ -1,5 +1,5 @@
-// blockcopy::softmax_change and keep_softmax_ on CPU: what dense logits say of the executed blocks,
-// and how far that is from what they said before. Nothing else of the logits is read.
+// blockcopy::softmax_change and keep_softmax_ on CPU: what dense logits show in the executed
+// blocks, and how much that differs from before. Nothing else of the logits is read.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -46,8 +46,8 @@ inline float widen(uint16_t half) {
   return value;
 }
 
-// Which values of an output one pixel of the summary is the mean of, along one axis: `each` for
-// each pixel.
+// Which values of an output make up the mean of one pixel of the summary, along one axis: `each`
+// for each pixel.
 struct Axis {
   const int32_t* samples;
   int64_t pixels, each;
@@ -65,7 +65,7 @@ struct Logits {
   int64_t classes, by_class, by_row, by_column;
 };
 
-// sums[c * width + x] = the mean of the samples of pixel (y, first + x), x < count; 0 behind that.
+// sums[c * width + x] = the mean of the samples of pixel (y, first + x), x < count; 0 after that.
 template <typename T>
 void pool(const Logits<T>& in, const Axis& rows, const Axis& columns, int64_t y, int64_t first,
           int64_t count, int64_t width, float* sums, std::vector<float>& line) {
@@ -91,7 +91,7 @@ void pool(const Logits<T>& in, const Axis& rows, const Axis& columns, int64_t y,
       const T* const plane = row + c * in.by_class;
       float* const out = sums + c * width;
 #if defined(__GNUC__)
-      // Each plane's row is in another page, which the processor does not foresee.
+      // Each plane's row is in another page, which the processor does not predict.
       if (c + kAhead < in.classes) {
         const T* const next = plane + kAhead * in.by_class;
         for (int64_t i = from; i <= until; i += static_cast<int64_t>(64 / sizeof(T))) {
@@ -162,7 +162,7 @@ at::Tensor rows_together(at::IntArrayRef shape, const at::TensorOptions& options
   return at::empty({shape[1], shape[0], shape[2]}, options).permute({1, 0, 2});
 }
 
-// The tensor itself where its columns lie side by side.
+// The tensor itself if its columns lie side by side.
 at::Tensor with_columns_together(const at::Tensor& value) {
   return value.stride(2) == 1 ? value : value.contiguous();
 }
@@ -217,7 +217,7 @@ class Worker {
       }
     }
     Found found = reduce(region, gy, gx);
-    found.doubt += finite;  // 0, or not a number
+    found.doubt += finite;  // 0, or NaN
     return found;
   }
 
@@ -341,7 +341,7 @@ std::tuple<at::Tensor, at::Tensor> softmax_change_cpu(
     });
   };
   if (half) {
-    // A bfloat16 is a struct of one uint16_t; its bits are what is needed.
+    // A bfloat16 is a struct with one uint16_t; its bits are needed here.
     run(static_cast<const uint16_t*>(source.const_data_ptr()));
   } else {
     run(source.const_data_ptr<float>());
@@ -388,6 +388,18 @@ void keep_softmax_cpu(const at::Tensor& kept, const at::Tensor& fresh, const at:
 }
 
 }  // namespace
+
+TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+  m.def(
+      "softmax_change(Tensor logits, Tensor? previous, Tensor grid, Tensor rows, Tensor columns, "
+      "Tensor cell_rows, Tensor cell_columns, int cells, float clip) -> (Tensor, Tensor)",
+      tags);
+  m.def(
+      "keep_softmax_(Tensor(a!) kept, Tensor fresh, Tensor grid, Tensor cell_rows, "
+      "Tensor cell_columns, int cells) -> ()",
+      tags);
+}
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
   m.impl("softmax_change", &softmax_change_cpu);

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (!finite_lane<Value, Vector>(values, count, first,
                                   static_cast<int64_t>(gridDim.x) * kThreads)) {
-    // All who write here write the same.
+    // All threads that write here write the same value.
     *out = false;
   }
 }

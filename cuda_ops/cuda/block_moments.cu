@@ -5,7 +5,7 @@
 namespace blockcopy {
 namespace {
 
-// As few blocks on a multiprocessor as leave registers for the sums of a vector.
+// Few enough blocks on a multiprocessor to leave registers for the sums of a vector.
 template <typename Value, typename Vector>
 __global__ void __launch_bounds__(kThreads, Values<Value, Vector>::kCount > 4 ? 2 : 3)
     moments_kernel(MomentsGeometry geometry, const Value* __restrict__ map,

@@ -1,4 +1,4 @@
-// What the kernels share on the device side.
+// Code that the kernels share on the device side.
 #pragma once
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// What policies look at, on CUDA: blockcopy::reduce_picture, blockcopy::block_divergence and
+// Operators that policies use, on CUDA: blockcopy::reduce_picture, blockcopy::block_divergence and
 // blockcopy::all_finite. Checks, allocation, device and stream.
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>

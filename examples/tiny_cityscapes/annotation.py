@@ -12,9 +12,9 @@ from examples.tiny_cityscapes.labels import PERSONS, label_of
 from examples.tiny_cityscapes.thing import Thing
 from examples.tiny_cityscapes.view import View
 
-# CityPersons' full boxes are so wide, as a share of their height.
+# Width of CityPersons' full boxes, as a share of their height.
 _ASPECT = 0.41
-# What hardly shows is not annotated, px.
+# Objects that show fewer pixels are not annotated.
 _FEWEST_PIXELS = 4
 
 
@@ -24,9 +24,9 @@ class Person:
 
     Args:
         category: One of `PERSONS`.
-        instance_id: Of the ``instanceIds`` image; 24 of a group, 0 of an ignored region.
+        instance_id: In the ``instanceIds`` image; 24 for a group, 0 for an ignored region.
         bbox: Whole body: left, top, width, height, px.
-        bbox_vis: Visible part, likewise; zeros of a group, as in the public package.
+        bbox_vis: Visible part, likewise; zeros for a group, as in the public package.
     """
 
     category: str
@@ -43,8 +43,8 @@ class Annotation:
         objects: Labels and outlines ``(n, 2)``, farthest first, as in ``polygons.json``.
         label_ids: uint8 ``(H, W)``.
         train_ids: uint8 ``(H, W)``.
-        instance_ids: uint16 ``(H, W)``: label * 1000 + number; the label alone where there are no
-            instances or several of them are one object.
+        instance_ids: uint16 ``(H, W)``: label * 1000 + number; the label alone if there are no
+            instances, or several of them are one object.
         colour: uint8 ``(H, W, 3)``, red, green, blue.
         persons: In the order of CityPersons' classes 1 to 4, 0, 5.
     """
@@ -61,7 +61,7 @@ def annotate(things: list[Thing], view: View) -> Annotation:
     """Annotate a frame as Cityscapes and CityPersons do.
 
     Args:
-        things: All that is in the frame, farthest first.
+        things: Everything in the frame, farthest first.
         view: The camera.
 
     Returns:
@@ -78,7 +78,7 @@ def annotate(things: list[Thing], view: View) -> Annotation:
         if seen[index] or label_of(thing.label)[0].id < 0
     ]
     on_top = _draw(kept, view.size)
-    # Of each object what the label images have in its pixels.
+    # For each object, the values of the label images in its pixels.
     ids, train_ids, instance_ids, colours = [], [], [], []
     counts: dict[str, int] = {}
     for thing, _ in kept:
@@ -109,7 +109,7 @@ def annotate(things: list[Thing], view: View) -> Annotation:
 
 
 def _draw(outlined: list[tuple[Thing, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
-    """Index of the object that each pixel shows, by the library that Cityscapes' own tools use."""
+    """Index of the object that each pixel shows, drawn by Pillow as in Cityscapes' own tools."""
     canvas = Image.new("I", (size[1], size[0]), 0)
     pen = ImageDraw.Draw(canvas)
     for index, (thing, outline) in enumerate(outlined):

@@ -1,4 +1,4 @@
-"""Writes the look-alike: files of the names, layout and formats of Cityscapes and CityPersons."""
+"""Writes the look-alike: files with the names, layout and formats of Cityscapes and CityPersons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from examples.tiny_cityscapes.view import Painter
 
 # Cityscapes' clips: 30 frames, the 20th of which is annotated.
 BEFORE, AFTER = 19, 10
-# Where there is no name given, clips are called so: names of real ones.
+# Names of clips for which none is given: names of real ones.
 _CLIPS = {
     "train": ("aachen_000000_000019", "bochum_000000_000313", "aachen_000001_000019"),
     "val": ("frankfurt_000000_000294", "munster_000000_000019", "frankfurt_000000_000576"),
@@ -32,7 +32,7 @@ _CLIPS = {
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What one clip needs to be written.
+    """The data needed to write one clip.
 
     Args:
         root: The data set's folder.
@@ -40,8 +40,8 @@ class ClipPlan:
         name: City, sequence and number of the annotated frame.
         size: Height and width, px.
         before: Frames before the annotated one.
-        after: And after it.
-        seed: Of the data set.
+        after: Frames after it.
+        seed: The data set's seed.
         camera: ``'fixed'`` or ``'moving'``.
         noise: Standard deviation of the camera's noise, grey levels.
         train_ids: Whether to write ``labelTrainIds`` too.
@@ -74,7 +74,7 @@ def make_tiny_cityscapes(
     """Write a small data set that looks like Cityscapes, with CityPersons' annotations.
 
     Drawn street scenes stand in for the real ones: same folders, names, label encodings and
-    annotation formats, so that what runs on this runs on Cityscapes. The same arguments give the
+    annotation formats, so code that runs on this runs on Cityscapes. The same arguments give the
     same files, for any number of processes; a frame does not depend on ``frames``.
 
     Written: ``leftImg8bit_sequence`` (all frames), ``leftImg8bit`` (annotated frames), ``gtFine``,
@@ -82,25 +82,25 @@ def make_tiny_cityscapes(
     people to look at.
 
     Args:
-        root: Folder to write to; made where it is not there.
-        clips: For each split how many clips, or their names such as ``'aachen_000000_000019'``.
-            By default two of ``'train'`` and two of ``'val'``.
+        root: Folder to write to; made if it does not exist.
+        clips: The number of clips for each split, or their names (``'aachen_000000_000019'``). By
+            default two of ``'train'`` and two of ``'val'``.
         size: Height and width of the frames, px.
-        frames: Frames of a clip: as many, or how many before and how many after the annotated one.
-            Of fewer than 30, those after it are left out first.
-        seed: Of all choices.
+        frames: Frames of a clip: their number, or the numbers before and after the annotated one.
+            With fewer than 30, those after it are left out first.
+        seed: Seed of all choices.
         camera: ``'fixed'``, or ``'moving'``: rolls forward and sways a little.
         noise: Standard deviation of the camera's noise, grey levels. Without noise and with a fixed
-            camera a frame differs from the one before where something moves, and nowhere else.
+            camera, a frame differs from the one before only where something moves.
         train_ids: Whether to write ``labelTrainIds`` images too, which Cityscapes' download lacks.
         overview: Whether to write ``overview.png``.
-        processes: How many clips to draw at the same time.
+        processes: Number of clips to draw at the same time.
 
     Returns:
         ``root``.
 
     Raises:
-        ConfigError: An argument is out of range.
+        ConfigError: If an argument is out of range.
     """
     root = Path(root)
     before, after = _check_frames(frames)
@@ -145,7 +145,7 @@ def write_clip(plan: ClipPlan) -> Annotation:
     Returns:
         The ground truth of its annotated frame.
     """
-    # Of everything that tells clips apart, so that none depends on the others.
+    # From everything that distinguishes clips, so that none depends on the others.
     source = [plan.seed, *plan.name.encode()]
     street = Street(np.random.default_rng(source), plan.camera)
     painter = Painter(street.backdrop(plan.size))
@@ -226,7 +226,7 @@ def _write_mat(root: Path, split: str, clips: Sequence[tuple[str, Annotation]]) 
             for p in annotation.persons
         ]
         boxes = np.array(rows, np.int64).reshape(-1, 10)
-        # The public files are as narrow as their numbers allow, image by image.
+        # The public files use the narrowest dtype that fits, image by image.
         kind = np.uint8 if boxes.max(initial=0) < 256 else np.uint16
         kind = np.int16 if boxes.min(initial=0) < 0 else kind
         cells[0, index] = {
@@ -269,8 +269,8 @@ def _check_clips(clips: Mapping[str, int | Sequence[str]] | None) -> dict[str, l
             parts = name.split("_")
             if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
                 raise ConfigError(
-                    f"{name!r} is no name of a clip; name the city, the sequence and the annotated "
-                    "frame, such as 'aachen_000000_000019'"
+                    f"{name!r} is not the name of a clip; give the city, the sequence and the "
+                    "annotated frame, such as 'aachen_000000_000019'"
                 )
             if int(parts[2]) < BEFORE:
                 raise ConfigError(

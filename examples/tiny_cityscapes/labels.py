@@ -1,4 +1,4 @@
-"""Names of what is annotated: Cityscapes' objects and CityPersons' persons."""
+"""Names of the annotated things: Cityscapes' objects and CityPersons' persons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from blockcopy_plugins.datasets.cityscapes_labels import LABELS, CityscapesLabel
 
-# CityPersons' names of what its boxes show, in the order of the .mat files' class labels 0 to 5.
+# CityPersons' names for its boxes' content, in the order of the .mat files' class labels 0 to 5.
 PERSONS = (
     "ignore",
     "pedestrian",
@@ -23,7 +23,7 @@ def label_of(name: str) -> tuple[CityscapesLabel, bool]:
     """Look up an object's label.
 
     Args:
-        name: As in ``polygons.json``; ``'persongroup'`` and its like are several objects.
+        name: As in ``polygons.json``; ``'persongroup'`` and similar names are several objects.
 
     Returns:
         The label, and whether the object is one, not a group.

@@ -27,7 +27,7 @@ def draw_overview(
     """Draw a contact sheet: a row for each clip.
 
     Args:
-        clips: Of each its name, its first frame, its annotated frame (uint8 ``(H, W, 3)``, blue,
+        clips: For each its name, its first frame, its annotated frame (uint8 ``(H, W, 3)``, blue,
             green, red) and the ground truth of the latter.
 
     Returns:

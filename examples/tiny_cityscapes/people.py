@@ -19,7 +19,7 @@ from examples.tiny_cityscapes.thing import (
     upright,
 )
 
-# Metres that a step of both legs takes.
+# Length in metres of a step with both legs.
 _STRIDE = 1.5
 _SKIN = ((140, 170, 225), (110, 145, 205), (70, 100, 150), (150, 180, 235))
 _HAIR = ((30, 35, 45), (40, 60, 90), (80, 130, 170), (150, 150, 155), (25, 25, 25))
@@ -61,7 +61,7 @@ class Looks:
         """Somebody.
 
         Args:
-            random: Where the choices come from.
+            random: Source of the choices.
         """
 
         def one_of(colours: tuple[Colour, ...]) -> Colour:
@@ -166,7 +166,7 @@ def bending_person(looks: Looks, x: float, z: float, direction: int) -> Thing:
 
 
 def group(members: list[Thing]) -> Thing:
-    """People that nobody can tell apart: one object, labelled ``persongroup``.
+    """People that cannot be told apart: one object, labelled ``persongroup``.
 
     Args:
         members: The people, farthest first.

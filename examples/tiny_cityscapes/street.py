@@ -15,7 +15,7 @@ from examples.tiny_cityscapes.people import Looks
 from examples.tiny_cityscapes.thing import Thing
 from examples.tiny_cityscapes.view import View
 
-# Frames a second of Cityscapes' videos.
+# Frames per second of Cityscapes' videos.
 FRAME_RATE = 17.0
 CAMERAS = ("fixed", "moving")
 
@@ -53,11 +53,11 @@ class Street:
     street, others drive ahead and towards the camera.
 
     Args:
-        random: Where all choices come from.
+        random: Source of all choices.
         camera: ``'fixed'``, or ``'moving'``: rolls forward at 2 m/s and sways a little.
 
     Raises:
-        ConfigError: There is no such camera.
+        ConfigError: If there is no such camera.
     """
 
     def __init__(self, random: np.random.Generator, camera: str = "fixed") -> None:
@@ -88,7 +88,7 @@ class Street:
         return View(size, 0.04 * math.sin(7 * time), 2.0 * time, 0.004 * math.sin(11 * time))
 
     def things(self, time: float) -> list[Thing]:
-        """All that is in the street at a time.
+        """Everything in the street at a given time.
 
         Args:
             time: Seconds since the annotated frame.

@@ -22,7 +22,7 @@ _GREY = (120, 122, 122)
 
 
 def screen(label: str, x: tuple[float, float], y: tuple[float, float], depth: float) -> Thing:
-    """A rectangle of the image itself, which nothing is painted for.
+    """A rectangle of the image itself, for which nothing is painted.
 
     Args:
         label: Its name.
@@ -119,7 +119,7 @@ def building(
     """A house at the side of the street.
 
     Args:
-        random: Where its windows' looks come from.
+        random: Source of its windows' looks.
         x: Its front, to the right (negative: on the left).
         z: From near to far.
         height: Metres.
@@ -194,7 +194,7 @@ def tree(random: np.random.Generator, x: float, z: float, height: float) -> Thin
     """A tree.
 
     Args:
-        random: Where its leaves come from.
+        random: Source of its leaves.
         x: Of the trunk, to the right, metres.
         z: Forward.
         height: Metres.

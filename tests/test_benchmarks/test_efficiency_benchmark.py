@@ -16,17 +16,13 @@ from torch.utils._pytree import tree_leaves
 ROOT = Path(__file__).resolve().parents[2]
 
 import blockcopy_plugins as bc  # noqa: E402
-from benchmarks.check import deviation  # noqa: E402
+from benchmarks.busy_scene import dictated_beside_scene  # noqa: E402
 from benchmarks.clock import Clock  # noqa: E402
 from benchmarks.command import usable_devices  # noqa: E402
-from benchmarks.dictated_policy import DictatedPolicy  # noqa: E402
-from benchmarks.efficiency import (  # noqa: E402
-    LAYOUTS,
-    efficiency_row,
-    fastest_engine,
-    parse_arguments,
-    save_plot,
-)
+from benchmarks.deviation import deviation  # noqa: E402
+from benchmarks.efficiency import parse_arguments  # noqa: E402
+from benchmarks.efficiency_figures import LAYOUTS, efficiency_row, fastest_engine  # noqa: E402
+from benchmarks.efficiency_report import save_plot  # noqa: E402
 from benchmarks.grids import draw_grid, executed_blocks  # noqa: E402
 from benchmarks.region import MODELS, build_region, find_config, task_of  # noqa: E402
 
@@ -142,8 +138,7 @@ def test_dictated_policy_executes_what_it_is_told_and_is_timed():
         def between(self, first, second):
             return 10.0 * (second - first)
 
-    policy = DictatedPolicy("boxes", Ticks(), seed=0)
-    policy.prepare((96, 128))
+    policy = dictated_beside_scene("boxes", (96, 128), clock=Ticks())
     net = torch.nn.Conv2d(3, 4, 3, 1, 1).eval()
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
     draw = torch.Generator().manual_seed(0)

@@ -16,7 +16,8 @@ from benchmarks.clock import Clock  # noqa: E402
 from benchmarks.grids import draw_grid  # noqa: E402
 from benchmarks.op_timer import OpTimer, kind_of  # noqa: E402
 from benchmarks.profile import KINDS, kinds, main, print_profile  # noqa: E402
-from benchmarks.unseen_policy import UnseenPolicy  # noqa: E402
+from benchmarks.unseen_policy import UnseenScene  # noqa: E402
+from blockcopy_plugins.policy.dictated import DictatedPolicy  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,9 @@ class Net(nn.Module):
 
 
 def test_ops_of_blocks_are_seen_and_those_of_the_policy_are_not():
-    dense, policy = Net().eval(), UnseenPolicy("boxes")
-    policy.prepare((96, 128))
+    dense, scene = Net().eval(), UnseenScene("boxes")
+    scene.prepare((96, 128))
+    policy = DictatedPolicy(scene)
     frame = torch.randn(1, 3, 96, 128)
     with torch.inference_mode(), OpTimer(Ticking()) as timer:
         dense(frame)
@@ -84,13 +86,13 @@ def test_ops_of_blocks_are_seen_and_those_of_the_policy_are_not():
     draw = torch.Generator().manual_seed(0)
     for count in (12, 5, 5):
         policy.grid = draw_grid(count, (3, 4), draw)
-        policy.timer = OpTimer(Ticking())
-        with torch.inference_mode(), policy.timer:
+        scene.timer = OpTimer(Ticking())
+        with torch.inference_mode(), scene.timer:
             dense(frame)
-    timed = list(policy.timer.ops)
+    timed = list(scene.timer.ops)
     names = {name for name, _ in timed}
     assert any("scatter" in name for name in names)
-    assert policy.timer.by_kind()["conv"] >= 2 and policy.timer.by_kind()["scatter"] > 0
+    assert scene.timer.by_kind()["conv"] >= 2 and scene.timer.by_kind()["scatter"] > 0
     # What ran were the packed blocks, not the map that a BlockTensor claims to be.
     assert not any(n.startswith("aten::conv") and s[0] == (1, 3, 96, 128) for n, s in timed)
     # The policy's network has convolutions, its reward draws random numbers.

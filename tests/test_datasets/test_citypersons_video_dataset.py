@@ -155,18 +155,18 @@ def test_a_data_root_that_is_too_deep(root):
 
 def test_files_of_another_form(root):
     (root / "a.mat").write_bytes(b"no mat")
-    with pytest.raises(ConfigError, match=r"a\.mat' is no readable \.mat"):
+    with pytest.raises(ConfigError, match=r"a\.mat' is not a readable \.mat"):
         persons(root, ann_file="a.mat")
     (root / "a.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "x"}]}))
     with pytest.raises(ConfigError, match=r"a\.json' is not the ground truth of CityPersons"):
         persons(root, ann_file="a.json")
     (root / "b.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"b\.json' is no valid json"):
+    with pytest.raises(ConfigError, match=r"b\.json' is not valid json"):
         persons(root, ann_file="b.json")
     tree.write_person_json(root)
     path = next((root / "gtBboxCityPersons" / "val").rglob("*.json"))
     path.write_text(json.dumps({"objects": [{"label": "pedestrian"}]}))
-    with pytest.raises(ConfigError, match="bbox, bboxVis and label are needed"):
+    with pytest.raises(ConfigError, match="needs bbox, bboxVis and label"):
         persons(root)
 
 

@@ -128,9 +128,9 @@ def test_the_frames_of_a_clip_as_a_video_of_its_own(written):
     assert greys == [tree.grey(VAL[1], offset) for offset in range(-19, 1)]
     dataset = VideoFrameDataset(videos=clip.path, pipeline=LOAD, frames=(3, 5))
     assert [int(dataset[i]["img"][0, 0, 0]) for i in range(2)] == greys[3:5]
-    with pytest.raises(FrameError, match="1 of 2 are missing, .*000325_leftImg8bit.png"):
+    with pytest.raises(FrameError, match="1 of the 2 frames .* are missing, .*000325_left"):
         open_frames(clip.path.replace("000295..000314", "000324..000325"))
-    with pytest.raises(FrameError, match="no range of frames"):
+    with pytest.raises(FrameError, match="not a range of frames"):
         open_frames(clip.path.replace("000295..000314", "000314..000295"))
 
 
@@ -228,7 +228,7 @@ def test_no_sequence(tmp_path):
 
 def test_a_split_that_is_missing(root):
     shutil.rmtree(root / "leftImg8bit_sequence" / "train")
-    with pytest.raises(ConfigError, match=r"holds no train, only val"):
+    with pytest.raises(ConfigError, match=r"contains no train, only val"):
         unlabelled(root, split="train")
 
 
@@ -291,7 +291,7 @@ def test_a_city_without_frames(root):
         (dict(clip=(1, 0)), "clip must be"),
         (dict(clips=0), "clips must be at least 1"),
         (dict(task="panoptic"), "task must be one of segmentation, instance"),
-        (dict(split="validation"), "holds no validation, only train, val"),
+        (dict(split="validation"), "contains no validation, only train, val"),
         (dict(frames=(20, None)), "have 20 frames"),
         (dict(ann_file="x"), "CityscapesVideoDataset has no argument ann_file"),
     ],

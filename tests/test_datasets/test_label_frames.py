@@ -120,7 +120,7 @@ def test_without_label_images_nothing_is_loaded(place):
 
 def test_a_pipeline_that_loads_no_labels_is_refused(place):
     pipeline = [step for step in PIPELINE if step["type"] != "LoadAnnotations"]
-    with pytest.raises(ConfigError, match="LoadImageFromFile, Resize, PackSegInputs.*behind"):
+    with pytest.raises(ConfigError, match="LoadImageFromFile, Resize, PackSegInputs.*after"):
         dataset(place, pipeline=pipeline)
     assert len(dataset(place, pipeline=pipeline, ann_file=None)) == 4
 

@@ -348,7 +348,7 @@ def test_a_codec_that_ffmpeg_gives_no_vectors_of(tmp_path):
     path = write(
         tmp_path / "clip.mkv", square(8, 4), "libx265", options={"x265-params": "log-level=none"}
     )
-    with pytest.raises(FrameError, match="FFmpeg gives none of its codec, hevc"):
+    with pytest.raises(FrameError, match="FFmpeg gives none for its codec, hevc"):
         list(VideoReader(path, motion=True))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from blockcopy_plugins.datasets.paths import is_image, natural_key
 from blockcopy_plugins.datasets.video_list import list_videos, name_videos
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.image_names import is_image, natural_key
 
 
 def test_natural_order():

@@ -274,12 +274,12 @@ def test_a_folder_is_read_in_natural_order(tmp_path):
     for i, frame in enumerate(folder):
         np.testing.assert_array_equal(frame, frames[i])
     np.testing.assert_array_equal(next(folder.frames(3, 9, 2)), frames[3])
-    with pytest.raises(FrameError, match="holds 12 images"):
+    with pytest.raises(FrameError, match="contains 12 images"):
         folder.read(12)
 
 
 def test_folders_that_cannot_be_a_video(tmp_path):
-    with pytest.raises(FrameError, match=r"holds no image.*'folder/\*\.mp4'"):
+    with pytest.raises(FrameError, match=r"contains no image.*'folder/\*\.mp4'"):
         FrameFolder(tmp_path)
     with pytest.raises(FrameError, match="no folder"):
         FrameFolder(tmp_path / "gone")

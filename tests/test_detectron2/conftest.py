@@ -26,9 +26,9 @@ def weights(tmp_path_factory):
     """Weights of the small Mask R-CNN as Detectron2's trainer writes them."""
     from detectron2.checkpoint import DetectionCheckpointer
 
-    from benchmarks import detectron2_zoo as zoo
+    from benchmarks.zoo import detectron2_models as models
 
-    model = zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+    model = models.build(models.config_of("mask_rcnn_R_50_FPN", small=True))
     folder = tmp_path_factory.mktemp("weights")
     DetectionCheckpointer(model, str(folder)).save("model_final", iteration=7)
     return folder / "model_final.pth"
@@ -37,10 +37,10 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def cfg(weights):
     """Config of the small Mask R-CNN with our keys and its weights; frames keep their size."""
-    from benchmarks import detectron2_zoo as zoo
+    from benchmarks.zoo import detectron2_models as models
     from blockcopy_plugins.integrations.detectron2 import add_blockcopy_config
 
-    found = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
+    found = models.config_of("mask_rcnn_R_50_FPN", small=True)
     add_blockcopy_config(found)
     found.MODEL.WEIGHTS = str(weights)
     found.MODEL.BLOCKCOPY.BLOCK_SIZE = 64

@@ -17,7 +17,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset  # noqa
 from torch.utils.data import DataLoader  # noqa: E402
 
 import blockcopy_plugins as bc  # noqa: E402
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     BlockCopyCallbacks,
@@ -33,6 +33,7 @@ from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.label_agreement import LabelAgreement  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.policy_training import train_policy  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.sampler import refuse_cut_videos  # noqa: E402
+from tests.test_detectron2 import laws  # noqa: E402
 
 HALF = dict(type="EveryNthFramePolicy", n=2)
 
@@ -268,9 +269,9 @@ def test_ground_truth_of_a_detector(model, mapper, video, pictures, tmp_path):
 
 
 def test_segmentation(video, tmp_path):
-    cfg = zoo.config_of("semantic_fpn_R_50", small=True)
+    cfg = models.config_of("semantic_fpn_R_50", small=True)
     cfg.INPUT.MIN_SIZE_TEST = 160
-    model, source = zoo.build(cfg), ModelConfig.of(cfg)
+    model, source = models.build(cfg), ModelConfig.of(cfg)
     mapper = VideoFrameMapper(source.augmentations(), source.input_format)
     with torch.no_grad():
         truth = model([mapper(VideoFrameDataset(video)[2])])[0]["sem_seg"].argmax(0)
@@ -311,7 +312,7 @@ def test_callbacks_of_the_stock_loop(model, mapper, video):
     inference_on_dataset(model, loader, noted, callbacks=hook.callbacks())
     assert hook.rates == [1, 0, 1, 0, 1, 0]
     outputs = [o for _, _, o in noted.seen]
-    assert zoo.output_deviation([outputs[1]], [outputs[0]]) == 0
+    assert laws.output_deviation([outputs[1]], [outputs[0]]) == 0
     assert "forward" not in model.__dict__
 
 

@@ -13,10 +13,11 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import GeneralizedRCNN  # noqa: E402
 
 import blockcopy_plugins as bc  # noqa: E402
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.errors import ConfigError, FrameError  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import MetaArchAdapter  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.adapter import upright_boxes  # noqa: E402
+from tests.test_detectron2 import laws  # noqa: E402
 
 MAPS, OUTPUTS = 2e-5, 2e-4
 # Three box heads in a row, each of which pools where the one before has put the boxes.
@@ -26,13 +27,13 @@ FAST = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_C4", "retinanet_R_50_FPN")
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in zoo.ARCHITECTURES],
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in models.ARCHITECTURES],
 )
 def test_all_sizes(name):
-    model = zoo.build(zoo.config_of(name, small=True))
+    model = models.build(models.config_of(name, small=True))
     keys = list(model.state_dict())
-    for size in zoo.ARCHITECTURES[name].small_sizes:
-        found = zoo.check(model, size, block=64)
+    for size in models.ARCHITECTURES[name].small_sizes:
+        found = laws.check(model, size, block=64)
         assert found.law_1 < MAPS and found.law_3 < MAPS, found
         outputs = OF_CASCADES if name.startswith("cascade") else OUTPUTS
         assert found.law_1_outputs < outputs and found.law_3_outputs < outputs, found
@@ -41,10 +42,10 @@ def test_all_sizes(name):
     assert list(model.state_dict()) == keys
 
 
-@pytest.mark.parametrize("name", [n for n in zoo.ARCHITECTURES if n not in FAST])
+@pytest.mark.parametrize("name", [n for n in models.ARCHITECTURES if n not in FAST])
 def test_one_size(name):
-    model = zoo.build(zoo.config_of(name, small=True))
-    found = zoo.check(model, zoo.ARCHITECTURES[name].small_sizes[0], block=64)
+    model = models.build(models.config_of(name, small=True))
+    found = laws.check(model, models.ARCHITECTURES[name].small_sizes[0], block=64)
     assert found.law_1 < MAPS and found.law_3 < MAPS, found
     outputs = OF_CASCADES if name.startswith("cascade") else OUTPUTS
     assert found.law_1_outputs < outputs and found.law_3_outputs < outputs, found
@@ -53,11 +54,11 @@ def test_one_size(name):
 
 @pytest.fixture(scope="module")
 def model():
-    return zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+    return models.build(models.config_of("mask_rcnn_R_50_FPN", small=True))
 
 
 def test_nothing_changed_nothing_changes(model):
-    frame = zoo.frames((128, 192), 2)
+    frame = laws.frames((128, 192), 2)
     grids = iter([1.0, 0.0, 0.3, 0.7])
 
     def policy(pixels, context):
@@ -72,7 +73,7 @@ def test_nothing_changed_nothing_changes(model):
             first[0]["instances"].pred_boxes.tensor, other[0]["instances"].pred_boxes.tensor
         )
         for _ in range(2):
-            assert zoo.output_deviation(model(frame[0]), first) < OUTPUTS
+            assert laws.output_deviation(model(frame[0]), first) < OUTPUTS
     finally:
         bc.restore_(model)
 
@@ -80,18 +81,18 @@ def test_nothing_changed_nothing_changes(model):
 def test_restored_is_as_before(model):
     attributes = set(model.__dict__)
     hooks = len(model.backbone._forward_pre_hooks)
-    frame = zoo.frames((128, 192), 1)[0]
+    frame = laws.frames((128, 192), 1)[0]
     with torch.no_grad():
         before = model(frame)
     bc.restore_(bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="all")))
     assert set(model.__dict__) == attributes
     assert len(model.backbone._forward_pre_hooks) == hooks
     with torch.no_grad():
-        assert zoo.output_deviation(model(frame), before) == 0
+        assert laws.output_deviation(model(frame), before) == 0
 
 
 def test_dense_beside_sparse_leaves_the_stream_alone(model):
-    frames = zoo.frames((128, 192), 3)
+    frames = laws.frames((128, 192), 3)
     with torch.no_grad():
         plain = model(frames[1])
     config = bc.BlockCopyConfig(block_size=64, policy="none")
@@ -99,14 +100,14 @@ def test_dense_beside_sparse_leaves_the_stream_alone(model):
     try:
         first = model(frames[0])
         with bc.handle(model).paused(), torch.no_grad():
-            assert zoo.output_deviation(model(frames[1]), plain) == 0
-        assert zoo.output_deviation(model(frames[2]), first) == 0
+            assert laws.output_deviation(model(frames[1]), plain) == 0
+        assert laws.output_deviation(model(frames[2]), first) == 0
     finally:
         bc.restore_(model)
 
 
 def test_streams_by_video_id(model):
-    a, b, c = zoo.frames((128, 192), 3)
+    a, b, c = laws.frames((128, 192), 3)
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="none"))
     try:
         with_ids = [
@@ -115,7 +116,7 @@ def test_streams_by_video_id(model):
         ]
         first, _, third = (model(x) for x in with_ids)
         assert list(bc.handle(model).states.ids()) == [0, 1]
-        assert zoo.output_deviation(third, first) == 0  # of video 0, not of video 1
+        assert laws.output_deviation(third, first) == 0  # of video 0, not of video 1
         model([{**b[0], "video_id": 0, "frame_id": 0}])  # starts again
         assert bc.handle(model).last.executed_rate == 1
     finally:
@@ -123,26 +124,26 @@ def test_streams_by_video_id(model):
 
 
 def test_a_batch_of_two_streams(model):
-    a, b = zoo.frames((128, 192), 2)
+    a, b = laws.frames((128, 192), 2)
     with torch.no_grad():
         wanted = model(a) + model(b)
     config = bc.BlockCopyConfig(block_size=64, policy="all", pack_whole_frames=True)
     bc.blockcopy_(model, config)
     try:
-        assert zoo.output_deviation(model([a[0], b[0]]), wanted) < OUTPUTS
+        assert laws.output_deviation(model([a[0], b[0]]), wanted) < OUTPUTS
     finally:
         bc.restore_(model)
 
 
 def test_a_copy_has_its_own_state(model):
-    a, b = zoo.frames((128, 192), 2)
+    a, b = laws.frames((128, 192), 2)
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="none"))
     try:
         first = model(a)
         copied = copy.deepcopy(model)
         bc.reset_(copied)
         copied(b)
-        assert zoo.output_deviation(model(b), first) == 0
+        assert laws.output_deviation(model(b), first) == 0
     finally:
         bc.restore_(model)
 
@@ -150,7 +151,7 @@ def test_a_copy_has_its_own_state(model):
 def test_what_the_policy_compares_is_at_the_scale_of_the_network(model):
     from detectron2.structures import Instances, RotatedBoxes
 
-    (one,) = zoo.frames((128, 192), 1)[0]
+    (one,) = laws.frames((128, 192), 1)[0]
     inputs = [{**one, "height": 256, "width": 288}]  # an image that was larger
     adapter = MetaArchAdapter(model)
     call = adapter.read_call((inputs,), {})
@@ -186,7 +187,7 @@ def test_what_is_no_list_of_dicts_is_refused(model):
 def test_augmentation_is_refused(model):
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
-    wrapped = GeneralizedRCNNWithTTA(zoo.config_of("mask_rcnn_R_50_FPN", small=True), model)
+    wrapped = GeneralizedRCNNWithTTA(models.config_of("mask_rcnn_R_50_FPN", small=True), model)
     with pytest.raises(ConfigError, match="GeneralizedRCNNWithTTA.*flipped and resized"):
         bc.blockcopy_(wrapped, bc.BlockCopyConfig(block_size=64))
 
@@ -195,9 +196,9 @@ def test_a_model_of_ones_own_is_taken_too():
     class Mine(GeneralizedRCNN):
         """A user's subclass."""
 
-    model = zoo.build(zoo.config_of("mask_rcnn_R_50_FPN", small=True))
+    model = models.build(models.config_of("mask_rcnn_R_50_FPN", small=True))
     model.__class__ = Mine
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=64, policy="all"))
-    model(zoo.frames((128, 192), 1)[0])
+    model(laws.frames((128, 192), 1)[0])
     assert bc.report(model).macs_dense > 0
     assert not any(isinstance(m, nn.Conv2d) and m.training for m in model.modules())

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.engine.convert import handle  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
@@ -15,6 +15,7 @@ from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     add_blockcopy_config,
     blockcopy_config,
 )
+from tests.test_detectron2 import laws  # noqa: E402
 
 
 def moved_by(x, y):
@@ -46,7 +47,7 @@ def test_boxes_and_masks_move(cfg, pictures):
 def test_without_motion_the_last_outputs_are_given_again(cfg, pictures):
     with BlockCopyPredictor(cfg, options(motion=moved_by(0, 0))) as predictor:
         first, later = (predictor(picture) for picture in pictures[:2])
-        assert zoo.output_deviation([later], [first]) == 0
+        assert laws.output_deviation([later], [first]) == 0
         assert handle(predictor.model).propagation.report().repeated == 1
 
 
@@ -60,6 +61,6 @@ def test_keys(cfg):
     cfg.MODEL.BLOCKCOPY.PROPAGATE = "copy"
     with pytest.raises(ConfigError, match="moves nothing"):
         blockcopy_config(cfg)
-    fresh = zoo.config_of("mask_rcnn_R_50_FPN", small=True)
+    fresh = models.config_of("mask_rcnn_R_50_FPN", small=True)
     add_blockcopy_config(fresh)
     assert blockcopy_config(fresh).propagate == "copy" and blockcopy_config(fresh).motion is None

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 import blockcopy_plugins as bc  # noqa: E402
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.estimate import estimate_config  # noqa: E402
 from blockcopy_plugins.integrations.detectron2.survey import build_model  # noqa: E402
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("name", ["mask_rcnn_R_50_FPN", "retinanet_R_50_FPN", "semantic_fpn_R_50"])
 def test_estimate(name):
-    model = zoo.build(zoo.config_of(name, small=True))
+    model = models.build(models.config_of(name, small=True))
     keys = list(model.state_dict())
     found = bc.estimate(model, (160, 225), 64, budget_s=3.0)
     assert found.size == (160, 225) and found.dense_ms > 0 and found.speedup(0.5) > 0

@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("detectron2")
 av = pytest.importorskip("av")
 
-from benchmarks import detectron2_zoo as zoo  # noqa: E402
+from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.datasets import VideoReader  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.config_kind import is_detectron2_config  # noqa: E402
@@ -122,7 +122,7 @@ def test_shipped_configs_are_the_zoos_models(ours, zoos):
     from detectron2.modeling import build_model
 
     built = ModelConfig.of(str(ROOT / "configs/detectron2" / ours)).build("")
-    wanted = build_model(zoo.config_of(zoos))
+    wanted = build_model(models.config_of(zoos))
     shapes = [{k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (built, wanted)]
     assert shapes[0] == shapes[1]
     anchors = [[v for k, v in m.named_buffers() if "cell_anchors" in k] for m in (built, wanted)]

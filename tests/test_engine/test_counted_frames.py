@@ -12,7 +12,7 @@ import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins.engine.macs import MacCounter
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
-from blockcopy_plugins.integrations.policy_meter import PolicyMeter
+from blockcopy_plugins.integrations.common.policy_meter import PolicyMeter
 from blockcopy_plugins.policy import GainPolicy, Policy
 
 SIZE, BLOCK = (32, 48), 16  # 2 x 3 blocks

@@ -12,7 +12,7 @@ from benchmarks.gpu.device_reads import DeviceReads
 from benchmarks.gpu.recording_backend import with_graphs
 from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.engine.convert import convert_
-from blockcopy_plugins.integrations.network_scale import FoundObjects, at_network_scale
+from blockcopy_plugins.integrations.common.network_scale import FoundObjects, at_network_scale
 from blockcopy_plugins.policy import MotionField, Policy
 
 BLOCK, GRID, SIZE = 32, (4, 5), (100, 130)

@@ -15,8 +15,9 @@ from pycocotools import mask as coco_mask  # noqa: E402
 from pycocotools.coco import COCO  # noqa: E402
 from pycocotools.cocoeval import COCOeval  # noqa: E402
 
+from blockcopy_plugins.datasets.ground_truth import FrameObjects  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.evaluation import FrameObjects, detection_ap, detection_fidelity  # noqa: E402
+from blockcopy_plugins.evaluation import detection_ap, detection_fidelity  # noqa: E402
 
 SIZE = (200, 300)
 BOX = [10, 10, 50, 60]

@@ -26,7 +26,7 @@ from blockcopy_plugins.evaluation import (  # noqa: E402
     detection_ap,
     detection_fidelity,
 )
-from blockcopy_plugins.integrations.mmengine.sampler import share_videos  # noqa: E402
+from blockcopy_plugins.integrations.common.video_shares import share_videos  # noqa: E402
 
 SIZE = (60, 80)
 LENGTHS = [5, 2, 3]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockcopy_plugins.datasets.ground_truth import FrameObjects
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.evaluation import FrameObjects
 from blockcopy_plugins.evaluation.miss_rate import (
     CITYPERSONS_SUBSETS,
     FPPI_POINTS,

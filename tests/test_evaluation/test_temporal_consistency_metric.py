@@ -9,7 +9,7 @@ import torch
 
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 from blockcopy_plugins.evaluation import OpticalFlow, TemporalConsistencyMetric
-from blockcopy_plugins.integrations.mmengine.sampler import share_videos
+from blockcopy_plugins.integrations.common.video_shares import share_videos
 
 SIZE = (64, 96)
 CLASSES = 4

@@ -444,7 +444,7 @@ def test_tool_writes_the_data_set_and_the_contact_sheet(tmp_path):
         (dict(frames=(20, 0)), "20 before"),
         (dict(size=(8, 512)), "32 px"),
         (dict(clips={"test": 1}), "'test'"),
-        (dict(clips={"val": ["frankfurt"]}), "no name of a clip"),
+        (dict(clips={"val": ["frankfurt"]}), "not the name of a clip"),
         (dict(clips={"val": ["frankfurt_000000_000005"]}), "19 or higher"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockcopy_plugins.integrations.frame_figures import FrameFigures
+from blockcopy_plugins.integrations.common.frame_figures import FrameFigures
 
 
 class Record:

@@ -23,13 +23,14 @@ from blockcopy_plugins.evaluation import (  # noqa: E402
     CityPersonsMetric,
     FrameDetectionMetric,
 )
-from blockcopy_plugins.integrations.comparison import summarise  # noqa: E402
-from blockcopy_plugins.integrations.frame_entry import FrameEntry  # noqa: E402
+from blockcopy_plugins.integrations.common.comparison import summarise  # noqa: E402
+from blockcopy_plugins.integrations.common.frame_entry import FrameEntry  # noqa: E402
 from blockcopy_plugins.integrations.mmengine import (  # noqa: E402
     PolicyCurveHook,
     find_hook,
     load_policy,
     video_config,
+    video_dataloader,
 )
 from blockcopy_plugins.policy import RLPolicy  # noqa: E402
 
@@ -61,7 +62,7 @@ def make(
     if evaluator is not None:
         config.test_evaluator = evaluator
     video_config.set_options(config, policy=policy)
-    loader = video_config.video_dataloader(config, videos or [clip], ann)
+    loader = video_dataloader.video_dataloader(config, videos or [clip], ann)
     video_config.set_weights(config, None)
     config.work_dir = str(folder / "work")
     config.log_level = "ERROR"

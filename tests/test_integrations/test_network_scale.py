@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.device_reads import DeviceReads
-from blockcopy_plugins.integrations.network_scale import (
+from blockcopy_plugins.integrations.common.network_scale import (
     MASK_STEP,
     FoundObjects,
     at_network_scale,

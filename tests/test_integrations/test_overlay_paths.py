@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockcopy_plugins.datasets.video_list import name_videos
-from blockcopy_plugins.integrations.overlay_paths import overlay_paths
+from blockcopy_plugins.integrations.common.overlay_paths import overlay_paths
 
 # Letters whose combinations meet: by case, by accents in one or two characters, by separators.
 NAMES = st.lists(st.text("aA/_#-2\u00e9e\u0301", min_size=1, max_size=6), min_size=1, max_size=8)

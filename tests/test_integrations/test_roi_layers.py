@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.integrations.roi_layers import ChannelsLastRoIAlign, replace_roi_layers
+from blockcopy_plugins.integrations.common.roi_layers import (
+    ChannelsLastRoIAlign,
+    replace_roi_layers,
+)
 from blockcopy_plugins.ops import library
 
 BLOCK = 32

@@ -15,11 +15,13 @@ from hypothesis import strategies as st  # noqa: E402
 from mmengine.dataset import DefaultSampler  # noqa: E402
 
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
+from blockcopy_plugins.integrations.common.video_shares import (  # noqa: E402
+    lockstep,
+    share_videos,
+)
 from blockcopy_plugins.integrations.mmengine.sampler import (  # noqa: E402
     VideoBatchSampler,
     VideoSampler,
-    lockstep,
-    share_videos,
 )
 
 lengths = st.lists(st.integers(1, 30), max_size=12)

@@ -22,7 +22,7 @@ from blockcopy_plugins.evaluation import (  # noqa: E402
     TemporalConsistencyMetric,
     optical_flow,
 )
-from blockcopy_plugins.integrations.mmengine import find_hook, video_config  # noqa: E402
+from blockcopy_plugins.integrations.mmengine import find_hook, video_config, video_dataloader  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location(
     "tiny_segmentor", Path(__file__).resolve().parents[1] / "test_tools" / "tiny_segmentor.py"
@@ -61,7 +61,7 @@ def make(
         config.test_evaluator = evaluator
     video_config.set_options(config, policy=policy)
     ann_file = [labels] if annotated and not training else None
-    loader = video_config.video_dataloader(config, videos or [frames], ann_file)
+    loader = video_dataloader.video_dataloader(config, videos or [frames], ann_file)
     video_config.set_weights(config, None)
     config.work_dir = str(folder / "work")
     config.log_level = "ERROR"

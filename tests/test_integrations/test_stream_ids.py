@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("mmengine")
 
-from blockcopy_plugins.integrations.stream_ids import StreamIds  # noqa: E402
+from blockcopy_plugins.integrations.common.stream_ids import StreamIds  # noqa: E402
 
 
 def sample(**metainfo):

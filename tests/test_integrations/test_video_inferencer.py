@@ -99,7 +99,7 @@ def in_the_test_tool(config_path, weights, clip, policy):
     from mmengine.hooks import Hook
     from mmengine.runner import Runner
 
-    from blockcopy_plugins.integrations.mmengine import find_hook, video_config
+    from blockcopy_plugins.integrations.mmengine import find_hook, video_config, video_dataloader
 
     class Keep(Hook):
         priority = "LOWEST"
@@ -114,7 +114,7 @@ def in_the_test_tool(config_path, weights, clip, policy):
     config = video_config.read_config(str(config_path))
     video_config.set_options(config, policy=policy)
     video_config.hook_of(config)["block_size"] = BLOCK
-    loader = video_config.video_dataloader(config, [str(clip)])
+    loader = video_dataloader.video_dataloader(config, [str(clip)])
     video_config.set_weights(config, str(weights))
     config.work_dir = str(clip.parent / "work")
     video_config.for_testing(config, loader, dense=False, mac_samples=0)
@@ -632,3 +632,40 @@ def test_pipeline_without_a_packed_picture_is_refused(detector):
     with bc.VideoInferencer(detector, options()) as inferencer:
         with pytest.raises(ConfigError, match="PackDetInputs"):
             next(inferencer(projects.pictures(1)))
+
+
+def test_frames_of_a_file_are_prepared_beside_the_model(files):
+    from blockcopy_plugins.datasets.live_source import LiveSource
+    from blockcopy_plugins.integrations.mmengine.prepared_frames import PreparedFrames
+
+    def prepare(image, index, name):
+        places.append(threading.get_ident())
+        return image.sum(), index
+
+    images = list(LiveSource(files["clip"]))
+    for source, is_beside in ((files["clip"], True), ([i.image for i in images], False)):
+        places = []
+        frames = PreparedFrames(LiveSource(source), prepare)
+        found = [frames.take() for _ in range(len(images) + 1)]
+        frames.close()
+        assert found.pop() is None
+        assert [f.sample for f in found] == [i.index for i in images]
+        assert [f.inputs for f in found] == [i.image.sum() for i in images]
+        assert (threading.get_ident() not in places) == is_beside
+
+
+def test_what_fails_beside_the_model_is_told_where_the_frame_is_asked_for(files):
+    from blockcopy_plugins.datasets.live_source import LiveSource
+    from blockcopy_plugins.integrations.mmengine.prepared_frames import PreparedFrames
+
+    def prepare(image, index, name):
+        if index == 3:
+            raise ConfigError("no inputs")
+        return image, index
+
+    frames = PreparedFrames(LiveSource(files["clip"]), prepare)
+    assert [frames.take().sample for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ConfigError, match="no inputs"):
+        frames.take()
+    frames.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("blockcopy-prepare")]

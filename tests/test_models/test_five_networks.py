@@ -33,13 +33,15 @@ from mmseg.structures import SegDataSample
 from torch.utils._pytree import tree_map
 
 import blockcopy_plugins as bc
+from benchmarks.deviation import deviation
 from benchmarks.zoo.build import Logits, Maps
-from benchmarks.zoo.laws import TOLERANCE, Dictated, deviation
 from benchmarks.zoo.weights import draw_statistics_, draw_weights_
 from blockcopy_plugins.engine.macs import MacCounter
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.integrations.mmdet import DetectorAdapter
 from blockcopy_plugins.integrations.mmseg import SegmentorAdapter
+from blockcopy_plugins.policy.dictated import DictatedPolicy
+from tests.test_zoo.laws import TOLERANCE
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +197,7 @@ def observe(name: str) -> dict:
         found["reference maps"] = maps
 
         for run, plan in (("all", [torch.ones_like(g) for g in grids()[:2]]), ("any", grids())):
-            policy = Dictated()
+            policy = DictatedPolicy()
             config = bc.BlockCopyConfig(
                 block_size=BLOCK, policy=policy, pack_whole_frames=run == "all"
             )

@@ -166,7 +166,7 @@ def test_target_holds_the_rate(drive):
         (dict(threshold=0.1, target=0.2), "not both"),
         (dict(window=0), "window must be an integer of at least 1 .frames., found 0"),
         (dict(confirm=0), "confirm must be an integer of at least 1"),
-        (dict(confirm=4, window=3), "confirm=4 frames of the last window=3"),
+        (dict(confirm=4, window=3), "confirm=4 of the last window=3"),
         (dict(persist=-1), "persist must be an integer of at least 0"),
         (dict(learning_rate=1.5), "learning_rate must be a number from 0 to 1"),
         (dict(lightning=-0.5), "lightning must be a number from 0 to 1"),

@@ -100,7 +100,7 @@ def test_any_hundred_frames_are_within_two_points(target, streams, batched, per_
         for place, i in enumerate(here):
             memories[i].account = allotment.accounts[place] - allotment.counts[place]
             memories[i].spread = MeanSpread(float(torch.rand((), generator=draw)))
-            memories[i].skipped = SkippedWorth(float(torch.rand((), generator=draw)))
+            memories[i].trial.runs_blocks = bool(torch.rand((), generator=draw) < 0.5)
             memories[i].frames += 1
             now = float(torch.rand((), generator=draw)) * streams
             memories[i].share = next_share(memories[i].share, now)
@@ -127,9 +127,9 @@ def test_a_frame_in_which_nothing_moves_does_not_count_in_the_mean_spread():
 
 
 def test_a_moving_camera_saves_up_and_a_still_background_does_not():
-    def run(spread, per_frame=False, skipped=1.0):
+    def run(spread, per_frame=False, on_blocks=False):
         memory, counts = _memory(), []
-        memory.spread, memory.skipped = MeanSpread(spread), SkippedWorth(skipped)
+        memory.spread, memory.trial.runs_blocks = MeanSpread(spread), on_blocks
         budget, context = RateBudget(0.25), _context()
         for _ in range(40):
             allotment = Allotment(
@@ -146,11 +146,8 @@ def test_a_moving_camera_saves_up_and_a_still_background_does_not():
     assert set(run(0.5)) == {0, 14} and sum(run(0.5)) == pytest.approx(240, abs=16)
     assert run(0.1) == [6] * 40
     assert run(1.0, per_frame=True) == [6] * 40
-    # Blocks that bring little are left out of each frame. A whole one comes now and then, to see
-    # whether they still do: that after frame 32 is the second.
-    counts = run(1.0, skipped=0.4)
-    assert counts[:4] == counts[31:35] == [0, 0, 0, 24]
-    assert counts[4:31] == [6] * 27
+    # Where blocks have proved better, each frame's budget is spent in it.
+    assert run(1.0, on_blocks=True) == [6] * 40
 
 
 def test_what_skipped_blocks_are_worth_is_known_where_all_have_the_same_age():

@@ -130,7 +130,7 @@ def test_targets_of_the_policy():
         (dict(target_ms=0), "above 0, found 0"),
         (dict(target_ms=math.nan), "found nan"),
         (dict(target_ms=True), "found True"),
-        (dict(target_fps=-1), "frames a second above 0, found -1"),
+        (dict(target_fps=-1), "frames per second above 0, found -1"),
         (dict(target_fps="30"), "found '30'"),
     ],
 )

@@ -105,7 +105,7 @@ def test_bad_shapes_are_refused(arguments, message):
 
 
 def test_other_cells_cannot_be_chained():
-    with pytest.raises(FrameError, match="cells of 8 px cannot go on from one of"):
+    with pytest.raises(FrameError, match="cells of 8 px cannot continue one of"):
         Displacement.still((64, 64), 8).since(Displacement.still((64, 64), 16))
 
 

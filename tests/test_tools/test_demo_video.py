@@ -32,7 +32,7 @@ _spec = importlib.util.spec_from_file_location(
 projects = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(projects)
 
-SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms a frame"
+SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms per frame"
 
 
 AUXILIARY = """
@@ -288,9 +288,9 @@ def test_without_a_config_it_is_the_demo_detector(place):
     process = begin(place, TOOL, clip, "demo.mp4", "--frames", "3")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "note: no --config: this is the demo's detector" in err
+    assert "note: no --config is given: this is the demo's detector" in err
     assert re.search(
-        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\nwrote demo.mp4$", out.strip()
+        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\n.*the model .*\nwrote demo.mp4$", out.strip()
     ), out
     assert len(decoded(place / "demo.mp4")[0]) == 3
 

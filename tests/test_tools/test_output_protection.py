@@ -37,7 +37,7 @@ MISTAKES = {
         ["a.mp4", "w.mp4", *DEMO, "--checkpoint", "w.mp4"],
         "the checkpoint 'w.mp4'",
     ),
-    "OUT in no folder": ("demo_video", ["a.mp4", "a.mp4/o.mp4", *DEMO], "is no folder"),
+    "OUT in no folder": ("demo_video", ["a.mp4", "a.mp4/o.mp4", *DEMO], "is not a folder"),
     "--out is --ann": (
         "test_video",
         [*TEST, "--video", "a.mp4", "--ann", "gt.json", "--out", "gt.json"],

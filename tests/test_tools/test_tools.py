@@ -292,7 +292,7 @@ MISTAKES = {
             *("tiny.py", "--video", "a.mp4"),
             *("--guards", "dict(type='Ignore', mask=[[0, 0], [999, 0], [999, 9]])"),
         ],
-        "corner (999, 0), outside of the picture of 160x128 px",
+        "corner (999, 0), outside the picture of 160x128 px",
     ),
     "no such frames": (
         "test_video.py",

@@ -17,7 +17,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.integrations.mmengine import video_config  # noqa: E402
+from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader  # noqa: E402
 from examples.tiny_cityscapes import make_tiny_cityscapes  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
@@ -261,45 +261,45 @@ def config_of(place, name="boxes.py", **options):
 def test_warm_up_needs_to_be_said_of_what(place):
     config = config_of(place)
     config.policy_warm_up = None
-    assert video_config.warm_up_dataloader(config) is None
-    assert video_config.warm_up_dataloader(config, 0) is None
+    assert video_dataloader.warm_up_dataloader(config) is None
+    assert video_dataloader.warm_up_dataloader(config, 0) is None
     with pytest.raises(ConfigError, match="3 clips of warm-up are asked for"):
-        video_config.warm_up_dataloader(config, 3)
+        video_dataloader.warm_up_dataloader(config, 3)
     config.policy_warm_up = dict(videos="a.mp4")
     with pytest.raises(ConfigError, match=r"keys \['videos'\], expected dataset"):
-        video_config.warm_up_dataloader(config)
+        video_dataloader.warm_up_dataloader(config)
 
 
 def test_number_of_clips(place):
     config = config_of(place)
-    assert "clips" not in video_config.warm_up_dataloader(config)["dataset"]
-    assert video_config.warm_up_dataloader(config, 7)["dataset"]["clips"] == 7
-    assert video_config.warm_up_dataloader(config, 0) is None
-    assert video_config.video_dataloader(config, clips=2)["dataset"]["clips"] == 2
-    for call in (video_config.warm_up_dataloader, video_config.video_dataloader):
+    assert "clips" not in video_dataloader.warm_up_dataloader(config)["dataset"]
+    assert video_dataloader.warm_up_dataloader(config, 7)["dataset"]["clips"] == 7
+    assert video_dataloader.warm_up_dataloader(config, 0) is None
+    assert video_dataloader.video_dataloader(config, clips=2)["dataset"]["clips"] == 2
+    for call in (video_dataloader.warm_up_dataloader, video_dataloader.video_dataloader):
         with pytest.raises(ConfigError, match="expected at least 1"):
             call(config, clips=-1)
     with pytest.raises(ConfigError, match="--clips N takes N clips of a data set of clips"):
-        video_config.video_dataloader(config, ["a.mp4"], clips=2)
+        video_dataloader.video_dataloader(config, ["a.mp4"], clips=2)
     with pytest.raises(ConfigError, match="--ann is the ground truth of --video"):
-        video_config.video_dataloader(config, ann_file=["a.json"])
+        video_dataloader.video_dataloader(config, ann_file=["a.json"])
 
 
 def test_a_video_in_place_of_the_clips(place):
     config = config_of(place, "labels.py")
-    dataset = video_config.video_dataloader(config, [str(place)])["dataset"]
+    dataset = video_dataloader.video_dataloader(config, [str(place)])["dataset"]
     assert dataset["type"] == "blockcopy_plugins.VideoFrameDataset"
     assert not {"data_root", "split", "clip", "task"} & set(dataset)
     assert len(dataset["metainfo"]["classes"]) == 19
     config.test_dataloader.dataset.task = "instance"
-    dataset = video_config.video_dataloader(config, [str(place)])["dataset"]
+    dataset = video_dataloader.video_dataloader(config, [str(place)])["dataset"]
     assert dataset["metainfo"]["classes"][-1] == "bicycle"
     assert len(dataset["metainfo"]["classes"]) == 8
 
 
 def test_the_loop_of_the_config_and_its_metrics_stay(place):
     config = config_of(place)
-    loader = video_config.video_dataloader(config)
+    loader = video_dataloader.video_dataloader(config)
     video_config.for_testing(config, loader, dense=False, restart_policy=None)
     assert config.test_cfg == dict(
         type="blockcopy_plugins.BlockCopyTestLoop", restart_policy=False, warmup=1, dense=False
@@ -316,12 +316,12 @@ def test_the_loop_of_the_config_and_its_metrics_stay(place):
 
 def test_a_data_root_for_both(place):
     config = config_of(place)
-    video_config.set_data_root(config, "elsewhere")
+    video_dataloader.set_data_root(config, "elsewhere")
     assert config.test_dataloader.dataset.data_root == "elsewhere"
     assert config.policy_warm_up.dataset.data_root == "elsewhere"
     del config.test_dataloader.dataset["data_root"]
     with pytest.raises(ConfigError, match="no data_root that --data-root could change"):
-        video_config.set_data_root(config, "elsewhere")
+        video_dataloader.set_data_root(config, "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -367,8 +367,8 @@ def test_the_papers_protocol_is_in_the_configs(name, target, update_every, clips
     hook = video_config.hook_of(config)
     assert hook.block_size == 128
     assert (hook.policy.target, hook.policy.update_every) == (target, update_every)
-    tested = video_config.video_dataloader(config)["dataset"]
-    warm_up = video_config.warm_up_dataloader(config)["dataset"]
+    tested = video_dataloader.video_dataloader(config)["dataset"]
+    warm_up = video_dataloader.warm_up_dataloader(config)["dataset"]
     assert tested["type"] == warm_up["type"] == f"blockcopy_plugins.{dataset}"
     assert (tested["split"], warm_up["split"]) == ("val", "train")
     assert "clips" not in tested and warm_up["clips"] == clips

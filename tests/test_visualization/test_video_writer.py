@@ -284,7 +284,7 @@ def test_no_room_for_a_second_copy_leaves_the_video_whole(tmp_path, monkeypatch,
             video.write(striped_frame(32, 48, shift))
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert len(read(tmp_path / "out.mp4")[1]) == 7
-    assert "out.mp4 is whole" in caplog.text and "No space left" in caplog.text
+    assert "out.mp4 is complete" in caplog.text and "No space left" in caplog.text
 
 
 def test_pixels_that_are_not_square(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.zoo.families import FAMILIES, NETWORKS
-from benchmarks.zoo.laws import TOLERANCE, check
 from benchmarks.zoo.named import build_named
+from tests.test_zoo.laws import TOLERANCE, check
 
 QUICK = (
     "ultralytics:yolo11n.yaml",
@@ -57,7 +57,7 @@ def test_the_committed_table_keeps_the_laws():
 @pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 def test_a_broken_law_would_be_seen(monkeypatch):
     """The check fails where what is skipped is not what the reference keeps."""
-    from benchmarks.zoo import laws
+    from tests.test_zoo import laws
 
     (network,) = (n for n in NETWORKS if n.name == "repvgg_a0/features")
     plan = laws.grids(network, 1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.zoo.architectures import DETECTORS, SEGMENTORS, Architecture
 from benchmarks.zoo.build import build
-from benchmarks.zoo.laws import RATES, check, deviation, frames, grids
+from tests.test_zoo.laws import RATES, check, frames, grids
 
 BY_NAME = {architecture.name: architecture for architecture in DETECTORS + SEGMENTORS}
 TOY = Architecture("toy", "none", "none", "nothing", block=32, size=(40, 70))
@@ -60,22 +60,6 @@ def test_macs_behind_a_dense_op_are_lost():
     found = check(TOY, Whole().eval(), 1)
     assert found.share == pytest.approx(3 * 4 / (3 * 4 + 4 * 2))
     assert any("flip" in op for _, op, _, _ in found.dense_ops)
-
-
-def test_deviation():
-    ones = torch.ones(2)
-    assert deviation([ones + 0.5], [ones]) == 0.5
-    assert deviation({"a": 10 * ones + 1, "b": ones}, {"a": 10 * ones, "b": ones}) == 0.1
-    assert deviation([ones * float("nan")], [ones]) == float("inf")
-    for found, expected in (
-        ([ones, ones], [ones]),
-        ([torch.ones(3)], [ones]),
-        ([ones], [0 * ones]),
-        ([ones], [ones / 0]),
-        ([], []),
-    ):
-        with pytest.raises(ValueError):
-            deviation(found, expected)
 
 
 def test_grids_have_the_rates_they_say():

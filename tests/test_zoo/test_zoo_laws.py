@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.zoo.architectures import DETECTORS, SEGMENTORS
 from benchmarks.zoo.build import build
-from benchmarks.zoo.laws import TOLERANCE, check, share_on_blocks
+from tests.test_zoo.laws import TOLERANCE, check, share_on_blocks
 
 ALL = DETECTORS + SEGMENTORS
 BY_NAME = {architecture.name: architecture for architecture in ALL}

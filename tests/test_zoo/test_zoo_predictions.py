@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import blockcopy_plugins as bc
+from benchmarks.deviation import deviation
 from benchmarks.zoo.architectures import DETECTORS, SEGMENTORS
 from benchmarks.zoo.build import build, samples
-from benchmarks.zoo.laws import Dictated, deviation, frames, grids
+from blockcopy_plugins.policy.dictated import DictatedPolicy
+from tests.test_zoo.laws import frames, grids
 
 # A box that rounding moves over a threshold of NMS takes another's place. Here none does.
 COMPARED = {
@@ -54,7 +56,7 @@ def test_predictions(architecture):
     model = build(architecture).model
     video, plan = frames(architecture, 1), grids(architecture, 1)
     expected = predict(model, architecture, video[0])
-    policy = Dictated()
+    policy = DictatedPolicy()
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=architecture.block, policy=policy))
     for i, (frame, policy.grid) in enumerate(zip(video, plan, strict=True)):
         found = predict(model, architecture, frame)

@@ -11,10 +11,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
+from benchmarks.deviation import deviation
 from benchmarks.zoo.architectures import DETECTORS, SEGMENTORS, Architecture
 from benchmarks.zoo.build import build
-from benchmarks.zoo.laws import TOLERANCE, Dictated, deviation, frames, grids, run_blocks
 from blockcopy_plugins.errors import FrameError, GridError
+from blockcopy_plugins.policy.dictated import DictatedPolicy
+from tests.test_zoo.laws import TOLERANCE, frames, grids, run_blocks
 
 BY_NAME = {architecture.name: architecture for architecture in DETECTORS + SEGMENTORS}
 SIZES = [(128, 192), (192, 128), (97, 131)]
@@ -37,7 +39,7 @@ def built(request) -> tuple[Architecture, nn.Module]:
 def converted(built):
     """The unit, converted, and the policy that takes the grid of its next call."""
     architecture, unit = built
-    policy = Dictated()
+    policy = DictatedPolicy()
     bc.blockcopy_(unit, bc.BlockCopyConfig(block_size=architecture.block, policy=policy))
     yield unit, policy
     bc.restore_(unit)

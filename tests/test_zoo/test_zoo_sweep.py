@@ -6,7 +6,7 @@ import json
 
 from benchmarks.tables import zoo
 from benchmarks.zoo.__main__ import main
-from benchmarks.zoo.laws import TOLERANCE
+from tests.test_zoo.laws import TOLERANCE
 
 ROW = {
     "name": "Net",

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ...engine.adapter import Call, ModelAdapter, Removable, asked
 from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
-from ..network_scale import FoundObjects, at_network_scale
-from ..roi_layers import read_channels_last, replace_roi_layers
-from ..stream_ids import StreamIds
+from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.roi_layers import read_channels_last, replace_roi_layers
+from ..common.stream_ids import StreamIds
 from .output_parts import take_dicts_apart
 
 

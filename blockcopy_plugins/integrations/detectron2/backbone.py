@@ -7,16 +7,14 @@ from typing import Any
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from torch import Tensor, nn
+from torch import nn
 
-from ...api import blockcopy_
-from ...engine.convert import handle
 from ...errors import ConfigError
-from ...options import read_options
+from ..common.shared_backbone import SharedBackbone
 from .config import OF_THE_INPUTS, blockcopy_config, has_blockcopy
 
 
-class BlockCopyBackbone(Backbone):
+class BlockCopyBackbone(SharedBackbone, Backbone):
     """Wraps a backbone; in eval mode it runs block-sparsely, in training as it was.
 
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
@@ -46,13 +44,7 @@ class BlockCopyBackbone(Backbone):
     ) -> None:
         super().__init__()
         refuse_prediction_worker()
-        config = read_options(options, "BlockCopyBackbone", OF_THE_INPUTS).config
-        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
-        # very parameters under its very names.
-        object.__setattr__(self, "inner", blockcopy_(backbone, config))
-        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            object.__setattr__(self, name, getattr(backbone, name))
-        self.training = backbone.training
+        self._share(backbone, options, OF_THE_INPUTS)
 
     @property
     def size_divisibility(self) -> int:
@@ -67,32 +59,6 @@ class BlockCopyBackbone(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and strides of the features, as the wrapped backbone has them."""
         return self.inner.output_shape()
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features of ``(N, 3, H, W)`` images, as the wrapped backbone returns them, dense."""
-        if self.training:
-            with handle(self.inner).paused():
-                return self.inner(x)
-        return self.inner(x)
-
-    def train(self, mode: bool = True) -> BlockCopyBackbone:
-        """Set the mode of the wrapped backbone too."""
-        super().train(mode)
-        self.inner.train(mode)
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        """Attributes of the wrapped backbone, such as ``bottom_up``."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "inner" not in self.__dict__:
-                raise
-            return getattr(self.__dict__["inner"], name)
-
-    def extra_repr(self) -> str:
-        """What ``print(model)`` shows of the wrapper."""
-        return f"{type(self.inner).__name__}, block_size={handle(self.inner).config.block_size}"
 
 
 @BACKBONE_REGISTRY.register()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -12,6 +14,20 @@ from ...errors import ConfigError
 from ...options import change_options, read_options
 
 _DEFAULT = BlockCopyConfig()
+
+# Defaults of keys whose values YAML writes in another way.
+_OF_YAML = {
+    # None is 128. "auto" chooses at the first frame, and so does 0, for a command line over a file
+    # that has a number.
+    "block_size": None,
+    # A name ("all", "frame_difference", ...), or a text with the policy's arguments.
+    "policy": "dict(type='GainPolicy', target=0.3)",
+    # A list of names ("SceneCut") and of guards with their options, "dict(type='MaxAge',
+    # frames=60)" or {type: MaxAge, frames: 60}.
+    "guards": [],
+    # A name ("DISMotion") or "dict(type='GlobalMotion')"; "" is the default of "move" and "auto".
+    "motion": "",
+}
 
 OF_THE_INPUTS = dict.fromkeys(
     ("interleaved", "one_video"),
@@ -24,58 +40,22 @@ OF_THE_INPUTS = dict.fromkeys(
 def add_blockcopy_config(cfg: CfgNode) -> None:
     """Add the keys ``MODEL.BLOCKCOPY``; call it before ``merge_from_file``.
 
+    Each option of :class:`~blockcopy_plugins.BlockCopyConfig`, which says what they mean, is a key
+    in capital letters. Further keys:
+
+    * ``POLICY_CHECKPOINT``: file of a policy that ``tools/train_policy.py`` trained; ``""`` starts
+      with an untrained one.
+    * ``BACKBONE``: with ``MODEL.BACKBONE.NAME`` ``"build_blockcopy_backbone"`` the backbone alone
+      runs on blocks, and this is the builder of the backbone that is wrapped.
+
     Args:
         cfg: Of ``detectron2.config.get_cfg()``; changed in place.
     """
-    cfg.MODEL.BLOCKCOPY = CfgNode()
-    node = cfg.MODEL.BLOCKCOPY
-
-    # Side of a block in pixels of the network's input. A multiple of the network's total stride
-    # (64 with an FPN's p6, 128 with p7) keeps every layer on blocks. "auto" chooses at the first
-    # frame, and so does 0, for a command line over a file that has a number. None is 128.
-    node.BLOCK_SIZE = None
-    # What picks the blocks: a name ("all", "frame_difference", ...), or
-    # "dict(type='GainPolicy', target=0.3)" with the policy's arguments.
-    node.POLICY = "dict(type='GainPolicy', target=0.3)"
-    # File of a policy that tools/train_policy.py trained; "" starts with an untrained one.
+    cfg.MODEL.BLOCKCOPY = node = CfgNode()
+    for item in fields(BlockCopyConfig):
+        default = _OF_YAML.get(item.name, getattr(_DEFAULT, item.name))
+        node[item.name.upper()] = copy.deepcopy(default)  # users append to lists
     node.POLICY_CHECKPOINT = ""
-    # Raise where an op cannot run on blocks, instead of running it on the whole map.
-    node.STRICT = _DEFAULT.strict
-    # Live streams at most; each has a slot in every map of the state.
-    node.MAX_STREAMS = _DEFAULT.max_streams
-    # Refuse frames with NaN or infinity before they reach the state.
-    node.CHECK_FINITE = _DEFAULT.check_finite
-    # Let a convolution on a CPU take batch norm, addition and activation behind it along.
-    node.FUSE = _DEFAULT.fuse
-    # Let 3x3 convolutions on a CPU run by Winograd's algorithm.
-    node.WINOGRAD = _DEFAULT.winograd
-    # Cut dense maps into blocks again where an op could run on some.
-    node.REPACK = _DEFAULT.repack
-    # Run frames of which every block is executed on packed blocks too: for tests.
-    node.PACK_WHOLE_FRAMES = _DEFAULT.pack_whole_frames
-    # Cut maps that an op made dense into blocks again.
-    node.REPACK = _DEFAULT.repack
-    # Round the number of executed blocks up to one of a few: how many equal steps, or a list of
-    # executed rates. None: some 13 where frames run as CUDA graphs, no rounding elsewhere.
-    node.BUCKETS = _DEFAULT.buckets
-    # Capture frames as CUDA graphs, where only the backbone is converted.
-    node.CUDA_GRAPHS = _DEFAULT.cuda_graphs
-    # The same on a CPU, where what frames do is written down and done again.
-    node.PROGRAMS = _DEFAULT.programs
-    # Memory of all graphs at most, in MiB.
-    node.GRAPH_MEMORY_MIB = _DEFAULT.graph_memory_mib
-    # What holds whatever the policy picks: a list of names ("SceneCut") and of guards with their
-    # options, "dict(type='MaxAge', frames=60)" or {type: MaxAge, frames: 60}.
-    node.GUARDS = []
-    # What leaves the model of blocks that did not run: "copy", "move" (to where it is now), "auto"
-    # (moved where most of the picture moves).
-    node.PROPAGATE = _DEFAULT.propagate
-    # Where the motion comes from: a name ("DISMotion") or "dict(type='GlobalMotion')". "" is the
-    # default of "move" and "auto".
-    node.MOTION = ""
-
-    # With MODEL.BACKBONE.NAME "build_blockcopy_backbone" the backbone alone runs on blocks. This is
-    # the builder of the backbone that is wrapped.
     node.BACKBONE = "build_resnet_fpn_backbone"
 
 

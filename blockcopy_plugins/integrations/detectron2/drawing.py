@@ -1,4 +1,4 @@
-"""A frame with what a model of Detectron2 found in it and the blocks that were executed."""
+"""Draws the output of a model of Detectron2 into its frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...visualization import draw_blocks, draw_detections, draw_segmentation
+from ..common.drawing import draw_frame
 from .adapter import upright_boxes
 
 
@@ -22,9 +22,7 @@ def draw_outputs(
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw executed blocks, classes of pixels, boxes and masks, whatever the outputs have.
-
-    Skipped blocks are dark and nearly grey.
+    """Draw what the outputs have; see :func:`~..common.drawing.draw_frame` for the rest.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -35,26 +33,21 @@ def draw_outputs(
         classes: Names of the things' classes.
         palette: Colours of the classes of pixels, RGB.
         score_threshold: Detections below are not drawn.
-
-    Returns:
-        A new picture, uint8 ``(H, W, 3)``, BGR.
     """
     height, width = picture.shape[:2]
-    block = (block_size * height / input_size[0], block_size * width / input_size[1])
-    picture = draw_blocks(picture, grid, block, line_colour=(0, 200, 255))
-    if "sem_seg" in outputs:
-        labels = outputs["sem_seg"].argmax(0)
-        picture = draw_segmentation(picture, labels, palette=palette, bgr=True)
+    labels = outputs["sem_seg"].argmax(0) if "sem_seg" in outputs else None
+    found = None
     if "instances" in outputs:
-        found = outputs["instances"]
-        picture = draw_detections(
-            picture,
-            upright_boxes(found),
-            found.scores,
-            found.pred_classes,
-            found.pred_masks if found.has("pred_masks") else None,
-            class_names=classes,
-            score_threshold=score_threshold,
-            bgr=True,
-        )
-    return picture
+        instances = outputs["instances"]
+        masks = instances.pred_masks if instances.has("pred_masks") else None
+        found = (upright_boxes(instances), instances.scores, instances.pred_classes, masks)
+    return draw_frame(
+        picture,
+        grid,
+        (block_size * height / input_size[0], block_size * width / input_size[1]),
+        labels,
+        found,
+        classes,
+        palette,
+        score_threshold,
+    )

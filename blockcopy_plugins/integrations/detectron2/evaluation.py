@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
@@ -13,16 +12,15 @@ from detectron2.utils import comm
 from torch import nn
 
 from ...config import BlockCopyConfig
+from ...datasets.ground_truth.frame_objects import FrameObjects
+from ...datasets.ground_truth.masks import encode_masks
 from ...engine.report import Totals
 from ...errors import ConfigError, StateError
 from ...evaluation.average_precision import IOU_TYPES, detection_ap
 from ...evaluation.fidelity import detection_fidelity
-from ...evaluation.frame_objects import FrameObjects
-from ...evaluation.masks import encode_masks
-from ..comparison import agreement_figures, merge_guards, plain, summarise
-from ..frame_entry import FrameEntry
-from ..partial_run import partial_run
-from ..readable_batches import with_late_ones
+from ..common.comparison import run_summary
+from ..common.frame_entry import FrameEntry
+from ..common.partial_run import partial_run
 from .adapter import refuse_augmentation, upright_boxes
 from .label_agreement import LabelAgreement, read_labels
 from .predictor import convert_model, restore_model
@@ -74,8 +72,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
         self._objects: list[dict[str, Any]] = []
         self._labels: dict[str, LabelAgreement] = {}
         self._labelled = 0
-        self.run.entries.clear()
-        self.run.totals = Totals()
+        self.run.clear()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Take over one batch, whose dense outputs the run has kept."""
@@ -157,42 +154,25 @@ class BlockCopyEvaluator(DatasetEvaluator):
         labelled: int,
         parts: Sequence[Totals],
     ) -> dict[str, Any]:
-        handle, run = self.run.handle, self.run
-        macs_policy = 0
-        if entries:
-            shape = (1, 3, *entries[0].size)
-            macs_policy = handle.policy.macs(shape, handle.config.block_size)["total"]
-        fidelity, reason = self._fidelity(objects, labels)
-        metrics: dict[str, Any] = {"dense": None, "blockcopy": None}
-        for name in ("dense", "blockcopy") if run.dense else ("blockcopy",):
-            metrics[name] = _accuracy(name, objects, labels, len(entries), labelled)
-        return plain(
-            {
-                **summarise(entries),
-                "block_size": handle.config.block_size,
-                "policy": type(handle.policy).__name__,
-                "target": getattr(handle.policy, "target", None),
-                "agreement": agreement_figures(handle.policy),
-                "macs_policy": macs_policy,
-                "metrics": metrics,
-                "fidelity": fidelity,
-                **({} if reason is None else {"fidelity_reason": reason}),
-                "dense_ops": _dense_ops(parts, len(entries)),
-                "guards": merge_guards(totals.guard_reports() for totals in parts),
-                "propagation": asdict(handle.propagation.report()),
-                "processes": len(parts),
-                "skipped_frames": with_late_ones(
-                    getattr(self.dataset, "skipped_frames", None), self.skipped
-                ),
-                "annotations": getattr(self.dataset, "annotation_notes", None),
-                "partial": self.partial,
-            }
+        metrics = {
+            name: _accuracy(name, objects, labels, len(entries), labelled)
+            for name in (("dense", "blockcopy") if self.run.options.dense else ("blockcopy",))
+        }
+        return run_summary(
+            entries,
+            self.run.handle,
+            parts,
+            metrics,
+            self._fidelity(objects, labels),
+            self.dataset,
+            self.skipped,
+            self.partial,
         )
 
     def _fidelity(
         self, objects: Sequence[Mapping[str, Any]], labels: Mapping[str, LabelAgreement]
     ) -> tuple[dict[str, float] | None, str | None]:
-        if not self.run.dense:
+        if not self.run.options.dense:
             return None, "the frames were not run dense"
         figures: dict[str, float] = {}
         reason = None
@@ -380,25 +360,6 @@ def _merged(parts: Sequence[Mapping[str, LabelAgreement]]) -> dict[str, LabelAgr
             else:
                 merged[name] = copy.deepcopy(agreement)
     return merged
-
-
-def _dense_ops(parts: Sequence[Totals], frames: int) -> list[dict[str, Any]]:
-    merged: dict[tuple[str, str], dict[str, Any]] = {}
-    for totals in parts:
-        for key, op in totals.dense_ops.items():
-            kept = merged.setdefault(
-                key,
-                {
-                    "path": op.path,
-                    "op": op.op,
-                    "reason": op.reason,
-                    "count": 0,
-                    "macs_per_frame": 0,
-                },
-            )
-            kept["count"] += op.count
-            kept["macs_per_frame"] += op.macs / max(frames, 1)
-    return list(merged.values())
 
 
 def _dataset_of(loader: Any) -> Any:

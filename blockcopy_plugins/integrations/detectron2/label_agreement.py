@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ...datasets.ground_truth.label_images import LabelRules
 from ...errors import ConfigError
-from ...evaluation.label_images import LabelRules
 
 
 class LabelAgreement:

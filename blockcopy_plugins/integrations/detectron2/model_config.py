@@ -18,6 +18,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from ...errors import ConfigError
+from ..common.given_config import check_config_file
 from .checked_weights import CheckedCheckpointer
 from .config import add_blockcopy_config
 
@@ -255,10 +256,7 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
     Raises:
         ConfigError: If there is no such file, or it cannot be read.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"there is no config file {path!r} (the working directory is {os.getcwd()!r})."
-        )
+    check_config_file(path)
     try:
         if not _is_yaml(path):
             return LazyConfig.apply_overrides(LazyConfig.load(path), list(opts))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...engine.output_parts import OutputParts, Parts
 from ...propagation import MapPart, Region
-from ..moving_instances import InstanceForm, InstanceNames, objects_of
+from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 
 _FOUND = InstanceNames("pred_boxes", "scores", "pred_classes", "pred_masks", "pred_keypoints")
 # Logits of proposals are no scores that could fall by a factor: they are only taken along.

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from ...config import BlockCopyConfig
-from ...errors import ConfigError
 from ...policy import Policy
+from ..common.policy_training import check_epochs, check_learns
 from .adapter import refuse_augmentation
 from .predictor import convert_model, restore_model
 from .sampler import refuse_cut_videos
@@ -45,8 +45,7 @@ def train_policy(
         ConfigError: If ``epochs`` is below 1, the policy does not learn, the model runs test-time
             augmentation, or the loader cuts videos.
     """
-    if epochs < 1:
-        raise ConfigError(f"epochs={epochs}, expected at least 1.")
+    check_epochs("epochs", epochs)
     refuse_augmentation(model)
     refuse_cut_videos(loader)
     training = model.training
@@ -54,7 +53,7 @@ def train_policy(
     handle = convert_model(model, config)
     try:
         policy = handle.policy
-        _check_learns(policy)
+        check_learns(policy)
         run = VideoRun(model, handle, dense=False, mac_samples=0, restart_policy=False)
         frame = 0
         for epoch in range(epochs):
@@ -75,15 +74,3 @@ def train_policy(
         restore_model(model)
         model.train(training)
     return policy
-
-
-def _check_learns(policy: Policy) -> None:
-    if not policy.state_dict():
-        raise ConfigError(
-            f"{type(policy).__name__} learns nothing, so there is nothing to train. Set the policy "
-            "to dict(type='GainPolicy', target=0.3)."
-        )
-    if getattr(policy, "online", True) is False:
-        raise ConfigError(
-            f"the {type(policy).__name__} is frozen by online=False. Train it with online=True."
-        )

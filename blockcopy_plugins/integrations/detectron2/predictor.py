@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from ...config import BlockCopyConfig
 from ...engine.convert import handle, restore_
 from ...engine.session import Session
 from ...errors import ConfigError, FrameError, StateError
+from ..common.closing import Closing
+from ..common.given_config import conversion_config, refuse_weights_of_built_model
 from .backbone import BlockCopyBackbone, refuse_prediction_worker
-from .config import blockcopy_config
+from .config import OF_THE_INPUTS, blockcopy_config
 from .model_config import ModelConfig, prepare_image
 
 
-class BlockCopyPredictor:
+class BlockCopyPredictor(Closing):
     """Runs a model on one frame after the other, block-sparsely.
 
     As ``DefaultPredictor``, it loads the weights, takes BGR images of any size, resizes them by the
@@ -64,11 +65,8 @@ class BlockCopyPredictor:
         model: nn.Module | None = None,
     ) -> None:
         refuse_prediction_worker()
-        if model is not None and weights is not None:
-            raise ConfigError(
-                f"weights={os.fspath(weights)!r} were given beside a built model, which has its "
-                "own. Leave them away, or leave the model away."
-            )
+        if model is not None:
+            refuse_weights_of_built_model(weights)
         source = ModelConfig.of(cfg)
         self.cfg = source.cfg
         self.metadata = source.metadata
@@ -77,7 +75,10 @@ class BlockCopyPredictor:
             raise ConfigError(f"the input format is {self.input_format!r}, expected BGR or RGB.")
         self._augmentations = source.augmentations()
         self.model = source.build(weights) if model is None else model.eval()
-        self.handle = convert_model(self.model, _options(config, source.cfg))
+        options = conversion_config(
+            config, lambda: blockcopy_config(source.cfg), "BlockCopyPredictor", OF_THE_INPUTS
+        )
+        self.handle = convert_model(self.model, options)
         self.input_size: tuple[int, int] | None = None
         self._process = os.getpid()
         self._closed = False
@@ -131,21 +132,10 @@ class BlockCopyPredictor:
             self.handle.reset([stream])
 
     def close(self) -> None:
-        """End all streams and restore the model. Closing twice does nothing."""
+        """See :meth:`.closing.Closing.close`."""
         if not self._closed:
             self._closed = True
             restore_model(self.model)
-
-    def __enter__(self) -> BlockCopyPredictor:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         raise StateError(
@@ -216,16 +206,3 @@ def restore_model(model: nn.Module) -> None:
             return
     handle(model).reset()
     restore_(model)
-
-
-def _options(config: Any, cfg: Any) -> BlockCopyConfig:
-    if config is None:
-        return blockcopy_config(cfg)
-    if isinstance(config, BlockCopyConfig):
-        return config
-    if not isinstance(config, Mapping):
-        raise ConfigError(
-            f"config is a {type(config).__name__}, expected a BlockCopyConfig, or a dict such as "
-            "dict(block_size=128, policy=dict(type='GainPolicy', target=0.3))."
-        )
-    return blockcopy_config({"blockcopy": dict(config)})

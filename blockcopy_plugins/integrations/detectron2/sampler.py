@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from typing import Any
 
 from detectron2.data import MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 
 from ...errors import ConfigError
-from ..video_shares import lockstep, share_videos
+from ..common.video_sampler import LockstepSampler, WholeVideoSampler
 from .video_dataset import VideoFrameDataset, VideoFrameMapper
 
 
-class VideoSampler(Sampler[int]):
+class VideoSampler(WholeVideoSampler):
     """Video after video, frame after frame; each process gets whole videos.
-
-    Videos are dealt longest first to the process that has the fewest frames. No frame is repeated,
-    and a process gets none if there are fewer videos than processes.
 
     Args:
         dataset: A :class:`VideoFrameDataset`.
@@ -33,63 +28,11 @@ class VideoSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int = 0) -> None:
-        if not hasattr(dataset, "video_of"):
-            raise ConfigError(
-                f"VideoSampler needs a data set with video_of(index), but {type(dataset).__name__} "
-                "has none; give it the VideoFrameDataset, before it is mapped."
-            )
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-        by_video: dict[int, list[int]] = {}
-        for index in range(len(dataset)):
-            by_video.setdefault(dataset.video_of(index), []).append(index)
-        lengths = {video: len(indices) for video, indices in by_video.items()}
-        share = share_videos(lengths, comm.get_world_size())[comm.get_rank()]
-        self._videos = [by_video[video] for video in share]
-
-    @property
-    def videos(self) -> list[list[int]]:
-        """This process's videos in the order of this epoch, each as its frames' indices."""
-        videos = list(self._videos)
-        if self.shuffle:
-            random.Random(f"{self.seed}-{self.epoch}").shuffle(videos)
-        return videos
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which decides the order of the videos with ``shuffle``."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        for video in self.videos:
-            yield from video
-
-    def __len__(self) -> int:
-        return sum(len(video) for video in self._videos)
+        super().__init__(dataset, shuffle, seed, comm.get_rank(), comm.get_world_size())
 
 
-class VideoBatchSampler(Sampler[list[int]]):
-    """Batches with one frame of each of several videos, which run in lock step.
-
-    Args:
-        sampler: A :class:`VideoSampler`.
-        batch_size: Number of videos that run at the same time.
-
-    Raises:
-        ConfigError: If it is below 1.
-    """
-
-    def __init__(self, sampler: VideoSampler, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}, expected at least 1.")
-        self.sampler = sampler
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return lockstep(self.sampler.videos, self.batch_size)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+class VideoBatchSampler(LockstepSampler):
+    """Batches with one frame of each of several videos, which run in lock step."""
 
 
 def build_video_test_loader(

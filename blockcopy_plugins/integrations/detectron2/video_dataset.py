@@ -13,13 +13,13 @@ from detectron2.data import transforms as T
 from torch.utils.data import Dataset
 
 from ...datasets.frame_source import FrameSource, open_frames
+from ...datasets.ground_truth.annotation_notes import AnnotationNotes
+from ...datasets.ground_truth.annotations import VideoAnnotations, VideoReference, read_annotations
+from ...datasets.ground_truth.class_names import check_class_names
+from ...datasets.ground_truth.label_images import LabelRules, find_label_images
 from ...datasets.video_list import list_videos, name_videos
 from ...datasets.video_listing import list_video, skipped_frames
 from ...errors import ConfigError
-from ...evaluation.annotation_notes import AnnotationNotes
-from ...evaluation.annotations import VideoAnnotations, VideoReference, read_annotations
-from ...evaluation.class_names import check_class_names
-from ...evaluation.label_images import LabelRules, find_label_images
 from .model_config import prepare_image
 
 _MOST_OPEN = 64

@@ -11,9 +11,9 @@ from detectron2.evaluation import DatasetEvaluator
 
 from ...datasets.frame_source import open_frames
 from ...errors import ConfigError, StateError
-from ...file_protection import check_outputs
-from ...visualization import FrameCaption, VideoWriter, draw_caption, usable_rate
-from ..overlay_paths import overlay_paths
+from ...visualization import VideoWriter
+from ..common.overlay_paths import overlay_paths
+from ..common.overlay_video import open_overlay, planned_overlays, with_caption
 from .drawing import draw_outputs
 from .video_run import VideoRun
 
@@ -72,11 +72,7 @@ class VideoDrawer(DatasetEvaluator):
         Raises:
             ConfigError: If one would replace a file that is read.
         """
-        targets = overlay_paths(self.folder, names, OVERLAY_ENDING)
-        check_outputs(
-            [("the video", path) for path in videos],
-            [("the overlay", path) for path in targets],
-        )
+        targets = planned_overlays(self.folder, videos, names, OVERLAY_ENDING)
         self._targets = dict(zip(names, targets, strict=True))
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
@@ -104,16 +100,8 @@ class VideoDrawer(DatasetEvaluator):
             self.palette,
             self.score_threshold,
         )
-        ms = entry.ms_blockcopy if entry.timed else None
-        caption = FrameCaption(
-            frame=given["frame_number"],
-            # What ran twice, to compare, fills the gauge.
-            executed_rate=min(entry.executed_rate, 1.0),
-            target=getattr(handle.policy, "target", None),
-            milliseconds=ms,
-            speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
-        )
-        self._writer.write(draw_caption(picture, caption, bgr=True), given.get("frame_time"))
+        picture = with_caption(picture, given["frame_number"], 0, entry, handle)
+        self._writer.write(picture, given.get("frame_time"))
 
     def evaluate(self) -> None:
         """Finish the last video."""
@@ -140,10 +128,10 @@ class VideoDrawer(DatasetEvaluator):
         if path is None:
             (path,) = overlay_paths(self.folder, [self._name], OVERLAY_ENDING)
         source = open_frames(given["video_path"])
-        rate, ratio = usable_rate(source.frame_rate), source.sample_aspect_ratio
-        source.close()
-        writer = VideoWriter(path, fps=rate, bgr=True, sample_aspect_ratio=ratio)
-        self._writer = writer.open()
+        try:
+            self._writer = open_overlay(path, source)
+        finally:
+            source.close()
 
     def _finish(self) -> None:
         if self._writer is not None:

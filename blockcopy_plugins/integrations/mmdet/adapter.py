@@ -12,9 +12,9 @@ from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtr
 from torch import nn
 
 from ...engine.adapter import Call, Removable
+from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..mmengine.sample_adapter import SampleAdapter
-from ..network_scale import FoundObjects, at_network_scale
-from ..roi_layers import read_channels_last, replace_roi_layers
 from .float_results import widen_head_results
 from .roi_extraction import replace_extractors
 

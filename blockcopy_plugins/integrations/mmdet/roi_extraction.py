@@ -8,7 +8,7 @@ import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 
-from ..roi_layers import read_channels_last
+from ..common.roi_layers import read_channels_last
 
 
 class ChannelsLastExtractor:

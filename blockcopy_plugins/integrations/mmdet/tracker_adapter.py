@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...engine.adapter import Call, Removable
 from ...errors import ConfigError, FrameError
-from ..handed_blocks import HandedBlocks
+from ..common.handed_blocks import HandedBlocks
+from ..common.network_scale import at_network_scale
+from ..common.sample_motion import motion_of
 from ..mmengine.sample_adapter import SampleAdapter, SampleCall
-from ..network_scale import at_network_scale
-from ..sample_motion import motion_of
 from .adapter import DetectorAdapter, found_in
 
 

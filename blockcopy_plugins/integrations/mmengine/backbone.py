@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import nn
 
-from ...api import blockcopy_
-from ...engine.convert import handle
-from ...options import read_options
 from ...registry import MODELS
+from ..common.shared_backbone import SharedBackbone
 
 _OF_THE_HOOK = dict.fromkeys(
     ("interleaved", "one_video"),
@@ -21,7 +19,7 @@ _OF_THE_HOOK = dict.fromkeys(
 
 
 @MODELS.register_module()
-class BlockCopyBackbone(BaseModule):
+class BlockCopyBackbone(SharedBackbone, BaseModule):
     """Wraps a registered backbone; in eval mode it runs block-sparsely, in training as it was.
 
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
@@ -54,29 +52,10 @@ class BlockCopyBackbone(BaseModule):
         **options: Any,
     ) -> None:
         super().__init__()
-        config = read_options(options, "BlockCopyBackbone", _OF_THE_HOOK).config
         if pretrained is not None and isinstance(backbone, dict):
             backbone = {**backbone, "pretrained": pretrained}
         inner = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
-        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
-        # very parameters under its very names.
-        object.__setattr__(self, "inner", blockcopy_(inner, config))
-        for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-            object.__setattr__(self, name, getattr(inner, name))
-        self.training = inner.training
-
-    def forward(self, x: Tensor) -> Any:
-        """Features of ``(N, 3, H, W)`` images, as the wrapped backbone returns them, dense."""
-        if self.training:
-            with handle(self.inner).paused():
-                return self.inner(x)
-        return self.inner(x)
-
-    def train(self, mode: bool = True) -> BlockCopyBackbone:
-        """Set the mode of the wrapped backbone too, which may keep parts of it frozen."""
-        super().train(mode)
-        self.inner.train(mode)
-        return self
+        self._share(inner, options, _OF_THE_HOOK)
 
     def init_weights(self) -> None:
         """Initialise the wrapped backbone by its own rules."""
@@ -93,15 +72,3 @@ class BlockCopyBackbone(BaseModule):
             if book is not None:
                 del self.inner._params_init_info
         self._is_init = True
-
-    def __getattr__(self, name: str) -> Any:
-        """Attributes of the wrapped backbone, such as ``out_channels`` or ``norm1``."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["inner"], name)
-
-    def extra_repr(self) -> str:
-        """What ``print(model)`` shows of the wrapper."""
-        config = handle(self.inner).config
-        return f"{type(self.inner).__name__}, block_size={config.block_size}"

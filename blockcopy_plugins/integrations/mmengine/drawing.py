@@ -1,4 +1,4 @@
-"""A frame with what a model found in it and the blocks that were executed."""
+"""Draws a data sample of MMDetection or MMSegmentation into its frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...visualization import draw_blocks, draw_detections, draw_segmentation
+from ..common.drawing import draw_frame
 
 
 def draw_sample(
@@ -19,9 +19,7 @@ def draw_sample(
     metainfo: Mapping[str, Any],
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw executed blocks, classes of pixels, boxes and masks, whatever the sample has.
-
-    Skipped blocks are dark and nearly grey.
+    """Draw what the sample has; see :func:`~..common.drawing.draw_frame` for the rest.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -31,27 +29,21 @@ def draw_sample(
         block_size: Side of a block in pixels of the network input.
         metainfo: The dataset's; ``classes`` and ``palette`` are used.
         score_threshold: Detections below are not drawn.
-
-    Returns:
-        A new picture, uint8 ``(H, W, 3)``, BGR.
     """
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
-    block = (block_size / scale_h, block_size / scale_w)
-    picture = draw_blocks(picture, grid, block, line_colour=(0, 200, 255))
-    if "pred_sem_seg" in sample:
-        picture = draw_segmentation(
-            picture, sample.pred_sem_seg.data[0], palette=metainfo.get("palette"), bgr=True
-        )
+    segmentation = sample.pred_sem_seg.data[0] if "pred_sem_seg" in sample else None
+    found = None
     if "pred_instances" in sample:
-        found = sample.pred_instances
-        picture = draw_detections(
-            picture,
-            found.bboxes,
-            found.scores,
-            found.labels,
-            found.get("masks", None),
-            class_names=metainfo.get("classes"),
-            score_threshold=score_threshold,
-            bgr=True,
-        )
-    return picture
+        instances = sample.pred_instances
+        masks = instances.get("masks", None)
+        found = (instances.bboxes, instances.scores, instances.labels, masks)
+    return draw_frame(
+        picture,
+        grid,
+        (block_size / scale_h, block_size / scale_w),
+        segmentation,
+        found,
+        metainfo.get("classes"),
+        metainfo.get("palette"),
+        score_threshold,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -19,9 +18,10 @@ from ...errors import ConfigError
 from ...options import read_options
 from ...policy import build_policy
 from ...registry import HOOKS
-from ..frame_figures import FrameFigures
-from ..sample_motion import motion_of
-from ..stream_ids import StreamIds
+from ..common.frame_figures import FrameFigures
+from ..common.sample_motion import motion_of
+from ..common.stream_ids import StreamIds
+from ..framework import frameworks_of
 from .backbone import BlockCopyBackbone
 
 
@@ -168,10 +168,8 @@ class BlockCopyHook(Hook):
                     "then moved."
                 )
             # A whole model is looked at where it is converted.
-            if "mmseg.models.segmentors.base" in sys.modules:
-                from ..mmseg.adapter import refuse_windows
-
-                refuse_windows(model)
+            for framework in frameworks_of(*nn.Module.modules(model)):
+                framework.check_backbone(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
             self._say_what_the_backbone_decides()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.infer import BaseInferencer
-from torch import nn
+from torch import Tensor, nn
 
 from ...engine.convert import handle
 from ..framework import Framework
@@ -22,3 +23,10 @@ class InferencerFramework(Framework):
         """An inferencer's images are frames of one video, in their order."""
         if isinstance(owner, BaseInferencer):
             handle(modules[0]).adapter.in_sequence = True
+
+    def call(self, model: nn.Module, frame: Tensor) -> Any:
+        """See :meth:`Framework.call`; with data samples of a picture that was not resized."""
+        from .survey import data_sample
+
+        samples = [data_sample(tuple(frame.shape[2:])) for _ in frame]
+        return model(frame, samples, mode="predict")

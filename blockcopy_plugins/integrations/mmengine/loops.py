@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,20 +13,18 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from ...engine.frame_record import FrameRecord
-from ...engine.macs import MacCounter
-from ...engine.report import Totals
-from ...engine.session import Session
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
-from ..comparison import agreement_figures, merge_guards, plain, summarise
-from ..frame_entry import FrameEntry
-from ..partial_run import partial_run
-from ..policy_meter import PolicyMeter
-from ..readable_batches import ReadableBatches, with_late_ones
+from ..common.comparison import plain, run_summary, summarise
+from ..common.frame_entry import FrameEntry
+from ..common.paired_runs import PairedRuns, RunOptions
+from ..common.partial_run import partial_run
+from ..common.readable_batches import ReadableBatches
 from .hook import find_hook, unwrap
 from .task import task_for
+
+_IDS = ("video_id", "frame_id")
 
 
 @LOOPS.register_module()
@@ -82,20 +78,13 @@ class BlockCopyTestLoop(BaseLoop):
         temporal_consistency: bool = True,
     ) -> None:
         super().__init__(runner, dataloader)
-        if warmup < 0 or mac_samples < 0:
-            raise ConfigError(
-                f"warmup and mac_samples must be at least 0, found {warmup} and {mac_samples}."
-            )
+        self.options = RunOptions(dense, warmup, mac_samples, restart_policy)
         if not hasattr(self.dataloader.dataset, "video_of"):
             raise ConfigError(
                 f"BlockCopyTestLoop needs frames of videos, but the dataset is a "
                 f"{type(self.dataloader.dataset).__name__}. Use "
                 "dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...)."
             )
-        self.dense = dense
-        self.warmup = warmup
-        self.mac_samples = mac_samples
-        self.restart_policy = restart_policy
         self.task = task_for(type(unwrap(runner.model)), fidelity_threshold)
         self.progress = progress
         self.temporal_consistency = temporal_consistency
@@ -110,11 +99,8 @@ class BlockCopyTestLoop(BaseLoop):
         self.entries: tuple[FrameEntry, ...] = ()
         self.last_entries: tuple[FrameEntry, ...] = ()
         self.summary: dict[str, Any] = {}
-        self._totals = Totals()
         self._skipped: list[str] = []  # what is wrong with frames that could not be read on the way
         self._started: Any = None  # the video that the policy began with last
-        self._first_policy: dict[str, Any] = {}
-        self._timed_calls = 0
 
     def run(self) -> dict[str, float]:
         """Run all frames.
@@ -134,10 +120,9 @@ class BlockCopyTestLoop(BaseLoop):
         # One policy for all processes: without a seed each has drawn its own.
         state = [handle.policy.state_dict()]
         broadcast_object_list(state)
-        self._first_policy = state[0]
-        handle.policy.load_state_dict(copy.deepcopy(self._first_policy))
+        handle.policy.load_state_dict(copy.deepcopy(state[0]))
 
-        self._totals, self._timed_calls, self._started = Totals(), 0, None
+        runs, self._started = PairedRuns(handle, self.options), None
         self._skipped.clear()
         self.task.begin(self.evaluator.dataset_meta)
         for evaluator in self.evaluators.values():
@@ -148,13 +133,13 @@ class BlockCopyTestLoop(BaseLoop):
         batches = ReadableBatches(self.dataloader, self._skipped)
         try:
             for index, data_batch in enumerate(self._shown(batches)):
-                entries += self._run_iter(index, data_batch, handle)
+                entries += self._run_iter(index, data_batch, runs)
         except (Exception, KeyboardInterrupt) as problem:
             # Of several processes the others do not know of it, and would wait for each other.
             if entries and get_world_size() == 1:
-                self._keep_part(entries, handle, problem)
+                self._keep_part(entries, runs, problem)
             raise
-        self.summary, self.entries = self._summary(entries, handle)
+        self.summary, self.entries = self._summary(entries, runs)
 
         metrics = _flat(self.summary)
         runner.call_hook("after_test_epoch", metrics=metrics)
@@ -162,13 +147,13 @@ class BlockCopyTestLoop(BaseLoop):
         return metrics
 
     def _keep_part(
-        self, entries: list[FrameEntry], handle: Session, problem: BaseException
+        self, entries: list[FrameEntry], runs: PairedRuns, problem: BaseException
     ) -> None:
         """The figures of what was done before a run ended too early, marked as such."""
         partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
         self.entries = tuple(entries)
         try:
-            self.summary, self.entries = self._summary(entries, handle, partial)
+            self.summary, self.entries = self._summary(entries, runs, partial)
         except Exception as error:  # the problem is the news; figures without metrics are better
             print_log(
                 f"no metrics of the frames that were run: {error}",
@@ -178,70 +163,36 @@ class BlockCopyTestLoop(BaseLoop):
             self.summary = plain({**summarise(entries), "partial": partial})
 
     @torch.no_grad()
-    def _run_iter(self, index: int, data_batch: dict, handle: Session) -> list[FrameEntry]:
+    def _run_iter(self, index: int, data_batch: dict, runs: PairedRuns) -> list[FrameEntry]:
         runner = self.runner
         runner.call_hook("before_test_iter", batch_idx=index, data_batch=data_batch)
         infos = [dict(sample.metainfo) for sample in data_batch["data_samples"]]
-        self._start_videos(infos, handle)
-        images = len(infos)
+        self._start_videos(infos, runs)
 
-        counted = self._is_counted(infos)
-        timed = index >= self.warmup and not counted
-        runs = [("blockcopy", self._run_sparse)]
-        if self.dense:
-            runs.insert(self._timed_calls % 2, ("dense", self._run_dense))
-        self._timed_calls += timed
-        outputs, seconds, macs = {}, {}, {}
-        for name, run in runs:
+        def fresh() -> dict:
             # Both runs get samples of their own: the model writes its predictions into them.
-            fresh = {
-                **data_batch,
-                "data_samples": [sample.clone() for sample in data_batch["data_samples"]],
-            }
-            outputs[name], seconds[name], macs[name] = run(fresh, handle, counted)
-        record = handle.last
-        self._totals.add(
-            record.host_grid, record.counts, record.seconds, record.guards, record.twice
-        )
+            samples = [sample.clone() for sample in data_batch["data_samples"]]
+            return {**data_batch, "data_samples": samples}
+
+        found = runs.run(runner.model.test_step, fresh, infos[0])
         for name, evaluator in self.evaluators.items():
-            evaluator.process(data_samples=outputs[name], data_batch=data_batch)
-        if self.dense:
-            self.task.compare(outputs["blockcopy"], outputs["dense"])
-        # The preprocessor puts the size of the network input into the samples that it was given.
-        infos = [
-            {**info, **getattr(output, "metainfo", {})}
-            for info, output in zip(infos, outputs["blockcopy"], strict=True)
-        ]
+            evaluator.process(data_samples=found.outputs[name], data_batch=data_batch)
+        if self.options.dense:
+            self.task.compare(found.outputs["blockcopy"], found.outputs["dense"])
         self.last_entries = tuple(
-            _entry(i, infos[i], images, record, seconds, macs, timed) for i in range(images)
+            found.entry(i, {**info, **{name: int(info[name]) for name in _IDS}})
+            for i, info in enumerate(infos)
         )
         runner.call_hook(
-            "after_test_iter", batch_idx=index, data_batch=data_batch, outputs=outputs["blockcopy"]
+            "after_test_iter",
+            batch_idx=index,
+            data_batch=data_batch,
+            outputs=found.outputs["blockcopy"],
         )
         return list(self.last_entries)
 
-    def _run_dense(self, data: dict, handle: Session, counted: bool):
-        with handle.paused():
-            if not counted:
-                return *_timed(self.runner.model.test_step, data), None
-            with MacCounter() as counter:
-                outputs, seconds = _timed(self.runner.model.test_step, data)
-            return outputs, seconds, counter.macs
-
-    def _run_sparse(self, data: dict, handle: Session, counted: bool):
-        if not counted:
-            return *_timed(self.runner.model.test_step, data), None
-        policy = handle.policy
-        with MacCounter() as counter:
-            handle.policy = meter = PolicyMeter(policy, counter)
-            try:
-                outputs, seconds = _timed(self.runner.model.test_step, data)
-            finally:
-                handle.policy = policy
-        return outputs, seconds, counter.macs - meter.counted
-
-    def _start_videos(self, infos: Sequence[Mapping[str, Any]], handle: Session) -> None:
-        missing = [key for key in ("video_id", "frame_id") if key not in infos[0]]
+    def _start_videos(self, infos: Sequence[Mapping[str, Any]], runs: PairedRuns) -> None:
+        missing = [key for key in _IDS if key not in infos[0]]
         if missing:
             raise ConfigError(
                 f"the data samples lack {', '.join(missing)} (they have {sorted(infos[0])}). Load "
@@ -251,23 +202,8 @@ class BlockCopyTestLoop(BaseLoop):
         # The first frame of a video may be one that could not be read.
         begins = videos != self._started or any(info["frame_id"] == 0 for info in infos)
         self._started = videos
-        if not self.restart_policy or not begins:
-            return
-        if len(infos) > 1:
-            raise ConfigError(
-                f"restart_policy=True needs batches of one image, found {len(infos)}: the policy "
-                "that starts again with a video would start again for the others too. Set "
-                "batch_size=1 or restart_policy=False."
-            )
-        handle.policy.load_state_dict(copy.deepcopy(self._first_policy))
-
-    def _is_counted(self, infos: Sequence[Mapping[str, Any]]) -> bool:
-        """By the place in the video alone, so that any number of processes counts the same."""
-        if self.mac_samples == 0:
-            return False
-        frame_id, length = infos[0]["frame_id"], infos[0].get("video_length", 1)
-        interval = max(2, length // self.mac_samples)
-        return frame_id % interval == (1 if length > 1 else 0)
+        if begins:
+            runs.start_video(len(infos))
 
     def _build_evaluator(self, evaluator: Any) -> Evaluator:
         if isinstance(evaluator, Evaluator):
@@ -297,116 +233,25 @@ class BlockCopyTestLoop(BaseLoop):
         return tqdm(batches, desc="frames", unit="frame", dynamic_ncols=True)
 
     def _summary(
-        self, entries: list[FrameEntry], handle: Session, partial: dict[str, Any] | None = None
+        self, entries: list[FrameEntry], runs: PairedRuns, partial: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], tuple[FrameEntry, ...]]:
-        frames = len(self.dataloader.dataset)
+        dataset = self.dataloader.dataset
+        frames = len(dataset)
         metrics = {name: e.evaluate(frames) for name, e in self.evaluators.items()}
-        fidelity, reason = None, "the frames were not run dense"
-        if self.dense:
-            fidelity, reason = self.task.fidelity(self.evaluators, frames)
+        fidelity = None, "the frames were not run dense"
+        if self.options.dense:
+            fidelity = self.task.fidelity(self.evaluators, frames)
         gathered = [entry for part in all_gather_object(entries) for entry in part]
         gathered.sort(key=lambda entry: entry.key)
-        dense_ops = _dense_ops(all_gather_object(self._totals), len(gathered))
-        guards = merge_guards(all_gather_object(self._totals.guard_reports()))
-        skipped = with_late_ones(
-            getattr(self.dataloader.dataset, "skipped_frames", None),
-            [one for part in all_gather_object(self._skipped) for one in part],
-        )
+        parts = all_gather_object(runs.totals)
+        skipped = [one for part in all_gather_object(self._skipped) for one in part]
         summary: list[Any] = [None]
         if is_main_process():
-            figures = summarise(gathered)
-            size = gathered[0].size if gathered else None
-            macs_policy = 0
-            if size is not None:
-                shape = (1, 3, *size)
-                macs_policy = handle.policy.macs(shape, handle.config.block_size)["total"]
-            summary[0] = plain(
-                {
-                    **figures,
-                    "block_size": handle.config.block_size,
-                    "policy": type(handle.policy).__name__,
-                    "target": getattr(handle.policy, "target", None),
-                    "agreement": agreement_figures(handle.policy),
-                    "macs_policy": macs_policy,
-                    "metrics": {name: metrics.get(name) for name in ("dense", "blockcopy")},
-                    "fidelity": fidelity,
-                    **({} if reason is None else {"fidelity_reason": reason}),
-                    "dense_ops": dense_ops,
-                    "guards": guards,
-                    "propagation": asdict(handle.propagation.report()),
-                    "processes": get_world_size(),
-                    "skipped_frames": skipped,
-                    "annotations": getattr(self.dataloader.dataset, "annotation_notes", None),
-                    "partial": partial,
-                }
+            summary[0] = run_summary(
+                gathered, runs.handle, parts, metrics, fidelity, dataset, skipped, partial
             )
         broadcast_object_list(summary)
         return summary[0], tuple(gathered)
-
-
-def _timed(function: Callable, data: dict) -> tuple[Any, float]:
-    """Result of a call and its seconds, of the device's work too."""
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = function(data)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
-
-
-def _entry(
-    image: int,
-    info: Mapping[str, Any],
-    images: int,
-    record: FrameRecord,
-    seconds: Mapping[str, float],
-    macs: Mapping[str, int | None],
-    timed: bool,
-) -> FrameEntry:
-    grid, counts = record.host_grid[image], record.counts
-    outside, outside_dense = macs["blockcopy"], macs.get("dense")
-    if outside is not None:
-        outside = (outside - counts.blocks - counts.densified) / images
-    if outside_dense is not None:
-        outside_dense = (outside_dense - counts.blocks_dense - counts.densified) / images
-    sizes = (info.get(key) for key in ("batch_input_shape", "pad_shape", "img_shape"))
-    height, width = next((size[:2] for size in sizes if size), (0, 0))
-    return FrameEntry(
-        video_id=int(info["video_id"]),
-        frame_id=int(info["frame_id"]),
-        video_name=str(info.get("video_name", info["video_id"])),
-        size=(int(height), int(width)),
-        grid=tuple(grid.shape),
-        executed_rate=record.rates[image],
-        macs_blocks=counts.blocks / images,
-        macs_blocks_dense=counts.blocks_dense / images,
-        macs_densified=counts.densified / images,
-        macs_outside=outside,
-        macs_outside_dense=outside_dense,
-        ms_dense=1e3 * seconds["dense"] / images if "dense" in seconds else None,
-        ms_blockcopy=1e3 * seconds["blockcopy"] / images,
-        ms_policy=1e3 * record.seconds.get("policy", 0.0) / images,
-        timed=timed,
-        # Nothing is waited for: the clock was stopped once the device had come here.
-        scalars=dict(record.scalars),
-        frame_number=info.get("frame_number"),
-    )
-
-
-def _dense_ops(parts: Sequence[Totals], frames: int) -> list[dict[str, Any]]:
-    merged: dict[tuple[str, str], dict[str, Any]] = {}
-    for totals in parts:
-        for key, op in totals.dense_ops.items():
-            kept = merged.setdefault(
-                key, {"path": op.path, "op": op.op, "reason": op.reason, "count": 0, "macs": 0}
-            )
-            kept["count"] += op.count
-            kept["macs"] += op.macs
-    for op in merged.values():
-        op["macs_per_frame"] = op.pop("macs") / max(frames, 1)
-    return list(merged.values())
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -6,8 +6,8 @@ this module when it is first asked for a name.
 
 from __future__ import annotations
 
-from blockcopy_plugins.propagation import AutoMotion, CodecMotion, DISMotion, GlobalMotion
+from blockcopy_plugins.propagation.build import known_motions
 from blockcopy_plugins.registry import MOTIONS
 
-for _motion in (AutoMotion, CodecMotion, DISMotion, GlobalMotion):
+for _motion in dict.fromkeys(known_motions().values()):
     MOTIONS.register_module(module=_motion)

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from ...part_files import whole_file
 from ...registry import HOOKS
-from ..comparison import plain
+from ..common.comparison import plain
 from .hook import find_hook
 
 

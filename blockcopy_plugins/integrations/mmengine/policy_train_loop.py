@@ -14,10 +14,10 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ...errors import ConfigError
-from ...policy import Policy
 from ...registry import LOOPS
-from ..frame_figures import FrameFigures
-from ..readable_batches import ReadableBatches
+from ..common.frame_figures import FrameFigures
+from ..common.policy_training import check_epochs, check_learns
+from ..common.readable_batches import ReadableBatches
 from .hook import find_hook
 
 _SHOWN = ("executed_rate", "information_gain", "reward", "loss")
@@ -49,8 +49,7 @@ class PolicyTrainLoop(BaseLoop):
         self, runner: Runner, dataloader: Any, max_epochs: int = 1, progress: bool = False
     ) -> None:
         super().__init__(runner, dataloader)
-        if max_epochs < 1:
-            raise ConfigError(f"max_epochs={max_epochs}, expected at least 1.")
+        check_epochs("max_epochs", max_epochs)
         if get_world_size() > 1:
             raise ConfigError(
                 f"{get_world_size()} processes would each train a policy of their own. Use one."
@@ -78,7 +77,7 @@ class PolicyTrainLoop(BaseLoop):
         runner.model.eval()
         hook.begin(runner)
         policy = hook.handle.policy
-        _check_learns(policy)
+        check_learns(policy)
         # For the logs only: nothing steps this optimizer, the policy has its own.
         for group in runner.optim_wrapper.optimizer.param_groups:
             group["lr"] = getattr(policy, "lr", 0.0)
@@ -143,15 +142,3 @@ def _means(recent: dict[str, Iterable[float]]) -> dict[str, str]:
         for name, values in recent.items()
         if values
     }
-
-
-def _check_learns(policy: Policy) -> None:
-    if not policy.state_dict():
-        raise ConfigError(
-            f"{type(policy).__name__} learns nothing, so there is nothing to train. Set the hook's "
-            "policy=dict(type='GainPolicy', target=0.3)."
-        )
-    if getattr(policy, "online", True) is False:
-        raise ConfigError(
-            f"the {type(policy).__name__} is frozen by online=False. Train it with online=True."
-        )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...engine.output_parts import OutputParts
 from ...errors import FrameError
-from ..batched_frames import join_batches
-from ..sample_motion import motion_of
-from ..stream_ids import StreamIds
+from ..common.batched_frames import join_batches
+from ..common.sample_motion import motion_of
+from ..common.stream_ids import StreamIds
 from .preprocessor_clock import PreprocessorClock
 from .sample_parts import asked_of_samples, take_samples_apart
 

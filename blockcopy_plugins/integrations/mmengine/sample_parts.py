@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...engine.output_parts import OutputParts, Parts
 from ...propagation import MapPart, Region
-from ..moving_instances import InstanceForm, InstanceNames, objects_of
+from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 
 _NAMES = InstanceNames("bboxes", "scores", "labels", "masks", "keypoints")
 _LOGITS = "seg_logits"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_dist_info, sync_random_seed
-from torch.utils.data import Sampler
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.integrations.video_shares import lockstep, share_videos
+from blockcopy_plugins.integrations.common.video_sampler import LockstepSampler, WholeVideoSampler
 from blockcopy_plugins.registry import DATA_SAMPLERS
 
 
 @DATA_SAMPLERS.register_module()
-class VideoSampler(Sampler[int]):
+class VideoSampler(WholeVideoSampler):
     """Video after video, frame after frame; under torch.distributed each process gets whole videos.
 
     Videos are dealt longest first to the process that has the fewest frames (so the shares are
@@ -39,49 +36,14 @@ class VideoSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int | None = None) -> None:
-        if not hasattr(dataset, "video_of"):
-            raise ConfigError(
-                f"VideoSampler needs a dataset with video_of(index), but {type(dataset).__name__} "
-                "has none; use blockcopy_plugins.VideoFrameDataset, not wrapped in another dataset"
-            )
         rank, world_size = get_dist_info()
-        self.rank = rank
-        self.world_size = world_size
-        self.shuffle = shuffle
-        self.seed = sync_random_seed() if seed is None and shuffle else seed
-        self.epoch = 0
-        by_video: dict[int, list[int]] = {}
-        for index in range(len(dataset)):
-            by_video.setdefault(int(dataset.video_of(index)), []).append(index)
-        shares = share_videos({v: len(indices) for v, indices in by_video.items()}, world_size)
-        self._videos = [by_video[video] for video in shares[rank]]
-
-    @property
-    def videos(self) -> list[list[int]]:
-        """This process's videos in the order of this epoch, each as its frames' dataset indices."""
-        videos = list(self._videos)
-        if self.shuffle:
-            random.Random(f"{self.seed}-{self.epoch}").shuffle(videos)
-        return videos
-
-    def __iter__(self) -> Iterator[int]:
-        for video in self.videos:
-            yield from video
-
-    def __len__(self) -> int:
-        return sum(len(video) for video in self._videos)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which decides the order of the videos with ``shuffle``.
-
-        Args:
-            epoch: Number of the epoch.
-        """
-        self.epoch = epoch
+        if seed is None and shuffle:
+            seed = sync_random_seed()
+        super().__init__(dataset, shuffle, seed, rank, world_size)
 
 
 @DATA_SAMPLERS.register_module()
-class VideoBatchSampler(Sampler[list[int]]):
+class VideoBatchSampler(LockstepSampler):
     """Batches with one frame of each of several videos, which run in lock step.
 
     A batch holds the next frames of up to ``batch_size`` videos, never two of the same one. When a
@@ -98,20 +60,6 @@ class VideoBatchSampler(Sampler[list[int]]):
     """
 
     def __init__(self, sampler: VideoSampler, batch_size: int, drop_last: bool = False) -> None:
-        if not isinstance(sampler, VideoSampler):
-            raise ConfigError(
-                f"VideoBatchSampler needs a VideoSampler, but got {type(sampler).__name__}; set "
-                "sampler=dict(type='blockcopy_plugins.VideoSampler')"
-            )
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, but got {batch_size}")
         if drop_last:
             raise ConfigError("drop_last=True would leave out the ends of videos; set it to False")
-        self.sampler = sampler
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return lockstep(self.sampler.videos, self.batch_size)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+        super().__init__(sampler, batch_size)

@@ -12,10 +12,10 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, MODELS
 
+from ...datasets.ground_truth import LabelRules
 from ...evaluation import (
     FrameDetectionMetric,
     FrameSegmentationMetric,
-    LabelRules,
     TemporalConsistencyMetric,
     detection_fidelity,
 )

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS
 
-from ...datasets import VideoFrameDataset
-from ...datasets.video_list import list_videos
-from ...engine.propagation import Propagation
+from ...datasets.ground_truth import LabelRules
 from ...errors import ConfigError
-from ...evaluation import LabelRules
-from ...evaluation.class_names import check_class_names
 from ...options import change_options, read_options
-from .task import DetectionTask, task_of
+from ..common.given_config import check_config_file
+from .task import task_of
 
 DEFAULT_HOOK = dict(
     type="blockcopy_plugins.BlockCopyHook",
@@ -42,10 +35,7 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: If there is no such file, or it cannot be read.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"there is no config file {path!r} (the working directory is {os.getcwd()!r})."
-        )
+    check_config_file(path)
     try:
         config = Config.fromfile(path)
         if options:
@@ -116,218 +106,6 @@ def set_options(config: Config, **changes: Any) -> None:
     read_options(hook_options(config), "BlockCopyHook")  # not only once the model is built
 
 
-def video_dataloader(
-    config: Config,
-    videos: Sequence[str] | None = None,
-    ann_file: Sequence[str] | None = None,
-    start: int = 0,
-    frames: int | None = None,
-    shuffle: bool = False,
-    clips: int | None = None,
-    strict_frames: bool = False,
-    first_frame_number: int | None = None,
-) -> dict[str, Any]:
-    """A dataloader of video frames with the config's own test pipeline and classes.
-
-    Args:
-        config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset;
-            what is set in a ``VideoFrameDataset`` stays where the arguments say nothing, and a
-            dataset of clips (``CityscapesVideoDataset``) is taken as it is if there are no videos.
-        videos: Video files, folders of frames or patterns.
-        ann_file: Ground truth, one for all videos or one for each: files of a detector's, folders
-            of label images of a segmentor's.
-        start: First frame of each video.
-        frames: Number of frames of each video, ``None`` for all.
-        shuffle: Visit the videos in random order.
-        clips: Number of clips of a dataset of clips, ``None`` for what the config says.
-        strict_frames: Stop at a frame that cannot be read, instead of passing over it.
-        first_frame_number: What the annotations call the first frame of a video file, 0 or 1.
-
-    Returns:
-        The dataloader's config.
-
-    Raises:
-        ConfigError: If the config has no ``test_dataloader``, or no video is given.
-    """
-    loader = config.get("test_dataloader") or config.get("val_dataloader")
-    if not loader:
-        raise ConfigError(
-            "the config has no test_dataloader, whose pipeline says how frames are resized and "
-            "packed. Take a config that has one, or write test_dataloader=dict(dataset=dict("
-            "type='blockcopy_plugins.VideoFrameDataset', videos=..., pipeline=...))."
-        )
-    found = _innermost(loader.get("dataset") or {})
-    kind = _dataset_class(found, config)
-    of_videos = kind is VideoFrameDataset or found.get("type") == VideoFrameDataset.__name__
-    of_clips = not of_videos and _is_of_frames(kind)
-    if of_clips and not videos:
-        dataset = dict(found)
-        if ann_file:
-            raise ConfigError(
-                f"--ann is the ground truth of --video; the config's {kind.__name__} has its own."
-            )
-    elif of_videos:
-        dataset = dict(found)
-    else:
-        pipeline = found.get("pipeline") or config.get("test_pipeline")
-        if not pipeline:
-            raise ConfigError(
-                "the config's test_dataloader has a dataset without a pipeline; without one frames "
-                "do not become inputs of the model. Set test_dataloader.dataset.pipeline."
-            )
-        dataset = dict(pipeline=pipeline, metainfo=_metainfo(found, config))
-        if not isinstance(task_of(config), DetectionTask):
-            rules = LabelRules.of(kind, found)
-            dataset["label_rules"] = asdict(rules)
-    if videos or not of_clips:
-        dataset["type"] = "blockcopy_plugins.VideoFrameDataset"
-    if videos:
-        if of_videos:  # the config's own annotations and frames are of its own video
-            dataset.pop("ann_file", None)
-            dataset.pop("frames", None)
-        dataset["videos"] = [_absolute(video) for video in videos]
-    elif not of_clips and not dataset.get("videos"):
-        raise ConfigError(
-            "no video is given: pass --video PATH (a video file or a folder of frames), or set "
-            "test_dataloader.dataset to a blockcopy_plugins.VideoFrameDataset with videos=..."
-        )
-    if clips is not None:
-        if videos or not of_clips:
-            raise ConfigError(
-                "--clips N takes N clips of a data set of clips, such as "
-                "blockcopy_plugins.CityscapesVideoDataset; of videos give fewer by --video."
-            )
-        dataset["clips"] = _at_least_one("--clips", clips)
-    if ann_file:
-        files = [_absolute(path) for path in ann_file]
-        _check_annotations(files, config)
-        dataset["ann_file"] = files[0] if len(files) == 1 else files
-    if start < 0 or (frames is not None and frames < 1):
-        raise ConfigError(
-            f"start={start} and frames={frames}, expected start >= 0 and frames >= 1."
-        )
-    if start or frames is not None:
-        dataset["frames"] = (start, None if frames is None else start + frames)
-    if first_frame_number is not None:
-        dataset["first_frame_number"] = first_frame_number
-    if strict_frames:
-        dataset["strict_frames"] = True
-    if not of_clips or videos:
-        _export_motion(dataset, config)
-    return _dataloader(dataset, shuffle)
-
-
-def _export_motion(dataset: dict[str, Any], config: Config) -> None:
-    """Let a dataset of videos give what the policy and the motion of the config's hook want."""
-    if has_hook(config):
-        options = read_options(hook_options(config), "BlockCopyHook").config
-        if options.policy.needs_motion or Propagation.of(options).needs_vectors:
-            dataset["motion"] = True
-
-
-def set_data_root(config: Config, data_root: str) -> None:
-    """Set where the config's own clips lie, those of the evaluation and of the warm-up.
-
-    Args:
-        config: Changed in place.
-        data_root: The folder.
-
-    Raises:
-        ConfigError: If the config's test dataset has no ``data_root``.
-    """
-    loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
-    warm_up = config.get("policy_warm_up") or {}
-    tested = _innermost(loader.get("dataset") or {})
-    if "data_root" not in tested:
-        raise ConfigError(
-            "the config's test_dataloader.dataset has no data_root that --data-root could change."
-        )
-    for dataset in (tested, warm_up.get("dataset")):
-        if dataset is not None:
-            dataset["data_root"] = data_root
-
-
-def warm_up_dataloader(config: Config, clips: int | None = None) -> dict[str, Any] | None:
-    """A dataloader of the clips that the config's ``policy_warm_up`` names.
-
-    ``policy_warm_up=dict(dataset=..., epochs=1)`` is a key of ours: the dataset of unlabelled clips
-    that the policy learns on before an evaluation. They come in random order, another one each
-    epoch; by the dataset's ``seed``, if it has one.
-
-    Args:
-        config: A whole config.
-        clips: Number of clips, ``None`` for what the config says.
-
-    Returns:
-        The dataloader's config, or ``None`` where there is no warm-up.
-
-    Raises:
-        ConfigError: If clips are asked for and the config does not say of what.
-    """
-    warm_up = config.get("policy_warm_up")
-    if not warm_up:
-        if clips:
-            raise ConfigError(
-                f"{clips} clips of warm-up are asked for, but the config has no policy_warm_up="
-                "dict(dataset=...) that says of what; configs/csp_blockcopy.py has one. Or train "
-                "the policy by tools/train_policy.py --video, and pass --policy-checkpoint."
-            )
-        return None
-    unknown = sorted(set(warm_up) - {"dataset", "epochs"})
-    if unknown or "dataset" not in warm_up:
-        raise ConfigError(
-            f"the config's policy_warm_up has the keys {sorted(warm_up)}, expected dataset and "
-            "perhaps epochs."
-        )
-    if clips == 0:
-        return None
-    dataset = dict(warm_up["dataset"])
-    if clips is not None:
-        dataset["clips"] = _at_least_one("--warm-up-clips", clips)
-    return _dataloader(dataset, shuffle=True, seed=dataset.get("seed"))
-
-
-def warm_up_epochs(config: Config) -> int:
-    """How often the config's warm-up runs through its clips."""
-    return (config.get("policy_warm_up") or {}).get("epochs", 1)
-
-
-def check_files(dataloader: Mapping[str, Any]) -> None:
-    """Look for the files of a dataloader's dataset, without reading them.
-
-    Args:
-        dataloader: From one of the functions here.
-
-    Raises:
-        ConfigError: If something is missing.
-    """
-    DATASETS.build({**dataloader["dataset"], "lazy_init": True})
-
-
-def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Videos and annotations that a dataloader of :func:`video_dataloader` reads.
-
-    Args:
-        dataloader: The dataloader's config.
-
-    Returns:
-        Paths of the videos, patterns resolved, and of the annotations; none of a dataset of clips,
-        which finds its files by itself.
-
-    Raises:
-        ConfigError: If a video is not there.
-    """
-    dataset = dataloader["dataset"]
-    root = dataset.get("data_root") or ""
-    if not dataset.get("videos"):
-        return [], []
-    annotations = dataset.get("ann_file") or ()
-    if isinstance(annotations, (str, os.PathLike)):
-        annotations = (annotations,)
-    found = [os.path.join(root, os.fspath(path)) for path in annotations if path is not None]
-    return list_videos(dataset["videos"], root), found
-
-
 def files_in(config: Config, resumes: bool = False) -> list[tuple[str, str]]:
     """Files that a config names beside videos and annotations, as ``check_outputs`` takes them.
 
@@ -358,17 +136,6 @@ def policy_learns(config: Config) -> bool:
     """Whether the policy of the config's hook is one that learns while it runs."""
     policy = read_options(hook_options(config), "BlockCopyHook").config.policy
     return bool(policy.state_dict()) and getattr(policy, "online", True)
-
-
-def _dataloader(dataset: dict[str, Any], shuffle: bool, seed: int | None = None) -> dict[str, Any]:
-    return dict(
-        batch_size=1,
-        # In this process: a worker would take a core away from what is timed.
-        num_workers=0,
-        persistent_workers=False,
-        sampler=dict(type="blockcopy_plugins.VideoSampler", shuffle=shuffle, seed=seed),
-        dataset=dataset,
-    )
 
 
 def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
@@ -481,73 +248,6 @@ def set_launcher(config: Config, launcher: str) -> None:
         # MMEngine's own start and its wrapper take the local rank for a GPU.
         torch.distributed.init_process_group("gloo")
         config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path) if os.path.exists(path) or not glob.has_magic(path) else path
-
-
-def _innermost(dataset: Any) -> dict[str, Any]:
-    """The dataset inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
-    while isinstance(dataset, dict) and "pipeline" not in dataset:
-        inner = dataset.get("dataset") or (dataset.get("datasets") or [None])[0]
-        if inner is None:
-            break
-        dataset = inner
-    return dataset
-
-
-def _is_of_frames(kind: type | None) -> bool:
-    return isinstance(kind, type) and issubclass(kind, VideoFrameDataset)
-
-
-def _at_least_one(name: str, clips: int) -> int:
-    if clips < 1:
-        raise ConfigError(f"{name} {clips}, expected at least 1.")
-    return clips
-
-
-def _check_annotations(paths: Sequence[str], config: Config) -> None:
-    boxes = isinstance(task_of(config), DetectionTask)
-    for path in paths:
-        if not os.path.exists(path):
-            raise ConfigError(f"there is no annotation file or folder {path!r}.")
-        if boxes and not os.path.isfile(path):
-            raise ConfigError(
-                f"the annotations {path!r} are a folder, but the config's model is a detector, "
-                "whose ground truth is a file: COCO json or MOTChallenge gt.txt."
-            )
-        if not boxes and not os.path.isdir(path):
-            raise ConfigError(
-                f"the annotations {path!r} are a file, but the config's model is a segmentor, "
-                "whose ground truth is a folder of label images (class indices, named as the "
-                "frames or numbered from 0)."
-            )
-
-
-def _dataset_class(dataset: Mapping[str, Any], config: Config) -> type | None:
-    kind = dataset.get("type")
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(config.get("default_scope")) as registry:
-            return registry.get(kind)
-    return kind
-
-
-def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
-    metainfo = dict(dataset.get("metainfo") or {})
-    kind = _dataset_class(dataset, config)
-    known = getattr(kind, "METAINFO", None) or {}
-    if _is_of_frames(kind):
-        known = kind.metainfo_of(dataset)
-    if metainfo.get("classes") is None:
-        return {**known, **metainfo} or None
-    if isinstance(metainfo["classes"], str) and not os.path.isfile(metainfo["classes"]):
-        check_class_names(metainfo["classes"])
-    names, palette = list(known.get("classes") or ()), known.get("palette")
-    if palette and "palette" not in metainfo and set(metainfo["classes"]) <= set(names):
-        # Some of the dataset's classes keep its colours.
-        metainfo["palette"] = [palette[names.index(name)] for name in metainfo["classes"]]
-    return metainfo
 
 
 def _without_training(config: Config) -> None:

@@ -12,9 +12,9 @@ from mmengine.runner import Runner
 
 from ...datasets import open_frames
 from ...errors import ConfigError, StateError
-from ...file_protection import check_outputs
 from ...registry import HOOKS
-from ..overlay_paths import overlay_paths
+from ..common.overlay_paths import overlay_paths
+from ..common.overlay_video import open_overlay, planned_overlays, with_caption
 from .hook import find_hook
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,7 @@ class BlockCopyVideoHook(Hook):
         """
         dataset = runner.test_dataloader.dataset
         videos, names = getattr(dataset, "videos", ()), getattr(dataset, "video_names", ())
-        self._targets = overlay_paths(self.out_dir, names, OVERLAY_ENDING)
-        check_outputs(
-            [("the video", path) for path in videos],
-            [("the overlay", path) for path in self._targets],
-        )
+        self._targets = planned_overlays(self.out_dir, videos, names, OVERLAY_ENDING)
 
     def after_test_iter(
         self,
@@ -98,9 +94,7 @@ class BlockCopyVideoHook(Hook):
                 logger.warning("no video with results: %s", error)
 
     def _draw(self, sample: Any, handle: Any, image: int, entry: Any, dataset: Any) -> None:
-        # Whoever draws nothing needs neither PyAV nor OpenCV.
-        from ...visualization import FrameCaption, draw_caption
-        from .drawing import draw_sample
+        from .drawing import draw_sample  # whoever draws nothing needs no OpenCV
 
         info = sample.metainfo
         video_id = info["video_id"]
@@ -114,37 +108,21 @@ class BlockCopyVideoHook(Hook):
             dataset.metainfo,
             self.score_threshold,
         )
-        speed_up = None
-        if entry is not None and entry.timed and entry.ms_dense is not None:
-            speed_up = entry.ms_dense / entry.ms_blockcopy
-        caption = FrameCaption(
-            frame=info["frame_number"],
-            # What ran twice, to compare, fills the gauge.
-            executed_rate=min(handle.last.rates[image], 1.0),
-            target=getattr(handle.policy, "target", None),
-            milliseconds=None if entry is None or not entry.timed else entry.ms_blockcopy,
-            speed_up=speed_up,
-        )
         time = source.time(info["frame_number"]) if self.fps is None else None
-        writer.write(draw_caption(picture, caption, bgr=True), time)
+        writer.write(with_caption(picture, info["frame_number"], image, entry, handle), time)
         if info["frame_id"] == info.get("video_length", 0) - 1:
             self._close(video_id)
 
     def _opened(self, info: dict[str, Any], stride: int) -> tuple[Any, Any]:
-        from ...visualization import VideoWriter, usable_rate
-
         video_id = info["video_id"]
         if video_id not in self._open:
             source = open_frames(info["video_path"])
-            fps = self.fps or usable_rate(source.frame_rate) / stride
             if video_id < len(self._targets):
                 path = self._targets[video_id]
             else:  # a data set that does not list its videos
                 name = str(info.get("video_name", video_id))
                 (path,) = overlay_paths(self.out_dir, [name], OVERLAY_ENDING)
-            ratio = source.sample_aspect_ratio
-            writer = VideoWriter(path, fps=fps, bgr=True, sample_aspect_ratio=ratio)
-            self._open[video_id] = (writer.open(), source)
+            self._open[video_id] = (open_overlay(path, source, self.fps, stride), source)
         return self._open[video_id]
 
     def _close(self, video_id: int) -> None:

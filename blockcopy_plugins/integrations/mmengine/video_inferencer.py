@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,22 @@ from torch import Tensor, nn
 from ...api import blockcopy_
 from ...checkpoints.model_weights import readable_weights
 from ...config import BlockCopyConfig
-from ...datasets.live_frame import LiveFrame
+from ...datasets.ground_truth.class_names import check_class_names
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
-from ...evaluation.class_names import check_class_names
 from ...options import read_options
-from ..sample_motion import at_input_scale
+from ..common.closing import Closing
+from ..common.given_config import conversion_config, refuse_weights_of_built_model
+from ..common.sample_motion import at_input_scale
 from .backbone import BlockCopyBackbone
 from .buildable import buildable
 from .checkpoint_check_hook import CheckpointCheckHook
 from .clips import clips_of
-from .video_config import hook_options, read_config, set_weights, video_dataloader
+from .prepared_frames import PreparedFrame, PreparedFrames
+from .video_config import hook_options, read_config, set_weights
+from .video_dataloader import video_dataloader
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class FrameOutput:
     executed_rate: float
 
 
-class VideoInferencer:
+class VideoInferencer(Closing):
     """Runs a detector, segmentor or tracker block-sparsely on video; keeps no earlier frames.
 
     Frames go through the config's own test pipeline and the model's data preprocessor. Each source
@@ -119,11 +122,7 @@ class VideoInferencer:
         device: str | torch.device | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
-            if weights is not None:
-                raise ConfigError(
-                    f"weights={os.fspath(weights)!r} were given beside a built model, which has "
-                    "its own. Leave them away, or give the path of a config as model."
-                )
+            refuse_weights_of_built_model(weights)
             if getattr(model, "cfg", None) is None:
                 raise ConfigError(
                     f"the {type(model).__name__} has no config, which says how frames become its "
@@ -146,7 +145,14 @@ class VideoInferencer:
                 "wrapper: a VideoInferencer runs the whole model on blocks."
             )
         self._clips = clips_of(self.model)
-        blockcopy_(self.model, _options(config, model_config))
+        # Each source is a video and a stream of its own, whatever is said of streams.
+        place = "VideoInferencer"
+        blockcopy_(
+            self.model,
+            conversion_config(
+                config, lambda: read_options(hook_options(model_config), place).config, place
+            ),
+        )
         self.handle = handle(self.model)
         self._streams: dict[int, _Stream] = {}
         self._closed = False
@@ -227,25 +233,14 @@ class VideoInferencer:
         return output, 1e3 * (time.perf_counter() - start)
 
     def close(self) -> None:
-        """End all sources and restore the model. Closing twice does nothing."""
+        """See :meth:`.closing.Closing.close`."""
         if self._closed:
             return
         self._closed = True
         for stream in list(self._streams.values()):
-            stream.source.close()
+            stream.prepared.close()
         self.handle.reset()
         restore_(self.model)
-
-    def __enter__(self) -> VideoInferencer:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self, number: int, source: Any) -> _Stream:
         if self._closed:
@@ -263,11 +258,12 @@ class VideoInferencer:
                 raise
         # The lowest free number: ids are used again, so that a million sources leave nothing.
         stream_id = next(i for i in range(len(self._streams) + 1) if i not in self._streams)
-        self._streams[stream_id] = stream = _Stream(stream_id, number, source)
+        prepared = PreparedFrames(source, self._pipeline)
+        self._streams[stream_id] = stream = _Stream(stream_id, number, prepared)
         return stream
 
     def _end(self, stream: _Stream) -> None:
-        stream.source.close()
+        stream.prepared.close()
         del self._streams[stream.id]
         self._reset(stream)
 
@@ -277,34 +273,36 @@ class VideoInferencer:
 
     def _step(self, running: list[_Stream]) -> tuple[FrameOutput, ...]:
         """The next frame of each source; those that have ended are taken out of ``running``."""
-        groups: dict[tuple[int, ...], list[_Prepared]] = {}
+        groups: dict[tuple[int, ...], list[_Waiting]] = {}
         for stream in list(running):
-            frame = next(stream.source, None)
-            if frame is None:
+            prepared = stream.prepared.take()
+            if prepared is None:
                 running.remove(stream)
                 self._end(stream)
                 continue
-            restarts = frame.image.shape != stream.shape
+            restarts = prepared.frame.image.shape != stream.shape
             if restarts:
                 self._reset(stream)
-                stream.shape, stream.frames = frame.image.shape, 0
-            inputs, sample = self._pipeline(frame.image, frame.index, stream.source.name)
-            sample.set_metainfo({"frame_id": stream.frames})
+                stream.shape, stream.frames = prepared.frame.image.shape, 0
+            prepared.sample.set_metainfo({"frame_id": stream.frames})
             stream.frames += 1
-            prepared = _Prepared(stream, frame, restarts, inputs, sample)
-            groups.setdefault(tuple(inputs.shape), []).append(prepared)
+            groups.setdefault(tuple(prepared.inputs.shape), []).append(
+                _Waiting(stream, prepared, restarts)
+            )
         outputs = [output for group in groups.values() for output in self._run(group)]
         return tuple(sorted(outputs, key=lambda output: output.source))
 
     @torch.no_grad()
-    def _run(self, group: list[_Prepared]) -> list[FrameOutput]:
+    def _run(self, group: list[_Waiting]) -> list[FrameOutput]:
         """One call of the model."""
         data = {
-            "inputs": [one.inputs for one in group],
-            "data_samples": [one.sample for one in group],
+            "inputs": [one.prepared.inputs for one in group],
+            "data_samples": [one.prepared.sample for one in group],
         }
         start = time.perf_counter()
-        motion = [at_input_scale(one.frame.motion, one.sample.metainfo) for one in group]
+        motion = [
+            at_input_scale(one.prepared.frame.motion, one.prepared.sample.metainfo) for one in group
+        ]
         with self.handle.named([one.stream.id for one in group]), self.handle.moved(motion):
             # On the CPU when the clock stops, so that a GPU's work is in the time.
             if self._clips is not None:
@@ -319,16 +317,16 @@ class VideoInferencer:
         return [
             FrameOutput(
                 source=one.stream.number,
-                index=one.frame.index,
-                time=one.frame.time,
-                frame=one.frame.image,
+                index=one.prepared.frame.index,
+                time=one.prepared.frame.time,
+                frame=one.prepared.frame.image,
                 prediction=prediction,
                 grid=grid,
                 restarted=one.restarts,
                 ms_model=ms - ms_policy,
                 ms_policy=ms_policy,
-                dropped=one.stream.source.dropped,
-                corrupt=one.stream.source.corrupt,
+                dropped=one.prepared.dropped,
+                corrupt=one.prepared.corrupt,
                 executed_rate=rate,
             )
             for one, prediction, grid, rate in zip(
@@ -343,20 +341,18 @@ class _Stream:
 
     id: int
     number: int
-    source: LiveSource
+    prepared: PreparedFrames
     shape: tuple[int, ...] = field(default=())
     frames: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    """A frame on its way into the model."""
+class _Waiting:
+    """A frame that the model is to be called with."""
 
     stream: _Stream
-    frame: LiveFrame
+    prepared: PreparedFrame
     restarts: bool
-    inputs: Tensor
-    sample: Any
 
 
 def _build(path: str, weights: Any, device: str | torch.device) -> tuple[nn.Module, Config]:
@@ -389,12 +385,3 @@ def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
     known = {name: metainfo.get(name) for name in ("classes", "palette")}
     # MMDetection's models may have a palette by name, such as 'random'.
     return {name: value for name, value in known.items() if value and not isinstance(value, str)}
-
-
-def _options(config: Any, model_config: Config) -> BlockCopyConfig:
-    """The options of the conversion, from what the user gave or the model's config says."""
-    if isinstance(config, BlockCopyConfig):
-        return config
-    # Each source is a video and a stream of its own, whatever is said of streams.
-    options = hook_options(model_config) if config is None else config
-    return read_options(options, "VideoInferencer").config

@@ -6,7 +6,7 @@ from torch import nn
 
 from ...engine.adapter import ModelAdapter
 from ..mmengine.inferencer_framework import InferencerFramework
-from .adapter import SegmentorAdapter
+from .adapter import SegmentorAdapter, refuse_windows
 
 
 class MMSegmentation(InferencerFramework):
@@ -15,6 +15,10 @@ class MMSegmentation(InferencerFramework):
     def adapter(self, model: nn.Module) -> ModelAdapter | None:
         """A segmentor, by its base class."""
         return SegmentorAdapter(model) if SegmentorAdapter.fits(model) else None
+
+    def check_backbone(self, model: nn.Module) -> None:
+        """See :meth:`Framework.check_backbone`: windows are no frames."""
+        refuse_windows(model)
 
 
 FRAMEWORK = MMSegmentation()

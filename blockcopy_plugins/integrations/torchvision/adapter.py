@@ -12,7 +12,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ...engine.adapter import Call, ModelAdapter, Removable, asked
 from ...errors import FrameError
-from ..network_scale import FoundObjects, at_network_scale
+from ..common.network_scale import FoundObjects, at_network_scale
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ...engine.adapter import Call, ModelAdapter, first_map
-from ..batched_frames import join_batches, split_calls
-from ..task_boxes import query_boxes
-from ..task_maps import depth_logits, mask_logits
+from ..common.batched_frames import join_batches, split_calls
+from ..common.task_boxes import query_boxes
+from ..common.task_maps import depth_logits, mask_logits
 
 # What may hold a map of the frame. Attentions, hidden states and what decoders make of queries have
 # four dimensions too.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...engine.convert import handle
 from ...errors import ConfigError, FrameError
-from ..batched_frames import join_batches, split_calls
+from ..common.batched_frames import join_batches, split_calls
 from .copies import Copies, FusedOnBlocks
 from .found import detections_of
 

@@ -12,11 +12,12 @@ from blockcopy_plugins.registry import MODELS
 class CenterFocalLoss(nn.Module):
     """Focal loss in which cells near a centre count little as negatives (Liu et al., CVPR 2019).
 
-    MMDetection's ``GaussianFocalLoss`` takes for a centre where its Gaussian is 1. CSP's centres
-    are given apart: they are rounded otherwise than their Gaussians, and may be a cell beside.
+    MMDetection's ``GaussianFocalLoss`` takes the cells where its Gaussian is 1 as centres. CSP's
+    centres are given separately: they are rounded differently from their Gaussians, and may be one
+    cell away.
 
     Args:
-        gamma: Exponent of what is missing from a right score.
+        gamma: Exponent of the amount that is missing from a right score.
         beta: Exponent of one minus the Gaussian, the weight of a negative.
         loss_weight: Factor of the loss.
     """
@@ -28,13 +29,13 @@ class CenterFocalLoss(nn.Module):
         self.loss_weight = loss_weight
 
     def forward(self, logits: Tensor, centers: Tensor, gaussian: Tensor, valid: Tensor) -> Tensor:
-        """Sum over the maps, by the number of centres.
+        """Sum over the maps, divided by the number of centres.
 
         Args:
             logits: float ``(N, 1, h, w)``.
             centers: float ``(N, 1, h, w)``, 1 in the cell of each centre, else 0.
             gaussian: float ``(N, 1, h, w)``, 0 to 1, nearness to a centre.
-            valid: float ``(N, 1, h, w)``, 0 in what is left out, else 1; 1 at centres.
+            valid: float ``(N, 1, h, w)``, 0 in ignored cells, else 1; 1 at centres.
 
         Returns:
             The loss, a scalar.

@@ -11,8 +11,8 @@ from blockcopy_plugins.registry import MODELS
 class CSP(SingleStageDetector):
     """A backbone, :class:`~.neck.CSPNeck` and :class:`~.head.CSPHead`; see the package's docstring.
 
-    Backbone, neck and head are convolutions, norms and ops on each pixel, which run on blocks; what
-    finds the boxes gets whole maps.
+    Backbone, neck and head are convolutions, norms and pointwise ops, which run on blocks; the part
+    that finds the boxes gets whole maps.
 
     Args: those of MMDetection's ``SingleStageDetector``.
     """

@@ -1,4 +1,4 @@
-"""CSP's head: where a person's centre is, how high the person is, and what is left of rounding."""
+"""CSP's head: where a person's centre is, how tall the person is, and the rounding offset."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class CSPHead(BaseDenseHead):
     width that is a fixed share of the height.
 
     Args:
-        num_classes: 1; CSP tells persons from all else.
-        in_channels: Of the one map that comes in.
-        feat_channels: Of the maps between.
+        num_classes: 1; CSP separates persons from everything else.
+        in_channels: Channels of the one input map.
+        feat_channels: Channels of the maps in between.
         stacked_convs: 3x3 convolutions of each branch before its last.
-        stride: Of the map that comes in.
-        aspect_ratio: Width of a box by its height; 0.41 in CityPersons and Caltech.
-        norm_cfg: Norm behind the stacked convolutions: group norm as in Pedestron, whose statistics
-            are of the whole map, or batch norm as in the authors' own code. None: none, with
-            biases.
+        stride: Stride of the input map.
+        aspect_ratio: Width of a box divided by its height; 0.41 in CityPersons and Caltech.
+        norm_cfg: Norm after the stacked convolutions: group norm as in Pedestron, whose statistics
+            are those of the whole map, or batch norm as in the authors' own code. None: no norm,
+            with biases.
         min_height: In pixels. Lower boxes are ignored in training: the loss of the scale divides by
             the log of the height in cells.
         loss_center: Gets logits, centres, Gaussian, valid; see :class:`~.CenterFocalLoss`.
-        loss_scale: A regression loss. It gets the predicted scale by the true one, and 1.
+        loss_scale: A regression loss. It gets the predicted scale divided by the true one, and 1.
         loss_offset: A regression loss, in cells.
-        train_cfg: Unused; there so that detectors can give it.
-        test_cfg: ``nms_pre`` (so many cells of the best scores), ``score_thr``, ``nms``,
+        train_cfg: Unused; present so that detectors can pass it.
+        test_cfg: ``nms_pre`` (number of cells with the best scores), ``score_thr``, ``nms``,
             ``max_per_img``, ``min_bbox_size``.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
 
@@ -159,9 +159,9 @@ class CSPHead(BaseDenseHead):
             centers: float ``(N, 1, h, w)``.
             scales: float ``(N, 1, h, w)``.
             offsets: float ``(N, 2, h, w)``.
-            batch_gt_instances: Of each image; ``bboxes`` ``(K, 4)``, xyxy in pixels of the input.
-            batch_img_metas: Of each image; unused.
-            batch_gt_instances_ignore: Of each image, or None; ``bboxes`` ``(M, 4)``, regions in
+            batch_gt_instances: For each image; ``bboxes`` ``(K, 4)``, xyxy in pixels of the input.
+            batch_img_metas: For each image; unused.
+            batch_gt_instances_ignore: For each image, or None; ``bboxes`` ``(M, 4)``, regions in
                 which no cell is a negative.
 
         Returns:
@@ -184,7 +184,7 @@ class CSPHead(BaseDenseHead):
 
         centers, scales, offsets = centers.float(), scales.float(), offsets.float()
         true_center, scale_known = batch("centers"), batch("scale_known")
-        # Where no height is known the weight is 0, and 1 divides.
+        # Where no height is known the weight is 0, and the divisor is 1.
         true_scale = torch.where(scale_known > 0, batch("scale"), 1.0)
         return {
             "loss_center": self.loss_center(
@@ -220,9 +220,9 @@ class CSPHead(BaseDenseHead):
             centers: float ``(N, 1, h, w)``.
             scales: float ``(N, 1, h, w)``.
             offsets: float ``(N, 2, h, w)``.
-            batch_img_metas: Of each image: ``img_shape``, ``(H, W)`` of the network's input without
-                padding, and with ``rescale`` its ``scale_factor``, (width, height).
-            cfg: Instead of ``test_cfg``.
+            batch_img_metas: For each image: ``img_shape``, ``(H, W)`` of the network's input
+                without padding, and with ``rescale`` its ``scale_factor``, (width, height).
+            cfg: Used instead of ``test_cfg``.
             rescale: Whether boxes are in pixels of the original image, instead of the input.
             with_nms: Whether overlapping boxes and more than ``max_per_img`` are dropped.
 

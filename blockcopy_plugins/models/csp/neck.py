@@ -20,11 +20,12 @@ class CSPNeck(BaseModule):
     """Upsample each level by a transposed convolution, L2-normalise its pixels, concatenate.
 
     Args:
-        in_channels: Of each level.
-        out_channels: Of each level after the transposed convolution.
-        upsample: Of each level, 2 (4x4, stride 2, padding 1) or 4 (4x4, stride 4). What comes out
-            must have the same stride: levels of strides 8, 16 and 16 by 2, 4, 4 give stride 4.
-        norm_scale: What the learned length of a normalised pixel starts at.
+        in_channels: Channels of each level.
+        out_channels: Channels of each level after the transposed convolution.
+        upsample: Factor of each level, 2 (4x4, stride 2, padding 1) or 4 (4x4, stride 4). The
+            results must have the same stride: levels of strides 8, 16 and 16 by 2, 4, 4 give
+            stride 4.
+        norm_scale: Initial value of the learned length of a normalised pixel.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
 
     Raises:
@@ -60,7 +61,7 @@ class CSPNeck(BaseModule):
 
         Returns:
             One map ``(N, levels * out_channels, 2 H, 2 W)``, or ``4 H`` if the finest is upsampled
-            by 4. Where coarser levels, rounded up, reach further, they are cut.
+            by 4. If coarser levels, rounded up, reach further, they are cut.
 
         Raises:
             ConfigError: If there are more or fewer maps than levels.
@@ -82,11 +83,12 @@ class CSPNeck(BaseModule):
 class PixelL2Norm(nn.Module):
     """Scale each pixel's vector of channels to length 1, and each channel by a learned weight.
 
-    MMDetection's ``L2Norm`` spreads its weight over the whole map, of which blocks take little.
+    MMDetection's ``L2Norm`` expands its weight over the whole map, of which blocks are only a small
+    part.
 
     Args:
-        channels: Of the map.
-        scale: What the weights start at.
+        channels: Channels of the map.
+        scale: Initial value of the weights.
     """
 
     eps = 1e-10
@@ -102,7 +104,7 @@ class PixelL2Norm(nn.Module):
             x: Map ``(N, C, H, W)``.
 
         Returns:
-            A map of the same shape and dtype; reckoned in float32 at least, as squares of a half
+            A map of the same shape and dtype; computed in float32 at least, because squares of half
             precision overflow.
         """
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

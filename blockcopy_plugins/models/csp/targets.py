@@ -1,4 +1,4 @@
-"""What CSP's head is to say for given boxes."""
+"""The maps that CSP's head should give for given boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# How far around a centre the height is to be learned, in pixels of the network's input.
+# Distance around a centre within which the height is learned, in pixels of the network's input.
 _SCALE_REACH = 8
 
 
@@ -40,12 +40,12 @@ def make_targets(
 ) -> Targets:
     """Draw the maps of one image, as Pedestron does.
 
-    One thing differs: where a centre is nearer than two cells to the upper or left edge, Pedestron
-    has no height to learn for that box (a negative index of a slice), and here the edge cuts it.
+    One thing differs: if a centre is nearer than two cells to the upper or left edge, Pedestron has
+    no height to learn for that box (a negative slice index); here the edge cuts the area instead.
 
     Args:
         boxes: float ``(K, 4)``, xyxy in pixels of the network's input.
-        ignored: float ``(M, 4)``, likewise, regions that are neither person nor background.
+        ignored: float ``(M, 4)``, the same for regions that are neither person nor background.
         size: ``(h, w)`` of the head's maps.
         stride: Pixels of a cell.
         min_height: In pixels. Lower boxes become ignored regions.

@@ -1,13 +1,13 @@
-"""MGAN: a two-stage pedestrian detector that attends to what is visible of a person.
+"""MGAN: a two-stage pedestrian detector that attends to the visible part of a person.
 
 "Mask-Guided Attention Network for Occluded Pedestrian Detection", Pang, Xie, Khan, Anwer, Khan and
-Shao, ICCV 2019. Importing this package registers its classes, where MMDetection is installed.
+Shao, ICCV 2019. Importing this package registers its classes if MMDetection is installed.
 ``configs/_base_/models/mgan_vgg16.py`` puts them together.
 """
 
 from importlib.util import find_spec
 
-# checkpoint.py is read where MMDetection is not.
+# checkpoint.py is also read where MMDetection is not installed.
 if find_spec("mmdet") is not None:
     from .detector import MGAN
     from .inclusive_box_coder import InclusiveDeltaXYWHBBoxCoder

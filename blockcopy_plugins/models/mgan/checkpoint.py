@@ -10,15 +10,15 @@ from ...checkpoints import KeyRules
 def _foreground_first(key: str, tensor: Tensor) -> Tensor:
     """Bring the box head's classes into today's order.
 
-    MMDetection 0.x has background as class 0, also with deltas of its own, which nothing uses.
-    Today background is the last class and has no deltas.
+    MMDetection 0.x has background as class 0, also with its own deltas, which nothing uses. Today
+    background is the last class and has no deltas.
 
     Args:
-        key: Where the tensor goes.
-        tensor: A parameter of Pedestron's.
+        key: The target key.
+        tensor: A parameter from Pedestron.
 
     Returns:
-        Ours.
+        The parameter as used here.
     """
     if ".fc_cls." in key:
         return tensor.roll(-1, 0)

@@ -11,7 +11,7 @@ from blockcopy_plugins.registry import MODELS
 class MGAN(TwoStageDetector):
     """Faster R-CNN with :class:`~.roi_head.MGANRoIHead`; see there and in the package's docstring.
 
-    Training needs what is visible of each person as ``gt_instances.masks``, which
+    Training needs the visible part of each person as ``gt_instances.masks``, which
     ``LoadVisibleBoxes`` (``datasets/load_visible_boxes.py``) draws from CityPersons' visible boxes.
 
     Args: those of MMDetection's ``TwoStageDetector``.

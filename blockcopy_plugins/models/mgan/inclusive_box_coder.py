@@ -17,9 +17,9 @@ from blockcopy_plugins.registry import TASK_UTILS
 class InclusiveDeltaXYWHBBoxCoder(LegacyDeltaXYWHBBoxCoder):
     """Deltas between inclusive boxes: from pixel x1 to pixel x2, a width of ``x2 - x1 + 1``.
 
-    MMDetection's ``LegacyDeltaXYWHBBoxCoder`` encodes like this, and decodes to boxes that are half
-    a pixel larger on each side. Models trained with MMDetection 0.x (Pedestron) give their own
-    boxes with this one.
+    MMDetection's ``LegacyDeltaXYWHBBoxCoder`` encodes like this, but decodes to boxes that are half
+    a pixel larger on each side. With this coder, models trained with MMDetection 0.x (Pedestron)
+    give their own boxes.
 
     Args: those of ``LegacyDeltaXYWHBBoxCoder``.
     """

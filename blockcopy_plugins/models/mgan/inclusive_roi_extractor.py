@@ -13,11 +13,11 @@ from blockcopy_plugins.registry import MODELS
 
 @MODELS.register_module()
 class InclusiveRoIExtractor(SingleRoIExtractor):
-    """RoIAlign as MMDetection 0.x (Pedestron) has it, on one map.
+    """RoIAlign as in MMDetection 0.x (Pedestron), on one map.
 
-    Pixel x of the image lies at x / stride of the map, not half a cell before; the box reaches to
-    ``x2 + 1``; and no box is made a cell wide that is not. MMCV's RoIAlign with ``aligned=False``
-    does the first of these alone.
+    Three things differ: pixel x of the image lies at x / stride of the map, not half a cell before;
+    the box reaches to ``x2 + 1``; and smaller boxes are not widened to one cell. MMCV's RoIAlign
+    with ``aligned=False`` does only the first of these.
 
     Args:
         roi_layer: ``RoIAlign`` with ``aligned=True``, see MMDetection.
@@ -34,7 +34,7 @@ class InclusiveRoIExtractor(SingleRoIExtractor):
     ) -> None:
         if len(featmap_strides) != 1:
             raise ConfigError(
-                f"featmap_strides is {list(featmap_strides)}, expected one: for several maps take "
+                f"featmap_strides is {list(featmap_strides)}, expected one: for several maps use "
                 "MMDetection's SingleRoIExtractor"
             )
         if roi_layer.get("type") != "RoIAlign" or not roi_layer.get("aligned", True):
@@ -52,12 +52,12 @@ class InclusiveRoIExtractor(SingleRoIExtractor):
         Args:
             feats: One map ``(N, C, H / stride, W / stride)``.
             rois: ``(n, 5)``, number of the image and inclusive box x1, y1, x2, y2 in pixels.
-            roi_scale_factor: As in ``SingleRoIExtractor``, which takes no notice of it on one map.
+            roi_scale_factor: As in ``SingleRoIExtractor``, which ignores it for one map.
 
         Returns:
             ``(n, C, h, w)``, with h and w as the RoI layer says.
         """
-        # The aligned RoIAlign looks half a cell before what it is told.
+        # The aligned RoIAlign samples half a cell before the given position.
         half_cell = self.featmap_strides[0] / 2
         shift = rois.new_tensor([0, half_cell, half_cell, half_cell + 1, half_cell + 1])
         return super().forward(feats, rois + shift, roi_scale_factor)

@@ -22,17 +22,17 @@ from blockcopy_plugins.registry import MODELS
 class MGANHead(BaseModule):
     """Predicts the visible part of each region and multiplies features by it.
 
-    A few 3x3 convolutions and one of 1x1 give a mask (for the paper, see the package). Two losses
-    come with it: cross entropy of the mask with the visible part of the person (``loss_mask``), and
-    classification of the positive regions weighted by how much of each is occluded (``loss_occ``).
+    A few 3x3 convolutions and one of 1x1 give a mask (for the paper, see the package). It has two
+    losses: cross entropy of the mask with the visible part of the person (``loss_mask``), and
+    classification of the positive regions, weighted by how much of each is occluded (``loss_occ``).
 
     Args:
-        num_convs: So many 3x3 convolutions.
+        num_convs: Number of 3x3 convolutions.
         in_channels: Channels of the RoI features.
         conv_out_channels: Channels of the convolutions.
-        attends: What the mask is multiplied with. ``"hidden"``: the output of the convolutions, as
-            in Pedestron. ``"rois"``: the RoI features, as in the authors' own code since May
-            2020. Weights of the one are none of the other, though all keys fit.
+        attends: The factor of the mask. ``"hidden"``: the output of the convolutions, as in
+            Pedestron. ``"rois"``: the RoI features, as in the authors' own code since May 2020.
+            Weights for one of them do not work for the other, although all keys fit.
         roi_feat_size: Side of the RoI features, in cells.
         loss_mask: Binary cross entropy of masks ``(n, 1, h, w)``; its weight is the paper's alpha.
         loss_occ: Cross entropy of classes; its weight is the paper's beta.
@@ -72,7 +72,7 @@ class MGANHead(BaseModule):
         )
 
     def forward(self, roi_feats: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend to what is visible.
+        """Attend to the visible part.
 
         Args:
             roi_feats: ``(n, in_channels, h, w)``.
@@ -92,11 +92,11 @@ class MGANHead(BaseModule):
         sampling_results: Sequence[SamplingResult],
         visible: Sequence[BitmapMasks | PolygonMasks],
     ) -> Tensor:
-        """What is visible in each positive region, of the person that it was assigned to.
+        """The visible part of the person that each positive region was assigned to.
 
         Args:
-            sampling_results: Of each image.
-            visible: Of each image, a mask for each person.
+            sampling_results: For each image.
+            visible: For each image, a mask for each person.
 
         Returns:
             ``(positives, h, w)``, of 0 and 1, float32. A cell is visible where its centre is (or
@@ -121,7 +121,7 @@ class MGANHead(BaseModule):
             labels: ``(positives,)``, classes.
 
         Returns:
-            ``loss_mask`` and ``loss_occ``; nothing but zeros where no region is positive.
+            ``loss_mask`` and ``loss_occ``; zeros if no region is positive.
         """
         if not len(logits):
             nothing = logits.sum()

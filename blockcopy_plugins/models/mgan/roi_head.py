@@ -20,7 +20,7 @@ from blockcopy_plugins.registry import MODELS
 
 @MODELS.register_module()
 class MGANRoIHead(StandardRoIHead):
-    """RoI features, attention to what is visible, box head.
+    """RoI features, attention to the visible part, box head.
 
     Args:
         mgan_head: The attention, see :class:`~.mask_guided_attention.MGANHead`.
@@ -65,14 +65,14 @@ class MGANRoIHead(StandardRoIHead):
         Args:
             x: Feature maps.
             rpn_results_list: Proposals of each image; changed, as MMDetection's heads do.
-            batch_data_samples: With ``gt_instances``: ``bboxes``, ``labels``, and ``masks``, what
-                is visible of each.
+            batch_data_samples: With ``gt_instances``: ``bboxes``, ``labels``, and ``masks``, the
+                visible part of each.
 
         Returns:
             The box head's losses, ``loss_mask`` and ``loss_occ``.
 
         Raises:
-            ConfigError: If it is not said what is visible.
+            ConfigError: If the visible parts are not given.
         """
         gt_instances, ignored, _ = unpack_gt_instances(batch_data_samples)
         for instances in gt_instances:
@@ -80,7 +80,7 @@ class MGANRoIHead(StandardRoIHead):
                 raise ConfigError(
                     f"gt_instances have {sorted(instances.keys())} and no masks, from which MGAN "
                     "learns what is visible; add dict(type='blockcopy_plugins.LoadVisibleBoxes') "
-                    "behind LoadAnnotations in the training pipeline"
+                    "after LoadAnnotations in the training pipeline"
                 )
         results = [
             self._sample(*image, [level[i][None] for level in x])

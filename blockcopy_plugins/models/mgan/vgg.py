@@ -1,4 +1,4 @@
-"""VGG as a backbone whose stages may go without their pooling."""
+"""VGG as a backbone whose stages may omit their pooling."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class VGG(BaseModule):
 
     Layers are numbered as torchvision numbers them, ``features.{index}``, so that its weights load
     as they are: VGG16's convolutions are 0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28 (with batch
-    norm ``features.{0, 1, 3, 4, ...}``). What stands in for a pooling that is left out has a number
-    and no parameters.
+    norm ``features.{0, 1, 3, 4, ...}``). The replacement of an omitted pooling has a number and no
+    parameters.
 
     Args:
         depth: 11, 13, 16 or 19.
-        strides: Of each of the five stages, 2 (it ends with a max pooling) or 1 (it does not).
-            ``(2, 2, 2, 1, 1)`` is MGAN's: what comes out has a stride of 8.
+        strides: For each of the five stages, 2 (it ends with a max pooling) or 1 (it does not).
+            ``(2, 2, 2, 1, 1)`` is MGAN's: the output has a stride of 8.
         with_bn: Batch norm after each convolution.
         ceil_mode: Whether a pooling's last window may reach over the map's edge, as in Pedestron;
-            torchvision's may not. Sizes that are multiples of the stride have none that does.
+            torchvision's may not. With sizes that are multiples of the stride, no window does.
         base_channels: Channels of the first stage; 64 in the paper.
         out_indices: Stages, from 0, whose output is returned.
-        frozen_stages: So many stages, from the first, are not trained.
+        frozen_stages: Number of stages, from the first, that are not trained.
         norm_eval: Whether batch norms keep their statistics in training.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
 
@@ -65,7 +65,7 @@ class VGG(BaseModule):
         self.norm_eval = norm_eval
         layers: list[nn.Module] = []
         in_channels = 3
-        # The number behind each stage's last layer.
+        # The number after each stage's last layer.
         self.stage_ends: list[int] = []
         for stage, convs in enumerate(VGGLayout.arch_settings[depth]):
             channels = base_channels * 2 ** min(stage, 3)
@@ -99,7 +99,7 @@ class VGG(BaseModule):
         return tuple(outs)
 
     def train(self, mode: bool = True) -> VGG:
-        """Switch between training and evaluation; what is frozen stays as it is.
+        """Switch between training and evaluation; frozen parts stay as they are.
 
         Args:
             mode: Training, or evaluation.

@@ -1,4 +1,4 @@
-"""Weights of SwiftNet from elsewhere and where they go."""
+"""Weights of SwiftNet from other code bases and where they go."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _RESNET = (
 
 
 def _decoder(prefix: str) -> tuple[tuple[str, str], ...]:
-    """Rules of what is behind the residual network.
+    """Rules of the part after the residual network.
 
     Args:
-        prefix: Regular expression of what their keys begin with.
+        prefix: Regular expression of the start of its keys.
 
     Returns:
-        Rules, see :class:`KeyRules`. Each of their layers has the parts ``norm`` and ``conv``.
+        Rules, see :class:`KeyRules`. Each of its layers has the parts ``norm`` and ``conv``.
     """
     parts = (
         (prefix + r"spp\.spp\.spp_bn\.", r"neck.spp.reduce."),
@@ -47,7 +47,7 @@ SWIFTNET_ORSIC_RN18 = KeyRules(
     description="SwiftNet-RN18, single scale, of its authors (orsic/swiftnet, model_best.pt)",
     rules=(
         (_MODULE + _RESNET, r"\1"),
-        # The data preprocessor has them, from the config.
+        # The data preprocessor has these values, from the config.
         (_MODULE + r"backbone\.img_(?:mean|std|scale)", None),
         *_decoder(_MODULE + r"backbone\."),
         *_head(_MODULE),

@@ -1,4 +1,4 @@
-"""SwiftNet's classifier of pixels."""
+"""SwiftNet's pixel classifier."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SwiftNetHead(BaseDecodeHead):
     """Normalisation, ReLU and a 1x1 convolution to the classes, at the resolution of the map.
 
     Args:
-        in_channels: Of the map.
-        **options: Of MMSegmentation's ``BaseDecodeHead``; ``channels`` is as ``in_channels`` here,
-            and ``norm_cfg`` is a batch norm unless it is given.
+        in_channels: Channels of the map.
+        **options: Options of MMSegmentation's ``BaseDecodeHead``; ``channels`` is ``in_channels``
+            here, and ``norm_cfg`` is a batch norm unless it is given.
     """
 
     def __init__(self, in_channels: int, **options) -> None:
@@ -32,7 +32,7 @@ class SwiftNetHead(BaseDecodeHead):
         """Classify each pixel.
 
         Args:
-            inputs: Maps ``(N, C, H, W)``, of which ``in_index`` is taken.
+            inputs: Maps ``(N, C, H, W)``, of which the one at ``in_index`` is used.
 
         Returns:
             Logits ``(N, num_classes, H, W)``.

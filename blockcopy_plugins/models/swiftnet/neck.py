@@ -17,14 +17,14 @@ from .spatial_pyramid_pooling import SpatialPyramidPooling
 
 @MODELS.register_module()
 class SwiftNetNeck(BaseModule):
-    """From the maps of an encoder to one map of the finest's size.
+    """Turns the maps of an encoder into one map of the finest's size.
 
     Args:
-        in_channels: Of each map, finest first.
-        channels: Of all maps of the decoder.
+        in_channels: Channels of each map, finest first.
+        channels: Channels of all maps of the decoder.
         grids: Cells of the pyramid's grids, see :class:`SpatialPyramidPooling`.
-        norm_cfg: Of the upsampling modules' normalisations.
-        pooling_norm_cfg: Of the pyramid's; the default is slow, as the authors'.
+        norm_cfg: Norms of the upsampling modules.
+        pooling_norm_cfg: Norms of the pyramid; the default is slow, like the authors'.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
 
     Raises:
@@ -78,12 +78,12 @@ class SwiftNetNeck(BaseModule):
 
 
 class LateralUpsampling(BaseModule):
-    """Bring a map to the size of a finer one, add that, blend.
+    """Bring a map to the size of a finer one, add that one, blend.
 
     Args:
-        skip_channels: Of the finer map.
-        channels: Of the coarser map and of the result.
-        norm_cfg: Of the normalisations.
+        skip_channels: Channels of the finer map.
+        channels: Channels of the coarser map and of the result.
+        norm_cfg: The norms.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
     """
 

@@ -1,4 +1,4 @@
-"""The layer that SwiftNet's decoder is made of."""
+"""The layer that SwiftNet's decoder is built from."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from mmcv.cnn import ConvModule
 
 
 def norm_relu_conv(in_channels: int, out_channels: int, kernel: int, norm_cfg: dict) -> ConvModule:
-    """Normalisation, ReLU, convolution, in this order; the map's size stays.
+    """Normalisation, ReLU, convolution, in this order; the map keeps its size.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
         kernel: Side of the kernel, odd.
-        norm_cfg: Of the normalisation, see MMCV.
+        norm_cfg: The norm, see MMCV.
 
     Returns:
         The layer; the convolution has no bias.
@@ -24,8 +24,8 @@ def norm_relu_conv(in_channels: int, out_channels: int, kernel: int, norm_cfg: d
         padding=kernel // 2,
         bias=False,
         norm_cfg=norm_cfg,
-        # In place it would make lateral convolutions run twice on blocks: once for their sum with
-        # the coarser map, once more as somebody might read them before they are overwritten.
+        # In place, it would make lateral convolutions run twice on blocks: once for their sum with
+        # the coarser map, and again because their result might be read before it is overwritten.
         inplace=False,
         order=("norm", "act", "conv"),
     )

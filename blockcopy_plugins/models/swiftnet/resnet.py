@@ -14,14 +14,14 @@ from blockcopy_plugins.registry import MODELS
 class SwiftNetResNet(ResNet):
     """MMSegmentation's ResNet, whose outputs can be taken before the last ReLU of each stage.
 
-    The authors' code is written so, but the ReLU of its basic blocks works in place and overwrites
-    what was to be kept: their weights, and those of BlockCopy's authors, want what is behind the
-    ReLU, which is the default.
+    The authors' code is written like that, but the ReLU of its basic blocks works in place and
+    overwrites what should have been kept: their weights, and those of BlockCopy's authors, need the
+    values after the ReLU, which is the default.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         skips_before_relu: Take the outputs before the last ReLU of each stage.
-        **options: Of MMSegmentation's ``ResNet``.
+        **options: Options of MMSegmentation's ``ResNet``.
 
     Raises:
         ConfigError: If ``skips_before_relu`` is set together with plugins.
@@ -31,7 +31,7 @@ class SwiftNetResNet(ResNet):
         super().__init__(depth, **options)
         if skips_before_relu and self.plugins is not None:
             raise ConfigError(
-                "skips_before_relu=True does not go with plugins; leave plugins away, or set "
+                "skips_before_relu=True does not go with plugins; omit plugins, or set "
                 "skips_before_relu=False"
             )
         self.skips_before_relu = skips_before_relu
@@ -43,8 +43,8 @@ class SwiftNetResNet(ResNet):
             x: Images ``(N, 3, H, W)``.
 
         Returns:
-            The output of each stage in ``out_indices``; of stage i ``(N, C, H / s, W / s)`` rounded
-            up, with s = 4, 8, 16, 32 for the usual strides.
+            The output of each stage in ``out_indices``; for stage i ``(N, C, H / s, W / s)``
+            rounded up, with s = 4, 8, 16, 32 for the usual strides.
         """
         if not self.skips_before_relu:
             return super().forward(x)
@@ -63,7 +63,7 @@ class SwiftNetResNet(ResNet):
 
 
 def _residual_sum(block: nn.Module, x: Tensor) -> Tensor:
-    """What a residual block gives to its last ReLU."""
+    """The input of a residual block's last ReLU."""
     out = block.relu(block.norm1(block.conv1(x)))
     out = block.norm2(block.conv2(out))
     if isinstance(block, Bottleneck):

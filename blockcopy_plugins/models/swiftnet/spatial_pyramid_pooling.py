@@ -13,16 +13,16 @@ from .norm_relu_conv import norm_relu_conv
 
 
 class SpatialPyramidPooling(BaseModule):
-    """Reduce the channels, pool to grids as wide as the image's aspect asks, upsample, fuse.
+    """Reduce the channels, pool to grids as wide as the image's aspect requires, upsample, fuse.
 
     Args:
-        in_channels: Of the map.
-        channels: After the reduction.
-        out_channels: Of the result.
-        grids: Cells of each level's grid from top to bottom; from left to right there are as many
-            times more as the map is wider than high. The authors' list ends with a 1 that their
+        in_channels: Channels of the map.
+        channels: Channels after the reduction.
+        out_channels: Channels of the result.
+        grids: Cells of each level's grid from top to bottom; from left to right, this number times
+            the ratio of the map's width to its height. The authors' list ends with a 1 that their
             three levels do not use.
-        norm_cfg: Of all normalisations. The authors' has ``momentum=0.005``.
+        norm_cfg: All norms. The authors' has ``momentum=0.005``.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
     """
 

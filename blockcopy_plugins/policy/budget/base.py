@@ -13,18 +13,18 @@ from blockcopy_plugins.policy.base import PolicyContext
 
 
 class Budget:
-    """How many blocks may be executed, in the mean over time.
+    """How many blocks may be executed, averaged over time.
 
-    A budget is a bucket of tokens, one token a block, shared by all streams of a model: each frame
-    deposits ``rate`` x its blocks, each executed block takes one out. A stream's first frame, which
-    is executed whatever anybody says, neither deposits nor takes.
+    A budget is a bucket of tokens, one token per block, shared by all streams of a model: each
+    frame deposits ``rate`` x its blocks, and each executed block takes one out. A stream's first
+    frame, which is always executed, neither deposits nor takes.
 
     Like a policy, a budget is asked first (:meth:`allowance`, which changes nothing) and told later
     what has run (:meth:`settle`): a frame that failed in between has cost nothing.
 
     Attributes:
         enforces_rate: Whether :attr:`rate` is a promise: guards that need more are refused.
-        agreement: How far outputs agree with dense ones, where the budget has frames compared.
+        agreement: How far outputs agree with dense ones, if the budget has frames compared.
     """
 
     enforces_rate: bool = False
@@ -36,12 +36,12 @@ class Budget:
         raise NotImplementedError(f"{type(self).__name__} does not implement rate")
 
     def allowance(self, context: PolicyContext) -> float:
-        """Return what is in the bucket for a call, its own deposit included, in blocks.
+        """Return the blocks in the bucket for a call, its own deposit included.
 
-        Negative where more was executed than was paid for.
+        Negative if more was executed than was paid for.
 
         Args:
-            context: Of the call.
+            context: The call's context.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement allowance()")
 
@@ -50,24 +50,24 @@ class Budget:
         raise NotImplementedError(f"{type(self).__name__} does not implement capacity()")
 
     def settle(self, executed: int, context: PolicyContext, seconds: float) -> None:
-        """Take note of a call that has run.
+        """Pay for a call that has run.
 
         Args:
             executed: Executed blocks of those images of the batch that are not the first of their
                 streams.
-            context: Of the call.
-            seconds: That the call took on the host, from the policy's first look at it on.
+            context: The call's context.
+            seconds: Time that the call took on the host, from the policy's first look at it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement settle()")
 
     def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
-        """Say which images are to be executed whole as well, and compared.
+        """Say which images should also be executed whole, and compared.
 
         Changes nothing. See :meth:`~blockcopy_plugins.policy.Policy.compares`.
 
         Args:
-            grid: bool ``(N, GH, GW)`` in host memory, what is about to run.
-            context: Of the call.
+            grid: bool ``(N, GH, GW)`` in host memory, about to run.
+            context: The call's context.
         """
         return None
 
@@ -78,21 +78,22 @@ class Budget:
         agreements: Mapping[int, Tensor],
         extra: int,
     ) -> None:
-        """Take note of which blocks have run, before :meth:`settle`.
+        """Learn which blocks have run, before :meth:`settle`.
 
         Args:
-            grid: bool ``(N, GH, GW)`` in host memory, without what ran to compare alone.
-            context: Of the call.
-            agreements: 0-dim, of each image that was compared; maybe on a device.
-            extra: Blocks that ran to compare, and are not paid for.
+            grid: bool ``(N, GH, GW)`` in host memory, without blocks that ran only for a
+                comparison.
+            context: The call's context.
+            agreements: 0-dim, one for each image that was compared; possibly on a device.
+            extra: Blocks that ran only for a comparison, and are not paid for.
         """
 
     def figures(self) -> dict[str, float]:
-        """Return what a frame leaves for logs."""
+        """Return the figures of a frame for logs."""
         return {} if self.agreement is None else self.agreement.figures()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what goes on over a restart."""
+        """Return the state that is kept over a restart."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The one budget of the several that a policy may be given."""
+"""Picks the one budget from the arguments that a policy may be given."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def budget_of(
     target_fidelity: float | None,
     budget: Budget | None,
 ) -> Budget:
-    """The budget that the arguments of a policy name; an executed rate of 0.3 where none does.
+    """The budget that a policy's arguments name; an executed rate of 0.3 if they name none.
 
     Args:
         target: Executed rate.
         target_ms: Milliseconds of a frame.
-        target_fps: Frames a second.
+        target_fps: Frames per second.
         target_fidelity: Agreement with the dense output.
-        budget: Any other.
+        budget: Any other budget.
 
     Raises:
-        ConfigError: If they name more than one, or one that is out of range.
+        ConfigError: If they name more than one budget, or one that is out of range.
     """
     named = dict(
         target=target,
@@ -54,7 +54,7 @@ def budget_of(
         number = isinstance(target_fps, (int, float)) and not isinstance(target_fps, bool)
         if not number or not 0 < target_fps < math.inf:
             raise ConfigError(
-                f"target_fps must be a number of frames a second above 0, found {target_fps!r}"
+                f"target_fps must be a number of frames per second above 0, found {target_fps!r}"
             )
         return TimeBudget(1e3 / target_fps)
     if target_fidelity is not None:

@@ -1,4 +1,4 @@
-"""When comparisons are due: often at first and after surprises, seldom later."""
+"""When comparisons are due: often at first and after surprises, rarely later."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _GOLDEN = 0.618
 class ComparisonSchedule:
     """Says when the next comparison is due, in images.
 
-    Gaps begin at 3 images and grow by half with each comparison up to ``every``. They are a little
-    irregular, lest they keep in step with a policy that executes a whole frame every so often.
+    Gaps begin at 3 images and grow by half with each comparison up to ``every``. They are slightly
+    irregular, so that they do not keep in step with a policy that executes every nth frame whole.
 
     Args:
         every: Images between comparisons in the long run.
@@ -27,27 +27,27 @@ class ComparisonSchedule:
         """Return whether a comparison is due.
 
         Args:
-            ahead: Images that pass before.
+            ahead: Number of images that come before it.
         """
         gap = min(_FIRST_GAP * _GROWTH**self._step, float(self.every))
         irregular = gap * (0.75 + 0.5 * (self._count * _GOLDEN % 1))
         return self._since + ahead >= irregular
 
     def passed(self, images: int) -> None:
-        """Images have run."""
+        """Count images that have run."""
         self._since += images
 
     def compared(self) -> None:
-        """There has been a comparison."""
+        """Note that a comparison was made."""
         self._since = 0
         self._count += 1
         if _FIRST_GAP * _GROWTH**self._step < self.every:
             self._step += 1
 
     def hurry(self) -> None:
-        """What was known may no longer hold: the next comparisons come sooner."""
+        """Make the next comparisons come sooner: earlier findings may no longer hold."""
         self._step //= 2
 
     def pick(self, images: int) -> int:
-        """Return which of so many images is compared, each as often as the others."""
+        """Return which of these images is compared, each equally often."""
         return int(self._count * _GOLDEN % 1 * images)

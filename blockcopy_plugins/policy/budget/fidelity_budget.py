@@ -17,38 +17,39 @@ from .comparison_schedule import ComparisonSchedule
 from .loss_price import INTERVAL, LossPrice
 from .rate_budget import RateBudget
 
-# The first rate, unless twice the loss that is allowed leaves more.
+# The first rate, unless twice the allowed loss leaves more.
 _FIRST_RATE = 0.7
 _LEAST_RATE = 0.02
-# The rate falls by no more than this from one comparison to the next, and rises at once.
+# The rate falls by at most this much from one comparison to the next, and rises at once.
 _FALL = 0.8
-# The rate is that at which the loss, with so many standard errors, is what is allowed.
+# The rate is set so that the loss, plus this many standard errors, is the allowed one.
 _CERTAINTY = 2.0
-# Of how many frames are not executed whole: a frame's weight decays by this much.
+# For the share of frames that are not executed whole: a frame's weight decays by this much.
 _SHARE_DECAY = 0.98
 
 
 class FidelityBudget(RateBudget):
-    """Holds the mean agreement of what is delivered with what the dense network would deliver.
+    """Holds the mean agreement between the delivered outputs and the dense network's.
 
     Now and then a frame is *compared*: once it has run on the blocks that the policy chose, it runs
     once more, whole. The two outputs show what the choice has cost
     (:func:`~blockcopy_plugins.policy.agreement.output_agreement`), the second one is delivered, and
-    all blocks are new again, as after a refresh. From comparisons follows the price of leaving
-    blocks out (:class:`.loss_price.LossPrice`), from that the executed rate at which the mean
-    agreement is the target, two standard errors on the safe side. The rate goes up at once and down
-    by a fifth from one comparison to the next at most; it begins at 0.9 for a target of 0.95, and
-    never below 0.7.
+    all blocks are new again, as after a refresh. Comparisons give the price of leaving blocks out
+    (:class:`.loss_price.LossPrice`), and the price gives the executed rate at which the mean
+    agreement is the target, two standard errors on the safe side. The rate goes up at once, and
+    down by at most a fifth from one comparison to the next; it begins at 0.9 for a target of 0.95,
+    and never below 0.7.
 
     Frames that are executed whole, by the policy's choice or because guards demand it, agree
-    exactly: only others are compared, and count by their share. Which frames are compared does not
-    depend on what the policy chose but for that, so that the mean over them is that over all.
+    exactly: only others are compared, and count by their share. Apart from that, the choice of
+    compared frames does not depend on what the policy chose, so the mean over them is the mean over
+    all.
 
-    Comparisons come after 3, 5, 7, 10 ... images and then about every ``every``; sooner again where
-    one shows more loss than was to be expected, and where guards demand a whole frame (a cut).
-    Blocks that were executed for them alone are not paid out of the rate, and are told:
-    1 / ``every`` of all in the long run, and less where the policy saves up for whole frames, as
-    its savings then pay for the comparison. All streams of a model share the budget and its
+    Comparisons come after 3, 5, 7, 10 ... images and then about every ``every``; sooner again if
+    one shows more loss than expected, and if guards demand a whole frame (a cut). Blocks that were
+    executed only for comparisons are not paid for by the rate, and are reported: 1 / ``every`` of
+    all in the long run, and less if the policy saves up for whole frames, as its savings then pay
+    for the comparison. All streams of a model share the budget and its comparisons.
     comparisons.
 
     Args:
@@ -72,17 +73,17 @@ class FidelityBudget(RateBudget):
         self.fidelity = float(fidelity)
         self._schedule = ComparisonSchedule(check_count("every", every, 2, "images"))
         self._price = LossPrice()
-        # A device tells a frame late; until then nothing else is compared.
+        # A device reports a frame late; until then no other frame is compared.
         self._waiting = False
-        # Decayed sums over images: of what was to be left out, and of those that were not executed
-        # whole. Their quotient does not lag behind a rate that changes.
+        # Decayed sums over images: of the share to be left out, and of those not executed whole.
+        # Their quotient does not lag behind a rate that changes.
         self._left_out = self._partial = 0.0
-        # Blocks so far: of all images, and of those that ran to compare.
+        # Blocks so far: of all images, and of those that ran only for comparisons.
         self._blocks = self._extra = 0
 
     @property
     def agreement(self) -> AgreementEstimate:
-        """What comparisons have shown, at the present rate."""
+        """What comparisons have shown at the present rate."""
         allowed = 1 - self.fidelity
         mean, low, high = (
             1 - self._price.loss(self._rate, allowed, errors) for errors in (0, INTERVAL, -INTERVAL)
@@ -98,7 +99,7 @@ class FidelityBudget(RateBudget):
         )
 
     def compares(self, grid: Tensor, context: PolicyContext) -> tuple[bool, ...] | None:
-        """See :meth:`.base.Budget.compares`; one image at most."""
+        """See :meth:`.base.Budget.compares`; at most one image."""
         if self._waiting:
             return None
         partial_ = [
@@ -142,8 +143,8 @@ class FidelityBudget(RateBudget):
         """Take a comparison, once the host knows it.
 
         Args:
-            share: Of frames that are not executed whole, among all.
-            value: Agreement of one of them, 0-dim.
+            share: Share of frames that are not executed whole, among all frames.
+            value: Agreement of one of those frames, 0-dim.
         """
         self._waiting = False
         agreement = float(value)
@@ -160,7 +161,7 @@ class FidelityBudget(RateBudget):
         self._rate = min(max(wanted, _FALL * self._rate, _LEAST_RATE), highest)
 
     def _whole(self, grid: Tensor, context: PolicyContext) -> list[bool]:
-        """Whether each image runs whole, as far as guards let it."""
+        """Whether each image runs whole, as far as guards allow it."""
         if context.forbidden is not None:
             grid = grid | context.host_forbidden
         return grid.flatten(1).all(1).tolist()
@@ -175,14 +176,14 @@ class FidelityBudget(RateBudget):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the balance, the rate and the price; comparisons begin anew."""
+        """Return the balance, the rate and the price; comparisons start again."""
         return {**super().state_dict(), "rate": self._rate, **self._price.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it. This budget's own target stays.
+        """Restore what :meth:`state_dict` returned. This budget keeps its own target.
 
         Raises:
-            ConfigError: If it was not saved by a FidelityBudget; this one is then as before.
+            ConfigError: If a FidelityBudget did not save it; this one is then as before.
         """
         wrong = set(state) != set(self.state_dict()) or not all(
             isinstance(value, float) and math.isfinite(value) for value in state.values()

@@ -1,4 +1,4 @@
-"""What it costs in agreement not to execute everything, learned from comparisons."""
+"""The loss of agreement from not executing everything, learned from comparisons."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 
 # A comparison's weight decays by this much with each later one.
 _DECAY = 0.9
-# What one more comparison would be off by, in units of the price: two alike are no certainty.
+# The error of one more comparison, in units of the price: two equal values are not a certainty.
 _DOUBT = 0.5
 _AFTER_SURPRISE = 0.2
-# Ends of a 90 % interval, and the certainty that a budget is set by, in standard errors.
+# Ends of a 90 % interval, and the safety margin of a budget, in standard errors.
 INTERVAL = 1.645
 
 
 class LossPrice:
     """Learns the price of leaving blocks out: agreement lost, in units of what was left out.
 
-    At an executed rate r a loss of ``price * (1 - r) / r`` is expected. That is how it grows where
-    whole frames run and nothing in between, and what is lost grows with the age of the output
-    (a mean age of ``(1/r - 1) / 2`` frames); elsewhere it is an approximation that is right at the
-    rate at which the comparisons were made, and so at the rate that a budget settles on.
+    At an executed rate r, a loss of ``price * (1 - r) / r`` is expected. The loss grows like this
+    if whole frames run and nothing in between, and if it grows with the age of the output (a mean
+    age of ``(1/r - 1) / 2`` frames). Otherwise it is an approximation that is right at the rate at
+    which the comparisons were made, and so at the rate on which a budget settles.
 
-    The price is a decayed mean over comparisons. Its error is that of a mean of so many values of
-    their own variance, in which one more value counts, off by half of the price.
+    The price is a decayed mean over comparisons. Its error is that of a mean of so many values with
+    their own variance, to which one more value is added that is off by half of the price.
 
     Attributes:
         count: Comparisons so far.
@@ -38,7 +38,7 @@ class LossPrice:
         """Take a comparison.
 
         Args:
-            loss: Agreement lost, 0 to 1, in the mean over frames.
+            loss: Agreement lost, 0 to 1, averaged over frames.
             rate: Executed rate at which it was lost, above 0 and below 1.
         """
         price = loss * rate / (1 - rate)
@@ -49,12 +49,12 @@ class LossPrice:
         self._sum_of_squares = _DECAY * self._sum_of_squares + price * price
 
     def loss(self, rate: float, allowed: float, errors: float = 0.0) -> float:
-        """Return the loss to be expected, 0 to 1; 1 before the first comparison.
+        """Return the expected loss, 0 to 1; 1 before the first comparison.
 
         Args:
             rate: Executed rate, above 0.
             allowed: Loss that is allowed.
-            errors: So many standard errors are added.
+            errors: Number of standard errors to add.
         """
         if not self.count:
             return 1.0
@@ -62,18 +62,18 @@ class LossPrice:
         return min(max(price * (1 - rate) / rate, 0.0), 1.0)
 
     def rate(self, rate: float, allowed: float, errors: float) -> float:
-        """Return the rate at which the loss is what is allowed, ``errors`` added; above 0.
+        """Return the rate at which the loss, ``errors`` added, is the allowed one; above 0.
 
         Args:
-            rate: The present one.
+            rate: The present rate.
             allowed: Loss that is allowed.
-            errors: Standard errors of certainty.
+            errors: Safety margin in standard errors.
         """
         price = max(self._price(rate, allowed, errors), 0.0)
         return price / (price + allowed)
 
     def doubt(self) -> None:
-        """What was seen so far counts little from now on."""
+        """Let earlier comparisons count little from now on."""
         for name in ("_weight", "_square", "_sum", "_sum_of_squares"):
             setattr(self, name, _AFTER_SURPRISE * getattr(self, name))
 

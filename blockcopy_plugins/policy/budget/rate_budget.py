@@ -14,9 +14,9 @@ from .base import Budget
 class RateBudget(Budget):
     """Holds a mean executed rate.
 
-    Where the policy keeps to it, the balance stays within one frame of zero (N frames where
-    batches of N images are given), so that the mean rate of any 100 frames of a stream that is
-    alone is within two points of the target.
+    If the policy keeps to it, the balance stays within one frame of zero (N frames for batches of N
+    images), so that for a single stream the mean rate of any 100 frames is within two points of the
+    target.
 
     Args:
         target: Executed rate, above 0 and at most 1.
@@ -49,8 +49,8 @@ class RateBudget(Budget):
     def settle(self, executed: int, context: PolicyContext, seconds: float = 0.0) -> None:
         """Deposit, and pay.
 
-        Debts beyond the capacity are forgiven: where guards demand more than the target for long,
-        what follows must not stand still for as long.
+        Debts beyond the capacity are forgiven: if guards demand more than the target for a long
+        time, the following frames must not stand still for just as long.
         """
         if not math.prod(context.grid_shape) or all(context.host_first):
             return
@@ -58,7 +58,7 @@ class RateBudget(Budget):
         self.balance = min(max(self.allowance(context) - executed, -limit), limit)
 
     def figures(self) -> dict[str, float]:
-        """Return the balance, and what :class:`.base.Budget` does."""
+        """Return the balance, and the figures of :class:`.base.Budget`."""
         return {"balance": self.balance, **super().figures()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class RateBudget(Budget):
         """Restore the balance.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If ``state`` has no balance.
         """
         balance = state.get("balance") if set(state) == {"balance"} else None
         if not isinstance(balance, float) or not math.isfinite(balance):

@@ -11,32 +11,32 @@ from blockcopy_plugins.policy.base import PolicyContext
 from .base import Budget
 
 # A frame's weight in the price of blocks decays by this much with each later frame: a machine that
-# gets slower is found out about within some 20 frames.
+# gets slower is noticed within about 20 frames.
 _DECAY = 0.95
-# Of the first frame, which is executed fully: what no block costs, until more is known.
+# Share of the first, fully executed frame that is assumed to be fixed cost until more is known.
 _FIXED_SHARE = 0.2
-# A block costs at least this share of what a frame's mean cost would be without anything fixed: the
-# price of a block is never near zero, where noise would buy everything.
+# A block costs at least this share of a frame's mean cost per block without any fixed cost. The
+# price of a block is then never near zero, where noise would buy everything.
 _LEAST_SHARE = 0.1
 
 
 class TimeBudget(Budget):
     """Holds a mean time of a frame, on the machine as it is now.
 
-    A bucket of milliseconds: each frame deposits its target and pays what it took, from the
-    policy's look at it to what the policy learned, so with all that the converted model does behind
-    its blocks. How many blocks what is in the bucket buys follows from a running regression of the
-    time on the executed blocks. Where a frame without any block takes longer than the target, none
-    is executed but for those that guards demand.
+    It is a bucket of milliseconds: each frame deposits its target and pays the time that it took,
+    from the policy's look at it to the end of the policy's learning, including everything that the
+    converted model does after its blocks. A running regression of the time on the executed blocks
+    says how many blocks the bucket can buy. If a frame without any block takes longer than the
+    target, no blocks are executed except those that guards demand.
 
-    Times are the host's. First frames of streams, which are executed fully whatever they take, are
-    not paid for.
+    Times are the host's. First frames of streams, which are always executed fully, are not paid
+    for.
 
     Args:
         milliseconds: Mean time of a frame (of an image of a batch), above 0.
 
     Raises:
-        ConfigError: If that is no such number.
+        ConfigError: If ``milliseconds`` is not such a number.
     """
 
     def __init__(self, milliseconds: float) -> None:
@@ -47,9 +47,9 @@ class TimeBudget(Budget):
             )
         self.milliseconds = float(milliseconds)
         self.balance = 0.0
-        # Decayed sums over frames, of an image: 1, blocks, ms, blocks^2, blocks x ms.
+        # Decayed sums over frames, per image: 1, blocks, ms, blocks^2, blocks x ms.
         self._count = self._blocks = self._ms = self._square = self._product = 0.0
-        # Blocks of an image, and the milliseconds of one that is executed fully.
+        # Blocks of an image, and the milliseconds of a fully executed one.
         self._whole: tuple[int, float] | None = None
 
     @property
@@ -85,7 +85,7 @@ class TimeBudget(Budget):
             return
         ms = 1e3 * seconds
         if first:
-            # Not the price of a block: the first frame of all makes what later ones find made.
+            # Not the price of a block: the very first frame makes things that later ones reuse.
             if self._whole is None:
                 self._whole = (blocks, ms / images)
             return
@@ -115,12 +115,12 @@ class TimeBudget(Budget):
         variance = self._square / self._count - mean_blocks**2
         covariance = self._product / self._count - mean_blocks * mean_ms
         least = _LEAST_SHARE * mean_ms / max(mean_blocks, 1.0)
-        # Where all frames had about as many blocks, nothing tells what one of them costs.
+        # If all frames had about as many blocks, the cost of a single block cannot be told.
         usual = (1 - _FIXED_SHARE) * mean_ms / max(mean_blocks, 1.0)
         price = covariance / variance if variance > 0.25 else usual
         price = min(max(price, least), mean_ms / max(mean_blocks, 1.0))
         return max(mean_ms - price * mean_blocks, 0.0), price
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: another machine, or another day, has other prices."""
+        """Return nothing: another machine, or another day, has different prices."""
         return {}

@@ -1,14 +1,14 @@
 """How many blocks each stream executes in a frame: now a few, or later many at once.
 
 Blocks that are executed among others that are not read stale features around them, and a picture
-put together from blocks of many frames can be worse than an old whole one. Where the gain to be had
-is spread over most of the picture (a moving camera), a stream therefore saves its budget up until
-it pays for as many blocks as the gain is spread over, and executes them together: in the extreme
-the whole frame, and then nothing. Where it is concentrated on a few blocks (a still background),
-as many run as are worth it, and what quiet frames leave pays for busy ones (:mod:`.price`).
-Everything between the two follows from the one number, the spread. A budget that pays for most of a
-frame is not saved up where the few blocks that are left out would bring little
-(:mod:`.skipped_worth`).
+put together from blocks of many frames can be worse than an old whole one. If the gain is spread
+over most of the picture (a moving camera), a stream therefore saves its budget up until it pays for
+as many blocks as the gain is spread over, and executes them together: in the extreme the whole
+frame, and then nothing. If the gain is concentrated on a few blocks (a still background), all
+blocks run that are worth it, and the budget that quiet frames leave pays for busy ones
+(:mod:`.price`). Everything between the two follows from one number, the spread, except for a budget
+that pays for much of a frame: there it is tried out whether blocks lose less
+(:mod:`.blocks_or_whole`).
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .blocks_or_whole import BlocksOrWhole
 from .memory import StreamMemory
 from .price import BlockPrice
 from .skipped_worth import SkippedWorth
 
-# Of the running mean by which a share follows what happens.
+# Weight of a new frame in the running mean of a share.
 _SHARE_STEP = 0.1
-# A stream gets at least this much of what it would get if all got the same, so that none starves.
+# A stream gets at least this part of an equal share, so that none starves.
 _LEAST_SHARE = 0.1
-# By how much of the difference between the bucket and the streams' accounts a frame corrects it.
+# Part of the difference between the bucket and the streams' accounts that a frame corrects.
 _CORRECTION = 0.1
-# More blocks run together than gain is spread over, and all where that is nearly all: what is old
-# between them would spoil what is new.
+# More blocks run together than the gain is spread over, and all if that is nearly all of them: the
+# stale ones between them would spoil the new ones.
 _MARGIN = 1.1
 _NEARLY_ALL = 0.75
-# Gain that so few blocks have is of objects before a still background. Those move on while a budget
+# Gain on this few blocks comes from objects before a still background. These move on while a budget
 # is saved up, and read little that is stale around them: the best of them run in each frame.
 _FEW = 0.3
 
 
 def next_share(before: float, now: float) -> float:
-    """Return the running mean of a stream's share, ``now`` being what its last frame was worth."""
+    """Return the running mean of a stream's share, ``now`` being the share of its last frame."""
     return max(before + _SHARE_STEP * (now - before), _LEAST_SHARE)
 
 
 def shares_of(worth: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
-    """Return what part of the best blocks of all streams is in these, 1 = an equal part.
+    """Return which part of the best blocks of all streams belongs to these, 1 = an equal part.
 
-    The best blocks are the share ``rate`` of all blocks of all streams, as each was worth in its
-    last frame. So a quiet camera gives to a busy one.
+    The best blocks are the share ``rate`` of all blocks of all streams, by their worth in their
+    stream's last frame. A quiet camera thus gives to a busy one.
 
     Args:
         worth: float32 ``(N, GH, GW)``, of the streams asked about.
-        others: ``(GH, GW)`` each, of all other streams that there are, of any size.
+        others: ``(GH, GW)`` each, of all other known streams, of any size.
         rate: Executed rate of all together.
 
     Returns:
@@ -60,7 +61,7 @@ def shares_of(worth: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
     everything = torch.cat([worth.flatten(), *(other.flatten() for other in others)])
     best = max(math.ceil(rate * everything.numel()), 1)
     least = everything.topk(best).values[-1]
-    # Where many are worth the same, as where nothing moves, the last places are divided among them.
+    # If many are worth the same, as when nothing moves, the last places are divided among them.
     above, level = (everything > least).sum(), (everything == least).sum()
     mine = worth.flatten(1)
     part = (mine > least).sum(1) + (mine == least).sum(1) * ((best - above) / level)
@@ -71,20 +72,21 @@ class Allotment:
     """What each image of a batch may execute now.
 
     Args:
-        memories: Of the streams of the images; None for those that are executed fully anyway.
-        total: Streams known, whether in the batch or not.
-        saved: What all streams together have in their accounts, in blocks.
-        blocks: Of an image.
+        memories: Those of the images' streams; None for images that are executed fully anyway.
+        total: Number of known streams, whether in the batch or not.
+        saved: Blocks that all streams together have in their accounts.
+        blocks: Number of blocks of an image.
         rate: Executed rate of all streams together.
-        allowance: What the budget holds for the call, in blocks.
+        allowance: Blocks that the budget holds for the call.
         capacity: How far from zero its balance may be after the call.
-        per_frame: Save nothing up: the budget of each frame is spent in it.
+        per_frame: Save nothing up: spend the budget of each frame in that frame.
 
     Attributes:
         accounts: Blocks that each image's stream may spend, after its deposit.
         counts: Blocks that each image executes.
-        prices: What blocks of each image's stream must be worth after this frame.
-        skipped: What the blocks that do not run would bring, of each image's stream.
+        prices: Worth that blocks of each image's stream must have after this frame.
+        skipped: Worth of the blocks that do not run, of each image's stream.
+        moving: Whether each image moves all over, so that whole frames or blocks may be better.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Allotment:
         self.counts: list[int] = []
         self.prices = [None if memory is None else memory.price for memory in memories]
         self.skipped = [SkippedWorth() if memory is None else memory.skipped for memory in memories]
+        self.moving = [False] * len(memories)
         self._budgets: list[float] = []
-        # Images of which so many blocks run as are worth it.
+        # Images of which all blocks run that are worth it.
         self._priced: list[int] = []
         for image, memory in enumerate(memories):
             own = 0.0 if memory is None else min(rate * memory.share, 1.0) * blocks
@@ -120,8 +123,8 @@ class Allotment:
                 if together > _NEARLY_ALL * blocks:
                     together = blocks
                 if together > max(own, _FEW * blocks) and not memory.spread.says_nothing:
-                    its = memory.skipped
-                    if not its.is_small or its.is_due(memory.frames, own / blocks):
+                    trial, self.moving[image] = memory.trial, True
+                    if not trial.runs_blocks:
                         count = together if count >= together else 0
                 elif count:
                     self._priced.append(image)
@@ -132,17 +135,41 @@ class Allotment:
 
     @property
     def waits(self) -> bool:
-        """Whether nothing is executed, whatever blocks are worth."""
+        """Whether nothing is executed, whatever the blocks are worth."""
         return not any(self.counts)
 
-    def take_scores(self, scores: Tensor, worth: Tensor, ages: Tensor) -> None:
-        """Let as many blocks run as are worth it, where that is what counts.
+    @property
+    def rates(self) -> list[float]:
+        """Executed rate that each image's stream gets."""
+        return [budget / self._blocks for budget in self._budgets]
 
-        Until then counts are what accounts pay for.
+    def compared(
+        self, trials: Sequence[BlocksOrWhole | None], grid: Tensor
+    ) -> tuple[bool, ...] | None:
+        """Return which image is to run whole after its blocks, one at most, if it can be paid for.
+
+        Args:
+            trials: Of the images' streams; None for those that are executed fully anyway.
+            grid: bool ``(N, GH, GW)`` in host memory, what is about to be executed.
+        """
+        ran = grid.flatten(1).sum(1).tolist()
+        left = self._allowance - sum(ran) - self._blocks
+        for image, trial in enumerate(trials):
+            if trial is None or not (self.moving[image] and trial.wants_comparison):
+                continue
+            fits = 0 < ran[image] < self._blocks and ran[image] <= self.accounts[image]
+            if fits and left >= -self._capacity:
+                return tuple(other == image for other in range(len(trials)))
+        return None
+
+    def take_scores(self, scores: Tensor, worth: Tensor, ages: Tensor) -> None:
+        """Let as many blocks run as are worth it, where worth decides.
+
+        Until then, the counts are what the accounts pay for.
 
         Args:
             scores: float32 ``(N, GH, GW)`` in host memory.
-            worth: The same of each block by itself.
+            worth: The same for each block by itself.
             ages: ``(N, GH, GW)``, frames since each block was executed.
         """
         for image, memory in enumerate(self._memories):
@@ -160,8 +187,8 @@ class Allotment:
     def _fit_bucket(self) -> None:
         """Change the counts to what the bucket allows.
 
-        The accounts are soft, the bucket is not: what would run over is spent, and nothing is spent
-        that would leave more than a frame's debt.
+        The accounts are soft, the bucket is not: what would overflow is spent, and nothing is spent
+        that would leave a debt of more than a frame.
         """
         left = self._allowance - sum(self.counts)
         for image, memory in enumerate(self._memories):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +30,18 @@ from blockcopy_plugins.policy.task_output import Detections, TaskOutput
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
 from .look import Look, look_at
+from .losses import measure_losses
 from .memory import AGE, StreamMemory, waited
 from .moved_summary import summary_before
+from .ordinary_tensors import ordinary_tensors
 from .proof import OutputProof
 from .ridge import OnlineRidge
 from .saved import VERSION, check_saved
 from .seen_outputs import SeenOutputs
 from .settlement import agreements_of, settle, spent_blocks
 
-# Of the blocks that are executed, those that have waited longest rather than those worth most: so
-# none is forgotten, and what looks worthless is found out about.
+# Share of the executed blocks that are picked for having waited longest rather than for their
+# worth. So none is forgotten, and blocks that wrongly look worthless are noticed.
 _OLDEST = 0.05
 _GOLDEN = 0.618
 # Samples that the prior is worth, and after which the weight of one has decayed to 1/e.
@@ -52,25 +53,25 @@ class GainPolicy(Policy):
     """Predicts what executing each block would bring, and executes the blocks that bring most.
 
     Wherever a block is executed, its information gain is *seen*. A ridge regression around a prior
-    (:class:`.ridge.OnlineRidge`) predicts ``log(gain)`` of every block from how much its picture
-    differs from the one it was last executed on, what it and its neighbours brought the last time,
-    how long ago that was, what the output says there, and how stale what it read around it was
-    (:mod:`.features`). It is solved anew after each frame, so it has no learning rate and needs no
-    warm-up: before anything was learned, the prediction is the picture difference.
+    (:class:`.ridge.OnlineRidge`) predicts ``log(gain)`` of every block from: how much its picture
+    differs from the one it was last executed on, the last gain of the block and its neighbours, how
+    long ago that was, what the output shows there, and how stale the surroundings were that it read
+    (:mod:`.features`). It is solved again after each frame, so it has no learning rate and needs no
+    warm-up: before any learning, the prediction is the picture difference.
 
-    A block's score is half its own predicted gain and half that around it. How many blocks run, and
-    whether now or together with others later, says :mod:`.allotment`: where gain is spread over
-    the whole picture (a camera that moves), whole frames run and nothing in between, unless the
-    blocks left out of each frame would bring little (:mod:`.skipped_worth`); where it is
-    concentrated, all blocks run that are worth a price (:mod:`.price`). A twentieth of the blocks
-    are those that have waited longest.
+    A block's score is half its own predicted gain and half that of the blocks around it.
+    :mod:`.allotment` decides how many blocks run, and whether they run now or together with others
+    later. If gain is spread over the whole picture (a moving camera), whole frames run and nothing
+    in between, or the best blocks of each frame, whichever loses less (:mod:`.blocks_or_whole`).
+    If it is concentrated, all blocks run that are worth a price (:mod:`.price`). A twentieth of the
+    blocks are those that have waited longest.
 
     The rate is a budget, so it is exact: the mean over any 100 frames is within 2 points of the
-    target. It is shared by all streams: the share of each follows how many of the best blocks of
-    all streams are its own. A stream's first frame is executed fully and not counted.
+    target. All streams share it: the share of each follows how many of the best blocks of all
+    streams belong to it. A stream's first frame is executed fully and not counted.
 
     One regression serves all streams; each has a memory of constant size, which :meth:`reset`
-    drops. It needs no labels; where the integration gives no outputs, it goes by the picture alone.
+    drops. It needs no labels; if the integration gives no outputs, it uses the picture alone.
     ``select`` only looks: called twice without a feedback in between, it gives the same grid.
 
     Args:
@@ -78,12 +79,13 @@ class GainPolicy(Policy):
             Default, if no other budget is given: 0.3.
         target_ms: Mean milliseconds of a frame to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.TimeBudget`.
-        target_fps: Mean frames a second to hold, instead.
+        target_fps: Mean frames per second to hold, instead.
         target_fidelity: Mean agreement with the dense output to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.FidelityBudget`.
         budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
-        per_frame: Neither save up nor borrow: each frame executes ``target`` of its blocks. For who
-            needs an even latency; it costs accuracy, the more the more the camera moves.
+        per_frame: Neither save up nor borrow: each frame executes ``target`` of its blocks. For
+            users who need an even latency; it costs accuracy, the more so the more the camera
+            moves.
         information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
             logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
             :class:`InformationGain`.
@@ -112,7 +114,7 @@ class GainPolicy(Policy):
         self.information_gain = build_information_gain(information_gain)
         self.online = bool(online)
         self.frames = 0
-        with _plain():
+        with ordinary_tensors():
             self._ridge = OnlineRidge(prior(), _PRIOR_STRENGTH, _MEMORY)
         self._memories: dict[Hashable, StreamMemory] = {}
         self._look_made: Look | None = None
@@ -130,19 +132,19 @@ class GainPolicy(Policy):
 
     @property
     def agreement(self) -> AgreementEstimate | None:
-        """See :attr:`Policy.agreement`; where the budget is one of fidelity."""
+        """See :attr:`Policy.agreement`; available if the budget is one of fidelity."""
         return self.budget.agreement
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Pick the best blocks that the budget pays for.
 
         Raises:
-            FrameError: If the frame does not fit the context, or what is read of it (of blocks of
-                128 px and more not every row) holds NaN or infinity.
+            FrameError: If the frame does not fit the context, or the part of it that is read (for
+                blocks of 128 px and more not every row) holds NaN or infinity.
         """
         self._started = time.perf_counter() if context.began is None else context.began
         self._look_made = None
-        with _plain():
+        with ordinary_tensors():
             known = self._known(frame, context)
             allotment = self._allot(context, known)
             if _waits(known, allotment):
@@ -160,8 +162,13 @@ class GainPolicy(Policy):
         return look.found.scores if look is not None and look.context is context else None
 
     def compares(self, grid: Tensor, context: PolicyContext) -> Sequence[bool] | None:
-        """As the budget says."""
-        return self.budget.compares(grid, context)
+        """As the budget decides; else, now and then, when blocks are tried against whole frames."""
+        wanted = self.budget.compares(grid, context)
+        look = self._look_made
+        may = wanted is None and self.budget.agreement is None and context.can_compare
+        if not may or look is None or look.context is not context:
+            return wanted
+        return look.allotment.compared([memory and memory.trial for memory in look.known], grid)
 
     def feedback(
         self,
@@ -174,18 +181,18 @@ class GainPolicy(Policy):
 
         Returns:
             ``executed_rate`` of the batch, the mean ``spread`` of the images (:mod:`.spread`), and
-            what the budget has to say (``balance`` in blocks, ``agreement``).
+            the budget's own figures (``balance`` in blocks, ``agreement``).
 
         Raises:
             FrameError: If the outputs do not fit the batch, or are not finite. Nothing is
-                committed. (Of outputs on a device the next frame tells, and is refused.)
+                committed. (For outputs on a device, the next frame finds this and is refused.)
         """
         if outputs is not None and len(outputs) != frame.shape[0]:
             raise FrameError(
                 f"one output for each of the {frame.shape[0]} image(s) is needed, found "
                 f"{len(outputs)}"
             )
-        with _plain():
+        with ordinary_tensors():
             host = context.host_grid(grid)
             executed = host.sum((1, 2)).tolist()
             look = self._look_made
@@ -195,7 +202,7 @@ class GainPolicy(Policy):
                 if not any(executed) and _waits(known, allotment):
                     return self._wait(context, known, allotment, host)
                 look = self._look(frame, context, known, allotment)
-            # All that can fail comes first; below it, everything is committed.
+            # Everything that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
@@ -204,15 +211,16 @@ class GainPolicy(Policy):
             if finite is not None:
                 proof = OutputProof(self._memories, context.streams, self._ridge)
             self._look_made = None
-            spent = spent_blocks(context, host, look.allotment.accounts)
+            spent = spent_blocks(context, host, look.allotment.accounts, self.budget)
             here = host if context.device.type == "cpu" else grid.to(context.device)
             committed = self._remember(look, here, changes, outputs is not None, spent)
             if proof is not None:
                 proof.committed()
-                # Before what is learned: it is not, of a frame that is taken back.
+                # Before the learning, which is skipped for a frame that is taken back.
                 context.read(finite, proof)
             ridge = self._ridge if self.online else None
             SeenOutputs(look, here, executed, changes, committed, self._memories, ridge).see()
+            measure_losses(look, outputs, host, agreements, self.information_gain)
             scalars = self._settle(context, host, agreements, spent)
             gains = [
                 (change.gain * upload(its, change.gain.device)).sum()
@@ -225,7 +233,7 @@ class GainPolicy(Policy):
             return scalars
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
-        """Forget the streams' pictures, outputs and accounts; what was learned stays."""
+        """Forget the streams' pictures, outputs and accounts; what was learned is kept."""
         self._look_made = None
         for stream in list(self._memories) if streams is None else streams:
             self._memories.pop(stream, None)
@@ -237,7 +245,7 @@ class GainPolicy(Policy):
             ``version``, ``features`` (their names), ``products`` and ``targets`` (the regression's
             sums), ``frames`` seen, and ``budget``.
         """
-        with _plain():
+        with ordinary_tensors():
             return {
                 "version": VERSION,
                 "features": list(NAMES),
@@ -248,7 +256,7 @@ class GainPolicy(Policy):
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what was learned. This policy's own target stays.
+        """Restore what was learned. This policy keeps its own target.
 
         Raises:
             ConfigError: If ``state`` was not saved by a GainPolicy of this version; the policy is
@@ -256,7 +264,7 @@ class GainPolicy(Policy):
         """
         check_saved(state)
         self.budget.load_state_dict(state["budget"])
-        with _plain():
+        with ordinary_tensors():
             self._ridge.products = state["products"].to(self._ridge.prior, copy=True)
             self._ridge.targets = state["targets"].to(self._ridge.prior, copy=True)
             self._ridge.solve()
@@ -264,9 +272,9 @@ class GainPolicy(Policy):
         self._look_made = None
 
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
-        """Count the multiply-accumulates of a call: of the regression; sums and maxima have none.
+        """Count the multiply-accumulates of a call: the regression's; sums and maxima have none.
 
-        The update is that of a frame that is executed fully, the most there can be.
+        The update is that of a fully executed frame, the largest possible.
         """
         images, _, height, width = frame_shape
         blocks = images * -(-height // block_size) * -(-width // block_size)
@@ -314,7 +322,7 @@ class GainPolicy(Policy):
         blocks = math.prod(context.grid_shape[1:])
         counts, oldest = [], []
         for memory, count in zip(look.known, look.allotment.counts, strict=True):
-            # Where that is a fraction of a block, one is taken now and then.
+            # If that is a fraction of a block, one is taken now and then.
             old = 0 if memory is None else int(_OLDEST * count + memory.frames * _GOLDEN % 1)
             counts.append(blocks if memory is None else count)
             oldest.append(min(old, count))
@@ -336,7 +344,7 @@ class GainPolicy(Policy):
         grid: Tensor,
         executed: list[int],
     ) -> list[OutputChange | None]:
-        """Return what each image's output changed; None where nothing ran, or there is none."""
+        """Return the change of each image's output; None if nothing ran, or there is no output."""
         if outputs is None:
             return [None] * len(executed)
         changes: list[OutputChange | None] = []
@@ -360,7 +368,7 @@ class GainPolicy(Policy):
         given: bool,
         spent: list[int],
     ) -> list[StreamMemory]:
-        """Commit a frame, but for what its outputs say; return the memories of its streams."""
+        """Commit a frame, except for what its outputs show; return its streams' memories."""
         context = look.context
         cells = cells_per_block(context.block_size)
         accounts = look.allotment.accounts
@@ -379,12 +387,12 @@ class GainPolicy(Policy):
                 memory.account = self._left(accounts[image] - spent[image], context)
                 memory.share, memory.spread = before.share, before.spread
                 memory.price = look.allotment.prices[image]
-                memory.skipped = look.allotment.skipped[image]
-                # Of a frame that was not looked at before it ran, a device tells too late.
+                memory.skipped, memory.trial = look.allotment.skipped[image], before.trial
+                # A device reports too late on a frame that was not looked at before it ran.
                 if look.share:
                     memory.share = next_share(before.share, look.share[image])
                     memory.spread = before.spread.after(look.spread[image], look.total[image])
-                # A copy of a batch's part: a view would keep the whole batch.
+                # A copy of the batch's part: a view would keep the whole batch in memory.
                 worth = look.found.worth[image]
                 memory.worth = worth if alone else worth.clone()
                 memory.frames = before.frames + 1
@@ -406,6 +414,7 @@ class GainPolicy(Policy):
             maps = waited(memory.maps)
             account = self._left(account, context)
             frames = memory.frames + 1
+            memory.trial.passed()
             self._memories[stream] = replace(memory, maps=maps, account=account, frames=frames)
         return self._settle(context, host, {}, [0] * len(known))
 
@@ -421,30 +430,23 @@ class GainPolicy(Policy):
         seconds = time.perf_counter() - self._started
         scalars = settle(self.budget, context, host, agreements, spent, seconds)
         spreads = [self._memories[stream].spread.value for stream in context.streams]
-        return {**scalars, "spread": sum(spreads) / len(spreads)}
+        return scalars | {"spread": sum(spreads) / len(spreads)}
 
     def _left(self, account: float, context: PolicyContext) -> float:
-        """Return what stays in an account: neither savings nor debts beyond a whole frame."""
+        """Return what stays in an account: at most the savings or debts of a whole frame."""
         blocks = float(math.prod(context.grid_shape[1:]))
         return min(max(account, -blocks), blocks)
 
 
 def _waits(known: list[StreamMemory | None], allotment: Allotment) -> bool:
-    """Return whether all images' streams save up in this frame, and need not look at it."""
+    """Return whether all images' streams save up in this frame; it then need not be looked at."""
     measured = all(memory is not None and memory.spread.measured for memory in known)
     return measured and allotment.waits
 
 
 def _demanded(grid: Tensor, context: PolicyContext) -> Tensor:
-    """Return a grid with what guards demand."""
+    """Return a grid to which the guards' demands are added."""
     required, forbidden = context.required, context.forbidden
     if required is not None:
         grid = upload(grid, required.device) | required
     return grid if forbidden is None else upload(grid, forbidden.device) & ~forbidden
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    """Whatever the caller's mode: ordinary tensors, which later calls in other modes may use."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield

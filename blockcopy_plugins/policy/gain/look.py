@@ -1,4 +1,4 @@
-"""One look at a batch of frames: what the policy finds before the network runs."""
+"""One look at a batch of frames: the policy's findings before the network runs."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from .memory import AGE, GAIN_FLOOR, StreamMemory, unknown_maps
 from .ridge import OnlineRidge
 
 _LEAST_WORTH = 1e-4
-# What a frame of waiting adds to it, in units of gain: of blocks in which nothing moves, the oldest
+# Added for each frame of waiting, in units of gain: among blocks in which nothing moves, the oldest
 # comes first.
 _WAITING = 1e-5
-# Of a cell so many pixels are read at least, where it has them. To read a frame is most of what a
-# look costs; the mean of fewer is noisier, and with it the choice of blocks.
+# At least this many pixels of a cell are read, if it has them. Reading a frame is most of the cost
+# of a look; the mean of fewer pixels is noisier, and so is the choice of blocks.
 _PIXELS = 32
 
 
 @dataclass(eq=False)
 class Look:
-    """What was found in a batch of N images.
+    """The findings in a batch of N images.
 
     Attributes:
-        context: Of the call.
-        known: The memory of each image's stream; None where the image is executed fully.
+        context: The call's context.
+        known: The memory of each image's stream; None for images that are executed fully.
         allotment: What each image may execute.
         picture: float32 ``(N, 3, h, w)`` on cells.
         maps: float32 ``(N, 6, GH, GW)``, what is known of the blocks.
-        found: What is predicted of them, and from what. A score is half a block's own worth and
-            half that around it: regions rather than scattered blocks, which read stale features
-            around them.
+        found: The predictions for the blocks, and what they are made from. A score is half a
+            block's own worth and half that of the blocks around it: this picks regions rather than
+            scattered blocks, which read stale features around them.
         weights: float64 ``(features,)``, the regression's.
-        spread: Of each image, over which share of its blocks worth is spread: p where a share p of
-            the blocks has all of it in equal parts, 1 where all blocks are alike. Known on the host
+        spread: For each image, the share of its blocks over which worth is spread: p if a share p
+            of the blocks has all of it in equal parts, 1 if all blocks are alike. The host knows it
             once it was read, at the latest when the network runs.
         total: Mean worth of each image's blocks; known at the same time.
-        share: Of each image's stream, see :func:`~.allotment.shares_of`; likewise.
+        share: The share of each image's stream, see :func:`~.allotment.shares_of`; likewise.
     """
 
     context: PolicyContext
@@ -61,7 +61,7 @@ class Look:
     share: tuple[float, ...] = ()
 
     def take_measures(self, values: Tensor) -> None:
-        """Take what was measured on the device, and refuse what is not finite.
+        """Take the values measured on the device, and refuse those that are not finite.
 
         Args:
             values: ``(4, N)``: spreads, mean worths, shares, and the means of the pictures.
@@ -87,11 +87,11 @@ def look_at(
 
     Args:
         frame: ``(N, 3, H, W)``.
-        context: Of the call.
-        known: The memory of each image's stream; None where there is none that fits, or the image
-            is the first of its stream.
+        context: The call's context.
+        known: The memory of each image's stream; None if no memory fits, or the image is the first
+            of its stream.
         allotment: What each image may execute.
-        memories: Of all streams.
+        memories: Those of all streams.
         ridge: Predicts ``log(gain + GAIN_FLOOR)``.
         rate: Executed rate of all streams together.
 
@@ -103,7 +103,7 @@ def look_at(
         frame, context.block_size, context.grid_shape, _row_step(context.block_size)
     )
     if picture.device != context.device:
-        # The one wait of a frame on a device; what was wanted of the frame before comes first.
+        # A frame's one wait on a device; values requested by the frame before come first.
         picture = context.bring(picture)
     maps = [
         unknown_maps(context.grid_shape[1:], picture.device) if memory is None else memory.maps
@@ -135,17 +135,17 @@ def look_at(
         found.measures[2] = shares_of(found.worth, others, rate)
     context.read(found.measures, look.take_measures)
     if context.device.type == "cpu":
-        # Of a device the host learns scores too late; there the accounts say how much runs.
+        # From a device, the host learns scores too late; there the accounts say how much runs.
         allotment.take_scores(found.scores, found.worth, maps[:, AGE])
     return look
 
 
 def _row_step(block_size: int) -> int:
-    """Return of how many rows of a cell one is read: 2 for blocks of 128 px, 1 for smaller ones."""
+    """Return the step between the rows of a cell that are read: 2 for 128-px blocks, else 1."""
     side = block_size // cells_per_block(block_size)
     return next(step for step in (4, 2, 1) if step == 1 or side * side >= step * _PIXELS)
 
 
 def _stack(values: list[Tensor]) -> Tensor:
-    """Stack; one alone is not copied."""
+    """Stack maps; a single map is not copied."""
     return torch.stack(values) if len(values) > 1 else values[0].unsqueeze(0)

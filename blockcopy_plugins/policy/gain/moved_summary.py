@@ -1,4 +1,4 @@
-"""What a new output is compared with: what would have been delivered if nothing had run."""
+"""The output with which a new one is compared: what would be delivered if nothing had run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def summary_before(
     grid: Tensor,
     geometry: Geometry,
 ) -> Any:
-    """The summary of the last output, moved to this frame where outputs are moved.
+    """The summary of the last output, moved to this frame if outputs are moved.
 
-    So what motion explains is no gain. Where the motion is unknown it is the copied output, and
-    what has changed is as much of a gain as ever. Of detections alone: of maps it was no better
-    (SwiftNet on a camera that shakes, a fifth and a third of the blocks: 0.855 and 0.857 of the
-    pixels, and 0.865 and 0.846 without).
+    Changes that motion explains are then not a gain. If the motion is unknown, the moved output is
+    the copied one, and a change is as much of a gain as without moving. This is done only for
+    detections: for maps it was no better (SwiftNet on a shaking camera, a fifth and a third of the
+    blocks: 0.855 and 0.857 of the pixels, and 0.865 and 0.846 without).
 
     Args:
         information_gain: Makes the summaries.
-        propagated: Of the frame.
+        propagated: The frame's.
         kept: The summary of the output that the model last gave.
         image: Its place in the batch.
         grid: bool ``(GH, GW)`` in host memory, what was executed.

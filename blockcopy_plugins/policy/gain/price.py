@@ -1,10 +1,10 @@
-"""What a block must be worth to be executed, where a stream's budget does not pay for all of them.
+"""The worth that a block must have to be executed, if the budget does not pay for all blocks.
 
 A street is empty, and then it is full. Blocks that are worth a certain price run together, on
-credit where need be, and then nothing runs until they are paid for: half of a person's blocks now
-and half in the next frame would read what is stale around them. The price follows what happens, so
-that what the budget of quiet frames would be spent on, though it brings nearly nothing, is kept for
-busy ones.
+credit if need be, and then nothing runs until they are paid for: half of a person's blocks now and
+half in the next frame would read stale features around them. The price follows what happens, so
+that the budget of quiet frames is not spent on blocks that bring nearly nothing, but kept for busy
+frames.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Worth that is not saved for: the gain that cannot be told from none. Where the price is below, the
-# budget pays for all that is worth it, and is spent.
+# Worth that is not saved for: the gain that cannot be told from none. If the price is lower, the
+# budget pays for everything that is worth it, and is spent.
 _FLOOR = 0.1
-# Of the price's logarithm in a frame in which twice as many blocks are worth it as the budget pays
-# for. A price that follows faster spends in each frame what its budget is.
+# Change of the price's logarithm in a frame with twice as many worthy blocks as the budget pays
+# for. A price that follows faster spends each frame's budget in that frame.
 _STEP = 0.03
-# How much lower it is for who has saved up a whole frame, in its logarithm.
+# How much lower the price is for a stream that has saved up a whole frame, in its logarithm.
 _PULL = 0.5
-# Of savings and debts that is spent or paid back in a frame while the price is below its floor.
+# Share of savings and debts that is spent or paid back in a frame while the price is at its floor.
 _DRIFT = 0.2
 
 
@@ -31,7 +31,7 @@ class BlockPrice:
     """The price of a stream's blocks.
 
     Attributes:
-        value: Worth above which a block is wanted by a stream that has neither savings nor debts.
+        value: Worth above which a stream with neither savings nor debts wants a block.
     """
 
     value: float
@@ -48,13 +48,13 @@ class BlockPrice:
         return cls(float(scores.topk(best).values[-1]))
 
     def count(self, scores: Tensor, account: float, budget: float) -> int:
-        """Return how many blocks of a frame are to be executed.
+        """Return how many blocks of a frame should be executed.
 
         Args:
             scores: See above.
             account: Blocks that the stream may spend, below 0 for a debt; neither savings nor debts
-                get larger than a frame.
-            budget: Of that what is the frame's own.
+                grow beyond a frame.
+            budget: The part of it that is the frame's own.
         """
         blocks, saved = len(scores), account - budget
         price = max(self.value, _FLOOR) * math.exp(-_PULL * saved / blocks)

@@ -1,6 +1,6 @@
-"""Takes a frame back whose outputs turn out not to have been finite.
+"""Takes back a frame whose outputs turn out not to have been finite.
 
-On a device that is known a frame late: to ask at once would be to wait.
+On a device this is known a frame later: asking at once would mean waiting.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .ridge import OnlineRidge
 
 
 class OutputProof:
-    """What was known before a frame, until its outputs are known to have been finite.
+    """The knowledge from before a frame, kept until its outputs are known to have been finite.
 
     Args:
-        memories: Of all streams; changed if the frame is taken back.
-        streams: Of the frame.
-        ridge: The regression, likewise.
+        memories: Those of all streams; changed if the frame is taken back.
+        streams: The frame's streams.
+        ridge: The regression, changed likewise.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class OutputProof:
         self._sums = (ridge.products, ridge.targets, ridge.weights)
 
     def committed(self) -> None:
-        """The frame has been remembered."""
+        """Note that the frame has been remembered."""
         self._after = {stream: self._memories.get(stream) for stream in self._before}
 
     def __call__(self, finite: Tensor) -> None:
@@ -48,7 +48,7 @@ class OutputProof:
             finite: bool ``(N,)`` in host memory.
 
         Raises:
-            FrameError: If one was not.
+            FrameError: If one of them was not.
         """
         bad = [s for s, good in zip(self._before, finite.tolist(), strict=True) if not good]
         if not bad:

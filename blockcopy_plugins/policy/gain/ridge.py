@@ -17,7 +17,7 @@ class OnlineRidge:
     ``w = argmin sum_i decay_i (y_i - w . x_i)^2 + strength |w - prior|^2``. There is no learning
     rate and nothing to warm up: before the first sample ``w`` is the prior, and a few tens of
     samples move it as far as they can be trusted. Memory and time do not grow with the number of
-    samples: sums over them are all that is kept, in float64.
+    samples: only sums over them are kept, in float64.
 
     Args:
         prior: The weights to begin with, float ``(n,)``.
@@ -38,9 +38,9 @@ class OnlineRidge:
 
         Args:
             features: float32 ``(m, n)``.
-            values: float32 ``(m,)``, what was to be predicted; finite in all rows.
+            values: float32 ``(m,)``, the values to predict; finite in all rows.
             seen: bool ``(m,)``: the rows that are samples.
-            count: How many of them there are.
+            count: Number of rows that are samples.
         """
         if count:
             decay = math.exp(-count / self.memory)
@@ -53,7 +53,7 @@ class OnlineRidge:
         self.weights = ridge_weights(self.products, self.targets, self.prior, self.strength)
 
     def to(self, device: torch.device) -> None:
-        """Follow the frames to their device."""
+        """Move to the frames' device."""
         if self.weights.device == device:
             return
         for name in ("prior", "weights", "products", "targets"):

@@ -1,4 +1,4 @@
-"""What a GainPolicy saves, and whether a file holds that."""
+"""The saved form of a GainPolicy, and the check that a file has it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ VERSION = 1
 
 
 def check_saved(state: dict[str, Any]) -> None:
-    """Refuse what no GainPolicy of this version has saved.
+    """Refuse anything that a GainPolicy of this version has not saved.
 
     Args:
-        state: Of :meth:`.gain_policy.GainPolicy.state_dict`, or something else.
+        state: The result of :meth:`.gain_policy.GainPolicy.state_dict`, or something else.
 
     Raises:
         ConfigError: If it is something else.
@@ -30,7 +30,7 @@ def check_saved(state: dict[str, Any]) -> None:
         raise ConfigError(
             f"the state dict has version {state['version']!r} and the features "
             f"{state['features']}, this GainPolicy reads {VERSION} and {list(NAMES)}; learn "
-            "anew with this version of blockcopy_plugins"
+            "again with this version of blockcopy_plugins"
         )
     sizes = {"products": (len(NAMES), len(NAMES)), "targets": (len(NAMES),)}
     for name, shape in sizes.items():

@@ -1,6 +1,6 @@
-"""What the outputs of a frame say of its blocks: remembered, and learned from, once it is there.
+"""What the outputs of a frame show about its blocks: it is remembered and learned from.
 
-Where the policy decides on the host and the network runs on a device, that is a frame later.
+If the policy decides on the host and the network runs on a device, this happens a frame later.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .ridge import OnlineRidge
 
 @dataclass(eq=False)
 class SeenOutputs:
-    """Takes what outputs say into the memories of a frame's streams.
+    """Adds what outputs show to the memories of a frame's streams.
 
     Attributes:
-        look: Of the frame.
-        grid: bool ``(N, GH, GW)``, what was executed, where the policy decides.
-        executed: How many blocks of each image.
-        changes: What each image's output changed; None where it says nothing new.
+        look: The frame's look.
+        grid: bool ``(N, GH, GW)``, the executed blocks, where the policy decides.
+        executed: Number of executed blocks of each image.
+        changes: The change of each image's output; None if it shows nothing new.
         committed: The memories that the frame has left, to which this is added.
-        memories: Of all streams: one that is no longer in it was reset, or taken back.
-        ridge: Learns; None for one that does not.
+        memories: Those of all streams: one that is no longer in it was reset, or taken back.
+        ridge: Learns; None if it does not.
     """
 
     look: Look
@@ -43,7 +43,7 @@ class SeenOutputs:
     ridge: OnlineRidge | None
 
     def see(self) -> None:
-        """Take what is said; if it is on a device and the policy on the host, once it is there."""
+        """Take the values; if they are on a device and the policy on the host, once they arrive."""
         context = self.look.context
         said = [change for change in self.changes if change is not None]
         if all(change.shown.device == context.device for change in said):
@@ -58,11 +58,11 @@ class SeenOutputs:
         context.read(values, self)
 
     def __call__(self, values: Tensor) -> None:
-        """Take what was elsewhere.
+        """Take values that came from a device.
 
         Args:
-            values: float32 ``(n, 3, GH, GW)`` where the policy decides: of each image whose output
-                says anything its gain and what it shows.
+            values: float32 ``(n, 3, GH, GW)`` where the policy decides: for each image whose output
+                shows anything, its gain and what it shows.
         """
         rows = iter(values)
         said: list[tuple[Tensor | None, Tensor | None]] = []
@@ -92,7 +92,7 @@ class SeenOutputs:
             self.ridge.solve()
 
     def _maps(self, image: int, gain: Tensor | None, shown: Tensor | None) -> Tensor:
-        """What is known of an image's blocks now, float32 ``(6, GH, GW)``."""
+        """The maps of an image's blocks as they are now, float32 ``(6, GH, GW)``."""
         look, change = self.look, self.changes[image]
         return remember_gain(
             look.maps[image],
@@ -102,7 +102,7 @@ class SeenOutputs:
             look.weights,
             gain,
             shown,
-            # Of what has no memory all was looked at.
+            # If there is no memory, everything was looked at.
             shown is not None and (change.everywhere or gain is None),
             GAIN_FLOOR,
             SURPRISE_STEP,

@@ -1,4 +1,4 @@
-"""What a frame has cost, and what it has shown, told to the budget."""
+"""What a frame has cost and shown, as reported to the budget."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from blockcopy_plugins.errors import ConfigError
-from blockcopy_plugins.policy.agreement import output_agreement
+from blockcopy_plugins.policy.agreement import output_agreement, thinned
 from blockcopy_plugins.policy.base import PolicyContext
 from blockcopy_plugins.policy.budget import Budget
 from blockcopy_plugins.policy.information_gain import FeatureChange, InformationGain
 from blockcopy_plugins.policy.task_output import TaskOutput
 
 
-def spent_blocks(context: PolicyContext, host: Tensor, accounts: Sequence[float]) -> list[int]:
+def spent_blocks(
+    context: PolicyContext, host: Tensor, accounts: Sequence[float], budget: Budget
+) -> list[int]:
     """Count what each image pays for: the blocks that were chosen.
 
-    Where none were, because the stream saves up for a whole frame, and the image ran whole to be
-    compared, that is the whole frame, some frames early: it is paid for as far as the savings go.
+    There is one exception: if none were chosen because the stream saves up for a whole frame, and
+    the image ran whole to be compared, it pays for the whole frame, slightly early, as far as the
+    savings go.
 
     Args:
-        context: Of the call.
-        host: bool ``(N, GH, GW)`` in host memory, all that has run.
+        context: The call's context.
+        host: bool ``(N, GH, GW)`` in host memory, all blocks that have run.
         accounts: Blocks that each image's stream might have spent.
+        budget: The policy's. One that does not compare by itself pays for both runs.
     """
     counts = host.flatten(1).sum(1).tolist()
     if context.comparison is None:
         return counts
+    if budget.agreement is None:
+        return (host.flatten(1).sum(1) + context.comparison.blocks.flatten(1).sum(1)).tolist()
     chosen = context.comparison.chosen.flatten(1).sum(1).tolist()
     asked = context.comparison.images
     for image, (count, account) in enumerate(zip(counts, accounts, strict=True)):
@@ -46,16 +52,16 @@ def agreements_of(
     """Compare the images that have run twice.
 
     Args:
-        context: Of the call.
-        outputs: Of the second run.
-        budget: The policy's.
-        gain: The policy's; that of features says that the outputs are no logits.
+        context: The call's context.
+        outputs: The outputs of the second run.
+        budget: The policy's budget.
+        gain: The policy's information gain; one of features means that the outputs are not logits.
 
     Returns:
         0-dim, by image.
 
     Raises:
-        ConfigError: If the budget goes by outputs and there are none.
+        ConfigError: If the budget needs outputs and there are none.
         FrameError: If the outputs of both runs do not fit each other.
     """
     if outputs is None and budget.agreement is not None:
@@ -68,8 +74,10 @@ def agreements_of(
     if compared is None or outputs is None or compared.outputs is None:
         return {}
     labels = not isinstance(gain, FeatureChange)
+    # A budget asks for few comparisons, and goes by their values.
+    part = thinned if budget.agreement is None else lambda output: output
     return {
-        image: output_agreement(compared.outputs[image], outputs[image], labels)
+        image: output_agreement(part(compared.outputs[image]), part(outputs[image]), labels)
         for image, asked in enumerate(compared.images)
         if asked
     }
@@ -86,16 +94,16 @@ def settle(
     """Tell the budget what has run; first frames of streams are not paid for.
 
     Args:
-        budget: The policy's.
-        context: Of the call.
-        host: bool ``(N, GH, GW)`` in host memory, all that has run.
-        agreements: Of :func:`agreements_of`.
-        spent: Of :func:`spent_blocks`.
-        seconds: That the call took.
+        budget: The policy's budget.
+        context: The call's context.
+        host: bool ``(N, GH, GW)`` in host memory, all blocks that have run.
+        agreements: The result of :func:`agreements_of`.
+        spent: The result of :func:`spent_blocks`.
+        seconds: Time that the call took.
 
     Returns:
-        ``executed_rate`` of the batch, in which what ran twice counts twice, and what the budget
-        has to say.
+        ``executed_rate`` of the batch, in which blocks that ran twice count twice, and the budget's
+        own figures.
     """
     paid = sum(n for n, first in zip(spent, context.host_first, strict=True) if not first)
     ran, chosen = int(host.sum()), host

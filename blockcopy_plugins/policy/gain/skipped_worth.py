@@ -1,9 +1,7 @@
-"""Whether to skip the least blocks of each frame, where everything moves.
+"""What the blocks that a stream's budget does not pay for would bring when everything moves.
 
-A budget of half the blocks pays for every second frame as a whole, or for the better half of each.
-Whole frames read nothing stale, but what is shown between them is old everywhere. Where the worse
-half of the blocks would bring much less than the better one, to execute the better one in each
-frame loses less.
+If the worse half of the blocks would bring much less than the better one, executing the better half
+of each frame may lose less than whole frames do, and is worth a trial (:mod:`.blocks_or_whole`).
 """
 
 from __future__ import annotations
@@ -12,42 +10,33 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Of the mean block's worth, what the skipped ones may have. Whole frames lose all of it, in the
-# frames between; what is executed among stale surroundings loses about as much as this leaves.
-_LIMIT = 0.5
-# Of the running mean.
+# Largest worth of the skipped blocks, relative to the mean block's. Whole frames lose all of it in
+# the frames between; executing blocks among stale surroundings loses about as much as this leaves.
+_LIMIT = 0.55
+# Smallest weight of a new frame in the running mean.
 _STEP = 0.3
-# A stream that skips blocks is measured after a whole frame in so many.
-_PERIOD = 32
 
 
 @dataclass(frozen=True)
 class SkippedWorth:
     """How much less the blocks that a stream's budget does not pay for are worth than the others.
 
-    Only what is known of all blocks since the same frame can be compared: just after a block was
-    executed there is little to gain in it, wherever it lies.
+    Only blocks that were all last executed in the same frame can be compared: just after a block
+    was executed there is little to gain in it, wherever it lies.
 
     Attributes:
-        value: Running mean of the mean worth of these blocks, in units of that of all of them; 1
+        value: Running mean of these blocks' mean worth, in units of the mean worth of all blocks; 1
             before anything was measured.
+        frames: Number of frames in the mean.
     """
 
     value: float = 1.0
+    frames: int = 0
 
     @property
     def is_small(self) -> bool:
-        """Whether skipping them in each frame loses less than whole frames now and then."""
+        """Whether skipping them in each frame may lose less than whole frames now and then."""
         return self.value < _LIMIT
-
-    def is_due(self, frames: int, rate: float) -> bool:
-        """Return whether a whole frame is to be saved up for, after which it can be measured.
-
-        Args:
-            frames: That the stream has had.
-            rate: Executed rate of the stream.
-        """
-        return frames % _PERIOD * rate < 1
 
     def after(self, worth: Tensor, ages: Tensor, rate: float) -> SkippedWorth:
         """Return the mean after one more frame.
@@ -61,4 +50,5 @@ class SkippedWorth:
         if not skipped or bool((ages != ages[0]).any()):
             return self
         least = worth.sort().values[:skipped].mean() / worth.mean()
-        return SkippedWorth(self.value + _STEP * (float(least) - self.value))
+        step = max(1 / (self.frames + 1), _STEP)
+        return SkippedWorth(self.value + step * (float(least) - self.value), self.frames + 1)

@@ -1,17 +1,17 @@
-"""Over how many of its blocks the gain to be had in a frame is spread."""
+"""The share of a frame's blocks over which its gain is spread."""
 
 from __future__ import annotations
 
-# Of the running means.
+# Weight of a new value in the running means.
 _SPREAD_STEP = 0.3
-# Mean worth of a frame's blocks below which there is nothing to gain in it.
+# Mean worth of a frame's blocks below which there is nothing to gain in the frame.
 _NOISE = 1e-3
 
 
 class MeanSpread:
-    """The mean spread of the last frames, each with the weight of what there was to gain in it.
+    """The mean spread of the last frames, each weighted by how much there was to gain in it.
 
-    Where nothing moves, what little worth there is is the same everywhere; that is no moving
+    If nothing moves, the little worth there is is the same everywhere; that does not mean a moving
     camera.
 
     Attributes:
@@ -30,14 +30,14 @@ class MeanSpread:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether there was nothing to gain in the last frames, wherever it may have been."""
+        """Whether there was nothing to gain in the last frames, wherever it might have been."""
         return self.measured and self.weight < _NOISE
 
     def after(self, spread: float, worth: float) -> MeanSpread:
         """Return the mean with one more frame in it.
 
         Args:
-            spread: Of the frame.
+            spread: The frame's spread.
             worth: Mean over the frame's blocks, above 0.
         """
         weight = self.weight + _SPREAD_STEP * (worth - self.weight)

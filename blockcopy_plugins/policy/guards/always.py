@@ -18,10 +18,10 @@ class Always(Guard):
     """Promises that every block that a zone touches runs in every frame.
 
     Args:
-        mask: The zone: the file of an image in which it is white, a bool array ``(h, w)``, or a
-            polygon or polygons ``[[x, y], ...]``. Pixels are those of the network's input, after
-            resizing and padding; an image or array is scaled to it.
-        size: ``(width, height)`` of the picture that polygons are drawn on, if it is another.
+        mask: The zone: an image file in which it is white, a bool array ``(h, w)``, or a polygon or
+            polygons ``[[x, y], ...]``. Pixels are those of the network's input, after resizing and
+            padding; an image or array is scaled to it.
+        size: ``(width, height)`` of the picture that polygons are drawn on, if it is another one.
 
     Raises:
         ConfigError: If the mask is none of these.

@@ -13,10 +13,10 @@ from blockcopy_plugins.policy.base import PolicyContext
 class Guard:
     """Base class of all guards.
 
-    For each call of the model the guards say first what they :meth:`demand`, then the policy
+    For each call of the model, the guards first say what they :meth:`demand`, then the policy
     chooses, then guards may :meth:`adjust` its choice; once the network has run, they
     :meth:`commit`. A frame that fails in between commits nothing, and the same frame again gets the
-    same answers: what a guard remembers of a stream is written in :meth:`commit` alone.
+    same answers: a guard's memory of a stream is written only in :meth:`commit`.
 
     All tensors are on the frame's device. Nothing here may wait for it: no ``item``, ``nonzero`` or
     boolean index.
@@ -24,7 +24,7 @@ class Guard:
 
     @property
     def name(self) -> str:
-        """What the guard is called in reports and errors: class and options."""
+        """The guard's name in reports and errors: class and options."""
         return type(self).__name__
 
     def demand(self, frame: Tensor, context: PolicyContext) -> tuple[Tensor | None, Tensor | None]:
@@ -44,10 +44,11 @@ class Guard:
         """Grow what the policy chose.
 
         Args:
-            grid: bool ``(N, GH, GW)``: the policy's choice as far as no guard demanded or forbade
-                it, with what the guards before this one added. Nothing of a stream's first frame.
+            grid: bool ``(N, GH, GW)``: the policy's choice among the blocks that no guard demanded
+                or forbade, plus what the guards before this one added. It contains no blocks of a
+                stream's first frame.
             frame: The frame given to :meth:`demand`.
-            context: Of the same call, with ``required`` and ``forbidden`` filled in.
+            context: The same call's, with ``required`` and ``forbidden`` filled in.
 
         Returns:
             bool ``(N, GH, GW)``, a superset of ``grid``; it need not be a new tensor.
@@ -55,7 +56,7 @@ class Guard:
         return grid
 
     def commit(self, grid: Tensor, context: PolicyContext) -> None:
-        """Take note of a frame that has run.
+        """Learn from a frame that has run.
 
         Args:
             grid: bool ``(N, GH, GW)``, what was really executed.
@@ -68,15 +69,15 @@ class Guard:
     def rate_bounds(
         self, frame_size: tuple[int, int], block_size: int
     ) -> tuple[Tensor | float, Tensor | float]:
-        """Say at least and at most how often each block runs, whatever the policy chooses.
+        """Say how often each block runs, at least and at most, whatever the policy chooses.
 
         Args:
             frame_size: ``(H, W)`` of the network's input in pixels.
             block_size: Side of a block in pixels.
 
         Returns:
-            The least and the most executions per frame of a block, 0 to 1, in the long run: a
-            number for all blocks, or float32 ``(GH, GW)``.
+            The smallest and the largest number of executions of a block per frame, 0 to 1, in the
+            long run: a number for all blocks, or float32 ``(GH, GW)``.
         """
         return 0.0, 1.0
 

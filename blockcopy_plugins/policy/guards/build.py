@@ -1,4 +1,4 @@
-"""Makes guards of what a user writes in a config."""
+"""Makes guards from what a user writes in a config."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def build_guards(configs: Sequence[Any] | None) -> GuardSet:
         configs: A config for each, as for :func:`build_guard`; None or empty for no guards.
 
     Raises:
-        ConfigError: If it is no list, or one of them cannot be made.
+        ConfigError: If it is not a list, or one of them cannot be made.
     """
     if configs is None:
         return GuardSet()

@@ -1,4 +1,4 @@
-"""A guard: the surroundings of what was chosen run too."""
+"""A guard: the surroundings of chosen blocks run too."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .base import Guard, check_count
 class Dilate(Guard):
     """Promises that all blocks around a chosen block run with it.
 
-    Chosen is what the policy picked and no guard demanded, with what guards listed before this one
-    added to it (:class:`~.hold.Hold`). Around are the blocks at most so many rows and columns away:
-    with 1 the eight neighbours.
+    Chosen blocks are those that the policy picked and no guard demanded, plus the blocks that
+    guards listed before this one added to them (:class:`~.hold.Hold`). The surroundings are the
+    blocks at most so many rows and columns away: with 1, the eight neighbours.
 
     Args:
-        blocks: How far, at least 1. Default: 1.
+        blocks: The distance, at least 1. Default: 1.
 
     Raises:
         ConfigError: If ``blocks`` is not an integer of at least 1.
@@ -34,7 +34,7 @@ class Dilate(Guard):
         return f"Dilate(blocks={self.blocks})"
 
     def adjust(self, grid: Tensor, frame: Tensor, context: PolicyContext) -> Tensor:
-        """Add the blocks around."""
+        """Add the surrounding blocks."""
         # A window need not be larger than the grid, whatever the option says.
         rows, columns = (min(self.blocks, side - 1) for side in grid.shape[1:])
         window = (2 * rows + 1, 2 * columns + 1)

@@ -17,15 +17,15 @@ from .base import Guard
 
 @dataclass(frozen=True)
 class GuardCounts:
-    """What guards did to one frame or more, in blocks.
+    """The effect of guards on one frame or more, in blocks.
 
     Blocks of first frames, which are executed fully anyway, are in none of the counts.
 
     Attributes:
-        names: Of the guards.
-        blocks: int64 ``(3, guards)``, on any device: blocks that each demanded; those that it
-            added, which neither the policy had chosen nor a guard before it added; and those that
-            it took from the policy's choice.
+        names: The guards' names.
+        blocks: int64 ``(3, guards)``, on any device: blocks that each demanded; blocks that it
+            added, which neither the policy nor an earlier guard had chosen; and blocks that it took
+            from the policy's choice.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class GuardCounts:
 
 
 class GuardSet:
-    """Joins guards: what one forbids, none may demand.
+    """Joins guards: a block that one forbids, none may demand.
 
     Used by the engine, for each call of the model, in the order :meth:`demand`, :meth:`adjust`,
     :meth:`commit`.
@@ -49,10 +49,10 @@ class GuardSet:
     def __init__(self, guards: Sequence[Guard] = ()) -> None:
         self.guards = tuple(copy.deepcopy(guard) for guard in guards)
         self.names = tuple(guard.name for guard in self.guards)
-        # What was demanded and added in the frame that was adjusted last, guard by guard.
+        # Demanded and added blocks of the frame that was adjusted last, guard by guard.
         self._counts: GuardCounts | None = None
         self._demands: list[tuple[Tensor | None, Tensor | None]] = []
-        # Frame size and block size that a policy's budget was found to be enough for.
+        # Frame size and block size for which a policy's budget was found to be large enough.
         self._checked: tuple | None = None
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class GuardSet:
 
         Args:
             frame: ``(N, 3, H, W)``.
-            context: Of the call.
+            context: The call's context.
 
         Returns:
             The context with ``required`` and ``forbidden`` filled in; as it was if there are no
@@ -90,16 +90,16 @@ class GuardSet:
         return context
 
     def adjust(self, grid: Tensor, frame: Tensor, context: PolicyContext) -> Tensor:
-        """Make a policy's choice keep what the guards promise.
+        """Extend a policy's choice so that the guards' promises hold.
 
         Args:
             grid: bool ``(N, GH, GW)``, the policy's choice, on the frame's device.
             frame: ``(N, 3, H, W)``.
-            context: Of :meth:`demand`.
+            context: The one that :meth:`demand` returned.
 
         Returns:
-            bool ``(N, GH, GW)``, what is to run; nothing of streams' first frames, which the
-            engine executes fully.
+            bool ``(N, GH, GW)``, the blocks to run; none of streams' first frames, which the engine
+            executes fully.
 
         Raises:
             GridError: If a guard returns anything but a bool grid of the same shape.
@@ -128,14 +128,14 @@ class GuardSet:
         return have
 
     def commit(self, grid: Tensor, context: PolicyContext) -> GuardCounts | None:
-        """Have the guards take note of a frame that has run.
+        """Let the guards learn from a frame that has run.
 
         Args:
-            grid: bool ``(N, GH, GW)``, what was executed.
-            context: Of :meth:`demand`.
+            grid: bool ``(N, GH, GW)``, the executed blocks.
+            context: The one that :meth:`demand` returned.
 
         Returns:
-            What they did to it; None if there are none.
+            The guards' effect on it; None if there are none.
         """
         for guard in self.guards:
             guard.commit(grid, context)
@@ -151,17 +151,17 @@ class GuardSet:
     def least_rate(
         self, frame_size: tuple[int, int], block_size: int
     ) -> tuple[float, list[tuple[str, float]]]:
-        """Say which executed rate the guards need, whatever a policy chooses.
+        """Return the executed rate that the guards need, whatever a policy chooses.
 
-        What depends on the video (cuts) or on the policy's choice is not in it.
+        It does not include blocks that depend on the video (cuts) or on the policy's choice.
 
         Args:
             frame_size: ``(H, W)`` of the network's input in pixels.
             block_size: Side of a block in pixels.
 
         Returns:
-            The rate, a mean over many frames, and of each guard its name and the rate that it alone
-            would need. Guards share blocks, so that the sum may be larger.
+            The rate, a mean over many frames, and for each guard its name and the rate that it
+            would need alone. Guards share blocks, so the sum may be larger.
 
         Raises:
             ConfigError: If a guard does not fit the frame.
@@ -182,8 +182,8 @@ class GuardSet:
     def check_budget(self, policy: Policy, frame_size: tuple[int, int], block_size: int) -> None:
         """Refuse guards that need more than the policy's budget.
 
-        A policy whose target is what it aims at rather than a budget
-        (:attr:`Policy.enforces_target`) is not checked.
+        A policy whose target is an aim rather than a budget (:attr:`Policy.enforces_target`) is not
+        checked.
 
         Args:
             policy: The policy.
@@ -191,7 +191,7 @@ class GuardSet:
             block_size: Side of a block in pixels.
 
         Raises:
-            ConfigError: If they do, or a guard does not fit the frame.
+            ConfigError: If they need more, or a guard does not fit the frame.
         """
         key = (tuple(frame_size), block_size)
         if not self.guards or self._checked == key or not policy.enforces_target:

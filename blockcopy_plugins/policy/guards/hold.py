@@ -1,4 +1,4 @@
-"""A guard: what was chosen once stays executed for a while."""
+"""A guard: a chosen block stays executed for a while."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .stream_memory import StreamMemory
 
 
 class Hold(Guard):
-    """Promises that a block that was chosen stays executed for n more frames.
+    """Promises that a chosen block stays executed for n more frames.
 
-    Chosen is what the policy picked and no guard demanded, with what guards listed before this one
-    added to it (:class:`~.dilate.Dilate`). A block that is chosen again is held anew. First frames
-    of streams hold nothing.
+    Chosen blocks are those that the policy picked and no guard demanded, plus the blocks that
+    guards listed before this one added to them (:class:`~.dilate.Dilate`). For a block that is
+    chosen again, the n frames start again. First frames of streams hold nothing.
 
     Args:
         frames: n, at least 1. Default: 2.
@@ -29,7 +29,7 @@ class Hold(Guard):
 
     def __init__(self, frames: int = 2) -> None:
         self.frames = check_count(self, "frames", frames, "frames")
-        # For how many more frames each block runs.
+        # The number of frames for which each block still runs.
         self._left = StreamMemory()
         self._chosen: Tensor | None = None
 
@@ -44,7 +44,7 @@ class Hold(Guard):
         return grid | (self._read(context, grid.device) > 0)
 
     def commit(self, grid: Tensor, context: PolicyContext) -> None:
-        """Hold what was chosen; of what was held already a frame has passed."""
+        """Hold chosen blocks; for blocks held already, one frame has passed."""
         chosen, self._chosen = self._chosen, None
         left = (self._read(context, grid.device) - 1).clamp_min(0)
         if chosen is not None:

@@ -15,16 +15,16 @@ from .zone import Zone
 
 
 class Ignore(Guard):
-    """Promises that a block that lies inside a zone runs in a stream's first frame alone.
+    """Promises that a block that lies inside a zone runs only in a stream's first frame.
 
-    No other guard has it run either. A block at the image's edge lies inside if all its pixels of
-    the picture do.
+    No other guard can make it run either. A block at the image's edge lies inside if all its pixels
+    that belong to the picture do.
 
     Args:
-        mask: The zone: the file of an image in which it is white, a bool array ``(h, w)``, or a
-            polygon or polygons ``[[x, y], ...]``. Pixels are those of the network's input, after
-            resizing and padding; an image or array is scaled to it.
-        size: ``(width, height)`` of the picture that polygons are drawn on, if it is another.
+        mask: The zone: an image file in which it is white, a bool array ``(h, w)``, or a polygon or
+            polygons ``[[x, y], ...]``. Pixels are those of the network's input, after resizing and
+            padding; an image or array is scaled to it.
+        size: ``(width, height)`` of the picture that polygons are drawn on, if it is another one.
 
     Raises:
         ConfigError: If the mask is none of these.

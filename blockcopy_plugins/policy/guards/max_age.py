@@ -1,4 +1,4 @@
-"""A guard: no block gets older than so many frames."""
+"""A guard: no block gets older than a given number of frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .stream_memory import StreamMemory
 class MaxAge(Guard):
     """Promises that no block is older than n frames.
 
-    A block is executed at the latest n frames after its last execution, if the policy has not
-    chosen it before. What the policy executes itself costs nothing more. Blocks that were last
-    executed together come due together: after a full frame of a picture in which the policy finds
-    nothing to do, all of them (:class:`~.refresh.Refresh` spreads them over the frames).
+    A block is executed no later than n frames after its last execution, if the policy has not
+    chosen it before. Blocks that the policy executes itself cost nothing extra. Blocks that were
+    last executed together are due together: after a full frame of a picture in which the policy
+    finds nothing to do, all of them (:class:`~.refresh.Refresh` spreads them over the frames).
 
     Args:
         frames: n, at least 1. Default: 60.
@@ -43,7 +43,7 @@ class MaxAge(Guard):
         return self._read(context, frame.device) >= self.frames - 1, None
 
     def commit(self, grid: Tensor, context: PolicyContext) -> None:
-        """Executed blocks are new again, the others a frame older."""
+        """Executed blocks become new, the others one frame older."""
         ages = self._read(context, grid.device) + 1
         self._ages.write(context.streams, ages.clamp_max(self.frames - 1).masked_fill(grid, 0))
 
@@ -56,7 +56,7 @@ class MaxAge(Guard):
         return 1 / self.frames, 1.0
 
     def _read(self, context: PolicyContext, device: torch.device) -> Tensor:
-        # Of a stream that nothing is known of, every block is due.
+        # For an unknown stream, every block is due.
         return self._ages.read(
             context.streams, context.grid_shape[1:], self.frames - 1, torch.int32, device
         )

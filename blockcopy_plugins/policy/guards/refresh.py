@@ -1,4 +1,4 @@
-"""A guard: every block runs once in so many frames, a few of them in each frame."""
+"""A guard: every block runs once in every n frames, a few of them in each frame."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from blockcopy_plugins.policy.base import PolicyContext
 from .base import Guard, check_count
 
 # Steps of the phase from row to row and from column to column: 1 / p and 1 / p ** 2 of the plastic
-# number p, with which no two blocks have the same phase.
+# number p; with it no two blocks have the same phase.
 _ROW, _COLUMN = 0.7548776662466927, 0.5698402909980532
-# Grid sizes whose turns are remembered at most.
+# Largest number of grid sizes whose turns are remembered.
 _SIZES = 16
 
 
 class Refresh(Guard):
     """Promises that every block runs at least once in any n frames, a few in each frame.
 
-    Blocks take turns: each has its frame of every n, whether the policy has executed it in between
-    or not. At most ``ceil(blocks / n)`` of them have the same, and these lie far apart.
+    Blocks take turns: each has its frame in every n, whether or not the policy has executed it in
+    between. At most ``ceil(blocks / n)`` of them have the same frame, and these lie far apart.
 
     Args:
         period: n in frames, at least 1. Default: 60.
@@ -42,7 +42,7 @@ class Refresh(Guard):
     def demand(self, frame: Tensor, context: PolicyContext) -> tuple[Tensor, None]:
         """Demand the blocks whose turn it is."""
         turns = self._turns_of(*context.grid_shape[1:], frame.device)
-        # Numbers, not a tensor of them: nothing is sent to the device.
+        # Plain numbers rather than a tensor: nothing is sent to the device.
         return torch.stack([turns == index % self.period for index in context.frame_index]), None
 
     def rate_bounds(self, frame_size: tuple[int, int], block_size: int) -> tuple[float, float]:
@@ -54,7 +54,7 @@ class Refresh(Guard):
         if found is None:
             while len(self._turns) >= _SIZES:
                 del self._turns[next(iter(self._turns))]
-            # Consecutive places far apart; places are dealt evenly to the n frames.
+            # Consecutive places lie far apart; places are dealt evenly to the n frames.
             turns = far_apart(rows, columns) * self.period // (rows * columns)
             found = self._turns[rows, columns, device] = upload(turns, device)
         return found

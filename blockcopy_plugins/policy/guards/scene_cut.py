@@ -1,4 +1,4 @@
-"""A guard: a full frame where the scene, or its light, changes at once."""
+"""A guard: a full frame when the scene, or its light, changes at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .stream_memory import StreamMemory
 # The picture is looked at in TILES x TILES tiles, at TILE_SIDE x TILE_SIDE pixels of each.
 TILES = 4
 TILE_SIDE = 8
-# How much of the running mean of the changes a frame leaves, and how much is its own.
+# Weight of the old value in the running mean of the changes; the rest is that of a new frame.
 _MEMORY = 0.9
 
 
@@ -25,15 +25,15 @@ class SceneCut(Guard):
     Each frame is compared with the one before it. In each of 4 x 4 tiles of the picture the values
     of the same sparse pixels are sorted, and the mean difference between the two sorted lists (the
     Wasserstein distance of their distributions) is taken in units of the picture's standard
-    deviation. What moves within a tile changes nothing, noise and motion across the tiles' borders
-    little, a cut or another light much, in most tiles. The *change* of the frame is the median over
-    the tiles; tiles that are one colour in both frames (padding) do not count.
+    deviation. Movement within a tile changes nothing, noise and motion across the tiles' borders
+    change little, and a cut or another light changes much, in most tiles. The *change* of the frame
+    is the median over the tiles; tiles that have one colour in both frames (padding) do not count.
 
-    The whole frame runs where the change is above ``threshold`` and also ``ratio`` times as large
-    as changes have lately been (their running mean; the last ten frames or so). So a camera that
-    moves fast, or a light that flickers all the time, does not trigger it in every frame, and what
-    follows a cut does not once more. A flash triggers it twice, as light changes twice. Fades and
-    dissolves are no cuts: they are left to the policy.
+    The whole frame runs if the change is above ``threshold`` and also ``ratio`` times as large as
+    changes have lately been (their running mean; roughly the last ten frames). So a fast camera, or
+    a light that flickers all the time, does not trigger it in every frame, and the frames after a
+    cut do not trigger it again. A flash triggers it twice, because light changes twice. Fades and
+    dissolves are not cuts: they are left to the policy.
 
     Args:
         threshold: In standard deviations of the picture, above 0. Default: 0.35.
@@ -48,7 +48,7 @@ class SceneCut(Guard):
         self.ratio = check_positive(self, "ratio", ratio)
         self._values = StreamMemory()
         self._usual = StreamMemory()
-        # Sorted values and change of the frame that was looked at last, for commit().
+        # Sorted values and change of the last frame that was looked at, for commit().
         self._looked: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -66,7 +66,7 @@ class SceneCut(Guard):
         change = picture_change(before, values)
         self._looked = (values, change)
         limit = (self._read_usual(context, frame.device) * self.ratio).clamp_min(self.threshold)
-        # Of a stream that nothing is known of the change is NaN, which is above nothing.
+        # For an unknown stream the change is NaN, which is never above a threshold.
         return (change > limit)[:, None, None].expand(context.grid_shape), None
 
     def commit(self, grid: Tensor, context: PolicyContext) -> None:
@@ -119,8 +119,8 @@ def picture_change(before: Tensor, now: Tensor) -> Tensor:
     flat = (now[..., -1] == now[..., 0]) & (now == before).all(-1)
     distance = distance.masked_fill(flat.all(2), float("nan"))
     scale = _deviation(torch.stack((before, now))).amax(0)
-    # The lower median of those that count; NaN is sorted to the end. (nanmedian is refused on a GPU
-    # where algorithms have to be deterministic.)
+    # The lower median of those that count; NaN is sorted to the end. (On a GPU, nanmedian is
+    # refused if algorithms have to be deterministic.)
     middle = (distance.isfinite().sum(1, keepdim=True) - 1).clamp_min(0) // 2
     return distance.sort(1).values.gather(1, middle).squeeze(1) / scale
 
@@ -130,13 +130,13 @@ def _tiles(length: int) -> int:
 
 
 def _sample(length: int) -> slice:
-    """Pixels along a side at equal distances, as many in each tile, as far from both ends."""
+    """Pixels along a side at equal distances: as many in each tile, as far from both ends."""
     step = max(length // (TILES * TILE_SIDE), 1)
     span = length // step // _tiles(length) * _tiles(length) * step
     return slice((length - span + step - 1) // 2, (length - span + step - 1) // 2 + span, step)
 
 
 def _deviation(values: Tensor) -> Tensor:
-    """As :func:`~blockcopy_plugins.policy.picture.picture_statistics` has it, over 3 last axes."""
+    """Like :func:`~blockcopy_plugins.policy.picture.picture_statistics`, over the 3 last axes."""
     deviation = (values - values.mean((-3, -1), keepdim=True)).square().mean((-3, -2, -1)).sqrt()
     return torch.maximum(deviation, 0.05 * values.abs().mean((-3, -2, -1))).clamp_min(1e-6)

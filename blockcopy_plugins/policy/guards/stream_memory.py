@@ -1,4 +1,4 @@
-"""What guards remember of each stream: one tensor of constant size, on the frames' device."""
+"""Guards' memory of each stream: one tensor of constant size, on the frames' device."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 class StreamMemory:
     """A tensor for each stream, read and written for the streams of a batch at once.
 
-    Streams may come, go and change places between batches. As long as they do not, what was written
-    is read again as it is, with no copy.
+    Streams may come, go and change places between batches. Unless they do, a written tensor is read
+    again as it is, without a copy.
     """
 
     def __init__(self) -> None:
-        # A batch as it was written, and the stream's place in it.
+        # A batch as it was written, and each stream's place in it.
         self._places: dict[Hashable, tuple[Tensor, int]] = {}
 
     def read(
@@ -27,15 +27,15 @@ class StreamMemory:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        """Return what is remembered; not to be written to.
+        """Return the remembered tensors; do not write to them.
 
         Args:
             streams: N ids.
-            shape: Of the tensor of one stream.
-            fill: Value of what nothing is remembered of: a stream that is new, or whose tensor had
-                another shape or device.
-            dtype: Of the result.
-            device: Of the result.
+            shape: Shape of the tensor of one stream.
+            fill: Value for streams without a memory: new ones, and those whose tensor had another
+                shape or device.
+            dtype: The result's dtype.
+            device: The result's device.
 
         Returns:
             ``(N, *shape)``.

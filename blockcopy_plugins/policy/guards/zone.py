@@ -13,12 +13,12 @@ from torch import Tensor
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.host_transfer import upload
 
-# Width / height of a mask may differ from the frame's by so much: resized frames are padded by a
-# few pixels, up to a multiple of the network's stride.
+# The aspect ratio of a mask may differ from the frame's by this much: resized frames are padded by
+# a few pixels, up to a multiple of the network's stride.
 ASPECT_TOLERANCE = 0.03
 # Brightness from which a pixel of a mask image belongs to the zone: half of white.
 _WHITE = 128
-# Frame sizes whose blocks are remembered at most.
+# Largest number of frame sizes whose blocks are remembered.
 _SIZES = 16
 
 
@@ -28,16 +28,16 @@ class Zone:
     Args:
         mask: One of
 
-            * the file of an image, in which the zone is white;
+            * an image file in which the zone is white;
             * a bool array or tensor ``(h, w)``, True in the zone;
             * a polygon ``[[x, y], ...]`` in pixels, or a list of polygons. The zone is where the
-              centres of pixels lie inside one of them (of a polygon that crosses itself by the
+              centres of pixels lie inside one of them (for a polygon that crosses itself, by the
               even-odd rule).
-        size: ``(width, height)`` of the picture whose pixels the polygons are given in; None: that
-            of the network's input.
+        size: ``(width, height)`` of the picture whose pixels the polygons are given in; None for
+            the network's input.
 
     Attributes:
-        label: What messages call it.
+        label: Its name in messages.
 
     Raises:
         ConfigError: If the mask is none of these, cannot be read or marks nothing, or ``size`` does
@@ -45,7 +45,7 @@ class Zone:
     """
 
     def __init__(self, mask: Any, size: Sequence[int] | None = None) -> None:
-        # One of the two; polygons in pixels of frames are painted for each size of these.
+        # One of the two; polygons in pixels of frames are painted for each frame size.
         self._mask: Tensor | None = None
         self._polygons: list[Tensor] = []
         if isinstance(mask, (str, os.PathLike)):
@@ -62,8 +62,8 @@ class Zone:
         if size is not None:
             if not self._polygons:
                 raise ConfigError(
-                    f"size={size!r} tells which picture polygons are drawn on, but the mask "
-                    f"{self.label} has a size of its own; leave size away"
+                    f"size={size!r} says which picture polygons are drawn on, but the mask "
+                    f"{self.label} has its own size; omit size"
                 )
             self._mask = _paint(self._polygons, *_check_size(size))
         self._blocks: dict[tuple, Tensor] = {}
@@ -76,16 +76,16 @@ class Zone:
         Args:
             frame_size: ``(H, W)`` of the network's input.
             block_size: Side of a block in pixels.
-            whole: Find the blocks all of whose pixels in the frame lie inside the zone; else those
-                that the zone touches.
-            device: Of the result.
+            whole: Find the blocks that lie inside the zone with all their pixels in the frame; else
+                the blocks that the zone touches.
+            device: The result's device.
 
         Returns:
-            bool ``(GH, GW)``; not to be written to.
+            bool ``(GH, GW)``; do not write to it.
 
         Raises:
-            ConfigError: If a polygon leaves the frame, the mask has another aspect than the frame,
-                or there is no such block.
+            ConfigError: If a polygon leaves the frame, the mask has another aspect ratio than the
+                frame, or there is no such block.
         """
         key = (*frame_size, block_size, whole, device)
         found = self._blocks.get(key)
@@ -99,7 +99,7 @@ class Zone:
             if not grid.any():
                 raise ConfigError(
                     f"no block of {block_size} px of a frame of {width}x{height} px lies inside "
-                    f"the mask {self.label}, which so has no effect; enlarge it, or take a smaller "
+                    f"the mask {self.label}, so it has no effect; enlarge it, or use a smaller "
                     "block_size"
                 )
             while len(self._blocks) >= _SIZES:
@@ -112,9 +112,9 @@ class Zone:
         mine, wanted = columns / rows, width / height
         if abs(math.log(mine / wanted)) > ASPECT_TOLERANCE:
             raise ConfigError(
-                f"the mask {self.label} is of {columns}x{rows} px, an aspect of {mine:.3f}, but "
-                f"the network's input is of {width}x{height} px, an aspect of {wanted:.3f}. Draw "
-                "the mask on the picture as the network gets it, resized and padded"
+                f"the mask {self.label} has {columns}x{rows} px, an aspect of {mine:.3f}, but the "
+                f"network's input has {width}x{height} px, an aspect of {wanted:.3f}. Draw the "
+                "mask on the picture as the network gets it, resized and padded"
             )
 
 
@@ -127,7 +127,7 @@ def _read_image(path: str) -> Tensor:
         from PIL import Image
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"to read the mask image {path!r} Pillow is needed: pip install pillow; or give the "
+            f"Pillow is needed to read the mask image {path!r}: pip install pillow; or give the "
             "mask as a bool array"
         ) from error
     try:
@@ -140,7 +140,7 @@ def _read_image(path: str) -> Tensor:
 
 
 def _is_array_of_bool(mask: Any) -> bool:
-    """Whether it is meant for a mask rather than for polygons."""
+    """Whether it is meant as a mask rather than as polygons."""
     if hasattr(mask, "dtype"):
         return "bool" in str(mask.dtype) or tuple(mask.shape[1:]) != (2,)
     while isinstance(mask, Sequence) and not isinstance(mask, str) and len(mask):
@@ -150,14 +150,14 @@ def _is_array_of_bool(mask: Any) -> bool:
 
 def _as_mask(mask: Any) -> Tensor:
     try:
-        # A copy: who gave it may write to it.
+        # A copy: the caller may write to its own array.
         found = torch.as_tensor(mask).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"a mask must be a bool array (h, w): {error}") from error
     if found.dim() != 2 or found.dtype != torch.bool or 0 in found.shape:
         raise ConfigError(
             f"a mask must be a bool array (h, w), found {found.dtype} {tuple(found.shape)}; write "
-            "array > 0, or give the file of an image, or polygons [[x, y], ...]"
+            "array > 0, or give an image file, or polygons [[x, y], ...]"
         )
     return found
 
@@ -169,7 +169,7 @@ def _as_polygons(mask: Any) -> list[Tensor]:
     for polygon in polygons:
         if not _is_polygon(polygon):
             raise ConfigError(
-                "a mask must be the file of an image, a bool array (h, w), or polygons of at least "
+                "a mask must be an image file, a bool array (h, w), or polygons of at least "
                 f"three corners [[x, y], ...] in pixels, found {polygon!r}"
             )
     return [torch.tensor(polygon, dtype=torch.float64) for polygon in polygons]
@@ -205,13 +205,13 @@ def _paint(polygons: Sequence[Tensor], width: int, height: int) -> Tensor:
         for x, y in corners:
             if not (0 <= x <= width and 0 <= y <= height):
                 raise ConfigError(
-                    f"a polygon has the corner ({x:g}, {y:g}), outside of the picture of "
+                    f"a polygon has the corner ({x:g}, {y:g}), outside the picture of "
                     f"{width}x{height} px. Coordinates are pixels of the network's input, or of "
-                    "the picture of size=(width, height) where that is given"
+                    "the picture of size=(width, height) if that is given"
                 )
         inside = torch.zeros_like(mask)
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-            # Rows whose centre line the edge crosses; a crossing changes all that is right of it.
+            # Rows whose centre line the edge crosses; a crossing flips everything to its right.
             first, last = (math.ceil(y - 0.5) for y in sorted((y0, y1)))
             if first < last:
                 y = torch.arange(first, last, dtype=torch.float64) + 0.5

@@ -1,4 +1,4 @@
-"""The information gain that fits what the network returns."""
+"""The information gain that fits the network's output."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AutoGain(InformationGain):
         """Ask the gain that fits.
 
         Raises:
-            FrameError: If it is not the one that fitted the output before.
+            FrameError: If it is not the gain that fitted the previous output.
         """
         gain = self._gain_for(output)
         if previous is not None:
@@ -79,7 +79,7 @@ class AutoGain(InformationGain):
 
 @dataclass(frozen=True, eq=False)
 class _AutoChange(OutputChange):
-    """What the gain ``summary`` has found; it remembers which it was."""
+    """The result of the gain ``summary``; it remembers which gain that was."""
 
     inner: OutputChange | None = None
 

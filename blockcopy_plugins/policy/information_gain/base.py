@@ -46,13 +46,14 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class OutputChange:
-    """What a new output says of each block, and what it changed; nothing is committed yet.
+    """What a new output shows about each block, and how it changed; nothing is committed yet.
 
     Args:
-        summary: Of the output.
-        gain: float32 ``(GH, GW)``; None where there was nothing to compare with.
+        summary: The output's summary.
+        gain: float32 ``(GH, GW)``; None if there was nothing to compare with.
         shown: float32 ``(2, GH, GW)``: mean and highest value of the output's map in each block.
-        everywhere: Whether ``gain`` and ``shown`` hold of all blocks, or of executed ones alone.
+        everywhere: Whether ``gain`` and ``shown`` are valid for all blocks, or only for executed
+            ones.
     """
 
     summary: Any
@@ -61,19 +62,19 @@ class OutputChange:
     everywhere: bool = True
 
     def keep(self) -> Any:
-        """Return the summary that is to be kept; what was kept before is of no more use."""
+        """Return the summary to keep; the one kept before is no longer usable."""
         return self.summary
 
 
 class InformationGain:
     """How much a task's output on one image changed, block by block.
 
-    An output is first summarised; the summary, which is small and shares no memory with the
-    output, is what a policy keeps of each stream until the next frame.
+    An output is first summarised. The summary is small and shares no memory with the output; a
+    policy keeps it for each stream until the next frame.
     """
 
     def summarise(self, output: TaskOutput, geometry: Geometry) -> Any:
-        """Return what must be kept of an output to compare the next one with it."""
+        """Return the part of an output that is needed to compare the next one with it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement summarise()")
 
     def is_finite(self, output: TaskOutput) -> Tensor | None:
@@ -83,22 +84,22 @@ class InformationGain:
             output: As for :meth:`summarise`.
 
         Returns:
-            A bool scalar on the device. Where it turns out to be False the summary is of no use.
-            None, as here, where :meth:`summarise` looks itself.
+            A bool scalar on the device. If it turns out to be False, the summary is unusable. None,
+            as here, if :meth:`summarise` checks this itself.
         """
         return None
 
     def are_finite(
         self, outputs: Sequence[TaskOutput] | None, device: torch.device
     ) -> Tensor | None:
-        """Say of each output of a batch whether it is finite, as :meth:`is_finite`.
+        """Say for each output of a batch whether it is finite, like :meth:`is_finite`.
 
         Args:
             outputs: One for each image, or None.
-            device: Of the frame.
+            device: The frame's device.
 
         Returns:
-            bool ``(N,)``; None where all of them have been looked at, or there are none.
+            bool ``(N,)``; None if all of them have been checked, or there are none.
         """
         found = [self.is_finite(output) for output in outputs or ()]
         if all(finite is None for finite in found):
@@ -117,15 +118,15 @@ class InformationGain:
     def change(
         self, previous: Any, output: TaskOutput, grid: Tensor, geometry: Geometry
     ) -> OutputChange:
-        """Summarise an output and compare it with the one before, where blocks were executed.
+        """Summarise an output and compare it with the previous one, where blocks were executed.
 
         Elsewhere an output does not change, and need not be looked at.
 
         Args:
-            previous: What :meth:`OutputChange.keep` returned of the output before; None if there is
-                none, or what was not executed is to be looked at too.
+            previous: The result of :meth:`OutputChange.keep` for the previous output; None if there
+                is none, or if blocks that were not executed should be looked at too.
             output: As for :meth:`summarise`.
-            grid: bool ``(GH, GW)`` in host memory, what was executed.
+            grid: bool ``(GH, GW)`` in host memory, the executed blocks.
             geometry: The image's.
 
         Raises:
@@ -156,10 +157,10 @@ class InformationGain:
 
 
 def outputs_not_finite(streams: Sequence[Hashable]) -> FrameError:
-    """The error of outputs that turned out, a frame later, not to have been finite.
+    """The error for outputs that turned out, a frame later, not to have been finite.
 
     Args:
-        streams: Those that they are of.
+        streams: The streams of these outputs.
     """
     return FrameError(
         f"the dense output of stream {', '.join(map(repr, streams))} held NaN or infinity; the "

@@ -26,10 +26,10 @@ class SemanticGain(InformationGain):
 
     ``KL(new || previous) = sum_c new_c (log new_c - log previous_c)``, in nats, on cells (logits
     of a finer resolution are averaged first). A block's value is the largest mean over the
-    sixteenths of the block (or over its cells, where it has fewer than 4 x 4): a mean over the
-    whole block would lose what is small, and the largest single cell is, in every block with a
-    class border in it, the flicker of that border. Values are clipped at ``clip``, so that a sure
-    change of class counts as much as a box that came, and no single block rules the update.
+    sixteenths of the block (or over its cells, if it has fewer than 4 x 4). A mean over the whole
+    block would lose small objects, and the largest single cell would, in every block with a class
+    border in it, be the flicker of that border. Values are clipped at ``clip``, so that a clear
+    change of class counts as much as a box that came, and no single block dominates the update.
 
     A single channel is read as the logit of foreground against background.
 
@@ -50,8 +50,8 @@ class SemanticGain(InformationGain):
         """Return the log-softmax, float32 ``(C, h, w)``, nowhere finer than cells.
 
         Raises:
-            FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in
-                host memory; of one on a device :meth:`is_finite` tells.
+            FrameError: If the output is not a float tensor ``(C, h, w)``, or holds NaN or infinity
+                in host memory; for an output on a device, :meth:`is_finite` checks that.
         """
         logits = pooled(output, geometry)
         if logits.shape[0] == 1:
@@ -63,7 +63,7 @@ class SemanticGain(InformationGain):
         return is_finite(output)
 
     def output_map(self, summary: Tensor, geometry: Geometry) -> Tensor:
-        """Return how unsure the output is: 1 - the highest probability."""
+        """Return how uncertain the output is: 1 - the highest probability."""
         return repeated(1 - summary.amax(0, keepdim=True).exp(), geometry)[0]
 
     def compare(self, previous: Tensor, current: Tensor, geometry: Geometry) -> Tensor:
@@ -88,10 +88,11 @@ class SemanticGain(InformationGain):
     ) -> OutputChange:
         """See :meth:`InformationGain.change`; in host memory only executed blocks are looked at.
 
-        Of logits finer than cells, two rows and columns of each cell are: their mean is compared.
+        For logits finer than cells, two rows and columns of each cell are read: their mean is
+        compared.
 
         Raises:
-            FrameError: As :meth:`summarise`, of what is looked at.
+            FrameError: As :meth:`summarise`, for the values that are looked at.
         """
         check_dense(output)
         if output.device.type != "cpu":
@@ -116,7 +117,7 @@ class SemanticGain(InformationGain):
             self.clip,
         )
         if not math.isfinite(found[1].sum()):
-            # It is refused if it is not finite. A sum of huge values may overflow.
+            # An output that is not finite is refused. A sum of huge values may overflow.
             return super().change(previous, output, grid, geometry)
         gain = None if previous is None else found[0]
         return _SoftmaxChange(fresh, gain, found[1:], False, previous, grid, samples)
@@ -133,7 +134,7 @@ class _SoftmaxChange(OutputChange):
     def keep(self) -> Tensor:
         if self.previous is None:
             return self.summary
-        # In place: a copy of what was not executed would take longer than all else.
+        # In place: copying the blocks that were not executed would take longer than all the rest.
         keep_softmax_(
             self.previous,
             self.summary,
@@ -149,16 +150,16 @@ class FeatureChange(InformationGain):
     """Gain of features of any kind: the relative L1 change.
 
     ``sum_c |new - previous| / sum_c (|new| + |previous|)``, from 0 to 1, both sums over the
-    channels and over a sixteenth of the block; a block's value is the largest of these. A part
-    that is 0 in both has the value 0.
+    channels and over a sixteenth of the block; a block's value is the largest of these. A part that
+    is 0 in both has the value 0.
     """
 
     def summarise(self, output: TaskOutput, geometry: Geometry) -> Tensor:
         """Return the features on cells, float32 ``(C, h, w)``.
 
         Raises:
-            FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in
-                host memory; of one on a device :meth:`is_finite` tells.
+            FrameError: If the output is not a float tensor ``(C, h, w)``, or holds NaN or infinity
+                in host memory; for an output on a device, :meth:`is_finite` checks that.
         """
         cells = to_cells(output, geometry)
         return cells.clone() if cells.data_ptr() == output.data_ptr() else cells
@@ -186,10 +187,10 @@ class FeatureChange(InformationGain):
 
 
 def check_dense(output: TaskOutput) -> None:
-    """Refuse what is no dense output.
+    """Refuse anything that is not a dense output.
 
     Raises:
-        FrameError: If the output is no float tensor ``(C, h, w)``.
+        FrameError: If the output is not a float tensor ``(C, h, w)``.
     """
     if not isinstance(output, Tensor) or output.dim() != 3 or not output.is_floating_point():
         found = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else output
@@ -204,13 +205,13 @@ def to_cells(output: TaskOutput, geometry: Geometry) -> Tensor:
         geometry: The image's.
 
     Returns:
-        float32 ``(C, GH * cells, GW * cells)``; ``output``'s own memory where it is that already.
-        Finer outputs are area-pooled, coarser ones repeated; cells outside the image repeat the
-        nearest inside.
+        float32 ``(C, GH * cells, GW * cells)``; ``output``'s own memory if it has this form
+        already. Finer outputs are area-pooled, coarser ones repeated; cells outside the image
+        repeat the nearest one inside.
 
     Raises:
-        FrameError: If the output is no float tensor ``(C, h, w)``, or holds NaN or infinity in host
-            memory; of one on a device :func:`is_finite` tells.
+        FrameError: If the output is not a float tensor ``(C, h, w)``, or holds NaN or infinity in
+            host memory; for an output on a device, :func:`is_finite` checks that.
     """
     return repeated(pooled(output, geometry), geometry)
 
@@ -223,23 +224,23 @@ def pooled(output: TaskOutput, geometry: Geometry) -> Tensor:
         geometry: The image's.
 
     Returns:
-        float32 ``(C, h, w)``, still covering the network input and nothing else; the output's own
-        memory where nothing was to be done.
+        float32 ``(C, h, w)``, still covering exactly the network input; the output's own memory if
+        nothing had to be done.
 
     Raises:
-        FrameError: If the output is no finite float tensor ``(C, h, w)``.
+        FrameError: If the output is not a finite float tensor ``(C, h, w)``.
     """
     check_dense(output)
     values = output.detach()
-    # The cells inside the image, of which the last row and column may be cut by its edge.
+    # The cells inside the image; its edge may cut the last row and column of them.
     inside = [-(-side * geometry.cells // geometry.block_size) for side in geometry.size]
     resolution = [min(side, most) for side, most in zip(values.shape[1:], inside, strict=True)]
     if resolution != list(values.shape[1:]):
         values = _area_pool(values, resolution)
     else:
         values = values.float()
-    # A mean or sum with NaN or infinity in it is never finite; that of finite values may overflow.
-    # On a device the host would have to wait to look.
+    # A mean or sum with NaN or infinity in it is never finite; one of finite values may overflow.
+    # On a device, the host would have to wait to check.
     if (
         values.device.type == "cpu"
         and not math.isfinite(values.sum())
@@ -253,7 +254,7 @@ def pooled(output: TaskOutput, geometry: Geometry) -> Tensor:
 
 
 def repeated(values: Tensor, geometry: Geometry) -> Tensor:
-    """Repeat what :func:`pooled` returned, or a map of that resolution, to cells.
+    """Repeat the result of :func:`pooled`, or a map of that resolution, to cells.
 
     Args:
         values: float ``(C, h, w)``.

@@ -1,4 +1,4 @@
-"""Information gain of detections: boxes, and masks where there are some."""
+"""Information gain of detections: boxes, and masks if there are any."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class MaskSummary:
 
     Args:
         resolution: ``(h, w)`` of the masks.
-        regions: int32 ``(K, 4)``, what is kept of each: top, bottom, left, right in mask pixels.
+        regions: int32 ``(K, 4)``, the part of each that is kept: top, bottom, left, right in mask
+            pixels.
         bits: uint8, the bitmaps of ``regions``.
         areas: int64 ``(K,)``, in mask pixels, all above 0.
         covered: uint8, bitmaps of the summary's ``regions``: the cells that each mask touches.
@@ -48,7 +49,7 @@ class DetectionSummary:
         scores: float32 ``(K,)``.
         labels: int64 ``(K,)``.
         regions: int32 ``(K, 4)``, the cells around each: top, bottom, left, right.
-        masks: None where there are none.
+        masks: None if there are none.
     """
 
     boxes: Tensor
@@ -59,7 +60,7 @@ class DetectionSummary:
 
 
 class BoxSummary(NamedTuple):
-    """Detections without masks, clipped to the image; those without an area in it too.
+    """Detections without masks, clipped to the image, including those without an area in it.
 
     Args:
         boxes: float32 ``(K, 4)``, ``x1, y1, x2, y2`` in pixels of the network's input.
@@ -72,7 +73,7 @@ class BoxSummary(NamedTuple):
     labels: Tensor
 
     def with_regions(self, geometry: Geometry) -> DetectionSummary:
-        """Return what is comparable with detections that have masks."""
+        """Return a summary that is comparable with detections that have masks."""
         keep = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         boxes = self.boxes[keep]
         regions = _touched_cells(boxes, geometry)
@@ -80,17 +81,17 @@ class BoxSummary(NamedTuple):
 
 
 class DetectionGain(InformationGain):
-    """Gain of boxes and masks: what moved, what came, what went; for each class by itself.
+    """Gain of boxes and masks: what moved, came or went; for each class separately.
 
-    For each present detection the best match is the previous one of the same label with the
-    highest IoU, of equals the first. If the two overlap, ``(1 - IoU) x score`` is painted over
-    both, each with its own score. A present detection that overlaps none has come, a previous one
-    that is nobody's best match has gone: each is painted with its full score. Where paint overlaps,
-    the larger value stands. If both images have masks of the same resolution, the IoU is that of
-    the masks and the paint covers the masks; otherwise it is the boxes'.
+    For each present detection, the best match is the previous one of the same label with the
+    highest IoU, the first among equals. If the two overlap, ``(1 - IoU) x score`` is painted over
+    both, each with its own score. A present detection that overlaps none has come, and a previous
+    one that is the best match of none has gone: each is painted with its full score. Where paint
+    overlaps, the larger value is kept. If both images have masks of the same resolution, the IoU is
+    that of the masks and the paint covers the masks; otherwise the boxes are used.
 
-    Boxes are clipped to the image; those without an area inside it are skipped. What is smaller
-    than a cell is painted on the cells that it touches, so nothing vanishes.
+    Boxes are clipped to the image; those without an area inside it are skipped. Objects smaller
+    than a cell are painted on the cells that they touch, so nothing vanishes.
 
     Args:
         reduction: Of a block's cells to its value. ``'max'`` (default): a pedestrian covers a few
@@ -109,10 +110,10 @@ class DetectionGain(InformationGain):
     def summarise(self, output: TaskOutput, geometry: Geometry) -> DetectionSummary:
         """Clip the boxes, crop the masks, find the cells.
 
-        Of detections on a GPU the boxes come to the CPU in one transfer, the masks in another.
+        For detections on a GPU, the boxes come to the CPU in one transfer, the masks in another.
 
         Raises:
-            FrameError: If the output is no :class:`Detections` of an image of this size.
+            FrameError: If the output is not :class:`Detections` of an image of this size.
         """
         boxes, scores, labels = _read(output, geometry)
         height, width = geometry.size
@@ -166,7 +167,7 @@ class DetectionGain(InformationGain):
         """Return the painted changes, float32 ``(h, w)`` on cells."""
         overlaps, matches = _best_matches(previous, current)
         moved = 1 - overlaps.double()
-        # Of a previous detection: the most that any whose match it is has moved, 1 if it has gone.
+        # For a previous detection: the largest move of any detection matched to it, 1 if gone.
         matched = matches >= 0
         left = torch.full(previous.scores.shape, -1.0, dtype=torch.float64)
         left.scatter_reduce_(0, matches[matched], moved[matched], "amax")
@@ -181,7 +182,7 @@ def _read(output: TaskOutput, geometry: Geometry) -> tuple[Tensor, Tensor, Tenso
     """Return boxes, scores and labels of detections in host memory.
 
     Raises:
-        FrameError: If the output is no :class:`Detections` of an image of this size.
+        FrameError: If the output is not :class:`Detections` of an image of this size.
     """
     if not isinstance(output, Detections):
         raise FrameError(
@@ -194,7 +195,7 @@ def _read(output: TaskOutput, geometry: Geometry) -> tuple[Tensor, Tensor, Tenso
             f"frame has {tuple(geometry.size)}; give boxes in the network's input pixels"
         )
     found = output.boxes.float(), output.scores.float(), output.labels
-    # On a GPU that is waited for once.
+    # On a GPU this waits once.
     boxes, scores, labels = to_host([value.detach() for value in found])
     return boxes, scores, labels
 
@@ -203,7 +204,7 @@ def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tupl
     """Find each present detection's match.
 
     Returns:
-        The IoU with it, float32 ``(K,)``, and its index, int64 ``(K,)``, -1 where there is none.
+        The IoU with it, float32 ``(K,)``, and its index, int64 ``(K,)``, -1 if there is none.
     """
     one, other = current.masks, previous.masks
     if one is None or other is None or one.resolution != other.resolution:
@@ -223,7 +224,7 @@ def _best_matches(previous: DetectionSummary, current: DetectionSummary) -> tupl
 
 def _touched_cells(boxes: Tensor, geometry: Geometry) -> Tensor:
     """Return the cells that boxes with an area inside the image touch: int32 ``(K, 4)``."""
-    # Of 16, 8 or 4 cells a block the side is exact, and so no quotient is rounded over a border.
+    # With 16, 8 or 4 cells a block the side is exact, so no quotient is rounded over a border.
     left, top, right, bottom = (boxes.double() / geometry.cell_size).unbind(1)
     return _as_regions(top.floor(), bottom.ceil(), left.floor(), right.ceil())
 
@@ -244,8 +245,8 @@ def _crop_masks(
         geometry: The image's.
 
     Returns:
-        Of those in ``keep`` in whose box something is set: which they are, the cells around them,
-        and the crops.
+        For those in ``keep`` with something set in their box: which they are, the cells around
+        them, and the crops.
     """
     resolution = (masks.shape[1], masks.shape[2])
     if masks.device.type != "cpu":
@@ -272,7 +273,7 @@ class _Axis:
 
     Args:
         axis: 0 for rows, 1 for columns.
-        resolution: Of the masks along the axis, in mask pixels.
+        resolution: Size of the masks along the axis, in mask pixels.
         geometry: The image's.
     """
 
@@ -292,10 +293,10 @@ class _Axis:
         self.ranges = torch.stack((first, stop), 1).int()
 
     def cells(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the half-open ranges of cells that hold boxes' sides, ``low < high`` in pixels.
+        """Return the half-open ranges of cells that contain boxes' sides, ``low < high`` in pixels.
 
-        One mask pixel more on each side: pasting rounds a mask's edge, and so does a reduced
-        resolution.
+        One more mask pixel is taken on each side: pasting rounds a mask's edge, and so does a
+        reduced resolution.
         """
         first = ((low / self._pixel).floor() - 1).clamp_min(0)
         last = ((high / self._pixel).ceil() + 1).clamp_max(self._resolution)

@@ -1,4 +1,4 @@
-"""What the learned policy gathers between two updates: a few batches to learn from."""
+"""The data that the learned policy gathers between two updates: a few batches to learn from."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Recalled:
-    """What the network found on the way to a decision; the update need not find it again."""
+    """The network's intermediate results of a decision; the update need not compute them again."""
 
     features: tuple[Tensor, ...]  # each of n images
     revision: int  # of the weights
 
     def chosen(self, index: Tensor) -> Recalled:
-        """Return those of some images."""
+        """Return the results of some of the images."""
         return Recalled(tuple(feature[index] for feature in self.features), self.revision)
 
 
@@ -28,20 +28,20 @@ class Experience:
     cells: Tensor  # float32 (n, 11, h, w)
     recalled: Recalled | None
     per_block: int
-    grid: Tensor  # bool (n, GH, GW): what was executed
-    credited: Tensor  # bool (n, GH, GW): where that is what the policy sampled
+    grid: Tensor  # bool (n, GH, GW): the executed blocks
+    credited: Tensor  # bool (n, GH, GW): where execution agrees with the policy's sample
     reward: Tensor  # float32 (n, GH, GW)
 
 
 def joined(items: list[Experience], revision: int | None) -> Iterator[Experience]:
-    """Join what has the same shape: one pass over four frames costs half of four passes.
+    """Join items of the same shape: one pass over four frames costs half of four passes.
 
-    Joining copies, also a single item: outside inference mode this makes ordinary tensors, of
-    which the gradients' graph may keep some.
+    Joining copies, even a single item: outside inference mode this makes ordinary tensors, which
+    the gradients' graph may keep.
 
     Args:
-        items: What to join.
-        revision: Of the weights; what was found with other weights is dropped.
+        items: The items to join.
+        revision: Revision of the weights; results of other weights are dropped.
     """
     groups: dict[tuple, list[Experience]] = {}
     for item in items:

@@ -1,4 +1,4 @@
-"""The policy's network and what trains it: one step of RMSprop on each few batches."""
+"""The policy's network and its training: one step of RMSprop every few batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .net import INPUT_CHANNELS, PolicyNet
 
 
 class Learner:
-    """A network that decides, the batches that it is to learn from, and its optimiser.
+    """A network that decides, the batches from which it will learn, and its optimiser.
 
     Args:
         net: A :class:`PolicyNet`, or a module that makes logits of the same input.
         lr: Learning rate of RMSprop.
-        weight_decay: Of RMSprop.
+        weight_decay: RMSprop's weight decay.
 
     Attributes:
         gathered: Batches since the last update.
-        updates: How many there were.
+        updates: Number of updates so far.
     """
 
     def __init__(self, net: nn.Module, lr: float, weight_decay: float) -> None:
@@ -37,7 +37,7 @@ class Learner:
         self._optimizer = torch.optim.RMSprop(net.parameters(), lr=lr, weight_decay=weight_decay)
 
     def decide(self, cells: Tensor, per_block: int) -> tuple[Tensor, Recalled | None]:
-        """Return the logits of a batch, and what was found on the way to them.
+        """Return the logits of a batch, and the intermediate results.
 
         Args:
             cells: float32 ``(N, 11, h, w)``.
@@ -50,7 +50,7 @@ class Learner:
             return self.net.logits(features), Recalled(features, self.net.revision())
 
     def update(self) -> Tensor:
-        """Take one step on what was gathered, drop it, and return the loss, 0-dim."""
+        """Take one step on the gathered batches, drop them, and return the loss, 0-dim."""
         with torch.inference_mode(False), torch.enable_grad():
             self._optimizer.zero_grad(set_to_none=True)
             blocks = torch.stack([item.credited.sum() for item in self.gathered]).sum()
@@ -70,10 +70,10 @@ class Learner:
         return loss.detach()
 
     def move(self, device: torch.device) -> bool:
-        """Follow the frames to their device; return whether that was another one."""
+        """Move to the frames' device; return whether that was another one."""
         if self.net.offset.device == device:
             return False
-        # To a GPU nothing waits; from one, the host must.
+        # A transfer to a GPU does not wait; from a GPU, the host must wait.
         to = {"device": device, "non_blocking": device.type != "cpu"}
         with torch.inference_mode(False):
             self.net.to(**to)
@@ -88,8 +88,8 @@ class Learner:
     def macs(self, images: int, cells: tuple[int, int], per_block: int, online: bool) -> list[int]:
         """Count the multiply-accumulates of a decision, and of one batch's share of an update.
 
-        The network runs on zeros. The share is the backward pass, as the forward one is the
-        decision's.
+        The network runs on zeros. The share is only the backward pass, because the forward pass is
+        the decision's.
 
         Args:
             images: N.
@@ -122,10 +122,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, and drop what was gathered.
+        """Restore what :meth:`state_dict` returned, and drop the gathered batches.
 
         Raises:
-            ConfigError: If it is of another network; the learner is then as before.
+            ConfigError: If it belongs to another network; the learner is then as before.
         """
         own = self.net.state_dict()
         shapes = {name: tuple(value.shape) for name, value in own.items()}
@@ -161,7 +161,7 @@ class Learner:
         self.gathered.clear()
 
     def _logits(self, item: Experience) -> Tensor:
-        """Return the logits once more, with gradients."""
+        """Return the logits again, with gradients."""
         with _full_precision(item.cells.device):
             if item.recalled is None:
                 return self.net(item.cells, item.per_block)

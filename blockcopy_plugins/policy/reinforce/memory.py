@@ -1,4 +1,4 @@
-"""What the policy keeps of each stream, and of the frame at work."""
+"""The policy's memory of each stream, and of the current frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .experience import Experience, Recalled
 
 @dataclass(eq=False)
 class StreamMemory:
-    """What is kept of a stream: constant in size, whatever the length of the video."""
+    """The data kept for a stream: constant in size, however long the video is."""
 
     picture: Tensor  # float32 (3, h, w) on cells: each block as last executed
     output_map: Tensor  # float32 (h, w) on cells: the last output
@@ -24,7 +24,7 @@ class StreamMemory:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One look at a batch: what select() found and feedback() goes on with."""
+    """One look at a batch: the results of select() that feedback() continues with."""
 
     context: PolicyContext
     picture: Tensor  # float32 (N, 3, h, w)
@@ -37,10 +37,10 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Unproven:
-    """A frame of whose outputs the host does not know yet whether they are finite.
+    """A frame whose outputs the host does not yet know to be finite.
 
-    On a GPU it learns so with the next frame. By then the frame is part of what is known of its
-    streams, and must be taken back if they are not.
+    On a GPU it learns this with the next frame. By then the frame is part of its streams' memory,
+    and must be taken back if its outputs are not finite.
     """
 
     before: dict[Hashable, StreamMemory | None]  # by stream, in the order of the batch

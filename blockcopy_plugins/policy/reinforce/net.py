@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# What a cell holds: frame 3, last executed picture 3, their difference 3, last output 1,
+# Channels of a cell: frame 3, last executed picture 3, their difference 3, last output 1,
 # last grid 1.
 INPUT_CHANNELS = 11
 
@@ -20,22 +20,22 @@ class PolicyNet(nn.Module):
 
     Four 3x3 convolutions go from cells to blocks (as many of the first ones have stride 2 as the
     block's side in cells needs), one more 3x3 convolution looks at the neighbouring blocks, and a
-    1x1 head makes the logit. There is no normalisation layer: batch norm would tie the streams of
-    a batch and the frames of time together, and group norm would blow up the noise of a scene in
-    which nothing moves. Instead the inputs are normalised (:func:`policy_input`).
+    1x1 head makes the logit. There is no normalisation layer: batch norm would couple the streams
+    of a batch and the frames over time, and group norm would amplify the noise of a scene in which
+    nothing moves. Instead the inputs are normalised (:func:`policy_input`).
 
-    The head's result is added to the logit of ``rate``: so the net begins near the rate wanted,
-    and weight decay pulls it there and not to 0.5.
+    The head's result is added to the logit of ``rate``, so the net begins near the wanted rate, and
+    weight decay pulls it there and not to 0.5.
 
     Weights and biases are kept divided by ``gain`` and multiplied by it when used. The net is the
     same, but a step of the optimizer, which for RMSprop is about the learning rate whatever the
     gradient, moves it ``gain`` times as far. With 8, the usual learning rate of 1e-4 learns a
     scene in 200 to 400 frames; with 1 it took more than 1500.
 
-    Logits are kept within ``bound``, so that every block is executed now and then and what starts
-    to move in it is found; and so that the net cannot get stuck: at probabilities of almost 0 or 1
-    the gradient vanishes, and without the bound a few steps too far in the same direction ended,
-    in a scene without gain, in a grid that stayed empty or full for good.
+    Logits are kept within ``bound``, so that every block is executed now and then and new motion in
+    it is found. This also keeps the net from getting stuck: at probabilities of almost 0 or 1 the
+    gradient vanishes, and without the bound, a few steps too far in the same direction ended, in a
+    scene without gain, in a grid that stayed empty or full forever.
 
     Args:
         rate: Executed rate at which the untrained net begins, above 0 and below 1.
@@ -89,25 +89,25 @@ class PolicyNet(nn.Module):
     def features(
         self, cells: Tensor, per_block: int, known: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, ...]:
-        """Return what the 3x3 convolutions give.
+        """Return the results of the 3x3 convolutions.
 
         Args:
             cells: As in :meth:`forward`.
             per_block: As in :meth:`forward`.
-            known: What this method gave for these cells and weights before. It is not computed
+            known: This method's result for these cells and weights from before. It is not computed
                 again, but is returned with the gradients' way back.
 
         Returns:
-            Five maps, float32 ``(N, width, ...)``; the last two are of a value a block.
+            Five maps, float32 ``(N, width, ...)``; the last two have one value per block.
         """
         halvings = per_block.bit_length() - 1
         recall = iter(known) if known is not None else repeat(None)
         found = [cells]
         for index, stage in enumerate(self.stages, start=1):
             x = found[-1]
-            # A 3x3 window of stride 2 padded on both sides lies half a step up and left of what
-            # it stands for. Four in a row would centre a block's window on its corner; one shift
-            # the other way, in the last and largest step, makes up for the others.
+            # A 3x3 window of stride 2 padded on both sides lies half a step up and left of the
+            # place that it represents. Four in a row would centre a block's window on its corner;
+            # one shift the other way, in the last and largest step, makes up for the others.
             if index == halvings:
                 x = F.pad(x, (0, 1, 0, 1))
             stride = 2 if index <= halvings else 1
@@ -116,7 +116,7 @@ class PolicyNet(nn.Module):
         return tuple(found[1:])
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the logits ``(N, GH, GW)`` from what :meth:`features` gave."""
+        """Return the logits ``(N, GH, GW)`` from the result of :meth:`features`."""
         weight, bias = self._weights(self.head)
         logits = F.conv2d(features[-2] + features[-1], weight, bias).squeeze(1) + self.offset
         return _Bounded.apply(logits, self.bound)
@@ -140,7 +140,7 @@ class PolicyNet(nn.Module):
 
 
 class _Known(torch.autograd.Function):
-    """``relu(conv2d(x))`` whose result is known: nothing to compute but the gradients."""
+    """``relu(conv2d(x))`` whose result is known: only the gradients are computed."""
 
     @staticmethod
     def forward(
@@ -191,10 +191,10 @@ class _Bounded(torch.autograd.Function):
 def policy_input(
     picture: Tensor, last_picture: Tensor, last_output: Tensor, last_grid: Tensor, scale: tuple
 ) -> Tensor:
-    """Put together what the net sees.
+    """Put together the net's input.
 
     The pictures are normalised by the present one's mean and scale. Their absolute difference is
-    compressed, ``log(1 + 10 d)``, which brings out faint motion and holds down the glaring one.
+    compressed, ``log(1 + 10 d)``, which brings out faint motion and limits strong motion.
 
     Args:
         picture: float32 ``(N, 3, h, w)``, the present frame on cells.
@@ -218,5 +218,5 @@ def policy_input(
         ),
         dim=1,
     )
-    # Channels last: the backward pass is some three times as fast.
+    # Channels last: the backward pass is about three times as fast.
     return cells.contiguous(memory_format=torch.channels_last)

@@ -38,45 +38,47 @@ from .saved import VERSION, check_saved
 class RLPolicy(Policy):
     """Learns online, without labels, which blocks are worth executing.
 
-    A small CNN (:class:`.net.PolicyNet`) sees, on cells, the frame, the picture that each block
-    was last executed on, their difference, a map of the last output and the last grid, and gives
+    A small CNN (:class:`.net.PolicyNet`) sees, on cells, the frame, the picture with which each
+    block was last executed, their difference, a map of the last output and the last grid, and gives
     each block a probability; the grid is sampled from it. After the frame has run,
 
     * an executed block's reward is ``IG + gamma * (target - c) * |target - c|``, with IG its
       information gain and c the running mean of the executed rate;
-    * a skipped block's reward is the negative of the same, its IG being 0: nothing is known of
-      what executing it would have brought;
+    * a skipped block's reward is the negative of the same, with an IG of 0: it is not known what
+      executing it would have brought;
     * the loss is ``-mean(log pi * reward)`` over the blocks, minimised by RMSprop, one step for
-      each ``update_every`` batches, on all of them.
+      every ``update_every`` batches, on all of them.
 
     Images that the engine executes fully whatever the policy says (the first of a stream, or one
     whose stream this policy does not know) are neither credited nor counted in c: the policy did
     not choose them. Blocks that were executed or skipped against the sampled grid are not credited
     either. c begins at the rate of the first frame that the policy chose.
 
-    The cost term rewards the target, it does not enforce it: as long as skipped blocks would bring
-    gain, the rate settles above it, where the two balance (a block of gain g is worth executing up
-    to ``c = target + sqrt(g / (2 gamma))``). Where nothing moves, the rate is the target.
+    The cost term rewards the target, but does not enforce it: while skipped blocks would bring
+    gain, the rate settles above the target, where the two balance (a block of gain g is worth
+    executing up to ``c = target + sqrt(g / (2 gamma))``). Where nothing moves, the rate is the
+    target.
 
-    One network serves all streams; each stream has a memory of its own, of constant size, which
-    :meth:`reset` drops. ``select`` only looks: called twice without a feedback in between, it
-    gives the same grid. It works under ``no_grad``, ``inference_mode`` and autocast, and draws
-    from a generator of its own.
+    One network serves all streams; each stream has its own memory of constant size, which
+    :meth:`reset` drops. ``select`` only looks: called twice without a feedback in between, it gives
+    the same grid. It works under ``no_grad``, ``inference_mode`` and autocast, and draws from its
+    own generator.
 
     Args:
         target: Executed rate to hold, above 0 and below 1.
         gamma: Weight of the cost term.
-        momentum: Of the running mean c, at least 0 and below 1.
+        momentum: Momentum of the running mean c, at least 0 and below 1.
         lr: Learning rate of RMSprop.
-        weight_decay: Of RMSprop.
+        weight_decay: Weight decay of RMSprop.
         update_every: Batches between two updates.
         information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
             logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
             :class:`InformationGain`.
         online: Learn while running. False freezes the network; may be set at any time.
-        sampling: ``'bernoulli'``, or ``'threshold'``: execute what is more likely than not.
+        sampling: ``'bernoulli'``, or ``'threshold'``: execute blocks that are more likely than not.
             The latter explores nothing, so it needs ``online=False``.
-        seed: Of the initial weights and the sampling; None takes one from the operating system.
+        seed: Seed of the initial weights and the sampling; None takes one from the operating
+            system.
         net: Arguments of :class:`.net.PolicyNet` to change, such as ``dict(gain=8.0)``.
 
     Raises:
@@ -130,7 +132,7 @@ class RLPolicy(Policy):
         self.sampling = sampling
         self.running_rate: float | None = None
         self._generator = make_generator(seed)
-        # Parameters made under inference mode could never be trained.
+        # Parameters that are made under inference mode could never be trained.
         with torch.inference_mode(False):
             try:
                 made = PolicyNet(rate=self.target, generator=self._generator, **(net or {}))
@@ -155,7 +157,7 @@ class RLPolicy(Policy):
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
         """Sample a grid.
 
-        On a GPU, whether frame and weights are finite is found where the grid is read.
+        On a GPU, the check that frame and weights are finite comes with the grid.
 
         Raises:
             FrameError: If the frame does not fit the context, or holds NaN or infinity.
@@ -166,7 +168,7 @@ class RLPolicy(Policy):
             look = self._look(frame, context)
         self._look_made = look
         if all(look.known):
-            # A copy: who gets it may write to it.
+            # A copy: the receiver may write to it.
             return look.sampled.clone()
         forced = torch.tensor([not known for known in look.known])
         return look.sampled | upload(forced, frame.device)[:, None, None]
@@ -183,7 +185,7 @@ class RLPolicy(Policy):
         outputs: Sequence[TaskOutput] | None,
         context: PolicyContext,
     ) -> dict[str, float | Tensor]:
-        """Compute the reward, keep what the next frame needs, and learn when it is time.
+        """Compute the reward, keep what the next frame needs, and update when an update is due.
 
         Returns:
             ``executed_rate`` of the batch and ``running_rate``; once there is a frame that the
@@ -193,8 +195,8 @@ class RLPolicy(Policy):
 
         Raises:
             FrameError: If the outputs are missing, do not fit the batch or are not finite. Nothing
-                is committed. On a GPU it is found out with the next frame, which is refused, that
-                they are not finite; what was committed is taken back then.
+                is committed. On a GPU, outputs that are not finite are found with the next frame:
+                it is refused, and what was committed is taken back.
         """
         scalars = super().feedback(frame, grid, outputs, context)
         host, grid = context.host_grid(grid), grid.to(frame.device)
@@ -213,7 +215,7 @@ class RLPolicy(Policy):
             if look is None or look.context is not context:
                 check_frame(frame, context)
                 look = self._look(frame, context)
-            # All that can fail comes first; below it, everything is committed.
+            # Everything that can fail comes first; below it, everything is committed.
             geometry = Geometry(tuple(frame.shape[2:]), context.grid_shape[1:], context.block_size)
             summaries = [
                 None if output is None else self.information_gain.summarise(output, geometry)
@@ -246,9 +248,9 @@ class RLPolicy(Policy):
         return scalars
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
-        """Forget the streams' last pictures and outputs; what was learned stays.
+        """Forget the streams' last pictures and outputs; what was learned is kept.
 
-        Frames gathered for the next update stay too: they are as good after a cut as before it.
+        Frames gathered for the next update are kept too: a cut does not make them less useful.
         """
         self._look_made = None
         if streams is None:
@@ -260,7 +262,7 @@ class RLPolicy(Policy):
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
         """Count the multiply-accumulates of a call, by running the network on zeros.
 
-        Pooling the frame to cells multiplies nothing and is not in it.
+        Pooling the frame to cells multiplies nothing and is not counted.
         """
         images, _, height, width = frame_shape
         side = cells_per_block(block_size)
@@ -294,7 +296,7 @@ class RLPolicy(Policy):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what was learned. This policy's own hyperparameters stay.
+        """Restore what was learned. This policy keeps its own hyperparameters.
 
         Raises:
             ConfigError: If ``state`` was not saved by an RLPolicy with a network of this shape;
@@ -335,7 +337,7 @@ class RLPolicy(Policy):
         return Look(context, picture, tuple(known), cells, recalled, probability > limit, logits)
 
     def _check_logits(self, picture: Tensor, finite: Tensor) -> None:
-        """Tell why logits are not finite."""
+        """Raise the error that says why logits are not finite."""
         if finite:
             return
         if not bool(torch.isfinite(picture).all()):
@@ -375,7 +377,7 @@ class RLPolicy(Policy):
                 if previous is not None:
                     change = self.information_gain.compare(previous, summaries[image], geometry)
                     gain[image] = upload(change, gain.device)
-        # What changed where nothing was executed was not found there.
+        # A change where nothing was executed was not caused there.
         return gain * grid
 
     def _remember(
@@ -385,7 +387,7 @@ class RLPolicy(Policy):
         for image, stream in enumerate(look.context.streams):
             picture = look.picture[image]
             if look.known[image]:
-                # Weights of 0 and 1 pick, as where() does, and several times as fast.
+                # Weights of 0 and 1 pick like where(), but several times as fast.
                 picture = torch.lerp(self._memories[stream].picture, picture, executed[image])
             elif len(look.known) > 1:
                 # A copy: a view would keep the whole batch.
@@ -399,14 +401,14 @@ class RLPolicy(Policy):
     def _learn(
         self, look: Look, host: Tensor, grid: Tensor, gain: Tensor, finite: Tensor | None
     ) -> tuple[dict[str, float | Tensor], Experience | None]:
-        """Take the reward of the images that the policy chose, and keep them for the update.
+        """Compute the reward of the images that the policy chose, and keep them for the update.
 
         Args:
-            look: What was seen.
-            host: bool ``(N, GH, GW)``, what was executed, in host memory.
+            look: The frame's look.
+            host: bool ``(N, GH, GW)``, the executed blocks, in host memory.
             grid: The same on the device.
             gain: float32 ``(N, GH, GW)``.
-            finite: bool ``(N,)`` on the device: False where the gain is of no use.
+            finite: bool ``(N,)`` on the device: False where the gain is unusable.
         """
         cells, recalled, credited = look.cells, look.recalled, grid == look.sampled
         if finite is not None:
@@ -429,7 +431,7 @@ class RLPolicy(Policy):
         item = None
         if self.online:
             per_block = cells_per_block(look.context.block_size)
-            # The grid is the caller's, who may write into it: a copy.
+            # A copy: the grid belongs to the caller, who may write into it.
             item = Experience(cells, recalled, per_block, grid.clone(), credited, reward)
             self.learner.gathered.append(item)
         scalars = {
@@ -441,10 +443,10 @@ class RLPolicy(Policy):
 
 
 def _figure(value: Tensor) -> float | Tensor:
-    """Return a figure for logs: a number, or as it is where the host would have to wait for it."""
+    """Return a figure for logs: a number, or the tensor if the host would have to wait for it."""
     return float(value) if value.device.type == "cpu" else value
 
 
 def _stack(maps: list[Tensor]) -> Tensor:
-    """Stack; one map alone is not copied."""
+    """Stack maps; a single map is not copied."""
     return torch.stack(maps) if len(maps) > 1 else maps[0].unsqueeze(0)

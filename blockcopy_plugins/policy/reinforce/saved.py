@@ -1,4 +1,4 @@
-"""What a saved policy must hold."""
+"""The required content of a saved policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VERSION = 1
 
 
 def check_saved(state: dict[str, Any]) -> None:
-    """Check all of a state dict but its network.
+    """Check everything in a state dict except its network.
 
     Raises:
         ConfigError: If it was not saved by an RLPolicy of this version.

@@ -1,14 +1,14 @@
 # Cityscapes' video clips at 1024x2048 with CityPersons' pedestrians: the 500 clips of val, the
 # annotated frame last.
 #
-# data_root holds, from https://www.cityscapes-dataset.com/downloads (free, after registration):
+# data_root contains, from https://www.cityscapes-dataset.com/downloads (free, after registration):
 #   leftImg8bit_sequence/   leftImg8bit_sequence_trainvaltest.zip, 324 GB
 #   gtBboxCityPersons/      gtBbox_cityPersons_trainval.zip
-# or, in the place of the latter, annotations/anno_{train,val}.mat of
+# or, instead of the latter, annotations/anno_{train,val}.mat of
 # https://github.com/cvgroup-njust/CityPersons.
 data_root = "data/cityscapes/"
 
-# The metric takes the ground truth from the dataset, so that nothing in here loads it.
+# The metric takes the ground truth from the dataset, so nothing here loads it.
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 1024), keep_ratio=True),
@@ -32,8 +32,8 @@ test_dataloader = dict(
 test_evaluator = dict(type="blockcopy_plugins.CityPersonsMetric")
 test_cfg = dict(type="TestLoop")
 
-# What a policy learns on, without labels, before it is evaluated; read by tools/test_video.py and
-# tools/train_policy.py.
+# The clips on which a policy learns, without labels, before it is evaluated; read by
+# tools/test_video.py and tools/train_policy.py.
 policy_warm_up = dict(
     dataset=dict(
         type="blockcopy_plugins.CityPersonsVideoDataset",

@@ -1,6 +1,6 @@
 # Cityscapes' video clips at 1024x2048, 19 classes: the 500 clips of val, the annotated frame last.
 #
-# data_root holds, from https://www.cityscapes-dataset.com/downloads (free, after registration):
+# data_root contains, from https://www.cityscapes-dataset.com/downloads (free, after registration):
 #   leftImg8bit_sequence/   leftImg8bit_sequence_trainvaltest.zip, 324 GB
 #   gtFine/                 gtFine_trainvaltest.zip, 241 MB
 data_root = "data/cityscapes/"
@@ -27,8 +27,8 @@ test_dataloader = dict(
 test_evaluator = dict(type="blockcopy_plugins.FrameSegmentationMetric")
 test_cfg = dict(type="TestLoop")
 
-# What a policy learns on, without labels, before it is evaluated; read by tools/test_video.py and
-# tools/train_policy.py.
+# The clips on which a policy learns, without labels, before it is evaluated; read by
+# tools/test_video.py and tools/train_policy.py.
 policy_warm_up = dict(
     dataset=dict(
         type="blockcopy_plugins.CityscapesVideoDataset",

@@ -1,6 +1,6 @@
 # A light Mask R-CNN for one class in video of the size of vtest.avi (768x576, persons of 30-100 px).
 #
-# Only stock MMDetection classes. Against mask-rcnn_r50_fpn: a ResNet-18 of of 40 channels without
+# Only stock MMDetection classes. Compared with mask-rcnn_r50_fpn: a ResNet-18 of 40 channels without
 # its last stage (its stride of 32 is as large as a person), three pyramid levels of 64 channels,
 # upright anchors, and small RoI heads, so that nearly all MACs are in backbone, neck and RPN.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"

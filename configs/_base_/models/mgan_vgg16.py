@@ -1,9 +1,9 @@
 # MGAN (Pang et al., ICCV 2019) with VGG16 at stride 8, for pedestrians.
 #
 # Structure, conventions and thresholds as in Pedestron's mgan_vgg.py, so that its weights give its
-# boxes (tools/convert_checkpoint.py): anchors, deltas, RoIs and NMS take a box's last row and column
-# as part of it. Weights of the losses as in the paper. Training needs what is visible of each
-# person: blockcopy_plugins.LoadVisibleBoxes behind LoadAnnotations(with_bbox=True).
+# boxes (tools/convert_checkpoint.py): anchors, deltas, RoIs and NMS count a box's last row and column
+# as part of it. Weights of the losses as in the paper. Training needs the visible part of each
+# person: blockcopy_plugins.LoadVisibleBoxes after LoadAnnotations(with_bbox=True).
 model = dict(
     type="blockcopy_plugins.MGAN",
     data_preprocessor=dict(
@@ -17,7 +17,7 @@ model = dict(
     backbone=dict(
         type="blockcopy_plugins.VGG",
         depth=16,
-        # No pooling behind the last two stages: the maps have a stride of 8.
+        # No pooling after the last two stages: the maps have a stride of 8.
         strides=(2, 2, 2, 1, 1),
         frozen_stages=1,
         init_cfg=dict(type="Pretrained", checkpoint="torchvision://vgg16"),
@@ -78,7 +78,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(
-            # What lies in a region to ignore is no negative.
+            # Anchors in a region to ignore are not negatives.
             assigner=dict(
                 type="MaxIoUAssigner",
                 pos_iou_thr=0.7,
@@ -129,7 +129,7 @@ model = dict(
             nms_pre=12000,
             max_per_img=2000,
             nms=dict(type="nms", iou_threshold=0.7, offset=1),
-            # Boxes of no size stay, as in Pedestron.
+            # Boxes without an area stay, as in Pedestron.
             min_bbox_size=-1,
         ),
         rcnn=dict(

@@ -1,11 +1,11 @@
 # SwiftNet (Orsic et al., CVPR 2019), single scale, with ResNet-18. Logits at a quarter of the image's
-# resolution. Normalisation of pixels as in the BlockCopy paper's code; the authors' own weights want
+# resolution. Normalisation of pixels as in the BlockCopy paper's code; the authors' own weights need
 # swiftnet_r18_orsic.py.
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",
-        # Of RGB values from 0 to 255.
+        # For RGB values from 0 to 255.
         mean=[73.1584, 82.9090, 72.3924],
         std=[44.9149, 46.1529, 45.3192],
         bgr_to_rgb=True,

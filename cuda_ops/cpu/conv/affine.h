@@ -1,4 +1,4 @@
-// What is done to the values of each channel behind a convolution or in a pass of its own.
+// The operations on the values of each channel after a convolution or in a separate pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +18,7 @@ namespace blockcopy {
 inline constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
                                                    conv_kernels_avx2};
 
-// The best kernels that there are.
+// The best kernels that are available.
 inline const ConvKernels& best_kernels(const char* op) {
   for (const auto candidate : kAllKernels) {
     if (candidate() != nullptr) {

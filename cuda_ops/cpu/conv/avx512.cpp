@@ -7,7 +7,7 @@
 
 #define BLOCKCOPY_INLINE inline __attribute__((always_inline))
 
-// Everything from here on is compiled for more than the processor that compiles it.
+// Everything from here on is compiled for other processors than the one that compiles it.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))), apply_to = function)
 #else

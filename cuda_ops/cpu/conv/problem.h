@@ -1,5 +1,5 @@
 // One convolution of executed blocks, as the kernels of every instruction set get it. Plain data,
-// and no other header: code that is compiled for one processor must not be linked into the rest.
+// and no other header: code compiled for one processor must not be linked into the rest.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct ConvShape {
   int64_t dilation_h, dilation_w;
 };
 
-// What happens to a sum before it is stored: `sum * scale + shift + residual`, what is below 0 times
+// What happens to a sum before it is stored: `sum * scale + shift + residual`, values below 0 times
 // the slope, then clamped.
 struct ConvEpilogue {
   const float* scale;    // (C_out), or null for 1; then there is a shift too
@@ -28,7 +28,7 @@ struct ConvEpilogue {
   float high;
 };
 
-// Where a pixel of the input is found. Pixels are `channels` elements.
+// Where a pixel of the input is found. A pixel has `channels` elements.
 struct ConvSource {
   const void* map;  // (slots, map_h, map_w, channels)
   int64_t map_h, map_w;
@@ -62,7 +62,7 @@ struct ConvProblem {
   void* out;  // (count, block_h, block_w, channels_out)
 };
 
-// Maps side by side in the channels of one, and what is done to their values.
+// Maps side by side in the channels of one, and the operations on their values.
 struct JoinProblem {
   ConvElement element;
   int64_t pixels;
@@ -75,7 +75,7 @@ struct JoinProblem {
   void* out;  // (pixels, channels)
 };
 
-// Blocks of a map that is enlarged or made smaller bilinearly.
+// Blocks of a map that is enlarged or reduced bilinearly.
 struct ResizeProblem {
   ConvElement element;
   const void* map;  // (slots, map_h, map_w, channels)
@@ -89,13 +89,13 @@ struct ResizeProblem {
   void* out;  // (count, block_h, block_w, channels)
 };
 
-// Kernels of one instruction set. The work is cut into tasks, for a number of threads; they may run
-// in any order and at once, each with scratch of its own.
+// Kernels of one instruction set. The work is cut into tasks for a number of threads; the tasks may
+// run in any order and at the same time, each with its own scratch memory.
 struct ConvKernels {
   const char* name;
   int64_t lanes;  // floats in a vector
 
-  // Elements that a packed weight takes.
+  // Number of elements of a packed weight.
   int64_t (*weight_size)(const ConvShape&);
   // `weight`: (C_out, kernel_h, kernel_w, C_in), of `element`.
   void (*pack_weight)(const ConvShape&, ConvElement, const void* weight, void* packed);
@@ -103,7 +103,7 @@ struct ConvKernels {
   int64_t (*direct_scratch)(const ConvProblem&);  // bytes
   void (*direct)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
 
-  // The same where each channel is convolved by itself: channels_out = channels, and the weight is
+  // The same if each channel is convolved separately: channels_out = channels, and the weight is
   // (kernel_h * kernel_w, channels) in float32, whatever the element.
   int64_t (*depthwise_tasks)(const ConvProblem&, int64_t threads);
   int64_t (*depthwise_scratch)(const ConvProblem&);
@@ -111,7 +111,7 @@ struct ConvKernels {
 
   // The same for 3x3 kernels of stride 1 and a multiple of `lanes` channels.
   int64_t winograd_points;
-  // (9, points): what one weight of a kernel is in each point.
+  // (9, points): the contribution of one weight of a kernel to each point.
   void (*winograd_matrix)(double* matrix);
   int64_t (*winograd_size)(const ConvShape&);
   // `weight`: (C_out, C_in) of one point, in float32, whatever the element.
@@ -126,7 +126,7 @@ struct ConvKernels {
   void (*resize)(const ResizeProblem&, int64_t first, int64_t end);
 };
 
-// Null where the compiler or the processor does not have them.
+// Null if the compiler or the processor does not support them.
 const ConvKernels* conv_kernels_avx512_bf16();
 const ConvKernels* conv_kernels_avx512();
 const ConvKernels* conv_kernels_avx2();

@@ -6,7 +6,7 @@
 
 namespace blockcopy {
 
-// `value` itself, which is not contiguous for that.
+// `value` itself, which need not be contiguous.
 inline const at::Tensor& checked(const char* name, const at::Tensor& value, at::ScalarType type,
                                  at::IntArrayRef shape) {
   TORCH_CHECK_TYPE(value.scalar_type() == type, "blockcopy: ", name, " has dtype ",

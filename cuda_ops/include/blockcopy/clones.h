@@ -1,5 +1,5 @@
-// Functions that are compiled for several processors, of which the loader picks one. Needs indirect
-// functions: GCC and glibc.
+// Functions that are compiled for several processors, of which the loader picks one. This needs
+// indirect functions: GCC and glibc.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)

@@ -1,4 +1,4 @@
-// The change of class probabilities in each block, as a team of threads takes it:
+// The change of class probabilities in each block, as a team of threads computes it:
 // blockcopy::block_divergence; and whether all values are finite: blockcopy::all_finite.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace blockcopy {
 
-// Cells of a block, at most; a float of shared memory each.
+// Largest number of cells of a block; a float of shared memory each.
 constexpr int64_t kMaxCells = 16 * 16;
 
 // A map of log-probabilities, float (classes, height, width).
@@ -35,7 +35,7 @@ BLOCKCOPY_HOST_DEVICE int64_t at_centre(int64_t cell, double cell_size, double s
   return least(static_cast<int64_t>(centre * scale), size - 1);
 }
 
-// The largest of two, and no number if one of them is none.
+// The larger of two values, and NaN if one of them is NaN.
 BLOCKCOPY_HOST_DEVICE float largest(float a, float b) { return a > b || a != a ? a : b; }
 
 // One block: the largest over its parts of the mean KL divergence of `now` from `before`. The team
@@ -90,8 +90,8 @@ BLOCKCOPY_HOST_DEVICE void block_divergence(const DivergenceGeometry& g, const L
   });
 }
 
-// Whether the vectors first, first + step, ... of `count` values hold none that is not finite; the
-// values behind the last whole vector are looked at by the first threads.
+// Whether the vectors first, first + step, ... of `count` values contain only finite values; the
+// values after the last whole vector are checked by the first threads.
 template <typename Value, typename Vector>
 BLOCKCOPY_HOST_DEVICE bool finite_lane(const Value* values, int64_t count, int64_t first,
                                        int64_t step) {
@@ -112,7 +112,7 @@ BLOCKCOPY_HOST_DEVICE bool finite_lane(const Value* values, int64_t count, int64
   return finite;
 }
 
-// Threads of a launch over so many vectors: enough to fill a device.
+// Number of threads for a launch over this many vectors: enough to fill a device.
 inline uint32_t finite_blocks(int64_t count, int64_t of_vector) {
   const int64_t blocks = ceil_div(ceil_div(count, of_vector), 4 * kThreads);
   return static_cast<uint32_t>(greatest(1, least(blocks, 4096)));

@@ -1,7 +1,7 @@
-// What one GPU thread does of blockcopy::finish_conv_, as a plain function of its number.
+// The work of one GPU thread in blockcopy::finish_conv_, as a plain function of its number.
 //
-// The sums of a convolution lie channels last: pixels of `channels` values. A thread takes one
-// vector of every `strips`-th pixel, so that it reads what belongs to its channels once; threads
+// The sums of a convolution are stored channels last: pixels of `channels` values. A thread takes
+// one vector of every `strips`-th pixel, so that it reads the values of its channels once; threads
 // side by side take vectors side by side. A test runs all "threads" on the host.
 #pragma once
 
@@ -17,7 +17,7 @@ struct FinishGeometry {
   int64_t strips;
 };
 
-// Per channel; null where there is none. Of the norm, mean and variance are there together.
+// Per channel; null if there is none. A norm's mean and variance are given together.
 template <typename Value, typename Norm>
 struct FinishVectors {
   const Value* bias;
@@ -41,10 +41,11 @@ struct FinishCall {
   FinishVectors<void, void> vectors;
 };
 
-// Half of what a large GPU runs at a time: more would each do less with what belongs to channels.
+// Half of the threads of a large GPU: with more, each would reuse its channel values for fewer
+// pixels.
 constexpr int64_t kFinishBusyThreads = 131072;
 
-// So many pixels apart are those of a thread: as many threads as the GPU runs, no more than pixels.
+// The distance between a thread's pixels: as many threads as the GPU runs, no more than pixels.
 inline int64_t finish_strips(int64_t pixels, int64_t vectors_of_pixel) {
   return least(ceil_div(kFinishBusyThreads, vectors_of_pixel), pixels);
 }
@@ -57,7 +58,7 @@ BLOCKCOPY_HOST_DEVICE float reciprocal_root(float value) {
 #endif
 }
 
-// Values of `Count` channels, `otherwise` where there are none; by wide loads where they lie so.
+// Values of `Count` channels, `otherwise` if there are none; by wide loads if the layout allows.
 template <int Count, typename Value>
 BLOCKCOPY_HOST_DEVICE void load_channels(const Value* from, float otherwise, float* to) {
   using Wide = Words32<4>;
@@ -131,7 +132,7 @@ BLOCKCOPY_HOST_DEVICE void finish_thread(const FinishGeometry& g,
       if (residual != nullptr) {
         value += widen(added.value[i]);
       }
-      // Each comparison is false for what is no number, which stays.
+      // Each comparison is false for NaN, which is kept.
       value = value < v.low ? v.low : value;
       value = value > v.high ? v.high : value;
       narrow(value, found.value[i]);

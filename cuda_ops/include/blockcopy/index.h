@@ -2,8 +2,8 @@
 //
 // Maps are dense channels-last (NHWC in memory): a pixel is `pixel_bytes` consecutive bytes and its
 // index is (slot * height + row) * width + column. Packed tensors follow the same rule with the
-// block number in place of the slot. All offsets are 64-bit; only what counts inside one row of a
-// window is 32-bit. Needs neither PyTorch nor CUDA headers.
+// block number instead of the slot. All offsets are 64-bit; only counts inside one row of a window
+// are 32-bit. Needs neither PyTorch nor CUDA headers.
 #pragma once
 
 #include <cstddef>

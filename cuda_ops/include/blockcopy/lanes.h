@@ -1,4 +1,4 @@
-// What one GPU thread does, as plain functions of its place among the threads.
+// The work of one GPU thread, as plain functions of its place among the threads.
 //
 // The CUDA kernels only work out that place and call these; a test compiles the same functions for
 // the host and runs every "thread" in a loop. Rows are dealt to groups of threads, and the vectors
@@ -102,7 +102,7 @@ BLOCKCOPY_HOST_DEVICE bool gather_lane(const GatherGeometry& g, const Vector* st
   return valid;
 }
 
-// As gather_lane.
+// Like gather_lane.
 template <typename Vector>
 BLOCKCOPY_HOST_DEVICE bool scatter_lane(const ScatterGeometry& g, Vector* state,
                                         const Vector* packed, const Block* blocks,

@@ -25,11 +25,11 @@ cudaError_t launch_scatter(const ScatterGeometry& geometry, void* state, const v
 cudaError_t launch_reduce_picture(const SquaresGeometry& geometry, ValueType type,
                                   const void* picture, float* out, cudaStream_t stream);
 
-// `places`: null where blocks are all of a map's, row by row.
+// `places`: null if the blocks are all blocks of a map, row by row.
 cudaError_t launch_block_moments(const MomentsGeometry& geometry, ValueType type, const void* map,
                                  const Block* places, double* out, cudaStream_t stream);
 
-// `scale` and `shift` are of the type that the work is done in: double for double, else float.
+// `scale` and `shift` have the type of the computation: double for double, else float.
 cudaError_t launch_scale_shift(const ScaleGeometry& geometry, ValueType type, int64_t bytes,
                                const void* map, const Block* places, const void* scale,
                                const void* shift, void* out, cudaStream_t stream);

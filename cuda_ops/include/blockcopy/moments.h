@@ -1,5 +1,6 @@
 // Mean and spread of groups of channels over blocks, and a scale and shift of each channel, as
-// threads reckon them: blockcopy::block_moments and blockcopy::scale_shift. Maps are channels last.
+// threads compute them: blockcopy::block_moments and blockcopy::scale_shift. Maps are channels
+// last.
 #pragma once
 
 #include "blockcopy/team.h"
@@ -7,11 +8,11 @@
 
 namespace blockcopy {
 
-// Neighbouring groups are taken together up to so many bytes of a pixel, so that what a team reads
-// of it are whole sectors of memory.
+// Neighbouring groups are processed together up to this many bytes of a pixel, so that a team reads
+// whole sectors of memory from it.
 constexpr int64_t kChunkBytes = 64;
 constexpr int64_t kMaxChunkGroups = kChunkBytes / 2;
-// Pixels that a thread sums in the type of the work before it adds to its sum in double.
+// Number of pixels that a thread sums in the type of the work before adding to its sum in double.
 constexpr int kPixelsOfPart = 32;
 
 struct MomentsGeometry {
@@ -30,7 +31,7 @@ struct MomentsGeometry {
   BLOCKCOPY_HOST_DEVICE int64_t tasks() const { return count * chunks(); }
 };
 
-// Sets how the work is dealt; all else is set.
+// Sets how the work is distributed; everything else is set already.
 inline void deal_moments(MomentsGeometry& g, int64_t value_bytes, const void* map) {
   const int64_t group = g.channels / g.groups * value_bytes;
   g.bytes = vector_bytes(g.channels * value_bytes, map, map);
@@ -43,7 +44,7 @@ inline void deal_moments(MomentsGeometry& g, int64_t value_bytes, const void* ma
   g.chunk_groups = greatest(of_vector, g.chunk_groups - g.chunk_groups % of_vector);
 }
 
-// A chunk of groups in one block, and how its values are dealt to the threads of a team.
+// A chunk of groups in one block, and how its values are distributed to the threads of a team.
 struct MomentsChunk {
   int64_t first_group;
   uint32_t groups;
@@ -183,7 +184,7 @@ BLOCKCOPY_HOST_DEVICE void chunk_moments(const MomentsGeometry& g, const Value* 
   chunk.vectors = chunk.groups * chunk.of_group / kCount;
   chunk.runs = chunk.of_group < kCount ? kCount / chunk.of_group : 1;
   chunk.of_one = chunk.of_group < kCount ? 1 : chunk.of_group / kCount;
-  // A group alone is all threads' own.
+  // A single group belongs to all threads.
   chunk.columns = chunk.groups == 1 ? 1 : chunk.vectors;
   chunk.threads = kThreads / chunk.columns * chunk.columns;
   const Value* const base = map + source * g.channels + chunk.first_group * chunk.of_group;
@@ -214,7 +215,7 @@ BLOCKCOPY_HOST_DEVICE void chunk_moments(const MomentsGeometry& g, const Value* 
       const double spread = squares - apart * apart / values;
       double* const of_group = result + 1 + chunk.first_group + thread;
       of_group[0] = off ? 0 : mean;
-      // What is no number stays none.
+      // NaN stays NaN.
       of_group[g.groups] = off || spread < 0 ? 0 : spread;
     }
     if (thread == 0 && chunk.first_group == 0) {
@@ -251,7 +252,7 @@ BLOCKCOPY_HOST_DEVICE bool scale_lane(const ScaleGeometry& g, const Vector* map,
     uint32_t loaded = g.pixel_vectors;
     for (uint32_t v = place.lane; v < g.row_vectors; v += place.lanes) {
       const uint32_t at = v % g.pixel_vectors;
-      // The usual stride is of whole pixels.
+      // The usual stride is a number of whole pixels.
       if (at != loaded) {
         const int64_t channel = image * g.channels + static_cast<int64_t>(at) * kCount;
         BLOCKCOPY_UNROLL

@@ -1,4 +1,4 @@
-// Regions of a picture, and bitmaps of what is set inside them.
+// Regions of a picture, and bitmaps of the set pixels inside them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +18,8 @@ struct Region {
   int64_t columns() const { return right - left; }
 
   // A bitmap has a bit for each pixel, the leftmost of a byte lowest. Bytes begin at multiples of 8
-  // columns of the picture, so that the bitmaps of any two regions lie byte on byte. Bits beside the
-  // region are 0.
+  // columns of the picture, so that the bytes of any two bitmaps line up. Bits outside the region
+  // are 0.
   int64_t first_byte() const { return left >> 3; }
   int64_t row_bytes() const { return ((right + 7) >> 3) - (left >> 3); }
   int64_t bytes() const { return rows() * row_bytes(); }
@@ -46,7 +46,7 @@ inline const Region* region_data(const char* op, const char* name, const at::Ten
   return data;
 }
 
-// Where the bitmap of each region begins, and behind the last one where it ends.
+// Where the bitmap of each region begins, and after the last one where it ends.
 inline std::vector<int64_t> bitmap_starts(const Region* regions, int64_t count) {
   std::vector<int64_t> starts(count + 1);
   for (int64_t i = 0; i < count; ++i) {

@@ -1,4 +1,4 @@
-// The softmax over classes of many pixels at a time, written so that compilers make vectors of it.
+// The softmax over classes of many pixels at a time, written so that compilers vectorise it.
 #pragma once
 
 #include <algorithm>
@@ -10,10 +10,10 @@
 namespace blockcopy {
 namespace {
 
-// exp(x) for x <= 0, to two units in the last place; below e^-87 that of e^-87. Plain arithmetic, of
-// which a compiler makes vectors.
+// exp(x) for x <= 0, to two units in the last place; below e^-87 the value of e^-87. Plain
+// arithmetic, which a compiler can vectorise.
 inline float exp_of(float x) {
-  // A comparison of floats may trap, and is then made no vector of. Of negative ones the bits rise
+  // A comparison of floats may trap, and is then not vectorised. For negative ones, the bits rise
   // as the numbers fall.
   uint32_t place;
   std::memcpy(&place, &x, sizeof(place));
@@ -64,9 +64,9 @@ inline float log_of(float x) {
   return m + near + 0.693359375F * exponent;
 }
 
-// logits[c] -> log softmax over the classes, powers[c] -> e^(logits[c] - peak), totals -> the sum of
-// these; `width` pixels each. finite[x] is 0 where all logits are finite. (Loops over a constant
-// number of lanes would be unrolled before they are made vectors of.)
+// logits[c] -> log softmax over the classes, powers[c] -> e^(logits[c] - peak), totals -> the sum
+// of these; `width` pixels each. finite[x] is 0 if all logits are finite. (Loops over a constant
+// number of lanes would be unrolled before they are vectorised.)
 BLOCKCOPY_CLONES void log_softmax(float* __restrict logits, float* __restrict powers,
                                   float* __restrict totals, float* __restrict finite,
                                   float* __restrict scratch, int64_t classes, int64_t width) {

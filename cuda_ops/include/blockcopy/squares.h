@@ -1,4 +1,4 @@
-// The mean of each square of pixels, as teams of threads take it: blockcopy::reduce_picture.
+// The mean of each square of pixels, as teams of threads compute it: blockcopy::reduce_picture.
 #pragma once
 
 #include "blockcopy/team.h"
@@ -9,8 +9,8 @@ namespace blockcopy {
 // Values of a row that a team sums over the rows of their squares; a float of shared memory each.
 constexpr int64_t kStripValues = 8 * kThreads;
 
-// A picture as planes of rows of pixels of `lanes` values that lie side by side: channels where they
-// come last, else 1.
+// A picture as planes of rows of pixels with `lanes` values side by side: the channels if they come
+// last, else 1.
 struct SquaresGeometry {
   int64_t planes;
   int64_t height;

@@ -1,8 +1,8 @@
 // A block of threads that work together through shared memory.
 //
 // A kernel's body is written as steps: `team.each(step)` runs a step in all threads, and then they
-// wait for each other. Between steps values pass through shared memory alone. On the host a team is
-// a loop over its threads, so that a test runs the very body of the kernel.
+// wait for each other. Between steps, values are passed only through shared memory. On the host a
+// team is a loop over its threads, so that a test runs the actual body of the kernel.
 #pragma once
 
 #include "blockcopy/index.h"
@@ -21,7 +21,7 @@ struct HostTeam {
 
 #if defined(__CUDACC__)
 struct DeviceTeam {
-  // Of host and device as the bodies that call it are; on the host it is never called.
+  // Compiled for host and device like the bodies that call it; on the host it is never called.
   template <typename Step>
   BLOCKCOPY_HOST_DEVICE void each([[maybe_unused]] const Step& step) const {
 #if defined(__CUDA_ARCH__)
@@ -32,7 +32,7 @@ struct DeviceTeam {
 };
 #endif
 
-// Thread blocks for so many tasks; each block takes every n-th of them.
+// Thread blocks for this many tasks; each block takes every n-th of them.
 inline uint32_t teams_for(int64_t tasks) {
   return static_cast<uint32_t>(tasks < kMaxGridX ? tasks : kMaxGridX);
 }

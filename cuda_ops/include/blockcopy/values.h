@@ -1,7 +1,7 @@
-// Floating point values as kernels load, reckon with and store them, on host and device.
+// Floating point values as kernels load, compute with and store them, on host and device.
 //
-// A 16-bit value is its bits here: neither PyTorch nor CUDA headers are needed. On a device the
-// conversions of float16 are one instruction each; on the host they are written out.
+// A 16-bit value is represented by its bits: neither PyTorch nor CUDA headers are needed. On a
+// device the conversions of float16 are one instruction each; on the host they are written out.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +61,7 @@ BLOCKCOPY_HOST_DEVICE float widen(Half value) {
 #endif
 }
 
-// To the nearest, ties to even; what is no number stays none.
+// To the nearest, ties to even; NaN stays NaN.
 BLOCKCOPY_HOST_DEVICE void narrow(float value, float& to) { to = value; }
 BLOCKCOPY_HOST_DEVICE void narrow(double value, double& to) { to = value; }
 BLOCKCOPY_HOST_DEVICE void narrow(float value, BFloat& to) {
@@ -89,7 +89,7 @@ BLOCKCOPY_HOST_DEVICE void narrow(float value, Half& to) {
 #endif
 }
 
-// What sums of a type of value are taken in.
+// The type in which sums of a type of value are computed.
 template <typename Value>
 struct WorkOf {
   using type = float;
@@ -109,7 +109,7 @@ struct Values {
   Value value[kCount];
 };
 
-// The bytes of one as another: a value of a type from the bits of it.
+// Reinterprets the bytes of one type as another: a value of a type from its bits.
 template <typename To, typename From>
 BLOCKCOPY_HOST_DEVICE To from_bits(From bits) {
   static_assert(sizeof(To) == sizeof(From), "as many bits");
@@ -118,8 +118,8 @@ BLOCKCOPY_HOST_DEVICE To from_bits(From bits) {
   return value;
 }
 
-// What a vector's memory is loaded and stored as: whole words. Copying bytes would let the compiler
-// take a load apart.
+// The type as which a vector's memory is loaded and stored: whole words. Copying bytes would let
+// the compiler split a load.
 template <typename Vector>
 struct WordsOf {
   Vector word[1];
@@ -143,7 +143,7 @@ BLOCKCOPY_HOST_DEVICE WordsOf<Words32<Count>> words_of(Words32<Count> vector) {
   return words;
 }
 
-// Little-endian, as all hosts and devices of CUDA are.
+// Little-endian, like all hosts and devices of CUDA.
 template <typename Value, typename Vector>
 BLOCKCOPY_HOST_DEVICE Values<Value, Vector> unpack(Vector vector) {
   Values<Value, Vector> values;
@@ -197,7 +197,7 @@ BLOCKCOPY_HOST_DEVICE Vector pack(const Values<Value, Vector>& values) {
 BLOCKCOPY_HOST_DEVICE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 BLOCKCOPY_HOST_DEVICE int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// The dtypes that kernels which reckon with values take.
+// The dtypes of kernels that compute with values.
 enum class ValueType { kFloat, kDouble, kHalf, kBFloat };
 
 inline int64_t bytes_of(ValueType type) {

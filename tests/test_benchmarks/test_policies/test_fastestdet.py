@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("cv2")
 
 import blockcopy_plugins as bc
-from benchmarks.check import deviation
+from benchmarks.deviation import deviation
 from benchmarks.policies.models.fastestdet import CLASSES, FastestDet, decode_boxes, fastestdet
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 

@@ -9,8 +9,8 @@ pytest.importorskip("pycocotools")
 
 from benchmarks.policies.answers import DenseAnswers, LabelMap  # noqa: E402
 from benchmarks.policies.scores import new_scores, windows  # noqa: E402
+from blockcopy_plugins.datasets.ground_truth import FrameObjects  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.evaluation import FrameObjects  # noqa: E402
 
 SIZE = (60, 100)
 # Of a class of three and a class of one.

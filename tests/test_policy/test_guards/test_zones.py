@@ -155,7 +155,7 @@ WRONG = {
     "infinite": (dict(mask=[[0, 0], [3, 3], [3, float("inf")]]), "three corners"),
     "number": (dict(mask=3), "found 3"),
     "None": (dict(mask=None), "found None"),
-    "size of a mask": (dict(mask=np.ones((4, 4), bool), size=(4, 4)), "leave size away"),
+    "size of a mask": (dict(mask=np.ones((4, 4), bool), size=(4, 4)), "omit size"),
     "size": (dict(mask=[[0, 0], [3, 3], [3, 0]], size=(4, 0)), r"found \(4, 0\)"),
     "outside of size": (dict(mask=[[0, 0], [9, 9], [9, 0]], size=(8, 8)), r"\(9, 9\).*8x8 px"),
 }

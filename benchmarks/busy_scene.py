@@ -1,0 +1,109 @@
+"""A policy that learns of a busy scene, as the learned one does where there is much to see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from blockcopy_plugins.policy import Detections, Policy, PolicyContext, RLPolicy
+from blockcopy_plugins.policy.dictated import DictatedPolicy
+
+from .clock import Clock
+
+
+class BusyScene(Policy):
+    """An RLPolicy that looks, is rewarded and learns; of what, is made beforehand.
+
+    Its information gain is over the detections of a busy scene; for segmentation over the model's
+    own logits.
+
+    Args:
+        task: ``'masks'``, ``'boxes'`` or ``'segmentation'``.
+        target: Of the RLPolicy.
+        detections: How many there are in a frame.
+        seed: Of the RLPolicy and the detections.
+    """
+
+    def __init__(
+        self, task: str = "masks", target: float = 0.25, detections: int = 20, seed: int = 0
+    ) -> None:
+        self.needs_outputs = task == "segmentation"
+        self._learned = RLPolicy(target=target, seed=seed)
+        self._masks = task == "masks"
+        self._count = detections
+        self._generator = torch.Generator().manual_seed(seed)
+        self._scenes: list[Detections] = []
+
+    def prepare(self, size: tuple[int, int], device: str = "cpu", scenes: int = 3) -> None:
+        """Make the detections beforehand: finding them is the model's work, not the policy's.
+
+        Args:
+            size: ``(H, W)`` of the frames in pixels.
+            device: Where they are.
+            scenes: Different sets, taken in turn.
+        """
+        if self.needs_outputs:
+            return
+        draw = self._generator
+        extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
+        corner = torch.rand(self._count, 2, generator=draw) * extent * 0.8
+        side = (0.05 + 0.15 * torch.rand(self._count, 2, generator=draw)) * extent
+        labels = torch.randint(0, 8, (self._count,), generator=draw)
+        for _ in range(scenes):
+            first = corner + 4 * torch.randn(self._count, 2, generator=draw)
+            boxes = torch.cat([first, first + side], 1).clamp(min=0)
+            boxes = torch.minimum(boxes, extent.repeat(2))
+            scores = 0.3 + 0.7 * torch.rand(self._count, generator=draw)
+            masks = _filled(boxes / 4, size[0] // 4, size[1] // 4) if self._masks else None
+            self._scenes.append(
+                Detections(
+                    boxes=boxes.to(device),
+                    scores=scores.to(device),
+                    labels=labels.to(device),
+                    masks=None if masks is None else masks.to(device),
+                    size=size,
+                )
+            )
+
+    def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
+        """Of the RLPolicy."""
+        return self._learned.macs(frame_shape, block_size)
+
+    def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
+        return self._learned.select(frame, context)
+
+    def feedback(self, frame, grid, outputs, context) -> dict[str, float]:
+        if not self.needs_outputs:
+            outputs = [self._scenes[context.frame_index[0] % len(self._scenes)]]
+        return self._learned.feedback(frame, grid, outputs, context)
+
+    def reset(self, streams=None) -> None:
+        self._learned.reset(streams)
+
+
+def dictated_beside_scene(
+    task: str, size: tuple[int, int], device: str = "cpu", clock: Clock | None = None, seed: int = 0
+) -> DictatedPolicy:
+    """A policy that costs what the learned one costs, and executes what it is told.
+
+    Args:
+        task: See :class:`BusyScene`.
+        size: ``(H, W)`` of the frames in pixels.
+        device: Where they are.
+        clock: What marks the time spent in it.
+        seed: See :class:`BusyScene`.
+    """
+    scene = BusyScene(task, seed=seed)
+    scene.prepare(size, device)
+    clock = Clock() if clock is None else clock
+    return DictatedPolicy(scene, clock.mark, clock.between)
+
+
+def _filled(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Masks bool ``(K, height, width)`` that fill their boxes."""
+    y = torch.arange(height).view(1, -1, 1)
+    x = torch.arange(width).view(1, 1, -1)
+    x0, y0, x1, y1 = (boxes[:, i].view(-1, 1, 1) for i in range(4))
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)

@@ -1,0 +1,15 @@
+"""Predicts what block-sparse execution will bring on this machine, in seconds."""
+
+from .cost_fit import fit_costs
+from .estimator import RATES, estimate, estimate_config
+from .figures import BlockSizeEstimate, Estimate, RateEstimate
+
+__all__ = [
+    "RATES",
+    "BlockSizeEstimate",
+    "Estimate",
+    "RateEstimate",
+    "estimate",
+    "estimate_config",
+    "fit_costs",
+]

@@ -1,0 +1,187 @@
+"""Predicts what block-sparse execution will bring on this machine, in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import BlockCopyConfig
+from ..engine.adapter import ModelAdapter
+from ..errors import ConfigError
+from ..integrations.config_kind import is_detectron2_config
+from ..integrations.framework import framework_called, framework_for
+from ..policy import build_policy
+from .cost_fit import seconds_at
+from .figures import Estimate
+from .frame_sizes import plan
+from .frame_timer import FrameTimer, seconds_per_pixel
+from .measurement import block_sizes_to_try, measure
+from .notes import notes
+from .prediction import predict
+
+RATES = (1.0, 0.5, 0.25, 0.125)
+
+
+def estimate(
+    model: nn.Module,
+    size: Sequence[int],
+    block_size: int | Iterable[int] | None = None,
+    *,
+    rates: Sequence[float] = RATES,
+    policy: Any = None,
+    rest_ms: float = 0.0,
+    call: Callable[[nn.Module, Tensor], Any] | None = None,
+    adapter: ModelAdapter | None = None,
+    budget_s: float = 18.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Estimate:
+    """Predict the speed-up by executed rate on this machine, from few blocks in a few seconds.
+
+    The model runs dense, and block-sparse through the real engine with the real policy beside it,
+    on frames that are as much smaller as the time allows, with a few numbers of executed blocks.
+    What a sparse frame costs is what its executed blocks cost, whatever the frame's size, and
+    something that grows with its area (ops on whole maps, the copies of the outputs), and something
+    fixed (Python). The three are fitted to the times, and give those of the whole frame. Where the
+    time allows, dense is timed at the frame's own size.
+
+    Args:
+        model: A model as :func:`blockcopy_plugins.blockcopy_` takes it, in eval mode, not
+            converted. It is left as it was. Its device, dtype and weights' memory layout are those
+            of the prediction, and the number of torch's threads is that at work.
+        size: ``(H, W)`` of the frames in pixels of the network's input.
+        block_size: In pixels; several to compare them; ``None`` tries some that suit the model's
+            strides.
+        rates: Executed rates, above 0 and at most 1.
+        policy: As in :class:`blockcopy_plugins.BlockCopyConfig`, by default the same. It runs and
+            learns beside, and does not choose the blocks here.
+        rest_ms: Milliseconds a frame that are spent outside this model either way: RoI heads and
+            post-processing, decoding. They count on both sides of the speed-up.
+        call: ``call(model, frame)`` runs a frame ``(1, 3, h, w)``, by default ``model(frame)``, and
+            the ``predict`` of a detector or segmentor.
+        adapter: As in :func:`blockcopy_plugins.blockcopy_`; its ``task_outputs`` are what the
+            policy compares.
+        budget_s: Seconds that it may take, about. More of them give more exact figures.
+        clock: Tells the seconds.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        ConfigError: If the model is in training mode, is converted already or cannot run on smaller
+            frames, or a value is out of range.
+
+    Examples:
+        >>> found = bc.estimate(model, (1024, 2048), block_size=128)
+        >>> print(found)
+        >>> assert found.speedup(rate=0.25) > 2
+    """
+    start = clock()
+    _check(model, size, rates, rest_ms, budget_s)
+    size = (int(size[0]), int(size[1]))
+    framework, own = framework_for(model)
+    timing = FrameTimer(model, adapter or own, call or framework.call, clock)
+    wanted = BlockCopyConfig().policy if policy is None else policy
+    per_pixel = seconds_per_pixel(timing, size, budget_s)
+    sizes = block_sizes_to_try(block_size, size, timing)
+
+    dense_guess = per_pixel * prod(size)
+    # With a warm-up before. Nothing counts more than this time, so it is measured if possible.
+    directly = 2 if 3 * dense_guess <= 0.5 * budget_s else int(2 * dense_guess <= 0.6 * budget_s)
+    left = budget_s - (clock() - start) - (dense_guess * (directly + 1) if directly else 0.0)
+    left /= len(sizes)
+    runs = []
+    for block in sizes:
+        share, rounds = plan(size, block, rates, per_pixel, left)
+        runs.append(measure(timing, size, block, share, rounds, rates, wanted))
+    if directly:
+        timing.dense(size, directly)
+    dense = seconds_at(timing.dense_times, prod(size), size)
+    found = tuple(predict(run, size, dense, rates, rest_ms) for run in runs)
+    best = max(found, key=lambda f: f.mean_speedup)
+    return Estimate(
+        size=size,
+        dtype=str(timing.dtype).removeprefix("torch."),
+        device=timing.device.type,
+        threads=torch.get_num_threads(),
+        policy=type(build_policy(wanted)).__name__,
+        dense_ms=1e3 * dense,
+        dense_measured=size in timing.dense_times,
+        rest_ms=float(rest_ms),
+        block_sizes=found,
+        best=best.block_size,
+        seconds=clock() - start,
+        notes=tuple(notes(model, timing, best, runs, size, rest_ms)),
+    )
+
+
+def estimate_config(
+    path: str,
+    size: tuple[int, int] | None = None,
+    block_size: int | Iterable[int] | None = None,
+    **options: Any,
+) -> Estimate:
+    """Predict the speed-up for the model of a config, with random weights.
+
+    Args:
+        path: Config of MMDetection, MMSegmentation or Detectron2.
+        size: ``(H, W)`` of the frame in pixels; by default what the config's pipeline makes.
+        block_size: See :func:`estimate`.
+        **options: More of :func:`estimate`.
+
+    Returns:
+        The estimate of the whole model, with what stands behind the dense heads.
+
+    Raises:
+        ConfigError: If the config cannot be read or its model not be built; and as
+            :func:`estimate`.
+    """
+    if is_detectron2_config(path):
+        framework_called("detectron2")
+        from ..integrations.detectron2.survey import build_model
+
+        model, _, usual = build_model(path)
+        return estimate(model, usual if size is None else size, block_size, **options)
+    from ..integrations.mmengine import survey, video_config
+
+    config = video_config.read_config(path)
+    model = survey.build_model(config)
+    size = survey.frame_size(config) if size is None else size
+    return estimate(model, size, block_size, **options)
+
+
+def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+    for name, module in nn.Module.named_modules(model):
+        if "_blockcopy" in module.__dict__:
+            raise ConfigError(
+                f"module {name or '(root)'!r} is converted already; an estimate wants the plain "
+                "model: call restore_(model) first."
+            )
+    for name, module in nn.Module.named_modules(model):
+        if module.training:
+            raise ConfigError(
+                f"module {name or '(root)'!r} is in training mode; call model.eval() first."
+            )
+    if not (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
+    ):
+        raise ConfigError(f"size={size!r}, expected (height, width) of a frame in pixels.")
+    if not (
+        isinstance(rates, (tuple, list))
+        and rates
+        and all(isinstance(r, (int, float)) and 0 < r <= 1 for r in rates)
+    ):
+        raise ConfigError(
+            f"rates={rates!r}, expected executed rates above 0 and at most 1, such as (0.5, 0.25)."
+        )
+    for name, value, low in (("rest_ms", rest_ms, 0.0), ("budget_s", budget_s, 1e-9)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
+            raise ConfigError(f"{name}={value!r}, expected a number above or equal to {low:g}.")

@@ -1,0 +1,84 @@
+"""Videos that show what was found in others, with a bar of figures below each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...engine.session import Session
+from ...file_protection import check_outputs
+from .frame_entry import FrameEntry
+from .overlay_paths import overlay_paths
+
+
+def planned_overlays(
+    folder: str | Path, videos: Sequence[str], names: Sequence[str], ending: str
+) -> list[Path]:
+    """Name the videos to be written, before the first frame is run.
+
+    Args:
+        folder: Where they are to lie.
+        videos: Paths of all that are read.
+        names: Their names, in the same order.
+        ending: What each file's name ends in.
+
+    Raises:
+        ConfigError: If one would replace a file that is read.
+    """
+    targets = overlay_paths(folder, names, ending)
+    check_outputs(
+        [("the video", path) for path in videos], [("the overlay", path) for path in targets]
+    )
+    return targets
+
+
+def open_overlay(path: str | Path, source: Any, fps: float | None = None, stride: int = 1) -> Any:
+    """Open the video that shows what was found in another.
+
+    Args:
+        path: Of the new file.
+        source: The frames, as :func:`~blockcopy_plugins.datasets.open_frames` gives them.
+        fps: Frames a second; ``None`` takes those of the source.
+        stride: Each so-many-th frame of the source is shown.
+
+    Returns:
+        An open :class:`~blockcopy_plugins.visualization.VideoWriter`.
+    """
+    # Whoever draws nothing needs no PyAV.
+    from ...visualization import VideoWriter, usable_rate
+
+    return VideoWriter(
+        path,
+        fps=fps or usable_rate(source.frame_rate) / stride,
+        bgr=True,
+        sample_aspect_ratio=source.sample_aspect_ratio,
+    ).open()
+
+
+def with_caption(
+    picture: np.ndarray, number: int, image: int, entry: FrameEntry | None, handle: Session
+) -> np.ndarray:
+    """A drawn frame with the bar of its figures.
+
+    Args:
+        picture: uint8 ``(H, W, 3)``, BGR.
+        number: Of the frame.
+        image: Its place in the last batch.
+        entry: Its figures, where it was run both ways.
+        handle: Of the model that has just run.
+    """
+    from ...visualization import FrameCaption, draw_caption
+
+    ms = entry.ms_blockcopy if entry is not None and entry.timed else None
+    caption = FrameCaption(
+        frame=number,
+        # What ran twice, to compare, fills the gauge.
+        executed_rate=min(handle.last.rates[image], 1.0),
+        target=getattr(handle.policy, "target", None),
+        milliseconds=ms,
+        speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
+    )
+    return draw_caption(picture, caption, bgr=True)

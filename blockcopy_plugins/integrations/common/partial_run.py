@@ -1,0 +1,26 @@
+"""What is said of a run that ended before its last frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...addresses import masked
+
+
+def partial_run(problem: BaseException, done: int, frames: int) -> dict[str, Any]:
+    """Marks results as those of a part of the frames.
+
+    Args:
+        problem: What ended the run.
+        done: Number of frames that were run.
+        frames: Number of frames that were to be run.
+
+    Returns:
+        ``reason``, ``frames_run`` and ``frames_planned``.
+    """
+    text = masked(problem)
+    if isinstance(problem, KeyboardInterrupt):
+        reason = f"stopped ({text})" if text else "stopped"
+    else:
+        reason = f"{type(problem).__name__}: {text}"
+    return {"reason": reason, "frames_run": done, "frames_planned": frames}

@@ -1,0 +1,88 @@
+"""RoIAlign layers of detectors, run by a kernel that reads channels-last maps on all threads.
+
+The layers of mmcv and Detectron2 run on one thread of a CPU, and mmcv's wants contiguous maps. Of
+a detector whose maps come from blocks they would be half of what is left of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ...ops import library
+from ...ops.roi_align import roi_align
+
+
+class ChannelsLastRoIAlign:
+    """Stands in for the forward of a RoIAlign layer, on a CPU and where nobody wants gradients.
+
+    Anything else, a contiguous map of a dense frame too, goes to the layer as it was.
+
+    Args:
+        layer: Of mmcv or Detectron2: with ``output_size``, ``spatial_scale``, ``sampling_ratio``
+            and ``aligned``.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+        self._forward = layer.forward
+
+    def __call__(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool the regions ``(K, 5)`` of maps ``(N, C, H, W)``."""
+        if not _is_served(input, rois):
+            return self._forward(input, rois)
+        layer = self._layer
+        size = layer.output_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        sampling, aligned = max(int(layer.sampling_ratio), 0), bool(layer.aligned)
+        return roi_align(input, rois.float(), size, float(layer.spatial_scale), sampling, aligned)
+
+    def remove(self) -> None:
+        """Give the layer its class's forward back."""
+        if self._layer.__dict__.get("forward") is self:
+            del self._layer.__dict__["forward"]
+
+
+def replace_roi_layers(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...]
+) -> Iterator[ChannelsLastRoIAlign]:
+    """Let the RoIAlign layers of a model read channels-last maps.
+
+    Args:
+        model: A detector.
+        kinds: Classes of RoIAlign layers. One whose forward was replaced already, or that takes
+            maxima, stays as it is.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    if not library.has_kernel("roi_align", "cpu"):
+        return
+    for layer in nn.Module.modules(model):
+        if (
+            type(layer) in kinds
+            and "forward" not in layer.__dict__
+            and getattr(layer, "pool_mode", "avg") == "avg"
+        ):
+            layer.__dict__["forward"] = stand_in = ChannelsLastRoIAlign(layer)
+            yield stand_in
+
+
+def read_channels_last(layers: Iterable[nn.Module]) -> bool:
+    """Whether all of some RoI layers read channels-last maps, and there is one."""
+    found = [isinstance(layer.__dict__.get("forward"), ChannelsLastRoIAlign) for layer in layers]
+    return bool(found) and all(found)
+
+
+def _is_served(map_: Tensor, rois: Tensor) -> bool:
+    return (
+        type(map_) is Tensor
+        and type(rois) is Tensor
+        and map_.device.type == rois.device.type == "cpu"
+        and map_.dtype in (torch.float32, torch.bfloat16)
+        and map_.dim() == 4
+        and map_.is_contiguous(memory_format=torch.channels_last)
+        and not (torch.is_grad_enabled() and (map_.requires_grad or rois.requires_grad))
+    )

@@ -1,0 +1,71 @@
+"""Drawing and encoding beside the model: in a thread of its own, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_WAITING = 3  # pictures that wait; where they take longer than the model, that waits for them
+
+
+class PicturesThread:
+    """Runs functions one after the other in a thread, while the model is at work on later frames.
+
+    However its ``with`` block is left, everything that was asked for is done first.
+
+    Attributes:
+        seconds: What the functions have taken.
+        waited: Seconds that :meth:`run` has waited for room.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.waited = self._total = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._running: deque[Future[None]] = deque()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function once those before it are done; return at once where there is room.
+
+        Raises:
+            Exception: What an earlier function has raised.
+        """
+        start = time.perf_counter()
+        while len(self._running) >= _WAITING or (self._running and self._running[0].done()):
+            self._running.popleft().result()
+        self.waited += time.perf_counter() - start
+        self._running.append(self._thread.submit(self._timed, function, args))
+
+    def times(self, milliseconds: Iterable[float | None]) -> str:
+        """Return a line that says where the time of the ``with`` block went.
+
+        Args:
+            milliseconds: Of each run of a model, None for one that was not timed.
+        """
+        model = sum(ms for ms in milliseconds if ms is not None) / 1e3
+        rest = max(self._total - model - self.waited, 0.0)
+        return (
+            f"{self._total:.1f} s in all: the model {model:.1f} s, waiting for frames {rest:.1f} s "
+            f"and for pictures {self.waited:.1f} s; drawing and encoding, beside it, "
+            f"{self.seconds:.1f} s"
+        )
+
+    def _timed(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        start = time.perf_counter()
+        try:
+            function(*args)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def __enter__(self) -> PicturesThread:
+        self._total = -time.perf_counter()
+        return self
+
+    def __exit__(self, kind: Any, *exception: Any) -> None:
+        self._thread.shutdown()
+        self._total += time.perf_counter()
+        if kind is None:
+            while self._running:
+                self._running.popleft().result()
