@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 from .deviation import deviation
 from .grids import draw_grid

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from .allocator import retain_pages
 from .api import blockcopy_, dense, handle, motion, report, reset_, restore_, streams
 from .config import BlockCopyConfig
-from .engine.block_tensor import BlockTensor
 from .engine.convert import to_dense
 from .engine.macs import MacCounter
+from .engine.tensor.block_tensor import BlockTensor
 from .estimate import Estimate, estimate
 
 if TYPE_CHECKING:

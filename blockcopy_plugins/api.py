@@ -12,8 +12,8 @@ from torch import nn
 from .config import BlockCopyConfig
 from .engine import convert
 from .engine.adapter import ModelAdapter
-from .engine.convert import Handle
 from .engine.report import Report
+from .engine.session import Session
 from .integrations.framework import adapter_for, running
 from .integrations.mmcv_ops import teach_compiled_ops
 from .policy import MotionField
@@ -73,8 +73,8 @@ def blockcopy_(
     return model
 
 
-def handle(model: object) -> Handle:
-    """The handle of a converted model, of the module that runs of it.
+def handle(model: object) -> Session:
+    """The session of a converted model, of the module that runs of it.
 
     Raises:
         ConfigError: If the model is not converted.

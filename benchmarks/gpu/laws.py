@@ -20,7 +20,7 @@ import blockcopy_plugins as bc
 from benchmarks import networks
 from benchmarks.deviation import deviation
 from benchmarks.precision import tf32
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import BlockCopyError, FrameError, GridError
 
 from .recording_backend import with_graphs
@@ -245,7 +245,7 @@ class Bench:
             return {}
         found = bc.report(model).graphs
         replayed = 0 if found is None else found.replayed
-        reasons = {} if found is None else dict(found.as_ever)
+        reasons = {} if found is None else dict(found.eager_calls)
         # A policy that saves up for whole frames has few others, of few different counts.
         least = 1 if self.setting.policy == "callable" else 0
         self.section.check(

@@ -154,7 +154,7 @@ def _kernels(section: Section, name: str, graphs: bool) -> None:
         kind="kernels", network=name, graphs=graphs, ms=total, kernels=rows,
         kernels_per_frame=sum(calls.values()) / _FRAMES, launches=per_frame,
         replayed=0 if found is None else found.replayed,
-        without_graph={} if found is None else dict(found.as_ever),
+        without_graph={} if found is None else dict(found.eager_calls),
     )  # fmt: skip
     for row in rows[:6]:
         section.say(f"  {row['ms']:8.3f} ms {row['calls']:6.1f} x  {row['kernel'][:90]}")

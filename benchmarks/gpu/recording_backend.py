@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from blockcopy_plugins.engine.block_tensor import BlockTensor
+from blockcopy_plugins.engine.tensor.block_tensor import BlockTensor
 
 aten = torch.ops.aten
 

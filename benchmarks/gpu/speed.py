@@ -208,5 +208,5 @@ class Contest:
             sparse_ms=sparse, dense_ms=dense, fastest=fastest, E=efficiency,
             E_fastest=against_fastest, absent=absent, deviation=worst,
             replayed=0 if graphs is None else graphs.replayed,
-            without_graph={} if graphs is None else dict(graphs.as_ever), times=spent,
+            without_graph={} if graphs is None else dict(graphs.eager_calls), times=spent,
         )  # fmt: skip

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from ..config import BlockCopyConfig
 from .adapter import Call
-from .frame import Frame
-from .frame_work import FrameWork
+from .execution.converted_model import ConvertedModel
+from .execution.frame_run import FrameRun
+from .execution.geometry_cache import GeometryCache
+from .frame.frame import Frame
 from .geometry import grid_size
-from .state import StateStore
-
-if TYPE_CHECKING:
-    from .convert import Handle
+from .state.store import StateStore
 
 USUAL = 64
 LARGE = 128
@@ -43,33 +43,38 @@ def choose_block_size(macs: Mapping[Fraction, int]) -> int:
     return LARGE if usual > _LEFT * sum(macs.values()) and large < usual else USUAL
 
 
-def resolve_block_size(handle: Handle, call: Call, original: Callable) -> None:
-    """Set the block size of a converted model, by running its first frame once more.
+def resolve_block_size(
+    converted: ConvertedModel, call: Call, original: Callable
+) -> BlockCopyConfig:
+    """Choose the block size of a converted model, by running its first frame once more.
 
     That run is whole, on a state of its own that is forgotten: only the strides that it shows are
     of interest.
 
     Args:
-        handle: Of the model; its ``config`` is replaced.
+        converted: The model.
         call: Its first call.
         original: The model's own forward.
+
+    Returns:
+        Its options, with that block size.
     """
-    config, frame = handle.config, call.frame
+    config, frame = converted.config, call.frame
     store = StateStore()
     streams = [store.add_stream(image, image) for image in range(len(frame))]
     host = torch.ones(
         (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
     )
-    work = FrameWork(handle, call, original, host.to(frame.device), host, store, streams)
+    probe = replace(converted, config=replace(config, block_size=LARGE, strict=False))
+    blocks = (host.to(frame.device), host)
+    work = FrameRun(probe, call, original, *blocks, store, streams, GeometryCache())
     try:
-        handle.config = replace(config, block_size=LARGE, strict=False)
         strides = work.open(_StrideFrame)
         work.run(strides, frame)
     finally:
-        handle.config = config
         work.close()
-        handle.set_idle()
-    handle.config = replace(config, block_size=choose_block_size(strides.macs))
+        converted.active.end()
+    return replace(config, block_size=choose_block_size(strides.macs))
 
 
 class _StrideFrame(Frame):

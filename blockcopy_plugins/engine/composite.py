@@ -6,16 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .torch_internals import OpOverload, run_composite
+
 aten = torch.ops.aten
 
-_KEY = torch._C.DispatchKey.CompositeImplicitAutograd
 
-
-def take_apart(func: torch._ops.OpOverload, args, kwargs):
+def take_apart(func: OpOverload, args, kwargs):
     """Run a composite op as the ops that it is made of. They arrive whole in inference mode.
-
-    Only by torch's own kernels: ``OpOverload.decompose`` prefers decompositions in Python, some of
-    which compute something else (nearest resizes by a factor, which keep the size of one side).
 
     Args:
         func: An op.
@@ -29,9 +26,7 @@ def take_apart(func: torch._ops.OpOverload, args, kwargs):
         return _attention(*args, **kwargs)
     if func is aten._transformer_encoder_layer_fwd.default:
         return _encoder_layer(*args, **kwargs)
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _KEY.name):
-        return func._op_dk(_KEY, *args, **kwargs)
-    return NotImplemented
+    return run_composite(func, args, kwargs)
 
 
 def _attention(

@@ -1,39 +1,25 @@
-"""The way from the program around into a converted model.
-
-What the program has switched on for all of torch is met here: other default dtypes and devices,
-torch.compile, and torch's own counter of operations.
-"""
+"""The way into a converted model, whatever looks at the code that calls it."""
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils._python_dispatch import (
-    _disable_current_modes,
-    _get_current_dispatch_mode_stack,
-)
 
-from ..default_tensors import neutral_defaults
-from ..errors import ConfigError
-from .macs import MacCounter
-
-if TYPE_CHECKING:
-    from .convert import Handle
+from .eager_entry import enter_eagerly, tracing_error
+from .session import Session
+from .torch_internals import is_exporting
 
 
-def enter(handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run one call of a converted model, whatever the program around has switched on.
 
     torch.compile leaves the call as it is, and a warning says so once: which blocks run differs
     from frame to frame, and the kernels that run them are compiled already.
 
     Args:
-        handle: Of the model.
+        session: Of the model.
         original: The model's own forward.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
@@ -41,86 +27,13 @@ def enter(handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any
     Returns:
         What the model returns, with dense tensors.
     """
-    if _is_exporting():
-        if handle.is_paused:
+    if is_exporting():
+        if session.is_paused:
             return original(*args, **kwargs)
-        raise _traced(handle, "torch.export")
+        raise tracing_error(session, "torch.export")
     # While torch.compile looks at this code the answer is a constant of what it compiles.
     if torch.compiler.is_compiling():
         from .uncompiled import enter_uncompiled
 
-        return enter_uncompiled(handle, original, args, kwargs, True)
-    return enter_eagerly(handle, original, args, kwargs, False)
-
-
-def enter_eagerly(
-    handle: Handle, original: Callable, args: tuple, kwargs: dict[str, Any], compiled: bool
-) -> Any:
-    """See :func:`enter`.
-
-    Args:
-        handle: Of the model.
-        original: The model's own forward.
-        args: Positional arguments of the call.
-        kwargs: Keyword arguments of the call.
-        compiled: Whether torch.compile was to compile the call.
-    """
-    if torch.jit.is_tracing() and not handle.is_paused:
-        raise _traced(handle, "torch.jit.trace, which counters of operations and exporters use")
-    inner = _is_compiled(handle, original)
-    if compiled or inner:
-        warnings.warn(
-            "torch.compile is not applied to a model that runs block-sparsely: its frames run as "
-            "they do without. Leave torch.compile (of MMEngine: compile=True) away, or compile "
-            "another copy of the model to run it dense.",
-            stacklevel=2,
-        )
-    stance = getattr(torch.compiler, "set_stance", None) if inner else None
-    with stance("force_eager") if stance is not None else nullcontext():
-        with neutral_defaults() as outside, _counted_by_torch():
-            run = original if outside is None else functools.partial(outside, original)
-            return handle.run(run, args, kwargs)
-
-
-def _is_exporting() -> bool:
-    return getattr(torch.compiler, "is_exporting", bool)()  # torch has it since version 2.7
-
-
-def _traced(handle: Handle, by: str) -> ConfigError:
-    return ConfigError(
-        f"{type(handle.model).__name__} runs block-sparsely and is being traced ({by}). Which "
-        "blocks run differs from frame to frame: trace it inside 'with bc.dense(model):' or after "
-        "restore_(model); bc.report(model) counts what runs on blocks."
-    )
-
-
-def _is_compiled(handle: Handle, original: Callable) -> bool:
-    """Whether some part of the model was given to torch.compile."""
-    if hasattr(original, "_torchdynamo_orig_callable"):
-        return True
-    return any(
-        module._compiled_call_impl is not None or "_orig_mod" in module._modules
-        for _, module in handle.modules
-    )
-
-
-@contextmanager
-def _counted_by_torch() -> Iterator[None]:
-    """Give torch's FlopCounterMode what really runs.
-
-    By itself it counts an op on blocks by its logical size, and kernels that it does not know as
-    nothing.
-    """
-    counters = [
-        mode
-        for mode in _get_current_dispatch_mode_stack()
-        if type(mode).__name__ == "_FlopCounterMode"
-    ]
-    if not counters:
-        yield
-        return
-    with _disable_current_modes(), MacCounter() as counted:
-        yield
-    for mode in counters:
-        for module in set(mode.counter.mod_tracker.parents):
-            mode.counter.flop_counts[module][torch.ops.aten.convolution] += 2 * counted.macs
+        return enter_uncompiled(session, original, args, kwargs, True)
+    return enter_eagerly(session, original, args, kwargs, False)

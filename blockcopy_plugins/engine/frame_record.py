@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..host_transfer import HostReads, to_host
 from ..policy.guards import GuardCounts
-from .frame import FrameCounts
+from .frame.counts import FrameCounts
 
 
 class Scalars:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import flop_registry
 
 from .. import ops
-from .block_tensor import BlockTensor
 from .composite import take_apart
-from .dense_map import DenseMap
-
-if TYPE_CHECKING:
-    from .frame import Frame
+from .frame.context import FrameContext
+from .tensor.block_tensor import BlockTensor
+from .tensor.dense_map import DenseMap
+from .torch_internals import TorchDispatchMode, dispatch_modes, packet_of
 
 
 class MacCounter(TorchDispatchMode):
@@ -42,7 +39,7 @@ class MacCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
-        count = ops.FLOPS.get(func) or flop_registry.get(func._overloadpacket)
+        count = ops.FLOPS.get(func) or flop_registry.get(packet_of(func))
         if count is None and func is not torch.ops.prim.device.default:
             with self:
                 out = take_apart(func, args, kwargs)
@@ -54,9 +51,9 @@ class MacCounter(TorchDispatchMode):
         return out
 
     @staticmethod
-    def at_work() -> bool:
+    def is_counting() -> bool:
         """Whether a counter sees the ops of this thread."""
-        return any(isinstance(mode, MacCounter) for mode in _get_current_dispatch_mode_stack())
+        return any(isinstance(mode, MacCounter) for mode in dispatch_modes())
 
     def add(self, macs: int) -> None:
         """An op has run."""
@@ -64,19 +61,19 @@ class MacCounter(TorchDispatchMode):
 
 
 class MacsByPath(MacCounter):
-    """Counts MACs by the module at work.
+    """Counts MACs by the module being run.
 
     Args:
-        frame: The frame at work; it knows the module.
+        frame: The frame being run; it knows the module.
     """
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: FrameContext) -> None:
         super().__init__()
         self.frame = frame
         self.by_path: dict[str, int] = defaultdict(int)
 
     def add(self, macs: int) -> None:
-        """An op of the module at work has run."""
+        """An op of the module being run has run."""
         super().add(macs)
         self.by_path[self.frame.path] += macs
 

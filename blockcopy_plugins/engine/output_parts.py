@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ..propagation import MapPart, Objects, Region
+from .torch_internals import TreeSpec, tree_flatten, tree_unflatten
 
 Parts = Mapping[str, MapPart | Objects]
 """The parts of one image's outputs by name."""

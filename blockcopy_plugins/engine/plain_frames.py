@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .frame import FrameCounts
-from .frame_work import FrameWork
-from .state import Stream
+from .adapter import Call
+from .execution.converted_model import ConvertedModel
+from .execution.frame_run import FrameRun
+from .frame.counts import FrameCounts
+from .state.stream import Stream
 
 # Of each way, before the faster one is taken.
 _TRIES = 3
@@ -41,17 +43,28 @@ class PlainFrames:
         self._counts: dict[Hashable, FrameCounts] = {}
         self._seconds: dict[Hashable, tuple[list[float], list[float]]] = {}
 
-    def run(self, work: FrameWork) -> Any:
+    def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable:
+        """See :class:`~.execution.executor.Executor`; asked for the calls of such a policy."""
+        return tuple(call.frame.shape), call.frame.dtype, call.asks
+
+    def takes(self, work: FrameRun) -> bool:
+        """See :class:`~.execution.executor.Executor`."""
+        return work.may_be_plain
+
+    def report(self) -> None:
+        """See :class:`~.execution.executor.Executor`."""
+
+    def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a whole frame of such a policy, in one of the two ways.
 
         Args:
             work: The frame, one that may be plain.
+            kind: Of its call.
 
         Returns:
             What the model returns.
         """
         call = work.call
-        kind = (tuple(call.frame.shape), call.frame.dtype, call.asks)
         if work.has_first or kind not in self._counts:
             out = work.run_counted()
             if len(self._counts) >= _KINDS:

@@ -21,7 +21,7 @@ from ..propagation import (
     Region,
 )
 from .adapter import Call, ModelAdapter
-from .frame import FrameCounts
+from .frame.counts import FrameCounts
 from .output_parts import OutputParts
 from .self_check import SelfCheck
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import lcm
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .frame import Densified, FrameCounts
+from .frame.counts import Densified, FrameCounts
 
 if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
-    from .cuda_graphs import GraphReport
+    from .execution.cuda_graphs import GraphReport
     from .execution.frame_programs import ProgramReport
     from .propagation_report import PropagationReport
 
 # Of the MACs; with less on blocks a model is as good as dense.
 _HARDLY_ANY = 0.05
 _ROWS = 12
+_NAMED = 3
 LARGEST_BLOCK = 256
 """Block sizes are proposed up to here, px; larger blocks hold much that did not change."""
 
@@ -112,6 +113,8 @@ class Report:
             where it does not.
         propagation: What became of the outputs of blocks that did not run.
         plain_frames: Images of whole frames that ran as the plain model does, without a state.
+        torch_convolutions: Why convolutions run by torch and not by the package's own kernels, by
+            module path.
     """
 
     frames: int
@@ -136,6 +139,7 @@ class Report:
     agreement: AgreementEstimate | None = None
     propagation: PropagationReport | None = None
     plain_frames: int = 0
+    torch_convolutions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def share_on_blocks(self) -> float:
@@ -213,6 +217,12 @@ class Report:
             ]
         else:
             lines.append("  ran on whole maps: nothing that met blocks")
+        if self.torch_convolutions:
+            lines.append("  convolutions by torch, not by the package's own kernels:")
+            for reasons in dict.fromkeys(map(tuple, self.torch_convolutions.values())):
+                paths = [p for p, why in self.torch_convolutions.items() if tuple(why) == reasons]
+                more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+                lines.append(f"    {', '.join(paths[:_NAMED])}{more}: {'; '.join(reasons)}")
         return lines
 
     def _table(self) -> list[str]:
@@ -290,6 +300,7 @@ class Totals:
     outside_frames: int = 0
     tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
     guards: GuardCounts | None = None
+    torch_convolutions: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def add(
         self,
@@ -317,6 +328,7 @@ class Totals:
         self.macs_blocks_dense += counts.blocks_dense
         self.macs_densified += counts.densified
         self.tiles |= counts.tiles
+        self.torch_convolutions.update(counts.by_torch)
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
         for key, op in counts.by_op.items():
@@ -397,4 +409,5 @@ class Totals:
             agreement=agreement,
             propagation=propagation,
             plain_frames=plain_frames,
+            torch_convolutions=dict(self.torch_convolutions),
         )

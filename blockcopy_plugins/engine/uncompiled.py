@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .entry import enter_eagerly
+from .eager_entry import enter_eagerly
 
 enter_uncompiled = torch.compiler.disable(enter_eagerly)
 """`enter_eagerly`, which torch.compile neither looks into nor at what it calls."""

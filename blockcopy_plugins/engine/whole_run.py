@@ -11,8 +11,8 @@ from ..errors import GridError
 from ..host_transfer import upload
 from ..policy import PolicyContext, TaskOutput
 from ..policy.comparison import Comparison
-from .frame import FrameCounts
-from .frame_work import FrameWork
+from .execution.frame_run import FrameRun
+from .frame.counts import FrameCounts
 
 
 class WholeRun:
@@ -37,7 +37,7 @@ class WholeRun:
         GridError: If ``images`` does not fit the batch.
     """
 
-    def __init__(self, work: FrameWork, images: Sequence[bool], context: PolicyContext) -> None:
+    def __init__(self, work: FrameRun, images: Sequence[bool], context: PolicyContext) -> None:
         if len(images) != len(work.host):
             raise GridError(
                 f"the policy named {len(images)} image(s) to compare, but the batch has "
@@ -51,15 +51,13 @@ class WholeRun:
             whole = whole & ~context.host_forbidden
         whole = whole.contiguous()
         grid = upload(whole, work.grid.device)
-        self._again = FrameWork(
-            work.handle, work.call, work.original, grid, whole, work.store, work.streams
-        )
+        self._again = work.again(grid, whole)
         self.before: list[TaskOutput] | None = None
         self.grid, self.host = work.grid | grid, work.host | whole
 
     def run(self) -> Any:
         """Run; returns what the model returns."""
-        return self._again.run_as_ever()
+        return self._again.run_eagerly()
 
     def close(self) -> None:
         """The frame is over."""

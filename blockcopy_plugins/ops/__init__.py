@@ -10,6 +10,7 @@ from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
+from blockcopy_plugins.ops.conv_obstacles import NO_KERNELS, conv_obstacles
 from blockcopy_plugins.ops.finish_conv import (
     FINISH_DTYPES,
     finish_conv_,
@@ -28,6 +29,7 @@ from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
 __all__ = [
     "FINISH_DTYPES",
     "FLOPS",
+    "NO_KERNELS",
     "BlockSparseConv2d",
     "all_finite",
     "block_conv2d",
@@ -35,6 +37,7 @@ __all__ = [
     "block_moments",
     "conv_blocks",
     "conv_kernels",
+    "conv_obstacles",
     "conv_prepare",
     "copy_border_",
     "cover_cells",

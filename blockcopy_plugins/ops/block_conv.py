@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, GridError
+from .conv_blocks import conv_blocks, conv_kernels, conv_prepare
+from .conv_obstacles import conv_obstacles
 from .gather import gather
 from .scatter import scatter_
 from .window import tap_table, window_table
@@ -154,11 +157,19 @@ def block_conv2d(
     )
     blocks = grid.nonzero().to(torch.int32).contiguous()
     scatter_(state, packed, blocks)
+    given = (state, packed, weight) if bias is None else (state, packed, weight, bias)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    by_kernel = conv_kernels() and not (needs_grad or conv_obstacles(state, weight, groups))
+    table = shape.contiguous_table if by_kernel else shape.table
     rows, cols = (
-        shape.table(axis, grid.shape[1 + axis], state.shape[2 + axis]).to(state.device)
-        for axis in (0, 1)
+        table(axis, grid.shape[1 + axis], state.shape[2 + axis]).to(state.device) for axis in (0, 1)
     )
-    return shape.convolve(gather(state, blocks, rows, cols), weight, bias, groups)
+    if not by_kernel:
+        return shape.convolve(gather(state, blocks, rows, cols), weight, bias, groups)
+    prepared = conv_prepare(weight, False)
+    nothing = torch.empty(0, dtype=torch.uint8)
+    how = ((), 0.0, stride, dilation, shape.block_out, None, -math.inf, math.inf, nothing)
+    return conv_blocks(state, None, blocks, rows, cols, weight, prepared, bias, *how)
 
 
 def _check(state: Tensor, packed: Tensor, grid: Tensor, stride: tuple[int, int]) -> None:

@@ -19,7 +19,7 @@ import blockcopy_plugins as bc  # noqa: E402
 from benchmarks.networks import NETWORKS, build  # noqa: E402
 from benchmarks.networks.resnet import ResNet  # noqa: E402
 from benchmarks.networks.shufflenet_detector import ShuffleNetV2, shuffle_channels  # noqa: E402
-from blockcopy_plugins.engine.masked_reference import MaskedReference  # noqa: E402
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference  # noqa: E402
 
 # Strides from 8 on do not divide it, so that coarser levels, rounded up, reach beyond finer ones.
 SIZE = (100, 140)

@@ -12,7 +12,7 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy import Policy
 
@@ -87,7 +87,7 @@ def test_any_grids_are_the_masked_reference(convert, device, graphs, dtype, mode
             check(net, oracle, frame, tolerance=TOLERANCE[dtype])
     report = bc.report(net).graphs
     if graphs:
-        assert report.replayed >= 6 and not report.as_ever
+        assert report.replayed >= 6 and not report.eager_calls
     else:
         assert report is None
 
@@ -145,7 +145,7 @@ def test_streams_share_graphs_and_come_and_go(convert, device):
         bc.reset_(net, ["c"])
         oracle.kept = {key: map_ for key, map_ in oracle.kept.items() if key[0] != "c"}
     report = bc.report(net).graphs
-    assert report.replayed > report.captured and not report.as_ever
+    assert report.replayed > report.captured and not report.eager_calls
 
 
 def test_the_next_video_finds_the_graphs_of_the_last(convert, device):
@@ -211,7 +211,7 @@ def test_what_cannot_be_captured_runs_as_ever(convert, device):
     for frame in frames(10, device):
         check(net, oracle, frame)
     report = bc.report(net).graphs
-    assert report.replayed == 0 and any("waits for the" in reason for reason in report.as_ever)
+    assert report.replayed == 0 and any("waits for the" in reason for reason in report.eager_calls)
     # And the device is as good as before: another model is captured.
     net, oracle = pair(convert, device)
     for frame in frames(10, device):
@@ -236,7 +236,9 @@ def test_a_capture_that_cuda_ends(convert, device):
     for frame in frames(10, device):
         check(net, oracle, frame)
     report = bc.report(net).graphs
-    assert report.replayed == 0 and any("not be captured" in reason for reason in report.as_ever)
+    assert report.replayed == 0 and any(
+        "not be captured" in reason for reason in report.eager_calls
+    )
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     net, oracle = pair(convert, device)
     for frame in frames(10, device):
@@ -250,7 +252,7 @@ def test_a_limit_on_memory(convert, device):
     for frame in frames(10, device):
         check(net, oracle, frame)
     report = bc.report(net).graphs
-    assert report.graphs == 0 and any("memory" in reason for reason in report.as_ever)
+    assert report.graphs == 0 and any("memory" in reason for reason in report.eager_calls)
 
 
 def test_a_bad_frame_changes_nothing(convert, device):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import blockcopy_plugins as bc
 from benchmarks.deviation import deviation
 from benchmarks.zoo.detectron2_maps import Ends, Maps, copied_maps
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 ROI_PARTS = ("roi_heads", "sem_seg_head.point_head")

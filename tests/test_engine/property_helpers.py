@@ -65,7 +65,7 @@ class Recorder(Plain):
         self.seen: list[tuple] = []
 
     def __call__(self, function, *maps):
-        read = self.handle._active.maps.read
+        read = self.handle.converted.active.frame.maps.read
         before = len(read)
         out = function(*maps)
         self.note(read[before:], out)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 
 class Net(nn.Module):

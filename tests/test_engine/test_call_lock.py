@@ -129,7 +129,7 @@ def test_parts_that_another_thread_runs_meanwhile_are_plain():
         assert inside.wait(30)
         with torch.no_grad():
             found["part"] = model[2](map_)
-        found["active"] = bc.handle(model).active
+        found["active"] = bc.handle(model).converted.active.frame
         go_on.set()
 
     in_threads([whole, part])

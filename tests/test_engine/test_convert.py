@@ -15,7 +15,7 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 
 

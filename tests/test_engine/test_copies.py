@@ -15,8 +15,8 @@ from torch import nn
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.cuda_graphs import CudaCaptured
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.execution.capture_backend import CudaCaptured
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 SIZE, BLOCK = (60, 90), 16
 POLICIES = [
@@ -76,9 +76,9 @@ def at_work(policy, frames=12):
     graphs = bc.handle(net).graphs
     graphs.backend = Backend()
     run(net, reference, frames)
-    assert len(list(bc.handle(net).states.stores()[0].graphs)) >= 1
+    assert len(list(next(iter(bc.handle(net).caches)).graphs)) >= 1
     with pytest.raises(TypeError, match="CUDAGraph"):
-        copy.deepcopy(next(iter(bc.handle(net).states.stores()[0].graphs)))
+        copy.deepcopy(next(iter(next(iter(bc.handle(net).caches)).graphs)))
     graphs._cuda._failed.append(Graph(lambda: None))
     return net, reference
 
@@ -117,7 +117,7 @@ def test_a_deep_copy_goes_on_from_where_the_model_stands(policy):
     net, reference = at_work(policy)
     other, its_reference = copy.deepcopy(net), copy.deepcopy(reference)
     mine, its = bc.handle(net), bc.handle(other)
-    assert its is not mine and its.model is other and its.graphs.states is its.states
+    assert its is not mine and its.model is other and its.graphs.caches is its.caches
     assert its.graphs.report().graphs == 0
     before = its.graphs.backend.captures
     for model, its_own in ((net, reference), (other, its_reference)):
@@ -131,7 +131,7 @@ def test_a_deep_copy_goes_on_from_where_the_model_stands(policy):
     run(net, reference, 4)
     run(other, its_reference, 7)
     run(net, reference, 4)
-    assert not its.graphs.report().as_ever
+    assert not its.graphs.report().eager_calls
     assert bc.report(net).frames == 12 + 6 + 8 and bc.report(other).frames == 12 + 6 + 7
 
 
@@ -149,7 +149,7 @@ def test_a_pickle_takes_all_but_the_streams_along(way, policy):
     other = way(net)
     mine, its = bc.handle(net), bc.handle(other)
     assert its.model is other and its.config == mine.config
-    assert its.graphs.states is its.states and its.states.ids() == []
+    assert its.graphs.caches is its.caches and its.states.ids() == []
     assert bc.report(other).state_bytes == 0 and its.graphs.report().graphs == 0
     learned, kept = its.policy.state_dict(), mine.policy.state_dict()
     assert learned.keys() == kept.keys() and kept.get("updates", 1) > 0
@@ -157,7 +157,7 @@ def test_a_pickle_takes_all_but_the_streams_along(way, policy):
     captures = its.graphs.backend.captures
     grids = run(other, MaskedReference(bc.restore_(way(net)), BLOCK), 8)
     assert [bool(grid.all()) for grid in grids] == [True] + 7 * [False]
-    assert its.graphs.backend.captures > captures and not its.graphs.report().as_ever
+    assert its.graphs.backend.captures > captures and not its.graphs.report().eager_calls
     # Its frames were none of this one's streams.
     assert not any(grid.all() for grid in run(net, reference, 4))
 
@@ -172,7 +172,7 @@ def test_copies_can_be_restored(way):
     assert torch.equal(other(frame), wanted)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in other.modules())
     assert all("forward" not in m.__dict__ for m in other.modules())
-    assert not bc.report(net).graphs.as_ever
+    assert not bc.report(net).graphs.eager_calls
 
 
 @pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")
@@ -182,5 +182,5 @@ def test_a_pickle_is_read_where_there_are_other_kernels(monkeypatch):
     assert bc.report(pickle.loads(dumped)).kernel_bytes == 0 < bc.report(net).kernel_bytes
     monkeypatch.setattr(ops, "conv_kernels", lambda: ())
     other = pickle.loads(dumped)
-    assert bc.handle(other).native is None
+    assert bc.handle(other).converted.convolutions.cpu is None
     run(other, MaskedReference(bc.restore_(pickle.loads(dumped)), BLOCK), 8)

@@ -11,7 +11,7 @@ from torch import nn
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.integrations.common.policy_meter import PolicyMeter
 from blockcopy_plugins.policy import GainPolicy, Policy
 
@@ -93,7 +93,7 @@ def test_a_counter_sees_what_runs_and_changes_nothing(mode):
     # Of frames 2, 4, 6 and 8 the first warms up, and the three others are replays.
     assert (backend.captures, backend.replays) == (1, 3)
     graphs = bc.report(counted).graphs
-    assert not graphs.as_ever and graphs.captured + graphs.replayed == 3
+    assert not graphs.eager_calls and graphs.captured + graphs.replayed == 3
 
 
 def test_a_counter_of_another_thread_is_no_matter():

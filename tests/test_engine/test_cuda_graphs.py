@@ -17,8 +17,8 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from benchmarks.gpu import recording_backend as recording
-from blockcopy_plugins.engine import cuda_graphs
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.execution import cuda_graphs
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import FrameError, StateError
 
 
@@ -119,7 +119,7 @@ def test_replays_are_the_masked_reference(mode, layout):
     assert 2 <= backend.captures <= backend.warm_ups <= 4 and backend.replays >= 6
     report = bc.report(net).graphs
     assert report.captured == report.graphs == backend.captures
-    assert report.replayed + report.captured == backend.replays and not report.as_ever
+    assert report.replayed + report.captured == backend.replays and not report.eager_calls
     assert report.graph_bytes > 0 and "CUDA graphs" in str(bc.report(net))
 
 
@@ -479,7 +479,7 @@ def test_copies_and_restored_models():
     for frame in frames(4):
         net(frame)
     other = copy.deepcopy(net)
-    assert len(list(bc.handle(other).states.stores()[0].graphs)) == 0
+    assert not any(cache.graphs for cache in bc.handle(other).caches)
     frame = frames(1)[0]
     torch.manual_seed(3)
     wanted = flat(net(frame))
@@ -667,10 +667,10 @@ def test_what_cannot_be_captured_runs_as_ever_and_says_why(make, reason, caplog)
             near(flat(found), flat(wanted))
     assert backend.replays == backend.captures == 0
     report = bc.report(net).graphs
-    assert list(report.as_ever.values())[0] >= 4 and report.graphs == 0
-    assert len(report.as_ever) == 1
-    assert re.search(reason, next(iter(report.as_ever)))
-    assert next(iter(report.as_ever)) in str(bc.report(net))
+    assert list(report.eager_calls.values())[0] >= 4 and report.graphs == 0
+    assert len(report.eager_calls) == 1
+    assert re.search(reason, next(iter(report.eager_calls)))
+    assert next(iter(report.eager_calls)) in str(bc.report(net))
     assert sum("without CUDA graphs" in r.message for r in caplog.records) == 1
 
 
@@ -698,7 +698,7 @@ def test_what_cannot_be_captured_any_more(guarded, monkeypatch):
         net.late = i == 2
         check(net, reference, frame)
     assert backend.captures == 1 and backend.replays == 0
-    (reason,) = bc.report(net).graphs.as_ever
+    (reason,) = bc.report(net).graphs.eager_calls
     if guarded:
         assert reason.startswith("it could not be captured (aten._local_scalar_dense.default in")
     else:
@@ -718,7 +718,7 @@ def test_a_tensor_beside_the_frame():
         with bc.dense(net):
             near(found, flat(reference(bc.handle(net).last.grid, frame, shift)))
     assert backend.warm_ups == 0
-    assert "called with a Tensor beside the frame" in next(iter(bc.report(net).graphs.as_ever))
+    assert "called with a Tensor beside the frame" in next(iter(bc.report(net).graphs.eager_calls))
 
 
 def test_arguments_are_part_of_the_kind():
@@ -744,7 +744,7 @@ def test_hooks_of_others_are_called_on_every_frame():
     for frame in frames(5):
         net(frame)
     assert len(seen) == 5 and backend.warm_ups == 0
-    assert "'a' has a forward hook" in next(iter(bc.report(net).graphs.as_ever))
+    assert "'a' has a forward hook" in next(iter(bc.report(net).graphs.eager_calls))
     hook.remove()
     for frame in frames(8):
         net(frame)
@@ -789,7 +789,7 @@ def test_a_model_that_fails_while_it_is_captured():
     for frame in frames(3):
         check(net, reference, frame)
     # Its half-done work may be anywhere: executed fully, then as ever, since capturing failed.
-    assert bc.report(net).graphs.as_ever and backend.replays == 0
+    assert bc.report(net).graphs.eager_calls and backend.replays == 0
 
 
 def test_an_interrupt_while_capturing(monkeypatch):
@@ -823,7 +823,7 @@ def test_a_whole_detector_is_told_beforehand():
     backend = recording.with_graphs(net)
     for frame in frames(3):
         net(frame)
-    assert backend.warm_ups == 0 and bc.report(net).graphs.as_ever == {"it has a tail": 3}
+    assert backend.warm_ups == 0 and bc.report(net).graphs.eager_calls == {"it has a tail": 3}
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -838,7 +838,7 @@ def test_a_graph_larger_than_all_may_be():
     assert backend.captures == 1 and backend.replays == 0
     report = bc.report(net).graphs
     assert report.graphs == report.graph_bytes == 0
-    assert "a graph needs more memory than all may have" in next(iter(report.as_ever))
+    assert "a graph needs more memory than all may have" in next(iter(report.eager_calls))
 
 
 def test_old_graphs_make_room(monkeypatch):
@@ -857,14 +857,14 @@ def test_old_graphs_make_room(monkeypatch):
     bc.handle(net).graphs.limit = alone + 1
     refused = run(3)
     assert refused.graphs == 1 and refused.evicted == 0 and refused.graph_bytes == alone
-    (reason,) = refused.as_ever
-    assert "graphs that are in use leave no memory" in reason and refused.as_ever[reason] == 3
+    (reason,) = refused.eager_calls
+    assert "graphs that are in use leave no memory" in reason and refused.eager_calls[reason] == 3
     captures = backend.captures  # It knows now what it needs: it is not tried each time.
-    assert run(3).as_ever[reason] == 7 and backend.captures == captures
+    assert run(3).eager_calls[reason] == 7 and backend.captures == captures
     monkeypatch.setattr(cuda_graphs, "_RECENT_CALLS", 3)
     report = run(3)
     assert report.graphs == 1 and report.evicted == 1 and 0 < report.graph_bytes < alone
-    assert report.as_ever[reason] == 7
+    assert report.eager_calls[reason] == 7
     replays = backend.replays
     run(3)
     assert backend.replays == replays + 4
@@ -879,4 +879,4 @@ def test_graphs_without_streams_make_room_first():
         bc.reset_(net)
         bc.handle(net).graphs.limit = int(graphs.graph_bytes * 1.5)
     assert graphs.graphs == 1 and graphs.evicted == 1 and backend.captures == 2
-    assert len(bc.handle(net).states.stores()) == 1
+    assert len(list(bc.handle(net).caches)) == 1

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.dense_map import DenseMap
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.tensor.dense_map import DenseMap
 from blockcopy_plugins.errors import StateError
 
 SIZE, BLOCK = (36, 45), 8

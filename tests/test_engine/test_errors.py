@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError, StateError
 from blockcopy_plugins.policy import Policy
 from blockcopy_plugins.policy.guards import Guard

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.engine.native import NativeConvolutions
+from blockcopy_plugins.engine.conv.cpu_convolutions import CpuConvolutions
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 
 native = pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")
@@ -54,7 +54,8 @@ class Converted:
         )
         handle = bc.handle(bc.blockcopy_(self.net, config))
         if by_torch:  # as on a GPU
-            handle.native, handle.epilogues.devices = None, frozenset({"cpu"})
+            convolutions = handle.converted.convolutions
+            convolutions.cpu, convolutions.torch.devices = None, frozenset({"cpu"})
 
     def step(self, rate: float, images: int = 1, compare: bool = True):
         grid = torch.rand(images, *GRID) < rate
@@ -546,9 +547,9 @@ def test_aliases(trap, pack, fuse, monkeypatch):
     other = copy.deepcopy(converted.plain)
     grids = []
     options = dict(block_size=BLOCK, policy=lambda f, c: grids.pop(), pack_whole_frames=pack)
-    monkeypatch.setattr(NativeConvolutions, "make", lambda *args: None)
+    monkeypatch.setattr(CpuConvolutions, "make", lambda *args: None)
     bc.blockcopy_(other, bc.BlockCopyConfig(**options))
-    assert bc.handle(other).native is None
+    assert bc.handle(other).converted.convolutions.cpu is None
     for rate in (2.0, 0.5, 0.3, 2.0, 0.4):
         grid = torch.rand(2, *GRID) < rate
         frame = torch.randn(2, 3, *SIZE)

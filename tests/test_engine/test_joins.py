@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.ops import conv_kernels
 
 pytestmark = pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor")
@@ -135,7 +135,7 @@ class Names(TorchDispatchMode):
         self.names: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        from blockcopy_plugins.engine.block_tensor import BlockTensor
+        from blockcopy_plugins.engine.tensor.block_tensor import BlockTensor
 
         if any(issubclass(kind, BlockTensor) for kind in types):
             return NotImplemented

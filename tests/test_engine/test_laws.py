@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.block_tensor import BlockTensor
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.tensor.block_tensor import BlockTensor
 
 CHANNELS = 4
 

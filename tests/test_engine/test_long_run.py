@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import BlockCopyError
 
 FRAMES, SAMPLED, SIDE, SIZE = 10_000, 50, 8, (24, 40)

@@ -16,8 +16,9 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.engine.state import EVERYTHING
+from blockcopy_plugins.engine.decline import Decline
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.state.entry import EVERYTHING
 from blockcopy_plugins.errors import StateError
 
 native = pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")
@@ -134,9 +135,9 @@ def test_every_dtype(dtype):
     net = stack(nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, 1, 1))
     steps = Steps(net, dtype=dtype)
     steps.steps(tolerance=DTYPES[dtype])
-    taken = bc.handle(steps.net).native
+    taken = bc.handle(steps.net).converted.convolutions.cpu
     if taken is not None and dtype != torch.bfloat16:
-        assert not taken._prepared
+        assert not len(taken.prepared)
 
 
 def test_autocast():
@@ -161,7 +162,7 @@ import sys, torch
 from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins import ops
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 assert ops.conv_kernels() == () and not ops.has_extension()
 layers = nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3)
 net = nn.Sequential(*layers).eval()
@@ -169,7 +170,7 @@ reference, grids = MaskedReference(net, 8), []
 frames = [(torch.rand(1, 3, 4) < rate, torch.randn(1, 3, 24, 32)) for rate in (2, .5, .3, 2)]
 wanted = [reference(*f) for f in frames]
 bc.blockcopy_(net, bc.BlockCopyConfig(block_size=8, policy=lambda f, c: grids.pop()))
-assert bc.handle(net).native is None
+assert bc.handle(net).converted.convolutions.cpu is None
 for (grid, frame), w in zip(frames, wanted):
     grids.append(grid)
     torch.testing.assert_close(net(frame), w, rtol=1e-4, atol=1e-4)
@@ -407,7 +408,7 @@ def test_dilations_over_several_blocks(dilation, winograd):
 @native
 def test_prepared_weights_and_scratch_are_counted_and_given_back():
     steps = Steps(stack(nn.Conv2d(16, 16, 3, 1, 1)))
-    kept = bc.handle(steps.net).native
+    kept = bc.handle(steps.net).converted.convolutions
     assert kept.bytes() == 0
     steps.step(2.0)
     weights = sum(4 * m.weight.numel() for m in steps.net.modules() if isinstance(m, nn.Conv2d))
@@ -429,7 +430,7 @@ def test_new_parameters_in_each_frame_do_not_pile_up():
         steps.plain[2].weight = steps.net[2].weight
         steps.reference.kept.clear()
         steps.step(2.0)
-    assert len(bc.handle(steps.net).native._prepared) <= 4
+    assert len(bc.handle(steps.net).converted.convolutions.cpu.prepared) <= 4
 
 
 def test_a_layer_whose_options_change_between_videos():
@@ -479,8 +480,8 @@ def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
     head = steps.net.head.weight
     for rate in (1.0, 0.4, 0.0, 0.7):
         steps.step(rate)
-    prepared = bc.handle(steps.net).native._prepared
-    assert ((id(head), True) in prepared) == by_kernel
+    prepared = bc.handle(steps.net).converted.convolutions.cpu.prepared
+    assert ((head, True) in prepared) == by_kernel
     # Another weight is another one at once.
     with torch.no_grad():
         for net in (steps.net, steps.plain):
@@ -490,23 +491,23 @@ def test_regions_are_convolved_by_the_kernels_too(changed, by_kernel):
 
 @native
 def test_a_convolution_that_cannot_run_on_blocks_is_planned_once(monkeypatch):
-    from blockcopy_plugins.engine import leaves
+    from blockcopy_plugins.engine.conv import planner
 
     asked = []
 
     def counted(frame, x, *arguments):
-        asked.append(leaves_plan(frame, x, *arguments))
+        asked.append(plan(frame, x, *arguments))
         return asked[-1]
 
-    leaves_plan = leaves.native_plan
-    monkeypatch.setattr(leaves, "native_plan", counted)
+    plan = planner.plan_window
+    monkeypatch.setattr(planner, "plan_window", counted)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 3)).eval()
     policy = dict(type="StaticPolicy", grid=[[True, False, True]] * 2)
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=policy))
     with torch.no_grad():
         for _ in range(2):  # a whole frame, and one of blocks
             net(torch.randn(1, 3, 32, 48))
-        assert None in asked
+        assert any(isinstance(found, Decline) for found in asked)
         before = len(asked)
         net(torch.randn(1, 3, 32, 48))
     assert len(asked) == before

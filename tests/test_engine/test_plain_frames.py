@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.block_tensor import BlockTensor
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.tensor.block_tensor import BlockTensor
 from blockcopy_plugins.policy import EveryNthFramePolicy, Policy
 
 BLOCK = 32

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.block_tensor import BlockTensor
-from blockcopy_plugins.engine.dense_map import DenseMap
-from blockcopy_plugins.engine.dense_on_use import PaddedMap, PoolIndices
+from blockcopy_plugins.engine.tensor.block_tensor import BlockTensor
+from blockcopy_plugins.engine.tensor.dense_map import DenseMap
+from blockcopy_plugins.engine.tensor.dense_on_use import PaddedMap, PoolIndices
 from blockcopy_plugins.errors import ConfigError, StateError
 
 POLICIES = {

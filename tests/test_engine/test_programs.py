@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 
 def _load(name):
@@ -228,7 +228,7 @@ def test_hooks_are_called(place):
     assert len(seen) == 3
     if place:
         assert programs(nets[0]).replayed == replayed
-        assert "forward hook" in next(iter(programs(nets[0]).as_ever))
+        assert "forward hook" in next(iter(programs(nets[0]).eager_calls))
     hook.remove()
     run(nets, [5, 9, 4, 6], draw)
     assert len(seen) == 3 and programs(nets[0]).replayed > replayed
@@ -300,7 +300,7 @@ def test_a_path_that_changes_in_each_frame_is_refused():
         turns.append(1)
         run(nets, [executed], draw)
     assert programs(nets[0]).replayed == 0
-    (reason,) = programs(nets[0]).as_ever
+    (reason,) = programs(nets[0]).eager_calls
     assert "did not do the same" in reason
 
 
@@ -317,8 +317,8 @@ def test_a_path_that_changes_later_is_found_out(caplog):
         for executed in [3, 4, 5, 6, 7, 8, 9, 10]:
             out = call(nets[0], frame, grid_of(executed, draw))
     report = programs(nets[0])
-    assert report.looked == 1
-    (reason,) = report.as_ever
+    assert report.compared == 1
+    (reason,) = report.eager_calls
     assert "something else than in frames before" in reason
     assert any("something else" in record.getMessage() for record in caplog.records)
     call(nets[1], frame, grid_of(35, draw))
@@ -395,7 +395,7 @@ def test_what_cannot_be_done_again_runs_as_ever(how, reason):
         nearly_the_same(first[:1], call(nets[1], frame, grid)[:1])
     report = programs(nets[0])
     assert report.replayed == 0
-    (found,) = report.as_ever
+    (found,) = report.eager_calls
     assert re.search(reason, found), found
 
 
@@ -432,7 +432,7 @@ def test_what_is_written_to_slices_is_looked_at_in_each_frame():
     nets = pair(Writes(slices=True))
     run(nets, COUNTS, torch.Generator().manual_seed(1))
     report = programs(nets[0])
-    assert report.replayed == 0 and "reads values" in next(iter(report.as_ever))
+    assert report.replayed == 0 and "reads values" in next(iter(report.eager_calls))
 
 
 def test_other_arguments_sizes_and_layouts_have_their_own():
@@ -486,8 +486,8 @@ def test_an_op_that_fails_is_run_as_ever(monkeypatch):
     nets = pair(Net())
     draw = torch.Generator().manual_seed(1)
     run(nets, [35, 5, 9, 4], draw)
-    (store,) = bc.handle(nets[0]).states.stores()
-    ((made,),) = store.programs.programs.values()
+    (cache,) = bc.handle(nets[0]).caches
+    ((made,),) = cache.programs.programs.values()
     ran = made.program.run
 
     def fail(*args):
@@ -496,7 +496,7 @@ def test_an_op_that_fails_is_run_as_ever(monkeypatch):
 
     monkeypatch.setattr(made.program, "run", fail)
     run(nets, [6, 8, 4], draw)
-    (reason,) = programs(nets[0]).as_ever
+    (reason,) = programs(nets[0]).eager_calls
     assert "no memory" in reason
 
 

@@ -202,3 +202,43 @@ def test_a_model_of_convolutions_has_nothing_to_say():
         for _ in range(3):
             model(torch.randn(1, 3, 32, 32))
     assert bc.report(model).why_dense is None
+
+
+class Grouped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 1, 1)
+        self.groups = nn.Conv2d(8, 8, 3, 1, 1, groups=2)
+        self.depthwise = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+
+    def forward(self, x):
+        return self.depthwise(self.groups(self.stem(x)))
+
+
+@pytest.mark.skipif(not bc.ops.conv_kernels(), reason="no native kernels on this processor")
+def test_it_says_why_a_convolution_is_not_by_the_kernels():
+    net = Grouped().eval()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16))
+    net(torch.randn(1, 3, 32, 32))
+    report = bc.report(net)
+    assert {p: list(why) for p, why in report.torch_convolutions.items()} == {
+        "groups": ["it has 2 groups"]
+    }
+    assert "    groups: it has 2 groups" in str(report).splitlines()
+    json.dumps(report.as_dict())
+    # Where none is, there is nothing to say.
+    other = Net().eval()
+    bc.blockcopy_(other, bc.BlockCopyConfig(block_size=16))
+    other(torch.randn(1, 3, 32, 32))
+    assert not bc.report(other).torch_convolutions and "by torch" not in str(bc.report(other))
+
+
+def test_it_says_of_a_whole_model_why_it_is_by_torch():
+    net = Grouped().eval().double()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16))
+    net(torch.randn(1, 3, 32, 32, dtype=torch.float64))
+    found = bc.report(net).torch_convolutions
+    assert list(found) == ["stem", "groups", "depthwise"]
+    if bc.ops.conv_kernels():
+        assert "it is torch.float64" in found["stem"]
+        assert list(found["groups"]) == ["it has 2 groups", "it is torch.float64"]

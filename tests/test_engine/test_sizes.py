@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import DensifiedError
 
 STRIDE = 32

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 
 class Net(nn.Module):

@@ -408,5 +408,5 @@ def test_a_policy_that_reads_is_seen(name, where):
             (other,) = set(waits) - set(ONCE)
             assert waits == {**ONCE, other: 1}
             # The line of the package that led there.
-            place = "_select" if where == "select" else "_learn"
-            assert other.startswith(f"engine/convert.py:{place} ")
+            place = "grid_choice.py:select_grid" if where == "select" else "session.py:_feed_back"
+            assert other.startswith(f"engine/{place} ")

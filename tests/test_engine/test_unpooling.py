@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 
 class Unpools(nn.Module):

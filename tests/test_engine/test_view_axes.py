@@ -12,9 +12,9 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from benchmarks.policies.models.fastestdet import FastestDet
-from blockcopy_plugins.engine.axes import channels_of, from_map, to_map
-from blockcopy_plugins.engine.masked_reference import MaskedReference
-from blockcopy_plugins.engine.view_axes import Factor, read_view
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.engine.tensor.axes import channels_of, from_map, to_map
+from blockcopy_plugins.engine.tensor.view_axes import Factor, read_view
 
 N, C, H, W = 3, 12, 20, 28
 MAP = (("N", N), ("C", C), ("H", H), ("W", W))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.weight_watch import WeightWatch
+from blockcopy_plugins.engine.conv.weight_watch import WeightWatch
 
 pytestmark = pytest.mark.skipif(not bc.ops.conv_kernels(), reason="no kernels for this processor")
 

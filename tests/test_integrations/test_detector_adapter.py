@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import Call
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import DensifiedError, FrameError, StateError
 from blockcopy_plugins.policy import Policy
 

@@ -18,7 +18,7 @@ POLICIES = [
 ]
 # Where the model's own forward waits: what stands behind its heads looks at values.
 OF_THE_MODEL = (
-    "engine/convert.py:execute",
+    "engine/execution/frame_run.py:run",
     "engine/macs.py:",
     "integrations/mmcv_ops.py:",
     # As the extractor that it stands in for; on a GPU that runs itself.

@@ -174,7 +174,7 @@ def test_macs_of_a_backbone_whose_frames_are_graphs(place):
             warnings.simplefilter("ignore")
             runner.test()
         loops.append(runner.test_loop)
-        assert not bc.report(runner.model.backbone.inner).graphs.as_ever
+        assert not bc.report(runner.model.backbone.inner).graphs.eager_calls
     with_counter, without = loops
     assert 0 < backends[0].replays < backends[1].replays
     rates = [entry.executed_rate for entry in with_counter.entries]

@@ -13,7 +13,7 @@ pytest.importorskip("mmcv.ops")
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack, deform_conv2d  # noqa: E402
 
 import blockcopy_plugins as bc  # noqa: E402
-from blockcopy_plugins.engine.masked_reference import MaskedReference  # noqa: E402
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference  # noqa: E402
 from blockcopy_plugins.errors import DensifiedError  # noqa: E402
 
 

@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch.utils.flop_counter import FlopCounterMode
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.models.csp.center_focal_loss import CenterFocalLoss
 from blockcopy_plugins.models.csp.neck import CSPNeck

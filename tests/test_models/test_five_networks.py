@@ -37,7 +37,7 @@ from benchmarks.deviation import deviation
 from benchmarks.zoo.build import Logits, Maps
 from benchmarks.zoo.weights import draw_statistics_, draw_weights_
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.integrations.mmdet import DetectorAdapter
 from blockcopy_plugins.integrations.mmseg import SegmentorAdapter
 from blockcopy_plugins.policy.dictated import DictatedPolicy

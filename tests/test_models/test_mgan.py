@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

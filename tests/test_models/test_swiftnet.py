@@ -25,7 +25,7 @@ from mmseg.structures import SegDataSample
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.models.swiftnet import (
     SpatialPyramidPooling,

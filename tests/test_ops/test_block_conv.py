@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from blockcopy_plugins import ops
 from blockcopy_plugins.errors import ConfigError, GridError
-from blockcopy_plugins.ops import block_conv2d
+from blockcopy_plugins.ops import block_conv, block_conv2d
 
 
 def pack(map_, grid, block):
@@ -167,3 +168,28 @@ def test_in_inference_mode():
     with torch.inference_mode():
         first = block_conv2d(**given_)
     assert torch.equal(block_conv2d(**given_), first)
+
+
+@pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels on this processor")
+@pytest.mark.parametrize("dtype, by_kernel", [(torch.float32, True), (torch.float64, False)])
+def test_by_the_kernel_where_it_takes_the_layer(dtype, by_kernel, monkeypatch):
+    given_ = arguments()
+    for key in ("state", "packed", "weight"):
+        given_[key] = given_[key].to(dtype)
+    ran = []
+    kernel = block_conv.conv_blocks
+    monkeypatch.setattr(block_conv, "conv_blocks", lambda *a: ran.append(a) or kernel(*a))
+    block_conv2d(**given_)
+    assert bool(ran) == by_kernel
+
+
+def test_gradients_are_those_of_conv2d():
+    given_ = arguments()
+    weight = given_["weight"].requires_grad_()
+    merged = given_["state"].clone()
+    merged[0, :, 4:8, 4:8] = given_["packed"][0]
+    (wanted,) = torch.autograd.grad(
+        F.conv2d(merged, weight, padding=1)[:, :, 4:8, 4:8].square().sum(), weight
+    )
+    (found,) = torch.autograd.grad(block_conv2d(**given_).square().sum(), weight)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)

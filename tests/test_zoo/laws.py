@@ -14,7 +14,7 @@ from benchmarks.deviation import deviation
 from benchmarks.zoo.architectures import Architecture
 from benchmarks.zoo.families import NamedNetwork
 from blockcopy_plugins.engine.macs import MacCounter
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.engine.report import Report
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 

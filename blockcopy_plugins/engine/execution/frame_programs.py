@@ -12,11 +12,11 @@ A program stands for the model's Python, so it is trusted no further than it was
 * It is done once behind the second of them, and must give its results again.
 * It is dropped when a parameter, a buffer or an attribute of a module is another one, a hook comes,
   or the state has moved.
-* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs as ever, is
+* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs eagerly, is
   written down and compared with it: a model that depends on what no one can see from outside, such
   as a global counter, is found out.
 
-Whatever does not fit runs as ever, and :class:`ProgramReport` says why.
+Whatever does not fit runs eagerly, and :class:`ProgramReport` says why.
 """
 
 from __future__ import annotations
@@ -24,31 +24,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_unflatten
 
 from ...errors import StateError
 from ..adapter import Call
-from ..capture_guard import CaptureError
-from ..cuda_graphs import kind_of_call, results_of_call
-from ..frame_work import FrameWork
-from ..model_watch import AttributeWatch, ModelWatch
+from ..torch_internals import dispatch_modes, function_modes, tree_unflatten
+from .call_kind import kind_of_call, results_of_call
+from .capture_guard import CaptureError
+from .converted_model import ConvertedModel
+from .frame_run import FrameRun
+from .model_watch import AttributeWatch
 from .program import Mismatch, Numbers, Program, can_join
 from .program_pool import FrameProgram, ProgramPool, Recording
 from .recorded_frame import CountedFrame, RecordedFrame
+from .replay import ReplayExecutor, ReplayReport
 from .trace import TraceRecorder, nearly_the_same
-
-if TYPE_CHECKING:
-    from ..convert import Handle
-
-logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = (8, 64)
 _EACH = 512
@@ -59,88 +53,62 @@ _PATIENCE = 4
 
 
 @dataclass(frozen=True)
-class ProgramReport:
+class ProgramReport(ReplayReport):
     """What became of the frames of a converted model that programs are for.
 
     Attributes:
-        replayed: Calls that were run by a program.
         made: Programs made so far.
-        looked: Frames that ran as ever to be compared with their program.
-        as_ever: Calls that ran as ever although they should not, by reason.
+        compared: Frames that ran eagerly to be compared with their program.
     """
 
-    replayed: int = 0
     made: int = 0
-    looked: int = 0
-    as_ever: dict[str, int] = field(default_factory=dict)
+    compared: int = 0
 
-    def lines(self) -> list[str]:
-        """Lines of text."""
-        lines = [f"  programs          {self.made:8d} made, {self.replayed} calls run by them"]
-        lines += [f"    {calls} calls without: {reason}" for reason, calls in self.as_ever.items()]
-        return lines
+    def headline(self) -> str:
+        """See :class:`ReplayReport`."""
+        return f"  programs          {self.made:8d} made, {self.replayed} calls run by them"
 
 
-class FramePrograms:
+class FramePrograms(ReplayExecutor):
     """The programs of a converted model. They are for frames in host memory.
 
     Args:
         enabled: Whether there are any at all.
     """
 
+    recordings = "programs"
+    log_level = logging.INFO
+
     def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
-        self._watch = ModelWatch()
+        super().__init__(enabled)
         self._attributes = AttributeWatch()
-        self._refused: dict[Hashable, str] = {}
-        self._generation = 0
-        self._replayed = self._made = self._looked = 0
-        self._as_ever: dict[str, int] = {}
+        self._made = self._compared = 0
 
-    def kind_of(self, handle: Handle, call: Call) -> Hashable | None:
-        """What of a call is not data, so that calls which share it may share programs.
+    def is_for(self, call: Call) -> bool:
+        """See :class:`ReplayExecutor`."""
+        return call.frame.device.type == "cpu"
 
-        Args:
-            handle: Of the model.
-            call: Its call.
+    def has_changed(self, converted: ConvertedModel) -> bool:
+        """See :class:`ReplayExecutor`."""
+        moved = super().has_changed(converted)
+        return self._attributes.have_changed(converted) or moved
 
-        Returns:
-            The kind, ``None`` if such calls run as ever.
-        """
-        if not self.enabled or call.frame.device.type != "cpu":
-            return None
-        reason = handle.adapter.graph_obstacle or self._watch.obstacle(handle)
-        moved = self._watch.has_moved(handle)
-        if self._attributes.have_changed(handle) or moved:
-            self._generation += 1
-            self._refused.clear()
-        kind = None
-        if reason is None:
-            try:
-                kind = (kind_of_call(call), call.frame.stride())
-            except CaptureError as error:
-                reason = str(error)
-        if torch.is_autocast_enabled("cpu"):
-            reason = reason or "autocast is on"
-        reason = reason or self._refused.get(kind)
-        if reason is not None:
-            self._note(reason)
-            return None
-        return kind
+    def kind(self, call: Call) -> Hashable:
+        """See :class:`ReplayExecutor`."""
+        return kind_of_call(call), call.frame.stride()
 
-    def run(self, work: FrameWork, kind: Hashable) -> Any:
+    def obstacle(self) -> str | None:
+        """See :class:`ReplayExecutor`."""
+        return "autocast is on" if torch.is_autocast_enabled("cpu") else None
+
+    def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame by its program, or write it down to make one.
 
-        Args:
-            work: The frame, one whose streams have had a frame before.
-            kind: Of its call.
-
-        Returns:
-            The model's results, dense.
+        See :class:`~.executor.Executor`.
         """
         if not work.executed or _is_watched():
-            return work.run_as_ever()
-        pool = work.store.programs
+            return work.run_eagerly()
+        pool = work.cache.programs
         if pool.generation != self._generation or len(pool.programs) > _MOST:
             pool.clear()
             pool.generation = self._generation
@@ -166,14 +134,14 @@ class FramePrograms:
 
     def report(self) -> ProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""
-        if not self._replayed and not self._as_ever and not self._made:
+        if not self._replayed and not self._eager_calls and not self._made:
             return None
-        return ProgramReport(self._replayed, self._made, self._looked, dict(self._as_ever))
+        return ProgramReport(self._replayed, dict(self._eager_calls), self._made, self._compared)
 
     # -- one frame --------------------------------------------------------------------------------
 
     def _find(
-        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameWork
+        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameRun
     ) -> FrameProgram | None:
         found = None
         for made in reversed(pool.programs.get(key, ())):
@@ -187,7 +155,7 @@ class FramePrograms:
         return found
 
     def _replay(
-        self, made: FrameProgram, work: FrameWork, frame: RecordedFrame, pixels: Tensor
+        self, made: FrameProgram, work: FrameRun, frame: RecordedFrame, pixels: Tensor
     ) -> Any:
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
@@ -204,7 +172,7 @@ class FramePrograms:
         pool: ProgramPool,
         key: Hashable,
         kind: Hashable,
-        work: FrameWork,
+        work: FrameRun,
         frame: RecordedFrame,
     ) -> Any:
         result, recording = self._record(kind, work, frame)
@@ -233,9 +201,9 @@ class FramePrograms:
         self._made += 1
         return result
 
-    def _look(self, pool, key, kind, made: FrameProgram, work: FrameWork, frame: RecordedFrame):
-        """Run a frame as ever, and see whether it does what its program would have done."""
-        self._looked += 1
+    def _look(self, pool, key, kind, made: FrameProgram, work: FrameRun, frame: RecordedFrame):
+        """Run a frame eagerly, and see whether it does what its program would have done."""
+        self._compared += 1
         made.replayed += 1
         result, recording = self._record(kind, work, frame)
         if recording is None:
@@ -250,9 +218,9 @@ class FramePrograms:
         return result
 
     def _record(
-        self, kind: Hashable, work: FrameWork, frame: RecordedFrame
+        self, kind: Hashable, work: FrameRun, frame: RecordedFrame
     ) -> tuple[Any, Recording | None]:
-        """Run a frame as ever and write it down; ``None`` if it cannot be a program."""
+        """Run a frame eagerly and write it down; ``None`` if it cannot be a program."""
         recorder = TraceRecorder(lambda: frame.path)
         with recorder:
             result = work.run(frame, work.call.frame)
@@ -263,8 +231,7 @@ class FramePrograms:
             return result, None
         recorded = frame.recorded()
         own = [entry.map for entry, _ in recorded.entries]
-        if frame.native is not None:
-            own += frame.native.memory()
+        own += work.converted.convolutions.memory()
         given = [(name, frame.given(name, work.call.frame)) for name in frame.names()]
         trace = recorder.finish(leaves, given, own, frame.sizes)
         if trace.obstacle is not None:
@@ -272,19 +239,16 @@ class FramePrograms:
             return result, None
         return result, Recording(trace, spec, recorded, frame.counted)
 
-    def _make(self, one: Recording, other: Recording, work: FrameWork) -> FrameProgram:
+    def _make(self, one: Recording, other: Recording, work: FrameRun) -> FrameProgram:
         program = Program(one.trace, other.trace)
         if one.spec != other.spec or one.recorded.entries != other.recorded.entries:
             raise Mismatch("results or state are others")
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
-        native = work.handle.native
-        prepared = () if native is None else native.prepared_among(program.kept)
+        prepared = work.converted.convolutions.prepared_among(program.kept)
         return FrameProgram(program, other.spec, other.recorded, counted, prepared)
 
-    def _check(
-        self, made: FrameProgram, result: Any, work: FrameWork, frame: RecordedFrame
-    ) -> None:
+    def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
         """Do a frame again that has just run; what it writes to the state is there already.
 
         Raises:
@@ -302,9 +266,9 @@ class FramePrograms:
             if a is not None and not nearly_the_same(a, b):
                 raise Mismatch("its ops gave other results when they were done again")
 
-    def _as_it_was(self, work: FrameWork) -> Any:
+    def _as_it_was(self, work: FrameRun) -> Any:
         work.call.left.clear()
-        return work.run_as_ever()
+        return work.run_eagerly()
 
     # -- what cannot be a program -----------------------------------------------------------------
 
@@ -313,17 +277,10 @@ class FramePrograms:
         pool.programs.pop(key, None)
         pool.last.pop(key, None)
 
-    def _note(self, reason: str) -> None:
-        if reason not in self._as_ever:
-            logger.info("frames run without programs: %s.", reason)
-        self._as_ever[reason] = self._as_ever.get(reason, 0) + 1
-
 
 def _is_watched() -> bool:
-    """Whether modes look at the ops of this call; that of a default device changes no op."""
-    functions = _get_current_function_mode_stack()
-    others = any(type(mode) is not DeviceContext for mode in functions)
-    return others or bool(_get_current_dispatch_mode_stack())
+    """Whether modes look at the ops of this call; a program calls none of them."""
+    return bool(function_modes() or dispatch_modes())
 
 
 def _run(program: Program, frame: RecordedFrame, pixels: Tensor, sizes) -> list[Tensor | None]:

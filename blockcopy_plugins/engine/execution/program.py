@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..torch_internals import is_mutable, kernels_of
 from .trace import Given, Kept, Register, Root, Step, Trace
 
 Sizes = dict[tuple[int, int], int]
@@ -145,7 +146,7 @@ def _without_dead(steps: Sequence[Step], results: Sequence[Register | Root | Non
     needed = {value for value in results if isinstance(value, Register)}
     kept = []
     for step in reversed(steps):
-        if step.func._schema.is_mutable or any(out in needed for out in registers(step.out)):
+        if is_mutable(step.func) or any(out in needed for out in registers(step.out)):
             needed.update(registers((step.args, list(step.kwargs.values()))))
             kept.append(step)
     return kept[::-1]
@@ -202,7 +203,7 @@ def _compiled(
     made: set[Register] = set()
     for i, step in enumerate(steps):
         # What OpOverload.__call__ calls.
-        names[f"f{i}"] = step.func._op
+        names[f"f{i}"] = kernels_of(step.func)
         given = [text(value) for value in step.args]
         given += [f"{name}={text(value)}" for name, value in step.kwargs.items()]
         call = f"f{i}({', '.join(given)})"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch.utils._pytree import TreeSpec
-
-    from ..native import PreparedWeight
-    from ..static_frame import Recorded
-    from .program import Program
-    from .recorded_frame import CountedFrame, CountedOp
-    from .trace import Trace
+from ..conv.prepared_weights import PreparedWeight
+from ..torch_internals import TreeSpec
+from .program import Program
+from .recorded_frame import CountedFrame, CountedOp
+from .replayed_frame import Recorded
+from .trace import Trace
 
 
 @dataclass(eq=False)

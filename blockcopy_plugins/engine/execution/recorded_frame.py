@@ -6,12 +6,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-from ..frame import Frame, FrameCounts
-from ..layout import Layout
-from ..static_frame import Recorded, claimed
+from ..frame.counts import FrameCounts
+from ..frame.layout import Layout
+from ..torch_internals import no_modes
 from .program import Multiple, Numbers, Sizes
+from .replayed_frame import ReplayedFrame
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CountedOp:
     block: tuple[int, int]
 
 
-class RecordedFrame(Frame):
+class RecordedFrame(ReplayedFrame):
     """A frame that keeps what a program needs to know of it.
 
     Attributes:
@@ -38,23 +38,19 @@ class RecordedFrame(Frame):
 
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
         # Work of the host, which is done again for each frame.
-        with _disable_current_modes():
+        with no_modes():
             return super()._new_layout(blocks)
 
     def tables(self, *args) -> tuple[Tensor, Tensor]:
         """See :class:`Frame`."""
-        with _disable_current_modes():
+        with no_modes():
             return super().tables(*args)
 
     @property
     def image_places(self) -> Tensor:
         """See :class:`Frame`."""
-        with _disable_current_modes():
+        with no_modes():
             return super().image_places
-
-    def blocks_of_images(self, layout: Layout) -> list[int] | None:
-        """See :class:`Frame`."""
-        return super().blocks_of_images(layout) if self.images == 1 else None
 
     def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
         """See :class:`Frame`."""
@@ -96,33 +92,9 @@ class RecordedFrame(Frame):
         key = (layout.blocks, tuple(blocks))
         found = self._insides.get(key)
         if found is None:
-            with _disable_current_modes():
+            with no_modes():
                 found = self._insides[key] = super()._inside(layout, blocks)
         return found
-
-    def recorded(self) -> Recorded:
-        """What the host did, after the model has run."""
-        entries = claimed(self.store, self._streams)
-        return Recorded(
-            tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
-        )
-
-    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
-        """Do what the host did in a recorded frame.
-
-        Args:
-            recorded: What it did.
-            counts: MACs of this frame.
-
-        Raises:
-            StateError: If the state does not fit the streams. Nothing of it has been changed.
-        """
-        for entry, _ in recorded.entries:
-            entry.claim(self.slots, self._streams, self.full, entry.border)
-        self._calls.update(recorded.calls)
-        self.counts = counts
-        self.finish()
-        self.touched_state = True
 
 
 class CountedFrame:

@@ -1,7 +1,7 @@
 """What a frame did: the torch ops that ran on ordinary tensors, and what they were given.
 
 Below the BlockTensors a frame is a list of ops on packed blocks, kept maps, parameters and tables.
-:class:`TraceRecorder` writes it down while the frame runs as ever.
+:class:`TraceRecorder` writes it down while the frame runs eagerly.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..block_tensor import BlockTensor
-from ..capture_guard import BY_INDEX, READS
 from ..composite import take_apart
-from ..dense_map import DenseMap
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap
+from ..torch_internals import (
+    OpOverload,
+    TorchDispatchMode,
+    is_mutable,
+    no_torch_function,
+    schema_of,
+    tree_leaves,
+)
+from .capture_guard import BY_INDEX, READS
 
 aten = torch.ops.aten
 
@@ -90,7 +96,7 @@ class Step:
         out: Its result: a register, a list of such, or something else.
     """
 
-    func: torch._ops.OpOverload
+    func: OpOverload
     args: tuple
     kwargs: dict[str, Any]
     out: Any
@@ -119,7 +125,7 @@ class TraceRecorder(TorchDispatchMode):
     """Writes down the ops of a frame. Nothing of the frame is changed.
 
     Args:
-        path: Gives the path of the module at work.
+        path: Gives the path of the module being run.
     """
 
     def __init__(self, path: Callable[[], str]) -> None:
@@ -144,7 +150,7 @@ class TraceRecorder(TorchDispatchMode):
         if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
         # What is done here is no reading of the model's.
-        with torch._C.DisableTorchFunction():
+        with no_torch_function():
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func, args, kwargs):
@@ -165,7 +171,7 @@ class TraceRecorder(TorchDispatchMode):
             return out
         given = self._refer(args), {name: self._refer(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
-        if func._schema.is_mutable:
+        if is_mutable(func):
             self._note_written(func, args, kwargs)
         self._add(func, *given, out)
         return out
@@ -234,7 +240,7 @@ class TraceRecorder(TorchDispatchMode):
         return found
 
     def _note_written(self, func, args, kwargs) -> None:
-        for i, argument in enumerate(func._schema.arguments):
+        for i, argument in enumerate(schema_of(func).arguments):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             value = args[i] if i < len(args) else kwargs.get(argument.name)

@@ -7,10 +7,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..block_tensor import BlockTensor
-from ..frame import Frame
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..tensor.block_tensor import BlockTensor
+from ..torch_internals import schema_of
 from .channels import count_product
-from .densify import Decline
+from .op_table import on_blocks
 from .pointwise import rows_of_images
 
 aten = torch.ops.aten
@@ -20,6 +22,7 @@ _PIXELS = ("NCLC", "BCLC", "NLC", "BLC")
 _WINDOWS = ("RCC", "PCC", "RCCC", "PCCC")
 
 
+@on_blocks(aten.bmm.default)
 def batched_product(frame: Frame, func, args, kwargs):
     """``bmm`` of pixels with a matrix for each image, or with other pixels.
 
@@ -56,6 +59,7 @@ def batched_product(frame: Frame, func, args, kwargs):
     return Decline("it is no product of pixels with a matrix")
 
 
+@on_blocks(aten.baddbmm.default)
 def added_product(frame: Frame, func, args, kwargs):
     """``baddbmm``: a product, and something that is added to it, such as a mask."""
     summand, first, second = args
@@ -65,13 +69,17 @@ def added_product(frame: Frame, func, args, kwargs):
     return aten.add.Tensor(product, summand.expand(product.shape))
 
 
+@on_blocks(
+    aten.scaled_dot_product_attention.default,
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
 def attention(frame: Frame, func, args, kwargs):
     """Fused attention of pixels of a map, or of windows that lie in one block each.
 
     Queries are those of the executed blocks; keys and values are read from the whole kept maps.
     """
     query, key, value, *rest = args
-    names = [a.name for a in func._schema.arguments]
+    names = [a.name for a in schema_of(func).arguments]
     given = dict(zip(names, args, strict=False)) | kwargs
     mask = given.get("attn_mask")
     if not isinstance(query, BlockTensor) or given.get("enable_gqa"):
@@ -156,7 +164,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
     """Call a function of the pixels of each image together.
 
     Args:
-        frame: The frame at work.
+        frame: The frame being run.
         x: Of axes NLC, BLC, NCLC or BCLC.
         others: Dense tensors whose first dimension is that of images, or of images and heads.
         function: ``function(pixels, *others)`` gives ``(..., pixels, width)``.

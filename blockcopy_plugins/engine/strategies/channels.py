@@ -7,13 +7,16 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..axes import MAP, View, axes_after, channels_of, sizes_of
-from ..block_tensor import BlockTensor
-from ..deferred import Deferred, JoinCall
-from ..frame import Frame
-from ..mirror import Mirror
-from ..view_axes import Reading
-from .densify import Decline
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..tensor.axes import MAP, channels_of, sizes_of
+from ..tensor.axes_rules import AXES_RULES, View, axes_after
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.mirror import Mirror
+from ..tensor.pending_map import JoinCall, PendingMap
+from ..tensor.view_axes import Reading
+from ..torch_internals import schema_of
+from .op_table import on_blocks
 
 aten = torch.ops.aten
 
@@ -21,8 +24,10 @@ _SQUEEZES = (aten.squeeze.dim, aten.squeeze.dims)
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
 
+@on_blocks(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, any_layout=True)
+@on_blocks(*AXES_RULES)
 def over_channels(frame: Frame, func, args, kwargs):
-    """Any op of :data:`~blockcopy_plugins.engine.axes.CHANNEL_OPS`, on the packed blocks.
+    """Any op of :data:`~..tensor.axes_rules.AXES_RULES`, on the packed blocks.
 
     Views stay views: what is written to them is seen in their base.
     """
@@ -47,7 +52,7 @@ def over_channels(frame: Frame, func, args, kwargs):
         out = func(x.packed, *args[1:], **kwargs)
     if func is aten.linear.default:
         count_product(frame, x, args[1])
-    version = x.version if func._schema.returns[0].alias_info is not None else None
+    version = x.version if schema_of(func).returns[0].alias_info is not None else None
     strides = None
     if version is not None and axes != MAP:
         strides = strides_of_view(x, func, args, kwargs)
@@ -56,6 +61,7 @@ def over_channels(frame: Frame, func, args, kwargs):
     return [x.like(part, version, axes, strides) for part in out]
 
 
+@on_blocks(aten.cat.default)
 def cat(frame: Frame, func, args, kwargs):
     """Concatenation of BlockTensors and dense tensors of one size along channels."""
     tensors = args[0]
@@ -77,16 +83,16 @@ def cat(frame: Frame, func, args, kwargs):
         if value is None:
             return Decline("its maps differ in size or block")
         packed.append(value)
-    native = frame.native
-    if dim == 1 and native is not None and all(value.dtype == template.dtype for value in packed):
-        if native.joins(template) and packed[0].numel():
+    if dim == 1 and all(value.dtype == template.dtype for value in packed):
+        if frame.kernels.joins(template) and packed[0].numel():
             channels = sum(value.shape[1] for value in packed)
-            join = Deferred(JoinCall(packed))
+            join = PendingMap(JoinCall(packed))
             size, block = template.size_of_map, template.block
-            return BlockTensor.waiting(join, template, channels, size, block)
+            return BlockTensor.of_pending(join, template, channels, size, block)
     return template.like(func(packed, dim))
 
 
+@on_blocks(aten.stack.default)
 def stack(frame: Frame, func, args, kwargs):
     """Concatenation along a new dimension."""
     dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
@@ -94,6 +100,7 @@ def stack(frame: Frame, func, args, kwargs):
     return aten.cat.default([aten.unsqueeze.default(t, dim) for t in args[0]], dim)
 
 
+@on_blocks(aten.mm.default, aten.addmm.default)
 def matrix_product(frame: Frame, func, args, kwargs):
     """The two matrix products that a linear layer becomes: of pixels with a weight."""
     place = 1 if func is aten.addmm.default else 0

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from fractions import Fraction
-
 import torch
 from torch import Tensor
-from torch.overrides import enable_reentrant_dispatch
-from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
+from ..torch_internals import (
+    OpOverload,
+    is_mutable,
+    packet_of,
+    schema_of,
+    tree_map,
+    versions_are_counted,
+    written_argument,
+)
 
 aten = torch.ops.aten
 
@@ -22,43 +26,18 @@ aten = torch.ops.aten
 # views of two images and not for one. The state is the same.
 _KEY = "whole map"
 
-# These read a large map in any layout and give a small one.
-_FEW_PIXELS_COME_OUT = frozenset(
-    {
-        aten.mean.dim,
-        aten.sum.dim_IntList,
-        aten.amax.default,
-        aten._adaptive_avg_pool2d.default,
-        aten.adaptive_max_pool2d.default,
-    }
-)
 
-
-class Decline:
-    """What a strategy returns for arguments that it cannot run on blocks.
-
-    Args:
-        reason: Why, for the report.
-        tile: The block that the result would have, where it is no whole number of pixels.
-    """
-
-    def __init__(self, reason: str, tile: tuple[Fraction, Fraction] | None = None) -> None:
-        self.reason = reason
-        self.tile = tile
-
-
-def run_dense(frame: Frame, func, args, kwargs, reason: str):
+def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = True):
     """Run an op on the full maps; the result is an ordinary tensor.
 
-    The maps are contiguous, as the BlockTensors claimed to be to whoever chose this op: a ``view``
-    of another layout could fail, a fused kernel could misread it.
-
     Args:
-        frame: The frame at work.
+        frame: The frame being run.
         func: The aten op.
         args: Its arguments, BlockTensors among them.
         kwargs: Its keyword arguments.
         reason: Why it does not run on blocks, for the report.
+        as_claimed: Give it contiguous maps, as the BlockTensors claimed to be to whoever chose this
+            op: a ``view`` of another layout could fail, a fused kernel could misread it.
 
     Returns:
         What the op returns; a BlockTensor that it changes in place keeps being one.
@@ -68,7 +47,6 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str):
     """
     frame.refuse_if_strict(str(func), reason)
     written = written_argument(func, args, kwargs)
-    as_claimed = func not in _FEW_PIXELS_COME_OUT
     out = _call(frame, func, args, kwargs, reason, _may_alias(func), as_claimed)
     if not isinstance(written, BlockTensor):
         out = out if as_claimed else tree_map(Tensor.contiguous, out)
@@ -102,35 +80,29 @@ def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str, as_claimed
 
 def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed: bool = True):
     name = str(func)
-    lends = copy and not func._schema.is_mutable
+    for_views = copy and not is_mutable(func)
 
     def densify(value):
         if not isinstance(value, BlockTensor):
             return value
-        return value.lend(_KEY) if lends else frame.dense(value, _KEY, copy, as_claimed)
+        return (
+            value.dense_for_views(_KEY) if for_views else frame.dense(value, _KEY, copy, as_claimed)
+        )
 
     args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
-    # In inference mode a view made here would not share its base's version count, see LentMap.
-    counts = lends and torch.is_inference_mode_enabled()
-    with enable_reentrant_dispatch() if counts else nullcontext():
+    # In inference mode a view made here would not share its base's version count, see ViewedMap.
+    counts = for_views and torch.is_inference_mode_enabled()
+    with versions_are_counted(counts):
         out = func(*args, **kwargs)
-    count = flop_registry.get(func._overloadpacket)
+    count = flop_registry.get(packet_of(func))
     macs = 0 if count is None else count(*args, **kwargs, out_val=out) // 2
     frame.count_densified(name, reason, macs)
     return out
 
 
-def _may_alias(func: torch._ops.OpOverload) -> bool:
+def _may_alias(func: OpOverload) -> bool:
     # Results that are views of an argument, and in-place ops, must not get hold of the state.
-    schema = func._schema
+    schema = schema_of(func)
     return any(v.alias_info is not None for v in (*schema.arguments, *schema.returns)) or (
         schema.name in ("aten::_unsafe_view", "aten::lift_fresh")
     )
-
-
-def written_argument(func: torch._ops.OpOverload, args, kwargs):
-    """The argument that an op writes to, or ``None``."""
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            return args[i] if i < len(args) else kwargs.get(argument.name)
-    return None

@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
-from .densify import Decline
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
+from .groups_as_images import takes_groups
+from .op_table import on_blocks
+
+aten = torch.ops.aten
 
 
+@on_blocks(aten.native_group_norm.default)
+@takes_groups
 def group_norm(frame: Frame, func, args, kwargs):
     """Group norm by the statistics of the kept map.
 

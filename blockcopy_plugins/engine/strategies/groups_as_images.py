@@ -6,15 +6,17 @@ A blur of each channel, written for one channel and many images, is a depthwise 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 
-from ..axes import from_map
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PoolIndices
-from ..frame import Frame
-from .densify import Decline
-from .sliding import indices_on_use, named_arguments
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..tensor.axes import from_map
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PoolIndices
+from ..torch_internals import named_arguments
+from .pool_indices import indices_on_use
 
 AXES = "BCHW"
 
@@ -26,6 +28,7 @@ def takes_groups(strategy: Callable) -> Callable:
         strategy: Takes a map first; its result is a map, or a tuple with a map first.
     """
 
+    @wraps(strategy)
     def grouped(frame: Frame, func, args, kwargs):
         x = args[0]
         if not isinstance(x, BlockTensor) or x.axes != AXES:

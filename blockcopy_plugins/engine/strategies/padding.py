@@ -8,14 +8,22 @@ import torch
 from torch import Tensor
 
 from ...ops.window import OUTSIDE
-from ..axes import MAP, channels_of
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PaddedMap, Padding
-from ..frame import Frame
+from ..decline import Decline
+from ..frame.frame import Frame
 from ..geometry import fills_last_blocks
-from .densify import Decline
+from ..tensor.axes import MAP, channels_of
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap, Padding
+from .op_table import on_blocks
+
+aten = torch.ops.aten
 
 
+def _pads_pixels(args) -> bool:
+    return any(args[1][:4])
+
+
+@on_blocks(aten.constant_pad_nd.default, cuts=_pads_pixels)
 def constant(frame: Frame, func, args, kwargs):
     """Constant padding, or cropping where an amount is negative, of rows, columns and channels."""
     x, amounts = args[:2]
@@ -82,6 +90,7 @@ def _in_its_blocks(frame: Frame, func, x: BlockTensor, args, kwargs, value):
     return BlockTensor(packed, size, x.block, frame, axes=x.axes, joined=x.joined)
 
 
+@on_blocks(aten.reflection_pad2d.default, cuts=_pads_pixels)
 def reflect(frame: Frame, func, args, kwargs):
     """Reflection padding."""
     return _repeat(
@@ -89,6 +98,7 @@ def reflect(frame: Frame, func, args, kwargs):
     )
 
 
+@on_blocks(aten.replication_pad2d.default, cuts=_pads_pixels)
 def replicate(frame: Frame, func, args, kwargs):
     """Replication padding."""
     return _repeat(frame, func, args, lambda place, last: place.clamp(0, last))

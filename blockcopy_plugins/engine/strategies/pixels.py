@@ -7,15 +7,19 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.window import index_table, through, window_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import PaddedMap
-from ..frame import Frame
+from ..decline import Decline
+from ..frame.frame import Frame
 from ..geometry import fits_blocks, is_half_a_window
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap
 from .channels import over_channels, strides_of_view
-from .densify import Decline
+from .op_table import always, on_blocks
+
+aten = torch.ops.aten
 
 
+@on_blocks(aten.slice.Tensor)
 def pixel_slice(frame: Frame, func, args, kwargs):
     """Slices of channels, and of rows and columns as in space-to-depth (``x[..., 1::2, ::2]``).
 
@@ -51,6 +55,7 @@ def pixel_slice(frame: Frame, func, args, kwargs):
     return out
 
 
+@on_blocks(aten.pixel_shuffle.default, cuts=always)
 def shuffle(frame: Frame, func, args, kwargs):
     """Pixel shuffle: channels become pixels."""
     x, times = args
@@ -64,6 +69,7 @@ def shuffle(frame: Frame, func, args, kwargs):
     return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
+@on_blocks(aten.pixel_unshuffle.default, cuts=always)
 def unshuffle(frame: Frame, func, args, kwargs):
     """The inverse of pixel shuffle: pixels become channels."""
     x, times = args
@@ -84,6 +90,7 @@ def _moved(func, x: BlockTensor, times: int, channels: int, block: tuple[int, in
     return x.packed.new_empty((0, channels, *block))
 
 
+@on_blocks(aten.im2col.default, takes_padded=True, cuts=always)
 def patches(frame: Frame, func, args, kwargs):
     """``F.unfold`` into patches that do not overlap, as transformers merge them."""
     x, kernel, dilation, padding, stride = args
@@ -103,6 +110,7 @@ def patches(frame: Frame, func, args, kwargs):
     return BlockTensor(func(packed, *args[1:]), size, block, frame, axes="NCL")
 
 
+@on_blocks(aten.roll.default)
 def roll(frame: Frame, func, args, kwargs):
     """``torch.roll`` by half of a window that divides blocks, as in shifted windows; of channels.
 

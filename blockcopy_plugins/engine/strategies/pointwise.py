@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..deferred import INFINITY, Deferred, JoinCall
-from ..frame import Frame
-from .densify import Decline, written_argument
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.pending_map import INFINITY, JoinCall, PendingMap
+from ..torch_internals import is_mutable, schema_of, written_argument
+from .op_table import on_blocks
 
 aten = torch.ops.aten
 
@@ -39,38 +41,37 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         return _fuse_add(func, args, kwargs)
     if func in _SLOPES:
         return _fuse_slope(func, args, kwargs)
-    if not isinstance(x, BlockTensor) or x.deferred is None or kwargs:
+    if not isinstance(x, BlockTensor) or x.pending is None or kwargs:
         return None
-    in_place = func._schema.is_mutable
+    in_place = is_mutable(func)
     if func in _RELU:
-        return x.then(x.deferred.with_bounds(0.0, INFINITY), in_place)
+        return x.then(x.pending.with_bounds(0.0, INFINITY), in_place)
     if func in _CLAMP:
         low, high = (*args[1:3], None, None)[:2]
         if func in (aten.hardtanh.default, aten.hardtanh_.default):
             low, high = (-1 if low is None else low), (1 if high is None else high)
         low, high = -INFINITY if low is None else low, INFINITY if high is None else high
         # Bounds the wrong way round: torch gives the upper one everywhere, as the kernel does.
-        return x.then(x.deferred.with_bounds(float(low), float(high)), in_place)
+        return x.then(x.pending.with_bounds(float(low), float(high)), in_place)
     return None
 
 
-def waiting_join(x: BlockTensor) -> Deferred | None:
+def pending_join(x: BlockTensor) -> PendingMap | None:
     """What computes a map that is there already, for something to follow it in one pass.
 
     Returns:
         What is to compute it where it waits; ``None`` where such a pass is not to be had.
     """
-    if x.deferred is not None:
-        return x.deferred
-    native = x.frame.native
-    return Deferred(JoinCall([x.packed])) if native is not None and native.joins(x) else None
+    if x.pending is not None:
+        return x.pending
+    return PendingMap(JoinCall([x.packed])) if x.frame.kernels.joins(x) else None
 
 
 def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
     x, slope = (*args, 0.01)[:2]
-    if kwargs or type(x) is not BlockTensor or x.frame.native is None:
+    if kwargs or type(x) is not BlockTensor or not x.frame.kernels.joins(x):
         return None
-    if not x.frame.native.joins(x) or func._schema.is_mutable and x.deferred is None:
+    if is_mutable(func) and x.pending is None:
         return None
     channels = x.shape[1]
     if not isinstance(slope, Tensor):
@@ -83,8 +84,8 @@ def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
         slope = slope.reshape(-1)
         if slope.numel() != channels:
             slope = slope.expand(channels).contiguous()
-    found = waiting_join(x)
-    return x.then(found.with_slope(slope), func._schema.is_mutable)
+    found = pending_join(x)
+    return x.then(found.with_slope(slope), is_mutable(func))
 
 
 def _fuse_add(func, args, kwargs) -> BlockTensor | None:
@@ -101,14 +102,14 @@ def _fuse_add(func, args, kwargs) -> BlockTensor | None:
     )
     if not same:
         return None
-    in_place = func._schema.is_mutable
-    if one.deferred is not None and one.deferred.takes_residual:
-        return one.then(one.deferred.with_residual(other.packed), in_place)
+    in_place = is_mutable(func)
+    if one.pending is not None and one.pending.takes_residual:
+        return one.then(one.pending.with_residual(other.packed), in_place)
     if in_place:
         return None
-    if other.deferred is not None and not other.deferred.takes_residual:
+    if other.pending is not None and not other.pending.takes_residual:
         other.compute()
-    found = waiting_join(other)
+    found = pending_join(other)
     return None if found is None else other.then(found.with_residual(one.packed), in_place)
 
 
@@ -131,10 +132,36 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
             or (x.device.type != "cpu" and value.dtype != mean.dtype)
         ):
             return None
-    found = waiting_join(x)
+    found = pending_join(x)
     return None if found is None else x.then(found.with_norm(norm, eps), in_place=False)
 
 
+# torch does not tag these as pointwise.
+@on_blocks(
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten._prelu_kernel.default,
+    aten.rrelu_with_noise.default,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
+    aten.zero_.default,
+    modules=(
+        nn.Identity,
+        nn.ReLU,
+        nn.ReLU6,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+        nn.Sigmoid,
+        nn.Tanh,
+        nn.Hardswish,
+        nn.Hardsigmoid,
+        nn.Dropout,
+        nn.Dropout2d,
+    ),
+)
 def pointwise(frame: Frame, func, args, kwargs):
     """Element-wise ops of BlockTensors with each other, with dense maps and with ``(N, C, 1, 1)``.
 
@@ -156,7 +183,7 @@ def pointwise(frame: Frame, func, args, kwargs):
             if value is None:
                 return Decline("an operand is neither a map of this size nor constant over it")
         packed.append(value)
-    written = written_argument(func, args, kwargs) if func._schema.is_mutable else None
+    written = written_argument(func, args, kwargs) if is_mutable(func) else None
     if written is not None and not isinstance(written, BlockTensor):
         return Decline("it writes into a dense tensor")
     if written is None:
@@ -172,6 +199,7 @@ def pointwise(frame: Frame, func, args, kwargs):
     return template.like(out, strides=strides)
 
 
+@on_blocks(aten.detach.default, aten.alias.default)
 def alias(frame: Frame, func, args, kwargs):
     """``detach`` and its like: another tensor on the same memory."""
     (x, *rest) = args
@@ -180,6 +208,14 @@ def alias(frame: Frame, func, args, kwargs):
     return out
 
 
+@on_blocks(
+    aten.clone.default,
+    aten._to_copy.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+)
 def copy_like(frame: Frame, func, args, kwargs):
     """``clone``, dtype conversions and ``*_like``: one input, as many blocks out.
 
@@ -192,6 +228,7 @@ def copy_like(frame: Frame, func, args, kwargs):
     return x.like(func(x.packed, *rest, **kwargs))
 
 
+@on_blocks(aten.copy_.default)
 def copy_into(frame: Frame, func, args, kwargs):
     """``copy_`` into a BlockTensor."""
     target, source = args[:2]
@@ -205,15 +242,25 @@ def copy_into(frame: Frame, func, args, kwargs):
     return target
 
 
+@on_blocks(
+    aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default
+)
 def new_tensor(frame: Frame, func, args, kwargs):
     """``new_zeros`` and its like: an ordinary tensor that shares dtype and device alone."""
     x, *rest = args
     return func(x.packed[:0], *rest, **kwargs)
 
 
+@on_blocks(
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten.cudnn_batch_norm.default,
+    modules=(nn.BatchNorm2d,),
+)
 def batch_norm(frame: Frame, func, args, kwargs):
     """Batch norm by running statistics."""
-    names = [a.name for a in func._schema.arguments]
+    names = [a.name for a in schema_of(func).arguments]
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
     if args[0].axes[1] != "C":
         return Decline("batch norm of a view whose second dimension is no channels")
@@ -227,7 +274,7 @@ def batch_norm(frame: Frame, func, args, kwargs):
         out = x.like(torch.empty_like(x.packed))
     if out is not None:
         nothing = torch.empty(0, device="cpu")
-        return (out, nothing, nothing, nothing)[: len(func._schema.returns)]
+        return (out, nothing, nothing, nothing)[: len(schema_of(func).returns)]
     out, *statistics = func(x.packed, *args[1:], **kwargs)
     return (x.like(out), *statistics)
 

@@ -7,17 +7,25 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.window import index_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..frame import Frame
+from ..decline import Decline
+from ..frame.frame import Frame
 from ..geometry import resized_block
-from .densify import Decline
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..torch_internals import packet_of, schema_of
+from .densify import run_dense_and_pack
+from .groups_as_images import takes_groups
+from .op_table import always, on_blocks
+
+aten = torch.ops.aten
 
 
+@on_blocks(aten.upsample_nearest2d.default, aten._upsample_nearest_exact2d.default, cuts=always)
+@takes_groups
 def nearest(frame: Frame, func, args, kwargs):
     """Nearest resize, both of torch's rules (``nearest`` and ``nearest-exact``)."""
     x, size_out, scales = _arguments(func, args, kwargs)
-    if size_out == x.size_of_map and func is torch.ops.aten.upsample_nearest2d.default:
+    if size_out == x.size_of_map and func is aten.upsample_nearest2d.default:
         return x.like(x.packed.clone())  # torch copies, whatever the scale factors say
     block = _block(frame, x, size_out)
     if block is None:
@@ -45,6 +53,8 @@ def nearest(frame: Frame, func, args, kwargs):
     return BlockTensor(out, size_out, block, frame)
 
 
+@on_blocks(aten.upsample_bilinear2d.default, cuts=always)
+@takes_groups
 def bilinear(frame: Frame, func, args, kwargs):
     """Bilinear resize for both settings of ``align_corners``."""
     x, size_out, scales = _arguments(func, args, kwargs)
@@ -81,7 +91,7 @@ def bilinear(frame: Frame, func, args, kwargs):
     kept = frame.tables(
         (str(func), "weights", x.size_of_map, scales, align_corners, work), size_out, block, weights
     )
-    if frame.native is not None and frame.native.joins(x):
+    if frame.kernels.joins(x):
         out = ops.resize_blocks(entry.map, layout.by_slot, rows, cols, *kept)
         return BlockTensor(out, size_out, block, frame)
     out = ops.gather(entry.map, layout.by_slot, rows, cols).to(work)
@@ -93,20 +103,45 @@ def bilinear(frame: Frame, func, args, kwargs):
     return BlockTensor(out.to(x.dtype), size_out, block, frame)
 
 
+@on_blocks(
+    aten.upsample_bicubic2d.vec,
+    aten._upsample_bilinear2d_aa.vec,
+    aten._upsample_bicubic2d_aa.vec,
+)
+@on_blocks(
+    aten.upsample_nearest2d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten.upsample_bilinear2d.vec,
+    cuts=always,
+)
 def by_scale(frame: Frame, func, args, kwargs):
     """The overloads that take a size or scale factors; so they arrive in inference mode."""
-    names = [a.name for a in func._schema.arguments]
+    names = [a.name for a in schema_of(func).arguments]
     given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
     x, size, scales = args[0], given["output_size"], given["scale_factors"]
     if size is None:
         size = [int(x.size_of_map[i] * scales[i]) for i in (0, 1)]
     scales = [None, None] if scales is None else scales
     corners = [given["align_corners"]] if "align_corners" in given else []
-    return func._overloadpacket.default(x, size, *corners, *scales)
+    return packet_of(func).default(x, size, *corners, *scales)
+
+
+@on_blocks(aten.upsample_bicubic2d.default)
+def bicubic(frame: Frame, func, args, kwargs):
+    """Bicubic resize: on the whole map, and on with blocks."""
+    return run_dense_and_pack(frame, func, args, kwargs, "bicubic resize")
+
+
+@on_blocks(aten._upsample_bilinear2d_aa.default, aten._upsample_bicubic2d_aa.default)
+def anti_aliased(frame: Frame, func, args, kwargs):
+    """Resize with anti-aliasing: on the whole map, and on with blocks."""
+    # torch 2.13 gets these wrong for channels-last maps of one column.
+    reason = "resize with anti-aliasing"
+    return run_dense_and_pack(frame, func, args, kwargs, reason, as_claimed=True)
 
 
 def _arguments(func, args, kwargs):
-    names = [a.name for a in func._schema.arguments]
+    names = [a.name for a in schema_of(func).arguments]
     given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
     size = tuple(int(v) for v in given["output_size"])
     return args[0], size, (given.get("scales_h"), given.get("scales_w"))
@@ -139,7 +174,6 @@ def _nearest_index(size_in: int, size_out: int, scale: float | None, exact: bool
     # torch's own op on a ramp: whatever its rounding does, the table does too. It has a second
     # column, which is resized, since torch copies a map that keeps its size.
     ramp = torch.arange(size_in, dtype=torch.float32, device="cpu").view(1, 1, size_in, 1)
-    aten = torch.ops.aten
     resize = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
     return resize.default(ramp, [size_out, 2], scale, None)[0, 0, :, 0].long()
 

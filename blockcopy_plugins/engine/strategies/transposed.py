@@ -6,12 +6,13 @@ import torch.nn.functional as F
 
 from ... import ops
 from ...ops.window import window_table
-from ..axes import MAP
-from ..block_tensor import BlockTensor
-from ..dense_on_use import DenseOnUse
-from ..frame import Frame
+from ..decline import Decline
+from ..frame.frame import Frame
 from ..geometry import ceil_div, fits_blocks
-from .densify import Decline, run_dense_and_pack
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import DenseOnUse
+from .densify import run_dense_and_pack
 
 
 def transposed_convolution(frame: Frame, func, args, kwargs):

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ...engine.convert import Handle
 from ...engine.report import GuardReport, Totals
+from ...engine.session import Session
 from ...policy import Policy
 from .frame_entry import FrameEntry
 from .readable_batches import with_late_ones
@@ -88,7 +88,7 @@ def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
 
 def run_summary(
     entries: Sequence[FrameEntry],
-    handle: Handle,
+    handle: Session,
     parts: Sequence[Totals],
     metrics: Mapping[str, Any],
     fidelity: tuple[Mapping[str, float] | None, str | None],

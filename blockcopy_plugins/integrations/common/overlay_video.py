@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.convert import Handle
+from ...engine.session import Session
 from ...file_protection import check_outputs
 from .frame_entry import FrameEntry
 from .overlay_paths import overlay_paths
@@ -59,7 +59,7 @@ def open_overlay(path: str | Path, source: Any, fps: float | None = None, stride
 
 
 def with_caption(
-    picture: np.ndarray, number: int, image: int, entry: FrameEntry | None, handle: Handle
+    picture: np.ndarray, number: int, image: int, entry: FrameEntry | None, handle: Session
 ) -> np.ndarray:
     """A drawn frame with the bar of its figures.
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ...engine.convert import Handle
 from ...engine.frame_record import FrameRecord
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
+from ...engine.session import Session
 from ...errors import ConfigError
 from .frame_entry import FrameEntry
 from .policy_meter import PolicyMeter
@@ -128,7 +128,7 @@ class PairedRuns:
         totals: What the engine has counted so far.
     """
 
-    def __init__(self, handle: Handle, options: RunOptions) -> None:
+    def __init__(self, handle: Session, options: RunOptions) -> None:
         self.handle = handle
         self.options = options
         self.totals = Totals()

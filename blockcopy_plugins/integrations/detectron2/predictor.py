@@ -12,7 +12,8 @@ from torch import nn
 
 from ...api import blockcopy_
 from ...config import BlockCopyConfig
-from ...engine.convert import Handle, handle, restore_
+from ...engine.convert import handle, restore_
+from ...engine.session import Session
 from ...errors import ConfigError, FrameError, StateError
 from ..common.closing import Closing
 from ..common.given_config import conversion_config, refuse_weights_of_built_model
@@ -40,7 +41,7 @@ class BlockCopyPredictor(Closing):
     Attributes:
         cfg: The config.
         model: The model; converted until :meth:`close`.
-        handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`: policy, state, last frame.
+        handle: Its :class:`~blockcopy_plugins.engine.session.Session`: policy, state, last frame.
         metadata: Of the data set that the config tests on, ``None`` without one.
         input_format: Order of the channels of the model's input.
         input_size: ``(h, w)`` of the last frame as the model got it, px, before it was padded.
@@ -175,7 +176,7 @@ class BlockCopyPredictor(Closing):
         }
 
 
-def convert_model(model: nn.Module, config: BlockCopyConfig) -> Handle:
+def convert_model(model: nn.Module, config: BlockCopyConfig) -> Session:
     """Convert a model, unless its backbone is a :class:`BlockCopyBackbone`.
 
     Args:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engine.convert import Handle
 from ...engine.report import Totals
+from ...engine.session import Session
 from ..common.frame_entry import FrameEntry
 from ..common.paired_runs import PairedRuns, RunOptions
 from ..common.stream_ids import StreamIds
@@ -40,7 +40,7 @@ class VideoRun:
         ConfigError: If an option is out of range.
     """
 
-    def __init__(self, model: nn.Module, handle: Handle, **options: Any) -> None:
+    def __init__(self, model: nn.Module, handle: Session, **options: Any) -> None:
         self.model = model
         self.handle = handle
         self.options = RunOptions(**options)

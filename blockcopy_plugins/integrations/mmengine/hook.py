@@ -12,7 +12,8 @@ from torch import nn
 
 from ...api import blockcopy_
 from ...config import BlockCopyConfig
-from ...engine.convert import Handle, handle, restore_
+from ...engine.convert import handle, restore_
+from ...engine.session import Session
 from ...errors import ConfigError
 from ...options import read_options
 from ...policy import build_policy
@@ -60,13 +61,13 @@ class BlockCopyHook(Hook):
         self._given = read.given
         self._warned = False
         self._figures = FrameFigures()
-        self._handle: Handle | None = None
+        self._handle: Session | None = None
         self._by_hand = False
         self._names_streams: StreamIds | None = None
 
     @property
-    def handle(self) -> Handle:
-        """Handle of the converted model.
+    def handle(self) -> Session:
+        """Session of the converted model.
 
         Raises:
             ConfigError: If no loop is at work.

@@ -97,7 +97,7 @@ class VideoInferencer(Closing):
 
     Attributes:
         model: The model; converted until :meth:`close`.
-        handle: Its :class:`~blockcopy_plugins.engine.convert.Handle`.
+        handle: Its :class:`~blockcopy_plugins.engine.session.Session`.
         metainfo: What the data set of the config, else the model, tells: ``classes``, ``palette``.
 
     Raises:

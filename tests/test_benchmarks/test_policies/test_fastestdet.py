@@ -11,7 +11,7 @@ pytest.importorskip("cv2")
 import blockcopy_plugins as bc
 from benchmarks.deviation import deviation
 from benchmarks.policies.models.fastestdet import CLASSES, FastestDet, decode_boxes, fastestdet
-from blockcopy_plugins.engine.masked_reference import MaskedReference
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""What a call of a converted model must be, before anything of it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FrameError, StateError
+from ..host_transfer import HostReads
+
+_IS_TRAINING = attrgetter("training")
+
+
+def check_frame(frame: Tensor) -> None:
+    """Refuse what is no frame.
+
+    Raises:
+        FrameError: If it is anything but a floating-point ``(N, C, H, W)`` without empty
+            dimensions.
+    """
+    if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
+        raise FrameError(
+            f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
+            "tensor (N, C, H, W) without empty dimensions."
+        )
+
+
+def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: Sequence[nn.Module]) -> None:
+    """Refuse a model in training mode.
+
+    Args:
+        modules: The model's modules with their paths.
+        bare: The modules alone: to look at some hundred of them in each call takes time.
+
+    Raises:
+        FrameError: If a module is in training mode.
+    """
+    if any(map(_IS_TRAINING, bare)):
+        name = next(name for name, module in modules if module.training)
+        raise FrameError(
+            f"module {name or '(root)'!r} is in training mode, in which features depend on "
+            "more than the frame. Call model.eval() first, or restore_(model) to train."
+        )
+
+
+def check_finite(frame: Tensor, reads: HostReads, at_once: bool) -> None:
+    """Refuse a frame with NaN or infinity in it.
+
+    Args:
+        frame: ``(N, C, H, W)``.
+        reads: Brings what is on a device to the host with the rest of the frame.
+        at_once: Ask now, which on a device is to wait for it once more.
+
+    Raises:
+        FrameError: If it has; where it is not asked for at once, when the frame is read.
+    """
+    # A sum with NaN or infinity in it is not finite. That of huge values may not be either, which a
+    # second look tells; to look at each value at once takes seven times as long. (The sum of a
+    # float16 frame would overflow soon.)
+    total = frame.sum(dtype=torch.float32 if frame.dtype == torch.float16 else None)
+    if at_once:
+        _refuse_infinite(frame, total)
+    else:
+        reads.add(total, partial(_refuse_infinite, frame))
+
+
+def _refuse_infinite(frame: Tensor, total: Tensor) -> None:
+    """Refuse a frame with NaN or infinity in it; the sum of its values tells where to look."""
+    if math.isfinite(total) or torch.isfinite(frame).all():
+        return
+    low, high = torch.aminmax(frame)
+    raise FrameError(
+        f"the frame has values from {low.item()} to {high.item()}, expected finite ones: NaN or "
+        "infinity would stay in the state. Mend or skip the frame."
+    )
+
+
+def stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
+    """Ids of streams as they were given.
+
+    Raises:
+        StateError: If they are a text, which would be taken for as many as it has letters.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise StateError(
+            f"the streams are the text {ids!r}, expected a list with one id for each image of the "
+            f"batch: [{ids!r}]."
+        )
+    return tuple(ids)
+
+
+def streams_of_batch(ids: Sequence[Hashable] | None, images: int) -> tuple[Hashable, ...]:
+    """The stream of each image of a batch.
+
+    Args:
+        ids: As they were named, ``None`` if nobody has: then image i is stream i.
+        images: N.
+
+    Raises:
+        StateError: If they are not one for each image, or some are the same.
+    """
+    if ids is None:
+        ids = tuple(range(images))
+    if len(ids) != images or len(set(ids)) != len(ids):
+        raise StateError(
+            f"streams {list(ids)!r} were named for a batch of {images} images, expected "
+            f"{images} different ids. Each image of a batch belongs to another stream; frames "
+            "of one stream go through the model one after the other."
+        )
+    return tuple(ids)

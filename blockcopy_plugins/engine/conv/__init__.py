@@ -1,0 +1,1 @@
+"""Convolutions: who runs them, what they keep between frames, what they take along."""

@@ -1,0 +1,137 @@
+"""Windows of convolutions and poolings on blocks: whether they fit, and how they are gathered."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+
+from torch import Tensor
+
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ...ops.window import through
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..geometry import fits_blocks, sliding_output
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap
+
+
+def plan_window(
+    frame: Frame, x: BlockTensor, kernel, stride, padding, dilation, fill: float, ceil_mode=False
+) -> tuple[SlidingWindow, tuple[int, int]] | Decline:
+    """Window and output size ``(H, W)`` of a sliding op, or why it cannot run on blocks.
+
+    Args:
+        frame: The frame being run.
+        x: What it reads.
+        kernel: Taps; as all that follows one number, or one for rows and one for columns.
+        stride: Step between outputs.
+        padding: Padding on each side.
+        dilation: Distance of the taps.
+        fill: What stands outside of the map.
+        ceil_mode: Round the output size up.
+    """
+    if x.axes != MAP:
+        return Decline("its input is a view of a map whose dimensions are others")
+    padding = pair(padding)
+    if isinstance(x, PaddedMap):
+        if x.written is not None:
+            return Decline("the padded map was densified before")
+        if x.padding.fill not in (None, fill) and any(padding):
+            return Decline("two paddings of different values, one around the other")
+    return _window(
+        x.block,
+        x.size_of_map,
+        frame.grid_size,
+        frame.block_size,
+        pair(kernel),
+        pair(stride),
+        padding,
+        pair(dilation),
+        ceil_mode,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _window(block, size, grid_size, block_size, kernel, stride, padding, dilation, ceil_mode):
+    if any(block[i] % stride[i] for i in (0, 1)):
+        tile = (Fraction(block[0], stride[0]), Fraction(block[1], stride[1]))
+        strides = (Fraction(block_size) / width for width in tile)
+        return Decline(
+            f"stride {stride} does not divide blocks of {block} px; a block_size that is a "
+            f"multiple of {lcm(*(s.numerator for s in strides))} would do",
+            tile,
+        )
+    block = (block[0] // stride[0], block[1] // stride[1])
+    size = tuple(
+        sliding_output(size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode)
+        for i in (0, 1)
+    )
+    if min(size) < 1:
+        return Decline("the map is smaller than its kernel")
+    if not fits_blocks(grid_size, size, block):
+        return Decline(f"its padding {padding} makes the map, {size} px, larger than its blocks")
+    return SlidingWindow(kernel, stride, padding, dilation, block), size
+
+
+def is_local(x: BlockTensor, window: SlidingWindow, size_out: tuple[int, int]) -> bool:
+    """Whether a block's outputs read nothing but the block itself."""
+    return (
+        window.padding == (0, 0)
+        and x.block_layout is x.frame.layout(size_out, window.block_out)
+        and not isinstance(x, PaddedMap)
+        and all(
+            kernel == 1 or (kernel == stride and dilation == 1)
+            for kernel, stride, dilation in zip(
+                window.kernel, window.stride, window.dilation, strict=True
+            )
+        )
+    )
+
+
+def gather_windows(
+    frame: Frame, op: str, x: BlockTensor, window: SlidingWindow, size_out, fill: float
+) -> Tensor:
+    """The executed blocks of a map with all that their windows read.
+
+    Args:
+        frame: The frame being run.
+        op: Who reads, for the key of the state.
+        x: The map.
+        window: Shape of the op.
+        size_out: ``(H, W)`` of its result.
+        fill: What stands outside of the map.
+
+    Returns:
+        ``(n_executed, C, wh, ww)``.
+    """
+    layout = frame.layout(size_out, window.block_out)
+    if isinstance(x, PaddedMap):
+        rows, cols = frame.tables(
+            (window, x.padding.key),
+            x.size_of_map,
+            window.block_out,
+            lambda axis, size, _: through(
+                window.table(axis, layout.blocks[axis], size), x.padding.source(axis)
+            ),
+        )
+        fill = fill if x.padding.fill is None else x.padding.fill
+        return ops.gather(x.entry.map, layout.by_slot, rows, cols, fill)
+    entry = frame.keep(x, op)
+    rows, cols = frame.tables(
+        window,
+        x.size_of_map,
+        window.block_out,
+        lambda axis, size, _: window.table(axis, layout.blocks[axis], size),
+    )
+    return ops.gather(entry.map, layout.by_slot, rows, cols, fill)
+
+
+def pair(value) -> tuple[int, int]:
+    """One number, or one for rows and one for columns, as two."""
+    if isinstance(value, int):
+        return value, value
+    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])

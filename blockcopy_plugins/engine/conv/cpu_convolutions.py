@@ -1,0 +1,246 @@
+"""Convolutions by the package's own CPU kernels: no halo copies, no im2col, one pass for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ...ops.window import through
+from ..frame.frame import Frame
+from ..state.entry import EVERYTHING
+from ..tensor.axes import MAP
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PaddedMap
+from ..tensor.pending_map import PendingMap
+from .implementation import STATE_OP, ConvShape
+from .pending_conv import PendingConvolutions
+from .prepared_weights import PreparedWeights
+
+_WINOGRAD_TILE = 4
+_WINOGRAD_CHANNELS = 16
+# A tile that the block's edge cuts costs as much as a whole one.
+_WINOGRAD_WASTE = 1.5
+
+
+@dataclass
+class CpuConvPlan:
+    """A convolution of maps of one size, in whole frames or in others.
+
+    Attributes:
+        shape: Of the convolution.
+        tile: Height and width of what one result holds: a block, or the map in whole frames.
+        blocks: Rows and columns of blocks of the result.
+        winograd: By Winograd's algorithm.
+        near: Executed blocks are read where they are packed, and of the state no more than what is
+            near the edges of blocks.
+        border: How near.
+        rows: The windows' rows, int32 ``(GH, wh)``.
+        cols: The windows' columns, int32 ``(GW, ww)``.
+    """
+
+    shape: ConvShape
+    tile: tuple[int, int]
+    blocks: tuple[int, int]
+    winograd: bool
+    near: bool = False
+    border: int = EVERYTHING
+    rows: Tensor | None = None
+    cols: Tensor | None = None
+
+
+class CpuConvolutions:
+    """An :class:`~.implementation.ConvImplementation` for AVX2 and AVX-512.
+
+    Args:
+        fuse: Let a convolution wait for the batch norm, addition and activation behind it.
+        winograd: Run 3x3 convolutions of stride 1 by Winograd's algorithm.
+        kernels: One of :func:`blockcopy_plugins.ops.conv_kernels`.
+
+    Attributes:
+        prepared: Weights in the kernels' layout.
+        workspace: Scratch memory, uint8.
+    """
+
+    def __init__(self, fuse: bool, winograd: bool, kernels: str) -> None:
+        self.fuse = fuse
+        self.winograd = winograd
+        self.kernels = kernels
+        self.prepared = PreparedWeights(partial(_prepare, kernels))
+        self.workspace = _bytes(0)
+        self._pending = PendingConvolutions()
+
+    def __deepcopy__(self, memo) -> CpuConvolutions:
+        # Weights are known by their identity, and those of a copied model are others.
+        return CpuConvolutions(self.fuse, self.winograd, self.kernels)
+
+    def __reduce__(self):
+        # Another machine may have other kernels, or none.
+        return CpuConvolutions.make, (self.fuse, self.winograd)
+
+    @staticmethod
+    def make(fuse: bool, winograd: bool) -> CpuConvolutions | None:
+        """For the best kernels of this processor, ``None`` where there are none."""
+        found = ops.conv_kernels()
+        return CpuConvolutions(fuse, winograd, found[0]) if found else None
+
+    def memory(self) -> list[Tensor]:
+        """What the kernels write to beside their results."""
+        return [self.workspace, *self.prepared.tensors()]
+
+    def clear(self) -> None:
+        """Give back weights and scratch memory."""
+        self.prepared.clear()
+        self.workspace = _bytes(0)
+
+    def joins(self, x: BlockTensor) -> bool:
+        """Whether the kernels can take a map for what is no convolution: joins and resizes."""
+        return (
+            self.fuse
+            and type(x) is BlockTensor
+            and x.axes == MAP
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.bfloat16)
+        )
+
+    def not_supported_reasons(self, x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
+        """See :class:`~.implementation.ConvImplementation`.
+
+        Weights must be parameters: what is computed anew in each frame is not worth preparing.
+        """
+        if not isinstance(weight, nn.Parameter):
+            return ["its weight is no parameter"]
+        # Outside the image the kernels have zeros.
+        if isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0):
+            return ["its map is padded by another value than 0"]
+        return ops.conv_obstacles(x, weight, groups)
+
+    def plan(self, frame: Frame, x: BlockTensor, weight: Tensor, shape: ConvShape) -> CpuConvPlan:
+        """See :class:`~.implementation.ConvImplementation`."""
+        window, size_out = shape.window, shape.size_out
+        layout = frame.layout(size_out, window.block_out)
+        tile = size_out if frame.whole else window.block_out
+        winograd = not shape.local and self.is_by_winograd(weight, window, tile)
+        plan = CpuConvPlan(shape, tile, layout.blocks, winograd)
+        if shape.local:
+            return plan
+        padding = x.padding if isinstance(x, PaddedMap) else None
+        # Whole frames decide as later ones will.
+        plan.near = padding is None and x.block_layout is layout and frame.covers(x)
+        plan.border = _border(x, window) if plan.near else EVERYTHING
+        if frame.whole:
+            whole = SlidingWindow(
+                window.kernel, window.stride, window.padding, window.dilation, size_out
+            )
+            plan.rows, plan.cols = frame.tables(
+                ("whole", whole),
+                x.size_of_map,
+                size_out,
+                lambda axis, size, _: whole.contiguous_table(axis, 1, size),
+            )
+        elif padding is not None:
+            plan.rows, plan.cols = frame.tables(
+                ("windows", window, padding.key),
+                x.size_of_map,
+                window.block_out,
+                lambda axis, size, _: through(
+                    window.contiguous_table(axis, layout.blocks[axis], size), padding.source(axis)
+                ),
+            )
+        else:
+            plan.rows, plan.cols = frame.tables(
+                ("windows", window),
+                x.size_of_map,
+                window.block_out,
+                lambda axis, size, _: window.contiguous_table(axis, layout.blocks[axis], size),
+            )
+        return plan
+
+    def run(
+        self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, plan: CpuConvPlan
+    ) -> BlockTensor:
+        """See :class:`~.implementation.ConvImplementation`."""
+        window = plan.shape.window
+        places = fresh = None
+        if plan.shape.local:
+            source = x.packed
+        elif frame.whole:
+            if not isinstance(x, PaddedMap):  # whose map is kept already
+                frame.keep(x, STATE_OP, plan.border)
+            source, places = x.packed, frame.image_places
+        else:
+            places = frame.layout_of(plan.blocks).by_slot
+            if isinstance(x, PaddedMap):
+                source = x.entry.map
+            else:
+                source = frame.keep(x, STATE_OP, plan.border).map
+                fresh = x.packed if plan.near else None
+        prepared = self.prepared.of(weight, plan.winograd)
+        workspace = self.workspace
+
+        def compute(pending: PendingMap) -> Tensor:
+            return ops.conv_blocks(
+                source,
+                fresh,
+                places,
+                plan.rows,
+                plan.cols,
+                weight,
+                prepared,
+                bias,
+                pending.norm,
+                pending.eps,
+                window.stride,
+                window.dilation,
+                plan.tile,
+                pending.residual,
+                pending.low,
+                pending.high,
+                workspace,
+                pending.slope,
+            )
+
+        return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, self.fuse)
+
+    def is_by_winograd(self, weight: Tensor, window: SlidingWindow, block: Sequence[int]) -> bool:
+        """Whether a convolution of blocks of a size runs by Winograd's algorithm."""
+        if (
+            not self.winograd
+            or window.kernel != (3, 3)
+            or window.stride != (1, 1)
+            or weight.shape[1] % _WINOGRAD_CHANNELS
+        ):
+            return False
+        outputs = 1
+        for side, dilation in zip(block, window.dilation, strict=True):
+            # With a dilation d every d-th output is a convolution of its own.
+            outputs_of_each = ceil(side / dilation)
+            tiles = min(dilation, side) * ceil(outputs_of_each / _WINOGRAD_TILE)
+            outputs *= tiles * _WINOGRAD_TILE
+        return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
+
+
+def _border(x: BlockTensor, window: SlidingWindow) -> int:
+    """How far into a block the windows of its neighbours reach."""
+    reach = 1
+    for axis in (0, 1):
+        before = window.padding[axis]
+        last = (window.block_out[axis] - 1) * window.stride[axis]
+        after = last + (window.kernel[axis] - 1) * window.dilation[axis] - before
+        reach = max(reach, before, after - (x.block[axis] - 1))
+    return EVERYTHING if 2 * reach >= min(x.block) else reach
+
+
+def _prepare(kernels: str, weight: Tensor, winograd: bool) -> Tensor:
+    return ops.conv_prepare(weight, winograd, kernels)
+
+
+def _bytes(size: int) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.empty((size,), dtype=torch.uint8, device="cpu")

@@ -1,0 +1,124 @@
+"""Weights in the layout of the package's own kernels, which are kept from frame to frame."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..torch_internals import no_modes, version_of
+from .weight_watch import WeightWatch
+
+
+@dataclass(eq=False)
+class PreparedWeight:
+    """A weight in the kernels' layout.
+
+    Attributes:
+        weight: The weight.
+        version: Of it, when it was laid out.
+        memory: Where it lay.
+        packed: uint8 ``(bytes,)``.
+        watch: Sees writes that the version does not tell.
+        dropped: It is kept no longer.
+    """
+
+    weight: weakref.ref[Tensor]
+    version: int
+    memory: int
+    packed: Tensor
+    watch: WeightWatch
+    dropped: bool = False
+
+    def is_current(self) -> bool:
+        """Whether the weight is what it was, as far as one sees."""
+        weight = self.weight()
+        return (
+            not self.dropped
+            and weight is not None
+            and self.version == version_of(weight)
+            and self.memory == weight.data_ptr()
+        )
+
+
+class PreparedWeights:
+    """The prepared weights of a model.
+
+    Args:
+        prepare: ``prepare(weight, winograd)`` lays a weight out, uint8 ``(bytes,)``.
+    """
+
+    def __init__(self, prepare: Callable[[Tensor, bool], Tensor]) -> None:
+        self._prepare = prepare
+        self._kept: dict[tuple[int, bool], PreparedWeight] = {}
+        self._turns: list[tuple[int, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: tuple[Tensor, bool]) -> bool:
+        weight, winograd = key
+        return (id(weight), winograd) in self._kept
+
+    def of(self, weight: Tensor, winograd: bool) -> Tensor:
+        """The weight in the kernels' layout.
+
+        Args:
+            weight: ``(C_out, C / groups, kh, kw)``.
+            winograd: For Winograd's algorithm.
+        """
+        key = (id(weight), winograd)
+        found = self._kept.get(key)
+        if found is None or found.weight() is not weight or not found.is_current():
+            # No part of the frame: who writes down or counts its ops is not to see this.
+            with no_modes(), torch.inference_mode(False), torch.no_grad():
+                packed = self._prepare(weight, winograd)
+            # Where the weight goes, so does this.
+            reference = weakref.ref(weight, _Forget(self._kept, key))
+            watch = WeightWatch(weight)
+            found = PreparedWeight(reference, version_of(weight), weight.data_ptr(), packed, watch)
+            self._kept[key] = found
+        return found.packed
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [found.packed for found in self._kept.values()]
+
+    def among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
+        """Those whose layout for the kernels is one of some tensors."""
+        asked = set(map(id, tensors))
+        return tuple(p for p in self._kept.values() if id(p.packed) in asked)
+
+    def look_at_one(self) -> None:
+        """Look whether the next of the weights was written to; once a frame, each in its turn."""
+        if not self._turns:
+            self._turns.extend(self._kept)
+        if not self._turns:
+            return
+        key = self._turns.pop()
+        found = self._kept.get(key)
+        if found is not None and not found.watch.next_part_is_the_same():
+            found.dropped = True
+            del self._kept[key]
+
+    def clear(self) -> None:
+        """Give all of them back."""
+        for found in self._kept.values():
+            found.dropped = True
+        self._kept.clear()
+
+
+@dataclass
+class _Forget:
+    """Drops what was prepared of a weight that is no more."""
+
+    prepared: dict[tuple[int, bool], PreparedWeight]
+    key: tuple[int, bool]
+
+    def __call__(self, reference: weakref.ref) -> None:
+        found = self.prepared.get(self.key)
+        if found is not None and found.weight is reference:
+            del self.prepared[self.key]

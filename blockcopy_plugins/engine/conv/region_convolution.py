@@ -1,0 +1,73 @@
+"""Convolutions of ordinary tensors within a frame, such as the features of a detector's regions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ... import ops
+from ...ops.block_conv import SlidingWindow
+from ..frame.frame import Frame
+from ..frame.layout import image_places
+from ..tensor.pending_map import INFINITY
+from .cpu_convolutions import CpuConvolutions
+
+# MACs below which to lay an input out costs more than is won.
+_LEAST_MACS = 50_000_000
+
+
+def convolve_regions(
+    cpu: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
+) -> Tensor | None:
+    """Convolve an ordinary tensor, each image a block of its own, by Winograd's algorithm.
+
+    Args:
+        cpu: The kernels.
+        frame: The frame being run.
+        x: ``(K, C, H, W)``.
+        module: The convolution.
+
+    Returns:
+        ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
+    """
+    weight = module.weight
+    if x.dim() != 4 or x.dtype != torch.float32:
+        return None
+    if cpu.not_supported_reasons(x, weight, module.groups):
+        return None
+    # Three by three and stride 1, or it is not by Winograd's algorithm.
+    sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
+    size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
+    window = SlidingWindow(
+        module.kernel_size, module.stride, module.padding, module.dilation, size_out
+    )
+    macs = len(x) * size_out[0] * size_out[1] * weight.numel()
+    if min(size_out) < 1 or macs < _LEAST_MACS:
+        return None
+    if not cpu.is_by_winograd(weight, window, size_out):
+        return None
+    rows, cols = frame.tables(
+        ("whole", window),
+        x.shape[2:],
+        size_out,
+        lambda axis, size, _: window.contiguous_table(axis, 1, size),
+    )
+    return ops.conv_blocks(
+        x,
+        None,
+        image_places(range(len(x))),
+        rows,
+        cols,
+        weight,
+        cpu.prepared.of(weight, True),
+        module.bias,
+        (),
+        0.0,
+        window.stride,
+        window.dilation,
+        size_out,
+        None,
+        -INFINITY,
+        INFINITY,
+        cpu.workspace,
+    )

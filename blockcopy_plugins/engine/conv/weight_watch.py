@@ -1,0 +1,56 @@
+"""Notices writes to a weight that torch does not count: through ``.data``, NumPy or a pointer."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from ..torch_internals import no_modes
+
+# Values of a part.
+_PART = 1 << 16
+_INTEGERS = {2: torch.int16, 4: torch.int32}
+
+
+class WeightWatch:
+    """Remembers what a weight was.
+
+    A write to most of it the kernels see at once, by a few values that they compare. A write to few
+    values is seen when their part comes round: the parts are summed in turn.
+
+    Args:
+        weight: A parameter in host memory, whose memory is dense; of another one nothing is seen.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weakref.ref(weight)
+        self._turn = 0
+        integers = _INTEGERS.get(weight.element_size())
+        if integers is None or not weight.numel() or not _is_dense(weight):
+            self._sums = None
+            return
+        self._dtype = integers
+        self._sums = [self._sum(weight, part) for part in range(-(-weight.numel() // _PART))]
+
+    def next_part_is_the_same(self) -> bool:
+        """Whether the next part of the weight is what it was; its turn is over then."""
+        weight = self._weight()
+        if self._sums is None or weight is None:
+            return True
+        part = self._turn
+        self._turn = (part + 1) % len(self._sums)
+        return self._sum(weight, part) == self._sums[part]
+
+    def _sum(self, weight: Tensor, part: int) -> int:
+        # No part of the model: who counts or captures its ops is not to see these.
+        with no_modes(), torch.inference_mode(False), torch.no_grad():
+            flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)
+            return int(flat[part * _PART : (part + 1) * _PART].sum())
+
+
+def _is_dense(weight: Tensor) -> bool:
+    return weight.is_contiguous() or (
+        weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    )

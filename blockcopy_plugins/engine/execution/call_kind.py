@@ -1,0 +1,54 @@
+"""What of a call, and of its results, a replay cannot see or make anew."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapter import Call
+from ..torch_internals import TreeSpec, tree_flatten
+from .capture_guard import CaptureError
+
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+def kind_of_call(call: Call) -> Hashable:
+    """What of a call is not data.
+
+    Raises:
+        CaptureError: If it is given data beside the frame.
+    """
+    frame = object()
+    leaves, spec = tree_flatten(call.replace(frame))
+    rest = []
+    for leaf in leaves:
+        if leaf is frame:
+            rest.append("the frame")
+        elif isinstance(leaf, _PLAIN):
+            rest.append((type(leaf), leaf))
+        else:
+            raise CaptureError(
+                f"the model is called with a {type(leaf).__name__} beside the frame, which a "
+                "replay would not read"
+            )
+    device = call.frame.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    return tuple(rest), str(spec), torch.is_inference_mode_enabled(), autocast
+
+
+def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
+    """The tensors of what a call gave.
+
+    Raises:
+        CaptureError: If there is anything else that could differ from frame to frame.
+    """
+    leaves, spec = tree_flatten((result, dict(call.left)))
+    for leaf in leaves:
+        if leaf is not None and not isinstance(leaf, Tensor):
+            raise CaptureError(
+                f"its results hold a {type(leaf).__name__}, which a replay could not make anew"
+            )
+    return leaves, spec

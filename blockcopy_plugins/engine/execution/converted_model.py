@@ -1,0 +1,48 @@
+"""A converted model, and what all of its frames have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from ...config import BlockCopyConfig
+from ..adapter import ModelAdapter
+from ..call_lock import ThreadValue
+from ..conv.planner import ConvPlanner
+from ..frame.active_frame import ActiveFrame
+
+
+@dataclass
+class ConvertedModel:
+    """A model, its options, and what serves all of its frames.
+
+    Attributes:
+        model: The model.
+        config: Its options; after the first frame with the block size that ``'auto'`` has chosen.
+        adapter: Knows how it is called.
+        modules: Its modules with their paths, as they were when it was converted.
+        convolutions: Runs them.
+        active: The frame that it runs now.
+        paused: Whether this thread's calls run dense.
+    """
+
+    model: nn.Module
+    config: BlockCopyConfig
+    adapter: ModelAdapter
+    modules: Sequence[tuple[str, nn.Module]]
+    convolutions: ConvPlanner
+    active: ActiveFrame = field(default_factory=ActiveFrame)
+    paused: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
+
+    @classmethod
+    def of(cls, model: nn.Module, config: BlockCopyConfig, adapter: ModelAdapter) -> ConvertedModel:
+        """With what the options ask for."""
+        return cls(
+            model,
+            config,
+            adapter,
+            tuple(nn.Module.named_modules(model)),
+            ConvPlanner(config.fuse, config.winograd),
+        )

@@ -1,0 +1,183 @@
+"""One frame that is about to run: what it needs, and the ways to run it without a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapter import Call
+from ..frame.counts import FrameCounts
+from ..frame.dense_results import dense_results
+from ..frame.frame import Frame
+from ..macs import MacsByPath
+from ..state.store import StateStore
+from ..state.stream import Stream
+from ..strategies import OPS
+from .converted_model import ConvertedModel
+from .geometry_cache import GeometryCache
+
+
+class FrameRun:
+    """One frame to be run, in whichever way.
+
+    Args:
+        converted: The model.
+        call: Its call.
+        original: The model's own forward.
+        grid: bool ``(N, GH, GW)``.
+        host: The grid in host memory.
+        store: State of the streams.
+        streams: Stream of each image.
+        cache: What was worked out for frames of this geometry.
+
+    Attributes:
+        executed: Number of executed blocks of the batch.
+        counts: MACs of the frame, once it has run.
+    """
+
+    def __init__(
+        self,
+        converted: ConvertedModel,
+        call: Call,
+        original: Callable,
+        grid: Tensor,
+        host: Tensor,
+        store: StateStore,
+        streams: list[Stream],
+        cache: GeometryCache,
+    ) -> None:
+        self.converted = converted
+        self.call = call
+        self.grid = grid
+        self.host = host
+        self.store = store
+        self.streams = streams
+        self.cache = cache
+        self.slots = tuple(stream.slot for stream in streams)
+        self.executed = int(host.count_nonzero())
+        frame = call.frame
+        # Results leave in the layout of the frame, as they would leave the model alone.
+        self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
+            memory_format=torch.channels_last
+        )
+        self._original = original
+        self._frames: list[Frame] = []
+        self._plain: FrameCounts | None = None
+
+    def again(self, grid: Tensor, host: Tensor) -> FrameRun:
+        """Another run of this frame on other blocks.
+
+        Args:
+            grid: See the class.
+            host: See the class.
+        """
+        shared = (self.store, self.streams, self.cache)
+        return FrameRun(self.converted, self.call, self._original, grid, host, *shared)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the frame."""
+        return self.call.frame.device
+
+    @property
+    def counts(self) -> FrameCounts:
+        """See the class."""
+        return self._frames[-1].counts if self._plain is None else self._plain
+
+    @property
+    def touched_state(self) -> bool:
+        """Whether state may have been written."""
+        return any(frame.touched_state for frame in self._frames)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has run as the plain model does."""
+        return self._plain is not None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether all of it is executed, and nobody wants its state."""
+        return bool(self.host.all()) and not any(stream.keeps_state for stream in self.streams)
+
+    @property
+    def has_first(self) -> bool:
+        """Whether it is the first frame of a stream, or the first after one that failed."""
+        return any(stream.frames == 0 or stream.broken for stream in self.streams)
+
+    def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
+        """A context of the frame; the model's modules belong to it until the next is opened."""
+        converted, config = self.converted, self.converted.config
+        converted.convolutions.begin_frame()
+        frame = kind(
+            self.grid,
+            self.host,
+            tuple(self.call.frame.shape[2:]),
+            config.block_size,
+            self.store,
+            self.streams,
+            self.cache.plans,
+            OPS,
+            converted.convolutions,
+            strict=config.strict,
+            pack_whole=config.pack_whole_frames,
+            repack=config.repack,
+            **options,
+        )
+        frame.channels_last = self.channels_last
+        self._frames.append(frame)
+        converted.active.begin(frame, self.call.left)
+        return frame
+
+    def run(self, frame: Frame, pixels: Tensor) -> Any:
+        """Run the model on the executed blocks of a frame.
+
+        Args:
+            frame: The frame, opened.
+            pixels: ``(N, C, H, W)``, the picture.
+
+        Returns:
+            What the model returns, with dense tensors.
+        """
+        block = (frame.block_size, frame.block_size)
+        args, kwargs = self.call.replace(frame.from_dense(pixels, block))
+        out = dense_results(self._original(*args, **kwargs), last=True)
+        frame.finish()
+        return out
+
+    def run_counted(self) -> Any:
+        """Run the model on executed blocks; of first frames, count what is no block either."""
+        frame = self.open()
+        if not self.has_first:
+            return self.run(frame, self.call.frame)
+        # That takes time: once for each stream.
+        with MacsByPath(frame) as counter:
+            out = self.run(frame, self.call.frame)
+        frame.counts.outside = counter.on_ordinary_tensors()
+        return out
+
+    def run_eagerly(self) -> Any:
+        """Run the model on executed blocks, nothing recorded."""
+        return self.run(self.open(), self.call.frame)
+
+    def run_plain(self, counts: FrameCounts) -> Any:
+        """Run the model as it is; no state is read or written.
+
+        Args:
+            counts: MACs of a whole frame.
+        """
+        self._plain = counts
+        args, kwargs = self.call.replace(self.call.frame)
+        self.converted.active.begin(None, self.call.left)
+        with self.converted.paused.set_to(True):
+            out = self._original(*args, **kwargs)
+        for stream in self.streams:
+            stream.stateless = True
+        return out
+
+    def close(self) -> None:
+        """The frame is over: its BlockTensors can no longer be used."""
+        for frame in self._frames:
+            frame.close()

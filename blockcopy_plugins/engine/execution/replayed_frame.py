@@ -1,0 +1,76 @@
+"""A frame whose work on the host can be recorded, and done again where the rest is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..frame.counts import FrameCounts
+from ..frame.frame import Frame
+from ..frame.layout import Layout
+from ..state.entry import StateEntry
+from ..state.store import StateStore
+from ..state.stream import Stream
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the host did in a recorded frame, to be done again at each replay.
+
+    Attributes:
+        entries: The state that was claimed, with its memory at that time.
+        calls: How often each module used state.
+        counts: MACs and densified ops; they depend on the numbers of blocks alone.
+    """
+
+    entries: tuple[tuple[StateEntry, Tensor], ...]
+    calls: dict[str, int]
+    counts: FrameCounts
+
+    def holds(self, store: StateStore) -> bool:
+        """Whether the maps still lie where they lay and have room for all streams."""
+        return all(
+            store.entries.get(entry.key) is entry
+            and entry.map is map_
+            and len(map_) >= store.capacity
+            for entry, map_ in self.entries
+        )
+
+
+class ReplayedFrame(Frame):
+    """See the file."""
+
+    def blocks_of_images(self, layout: Layout) -> list[int] | None:
+        """See :class:`Frame`."""
+        return super().blocks_of_images(layout) if self.images == 1 else None
+
+    def recorded(self) -> Recorded:
+        """What the host did, after the model has run."""
+        entries = claimed(self.store, self._streams)
+        return Recorded(
+            tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
+        )
+
+    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
+        """Do what the host did in a recorded frame.
+
+        Args:
+            recorded: What it did.
+            counts: MACs of this frame.
+
+        Raises:
+            StateError: If the state does not fit the streams. Nothing of it has been changed.
+        """
+        for entry, _ in recorded.entries:
+            entry.claim(self.slots, self._streams, self.full, entry.border)
+        self._calls.update(recorded.calls)
+        self.counts = counts
+        self.finish()
+        self.touched_state = self.executed > 0
+
+
+def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:
+    """The entries that all of these streams have claimed for the frame being run."""
+    return [entry for entry in store.entries.values() if entry.used_now(streams)]

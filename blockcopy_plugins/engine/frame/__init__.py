@@ -1,0 +1,1 @@
+"""One frame: its grid, its paths and counts, and its blocks in packed and whole maps."""

@@ -1,0 +1,129 @@
+"""Where in the model a frame is, and what has happened in it so far."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ...errors import DensifiedError, StateError
+from ..state.entry import BY_CHANCE, StateKey
+from ..state.stream import Stream
+from .counts import Densified, FrameCounts
+
+
+class FrameContext:
+    """Paths, keys of state, and counts of one frame.
+
+    Args:
+        streams: Stream of each image.
+        full: Whether each image is executed fully.
+        strict: Raise where an op would be densified.
+
+    Attributes:
+        strict: As given.
+        counts: MACs and densified ops.
+        touched_state: State may have been written.
+    """
+
+    def __init__(self, streams: Sequence[Stream], full: Sequence[bool], strict: bool) -> None:
+        self.strict = strict
+        self.counts = FrameCounts()
+        self.touched_state = False
+        self._streams = tuple(streams)
+        self._is_full = full
+        self._closed = False
+        self._path = [""]
+        self._calls: dict[str, int] = defaultdict(int)
+
+    def check_open(self, what: object) -> None:
+        """Refuse what would be done with a BlockTensor after its frame.
+
+        Raises:
+            StateError: If the frame is over.
+        """
+        if self._closed:
+            raise StateError(
+                f"{what} was called on a BlockTensor of a frame that is over. A converted module "
+                "hands out dense tensors; this one left it by another way than its return value. "
+                "Return it, or densify it with blockcopy_plugins.to_dense before the module ends."
+            )
+
+    def close(self) -> None:
+        """End the frame: its BlockTensors can no longer be used."""
+        self._closed = True
+
+    # -- which module runs -------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost module being run."""
+        return self._path[-1]
+
+    def enter(self, path: str) -> None:
+        """A module's forward begins."""
+        self._path.append(path)
+
+    def leave(self, path: str) -> None:
+        """A module's forward is over, and with it what was left open inside it."""
+        while self._path[-1] != path:
+            self._path.pop()
+        self._path.pop()
+
+    def next_key(self, op: str) -> StateKey:
+        """Key of the next use of state in the module being run."""
+        path = self._path[-1]
+        call = self._calls[path]
+        self._calls[path] = call + 1
+        return StateKey(path, call, op)
+
+    def finish(self) -> None:
+        """Check at the end that every module used its state as often as on the frame before.
+
+        Raises:
+            StateError: If not; then features of different ops may have been taken for each other.
+        """
+        for stream, full in zip(self._streams, self._is_full, strict=True):
+            for path, count in self._calls.items():
+                before = stream.calls.get(path, count)
+                if before != count and not full:
+                    raise StateError(
+                        f"module {path or '(root)'!r} used state {count} times in this frame and "
+                        f"{before} times in the one before: the model took another path through "
+                        "its layers. Call reset_(model), or convert only the part of the model "
+                        f"whose layers run in the same order on every frame. {BY_CHANCE}"
+                    )
+        for stream in self._streams:
+            stream.calls = self._calls
+
+    # -- what happened -----------------------------------------------------------------------------
+
+    def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
+        """Count the MACs of an op that ran on blocks and gave blocks of ``block`` pixels."""
+        self.counts.tiles.add(block)
+        self.counts.blocks += executed
+        self.counts.blocks_dense += dense
+        module = self.counts.modules.setdefault(self.path, [0, 0])
+        module[0] += executed
+        module[1] += dense
+
+    def refuse_if_strict(self, op: str, reason: str) -> None:
+        """Refuse to run an op on the whole map if the frame is strict.
+
+        Raises:
+            DensifiedError: If it is.
+        """
+        if self.strict:
+            raise DensifiedError(
+                f"{op} in module {self.path!r} cannot run on blocks: {reason}. With strict=False "
+                "it runs on the whole map, which is right but saves nothing there."
+            )
+
+    def count_densified(self, op: str, reason: str, macs: int) -> None:
+        """Count an op that ran on the whole map."""
+        key = (self.path, op)
+        found = self.counts.by_op.get(key)
+        if found is None:
+            found = self.counts.by_op[key] = Densified(self.path, op, reason)
+        found.count += 1
+        found.macs += macs
+        self.counts.densified += macs

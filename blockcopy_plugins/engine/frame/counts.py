@@ -1,0 +1,46 @@
+"""What ran in a frame: multiply-accumulates, and ops on whole maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from numbers import Rational
+
+
+@dataclass
+class Densified:
+    """How often and why an op of one module ran on the whole map."""
+
+    path: str
+    op: str
+    reason: str
+    count: int = 0
+    macs: int = 0
+
+
+@dataclass
+class FrameCounts:
+    """Multiply-accumulates of one frame.
+
+    Attributes:
+        blocks: MACs that ran on executed blocks.
+        blocks_dense: What the same ops cost on the whole map.
+        densified: MACs of ops that met a BlockTensor and ran on the whole map.
+        tiles: Blocks of the maps that ops on blocks gave, in pixels of those maps. Fractions where
+            an op ran on the whole map because its stride does not divide the block.
+        by_op: Densified ops by ``(path, op)``.
+        modules: ``path -> [executed MACs, dense MACs]`` of the ops that ran on blocks.
+        outside: ``path -> MACs`` of ops on ordinary tensors: behind the exits (RoI heads), or
+            behind an op whose result is no map. ``None`` where they were not counted; they are on
+            first frames.
+        by_torch: ``path -> reasons`` why its convolution did not run by the package's own kernels.
+    """
+
+    blocks: int = 0
+    blocks_dense: int = 0
+    densified: int = 0
+    tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
+    by_op: dict[tuple[str, str], Densified] = field(default_factory=dict)
+    modules: dict[str, list[int]] = field(default_factory=dict)
+    outside: dict[str, int] | None = None
+    by_torch: dict[str, Sequence[str]] = field(default_factory=dict)

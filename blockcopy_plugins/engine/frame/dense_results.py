@@ -1,0 +1,37 @@
+"""Results of a model or of its modules with dense tensors in place of blocks."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any
+
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap
+from ..torch_internals import tree_map
+
+
+def dense_results(values: Any, last: bool = False) -> Any:
+    """Replace BlockTensors and dense maps by ordinary tensors.
+
+    Args:
+        values: Nested results, dataclasses among them.
+        last: They are what the model returns: nothing of the frame comes after.
+
+    Returns:
+        The same with dense tensors.
+    """
+    return tree_map(partial(_dense, last=last), values)
+
+
+def _dense(value: Any, last: bool) -> Any:
+    if isinstance(value, BlockTensor):
+        return value.frame.result(value) if last else value.frame.output(value)
+    if isinstance(value, DenseMap):
+        return value.plain
+    if is_dataclass(value) and not isinstance(value, type):
+        value = copy(value)
+        for item in fields(value):
+            object.__setattr__(value, item.name, dense_results(getattr(value, item.name), last))
+    return value

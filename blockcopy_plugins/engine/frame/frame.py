@@ -1,0 +1,341 @@
+"""One call of a converted model: the context that all of its BlockTensors share."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import ops
+from ..geometry import resized_block
+from ..state.entry import EVERYTHING, StateEntry
+from ..state.store import StateStore
+from ..state.stream import Stream
+from ..tensor.axes import MAP, channels_of
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import (
+    DenseMap,
+    FrameMaps,
+    MapGeometry,
+    derived,
+    moves_pixels,
+    plain,
+    plain_all,
+)
+from ..tensor.dense_on_use import DenseOnUse
+from ..torch_internals import tree_leaves, tree_map
+from .context import FrameContext
+from .kernels import BlockKernels, OpRunner
+from .packing import BlockPacking
+from .plans import FramePlans
+
+
+class Frame(FrameContext, BlockPacking):
+    """The context that all BlockTensors of one call share.
+
+    Args:
+        grid: bool ``(N, GH, GW)``, True = executed.
+        host: The same in host memory.
+        size: ``(H, W)`` of the frame in pixels.
+        block_size: Side of a block in pixels of the frame.
+        store: State of the streams.
+        streams: Stream of each image.
+        plans: What frames of this geometry need not work out again.
+        table: Executes aten ops that met a BlockTensor.
+        kernels: What runs convolutions.
+        strict: Raise where an op would be densified.
+        pack_whole: Run on packed blocks even where every block of every image is executed.
+        repack: Cut dense maps into blocks again where an op could run on some.
+
+    Attributes:
+        channels_last: Results leave in this layout.
+        kernels: As given.
+        maps: What dense maps need to know of it, ``None`` if none are cut into blocks again.
+        pending_maps: Maps that may not be computed yet.
+        whole_map_inputs: What the modules that need whole maps, and have not returned yet, were
+            given.
+    """
+
+    def __init__(
+        self,
+        grid: Tensor,
+        host: Tensor,
+        size: tuple[int, int],
+        block_size: int,
+        store: StateStore,
+        streams: Sequence[Stream],
+        plans: FramePlans,
+        table: OpRunner,
+        kernels: BlockKernels,
+        strict: bool = False,
+        pack_whole: bool = False,
+        repack: bool = True,
+    ) -> None:
+        slots = [stream.slot for stream in streams]
+        BlockPacking.__init__(self, grid, host, size, block_size, slots, plans, pack_whole)
+        FrameContext.__init__(self, streams, self.full, strict)
+        self.store = store
+        self.channels_last = True
+        self.kernels = kernels
+        self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
+        self.pending_maps: list[weakref.ref[BlockTensor]] = []
+        self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
+        self._run = table.run
+
+    def dispatch(self, func, args, kwargs, on_use: bool = False):
+        """Run an aten op on the BlockTensors of this frame.
+
+        Args:
+            func: The op.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+            on_use: There are :class:`DenseOnUse` tensors among them.
+
+        Raises:
+            StateError: If the frame is over.
+        """
+        if _check_open(func, args):
+            args = plain_all(args)
+        if kwargs and _check_open(func, kwargs.values()):
+            kwargs = dict(zip(kwargs, plain_all(kwargs.values()), strict=True))
+        return self._run(self, func, args, kwargs, on_use)
+
+    def close(self) -> None:
+        """See :class:`FrameContext`."""
+        super().close()
+        if self.maps is not None:
+            self.maps.close()
+
+    def compute_pending(self) -> None:
+        """Compute all maps that wait."""
+        pending, self.pending_maps = self.pending_maps, []
+        for found in (reference() for reference in pending):
+            if found is not None:
+                found.compute()
+
+    # -- blocks of whole maps ----------------------------------------------------------------------
+
+    def from_dense(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
+        """Take the executed blocks of a dense ``(N, C, H, W)`` map."""
+        size = tuple(dense.shape[2:])
+        return BlockTensor(self.packed_from(dense, block), size, block, self)
+
+    def _cut(self, dense: Tensor, block: tuple[int, int]) -> BlockTensor:
+        out = self.from_dense(dense, block)
+        out.source = dense
+        return out
+
+    def derived(self, out: Any, func, args) -> Any:
+        """Mark what an op gave of maps as dense maps, which may become blocks again.
+
+        Args:
+            out: Its result.
+            func: The op.
+            args: Its arguments.
+        """
+        if self.maps is None or moves_pixels(func, args, self.maps):
+            return out
+        for value in tree_leaves(args):
+            # Of a map that lies on its side nobody knows which way what follows turns it.
+            if isinstance(value, BlockTensor) and "H" in value.axes.partition("W")[2]:
+                return out
+        return derived(out, self.maps)
+
+    def pack_again(self, dense: Any, x: BlockTensor | MapGeometry) -> Any:
+        """The executed blocks of a dense map that was made of ``x``.
+
+        Args:
+            dense: ``(N, C, H, W)``; anything else is given back.
+            x: The map that it comes from.
+
+        Returns:
+            A BlockTensor, or ``dense``, contiguous, where no block width fits.
+        """
+        dense = plain(dense)
+        if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
+            return dense
+        block = tuple(
+            resized_block(
+                self.grid_size[i],
+                x.block[i],
+                x.size_of_map[i],
+                dense.shape[2 + i],
+                self.block_size,
+            )
+            for i in (0, 1)
+        )
+        # Compiled ops of others take a dense map for NCHW without a look at its strides.
+        return dense.contiguous() if None in block else self.from_dense(dense, block)
+
+    # -- whole maps of blocks ----------------------------------------------------------------------
+
+    def keep(self, x: BlockTensor, op: str, border: int = EVERYTHING) -> StateEntry:
+        """Write the executed blocks of ``x`` into its full map, unless some op did so already.
+
+        Args:
+            x: A tensor of this frame.
+            op: The op that wants to read the map, for the key of a new entry.
+            border: Pixels from the edge of a block that it reads of the map, if it reads executed
+                blocks where they are packed.
+
+        Returns:
+            The entry whose map now holds ``x``: this frame's values where executed, earlier ones
+            elsewhere, near the edges of the blocks or everywhere. Its map is the state itself: read
+            it, never write to it or hand it out.
+
+        Raises:
+            StateError: If earlier frames left something else there, or not enough.
+        """
+        self.check_open(op)
+        entry = x.full
+        if entry is None:
+            key = self.next_key(op)
+            channels = prod(channels_of(x.axes, x.shape, x.joined))
+            shape = (channels, *x.size_of_map)
+            entry = self.store.entry(key, shape, x.block, x.dtype, x.device)
+            border = max(border, entry.border)
+        elif border <= entry.border:
+            return entry
+        entry.claim(self.slots, self._streams, self.full, border)
+        if self.executed:
+            self.touched_state = True
+            self._write(entry.map, x, border)
+        entry.border = border
+        x.full = entry
+        return entry
+
+    def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
+        if not self.whole:
+            if border == EVERYTHING:
+                ops.scatter_(map_, *self._on_the_map(x))
+            else:
+                ops.scatter_border_(map_, *self._on_the_map(x), border)
+        elif border != EVERYTHING:
+            ops.copy_border_(map_, x.packed_map(), self.slots, x.block, border)
+        elif self._places is None:
+            map_[: self.images].copy_(x.packed_map())
+        else:
+            ops.scatter_(map_, x.packed_map(), self._places)
+
+    def dense(self, x: BlockTensor, op: str, copy: bool, contiguous: bool = False) -> Tensor:
+        """The whole of ``x`` as a plain tensor in batch order.
+
+        Args:
+            x: A tensor of this frame.
+            op: Who wants it.
+            copy: ``False`` may return the state itself, for a reader who neither writes to it nor
+                keeps it.
+            contiguous: Give a copy in the memory layout that a BlockTensor claims.
+
+        Returns:
+            A tensor of the shape of ``x``; a map is channels last or contiguous.
+        """
+        if isinstance(x, DenseOnUse):
+            return x.dense().clone() if copy else x.dense()
+        map_ = self.keep(x, op).map
+        # Not in inference mode: the result must count its versions, see ViewedMap.
+        with torch.inference_mode(False), torch.no_grad():
+            map_ = self.in_batch_order(map_)
+            if x.axes != MAP:
+                value = x.in_its_form(map_)
+                if contiguous:
+                    return value.clone(memory_format=torch.contiguous_format)
+                return value.clone() if copy else value
+            if contiguous:
+                return ops.planes(map_.contiguous(memory_format=torch.channels_last))
+            if self._places is not None:
+                return map_
+            return map_.clone(memory_format=torch.channels_last) if copy else map_
+
+    def output(self, x: BlockTensor) -> Tensor:
+        """``x`` as it leaves the blocks, in memory of its own and in the layout of the frame."""
+        return self.dense(x, "output", copy=True, contiguous=not self.channels_last)
+
+    def result(self, x: BlockTensor) -> Tensor:
+        """As :meth:`output`, of what the model returns: nothing of it comes after."""
+        return self.output(x)
+
+    def dense_to_read(self, x: BlockTensor, op: str, contiguous: bool) -> Tensor:
+        """As :meth:`dense`, for readers who neither write to the map nor keep it.
+
+        All of them get the same tensor: a detector's extractors read the same maps in turn.
+        """
+        kind = (x.version.count, contiguous)
+        known, map_ = x.read_only or (None, None)
+        if known != kind:
+            map_ = self.dense(x, op, copy=False, contiguous=contiguous)
+            x.read_only = (kind, map_)
+        return map_
+
+    # -- functions that know no blocks -------------------------------------------------------------
+
+    def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
+        """Call a function that knows no BlockTensors with whole maps.
+
+        Args:
+            function: The function.
+            args: Its arguments, BlockTensors among them.
+            name: Its name in the report.
+            reason: Why it does not run on blocks.
+            gives_map: Its result is again a map of the whole frame; its executed blocks go on.
+
+        Returns:
+            Its result.
+
+        Raises:
+            DensifiedError: If the frame is strict.
+        """
+        args, maps = self.make_whole(args, name, reason)
+        out = function(*args)
+        return self.pack_again(out, maps[0]) if gives_map else out
+
+    def make_whole(
+        self, values: Any, name: str, reason: str
+    ) -> tuple[Any, list[BlockTensor | MapGeometry]]:
+        """Densify what is given to something that knows no BlockTensors.
+
+        Args:
+            values: Nested arguments.
+            name: Whose, for the report.
+            reason: Why it does not run on blocks.
+
+        Returns:
+            The arguments with dense copies, contiguous, and the BlockTensors that were among them;
+            where there were none, the geometry of the dense maps.
+
+        Raises:
+            DensifiedError: If the frame is strict and there are some.
+        """
+        maps = [v for v in tree_leaves(values) if isinstance(v, BlockTensor)]
+        if maps:
+            self.refuse_if_strict(name, reason)
+            self.count_densified(name, reason, 0)
+
+        def densify(value):
+            if isinstance(value, BlockTensor):
+                return self.dense(value, name, copy=True, contiguous=True)
+            return plain(value)
+
+        if not maps and self.maps is not None:
+            dense = [v for v in tree_leaves(values) if type(v) is DenseMap]
+            found = (self.maps.geometry(v.shape) for v in dense)
+            maps = [geometry for geometry in found if geometry is not None]
+        return tree_map(densify, values), maps
+
+
+def _check_open(func, values) -> bool:
+    """Refuse BlockTensors of a frame that is over; returns whether there are dense maps."""
+    found = False
+    for value in values:
+        kind = type(value)
+        if kind is BlockTensor or isinstance(value, DenseOnUse):
+            value.frame.check_open(func)
+        elif kind is DenseMap:
+            found = True
+        elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
+            found = _check_open(func, value) or found
+    return found

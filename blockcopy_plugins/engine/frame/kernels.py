@@ -1,0 +1,36 @@
+"""What a frame asks of what runs its ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..tensor.block_tensor import BlockTensor
+
+
+class BlockKernels(Protocol):
+    """Convolutions of packed blocks, see :class:`~..conv.planner.ConvPlanner`.
+
+    Frames carry it from the model to the ops.
+    """
+
+    def joins(self, x: BlockTensor) -> bool:
+        """Whether concatenations, additions and resizes of a map run by kernels of the package."""
+
+    def convolve(self, frame: Any, x: BlockTensor, weight: Tensor, bias: Tensor | None, *how: Any):
+        """Convolve a map, or have it wait for what follows."""
+
+    def convolve_regions(self, frame: Any, x: Tensor, module: Any) -> Tensor | None:
+        """Convolve an ordinary tensor."""
+
+
+class OpRunner(Protocol):
+    """Ops on blocks, see :class:`~..strategies.op_table.OpTable`."""
+
+    def run(self, frame: Any, func: Any, args: Any, kwargs: Any, on_use: bool = False) -> Any:
+        """Execute an op that met a BlockTensor."""
+
+    def cuts(self, func: Any, args: Sequence) -> bool:
+        """Whether an op has its first argument, a dense map, cut into blocks."""

@@ -1,0 +1,109 @@
+"""Which blocks of a frame run: what the policy is told, what it answers, what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import GridError
+from ..host_transfer import HostReads, upload
+from ..policy import MotionField, Policy, PolicyContext
+from ..policy.guards import GuardSet
+from .geometry import grid_size
+from .propagated_frame import PropagatedFrame
+from .state.stream import Stream
+
+
+@dataclass
+class GridChoice:
+    """What was decided about a frame.
+
+    Attributes:
+        context: What the policy was told.
+        propagated: What is known of the frame's outputs.
+        grid: bool ``(N, GH, GW)`` on the frame's device, True = executed.
+        host: The same in host memory.
+        remembered: The grid where the policy looks at it next time: on its own device.
+        repeats: Nothing runs, and the outputs of the frame before are given again.
+        compared: Which images run once more, whole; ``None`` if none do.
+    """
+
+    context: PolicyContext
+    propagated: PropagatedFrame
+    grid: Tensor
+    host: Tensor
+    remembered: Tensor
+    repeats: bool
+    compared: Sequence[bool] | None
+
+
+def policy_context(
+    frame: Tensor,
+    ids: Sequence[Hashable],
+    streams: Sequence[Stream | None],
+    *,
+    block_size: int,
+    device: torch.device,
+    motion: Sequence[MotionField | None] | None,
+    reads: HostReads,
+    began: float,
+    can_compare: bool,
+) -> PolicyContext:
+    """What a policy may know about a frame.
+
+    Args:
+        frame: ``(N, C, H, W)``.
+        ids: Stream of each image.
+        streams: What is known of them, ``None`` of new ones.
+        block_size: Side of a block, px.
+        device: Where the policy decides.
+        motion: Of each image how far its video has moved, ``None`` if nobody tells.
+        reads: What the host waits for the device for.
+        began: When the call began, of ``time.perf_counter``.
+        can_compare: Whether a frame of the model can run once more.
+    """
+    shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
+    last = torch.zeros(shape, dtype=torch.bool, device=device)
+    for i, stream in enumerate(streams):
+        if stream is not None and stream.last_grid is not None and not stream.broken:
+            last[i] = stream.last_grid
+    first = tuple(stream is None or stream.broken for stream in streams)
+    return PolicyContext(
+        streams=tuple(ids),
+        grid_shape=shape,
+        block_size=block_size,
+        first=upload(torch.tensor(first), device),
+        frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
+        last_grid=last,
+        motion=motion,
+        host_first=first,
+        reads=reads,
+        began=began,
+        can_compare=can_compare,
+    )
+
+
+def select_grid(policy: Policy, guards: GuardSet, frame: Tensor, context: PolicyContext) -> Tensor:
+    """Ask the policy, and hold the guards' promises; first frames run fully.
+
+    Raises:
+        GridError: If the policy gives anything but a bool grid of the right shape.
+    """
+    grid = policy.select(frame, context)
+    if not isinstance(grid, Tensor):
+        raise GridError(
+            f"the policy returned {type(grid).__name__}, expected a bool tensor "
+            f"{context.grid_shape}."
+        )
+    if grid.dtype != torch.bool or tuple(grid.shape) != context.grid_shape:
+        raise GridError(
+            f"the policy returned a grid {grid.dtype} {tuple(grid.shape)}, expected torch.bool "
+            f"{context.grid_shape}: (N, GH, GW) = images and blocks of {context.block_size} px "
+            f"of a frame of {tuple(frame.shape[2:])} px."
+        )
+    # A new tensor: the policy may go on writing into its own.
+    grid = guards.adjust(upload(grid, context.device), frame, context)
+    return grid | context.first[:, None, None]

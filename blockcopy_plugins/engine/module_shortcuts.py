@@ -1,0 +1,131 @@
+"""Convolutions, batch norms and ReLUs of a converted model, on a shorter way than torch's dispatch.
+
+They do what the strategies do where the package's own kernels run: nothing here changes a result.
+On everything else they call the module's own forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .frame.active_frame import ActiveFrame
+from .strategies.pointwise import fuse_norm
+from .tensor.block_tensor import BlockTensor
+from .tensor.pending_map import INFINITY
+
+
+@dataclass
+class ModuleShortcut:
+    """Stands for the forward of one module.
+
+    Attributes:
+        active: The frame that the model runs now.
+        path: Of the module.
+        module: The module.
+        original: Its own forward.
+    """
+
+    active: ActiveFrame
+    path: str
+    module: nn.Module
+    original: Any
+
+    def run_original(self, x):
+        """The module's own forward; its ops are known to be the module's."""
+        frame = self.active.frame
+        if frame is None:
+            return self.original(x)
+        frame.enter(self.path)
+        out = self.original(x)
+        frame.leave(self.path)
+        return out
+
+
+class ConvShortcut(ModuleShortcut):
+    """A convolution."""
+
+    def __call__(self, input):
+        """See ``nn.Conv2d.forward``."""
+        frame, module = self.active.frame, self.module
+        if frame is None or type(input) is not BlockTensor or input.frame is not frame:
+            return self._run_on_images(input)
+        frame.enter(self.path)
+        out = frame.kernels.convolve(
+            frame,
+            input,
+            module.weight,
+            module.bias,
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
+            fast_only=True,
+        )
+        if type(out) is not BlockTensor:
+            out = self.original(input)
+        frame.leave(self.path)
+        return out
+
+    def _run_on_images(self, input):
+        frame = self.active.frame
+        if frame is not None and type(input) is Tensor:
+            frame.enter(self.path)
+            out = frame.kernels.convolve_regions(frame, input, self.module)
+            frame.leave(self.path)
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+class NormShortcut(ModuleShortcut):
+    """A batch norm."""
+
+    def __call__(self, input):
+        """See ``nn.BatchNorm2d.forward``."""
+        module = self.module
+        if type(input) is BlockTensor and not module.training and module.running_mean is not None:
+            out = fuse_norm(
+                input,
+                module.weight,
+                module.bias,
+                module.running_mean,
+                module.running_var,
+                module.eps,
+            )
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+class ReluShortcut(ModuleShortcut):
+    """A ReLU."""
+
+    def __call__(self, input):
+        """See ``nn.ReLU.forward``."""
+        if type(input) is BlockTensor and input.pending is not None:
+            bounded = input.pending.with_bounds(0.0, INFINITY)
+            out = input.then(bounded, self.module.inplace)
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+def shortcut_for(active: ActiveFrame, path: str, module: nn.Module) -> ModuleShortcut | None:
+    """What is to stand for a module's forward, ``None`` for most modules."""
+    if "forward" in module.__dict__:
+        return None
+    forward = type(module).forward
+    if forward is nn.Conv2d.forward:
+        # Other paddings are ops of their own, strings are torch's affair.
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            return None
+        return ConvShortcut(active, path, module, module.forward)
+    if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
+        return NormShortcut(active, path, module, module.forward)
+    if forward is nn.ReLU.forward:
+        return ReluShortcut(active, path, module, module.forward)
+    return None

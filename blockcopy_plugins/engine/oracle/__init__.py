@@ -1,0 +1,1 @@
+"""The oracle: what block-sparse execution must equal, dense and slow."""

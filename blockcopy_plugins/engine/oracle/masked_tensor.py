@@ -1,0 +1,90 @@
+"""A dense map of which only the executed blocks mean anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..composite import take_apart
+from ..tensor.axes import MAP
+from ..tensor.dense_map import plain
+from ..torch_internals import (
+    no_torch_function_of_subclass,
+    tree_leaves,
+    tree_map,
+    wrapper_of,
+)
+
+
+class MaskedTensor(torch.Tensor):
+    """A dense map of which only the executed blocks mean anything.
+
+    Attributes:
+        value: Dense; what is not executed is NaN.
+        run: The :class:`~.masked_frame.MaskedFrame` that it is of.
+        block: Height and width of a block of the map.
+        size_of_map: ``(H, W)`` of the map.
+        axes: Letter of each dimension.
+        joined: Channels in a dimension that is of pixels or images, too.
+        padded: It is made of a kept map.
+        source: The dense map that it was cut out of.
+    """
+
+    __torch_function__ = no_torch_function_of_subclass
+
+    @staticmethod
+    def __new__(
+        cls,
+        value: Tensor,
+        block,
+        run: Any,
+        axes: str,
+        size: Sequence[int],
+        joined: int = 1,
+        padded: bool = False,
+    ):
+        """Wrap a map; see the class."""
+        self = wrapper_of(
+            cls, value.shape, strides=value.stride(), dtype=value.dtype, device=value.device
+        )
+        self.value, self.block, self.run = value, tuple(block), run
+        self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
+        self.joined, self.source = joined, None
+        if axes == MAP and not padded:
+            run.maps.note(self.size_of_map, self.block)
+        return self
+
+    def __init__(self, *args, **kwargs) -> None:
+        pass
+
+    def __repr__(self, *, tensor_contents=None) -> str:
+        return f"MaskedTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block})"
+
+    def call_whole(self, function, args, name, reason, gives_map):
+        """A function that knows no blocks, on the kept maps."""
+        maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
+        out = function(*tree_map(self.run.leave, args))
+        return self.run.masked_again(out, maps) if gives_map else out
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map(plain, (args, kwargs or {}))
+        flat = tree_leaves((args, kwargs))
+        run = next(v for v in flat if isinstance(v, MaskedTensor)).run
+        # Some are element-wise by their tag: they are one op.
+        composite = torch.Tag.pointwise not in func.tags
+        out = take_apart(func, args, kwargs) if composite else NotImplemented
+        return run.execute(func, args, kwargs) if out is NotImplemented else out
+
+
+def unreadable(like: Tensor) -> Tensor:
+    """What must not be read: NaN where the dtype has it."""
+    return torch.full_like(like, float("nan") if like.is_floating_point() else 0)
+
+
+def value_of(value: Any) -> Any:
+    """What a masked tensor holds; anything else as it is."""
+    return value.value if isinstance(value, MaskedTensor) else value

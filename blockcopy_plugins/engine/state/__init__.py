@@ -1,0 +1,1 @@
+"""What is kept of earlier frames: features alone."""

@@ -1,0 +1,142 @@
+"""The last known full input map of one spatial op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import StateError
+from .stream import Stream
+
+BY_CHANCE = (
+    "Where a tensor whose size changes with the picture happened to have that of a map, "
+    "BlockCopyConfig(repack=False) keeps it dense."
+)
+"""What else may be the matter where a layer finds no state of its own."""
+
+EVERYTHING = 1 << 30
+"""Border of a map whose blocks are kept whole, not near their edges alone."""
+
+
+@dataclass(frozen=True)
+class StateKey:
+    """Where in the model an entry belongs: op ``op``, use ``call`` of ``path`` in a frame."""
+
+    path: str
+    call: int
+    op: str
+
+    def __str__(self) -> str:
+        return f"{self.path or '(root)'}[{self.call}] {self.op}"
+
+
+class StateEntry:
+    """The last known full input map of one spatial op, for all streams of a store.
+
+    Attributes:
+        map: ``(slots, C, H, W)``, channels last.
+        block: Height and width of a block of this map, in its pixels.
+        border: Pixels from the edge of a block that are kept: the most that any reader asked for.
+    """
+
+    def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
+        self.key = key
+        self.map = map_
+        self.block = block
+        self.border = 0
+        # Token of the stream and number of the frame that last used each slot, and the border that
+        # is right there.
+        self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
+        self._right: list[int] = [0] * map_.shape[0]
+
+    def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
+        """Refuse a tensor that this entry was not made for.
+
+        Raises:
+            StateError: If channels, size, block or dtype differ from those of earlier frames.
+        """
+        found = (channels, height, width, tuple(block), dtype)
+        kept = self._fits()
+        if found != kept:
+            raise StateError(
+                f"state of {self.key} holds (C, H, W, block, dtype) = {kept}, but this frame "
+                f"brings {found}: the model took another path through its layers than on earlier "
+                "frames. Call reset_(model), or convert only the part of the model whose layers "
+                f"run in the same order on every frame. {BY_CHANCE}"
+            )
+
+    def _fits(self) -> tuple:
+        return (*self.map.shape[1:], self.block, self.map.dtype)
+
+    def is_left_over(self, streams: Iterable[Stream], *wanted) -> bool:
+        """Whether it does not fit, and is of streams that are gone: then another takes its place.
+
+        Args:
+            streams: Live streams.
+            *wanted: As for :meth:`check`.
+        """
+        if self._fits() == wanted:
+            return False
+        users = {used[0] for used in self._used if used is not None}
+        return not any(stream.token in users for stream in streams)
+
+    def used_now(self, streams: Iterable[Stream]) -> bool:
+        """Whether the streams have claimed it for the frame that is at work."""
+        return all(self._used[s.slot] == (s.token, s.frames) for s in streams)
+
+    def grow(self, slots: int) -> None:
+        """Make room for ``slots`` streams; what is there stays."""
+        have = self.map.shape[0]
+        if slots > have:
+            wider = allocate_map((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
+            wider[:have].copy_(self.map)
+            self.map = wider
+            self._used += [None] * (slots - have)
+            self._right += [0] * (slots - have)
+
+    def claim(
+        self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool], border: int
+    ) -> None:
+        """Note who writes, and refuse to let a stream read what was not written for it.
+
+        Args:
+            slots: Slot of each image.
+            streams: Stream of each image.
+            full: Whether each image is executed fully in this frame.
+            border: What is about to be written, and may then be read.
+
+        Raises:
+            StateError: If a stream arrives here with part of its blocks although its last frame
+                left nothing here, or less than that.
+        """
+        for slot, stream, is_full in zip(slots, streams, full, strict=True):
+            # The same number again: a frame that failed before it changed anything.
+            fresh = [(stream.token, stream.frames - 1), (stream.token, stream.frames)]
+            if not is_full and (self._used[slot] not in fresh or self._right[slot] < border):
+                raise StateError(
+                    f"{self.key} has no state of the stream's last frame: the layer did not run on "
+                    "it. Call reset_(model) to have the next frame executed fully, or convert only "
+                    f"the part of the model whose layers run on every frame. {BY_CHANCE}"
+                )
+            self._used[slot] = (stream.token, stream.frames)
+            if is_full:
+                self._right[slot] = border
+
+
+def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
+    """A map of zeros, channels last.
+
+    Args:
+        shape: ``(slots, C, H, W)``.
+        dtype: Of the map.
+        device: Of the map.
+    """
+    # A map outlives the call that makes it. Made inside inference_mode it could not be written to
+    # from outside, so it is always an ordinary tensor.
+    with torch.inference_mode(False):
+        return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
+            memory_format=torch.channels_last
+        )

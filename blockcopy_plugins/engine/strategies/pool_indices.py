@@ -1,0 +1,38 @@
+"""Where the maxima of a pooling are: found on the whole map, for who looks at it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...errors import StateError
+from ..frame.frame import Frame
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_on_use import PoolIndices
+from .densify import run_dense
+
+
+def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> PoolIndices:
+    """Where the maxima of a pooling are, for who looks at it.
+
+    Args:
+        frame: The frame being run.
+        func: ``max_pool2d_with_indices``.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        values: The maxima.
+    """
+    x = args[0]
+    count, path = x.version.count, frame.path
+
+    def indices() -> Tensor:
+        if x.version.count != count:
+            raise StateError(
+                f"the indices of a max pooling in {path!r} are wanted after its input was "
+                "changed in place. Use them before, or let the op not work in place."
+            )
+        frame.enter(path)
+        found = run_dense(frame, func, args, kwargs, "indices are positions in the whole map")[1]
+        frame.leave(path)
+        return found
+
+    return PoolIndices.of(values, indices)

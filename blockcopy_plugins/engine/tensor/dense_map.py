@@ -1,0 +1,311 @@
+"""Ordinary tensors that were made of a feature map, and that may become blocks again.
+
+An op that cannot run on blocks gives a dense tensor. So does what follows it, an attention's
+softmax and its product with the values for instance, until an op comes that would run on blocks if
+it were given some: a convolution, a pooling, a resize. There the map is cut into blocks again, if
+it is one: if it has as many images as the frame, the size of a map that the frame has had on
+blocks, and was made of maps by ops that leave pixels about where they are.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..composite import take_apart
+from ..torch_internals import (
+    OpOverload,
+    is_mutable,
+    marked_as,
+    no_torch_dispatch,
+    no_torch_function_of_subclass,
+    packet_of,
+    schema_of,
+    versions_are_counted,
+)
+
+aten = torch.ops.aten
+
+# Whole in inference mode; spatial ops are inside.
+_COMPOSITES = (aten.conv2d.padding, aten.conv_transpose2d.input, aten.pad.default)
+
+# What they give lies elsewhere than what they are given, picks by the values, or has no values yet.
+_FORGET = frozenset(
+    {
+        aten.flip,
+        aten.rot90,
+        aten.index,
+        aten.index_select,
+        aten.index_put,
+        aten.masked_select,
+        aten.gather,
+        aten.take,
+        aten.sort,
+        aten.topk,
+        aten.new_zeros,
+        aten.new_ones,
+        aten.new_full,
+        aten.new_empty,
+        aten.new_empty_strided,
+    }
+)
+# Pixels by which a roll may move a map: of a shifted window.
+_FEW_PIXELS = 8
+
+
+class MapGeometry(NamedTuple):
+    """Size and block of a map, named as those of a BlockTensor.
+
+    Attributes:
+        size_of_map: ``(H, W)`` in pixels.
+        block: Height and width of a block of it.
+    """
+
+    size_of_map: tuple[int, int]
+    block: tuple[int, int]
+
+
+class FrameMaps:
+    """What a frame's dense maps need to know of it; they do not keep the frame alive.
+
+    Args:
+        images: N.
+        cut: ``cut(map, block)`` gives the executed blocks of a dense map.
+        cuts: ``cuts(func, args)``: whether an op reads its first argument, a map, by its blocks.
+
+    Attributes:
+        writes: How many ops have written to dense maps so far.
+        read: The geometry of each dense map that an op has read by its blocks, in turn.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        cut: Callable[[Tensor, tuple[int, int]], Tensor],
+        cuts: Callable[[OpOverload, Sequence], bool],
+    ) -> None:
+        self.writes = 0
+        self.read: list[MapGeometry] = []
+        self.cuts = cuts
+        self._images = images
+        self._cut: Callable | None = cut
+        self._blocks: dict[tuple[int, int], tuple[int, int]] = {}
+        self._with_blocks: list[weakref.ref[DenseMap]] = []
+
+    def note(self, size: tuple[int, int], block: tuple[int, int]) -> None:
+        """The frame has a map of this size on blocks of this one."""
+        self._blocks.setdefault(size, block)
+
+    def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
+        """That of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
+
+        A map whose blocks are single pixels is none: it may as well be a summary of each block, and
+        there is little to win.
+        """
+        if len(shape) != 4 or shape[0] != self._images:
+            return None
+        size = (shape[2], shape[3])
+        block = self._blocks.get(size)
+        return None if block is None or block == (1, 1) else MapGeometry(size, block)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is cut any more."""
+        return self._cut is None
+
+    def blocks(self, map_: DenseMap, geometry: MapGeometry) -> Tensor:
+        """The executed blocks of a dense map of this geometry."""
+        self._with_blocks.append(weakref.ref(map_))
+        return self._cut(map_.plain, geometry.block)
+
+    def close(self) -> None:
+        """The frame is over."""
+        self._cut = None
+        for map_ in (reference() for reference in self._with_blocks):
+            if map_ is not None:
+                map_.forget()
+
+
+class DenseMap(torch.Tensor):
+    """A dense tensor that was made of a feature map of a frame.
+
+    It has memory of its own and is whatever an ordinary tensor is; compiled code may read it. It
+    keeps nothing alive but its memory, and after the frame it is a tensor like any other.
+
+    Attributes:
+        plain: The same memory as an ordinary tensor.
+    """
+
+    plain: Tensor
+    _origin: FrameMaps | None
+    _blocks: tuple[int, Tensor] | None
+
+    __torch_function__ = no_torch_function_of_subclass
+
+    @staticmethod
+    def of(plain: Tensor, origin: FrameMaps) -> DenseMap:
+        """Mark a tensor.
+
+        Args:
+            plain: The tensor.
+            origin: The frame being run.
+        """
+        self = marked_as(DenseMap, plain)
+        self.plain, self._origin, self._blocks = plain, origin, None
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+    def blocks(self) -> Tensor | None:
+        """Its executed blocks, the same for all who read it; ``None`` if it has none."""
+        origin = self._origin
+        geometry = origin.geometry(self.shape)
+        if geometry is None or self.is_complex():
+            return None
+        if self._blocks is None or self._blocks[0] != origin.writes:
+            self._blocks = origin.writes, origin.blocks(self, geometry)
+        return self._blocks[1]
+
+    def forget(self) -> None:
+        """The frame is over."""
+        self._origin = self._blocks = None
+
+    def __deepcopy__(self, memo) -> Tensor:
+        return self.plain.clone()
+
+    def __reduce_ex__(self, protocol):
+        return self.plain.__reduce_ex__(protocol)
+
+    def __repr__(self, *, tensor_contents=None) -> str:
+        return f"DenseMap({self.plain!r})"
+
+    def numpy(self, *, force: bool = False):
+        """See ``torch.Tensor.numpy``."""
+        return self.plain.numpy(force=force)
+
+    def tolist(self) -> list:
+        """See ``torch.Tensor.tolist``."""
+        return self.plain.tolist()
+
+    def __array__(self, dtype=None):
+        return self.plain.__array__(dtype)
+
+
+def plain(value: Any) -> Any:
+    """A dense map as the ordinary tensor that it is; anything else as it is."""
+    return value.plain if type(value) is DenseMap else value
+
+
+def derived(value: Any, origin: FrameMaps) -> Any:
+    """Mark what an op gave of a frame's maps.
+
+    Args:
+        value: Its result: a tensor, or several.
+        origin: The frame being run.
+
+    Returns:
+        The same, with tensors of two and more dimensions that are no integers as dense maps.
+    """
+    if type(value) is Tensor:
+        marked = value.dim() > 1 and (value.is_floating_point() or value.is_complex())
+        return DenseMap.of(value, origin) if marked else value
+    if isinstance(value, (list, tuple)):
+        return type(value)([derived(item, origin) for item in value])
+    return value
+
+
+def _run(func: OpOverload, args, kwargs):
+    """Run an op with dense maps among its arguments."""
+    origin = _origin_of(args) or _origin_of(kwargs.values())
+    blocks = None
+    if origin is not None:
+        if func in _COMPOSITES:
+            out = take_apart(func, args, kwargs)
+            if out is not NotImplemented:
+                return out
+        if origin.cuts(func, args):
+            blocks = args[0].blocks() if type(args[0]) is DenseMap else None
+            if blocks is not None:
+                args = (blocks, *args[1:])
+    writes = is_mutable(func)
+    aliases = any(result.alias_info is not None for result in schema_of(func).returns)
+    # In inference mode a view, and a write to one, must be counted in its base, see ViewedMap.
+    counts = (writes or aliases) and torch.is_inference_mode_enabled()
+    with versions_are_counted(counts):
+        out = func(*plain_all(args), **dict(zip(kwargs, plain_all(kwargs.values()), strict=True)))
+    if blocks is not None:
+        first = out[0] if isinstance(out, (list, tuple)) else out
+        if isinstance(first, type(blocks)):
+            origin.read.append(MapGeometry(blocks.size_of_map, blocks.block))
+    if writes:
+        if origin is not None:
+            origin.writes += 1
+        return _written(func, args, kwargs, out)
+    if origin is None or moves_pixels(func, args, origin):
+        return out
+    return derived(out, origin)
+
+
+def _written(func, args, kwargs, out):
+    """What an op that writes returns: the argument itself, not another tensor of its memory."""
+    for i, argument in enumerate(schema_of(func).arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        target = args[i] if i < len(args) else kwargs.get(argument.name)
+        if type(target) is not DenseMap:
+            continue
+        if torch.Tag.inplace_view in func.tags:
+            # Sizes have changed too, and those of the other tensor of this memory have not.
+            with no_torch_dispatch():
+                func(*[target, *args[1:]], **kwargs)
+        if out is target.plain:
+            return target
+    return out
+
+
+def moves_pixels(func: OpOverload, args, origin: FrameMaps) -> bool:
+    """Whether an op's result no longer lies upon the map that it is made of."""
+    if func is aten.index.Tensor and args[0].dim() == 4:
+        return [i for i, index in enumerate(args[1]) if index is not None] != [1]
+    if packet_of(func) in _FORGET or func.namespace != "aten":
+        return True
+    if func is aten.roll.default:
+        return max((abs(s) for s in args[1]), default=0) > _FEW_PIXELS
+    if func is aten.transpose.int or func is aten.permute.default:
+        x = args[0]
+        if origin.geometry(x.shape) is None:
+            return False
+        order = list(range(4))
+        if func is aten.permute.default:
+            order = [d % 4 for d in args[1]]
+        else:
+            a, b = args[1] % 4, args[2] % 4
+            order[a], order[b] = order[b], order[a]
+        return order.index(2) > order.index(3)
+    return False
+
+
+def _origin_of(values) -> FrameMaps | None:
+    for value in values:
+        if type(value) is DenseMap:
+            if value._origin is not None and not value._origin.is_over:
+                return value._origin
+        elif isinstance(value, (list, tuple)):
+            found = _origin_of(value)
+            if found is not None:
+                return found
+    return None
+
+
+def plain_all(values: Sequence) -> list:
+    """Arguments of an op with dense maps as the ordinary tensors that they are."""
+    return [
+        type(value)(plain_all(value)) if type(value) in (list, tuple) else plain(value)
+        for value in values
+    ]

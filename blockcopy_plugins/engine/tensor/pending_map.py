@@ -1,0 +1,147 @@
+"""Maps that wait for what follows them, so that all of it is one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ... import ops
+
+INFINITY = float("inf")
+
+
+class ConvCall:
+    """One use of a convolution in a frame.
+
+    Args:
+        run: ``run(pending) -> Tensor``: computes packed blocks.
+        on_second_run: Called where it runs again: the model reads the sums both as they are and
+            with something done to them.
+    """
+
+    __slots__ = ("on_second_run", "run", "runs")
+
+    def __init__(
+        self, run: Callable[[PendingMap], Tensor], on_second_run: Callable[[], None]
+    ) -> None:
+        self.run = run
+        self.on_second_run = on_second_run
+        self.runs = 0
+
+
+class JoinCall:
+    """Maps that are there, and are to be one: a concatenation, or a single map as it is.
+
+    Args:
+        parts: Packed blocks, or dense maps in whole frames.
+        added: What is to be added before all else, of the shape of the result.
+    """
+
+    __slots__ = ("added", "parts")
+
+    def __init__(self, parts: Sequence[Tensor], added: Tensor | None = None) -> None:
+        self.parts = parts
+        self.added = added
+
+    def run(self, pending: PendingMap) -> Tensor:
+        """Join them."""
+        return ops.join_maps(
+            self.parts,
+            self.added,
+            pending.norm,
+            pending.eps,
+            pending.residual,
+            pending.slope,
+            pending.low,
+            pending.high,
+        )
+
+
+class PendingMap:
+    """A map that is not computed yet, and what is to happen to its values.
+
+    They become ``clamp(prelu(norm(values) + residual), low, high)``. It never changes.
+
+    Args:
+        call: What computes the values: a convolution, with its bias, or a join.
+        norm: Weight, bias, running mean and variance of a batch norm, or nothing.
+        eps: Of the batch norm.
+        residual: Packed blocks to add.
+        low: Lower bound.
+        high: Upper bound.
+        slope: What values below 0 are multiplied by, ``(C,)``.
+    """
+
+    # No dataclass: some hundred are made in a frame.
+    __slots__ = ("call", "eps", "high", "low", "norm", "residual", "slope")
+
+    def __init__(
+        self,
+        call: ConvCall | JoinCall,
+        norm: tuple[Tensor | None, ...] = (),
+        eps: float = 0.0,
+        residual: Tensor | None = None,
+        low: float = -INFINITY,
+        high: float = INFINITY,
+        slope: Tensor | None = None,
+    ) -> None:
+        self.call = call
+        self.norm = norm
+        self.eps = eps
+        self.residual = residual
+        self.low = low
+        self.high = high
+        self.slope = slope
+
+    @property
+    def is_activated(self) -> bool:
+        """Whether bounds or a slope are set: then nothing can follow."""
+        return self.low > -INFINITY or self.high < INFINITY or self.slope is not None
+
+    @property
+    def takes_residual(self) -> bool:
+        """Whether packed blocks can be added."""
+        return self.residual is None and not self.is_activated
+
+    def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> PendingMap | None:
+        """With a batch norm behind it, or ``None`` where that must be an op of its own."""
+        if self.norm or self.is_activated:
+            return None
+        if self.residual is not None:
+            if not isinstance(self.call, JoinCall) or self.call.added is not None:
+                return None
+            return PendingMap(JoinCall(self.call.parts, self.residual), norm, eps)
+        return PendingMap(self.call, norm, eps)
+
+    def with_residual(self, residual: Tensor) -> PendingMap | None:
+        """With packed blocks added, or ``None`` where that must be an op of its own."""
+        if not self.takes_residual:
+            return None
+        return PendingMap(self.call, self.norm, self.eps, residual)
+
+    def with_bounds(self, low: float, high: float) -> PendingMap | None:
+        """With its values clamped, or ``None`` where that must be an op of its own."""
+        if self.is_activated or low != low or high != high:  # torch has a rule for NaN as a bound
+            return None
+        return PendingMap(self.call, self.norm, self.eps, self.residual, low, high)
+
+    def with_slope(self, slope: Tensor) -> PendingMap | None:
+        """With its negative values multiplied, or ``None`` where that must be an op of its own."""
+        if self.is_activated:
+            return None
+        return PendingMap(self.call, self.norm, self.eps, self.residual, slope=slope)
+
+    def compute(self) -> Tensor:
+        """Run it.
+
+        Returns:
+            Packed blocks, channels last.
+        """
+        call = self.call
+        if isinstance(call, JoinCall):
+            return call.run(self)
+        call.runs += 1
+        if call.runs == 2:
+            call.on_second_run()
+        return call.run(self)

@@ -1,0 +1,187 @@
+"""All that the engine takes from torch beyond its public API, each in one place with a test.
+
+Where a new version of torch moves something, this file and its tests are what there is to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.nn.modules import module as _modules
+from torch.overrides import _get_current_function_mode_stack, enable_reentrant_dispatch
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+__all__ = [
+    "any_is_compiled",
+    "OpOverload",
+    "TorchDispatchMode",
+    "TreeSpec",
+    "kernels_of",
+    "dispatch_modes",
+    "forward_hooks",
+    "function_modes",
+    "has_global_forward_hooks",
+    "is_exporting",
+    "is_mutable",
+    "marked_as",
+    "named_arguments",
+    "no_modes",
+    "no_torch_dispatch",
+    "no_torch_function",
+    "no_torch_function_of_subclass",
+    "packet_of",
+    "run_composite",
+    "schema_of",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+    "version_of",
+    "versions_are_counted",
+    "wrapper_of",
+    "written_argument",
+]
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+no_torch_function_of_subclass = torch._C._disabled_torch_function_impl
+"""``__torch_function__`` of a subclass that wants none: its ops go to ``__torch_dispatch__``."""
+
+
+# -- tensors of one's own -------------------------------------------------------------------------
+
+
+# No functions around these: they are called for each tensor and op of a frame.
+wrapper_of = Tensor._make_wrapper_subclass
+"""``wrapper_of(cls, shape, strides=, dtype=, device=)``: a tensor of a subclass without memory."""
+
+marked_as = Tensor._make_subclass
+"""``marked_as(cls, tensor)``: a tensor of a subclass on the memory of an ordinary one."""
+
+
+version_of = attrgetter("_version")
+"""How often the memory of a tensor was written to, as autograd counts it."""
+
+
+# -- modes ----------------------------------------------------------------------------------------
+
+
+def no_modes() -> AbstractContextManager:
+    """Inside, no dispatch mode sees what runs."""
+    return _disable_current_modes()
+
+
+def dispatch_modes() -> list:
+    """The dispatch modes that see the ops of this thread, the outermost first."""
+    return _get_current_dispatch_mode_stack()
+
+
+def function_modes() -> list:
+    """The function modes that see the ops of this thread, but for that of a default device.
+
+    That one changes no op on tensors that are there.
+    """
+    return [mode for mode in _get_current_function_mode_stack() if type(mode) is not DeviceContext]
+
+
+def no_torch_function() -> AbstractContextManager:
+    """Inside, no function mode or subclass sees what is called."""
+    return torch._C.DisableTorchFunction()
+
+
+def no_torch_dispatch() -> AbstractContextManager:
+    """Inside, ops on tensors of a subclass are those on their own memory."""
+    return torch._C._DisableTorchDispatch()
+
+
+def versions_are_counted(when: bool = True) -> AbstractContextManager:
+    """Inside, views and writes made below ``__torch_dispatch__`` count in their base's version.
+
+    Args:
+        when: Whether that is wanted.
+    """
+    return enable_reentrant_dispatch() if when else nullcontext()
+
+
+# -- ops ------------------------------------------------------------------------------------------
+
+
+schema_of = attrgetter("_schema")
+"""Arguments and results of an op."""
+
+is_mutable = attrgetter("_schema.is_mutable")
+"""Whether an op writes to an argument."""
+
+packet_of = attrgetter("_overloadpacket")
+"""An op with all of its overloads."""
+
+kernels_of = attrgetter("_op")
+"""What a call of an op calls."""
+
+
+def run_composite(func: OpOverload, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    """Run an op as those that torch's own kernel makes it of.
+
+    Not ``OpOverload.decompose``, which prefers decompositions in Python, some of which compute
+    something else (nearest resizes by a factor, which keep the size of one side).
+
+    Returns:
+        Its result, or ``NotImplemented`` if it is made of nothing else.
+    """
+    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE.name):
+        return func._op_dk(_COMPOSITE, *args, **kwargs)
+    return NotImplemented
+
+
+def named_arguments(func: OpOverload, args: Sequence, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an op by name, defaults filled in."""
+    given = {argument.name: argument.default_value for argument in func._schema.arguments}
+    given.update(zip(given, args, strict=False))
+    given.update(kwargs)
+    return given
+
+
+def written_argument(func: OpOverload, args: Sequence, kwargs: Mapping[str, Any]) -> Any | None:
+    """The argument that an op writes to, or ``None``."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return args[i] if i < len(args) else kwargs.get(argument.name)
+    return None
+
+
+# -- modules --------------------------------------------------------------------------------------
+
+
+def forward_hooks(module: nn.Module) -> tuple[dict, dict]:
+    """The hooks of a module before and after its forward."""
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+def has_global_forward_hooks() -> bool:
+    """Whether there are forward hooks on all modules."""
+    return bool(_modules._global_forward_hooks or _modules._global_forward_pre_hooks)
+
+
+def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Whether one of some modules was given to torch.compile, or to ``module.compile()``."""
+    return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in modules)
+
+
+# -- the program around ---------------------------------------------------------------------------
+
+
+def is_exporting() -> bool:
+    """Whether torch.export looks at this code; torch tells it since version 2.7."""
+    return getattr(torch.compiler, "is_exporting", bool)()
