@@ -397,7 +397,7 @@ def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> 
     class StopHook(Hook):
         """Stops between frames if the exception of a signal was lost."""
 
-        def before_iter(self, *args: Any, **kwargs: Any) -> None:
+        def _before_iter(self, *args: Any, **kwargs: Any) -> None:
             if stop is not None:
                 stop.check()
 

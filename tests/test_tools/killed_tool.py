@@ -182,7 +182,7 @@ def stopped_before_showing(script: str, arguments: Sequence[str], place: Path) -
 def wait_for_frames(process: subprocess.Popen) -> None:
     """Until the progress bar tells of a frame."""
     said, began = "", time.monotonic()
-    while not re.search(r"frames: *\d.*[0-9.](s/frame|frame/s)", said[-80:]):
+    while not re.search(r"frames: *\d.*[0-9.](s/frame|frame/s)", said[-400:]):
         said += os.read(process.stderr.fileno(), 200).decode(errors="replace")
         assert process.poll() is None and time.monotonic() - began < 240, said
     time.sleep(0.5)

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -108,6 +109,28 @@ def test_a_signal_in_the_middle(place, tool, number):
         assert len(lines) == results["frames"]
         assert [json.loads(line)["frame_number"] for line in lines] == list(range(len(lines)))
         assert f"ended after {results['frames']} of {FRAMES} frames" in err
+
+
+LOST = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+import _stopping
+# As if the exception was raised while an object was finalised.
+_stopping.StopRequest._take = lambda request, number, frame: setattr(request, "number", number)
+tool = importlib.import_module(sys.argv[2])
+sys.exit(tool.run(tool.main, tool.parse_args(sys.argv[3:])))
+"""
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_signal_whose_exception_is_lost_ends_a_tool_between_frames(place, tool):
+    command = [sys.executable, "-c", LOST, str(killed.ROOT / "tools"), tool, *TOOLS[tool][0]]
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    killed.wait_for_frames(process)
+    process.terminate()
+    began = time.monotonic()
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM and time.monotonic() - began < 20
 
 
 def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
