@@ -30,15 +30,6 @@ UPWARD = {
     ("engine.execution.cuda_graphs", "engine.macs"),
 }
 
-# Only as long as these are as large; each has its issue.
-TOO_LARGE = {
-    "engine/propagated_frame.py",
-    "policy/gain/gain_policy.py",
-    "policy/reinforce/rl_policy.py",
-}
-# Of two files that import each other, at most one pair.
-PAIRS = [{"engine.propagated_frame", "engine.propagation"}]
-
 
 def modules() -> dict[str, Path]:
     found = {}
@@ -109,8 +100,7 @@ def test_a_circle_is_found():
 
 def test_no_files_import_each_other(edges):
     engine = {n: {t for t in targets if t.startswith("engine")} for n, targets in edges.items()}
-    assert [c for c in circles(engine) if c not in PAIRS] == []
-    assert all(pair in circles(engine) for pair in PAIRS), "a pair less: take it off the list"
+    assert circles(engine) == []
 
 
 def test_no_room_imports_from_one_above(edges):
@@ -146,29 +136,6 @@ def test_the_oracle_knows_nothing_of_execution(edges):
     allowed |= {"engine.tensor.axes", "engine.tensor.axes_rules"}
     found = {t for n, targets in edges.items() if n.startswith("engine.oracle.") for t in targets}
     assert {t for t in found if not t.startswith("engine.oracle")} <= allowed
-
-
-def test_nothing_below_imports_the_engine(edges):
-    for name, targets in edges.items():
-        if name.split(".")[0] in ("ops", "policy", "propagation"):
-            assert not [t for t in targets if t.startswith(("engine", "integrations"))], name
-
-
-def test_engine_ops_and_policy_import_torch_alone():
-    allowed = {"policy": {"cv2", "PIL", "numpy"}}
-    import sys
-
-    for room in ("engine", "ops", "policy"):
-        for path in (PACKAGE / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = []
-                if isinstance(node, ast.Import):
-                    names = [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom) and not node.level:
-                    names = [node.module]
-                for top in {n.partition(".")[0] for n in names}:
-                    known = top in sys.stdlib_module_names or top in ("torch", "blockcopy_plugins")
-                    assert known or top in allowed.get(room, ()), f"{path}: {top}"
 
 
 def test_private_names_of_torch_are_in_one_file():
@@ -209,4 +176,4 @@ PRIVATE = frozenset(
 def test_no_file_is_too_large():
     sizes = {p.relative_to(PACKAGE).as_posix(): p for p in PACKAGE.rglob("*.py")}
     large = {name for name, p in sizes.items() if len(p.read_text().splitlines()) > LINES}
-    assert large == TOO_LARGE
+    assert large == set()

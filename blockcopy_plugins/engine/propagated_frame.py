@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
-from ..policy import Detections, PolicyContext, TaskOutput, output_agreement
+from ..policy import PolicyContext, TaskOutput, output_agreement
 from ..policy.agreement import thinned
-from ..propagation import (
-    Displacement,
-    MapPart,
-    MotionLook,
-    MovingMap,
-    MovingObjects,
-    Objects,
-    Region,
-)
+from ..propagation import Displacement, MapPart, MotionLook, MovingMap, Objects
 from .adapter import Call, ModelAdapter
 from .frame.counts import FrameCounts
-from .output_parts import OutputParts
+from .kept_outputs import Batch, Kept, Moving, as_moving, as_task, copied_task, own_task, part_of
+from .propagation_memory import PropagationMemory
 from .self_check import SelfCheck
-
-if TYPE_CHECKING:
-    from .propagation import Propagation
-
-Moving = MovingMap | MovingObjects
 
 # Outputs are kept for frames of which nothing runs, as long as there was one this short ago.
 _FRAMES_WITHOUT = 100
@@ -39,40 +27,11 @@ _TRIED_AGAIN = 4
 _CHECKED_AT_FIRST = 4
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The call whose outputs were kept last."""
-
-    outputs: OutputParts
-    streams: tuple[Hashable, ...]
-    asks: Hashable | None
-    counts: FrameCounts
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What is kept of a stream's outputs; nobody writes to it.
-
-    Attributes:
-        batch: That it came with.
-        parts: Its outputs' parts.
-        task: What the policies see of them.
-        age: Frames since all of its blocks ran.
-        wholes: Whole frames so far.
-    """
-
-    batch: Batch
-    parts: dict[str, Moving]
-    task: Moving | None
-    age: int = 0
-    wholes: int = 1
-
-
 class PropagatedFrame:
     """One frame: what is known of it, and what is delivered.
 
     Args:
-        propagation: Of the model.
+        memory: Of all streams of the model.
         adapter: Of the model.
         call: Its call.
         context: Of the call.
@@ -82,14 +41,14 @@ class PropagatedFrame:
 
     def __init__(
         self,
-        propagation: Propagation,
+        memory: PropagationMemory,
         adapter: ModelAdapter,
         call: Call,
         context: PolicyContext,
         seen: MotionLook | None,
         keeps: bool,
     ) -> None:
-        self._all = propagation
+        self._memory = memory
         self._adapter = adapter
         self._call = call
         self._context = context
@@ -97,7 +56,7 @@ class PropagatedFrame:
         self._keeps = keeps or seen is not None
         self._size = (int(call.frame.shape[2]), int(call.frame.shape[3]))
         self._kept = [
-            None if first else propagation._kept.get(stream)
+            None if first else memory.kept.get(stream)
             for stream, first in zip(context.streams, context.host_first, strict=True)
         ]
         self._moved: dict[tuple[int, str | None], Moving] = {}
@@ -105,7 +64,7 @@ class PropagatedFrame:
         self._next: dict[Hashable, Kept] = {}
         self._ran = [True] * len(self._kept)
         self._found: list[tuple[int, float, float]] = []
-        self._happened = dict.fromkeys(propagation.counts, 0)
+        self._happened = dict.fromkeys(memory.counts, 0)
         self.repeated = False
         self.has_moved = False
 
@@ -119,7 +78,7 @@ class PropagatedFrame:
         """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.displacement`."""
         if self._seen is None:
             return None
-        with self._all._timed():
+        with self._memory.timed():
             return self._seen.displacement(image)
 
     def moved_output(self, image: int) -> TaskOutput | None:
@@ -128,7 +87,7 @@ class PropagatedFrame:
         if kept is None or kept.task is None or not self._pays(image):
             return None
         moving = self._advance(image, None, kept.task)
-        return _as_task(moving.delivered(True)) if moving.has_moved else None
+        return as_task(moving.delivered(True)) if moving.has_moved else None
 
     def output(self, image: int) -> TaskOutput | None:
         """See :meth:`~blockcopy_plugins.policy.propagated.Propagated.output`."""
@@ -136,8 +95,8 @@ class PropagatedFrame:
         if kept is None or kept.task is None:
             return None
         if not self._pays(image):
-            return _as_task(kept.task.delivered(False))
-        return _as_task(self._advance(image, None, kept.task).delivered(True))
+            return as_task(kept.task.delivered(False))
+        return as_task(self._advance(image, None, kept.task).delivered(True))
 
     # -- frames of which nothing runs --------------------------------------------------------------
 
@@ -165,7 +124,7 @@ class PropagatedFrame:
             gave them; ``None`` if that is nothing.
         """
         batch = self._kept[0].batch
-        with self._all._timed():
+        with self._memory.timed():
             images = []
             for image, kept in enumerate(self._kept):
                 moves = self._tracks(image)
@@ -182,7 +141,7 @@ class PropagatedFrame:
             out = batch.outputs.join(images, self._call)
         self.repeated = True
         self._happened["repeated"] += len(images)
-        tasks = [None if kept.task is None else _copied_task(kept.task) for kept in self._kept]
+        tasks = [None if kept.task is None else copied_task(kept.task) for kept in self._kept]
         return out, _of_nothing(batch.counts), None if None in tasks else tasks
 
     # -- frames that ran ---------------------------------------------------------------------------
@@ -218,10 +177,10 @@ class PropagatedFrame:
             if kept is None or kept.task is None or not self._pays(image):
                 continue
             moved = self._advance(image, None, kept.task)
-            fresh = _part_of(tasks[image], self._size)
+            fresh = part_of(tasks[image], self._size)
             if moved.fits(fresh):
                 merged = moved.merged(fresh, host[image], self._context.block_size)
-                found[image] = _as_task(merged.delivered(True))
+                found[image] = as_task(merged.delivered(True))
         return found
 
     def deliver(
@@ -239,7 +198,7 @@ class PropagatedFrame:
             What is to be delivered: ``out``, or the same with moved parts.
         """
         try:
-            with self._all._timed():
+            with self._memory.timed():
                 return self._delivered(out, tasks, host, counts)
         except BaseException:
             self._drop()
@@ -247,34 +206,32 @@ class PropagatedFrame:
 
     def commit(self) -> None:
         """The frame has run: from now on it is the last one of its streams."""
-        everything = self._all
+        memory = self._memory
         if self._seen is not None:
             self._commit_motion()
         for image, stream in enumerate(self._context.streams):
             if stream in self._next:
-                everything._kept[stream] = self._next[stream]
-            elif stream in everything._kept:
-                everything._kept.pop(stream, None)
-            ago = 0 if not self._ran[image] else everything._without.get(stream)
+                memory.kept[stream] = self._next[stream]
+            elif stream in memory.kept:
+                memory.kept.pop(stream, None)
+            ago = 0 if not self._ran[image] else memory.without.get(stream)
             if ago is not None:
-                everything._without[stream] = ago + 1
+                memory.without[stream] = ago + 1
         for image, moved, copied in self._found:
-            everything._checks.setdefault(self._context.streams[image], SelfCheck()).add(
-                moved, copied
-            )
-            everything._agreements[0] += moved
-            everything._agreements[1] += copied
-            everything.counts["checks"] += 1
+            memory.checks.setdefault(self._context.streams[image], SelfCheck()).add(moved, copied)
+            memory.agreements[0] += moved
+            memory.agreements[1] += copied
+            memory.counts["checks"] += 1
         self._happened["frames"] = self._context.host_first.count(False)
         for name, count in self._happened.items():
-            everything.counts[name] += count
-        everything._calls += 1
+            memory.counts[name] += count
+        memory.calls += 1
 
     def figures(self) -> dict[str, float]:
         """What the frame leaves for logs; means over the batch."""
         if self._seen is None:
             return {}
-        checks = [self._all._checks.get(stream) for stream in self._context.streams]
+        checks = [self._memory.checks.get(stream) for stream in self._context.streams]
         checks = [check for check in checks if check is not None and check.checks]
         found = {"moved": float(self.has_moved)}
         if checks:
@@ -285,12 +242,12 @@ class PropagatedFrame:
     def note_whole(self, seconds: float) -> None:
         """The network has run on all blocks of the batch; what the estimate may take follows."""
         if self._seen is not None and self._call.frame.device.type == "cpu":
-            self._all.budget.note_whole(seconds / len(self._kept))
+            self._memory.budget.note_whole(seconds / len(self._kept))
 
     # -- inside ------------------------------------------------------------------------------------
 
     def _commit_motion(self) -> None:
-        motion, budget, seen = self._all.motion, self._all.budget, self._seen
+        motion, budget, seen = self._memory.motion, self._memory.budget, self._seen
         if seen.is_asked and self._call.frame.device.type == "cpu":
             budget.note_motion(seen.seconds / len(self._kept))
         whole = all(kept.age == 0 for kept in self._next.values())
@@ -303,7 +260,7 @@ class PropagatedFrame:
     def _drop(self) -> None:
         """Something failed after the frame had run: what was kept is not of the last frame."""
         for stream in self._context.streams:
-            self._all._kept.pop(stream, None)
+            self._memory.kept.pop(stream, None)
 
     def _delivered(self, out: Any, tasks: Any, host: Tensor, counts: FrameCounts) -> Any:
         self._ran = host.flatten(1).any(1).tolist()
@@ -311,7 +268,7 @@ class PropagatedFrame:
             return out
         taken = self._adapter.take_apart(out, self._call)
         if taken is None:
-            self._all.obstacle = (
+            self._memory.obstacle = (
                 f"the model returns {type(out).__name__} with something in it that is neither a "
                 "tensor nor a number; give blockcopy_ an adapter with take_apart"
             )
@@ -332,11 +289,12 @@ class PropagatedFrame:
     def _worth_keeping(self) -> bool:
         if self._keeps:
             return True
-        ago = [self._all._without.get(stream, _FRAMES_WITHOUT) for stream in self._context.streams]
+        without = self._memory.without
+        ago = [without.get(stream, _FRAMES_WITHOUT) for stream in self._context.streams]
         return not all(self._ran) or min(ago) < _FRAMES_WITHOUT
 
     def _pays(self, image: int) -> bool:
-        check = self._all._checks.get(self._context.streams[image])
+        check = self._memory.checks.get(self._context.streams[image])
         return self._seen is not None and (check is None or check.pays)
 
     def _tracks(self, image: int) -> bool:
@@ -348,9 +306,9 @@ class PropagatedFrame:
 
     def _is_checked(self, image: int) -> bool:
         """Whether a whole frame tells how good what was moved is."""
-        check = self._all._checks.get(self._context.streams[image])
+        check = self._memory.checks.get(self._context.streams[image])
         known = check is not None and check.checks >= _CHECKED_AT_FIRST
-        rarely = known and self._all.check_seconds > self._all.budget.limit
+        rarely = known and self._memory.check_seconds > self._memory.budget.limit
         turn = not rarely or self._kept[image].wholes % _TRIED_AGAIN == 0
         return self._tracks(image) and turn
 
@@ -393,8 +351,8 @@ class PropagatedFrame:
         kept, executed = self._kept[image], host[image]
         size = self._context.block_size
         fresh = {name: part.copy() for name, part in given.items()}
-        own = None if task is None or self._seen is None else _own_task(task, given, fresh)
-        own = _part_of(own, self._size) if own is not None else self._policies_task(task)
+        own = None if task is None or self._seen is None else own_task(task, given, fresh)
+        own = part_of(own, self._size) if own is not None else self._policies_task(task)
         whole = bool(executed.all())
         if kept is not None and whole and kept.age and self._is_checked(image):
             self._check(image, kept, own)
@@ -408,8 +366,8 @@ class PropagatedFrame:
         if whole or not comparable or not self._tracks(image):
             wholes = 1 if kept is None else kept.wholes + whole
             age = 0 if whole or kept is None else kept.age + 1
-            parts = {name: _fresh(part) for name, part in fresh.items()}
-            self._keep(image, Kept(batch, parts, _fresh(own), age, wholes))
+            parts = {name: as_moving(part) for name, part in fresh.items()}
+            self._keep(image, Kept(batch, parts, as_moving(own), age, wholes))
             return
         parts = {
             name: self._advance(image, name, kept.parts[name]).merged(part, executed, size)
@@ -422,7 +380,7 @@ class PropagatedFrame:
     def _policies_task(self, task: Any) -> MapPart | Objects | None:
         if task is None:
             return None
-        return _part_of(task.clone() if isinstance(task, Tensor) else task, self._size)
+        return part_of(task.clone() if isinstance(task, Tensor) else task, self._size)
 
     def _check(self, image: int, kept: Kept, fresh: MapPart | Objects | None) -> None:
         """Hold what would have been delivered against the whole frame."""
@@ -435,50 +393,15 @@ class PropagatedFrame:
         start = time.thread_time()
         if isinstance(moving, MovingMap):
             moving = moving.thinned()
-        wanted = thinned(_as_task(fresh))
+        wanted = thinned(as_task(fresh))
         # Of one channel nobody knows whether it is a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
         moved, copied = (
             float(output_agreement(found, wanted, labels))
-            for found in (_as_task(moving.delivered(True)), _copied_task(moving))
+            for found in (as_task(moving.delivered(True)), copied_task(moving))
         )
         self._found.append((image, moved, copied))
-        self._all.check_seconds = time.thread_time() - start
-
-
-def _fresh(part: MapPart | Objects | None) -> Moving | None:
-    if part is None:
-        return None
-    return MovingMap.fresh(part) if isinstance(part, MapPart) else MovingObjects.fresh(part)
-
-
-def _part_of(task: TaskOutput, size: tuple[int, int]) -> MapPart | Objects:
-    """What policies see of an output, as something that can be moved."""
-    if isinstance(task, Tensor):
-        return MapPart(task, Region.whole(size))
-    return Objects(task.boxes, (1.0, 1.0), task.size, task.scores, task.labels, task.masks)
-
-
-def _as_task(part: MapPart | Objects) -> TaskOutput:
-    if isinstance(part, MapPart):
-        return part.value
-    return Detections(part.boxes, part.scores, part.labels, part.masks, part.size)
-
-
-def _copied_task(task: Moving) -> TaskOutput:
-    copied = task.copied
-    return copied if isinstance(copied, Tensor) else _as_task(copied)
-
-
-def _own_task(task: TaskOutput, given: Any, fresh: Any) -> TaskOutput | None:
-    """The copy of a task output that was made as a part; ``None`` if it is no part."""
-    if not isinstance(task, Tensor):
-        return None
-    for name, part in given.items():
-        value = part.value if isinstance(part, MapPart) else None
-        if value is not None and value.data_ptr() == task.data_ptr() and value.shape == task.shape:
-            return fresh[name].value
-    return None
+        self._memory.check_seconds = time.thread_time() - start
 
 
 def _of_nothing(counts: FrameCounts) -> FrameCounts:

@@ -6,19 +6,16 @@ runs. Only outputs are moved, once they have left the model.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from ..policy import PolicyContext
 from ..propagation import Motion, build_motion
 from .adapter import Call, ModelAdapter
-from .motion_budget import MotionBudget
-from .propagated_frame import Kept, PropagatedFrame
+from .propagated_frame import PropagatedFrame
+from .propagation_memory import PropagationMemory
 from .propagation_report import PropagationReport
-from .self_check import SelfCheck
 
 if TYPE_CHECKING:
     from ..config import BlockCopyConfig
@@ -34,19 +31,7 @@ class Propagation:
 
     def __init__(self, mode: str, motion: Motion | None = None) -> None:
         self.mode = mode
-        self.motion = motion
-        self._kept: dict[Hashable, Kept] = {}
-        self._checks: dict[Hashable, SelfCheck] = {}
-        # Of each stream how many frames ago nothing ran of one.
-        self._without: dict[Hashable, int] = {}
-        self.counts = dict.fromkeys(("frames", "repeated", "moved", "unknown", "checks"), 0)
-        self._agreements = [0.0, 0.0]
-        self._calls = 0
-        self.seconds = 0.0
-        # CPU time of the thread that the last check took.
-        self.check_seconds = 0.0
-        self.budget = MotionBudget()
-        self.obstacle: str | None = None
+        self.memory = PropagationMemory(motion)
 
     @classmethod
     def of(cls, config: BlockCopyConfig) -> Propagation:
@@ -58,20 +43,19 @@ class Propagation:
         return cls(config.propagate, deepcopy(motion))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Propagation:
-        other = memo[id(self)] = Propagation(self.mode, deepcopy(self.motion, memo))
-        # What is kept is never written to.
-        other._kept = dict(self._kept)
-        other._checks = deepcopy(self._checks)
-        other._without = dict(self._without)
-        other.budget = deepcopy(self.budget)
-        other.counts, other._agreements = dict(self.counts), list(self._agreements)
-        other._calls, other.seconds, other.obstacle = self._calls, self.seconds, self.obstacle
+        other = memo[id(self)] = Propagation(self.mode)
+        other.memory = deepcopy(self.memory, memo)
         return other
 
     def __reduce__(self):
         # As with the state: streams stay where they run.
         motion = None if self.motion is None else self.motion.without_streams()
         return Propagation, (self.mode, motion)
+
+    @property
+    def motion(self) -> Motion | None:
+        """Estimates the motion; ``None`` with ``'copy'``."""
+        return self.memory.motion
 
     @property
     def needs_vectors(self) -> bool:
@@ -89,25 +73,23 @@ class Propagation:
             context: Of the call.
             keeps: Whether frames of nothing are to be expected, so that outputs are kept for them.
         """
-        with self._timed():
+        with self.memory.timed():
             seen = None if self.motion is None else self.motion.look(call.frame, context)
-        return PropagatedFrame(self, adapter, call, context, seen, keeps)
+        return PropagatedFrame(self.memory, adapter, call, context, seen, keeps)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams; ``None`` forgets all."""
-        memories = (self._kept, self._checks, self._without)
+        streams = None if streams is None else list(streams)
         if self.motion is not None:
-            streams = None if streams is None else list(streams)
             self.motion.reset(streams)
-        for memory in memories:
-            for stream in list(memory) if streams is None else streams:
-                memory.pop(stream, None)
+        self.memory.forget(streams)
 
     def report(self) -> PropagationReport:
         """What was done so far."""
-        checks = self.counts["checks"]
-        means = [total / checks if checks else None for total in self._agreements]
-        judged = [check.pays for check in self._checks.values() if check.checks]
+        memory = self.memory
+        checks = memory.counts["checks"]
+        means = [total / checks if checks else None for total in memory.agreements]
+        judged = [check.pays for check in memory.checks.values() if check.checks]
         return PropagationReport(
             propagate=self.mode,
             motion=None if self.motion is None else self.motion.name,
@@ -115,20 +97,10 @@ class Propagation:
             agreement_copied=means[1],
             streams_moving=sum(judged),
             streams_copying=len(judged) - sum(judged),
-            ms_motion=1e3 * self.seconds / max(self._calls, 1),
-            ms_estimate=None if self.budget.seconds is None else 1e3 * self.budget.seconds,
-            ms_budget=1e3 * self.budget.limit,
-            coarsened=self.budget.coarsened,
-            obstacle=self.obstacle,
-            **self.counts,
+            ms_motion=1e3 * memory.seconds / max(memory.calls, 1),
+            ms_estimate=None if memory.budget.seconds is None else 1e3 * memory.budget.seconds,
+            ms_budget=1e3 * memory.budget.limit,
+            coarsened=memory.budget.coarsened,
+            obstacle=memory.obstacle,
+            **memory.counts,
         )
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            # What is given again takes the place of the model, and its time.
-            if self.motion is not None:
-                self.seconds += time.perf_counter() - start

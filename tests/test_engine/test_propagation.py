@@ -371,7 +371,7 @@ def test_a_reset_forgets_what_was_kept_and_the_motion(per_pixel):
         model(frame)
     bc.reset_(model, [0])
     propagation = bc.handle(model).propagation
-    assert propagation.motion.forgotten == [0] and not propagation._kept
+    assert propagation.motion.forgotten == [0] and not propagation.memory.kept
     other = pan(1, seed=5)[0]
     with torch.inference_mode():
         torch.testing.assert_close(model(other), per_pixel(other))

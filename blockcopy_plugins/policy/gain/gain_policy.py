@@ -83,9 +83,8 @@ class GainPolicy(Policy):
         target_fidelity: Mean agreement with the dense output to hold, instead; see
             :class:`~blockcopy_plugins.policy.budget.FidelityBudget`.
         budget: A :class:`~blockcopy_plugins.policy.budget.Budget`, instead of a target.
-        per_frame: Neither save up nor borrow: each frame executes ``target`` of its blocks. For
-            users who need an even latency; it costs accuracy, the more so the more the camera
-            moves.
+        per_frame: Neither save up nor borrow: each frame executes ``target`` of its blocks. The
+            latency is even; it costs accuracy, the more so the more the camera moves.
         information_gain: ``'auto'`` (boxes and masks for :class:`Detections`, KL divergence for
             logits), ``'detection'``, ``'semantic'``, ``'features'``, ``dict(type=...)`` or an
             :class:`InformationGain`.
@@ -207,9 +206,8 @@ class GainPolicy(Policy):
             changes = self._changes(look, outputs, geometry, host, executed)
             finite = self.information_gain.are_finite(outputs, frame.device)
             agreements = agreements_of(context, outputs, self.budget, self.information_gain)
-            proof = None
-            if finite is not None:
-                proof = OutputProof(self._memories, context.streams, self._ridge)
+            what = self._memories, context.streams, self._ridge
+            proof = None if finite is None else OutputProof(*what)
             self._look_made = None
             spent = spent_blocks(context, host, look.allotment.accounts, self.budget)
             here = host if context.device.type == "cpu" else grid.to(context.device)

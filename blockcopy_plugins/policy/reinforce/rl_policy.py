@@ -55,9 +55,8 @@ class RLPolicy(Policy):
     either. c begins at the rate of the first frame that the policy chose.
 
     The cost term rewards the target, but does not enforce it: while skipped blocks would bring
-    gain, the rate settles above the target, where the two balance (a block of gain g is worth
-    executing up to ``c = target + sqrt(g / (2 gamma))``). Where nothing moves, the rate is the
-    target.
+    gain, the rate settles above it, where the two balance (a block of gain g is worth executing up
+    to ``c = target + sqrt(g / (2 gamma))``). Where nothing moves, the rate is the target.
 
     One network serves all streams; each stream has its own memory of constant size, which
     :meth:`reset` drops. ``select`` only looks: called twice without a feedback in between, it gives
@@ -77,8 +76,7 @@ class RLPolicy(Policy):
         online: Learn while running. False freezes the network; may be set at any time.
         sampling: ``'bernoulli'``, or ``'threshold'``: execute blocks that are more likely than not.
             The latter explores nothing, so it needs ``online=False``.
-        seed: Seed of the initial weights and the sampling; None takes one from the operating
-            system.
+        seed: Seed of the weights and the sampling; None takes one from the operating system.
         net: Arguments of :class:`.net.PolicyNet` to change, such as ``dict(gain=8.0)``.
 
     Raises:
