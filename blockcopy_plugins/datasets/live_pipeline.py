@@ -10,8 +10,8 @@ import numpy as np
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
+from blockcopy_plugins.datasets.packed_frame import check_packed
 from blockcopy_plugins.datasets.pipeline import adapt_pipeline
-from blockcopy_plugins.errors import ConfigError
 
 
 class LivePipeline:
@@ -59,14 +59,9 @@ class LivePipeline:
                     "img_path": f"{name}#{index:06d}",
                 }
             )
-        inputs = packed.get("inputs") if isinstance(packed, dict) else None
-        if not hasattr(inputs, "shape") or "data_samples" not in packed:
-            raise ConfigError(
-                "the test pipeline gives no inputs and data_samples of one picture; let it end in "
-                "PackDetInputs or PackSegInputs (test-time augmentation is not for streams)"
-            )
+        check_packed(packed)
         packed["data_samples"].set_metainfo({"frame_number": index, "video_name": name})
-        return inputs, packed["data_samples"]
+        return packed["inputs"], packed["data_samples"]
 
 
 class _Given:

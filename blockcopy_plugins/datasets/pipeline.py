@@ -49,11 +49,12 @@ def adapt_pipeline(
         The adapted transforms; the arguments are not changed.
 
     Raises:
-        ConfigError: If the loader uses an option that frames of videos do not support, or nothing
-            in the pipeline loads the label images.
+        ConfigError: If the loader uses an option that frames of videos do not support, nothing
+            in the pipeline loads the label images, or a transform changes frames at random.
     """
     pipeline = _of_one_frame(pipeline)
     names = [_type_name(transform) for transform in pipeline]
+    _check_steady(names, pipeline)
     if labelled and not any(name in _ANNOTATIONS for name in names):
         raise ConfigError(
             f"there are label images, but the pipeline ({', '.join(names)}) loads none; put "
@@ -83,6 +84,19 @@ def adapt_pipeline(
         else:
             adapted.append(transform)
     return adapted
+
+
+def _check_steady(names: Sequence[str], pipeline: Sequence[Mapping[str, Any] | Callable]) -> None:
+    """Refuse what would turn over or cut each frame of a video in another way."""
+    for name, transform in zip(names, pipeline, strict=True):
+        own = transform if isinstance(transform, Mapping) else getattr(transform, "__dict__", {})
+        never = name == "RandomFlip" and not own.get("prob")
+        if name.startswith("Random") and not never:
+            raise ConfigError(
+                f"the test pipeline has {name}, which changes each frame in another way: blocks "
+                "that are skipped would keep what was elsewhere in the picture, and results would "
+                "not fit the frame. Leave it out; it belongs to training."
+            )
 
 
 def _of_one_frame(

@@ -84,14 +84,21 @@ def stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
     """Ids of streams as they were given.
 
     Raises:
-        StateError: If they are a text, which would be taken for as many as it has letters.
+        StateError: If they are a text, which would be taken for as many as it has letters, or no
+            list at all.
     """
     if isinstance(ids, (str, bytes)):
         raise StateError(
             f"the streams are the text {ids!r}, expected a list with one id for each image of the "
             f"batch: [{ids!r}]."
         )
-    return tuple(ids)
+    try:
+        return tuple(ids)
+    except TypeError:
+        raise StateError(
+            f"the streams are {ids!r}, expected a list with one id for each image of the batch: "
+            f"[{ids!r}]."
+        ) from None
 
 
 def streams_of_batch(ids: Sequence[Hashable] | None, images: int) -> tuple[Hashable, ...]:

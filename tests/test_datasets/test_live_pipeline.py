@@ -53,3 +53,32 @@ def test_pipeline_that_packs_nothing_is_refused():
 def test_loader_that_does_what_frames_do_not_offer_is_refused():
     with pytest.raises(ConfigError, match="color_type"):
         LivePipeline([dict(type="LoadImageFromFile", color_type="grayscale")], "mmdet")
+
+
+RESIZE = dict(type="Resize", scale=(64, 48), keep_ratio=True)
+
+
+@pytest.mark.parametrize(
+    "random",
+    [
+        dict(type="RandomFlip", prob=0.5),
+        dict(type="mmcv.RandomFlip", prob=[0.2, 0.3], direction=["horizontal", "vertical"]),
+        dict(type="RandomCrop", crop_size=(32, 32)),
+        dict(type="RandomResize", scale=(64, 48), ratio_range=(0.5, 2.0)),
+    ],
+)
+def test_transforms_that_change_each_frame_in_another_way_are_refused(random):
+    load = dict(type="LoadImageFromFile")
+    with pytest.raises(ConfigError, match=f"has {random['type'].split('.')[-1]}.*Leave it out"):
+        LivePipeline([load, RESIZE, random, PACK["mmdet"]], "mmdet")
+    with_it_left_out = LivePipeline([load, RESIZE, PACK["mmdet"]], "mmdet")
+    inputs, _ = with_it_left_out(picture(), 0, "clip")
+    assert inputs.shape == (3, 43, 64)
+
+
+def test_a_flip_that_never_flips_is_none():
+    flip = dict(type="RandomFlip", prob=0.0)
+    meta = dict(type="PackDetInputs", meta_keys=("img_shape", "flip"))
+    prepare = LivePipeline([dict(type="LoadImageFromFile"), RESIZE, flip, meta], "mmdet")
+    _, sample = prepare(picture(), 0, "clip")
+    assert not sample.metainfo["flip"]

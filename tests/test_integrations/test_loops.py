@@ -396,3 +396,53 @@ def test_a_model_that_is_trained_itself_is_left_alone(place):
 
     hook.before_train_iter(None, 0, {"data_samples": []})
     hook.after_train_iter(None, 0, {"data_samples": []}, {})
+
+
+LOAD, RESIZE = (
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=tiny.SIZE[::-1], keep_ratio=True),
+)
+KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+FAULTY = {
+    "packs nothing": ([LOAD, RESIZE], "end in PackDetInputs"),
+    "loads nothing": ([dict(type="PackDetInputs", meta_keys=("img_id",))], "begin with LoadImage"),
+    "augments": (
+        [
+            LOAD,
+            dict(
+                type="TestTimeAug",
+                transforms=[[RESIZE], [dict(type="PackDetInputs", meta_keys=KEYS)]],
+            ),
+        ],
+        "test-time augmentation",
+    ),
+    "keeps no sizes": (
+        [LOAD, RESIZE, dict(type="PackDetInputs", meta_keys=("img_id",))],
+        "img_shape.*into meta_keys",
+    ),
+    "resizes nothing": ([LOAD, dict(type="PackDetInputs", meta_keys=KEYS[:4])], "a Resize before"),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", list(FAULTY))
+def test_a_pipeline_that_does_not_fit_the_model_says_what_to_put_into_it(place, name, training):
+    pipeline, wanted = FAULTY[name]
+
+    def edit(config):
+        part = config.train_dataloader if training else config.test_dataloader
+        part.dataset.pipeline = pipeline
+
+    with pytest.raises(ConfigError, match=wanted):
+        runner = make(place, training=training, edit=edit)
+        runner.train() if training else runner.test()
+
+
+def test_an_error_of_the_models_own_is_not_taken_for_one_of_the_pipeline(place):
+    def fail(*args, **kwargs):
+        raise KeyError("weights of a class")
+
+    runner = make(place)
+    runner.model.rpn_head.predict = fail
+    with pytest.raises(KeyError, match="weights of a class"):
+        runner.test()

@@ -13,6 +13,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
+from ...datasets.packed_frame import check_packed, known_metainfo
 from ...errors import ConfigError
 from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
@@ -166,6 +167,7 @@ class BlockCopyTestLoop(BaseLoop):
     def _run_iter(self, index: int, data_batch: dict, runs: PairedRuns) -> list[FrameEntry]:
         runner = self.runner
         runner.call_hook("before_test_iter", batch_idx=index, data_batch=data_batch)
+        check_packed(data_batch)
         infos = [dict(sample.metainfo) for sample in data_batch["data_samples"]]
         self._start_videos(infos, runs)
 
@@ -174,7 +176,8 @@ class BlockCopyTestLoop(BaseLoop):
             samples = [sample.clone() for sample in data_batch["data_samples"]]
             return {**data_batch, "data_samples": samples}
 
-        found = runs.run(runner.model.test_step, fresh, infos[0])
+        with known_metainfo(data_batch["data_samples"]):
+            found = runs.run(runner.model.test_step, fresh, infos[0])
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=found.outputs[name], data_batch=data_batch)
         if self.options.dense:

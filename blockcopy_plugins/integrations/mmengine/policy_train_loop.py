@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ...datasets.packed_frame import check_packed, known_metainfo
 from ...errors import ConfigError
 from ...registry import LOOPS
 from ..common.frame_figures import FrameFigures
@@ -116,7 +117,9 @@ class PolicyTrainLoop(BaseLoop):
     ) -> dict[str, float]:
         runner = self.runner
         runner.call_hook("before_train_iter", batch_idx=index, data_batch=data_batch)
-        runner.model.test_step(data_batch)
+        check_packed(data_batch)
+        with known_metainfo(data_batch["data_samples"]):
+            runner.model.test_step(data_batch)
         figures.add(handle.last)
         scalars: dict[str, float] = {}
         for known, _ in figures.known():

@@ -24,6 +24,7 @@ from ...config import BlockCopyConfig
 from ...datasets.ground_truth.class_names import check_class_names
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
+from ...datasets.packed_frame import known_metainfo
 from ...engine.convert import handle, restore_
 from ...errors import ConfigError, FrameError, StateError
 from ...options import read_options
@@ -225,7 +226,7 @@ class VideoInferencer(Closing):
                 "run a second VideoInferencer with policy='all', or the tracker itself."
             )
         inputs, sample = self._pipeline(frame, 0, "dense")
-        with self.handle.paused():
+        with self.handle.paused(), known_metainfo([sample]):
             start = time.perf_counter()
             (output,) = self.model.test_step({"inputs": [inputs], "data_samples": [sample]})
             output = output.cpu()
@@ -306,7 +307,8 @@ class VideoInferencer(Closing):
             # On the CPU when the clock stops, so that a GPU's work is in the time.
             if self._clips is not None:
                 data = self._clips.wrap(data)
-            predictions = self.model.test_step(data)
+            with known_metainfo([one.prepared.sample for one in group]):
+                predictions = self.model.test_step(data)
             if self._clips is not None:
                 predictions = self._clips.unwrap(predictions)
             predictions = [sample.cpu() for sample in predictions]
