@@ -428,6 +428,7 @@ def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> 
                     handler.setLevel(logging.WARNING)
             return logger
 
-    runner = ToolRunner.from_cfg(config)
+    with buildable("the runner"):
+        runner = ToolRunner.from_cfg(config)
     runner.register_hook(StopHook(), "VERY_HIGH")
     return runner

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,9 +39,12 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
     """
     check_config_file(path)
     try:
-        config = Config.fromfile(path)
+        with _as_before(path):
+            config = Config.fromfile(path)
         if options:
             config.merge_from_dict(options)
+    except ConfigError:
+        raise
     except (Exception, SystemExit) as e:  # a config is a program, which may fail in any way
         raise ConfigError(f"the config {path!r} cannot be read: {type(e).__name__}: {e}") from e
     if not isinstance(config.get("model"), dict):
@@ -49,6 +54,31 @@ def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
             "as configs/maskrcnn_blockcopy.py."
         )
     return config
+
+
+@contextmanager
+def _as_before(path: str) -> Iterator[None]:
+    """Refuse a config that changes how the program around it finds files and makes tensors."""
+    folder, dtype, device = os.getcwd(), torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+        changes = (
+            ("the working directory", folder, os.getcwd()),
+            ("torch's default dtype", dtype, torch.get_default_dtype()),
+            ("torch's default device", device, torch.get_default_device()),
+        )
+    finally:
+        os.chdir(folder)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+    for what, before, after in changes:
+        if before != after:
+            raise ConfigError(
+                f"the config {path!r} changes {what} from {before} to {after}, by which files are "
+                "looked for elsewhere, or layers get tensors that they do not take. Leave this "
+                "out of the config, and write paths out in full."
+            )
 
 
 def hook_of(config: Config) -> ConfigDict:

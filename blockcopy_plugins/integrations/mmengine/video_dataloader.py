@@ -62,7 +62,16 @@ def video_dataloader(
             "packed. Take a config that has one, or write test_dataloader=dict(dataset=dict("
             "type='blockcopy_plugins.VideoFrameDataset', videos=..., pipeline=...))."
         )
+    if not isinstance(loader, dict):
+        raise ConfigError(
+            f"the config's test_dataloader is {loader!r:.80}, expected a dict with a dataset."
+        )
     found = _innermost(loader.get("dataset") or {})
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"the config's test_dataloader has the dataset {found!r:.80}, expected a dict with a "
+            "pipeline."
+        )
     kind = _dataset_class(found, config)
     of_videos = kind is VideoFrameDataset or found.get("type") == VideoFrameDataset.__name__
     of_clips = not of_videos and _is_of_frames(kind)
@@ -252,7 +261,9 @@ def _absolute(path: str) -> str:
 def _innermost(dataset: Any) -> dict[str, Any]:
     """The dataset inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
     while isinstance(dataset, dict) and "pipeline" not in dataset:
-        inner = dataset.get("dataset") or (dataset.get("datasets") or [None])[0]
+        several = dataset.get("datasets")
+        several = several if isinstance(several, (list, tuple)) else [several]
+        inner = dataset.get("dataset") or next(iter(several), None)
         if inner is None:
             break
         dataset = inner
@@ -298,7 +309,13 @@ def _dataset_class(dataset: Mapping[str, Any], config: Config) -> type | None:
 
 
 def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
-    metainfo = dict(dataset.get("metainfo") or {})
+    metainfo = dataset.get("metainfo") or {}
+    if not isinstance(metainfo, dict):
+        raise ConfigError(
+            f"the config's test_dataloader.dataset.metainfo is {metainfo!r:.80}, expected "
+            "dict(classes=('person',))."
+        )
+    metainfo = dict(metainfo)
     kind = _dataset_class(dataset, config)
     known = getattr(kind, "METAINFO", None) or {}
     if _is_of_frames(kind):
