@@ -240,8 +240,8 @@ def test_a_network_with_an_attribute_modules():
         bc.report(model)
 
 
-@pytest.mark.parametrize("ids", ["cam0", b"cam0", ""])
-def test_a_text_is_no_list_of_streams(ids):
+@pytest.mark.parametrize("ids", ["cam0", b"cam0", "", 3])
+def test_what_is_no_list_of_streams(ids):
     model = plain_net()
     bc.blockcopy_(model, bc.BlockCopyConfig(block_size=32, policy="all"))
     with pytest.raises(StateError, match=r"expected a list.*\["), bc.streams(model, ids):

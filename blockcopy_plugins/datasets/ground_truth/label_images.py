@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -157,6 +157,8 @@ def _of_video(
             _check_whole_numbers(video.folder or video.path, video.frame_names, rules.img_suffix)
         labelled = _by_key(folder, labels, key, rules.seg_map_suffix)
         frames = [key(name, rules.img_suffix) for name in video.frame_names]
+        if key is _last_number:
+            _check_same_beginning(folder, labelled, frames, video)
         found = {i: labelled[name] for i, name in enumerate(frames) if name in labelled}
         if len(found) > len({frames[i] for i in found}):
             raise ConfigError(
@@ -166,6 +168,20 @@ def _of_video(
         if found:
             return found
     return {}
+
+
+def _check_same_beginning(
+    folder: str, labelled: Iterable[Hashable], frames: Sequence[Hashable], video: VideoReference
+) -> None:
+    """Refuse label images 1 to N of frames 0 to N - 1: each would be taken for its neighbour's."""
+    own, labels = sorted({n for n in frames if n is not None}), sorted(labelled)
+    for shift in (1, -1):
+        if len(own) > 1 and labels == [number + shift for number in own]:
+            raise ConfigError(
+                f"the label images in {folder!r} are numbered {labels[0]} to {labels[-1]}, and the "
+                f"frames of {video.path!r} {own[0]} to {own[-1]}; name the label images as the "
+                "frames"
+            )
 
 
 def _by_key(folder: str, names: Sequence[str], key: Callable, suffix: str) -> dict[Hashable, str]:

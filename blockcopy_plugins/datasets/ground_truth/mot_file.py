@@ -211,7 +211,8 @@ def _value(path: str, number: int, row: Sequence[str], at: int, name: str) -> fl
     if not math.isfinite(value):
         raise ConfigError(
             f"line {number} of {path!r} is {','.join(row)[:80]!r}, whose {name} is {text[:40]!r}; "
-            "MOTChallenge ground truth has at least frame,id,left,top,width,height,conf as numbers"
+            "MOTChallenge ground truth has at least frame,id,left,top,width,height,conf as "
+            "numbers between commas, and no other lines"
         )
     return value
 

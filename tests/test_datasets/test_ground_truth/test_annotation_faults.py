@@ -629,3 +629,14 @@ def test_the_remedy_of_a_refused_numbering_is_an_option_of_the_tool():
 
     text = (Path(__file__).resolve().parents[3] / "tools/_cli.py").read_text()
     assert re.search(r'"--ann-first",\s+type=int,\s+choices=\(0, 1\)', text)
+
+
+@pytest.mark.parametrize("line", ["1;1;5;5;30;40;1", "1 1 5 5 30 40 1", "frame,id,x", "# made by"])
+def test_lines_that_are_not_motchallenges_are_refused_with_its_form(tmp_path, line):
+    path = tmp_path / "gt.txt"
+    path.write_text(f"{line}\n1,1,6,6,30,40,1\n")
+    with pytest.raises(ConfigError, match=r"line 1 of .*numbers between commas, and no other line"):
+        read_annotations(path, [CLIP], ("person",))
+    path.write_text("1,1,6,6,30,40,1\n")
+    (found,) = read_annotations(path, [CLIP], ("person",))
+    assert [tuple(one["bbox"]) for one in found.frames[0]] == [(5, 5, 35, 45)]

@@ -56,6 +56,17 @@ def test_numbers_in_the_names_where_no_names_agree(tmp_path):
     assert names(found) == [{1: "label_2.png", 9: "label_10.png"}]
 
 
+@pytest.mark.parametrize("first", [0, 2])
+def test_label_images_that_begin_one_number_beside_the_frames_are_refused(tmp_path, first):
+    frames = [f"img_{i:04d}.jpg" for i in range(1, 5)]
+    numbered = make(tmp_path / "l", *(f"label_{i}.png" for i in range(first, first + 4)))
+    with pytest.raises(ConfigError, match=rf"numbered {first} to .*1 to 4; name the label images"):
+        find_label_images(numbered, [video(frames=frames)], RULES)
+    named = make(tmp_path / "named", *(frame.replace(".jpg", ".png") for frame in frames))
+    found = find_label_images(named, [video(frames=frames)], RULES)
+    assert names(found) == [{i: f"img_{i + 1:04d}.png" for i in range(4)}]
+
+
 def test_numbers_of_the_frames_of_a_video_file(tmp_path):
     folder = make(tmp_path / "l", "000000.png", "x_000012.png")
     found = find_label_images(folder, [video(length=13)], RULES)
