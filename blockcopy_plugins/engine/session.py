@@ -147,15 +147,15 @@ class Session:
     def _run(self, original: Callable, call: Call, began: float) -> Any:
         start = time.perf_counter()
         ids, geometry = self._check(original, call)
-        executors = self._executors(call)
-        choice = self._select(call, ids, began, is_graph=executors[0][0] is self.graphs)
+        graph = self._offered(self.graphs, call)
+        choice = self._select(call, ids, began, is_graph=bool(graph))
         chosen = time.perf_counter()
 
         store, streams = self.states.open(ids, geometry, self.caches.take_idle(geometry))
         cache = self.caches.of(geometry)
         blocks = (choice.grid, choice.host)
         run = FrameRun(self.converted, call, original, *blocks, store, streams, cache)
-        out, counts, outputs, twice = self._execute(run, choice, executors)
+        out, counts, outputs, twice = self._execute(run, choice, graph)
         propagated = choice.propagated
         if not choice.repeats:
             outputs = propagated.task_outputs(out, self.policy.needs_outputs)
@@ -201,22 +201,21 @@ class Session:
             self.converted.config = resolve_block_size(self.converted, call, original)
         return ids, geometry
 
-    def _executors(self, call: Call) -> list[tuple[Executor, Hashable]]:
-        """Ways to run a call in the order of choice, each with the kind of the call."""
-        found: list[tuple[Executor, Hashable]] = []
+    def _offered(self, executor: Executor, call: Call) -> list[tuple[Executor, Hashable]]:
+        """One way to run a call with the kind of the call, if it is one for it."""
+        kind = executor.kind_of(self.converted, call)
+        return [] if kind is None else [(executor, kind)]
 
-        def offer(executor: Executor) -> None:
-            kind = executor.kind_of(self.converted, call)
-            if kind is not None:
-                found.append((executor, kind))
-
-        offer(self.graphs)
+    def _executors(
+        self, call: Call, graph: list[tuple[Executor, Hashable]]
+    ) -> list[tuple[Executor, Hashable]]:
+        """Ways to run a call in the order of choice; not asked for where nothing runs."""
+        found = list(graph)
         if not found:
             if self.policy.whole_frames_only:
-                offer(self.plain_frames)
-            offer(self.programs)
-        offer(self._eager)
-        return found
+                found += self._offered(self.plain_frames, call)
+            found += self._offered(self.programs, call)
+        return found + self._offered(self._eager, call)
 
     def _select(
         self, call: Call, ids: Sequence[Hashable], began: float, is_graph: bool
@@ -267,7 +266,7 @@ class Session:
         return GridChoice(context, propagated, grid, host, remembered, repeats, compared)
 
     def _execute(
-        self, run: FrameRun, choice: GridChoice, executors: Sequence[tuple[Executor, Hashable]]
+        self, run: FrameRun, choice: GridChoice, graph: list[tuple[Executor, Hashable]]
     ) -> tuple[Any, FrameCounts, list[TaskOutput] | None, Tensor | None]:
         """Run the chosen blocks, or give the outputs of the frame before again.
 
@@ -282,6 +281,7 @@ class Session:
             if choice.repeats:
                 out, counts, outputs = propagated.repeat()
             else:
+                executors = self._executors(run.call, graph)
                 executor, kind = next(pair for pair in executors if pair[0].takes(run))
                 out = executor.run(run, kind)
             if choice.compared is not None:
