@@ -386,11 +386,11 @@ class PropagatedFrame:
         """Hold what would have been delivered against the whole frame."""
         if fresh is None or kept.task is None or not kept.task.fits(fresh):
             return
+        start = time.thread_time()
         moving = self._advance(image, None, kept.task)
         if not moving.has_moved:
             # Of unknown motion, or none, there is nothing to learn.
             return
-        start = time.thread_time()
         if isinstance(moving, MovingMap):
             moving = moving.thinned()
         wanted = thinned(as_task(fresh))

@@ -410,5 +410,5 @@ def test_help_explains(place, name):
 
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
-    for word in ("--video", "--frames", "--cfg-options", "policy", "Written", "executed rate"):
+    for word in ("--video", "--frames", "--cfg-options", "policy", "It writes", "executed rate"):
         assert word in text

@@ -247,7 +247,7 @@ def test_missing_clips_are_said_before_the_warm_up(place, tmp_path):
         place, "test_video.py", "boxes.py", "--data-root", tmp_path / "half", "--work-dir", "none"
     )
     assert done.returncode == 2
-    assert "gtBboxCityPersons" in done.stderr and "holds no val, only train" in done.stderr
+    assert "gtBboxCityPersons" in done.stderr and "contains no val, only train" in done.stderr
     assert "Traceback" not in done.stderr and not (place / "none").exists()
 
 
