@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,23 @@ def test_a_flip_that_never_flips_is_none():
     prepare = LivePipeline([dict(type="LoadImageFromFile"), RESIZE, flip, meta], "mmdet")
     _, sample = prepare(picture(), 0, "clip")
     assert not sample.metainfo["flip"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "centernet/centernet_r18-dcnv2_8xb16-crop512-140e_coco.py",
+        "cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py",
+    ],
+)
+def test_a_published_pipeline_whose_random_crop_only_pads_is_taken(name):
+    import mmdet
+    from mmengine.config import Config
+
+    folder = Path(mmdet.__file__).parent / ".mim/configs"
+    if not folder.is_dir():
+        pytest.skip("MMDetection came without its configs")
+    pipeline = Config.fromfile(folder / name).test_pipeline
+    results = [LivePipeline(pipeline, "mmdet")(picture(), 0, "clip")[0] for _ in range(3)]
+    assert all(torch.equal(one, results[0]) for one in results)
+    assert results[0].shape[1] >= 60 and results[0].shape[2] >= 90
