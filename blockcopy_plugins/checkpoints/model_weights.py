@@ -69,7 +69,7 @@ def find_weights(
             The best fit; a complete one if ``unfit`` is empty.
 
     Raises:
-        ConfigError: If there is no dict of tensors in it.
+        ConfigError: If there is no dict of tensors in it, or a weight of the model holds NaN.
     """
     best: FoundWeights | None = None
     for entry, state in _candidates(content):
@@ -87,7 +87,19 @@ def find_weights(
             f"the checkpoint {masked(os.fspath(path))!r} is a {kind}{names}, and contains no "
             "tensors by name. Give the checkpoint that belongs to the config."
         )
+    # Only NaN differs from itself, in tensors as in arrays.
+    broken = [name for name in own if name in best.state and _holds_nan(best.state[name])]
+    if broken:
+        raise ConfigError(
+            f"the checkpoint {masked(os.fspath(path))!r} holds NaN in {len(broken)} of the model's "
+            f"{len(own)} weights, first in {broken[0]}: a training that diverged, or a damaged "
+            "file. Give an earlier checkpoint, or another copy."
+        )
     return best
+
+
+def _holds_nan(value: Any) -> bool:
+    return bool((value != value).any())
 
 
 @contextlib.contextmanager

@@ -204,3 +204,15 @@ def test_a_file_whose_entries_contain_themselves():
     circle["model"] = circle
     with pytest.raises(ConfigError, match="contains no tensors by name"):
         find_weights(circle, OWN, "w.pth")
+
+
+@pytest.mark.parametrize("make", [lambda value: value, lambda value: value.numpy()])
+def test_weights_that_hold_nan_are_refused(make):
+    state = {name: value.clone() for name, value in STATE.items()}
+    name = "decode_head.weight"
+    state[name].view(-1)[3] = float("nan")
+    content = {"model": {key: make(value) for key, value in under("module.", state).items()}}
+    with pytest.raises(ConfigError, match=f"NaN in 1 of .* first in {name}.*earlier checkpoint"):
+        find_weights(content, OWN, "w.pth")
+    state[name].view(-1)[3] = float("inf")  # rare, but some buffers are
+    assert not find_weights({"model": state}, OWN, "w.pth").unfit
