@@ -99,12 +99,7 @@ REST = [
     [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
 )
 def test_a_signal_in_the_middle(place, tool, number):
-    status, out, err, wrote = tool_in(place, tool).stop(number)
-    ctrl_c_ends_a_recording = tool == "detectron2_video" and number == signal.SIGINT
-    assert status == (0 if ctrl_c_ends_a_recording else 128 + number), err[-2000:]
-    assert wrote == set(TOOLS[tool][1]) and "wrote" in out
-    if tool == "detectron2_video":  # what is said to be done is what is shown
-        assert out.startswith(f"{killed.frames_of(place / 'out.mp4')} frames, ")
+    tool_in(place, tool).stop_in_the_middle(number)
 
 
 def test_a_frame_that_was_run_and_not_shown_does_not_count(place):

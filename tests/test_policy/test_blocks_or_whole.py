@@ -11,7 +11,9 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
+from blockcopy_plugins.policy.gain.allotment import Allotment
 from blockcopy_plugins.policy.gain.blocks_or_whole import BlocksOrWhole, Measure
+from blockcopy_plugins.policy.gain.memory import StreamMemory
 from blockcopy_plugins.policy.gain.skipped_worth import SkippedWorth
 
 SMALL = SkippedWorth(0.4)
@@ -198,3 +200,27 @@ def test_a_model_that_cannot_run_a_frame_twice_is_not_asked_to():
             compared[adapter] += bc.handle(model).last.executed_rate > 1
         bc.restore_(model)
     assert compared[ModelAdapter] and not compared[RunsOnce]
+
+
+@pytest.mark.parametrize(
+    ("account", "allowance", "is_compared"),
+    [(50.0, 50.0, True), (49.0, 50.0, False), (50.0, 49.0, False)],
+)
+def test_a_frame_runs_twice_only_if_both_runs_are_paid_for(account, allowance, is_compared):
+    """Half of 100 blocks run, and then all: a frame of debt is left, and no more is lent."""
+    memory = StreamMemory(torch.zeros(3, 4, 4), torch.zeros(6, 10, 10), None, account - 50)
+    memory.trial.runs_blocks = True
+    allotment = Allotment(
+        [memory], total=1, saved=allowance - 50, blocks=100, rate=0.5, allowance=allowance,
+        capacity=100.0, per_frame=False,
+    )  # fmt: skip
+    allotment.accounts = [account]
+    grid = (torch.arange(100) < 50).view(1, 10, 10)
+    assert allotment.compared([memory.trial], grid) == ((True,) if is_compared else None)
+
+
+def test_the_first_measure_of_skipped_blocks_counts_fully():
+    worth = torch.tensor([3.0, 1.0])
+    first = SkippedWorth().after(worth, torch.ones(2), 0.5)
+    assert first.value == pytest.approx(0.5)
+    assert first.after(torch.tensor([1.0, 1.0]), torch.ones(2), 0.5).value == pytest.approx(0.75)

@@ -210,3 +210,15 @@ def test_a_map_of_a_part_of_the_input_moves_with_that_part():
     got = move_map(value, value, moved, Region(16, 0, 48, 96))
     assert torch.equal(got[:, :12], value[:, :12])
     assert torch.equal(got[:, 21:, 8:], value[:, 21:, :-8])
+
+
+def test_a_thinned_map_is_the_large_one_at_every_so_many_pixels():
+    size = (480, 640)
+    value = torch.arange(480.0)[:, None] + 1000 * torch.arange(640.0)
+    large = MovingMap.fresh(MapPart(value[None], Region.whole(size)))
+    small = large.thinned()
+    assert small.part.value.shape == (1, 240, 320) and small.copied is small.part.value
+    # Two pixels of the input are one of the thinned map: it moves alike.
+    moved = [one.moved_by(Displacement.translation(8, 4, size)) for one in (large, small)]
+    whole, thin = (one.delivered(True).value for one in moved)
+    assert torch.equal(thin, whole[:, 1::2, 1::2])

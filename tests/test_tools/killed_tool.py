@@ -89,6 +89,18 @@ class KilledTool:
         assert self.digests() == before
         return process.returncode, out, err, self.check()
 
+    def stop_in_the_middle(self, number: int) -> str:
+        """Stop it among its frames; what it did is there, and said. Returns its stderr."""
+        status, out, err, wrote = self.stop(number)
+        records = "out.mp4" in self.outputs
+        # Ctrl-C is how a recording of a camera is ended.
+        ended = records and number == signal.SIGINT
+        assert status == (0 if ended else 128 + number), err[-2000:]
+        assert wrote == set(self.outputs) and "wrote" in out
+        if records:  # what is said to be done is what is shown
+            assert out.startswith(f"{frames_of(self.place / 'out.mp4')} frames, ")
+        return err
+
     def kill(self, after: float | None = None) -> int:
         """Kill it, see that little is left, and that its next run removes that.
 
