@@ -16,6 +16,9 @@
 namespace blockcopy {
 namespace {
 
+// Rows that are moved one after the other, channel by channel: neighbours in memory, which the
+// processor reads ahead.
+constexpr int64_t kTogether = 8;
 constexpr float kSteps = 32.0f;
 constexpr float kSure = 0.5f;
 // A number added to it is rounded to a whole number, half-way to the even one.
@@ -254,17 +257,22 @@ void for_rows(const Field& field, const at::Tensor& value, const at::Tensor& cop
   const T* kept = static_cast<const T*>(copied.const_data_ptr());
   T* to = static_cast<T*>(out.mutable_data_ptr());
   const int64_t channels = value.size(0), width = field.width, area = field.height * width;
-  at::parallel_for(0, field.height, 8, [&](int64_t begin, int64_t end) {
-    Row row(width);
+  at::parallel_for(0, field.height, kTogether, [&](int64_t begin, int64_t end) {
+    std::vector<Row> found(kTogether, Row(width));
     std::vector<float> tall(3 * field.cell_columns);
-    for (int64_t y = begin; y < end; ++y) {
-      field.look(y, tall, row);
+    for (int64_t first = begin; first < end; first += kTogether) {
+      const int64_t count = std::min(kTogether, end - first);
+      for (int64_t i = 0; i < count; ++i) {
+        field.look(first + i, tall, found[i]);
+      }
       for (int64_t c = 0; c < channels; ++c) {
-        const int64_t line = c * area + y * width;
-        if (row.any) {
-          function(from + c * area, kept + line, to + line, row);
-        } else {
-          std::copy(kept + line, kept + line + width, to + line);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t line = c * area + (first + i) * width;
+          if (found[i].any) {
+            function(from + c * area, kept + line, to + line, found[i]);
+          } else {
+            std::copy(kept + line, kept + line + width, to + line);
+          }
         }
       }
     }
