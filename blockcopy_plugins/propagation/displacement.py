@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,9 +22,8 @@ class Displacement:
     """How far the content of each cell of a frame has moved since an earlier frame.
 
     The content at a point p of the frame was at ``p - vector`` in the earlier one. Cells are
-    squares of
-    the network's input, the first at its upper left corner; pixel (row 0, column 0) has its centre
-    at (0, 0). Nobody writes to the tensors.
+    squares of the network's input, the first at its upper left corner; pixel (row 0, column 0) has
+    its centre at (0, 0). Nobody writes to the tensors.
 
     Args:
         vectors: float32 ``(rows, columns, 2)`` in host memory, to the right and down, px of the
@@ -101,11 +101,16 @@ class Displacement:
         vectors = torch.tensor([right, down], dtype=torch.float32).expand_as(still.vectors)
         return still._with(vectors.contiguous(), still.confidence)
 
-    @property
+    @cached_property
     def is_still(self) -> bool:
         """Whether no cell is known to have moved."""
         moved = (self.vectors != 0).any(-1) & (self.confidence >= SURE)
         return not bool(moved.any())
+
+    @cached_property
+    def is_surely_still(self) -> bool:
+        """Whether no cell has moved, and this is certain."""
+        return not bool(self.vectors.any()) and bool((self.confidence == 1).all())
 
     @property
     def share_known(self) -> float:
@@ -127,6 +132,8 @@ class Displacement:
         Raises:
             FrameError: If the cells differ.
         """
+        if older is None and self.is_surely_still:
+            return self
         y, x = self._sources()
         if older is None:
             return self._with(self.vectors, self.confidence * self._inside(y, x))
@@ -135,7 +142,7 @@ class Displacement:
                 f"a displacement of {self.size} px in cells of {self.cell} px cannot continue "
                 f"one of {older.size} px in cells of {older.cell} px; forget the older one"
             )
-        if not bool(self.vectors.any()) and bool((self.confidence == 1).all()):
+        if self.is_surely_still:
             return older
         came = _sample_cells(older.vectors, older.confidence, y / self.cell, x / self.cell)
         vectors, confidence = came
