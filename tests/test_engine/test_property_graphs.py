@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,18 +14,8 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import errors as bc_errors
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-laws = _load("property_helpers")
-ops = _load("property_operators")
+from tests.test_engine import property_helpers as laws
+from tests.test_engine import property_operators as ops
 
 
 class Graph(nn.Module):

@@ -5,7 +5,6 @@ Real processes, real signals; the files are looked at by FFmpeg's libraries and 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import signal
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -21,16 +19,8 @@ pytest.importorskip("mmdet")
 pytest.importorskip("av")
 
 
-def helper(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny, killed = helper("tiny_detector"), helper("killed_tool")
+from tests.test_tools import killed_tool as killed  # noqa: E402
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 FRAMES = 1500
 INPUTS = ("long.mp4", "tiny.py", "tiny.pth")

@@ -26,7 +26,7 @@ class InferencerFramework(Framework):
 
     def call(self, model: nn.Module, frame: Tensor) -> Any:
         """See :meth:`Framework.call`; with data samples of a picture that was not resized."""
-        from .survey import data_sample
+        from .framework import data_sample
 
         samples = [data_sample(tuple(frame.shape[2:])) for _ in frame]
         return model(frame, samples, mode="predict")
