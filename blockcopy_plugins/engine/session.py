@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -78,10 +78,10 @@ class Session:
         self.programs = FramePrograms(config.programs)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
-        self.plain_frames = PlainFrames()
+        self._eager = EagerExecution()
+        self.plain_frames = PlainFrames((self.programs, self._eager))
         self.last: FrameRecord | None = None
         self.totals = Totals()
-        self._eager = EagerExecution()
         self._buckets = Buckets(config.buckets)
         self.bare_modules = tuple(module for _, module in converted.modules)
         self._lock = CallLock()
@@ -208,14 +208,14 @@ class Session:
 
     def _executors(
         self, call: Call, graph: list[tuple[Executor, Hashable]]
-    ) -> list[tuple[Executor, Hashable]]:
-        """Ways to run a call, the preferred ones first; not used if nothing runs."""
-        found = list(graph)
-        if not found:
+    ) -> Iterator[tuple[Executor, Hashable]]:
+        """Ways to run a call, the preferred ones first; only asked for as far as needed."""
+        yield from graph
+        if not graph:
             if self.policy.whole_frames_only:
-                found += self._offered(self.plain_frames, call)
-            found += self._offered(self.programs, call)
-        return found + self._offered(self._eager, call)
+                yield from self._offered(self.plain_frames, call)
+            yield from self._offered(self.programs, call)
+        yield from self._offered(self._eager, call)
 
     def _select(
         self, call: Call, ids: Sequence[Hashable], began: float, is_graph: bool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import torch
@@ -174,9 +174,16 @@ def has_global_forward_hooks() -> bool:
     return bool(_modules._global_forward_hooks or _modules._global_forward_pre_hooks)
 
 
+_COMPILED = attrgetter("_compiled_call_impl")
+_CHILDREN = attrgetter("_modules")
+_HAS_ORIGINAL = methodcaller("__contains__", "_orig_mod")
+
+
 def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
     """Whether any of these modules is compiled by torch.compile or ``module.compile()``."""
-    return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in modules)
+    # In each call, over hundreds of modules: loops in C.
+    modules = tuple(modules)
+    return any(map(_COMPILED, modules)) or any(map(_HAS_ORIGINAL, map(_CHILDREN, modules)))
 
 
 # -- the program around ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How MMEngine's configs, of MMDetection and MMSegmentation alike, are read before weights are."""
+"""Reads MMEngine's configs, of MMDetection and MMSegmentation alike, without weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..framework import ConfigModel, Framework
 from .video_config import drop_pretrained, read_config
 
 DEFAULT_SIZE = (512, 1024)
-"""Height and width of a frame, px, where the config does not say how large it makes images."""
+"""Height and width of a frame, px, if the config does not say to what size it resizes images."""
 
 
 class MMEngine(Framework):
@@ -27,7 +27,7 @@ class MMEngine(Framework):
         drop_pretrained(config.model)
         if config.get("custom_imports"):
             import_modules_from_strings(**config.custom_imports)
-        # Frameworks register their modules when their scope is first asked for.
+        # Frameworks register their modules when their scope is first used.
         init_default_scope(config.get("default_scope") or "mmengine")
         try:
             model = MODELS.build(config.model).eval()
@@ -38,7 +38,7 @@ class MMEngine(Framework):
         return ConfigModel(model, config.model.type, frame_size(config))
 
     def call(self, model: nn.Module, frame: Tensor) -> Any:
-        """See :meth:`Framework.call`; with what a data loader gives the model in a test."""
+        """See :meth:`Framework.call`; as a data loader does in a test."""
         samples = [data_sample(tuple(frame.shape[2:])) for _ in frame]
         return model.test_step(dict(inputs=[*(255 * frame).byte()], data_samples=samples))
 
@@ -50,7 +50,7 @@ def frame_size(config: Config) -> tuple[int, int]:
         config: A whole config.
 
     Returns:
-        The size, or :data:`DEFAULT_SIZE` where the pipeline does not tell.
+        The size, or :data:`DEFAULT_SIZE` if the pipeline does not say.
     """
     loader = config.get("test_dataloader") or {}
     pipeline = (loader.get("dataset") or {}).get("pipeline") or config.get("test_pipeline") or []
@@ -63,7 +63,7 @@ def frame_size(config: Config) -> tuple[int, int]:
 
 
 def data_sample(size: tuple[int, int]) -> BaseDataElement:
-    """What a pipeline says of an image of ``size`` that it neither resized nor padded."""
+    """A pipeline's data sample of an image of ``size`` that was neither resized nor padded."""
     info = dict(
         img_shape=size,
         ori_shape=size,

@@ -1,4 +1,4 @@
-"""Frameworks whose models run in inferencers of MMEngine's kind."""
+"""Base of the frameworks whose inferencers are MMEngine's."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..framework import Framework
 
 
 class InferencerFramework(Framework):
-    """Knows the framework's inferencers: what they are given are frames of one video."""
+    """Knows the framework's inferencers, whose images are the frames of one video."""
 
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
         """The model of an inferencer."""
         return (owner.model,) if isinstance(owner, BaseInferencer) else None
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
-        """An inferencer's images are frames of one video, in their order."""
+        """Take an inferencer's images for the frames of one video, in order."""
         if isinstance(owner, BaseInferencer):
             handle(modules[0]).adapter.in_sequence = True
 
