@@ -17,7 +17,7 @@ from .execution.frame_run import FrameRun
 from .frame.counts import FrameCounts
 from .state.stream import Stream
 
-# Runs of each way, before the faster one is chosen. On blocks, the first ones may still be recorded.
+# Runs of each way before the faster one is chosen. On blocks, the first may still be recorded.
 _TRIES_PLAIN = 3
 _TRIES_ON_BLOCKS = 6
 # Kinds of calls (sizes, batches, arguments) that are remembered.

@@ -87,7 +87,7 @@ REST = [
 
 @pytest.mark.parametrize(
     ("tool", "number"),
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
+    [*QUICK, *(pytest.param(*one, marks=pytest.mark.weekly) for one in REST)],
 )
 def test_a_signal_in_the_middle(place, tool, number):
     tool_in(place, tool).stop_in_the_middle(number)
@@ -100,13 +100,13 @@ def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
     assert killed.frames_of(place / "out.mp4") == 2
 
 
-@pytest.mark.parametrize("tool", [pytest.param(t, marks=pytest.mark.slow) for t in TOOLS])
+@pytest.mark.parametrize("tool", [pytest.param(t, marks=pytest.mark.weekly) for t in TOOLS])
 def test_kill_leaves_at_most_one_part_file_which_the_next_run_removes(place, tool):
     left = tool_in(place, tool).kill()
     assert left == (tool != "train_policy")  # the videos; a policy is written in no time
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("tool", list(TOOLS))
 @pytest.mark.parametrize("number", [*killed.SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("seed", range(20))

@@ -85,7 +85,7 @@ def test_any_graph(**drawn):
     check(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**case)
 @settings(max_examples=2000, phases=PHASES)
 def test_any_graph_thoroughly(**drawn):
@@ -304,7 +304,7 @@ def test_the_life_of_a_model(steps, seed):
     live(steps, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(steps=events, seed=st.integers(0, 99))
 @settings(max_examples=800, phases=PHASES)
 def test_the_life_of_a_model_thoroughly(steps, seed):

@@ -90,7 +90,7 @@ def test_any_op(**drawn):
     check(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", tuple(ops.OPERATORS))
 def test_any_op_thoroughly(name):
     @given(spec=ops.operators((name,)), bare=st.booleans(), **call)

@@ -81,7 +81,7 @@ REST = [
 
 @pytest.mark.parametrize(
     ("tool", "number"),
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
+    [*QUICK, *(pytest.param(*one, marks=pytest.mark.weekly) for one in REST)],
 )
 def test_a_signal_in_the_middle(place, tool, number):
     err = tool_in(place, tool).stop_in_the_middle(number)
@@ -126,7 +126,7 @@ def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
 
 
 @pytest.mark.parametrize(
-    "tool", ["demo_video", *(pytest.param(t, marks=pytest.mark.slow) for t in list(TOOLS)[1:])]
+    "tool", ["demo_video", *(pytest.param(t, marks=pytest.mark.weekly) for t in list(TOOLS)[1:])]
 )
 def test_kill_leaves_at_most_one_part_file_which_the_next_run_removes(place, tool):
     left = tool_in(place, tool).kill()
@@ -170,7 +170,7 @@ def test_a_late_error_keeps_what_was_done(place):
     assert killed.frames_of(place / "show/long_blockcopy.mp4") == 20
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("tool", list(TOOLS))
 @pytest.mark.parametrize("number", [*killed.SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("seed", range(20))
