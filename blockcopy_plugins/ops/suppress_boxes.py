@@ -10,12 +10,18 @@ from blockcopy_plugins.ops.library import register_operator
 
 
 def suppress_boxes_reference(
-    boxes: Tensor, scores: Tensor, threshold: float, offset: float
+    boxes: Tensor, order: Tensor, threshold: float, offset: float
 ) -> Tensor:
     """Pure-PyTorch twin of :func:`suppress_boxes`: a row of overlaps for each box. Any device."""
-    check_no_grad("suppress_boxes", boxes, scores)
-    _check(boxes, scores)
-    order = scores.sort(descending=True, stable=True)[1]
+    check_no_grad("suppress_boxes", boxes)
+    _check(boxes, order)
+    wrong = ((order < 0) | (order >= len(boxes))).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise IndexError(
+            f"blockcopy::suppress_boxes: order[{index}] is {int(order[index])}, expected 0 to "
+            f"{len(boxes) - 1}"
+        )
     boxes = boxes[order]
     size = boxes[:, 2:] - boxes[:, :2] + offset
     areas = size[:, 0] * size[:, 1]
@@ -32,54 +38,55 @@ def suppress_boxes_reference(
     return order[~is_out]
 
 
-def _check(boxes: Tensor, scores: Tensor) -> None:
+def _check(boxes: Tensor, order: Tensor) -> None:
     torch._check_value(
-        boxes.dim() == 2 and boxes.shape[1] == 4 and scores.shape == boxes.shape[:1],
+        boxes.dim() == 2 and boxes.shape[1] == 4 and order.shape == boxes.shape[:1],
         lambda: (
-            f"blockcopy::suppress_boxes: boxes have shape {tuple(boxes.shape)} and scores "
-            f"{tuple(scores.shape)}, expected (n, 4) and (n)"
+            f"blockcopy::suppress_boxes: boxes have shape {tuple(boxes.shape)} and order "
+            f"{tuple(order.shape)}, expected (n, 4) and (n)"
         ),
     )
     torch._check_type(
-        boxes.dtype == scores.dtype == torch.float32,
+        boxes.dtype == torch.float32 and order.dtype == torch.int64,
         lambda: (
-            f"blockcopy::suppress_boxes: boxes have dtype {boxes.dtype} and scores {scores.dtype}, "
-            "expected torch.float32"
+            f"blockcopy::suppress_boxes: boxes have dtype {boxes.dtype} and order {order.dtype}, "
+            "expected torch.float32 and torch.int64"
         ),
     )
 
 
-def _fake(boxes: Tensor, scores: Tensor, threshold: float, offset: float) -> Tensor:
-    _check(boxes, scores)
+def _fake(boxes: Tensor, order: Tensor, threshold: float, offset: float) -> Tensor:
+    _check(boxes, order)
     count = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(count, dtype=torch.int64)
 
 
 _SUPPRESS_BOXES = register_operator(
-    "suppress_boxes(Tensor boxes, Tensor scores, float threshold, float offset) -> Tensor",
+    "suppress_boxes(Tensor boxes, Tensor order, float threshold, float offset) -> Tensor",
     reference=suppress_boxes_reference,
     fake=_fake,
 )
 
 
-def suppress_boxes(boxes: Tensor, scores: Tensor, threshold: float, offset: float = 0.0) -> Tensor:
-    """Keep of boxes that overlap the ones with the highest scores.
+def suppress_boxes(boxes: Tensor, order: Tensor, threshold: float, offset: float = 0.0) -> Tensor:
+    """Keep of boxes that overlap the first in an order, mostly those with the highest scores.
 
-    A box is left out if its IoU with a kept one of a higher score is above the threshold, both
-    rounded as in ``nms`` of mmcv and torchvision: the same boxes are kept, in the same order.
+    A box is left out if its IoU with a kept one before it is above the threshold, both rounded as
+    in ``nms`` of mmcv and torchvision: the same boxes are kept.
 
     Args:
         boxes: float32 ``(n, 4)``, ``x1, y1, x2, y2``.
-        scores: float32 ``(n,)``.
+        order: int64 ``(n,)``, the places of the boxes.
         threshold: IoU above which a box is left out.
         offset: Added to sides: 1 where ``x2`` and ``y2`` are the last pixels of a box.
 
     Returns:
-        Places of the kept boxes, int64, by falling score; of equal scores the earlier comes first.
+        Places of the kept boxes, int64, in their order.
 
     Raises:
         ValueError: If a shape does not fit.
         TypeError: If a dtype does not fit.
-        RuntimeError: If gradients are recorded and a tensor requires grad.
+        IndexError: If a place does not exist.
+        RuntimeError: If gradients are recorded and the boxes require grad.
     """
-    return _SUPPRESS_BOXES(boxes, scores, threshold, offset)
+    return _SUPPRESS_BOXES(boxes, order, threshold, offset)

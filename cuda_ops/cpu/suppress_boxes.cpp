@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t kPack = 64;  // boxes that are compared at a time
 
-// Boxes by falling score, each side by itself. What is behind the last has no overlap with any.
+// Boxes in their order, each side by itself. What is behind the last has no overlap with any.
 struct Boxes {
   explicit Boxes(int64_t count) {
     for (auto* side : {&x1, &y1, &x2, &y2, &area}) {
@@ -65,21 +65,25 @@ BLOCKCOPY_CLONES void suppress(const Boxes& boxes, int64_t i, int64_t from, doub
   }
 }
 
-at::Tensor suppress_boxes_cpu(const at::Tensor& boxes_, const at::Tensor& scores_,
+at::Tensor suppress_boxes_cpu(const at::Tensor& boxes_, const at::Tensor& order_,
                               double threshold, double offset_) {
-  check_no_grad("suppress_boxes", boxes_.requires_grad() || scores_.requires_grad());
-  TORCH_CHECK_VALUE(boxes_.dim() == 2 && boxes_.size(1) == 4 && scores_.dim() == 1 &&
-                        scores_.size(0) == boxes_.size(0),
-                    "blockcopy::suppress_boxes: boxes have shape ", boxes_.sizes(),
-                    " and scores ", scores_.sizes(), ", expected (n, 4) and (n)");
-  TORCH_CHECK_TYPE(boxes_.scalar_type() == at::kFloat && scores_.scalar_type() == at::kFloat,
+  check_no_grad("suppress_boxes", boxes_.requires_grad());
+  TORCH_CHECK_VALUE(boxes_.dim() == 2 && boxes_.size(1) == 4 && order_.dim() == 1 &&
+                        order_.size(0) == boxes_.size(0),
+                    "blockcopy::suppress_boxes: boxes have shape ", boxes_.sizes(), " and order ",
+                    order_.sizes(), ", expected (n, 4) and (n)");
+  TORCH_CHECK_TYPE(boxes_.scalar_type() == at::kFloat && order_.scalar_type() == at::kLong,
                    "blockcopy::suppress_boxes: boxes have dtype ", boxes_.scalar_type(),
-                   " and scores ", scores_.scalar_type(), ", expected torch.float32");
-  const at::Tensor boxes = boxes_.contiguous();
-  const auto order = std::get<1>(scores_.sort(/*stable=*/true, /*dim=*/0, /*descending=*/true));
+                   " and order ", order_.scalar_type(),
+                   ", expected torch.float32 and torch.int64");
+  const at::Tensor boxes = boxes_.contiguous(), order = order_.contiguous();
   const int64_t count = boxes.size(0);
   const float* data = boxes.const_data_ptr<float>();
   const int64_t* places = order.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) {
+    TORCH_CHECK_INDEX(places[i] >= 0 && places[i] < count, "blockcopy::suppress_boxes: order[", i,
+                      "] is ", places[i], ", expected 0 to ", count - 1);
+  }
   const float offset = static_cast<float>(offset_);
   Boxes sorted(count);
   for (int64_t i = 0; i < count; ++i) {
@@ -110,7 +114,7 @@ at::Tensor suppress_boxes_cpu(const at::Tensor& boxes_, const at::Tensor& scores
 
 TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-  m.def("suppress_boxes(Tensor boxes, Tensor scores, float threshold, float offset) -> Tensor",
+  m.def("suppress_boxes(Tensor boxes, Tensor order, float threshold, float offset) -> Tensor",
         tags);
 }
 
