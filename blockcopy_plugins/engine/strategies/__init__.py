@@ -13,6 +13,7 @@ from . import (
     pooling,
     resize,
     summaries,
+    windows,
 )
 from .op_table import OpTable
 
@@ -28,7 +29,9 @@ OPS = OpTable(
         padding,
         pixels,
         summaries,
+        windows,
     ),
     elementwise=pointwise.pointwise,
 )
-"""The table of ops; slices of rows and columns stand behind those of channels."""
+"""The table of ops; slices of rows and columns stand behind those of channels,
+and ops that cut maps into windows behind those that need none."""

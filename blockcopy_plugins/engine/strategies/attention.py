@@ -96,7 +96,14 @@ def attention(frame: Frame, func, args, kwargs):
         out = _by_parts(query, key, value, mask, given.get("scale"))
         return out if func is aten.scaled_dot_product_attention.default else (out, out.new_empty(0))
     if not for_all:
-        return Decline("pixels, windows or images have masks of their own")
+        each = mask.dim() == query.dim() and len(mask) == len(query)
+        if whole or isinstance(mask, BlockTensor) or not each:
+            return Decline("pixels or images have masks of their own")
+        mask = mask if frame.whole else frame.packed_like(mask, query)
+        if "attn_mask" in kwargs:
+            kwargs = {**kwargs, "attn_mask": mask}
+        else:
+            rest[0] = mask
     depth, width, seen = query.shape[-1], value.shape[-1], key.shape[-2]
     pairs = prod(query.shape[:-1]), prod(query.packed.shape[:-1])
     if whole:

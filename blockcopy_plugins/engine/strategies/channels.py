@@ -21,7 +21,7 @@ from .op_table import on_blocks
 aten = torch.ops.aten
 
 _SQUEEZES = (aten.squeeze.dim, aten.squeeze.dims)
-_VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
+VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
 
 @on_blocks(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, any_layout=True)
@@ -39,7 +39,7 @@ def over_channels(frame: Frame, func, args, kwargs):
     if found is None:
         return Decline("it mixes pixels or images")
     axes = found.axes
-    if func in _VIEWS:
+    if func in VIEWS:
         return _view(frame, x, func, found, args)
     if func is aten.expand.default:
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
