@@ -85,9 +85,10 @@ class FrameOfWindows(MaskedFrame):
 
     def _cut(self, func, kept, kwargs, x: MaskedTensor, out) -> MaskedTensor | None:
         shape = tuple(x.shape)
-        seen = View(x.axes, shape, len(self.grid), x.size_of_map, x.joined)
+        moved = x.places is not None
+        seen = View(x.axes, shape, len(self.grid), x.size_of_map, x.joined, moved)
         reading = axes_after(func, seen, kept, kwargs)
-        if reading is None or reading.size == x.size_of_map or max(reading.size) == 1:
+        if reading is None or reading.size == x.size_of_map:
             return None
         if any(not n or size % n for size, n in zip(x.size_of_map, reading.size, strict=True)):
             return None

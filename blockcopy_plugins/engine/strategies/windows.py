@@ -20,8 +20,9 @@ from ..frame.window_frame import Places, WindowFrame
 from ..tensor.axes_rules import View, axes_after
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.moved_map import MovedMap
+from ..tensor.view_axes import Reading
 from . import padding, pixels
-from .channels import VIEWS, over_channels
+from .channels import VIEWS, over_channels, run_view
 from .op_table import on_blocks
 
 aten = torch.ops.aten
@@ -38,33 +39,33 @@ def view(frame: Frame, func, args, kwargs):
             return out if found is None else _stands_for_view(found, x)
         if not isinstance(out, Decline) or not isinstance(x, BlockTensor):
             return out
-    window = _window(frame, func, x, args, kwargs)
-    if isinstance(window, Decline):
-        return window
+    reading = _reading_of_windows(frame, func, x, args, kwargs)
+    if isinstance(reading, Decline):
+        return reading
     of, places, fill = _parts(x)
-    windows = WindowFrame.of(frame, of, places, window)
-    return over_channels(
-        windows, func, (_stands_for_view(windows.cut(of, fill), x), *args[1:]), kwargs
-    )
+    height, width = (size // count for size, count in zip(x.size_of_map, reading.size, strict=True))
+    windows = WindowFrame.of(frame, of, places, (height, width))
+    cut = _stands_for_view(windows.cut(of, fill), x)
+    return run_view(windows, cut, func, reading, args)
 
 
-def _window(frame: Frame, func, x: BlockTensor, args, kwargs) -> tuple[int, int] | Decline:
-    """Height and width of the windows that a view cuts a map into."""
+def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Reading | Decline:
+    """What the dimensions of a view mean that cuts a map into windows."""
+    moved = type(x) is MovedMap
     if isinstance(frame, WindowFrame):
         return Decline("it cuts windows into windows")
-    if type(x) is MovedMap and x.written is not None:
+    if moved and x.written is not None:
         return Decline("the moved map was densified before")
-    seen = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined)
+    seen = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined, moved)
     reading = axes_after(func, seen, args, kwargs)
     if reading is None:
         return Decline("it mixes pixels or images")
-    counts = reading.size
     parts = all(
-        count and size % count == 0 for size, count in zip(x.size_of_map, counts, strict=True)
+        count and size % count == 0 for size, count in zip(x.size_of_map, reading.size, strict=True)
     )
-    if not parts or counts == x.size_of_map or max(counts) == 1:
+    if not parts or reading.size == x.size_of_map:
         return Decline("it parts or joins rows or columns otherwise than blocks do")
-    return (x.size_of_map[0] // counts[0], x.size_of_map[1] // counts[1])
+    return reading
 
 
 @on_blocks(aten.roll.default, takes_moved=True)
