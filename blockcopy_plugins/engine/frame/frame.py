@@ -84,8 +84,8 @@ class Frame(FrameContext, BlockPacking):
         self.kernels = kernels
         self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
         self.pending_maps: list[weakref.ref[BlockTensor]] = []
-        # By what their windows are of, see WindowFrame.of.
-        self.window_frames: dict[tuple, Frame] = {}
+        # By what they are of: windows and tokens.
+        self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
         self._run = table.run
 
@@ -113,8 +113,8 @@ class Frame(FrameContext, BlockPacking):
         return self._run(self, func, args, kwargs, on_use)
 
     def dispatch_of_several(self, func, args, kwargs):
-        """Run an op of tensors of this frame and of windows: those of windows become dense."""
-        reason = "its operands are cut into blocks and into windows"
+        """Run an op of tensors of this frame and of an inner one, which become dense."""
+        reason = "its operands are cut into blocks and into windows, or are other tokens"
         self.refuse_if_strict(str(func), reason)
         self.count_densified(str(func), reason, 0)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...errors import StateError
 from ...host_transfer import upload
 
 
@@ -41,9 +42,61 @@ class Windows:
         rows, columns = (torch.tensor(met, device="cpu") for met in (self.rows, self.columns))
         return grid[:, rows].any(2)[:, :, columns].any(3)
 
+    def and_more(self, rows: int, columns: int) -> Windows:
+        """The same with some more, which run where the last ones do."""
+        return Windows(
+            (*self.rows, *self.rows[-1:] * rows), (*self.columns, *self.columns[-1:] * columns)
+        )
 
-Blocks = tuple[int, int] | Windows
-"""Rows and columns of blocks of a map, or its windows."""
+
+@dataclass(frozen=True)
+class Tokens:
+    """The pixels of a map one by one, with tokens of no pixel before and behind them.
+
+    Such a token runs where anything of its image does: it may look at all pixels.
+
+    Attributes:
+        before: Tokens before the pixels, such as a class token.
+        behind: Tokens behind them.
+        size: ``(H, W)`` of the map.
+        block: Height and width of its blocks.
+    """
+
+    before: int
+    behind: int
+    size: tuple[int, int]
+    block: tuple[int, int]
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """One row of all tokens."""
+        return 1, self.before + self.size[0] * self.size[1] + self.behind
+
+    def executed(self, grid: Tensor) -> Tensor:
+        """See :class:`Windows`; bool ``(N, 1, tokens)``."""
+        rows, columns = (
+            (torch.arange(length, device="cpu") // width).clamp(max=blocks - 1)
+            for length, width, blocks in zip(self.size, self.block, grid.shape[1:], strict=True)
+        )
+        pixels = grid[:, rows][:, :, columns].flatten(1)
+        any_of = grid.flatten(1).any(1, keepdim=True)
+        before, behind = (any_of.expand(-1, count) for count in (self.before, self.behind))
+        return torch.cat([before, pixels, behind], 1).unsqueeze(1)
+
+    def and_more(self, rows: int, columns: int) -> Windows:
+        """See :class:`Windows`.
+
+        Raises:
+            StateError: Always: there are no more tokens.
+        """
+        raise StateError(f"a map of {self.count[1]} tokens has become larger by {rows, columns}.")
+
+
+Parts = Windows | Tokens
+"""What a map may be cut into other than blocks."""
+
+Blocks = tuple[int, int] | Parts
+"""Rows and columns of blocks of a map, or its windows or tokens."""
 
 
 class Layout:
@@ -94,7 +147,7 @@ class Layout:
         return self
 
     def _take(self, blocks: Blocks, by_image: Tensor, by_slot: Tensor) -> None:
-        self.blocks = blocks.count if isinstance(blocks, Windows) else blocks
+        self.blocks = blocks.count if not isinstance(blocks, tuple) else blocks
         self.by_image = by_image
         self.by_slot = by_slot
         self.executed = by_image.shape[0]
@@ -128,7 +181,7 @@ def block_lists(grid: Tensor, blocks: Blocks, slots: Sequence[int]) -> tuple[Ten
         ``by_image`` and ``by_slot`` of :class:`Layout`: the same tensor where each image has the
         slot of its number.
     """
-    if isinstance(blocks, Windows):
+    if not isinstance(blocks, tuple):
         grid = blocks.executed(grid)
     elif blocks != tuple(grid.shape[1:]):
         rows, cols = (

@@ -151,8 +151,8 @@ class MaskedFrame:
         """What leaves the blocks: the kept map."""
         if not isinstance(value, MaskedTensor):
             return plain(value)
-        self.ops += 1
-        return self.merge(value, 0).clone()
+        value.run.ops += 1
+        return value.run.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
         """A module that needs whole maps gets them."""

@@ -18,6 +18,7 @@ from ..torch_internals import tree_leaves, tree_map
 from .masked_blocks import MaskedBlocks
 from .masked_frame import MaskedFrame
 from .masked_tensor import MaskedTensor, value_of
+from .masked_tokens import joined_tokens
 
 aten = torch.ops.aten
 
@@ -38,7 +39,8 @@ class FrameOfWindows(MaskedFrame):
             return maps[0].run.execute(func, args, kwargs)
         if any(x.places is not None for x in maps):
             return self._of_moved(func, args, kwargs)
-        return super().execute(func, args, kwargs)
+        found = joined_tokens(self, func, args, kwargs) if func is aten.cat.default else None
+        return super().execute(func, args, kwargs) if found is None else found
 
     def _of_moved(self, func, args, kwargs):
         """An op on maps that are rolled or padded: one that moves them, or of dense maps."""
@@ -62,7 +64,7 @@ class FrameOfWindows(MaskedFrame):
     def _dense_windows(self, value: Any) -> Any:
         if not isinstance(value, MaskedTensor) or value.run is self:
             return value
-        return self.derived(value.value.clone(), aten.clone.default, ())
+        return self.derived(value.run.leave(value), aten.clone.default, ())
 
     def as_windows(self, func, kept, kwargs, x: MaskedTensor, out):
         """See :class:`MaskedFrame`."""

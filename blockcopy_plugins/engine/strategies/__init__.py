@@ -13,6 +13,7 @@ from . import (
     pooling,
     resize,
     summaries,
+    tokens,
     windows,
 )
 from .op_table import OpTable
@@ -30,8 +31,9 @@ OPS = OpTable(
         pixels,
         summaries,
         windows,
+        tokens,
     ),
     elementwise=pointwise.pointwise,
 )
 """The table of ops; slices of rows and columns stand behind those of channels,
-and ops that cut maps into windows behind those that need none."""
+and ops that cut maps into windows or tokens behind those that need none."""

@@ -36,7 +36,7 @@ def view(frame: Frame, func, args, kwargs):
         out = over_channels(frame, func, args, kwargs)
         if isinstance(frame, WindowFrame) and isinstance(out, BlockTensor):
             found = _at_home(frame, out)
-            return out if found is None else _stands_for_view(found, x)
+            return out if found is None else stands_for_view(found, x)
         if not isinstance(out, Decline) or not isinstance(x, BlockTensor):
             return out
     reading = _reading_of_windows(frame, func, x, args, kwargs)
@@ -45,7 +45,7 @@ def view(frame: Frame, func, args, kwargs):
     of, places, fill = _parts(x)
     height, width = (size // count for size, count in zip(x.size_of_map, reading.size, strict=True))
     windows = WindowFrame.of(frame, of, places, (height, width))
-    cut = _stands_for_view(windows.cut(of, fill), x)
+    cut = stands_for_view(windows.cut(of, fill), x)
     return run_view(windows, cut, func, reading, args)
 
 
@@ -135,10 +135,10 @@ def crop(frame: Frame, func, args, kwargs):
     if not places[axis]:
         return Decline("it leaves nothing of the map")
     out = _moved(frame, func, x, places)
-    return out if isinstance(out, Decline) else _stands_for_view(out, x)
+    return out if isinstance(out, Decline) else stands_for_view(out, x)
 
 
-def _stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
+def stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
     """Note that a copy is a view in the dense model: writes to either would be missed."""
     copy.version.copy_of = (of.version, of.version.count)
     return copy
@@ -147,7 +147,7 @@ def _stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
 def _again(x: BlockTensor) -> BlockTensor:
     """Another tensor of the same values; a slice that leaves nothing away is one."""
     if type(x) is MovedMap and x.written is None:
-        return _stands_for_view(MovedMap.make(x.of, x.places, x.fill, x.op), x)
+        return stands_for_view(MovedMap.make(x.of, x.places, x.fill, x.op), x)
     return Decline("the moved map was densified before")
 
 
