@@ -135,10 +135,14 @@ class MaskedFrame:
         masked.source = map_
         return masked
 
+    def as_windows(self, func, kept, kwargs, x: MaskedTensor, out):
+        """A map whose pixels stand elsewhere, or its windows; ``None`` if it is neither."""
+        return None
+
     def derived(self, out, func, args):
         """Results of an op on whole maps, which may become maps of blocks again."""
-        axes = [v.axes for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
-        on_their_side = any("H" in letters.partition("W")[2] for letters in axes)
+        maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
+        on_their_side = any("H" in x.axes.partition("W")[2] for x in maps)
         if not self.repack or on_their_side or moves_pixels(func, args, self.maps):
             return out
         return derived(out, self.maps)
@@ -147,8 +151,8 @@ class MaskedFrame:
         """The kept map, dense, for what does not run on blocks."""
         if not isinstance(value, MaskedTensor):
             return plain(value)
-        self.ops += 1
-        return self.merge(value, 0).clone()
+        value.run.ops += 1
+        return value.run.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
         """Give whole maps to a module that needs them."""
@@ -277,6 +281,8 @@ class MaskedFrame:
         out = func(*kept, **kept_kwargs)
         if template is not None and args[0] is template:
             found = self._as_blocks(func, kept, template, out)
+            if found is None:
+                found = self.as_windows(func, kept, kept_kwargs, template, out)
             if found is not None:
                 return found
         if any(x.source is not None for x in inputs):
