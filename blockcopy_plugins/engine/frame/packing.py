@@ -76,7 +76,7 @@ class BlockPacking:
         return self.layout_of(blocks)
 
     def layout_of(self, blocks: Blocks) -> Layout:
-        """The executed blocks of a map with this many rows and columns of blocks, or its windows."""
+        """The executed blocks of a map with so many rows and columns of blocks, or its windows."""
         found = self._layouts.get(blocks)
         if found is None:
             found = self._layouts[blocks] = self._new_layout(blocks)
