@@ -84,6 +84,17 @@ def test_maps_of_which_only_means_are_read_are_not_kept():
     assert sizes[1] - sizes[0] == 4 * 2 * 12 * (45 * 38 - 9)
 
 
+def test_blocks_of_few_pixels_are_summed_with_the_map():
+    net = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1), nn.AvgPool2d(8), nn.AdaptiveAvgPool2d(1)).eval()
+    frame = torch.randn(1, 3, 96, 64)
+    wanted = net(frame)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
+    with torch.inference_mode():
+        torch.testing.assert_close(net(frame), wanted)
+    (op,) = bc.report(net).dense_ops
+    assert op.reason == "the sums of blocks so small take longer than those of the map"
+
+
 @pytest.mark.parametrize(
     "squeeze", [lambda x: x.mean((1, 2)), lambda x: x.mean((2, 3), dtype=torch.float64)]
 )

@@ -38,8 +38,7 @@ def over_channels(frame: Frame, func, args, kwargs):
         view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined)
         found = axes_after(func, view, args, kwargs)
     if found is None:
-        summed = over_all_pixels(frame, func, args, kwargs)
-        return Decline("it mixes pixels or images") if summed is None else summed
+        return over_all_pixels(frame, func, args, kwargs)
     axes = found.axes
     if func in VIEWS:
         return run_view(frame, x, func, found, args)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from .op_table import on_blocks
 
 aten = torch.ops.aten
 
+# Of a block whose sums are kept: below it is slower, measured with 96 to 960 channels.
+_LEAST_PIXELS = 64
+
 
 @on_blocks(aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default, any_layout=True)
 def summary(frame: Frame, func, args, kwargs):
@@ -22,7 +27,7 @@ def summary(frame: Frame, func, args, kwargs):
     return Decline("no strategy for this op")
 
 
-def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | None:
+def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     """Mean or sum of each channel over the whole map, as squeeze and excitation reads it.
 
     What is kept of a block are the sums of its channels. Those of executed blocks are made anew,
@@ -35,7 +40,7 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | None:
         kwargs: Its keyword arguments.
 
     Returns:
-        ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; ``None`` for any other op.
+        ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; why not for any other op.
     """
     x, dims, keepdim = (*args, None, False)[:3] if len(args) < 3 else args
     keepdim = kwargs.get("keepdim", keepdim)
@@ -49,7 +54,9 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | None:
         or sorted(dim % 4 for dim in dims) != [2, 3]
         or kwargs.get("dtype") is not None
     ):
-        return None
+        return Decline("it mixes pixels or images")
+    if prod(x.block) < _LEAST_PIXELS:
+        return Decline("the sums of blocks so small take longer than those of the map")
     layout, channels = x.block_layout, x.shape[1]
     places = None if frame.whole else layout.by_image
     moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, channels)
