@@ -10,7 +10,7 @@ import pytest
 
 import blockcopy_plugins
 
-# Strides 2 and 3, then a mean that needs the whole map and a layer behind it.
+# Strides 2 and 3, then a maximum that needs the whole map and a layer behind it.
 CONFIG = """
 default_scope = 'mmdet'
 custom_imports = dict(imports=['striding'], allow_failed_imports=False)
@@ -32,7 +32,7 @@ class Striding(BaseDetector):
     def extract_feat(self, x):
         return self.backbone(x)
     def predict(self, x, samples, rescale=True):
-        self.bbox_head(self.extract_feat(x).mean((2, 3)))
+        self.bbox_head(self.extract_feat(x).amax((2, 3)))
         return samples
     def loss(self, x, samples):
         raise NotImplementedError
@@ -74,8 +74,8 @@ def test_a_model_with_strides_of_six(tmp_path):
     assert sizes == {32: f"{first / whole:.1%}", 48: f"{(first + second) / whole:.1%}"}
     assert "With blocks of 48 px" in found.stdout
     assert "block sizes that suit the strides: 36, 72, 144 px" in found.stdout
-    (mean,) = [line for line in lines if "aten.mean" in line]
-    assert "(root)" in mean
+    (largest,) = [line for line in lines if "aten.amax" in line]
+    assert "(root)" in largest
     shares = {line.split()[0]: line.split()[2:] for line in lines if line.startswith("  b")}
     assert shares["bbox_head"] == ["0.0%", "0.0%", "100.0%"]
     assert shares["backbone.1"] == ["100.0%", "0.0%", "0.0%"]

@@ -136,6 +136,9 @@ class TraceRecorder(TorchDispatchMode):
         self._registers = 0
         self._roots: list[Tensor | Kept] = []
         self._written: set[int] = set()
+        # Memory of the roots so far, which stays theirs: what else a frame writes to may be freed,
+        # and a root made later lie in its place.
+        self._of_roots: set[int] = set()
         self._methods = _ReadingMethods(self._refuse)
 
     def __enter__(self):
@@ -202,9 +205,8 @@ class TraceRecorder(TorchDispatchMode):
             root if isinstance(root, Kept) else named.get(id(root)) or Kept(root)
             for root in self._roots
         ]
-        foreign = {_memory(root) for root in self._roots if isinstance(root, Tensor)}
         # Tensors without memory have no place of their own.
-        if self._written & (foreign - {_memory(tensor) for tensor in own} - {0}):
+        if self._written - {_memory(tensor) for tensor in own} - {0}:
             self._refuse("it writes into a tensor that was there before the frame")
         # What the frame was given lives no longer because of this.
         self._roots, self._trace = [], Trace()
@@ -226,6 +228,8 @@ class TraceRecorder(TorchDispatchMode):
 
     def _root(self, value: Tensor | Kept) -> Root:
         self._roots.append(value)
+        if isinstance(value, Tensor):
+            self._of_roots.add(_memory(value))
         return Root(len(self._roots) - 1)
 
     def _made(self, value: Any) -> Any:
@@ -244,7 +248,8 @@ class TraceRecorder(TorchDispatchMode):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             value = args[i] if i < len(args) else kwargs.get(argument.name)
-            self._written.update(_memory(t) for t in tree_leaves(value) if isinstance(t, Tensor))
+            places = {_memory(t) for t in tree_leaves(value) if isinstance(t, Tensor)}
+            self._written |= places & self._of_roots
 
     def _refuse(self, what: str) -> None:
         if self._trace.obstacle is None:

@@ -17,6 +17,7 @@ from ..tensor.pending_map import JoinCall, PendingMap
 from ..tensor.view_axes import Reading
 from ..torch_internals import schema_of
 from .op_table import on_blocks
+from .summaries import over_all_pixels
 
 aten = torch.ops.aten
 
@@ -37,7 +38,7 @@ def over_channels(frame: Frame, func, args, kwargs):
         view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined)
         found = axes_after(func, view, args, kwargs)
     if found is None:
-        return Decline("it mixes pixels or images")
+        return over_all_pixels(frame, func, args, kwargs)
     axes = found.axes
     if func in VIEWS:
         return run_view(frame, x, func, found, args)

@@ -1,0 +1,107 @@
+"""Means over whole maps from the kept sums of blocks: the masked reference, and no map is kept."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import blockcopy_plugins as bc
+from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from blockcopy_plugins.policy.dictated import DictatedPolicy
+
+# Neither is a multiple of the block.
+SIZE = (90, 75)
+GRID = (3, 3)
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation: a gate of each channel from a mean over all pixels."""
+
+    def __init__(self, squeeze) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, 2, 1)
+        self.mix = nn.Conv2d(12, 12, 1)
+        self.squeeze = copy.deepcopy(squeeze)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x * self.mix(self.squeeze(x).view(len(x), 12, 1, 1)).sigmoid()
+
+
+SQUEEZES = {
+    "module": nn.AdaptiveAvgPool2d(1),
+    "mean": lambda x: x.mean((2, 3)),
+    "negative": lambda x: torch.mean(x, dim=(-1, -2), keepdim=True),
+    "sum": lambda x: x.sum((2, 3), keepdim=True) / 1000,
+    "twice": lambda x: F.adaptive_avg_pool2d(x, 1) + x.relu().mean((3, 2), True),
+}
+
+
+def drawn(seed, images=2):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(images, 3, *SIZE, generator=draw)
+
+
+def grids(seed, images=2):
+    draw = torch.Generator().manual_seed(seed)
+    yield torch.ones(images, *GRID, dtype=torch.bool)
+    for rate in (0.5, 0.1, 0.0, 0.9, 0.3):
+        yield torch.rand(images, *GRID, generator=draw) < rate
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", SQUEEZES)
+def test_any_grid_is_the_masked_reference(name, dtype):
+    torch.manual_seed(0)
+    net = Gated(SQUEEZES[name]).eval()
+    reference = MaskedReference(copy.deepcopy(net).to(dtype).double(), 32)
+    net.to(dtype)
+    policy = DictatedPolicy()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
+    tolerance = 1e-5 if dtype == torch.float32 else 4e-2
+    with torch.inference_mode():
+        for step, grid in enumerate(grids(1)):
+            policy.grid = grid
+            frame = drawn(step).to(dtype)
+            found, wanted = net(frame), reference(grid, frame.double())
+            assert (found.double() - wanted).abs().max() <= tolerance * wanted.abs().max(), step
+    assert not bc.report(net).dense_ops
+
+
+def test_maps_of_which_only_means_are_read_are_not_kept():
+    sizes = []
+    for squeeze in (SQUEEZES["mean"], lambda x: x.var((2, 3))):
+        net = Gated(squeeze).eval()
+        bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
+        with torch.inference_mode():
+            net(drawn(0))
+        sizes.append(bc.report(net).state_bytes)
+    # Of 12 channels of 45x38 pixels nothing, of 9 blocks a sum of each channel.
+    assert sizes[1] - sizes[0] == 4 * 2 * 12 * (45 * 38 - 9)
+
+
+def test_blocks_of_few_pixels_are_summed_with_the_map():
+    net = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1), nn.AvgPool2d(8), nn.AdaptiveAvgPool2d(1)).eval()
+    frame = torch.randn(1, 3, 96, 64)
+    wanted = net(frame)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
+    with torch.inference_mode():
+        torch.testing.assert_close(net(frame), wanted)
+    (op,) = bc.report(net).dense_ops
+    assert op.reason == "the sums of blocks so small take longer than those of the map"
+
+
+@pytest.mark.parametrize(
+    "squeeze", [lambda x: x.mean((1, 2)), lambda x: x.mean((2, 3), dtype=torch.float64)]
+)
+def test_other_means_run_on_the_whole_map(squeeze):
+    net = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1)).eval()
+    net.forward = lambda x: squeeze(net[0](x))
+    dense = net.forward(drawn(0))
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
+    with torch.no_grad():
+        torch.testing.assert_close(net(drawn(0)), dense)
