@@ -27,7 +27,8 @@ from ..tensor.dense_map import (
     plain_all,
 )
 from ..tensor.dense_on_use import DenseOnUse
-from ..torch_internals import tree_leaves, tree_map
+from ..tensor.moved_map import MovedMap
+from ..torch_internals import is_mutable, tree_leaves, tree_map, written_argument
 from .context import FrameContext
 from .kernels import BlockKernels, OpRunner
 from .packing import BlockPacking
@@ -44,20 +45,19 @@ class Frame(FrameContext, BlockPacking):
         block_size: Side of a block in pixels of the frame.
         store: State of the streams.
         streams: Stream of each image.
-        plans: What frames of this geometry need not work out again.
-        table: Executes aten ops that met a BlockTensor.
-        kernels: What runs convolutions.
-        strict: Raise where an op would be densified.
-        pack_whole: Run on packed blocks even where every block of every image is executed.
-        repack: Cut dense maps into blocks again where an op could run on some.
+        plans: Tables and plans that frames of this geometry share.
+        table: Executes aten ops that get a BlockTensor.
+        kernels: Runs convolutions.
+        strict: Raise an error if an op would be densified.
+        pack_whole: Run on packed blocks even if every block of every image is executed.
+        repack: Cut a dense map into blocks again before an op that can run on blocks.
 
     Attributes:
-        channels_last: Results leave in this layout.
+        channels_last: Whether results are returned in this layout.
         kernels: As given.
-        maps: What dense maps need to know of it, ``None`` if none are cut into blocks again.
+        maps: What dense maps need to know of the frame, ``None`` if none are cut into blocks again.
         pending_maps: Maps that may not be computed yet.
-        whole_map_inputs: What the modules that need whole maps, and have not returned yet, were
-            given.
+        whole_map_inputs: The inputs of the modules that need whole maps and have not returned yet.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class Frame(FrameContext, BlockPacking):
         self.kernels = kernels
         self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
         self.pending_maps: list[weakref.ref[BlockTensor]] = []
+        # By what they are of: windows and tokens.
+        self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
         self._run = table.run
 
@@ -93,16 +95,47 @@ class Frame(FrameContext, BlockPacking):
             func: The op.
             args: Its arguments.
             kwargs: Its keyword arguments.
-            on_use: There are :class:`DenseOnUse` tensors among them.
+            on_use: Whether :class:`DenseOnUse` tensors are among them.
 
         Raises:
             StateError: If the frame is over.
         """
-        if _check_open(func, args):
+        dense, other = _check_open(self, func, args)
+        if kwargs:
+            in_kwargs = _check_open(self, func, kwargs.values())
+            dense, other = dense or in_kwargs[0], other or in_kwargs[1]
+        if other:
+            return self.dispatch_of_several(func, args, kwargs)
+        if dense:
             args = plain_all(args)
-        if kwargs and _check_open(func, kwargs.values()):
             kwargs = dict(zip(kwargs, plain_all(kwargs.values()), strict=True))
         return self._run(self, func, args, kwargs, on_use)
+
+    def dispatch_of_several(self, func, args, kwargs):
+        """Run an op of tensors of this frame and of an inner one, which become dense."""
+        reason = "its operands are cut into blocks and into windows, or are other tokens"
+        self.refuse_if_strict(str(func), reason)
+        self.count_densified(str(func), reason, 0)
+
+        written = written_argument(func, args, kwargs) if is_mutable(func) else None
+
+        def densify(value):
+            if not isinstance(value, BlockTensor) or value.frame is self or value is written:
+                return value
+            value = value.frame.dense(value, str(func), copy=True, contiguous=True)
+            return value if self.maps is None else derived(value, self.maps)
+
+        args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
+        return func(*args, **kwargs)
+
+    def dispatch_dense_form(self, func, args, kwargs):
+        """Run an op of moved maps that needs them as dense maps, which may become blocks again."""
+
+        def densify(value):
+            return value.dense_map() if type(value) is MovedMap else value
+
+        args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
+        return func(*args, **kwargs)
 
     def close(self) -> None:
         """See :class:`FrameContext`."""
@@ -111,7 +144,7 @@ class Frame(FrameContext, BlockPacking):
             self.maps.close()
 
     def compute_pending(self) -> None:
-        """Compute all maps that wait."""
+        """Compute all pending maps."""
         pending, self.pending_maps = self.pending_maps, []
         for found in (reference() for reference in pending):
             if found is not None:
@@ -130,7 +163,7 @@ class Frame(FrameContext, BlockPacking):
         return out
 
     def derived(self, out: Any, func, args) -> Any:
-        """Mark what an op gave of maps as dense maps, which may become blocks again.
+        """Mark an op's results as dense maps, which may become blocks again.
 
         Args:
             out: Its result.
@@ -140,24 +173,26 @@ class Frame(FrameContext, BlockPacking):
         if self.maps is None or moves_pixels(func, args, self.maps):
             return out
         for value in tree_leaves(args):
-            # Of a map that lies on its side nobody knows which way what follows turns it.
+            # A transposed map is left alone: the next ops may or may not turn it back.
             if isinstance(value, BlockTensor) and "H" in value.axes.partition("W")[2]:
                 return out
         return derived(out, self.maps)
 
     def pack_again(self, dense: Any, x: BlockTensor | MapGeometry) -> Any:
-        """The executed blocks of a dense map that was made of ``x``.
+        """The executed blocks of a dense map that was computed from ``x``.
 
         Args:
-            dense: ``(N, C, H, W)``; anything else is given back.
-            x: The map that it comes from.
+            dense: ``(N, C, H, W)``; anything else is returned as it is.
+            x: The map that it was computed from.
 
         Returns:
-            A BlockTensor, or ``dense``, contiguous, where no block width fits.
+            A BlockTensor; ``dense``, contiguous, if no block size fits.
         """
         dense = plain(dense)
         if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
             return dense
+        if isinstance(x, BlockTensor) and x.frame is not self:
+            return x.frame.pack_again(dense, x)
         block = tuple(
             resized_block(
                 self.grid_size[i],
@@ -168,27 +203,27 @@ class Frame(FrameContext, BlockPacking):
             )
             for i in (0, 1)
         )
-        # Compiled ops of others take a dense map for NCHW without a look at its strides.
+        # Other people's compiled ops take a dense map for NCHW without looking at its strides.
         return dense.contiguous() if None in block else self.from_dense(dense, block)
 
     # -- whole maps of blocks ----------------------------------------------------------------------
 
     def keep(self, x: BlockTensor, op: str, border: int = EVERYTHING) -> StateEntry:
-        """Write the executed blocks of ``x`` into its full map, unless some op did so already.
+        """Write the executed blocks of ``x`` into its full map, unless another op has done so.
 
         Args:
             x: A tensor of this frame.
             op: The op that wants to read the map, for the key of a new entry.
-            border: Pixels from the edge of a block that it reads of the map, if it reads executed
-                blocks where they are packed.
+            border: How far from the edges of executed blocks the op reads the map, in pixels, if
+                it reads the blocks themselves where they are packed.
 
         Returns:
-            The entry whose map now holds ``x``: this frame's values where executed, earlier ones
-            elsewhere, near the edges of the blocks or everywhere. Its map is the state itself: read
-            it, never write to it or hand it out.
+            The entry whose map now holds ``x``, near the edges of blocks or everywhere: this
+            frame's values where executed, earlier ones elsewhere. The map is the state itself: read
+            it, but never write to it or hand it out.
 
         Raises:
-            StateError: If earlier frames left something else there, or not enough.
+            StateError: If earlier frames left something else there, or too little.
         """
         self.check_open(op)
         entry = x.full
@@ -226,18 +261,20 @@ class Frame(FrameContext, BlockPacking):
 
         Args:
             x: A tensor of this frame.
-            op: Who wants it.
-            copy: ``False`` may return the state itself, for a reader who neither writes to it nor
+            op: The op that reads it.
+            copy: ``False`` may return the state itself, for an op that neither writes to it nor
                 keeps it.
-            contiguous: Give a copy in the memory layout that a BlockTensor claims.
+            contiguous: Return a copy in the memory layout that a BlockTensor claims to have.
 
         Returns:
             A tensor of the shape of ``x``; a map is channels last or contiguous.
         """
         if isinstance(x, DenseOnUse):
             return x.dense().clone() if copy else x.dense()
+        if x.frame is not self:
+            return x.frame.dense(x, op, copy, contiguous)
         map_ = self.keep(x, op).map
-        # Not in inference mode: the result must count its versions, see ViewedMap.
+        # Not in inference mode: the result must have a version counter, see ViewedMap.
         with torch.inference_mode(False), torch.no_grad():
             map_ = self.in_batch_order(map_)
             if x.axes != MAP:
@@ -252,15 +289,15 @@ class Frame(FrameContext, BlockPacking):
             return map_.clone(memory_format=torch.channels_last) if copy else map_
 
     def output(self, x: BlockTensor) -> Tensor:
-        """``x`` as it leaves the blocks, in memory of its own and in the layout of the frame."""
+        """``x`` as a dense tensor, in memory of its own and in the frame's layout."""
         return self.dense(x, "output", copy=True, contiguous=not self.channels_last)
 
     def result(self, x: BlockTensor) -> Tensor:
-        """As :meth:`output`, of what the model returns: nothing of it comes after."""
+        """As :meth:`output`, for what the model returns: nothing else runs in the frame."""
         return self.output(x)
 
     def dense_to_read(self, x: BlockTensor, op: str, contiguous: bool) -> Tensor:
-        """As :meth:`dense`, for readers who neither write to the map nor keep it.
+        """As :meth:`dense`, for ops that neither write to the map nor keep it.
 
         All of them get the same tensor: a detector's extractors read the same maps in turn.
         """
@@ -281,7 +318,8 @@ class Frame(FrameContext, BlockPacking):
             args: Its arguments, BlockTensors among them.
             name: Its name in the report.
             reason: Why it does not run on blocks.
-            gives_map: Its result is again a map of the whole frame; its executed blocks go on.
+            gives_map: Whether its result is a map of the whole frame, whose executed blocks are
+                used from then on.
 
         Returns:
             Its result.
@@ -296,19 +334,19 @@ class Frame(FrameContext, BlockPacking):
     def make_whole(
         self, values: Any, name: str, reason: str
     ) -> tuple[Any, list[BlockTensor | MapGeometry]]:
-        """Densify what is given to something that knows no BlockTensors.
+        """Densify arguments of code that knows no BlockTensors.
 
         Args:
             values: Nested arguments.
-            name: Whose, for the report.
+            name: Name of the function in the report.
             reason: Why it does not run on blocks.
 
         Returns:
-            The arguments with dense copies, contiguous, and the BlockTensors that were among them;
-            where there were none, the geometry of the dense maps.
+            The arguments with contiguous dense copies, and the BlockTensors that were among them;
+            if there were none, the geometry of the dense maps.
 
         Raises:
-            DensifiedError: If the frame is strict and there are some.
+            DensifiedError: If the frame is strict and there are BlockTensors.
         """
         maps = [v for v in tree_leaves(values) if isinstance(v, BlockTensor)]
         if maps:
@@ -327,15 +365,21 @@ class Frame(FrameContext, BlockPacking):
         return tree_map(densify, values), maps
 
 
-def _check_open(func, values) -> bool:
-    """Refuse BlockTensors of a frame that is over; returns whether there are dense maps."""
-    found = False
+def _check_open(frame: Frame, func, values) -> tuple[bool, bool]:
+    """Refuse BlockTensors of a frame that is over.
+
+    Returns:
+        Whether there are dense maps, and whether there are BlockTensors of another frame.
+    """
+    dense = other = False
     for value in values:
         kind = type(value)
         if kind is BlockTensor or isinstance(value, DenseOnUse):
             value.frame.check_open(func)
+            other = other or value.frame is not frame
         elif kind is DenseMap:
-            found = True
+            dense = True
         elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
-            found = _check_open(func, value) or found
-    return found
+            inside = _check_open(frame, func, value)
+            dense, other = dense or inside[0], other or inside[1]
+    return dense, other
