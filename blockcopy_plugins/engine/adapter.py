@@ -150,6 +150,13 @@ class ModelAdapter:
         """Modules whose results must be dense tensors, such as the heads of a detector."""
         return ()
 
+    def outputs_are_read(self, module: nn.Module) -> bool:
+        """Whether who gets the results of such a module neither writes to them nor keeps them.
+
+        They may then be the state itself, channels last, and are not in :attr:`Call.left`.
+        """
+        return False
+
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """What the information gain compares, one entry for each image.
 

@@ -100,7 +100,7 @@ class Conversion:
         ends = set(adapter.dense_outputs(model))
         for path, module in converted.modules:
             if module in ends:
-                hook = DenseOutputs(active, path)
+                hook = DenseOutputs(active, path, adapter.outputs_are_read(module))
                 self._hook(module.register_forward_hook, hook, prepend=True)
         model.__dict__[_ATTRIBUTE] = self
         self._forward = model.__dict__["forward"] = _Forward(self.session, model.forward)

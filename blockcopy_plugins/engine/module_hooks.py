@@ -12,7 +12,9 @@ from .frame.active_frame import ActiveFrame
 from .frame.dense_results import dense_results
 from .tensor.block_tensor import BlockTensor
 from .tensor.dense_map import plain
-from .torch_internals import tree_map
+from .torch_internals import forward_hooks, has_global_forward_hooks, tree_map
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 @dataclass
@@ -116,12 +118,27 @@ class WholeMapResult(ModuleHook):
 
 @dataclass
 class DenseOutputs(ModuleHook):
-    """Turns a module's results into dense tensors."""
+    """Turns a module's results into dense tensors.
+
+    Attributes:
+        path: Of the module.
+        to_read: Who gets them neither writes to them nor keeps them.
+    """
 
     path: str
+    to_read: bool = False
 
     def __call__(self, module, args, output):
         """See ``register_forward_hook``."""
+        if self.to_read and self._is_unwatched(module):
+            return dense_results(output, to_read=True)
         output = dense_results(output)
         self.active.note_exit(self.path, output)
         return output
+
+    @staticmethod
+    def _is_unwatched(module) -> bool:
+        """Whether nobody else's hook sees the results, who might keep them."""
+        hooks = forward_hooks(module)[1].values()
+        own = (getattr(hook, "__module__", None) or "" for hook in hooks)
+        return not has_global_forward_hooks() and all(n.startswith(_PACKAGE) for n in own)

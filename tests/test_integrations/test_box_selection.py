@@ -173,3 +173,43 @@ def test_priors_are_made_again_when_they_are_others(tiny):
     assert same(generator.grid_priors(sizes, device="cpu"), own(sizes))
     generator.base_anchors = [2 * each for each in generator.base_anchors]
     assert same(generator.grid_priors(sizes, device="cpu"), own(sizes))
+
+
+@pytest.mark.parametrize("kind", ["MaskRCNN", "RetinaHead", "FCOSHead"])
+def test_maps_that_are_only_read_give_the_results_of_copies(tiny, monkeypatch, kind):
+    from blockcopy_plugins.integrations.mmdet import DetectorAdapter
+
+    config = tiny.mask_rcnn() if kind == "MaskRCNN" else tiny.one_stage(kind)
+    model = tiny.build(config)
+    other = copy.deepcopy(model)
+    head = model.rpn_head if kind == "MaskRCNN" else model.bbox_head
+    assert DetectorAdapter().outputs_are_read(head)
+    draw = torch.Generator().manual_seed(0)
+    grids = [torch.rand(1, 3, 4, generator=draw) < 0.5 for _ in range(5)]
+    for each in (model, other):
+        taken = iter([torch.ones(1, 3, 4, dtype=torch.bool), *grids])
+        policy = lambda frame, state, taken=taken: next(taken)  # noqa: E731
+        bc.blockcopy_(each, bc.BlockCopyConfig(block_size=BLOCK, policy=policy))
+        monkeypatch.setattr(DetectorAdapter, "outputs_are_read", lambda *_: False)
+    pictures = [tiny.picture((96, 128), seed) for seed in range(6)]
+    for picture in pictures:
+        with torch.no_grad():
+            found, wanted = (fields(m.test_step(tiny.batch([picture]))) for m in (model, other))
+        for (name, a), (_, b) in zip(found, wanted, strict=True):
+            assert len(b) and torch.equal(a, b), name
+
+
+def test_maps_that_somebody_sees_stay_as_they_were(tiny):
+    model = tiny.build(tiny.one_stage("RetinaHead"))
+    bc.blockcopy_(model, ALL)
+    seen = []
+    model.bbox_head.register_forward_hook(lambda module, args, maps: seen.append(maps[0][0]))
+    with torch.no_grad():
+        model.test_step(tiny.batch([tiny.picture((96, 128), 0)]))
+        before = seen[0].clone()
+        model.test_step(tiny.batch([tiny.picture((96, 128), 1)]))
+        raw = model(torch.randn(1, 3, 96, 128), mode="tensor")[0][0]
+        kept = raw.clone()
+        model.test_step(tiny.batch([tiny.picture((96, 128), 2)]))
+    assert torch.equal(seen[0], before) and not torch.equal(seen[1], before)
+    assert torch.equal(raw, kept)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from mmcv.ops import RoIAlign
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
 from torch import nn
@@ -24,6 +26,8 @@ from .roi_extraction import replace_extractors
 
 MAP_TO_MAP = ("backbone", "neck")
 """Parts of a detector that take or give feature maps as they are."""
+
+_READING = (BaseDenseHead._predict_by_feat_single, RPNHead._predict_by_feat_single)
 
 
 class DetectorAdapter(SampleAdapter):
@@ -64,6 +68,18 @@ class DetectorAdapter(SampleAdapter):
         for name, child in nn.Module.named_children(model):
             if name not in MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
                 yield child
+
+    def outputs_are_read(self, module: nn.Module) -> bool:
+        """Whether a head's maps go to MMDetection's own decoding, which makes boxes of them."""
+        kind = type(module)
+        return (
+            isinstance(module, BaseDenseHead)
+            and kind.predict is BaseDenseHead.predict
+            and kind.predict_by_feat is BaseDenseHead.predict_by_feat
+            and kind._predict_by_feat_single in _READING
+            # What a loss of its own does with them nobody knows.
+            and not getattr(getattr(module, "loss_cls", None), "custom_cls_channels", False)
+        )
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Detections in pixels of the network input, from data samples in pixels of the image."""
