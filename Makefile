@@ -14,6 +14,9 @@ PYTEST_FLAGS ?= -q --durations=15
 PYTEST_ARGS ?=
 # A process for each core, with one thread each: maps of tests are too small to be shared.
 PYTEST_JOBS ?= auto
+# A test that takes more seconds than this fails, and the others go on.
+TEST_LIMIT ?= 900
+PYTEST_LIMIT = -o faulthandler_timeout=$(TEST_LIMIT) -o faulthandler_exit_on_timeout=true
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(PYTEST_JOBS) --dist worksteal
 
 DEMO_CONFIG ?= configs/demo/maskrcnn_blockcopy_demo.py
@@ -34,7 +37,7 @@ EXTENSION_SOURCES := $(shell find cuda_ops -type f \( -name '*.cpp' -o -name '*.
 	-o -name '*.cu' -o -name '*.cuh' -o -name '*.inc' \) 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint demo benchmark clean distclean
+.PHONY: help setup test test-slow test-weekly lint demo benchmark clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -52,7 +55,11 @@ test: setup  ## run the tests; PYTEST_ARGS='tests/test_policy -x' for some of th
 
 test-slow: setup  ## run the tests marked slow
 	$(SAY) 'slow tests'
-	@$(PYTEST) $(PYTEST_FLAGS) -m slow $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_FLAGS) $(PYTEST_LIMIT) -m slow $(PYTEST_ARGS)
+
+test-weekly: setup  ## run the tests that take hours: whole zoos, thousands of drawn cases
+	$(SAY) 'weekly tests'
+	@$(PYTEST) $(PYTEST_FLAGS) $(PYTEST_LIMIT) -m weekly $(PYTEST_ARGS)
 
 lint: $(STAMPS)/lint.stamp  ## check the style with ruff
 	$(SAY) 'ruff check'

@@ -17,9 +17,13 @@ from . import __version__, ops
 from .api import blockcopy_, report, restore_
 from .config import BlockCopyConfig
 from .engine.report import Report
-from .errors import BlockCopyError, ConfigError
-from .integrations.config_kind import is_detectron2_config
-from .integrations.framework import Framework, framework_called, known_frameworks
+from .errors import BlockCopyError
+from .integrations.framework import (
+    Framework,
+    framework_called,
+    framework_of_config,
+    known_frameworks,
+)
 
 DEFAULT_SIZE = (640, 640)
 """Height and width of a frame, px, for models that are built by name."""
@@ -42,7 +46,7 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": platform.machine(),
     }
-    for name in ("mmengine", "mmcv", *known_frameworks()):
+    for name in ("mmcv", *known_frameworks()):
         found = importlib.util.find_spec(name) is not None
         facts[name] = importlib.import_module(name).__version__ if found else "not installed"
     return facts
@@ -97,24 +101,12 @@ def _model_of(
 ) -> tuple[Callable[[int], Report], str, tuple[int, int]]:
     """A function that runs a frame with a block size, the model's name, and the frame's size."""
     if named := split_name(path):
-        framework, model = named[0], named[0].build(named[1])
-        size = DEFAULT_SIZE if size is None else size
-        return partial(_survey, framework, model, size), path, size
-    if is_detectron2_config(path):
-        framework = framework_called("detectron2")
-        from .integrations.detectron2.survey import build_model
-
-        model, name, usual = build_model(path)
-        size = usual if size is None else size
-        return partial(_survey, framework, model, size), name, size
-    if importlib.util.find_spec("mmengine") is None:
-        raise ConfigError("MMEngine is needed to read a config, and it is not installed.")
-    from .integrations.mmengine import survey, video_config
-
-    config = video_config.read_config(path)
-    model = survey.build_model(config)
-    size = survey.frame_size(config) if size is None else size
-    return partial(survey.survey, model, size), config.model.type, size
+        framework, model, name, usual = named[0], named[0].build(named[1]), path, DEFAULT_SIZE
+    else:
+        framework = framework_of_config(path)
+        model, name, usual = framework.model_of_config(path)
+    size = usual if size is None else size
+    return partial(_survey, framework, model, size), name, size
 
 
 def split_name(path: str) -> tuple[Framework, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -37,3 +38,23 @@ settings.load_profile("ci")
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def allocated_by():
+    """Return a function that calls a function and returns by how many bytes torch's tensors grew.
+
+    To the byte, those included that no Python object holds. What was allocated outside of these
+    calls counts for nothing when it is freed, so a warm-up must be such a call, too.
+    """
+
+    def measure(function) -> int:
+        gc.collect()
+        cpu = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+            function()
+            gc.collect()
+        events = profile.profiler.kineto_results.events()
+        return sum(event.nbytes() for event in events if event.name() == "[memory]")
+
+    return measure

@@ -360,6 +360,13 @@ def leave_process_group() -> NoReturn:
     os._exit(0)
 
 
+def tools_of(config: str) -> Any:
+    """The module of this folder with what the tools do for a config's framework."""
+    from blockcopy_plugins.integrations.config_kind import config_kind
+
+    return importlib.import_module(f"_{config_kind(config)}")
+
+
 def quiet(verbose: bool) -> None:
     """Silence messages of the frameworks that a user can do nothing about."""
     if verbose:

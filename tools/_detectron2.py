@@ -8,8 +8,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 
@@ -107,10 +107,11 @@ def loader_of(source: Any, args: Any, shuffle: bool = False, keep: bool = False)
     return found.build_video_test_loader(dataset, mapper, shuffle=shuffle)
 
 
-def test_video(args: Any, write: Callable, table: Callable) -> None:
-    """tools/test_video.py for Detectron2, with that tool's functions for files and the table."""
+def test_video(args: Any) -> None:
+    """tools/test_video.py for Detectron2."""
     quiet(args.verbose)
-    from _cli import keep_part, read_files, say_what_was_left_out, test_outputs
+    from _cli import keep_part, read_files, test_outputs
+    from _results import print_results, results_of, write_results
 
     from blockcopy_plugins.datasets.video_list import name_videos
     from blockcopy_plugins.errors import ConfigError
@@ -149,16 +150,16 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
 
     shown = Shown(loader, comm.is_main_process(), args.stop)
 
-    def results_of(own: Any) -> tuple[dict[str, Any], Any]:
-        policy_file = _policy_file(source, args)
-        figures = _results(args, source.name, str(weights), policy_file, own.summary)
-        return figures, SimpleNamespace(entries=own.entries)
+    show_dir = Path(args.show_dir or out.parent)
 
-    show_dir = Path(args.show_dir) if args.show_dir else out.parent
+    def written(own: Any) -> tuple[dict[str, Any], Callable[[], list[Path]]]:
+        policy_file, carried = _policy_file(source, args), bool(args.carry_policy)
+        figures = results_of(args, source.name, str(weights), own.summary, policy_file, carried)
+        return figures, partial(write_results, out, show_dir, figures, own.entries)
 
     def keep(own: Any) -> None:
-        figures, loop = results_of(own)
-        for path in keep_part(lambda: write(out, show_dir, figures, loop), figures):
+        figures, write = written(own)
+        for path in keep_part(write, figures):
             print(f"wrote {path}")
 
     try:
@@ -179,15 +180,8 @@ def test_video(args: Any, write: Callable, table: Callable) -> None:
         raise
     videos = [path for part in comm.gather([p for d in drawers for p in d.paths]) for path in part]
     if comm.is_main_process():
-        figures, loop = results_of(own)
-        files = write(out, show_dir, figures, loop)
-        say_what_was_left_out(figures)
-        print(table(figures))
-        annotated = (figures["metrics"]["blockcopy"] or {}).get("video/annotated_frames", 0)
-        if args.ann and not annotated:
-            print("note: none of the frames is annotated in --ann", file=sys.stderr)
-        for path in [*files, *videos]:
-            print(f"wrote {path}")
+        figures, write = written(own)
+        print_results(args, figures, [*write(), *videos])
     if args.launcher != "none":
         import torch
 
@@ -199,37 +193,6 @@ def _policy_file(source: Any, args: Any) -> str | None:
     node = node if node is not None else source.cfg.get("blockcopy") or {}
     named = node.get("POLICY_CHECKPOINT") or node.get("policy_checkpoint")
     return args.policy_checkpoint or (named if args.policy is None else None) or None
-
-
-def _results(
-    args: Any, model: str, checkpoint: str, policy_file: str | None, summary: dict[str, Any]
-) -> dict[str, Any]:
-    """The content of results.json, under the names that it has for MMEngine's configs."""
-    import platform
-
-    import torch
-
-    from blockcopy_plugins.addresses import masked
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    first = ("frames", "size", "block_size", "policy", "target")
-    return {
-        "model": model,
-        "config": args.config,
-        # Only the file's name: results are shown to others, who have other folders.
-        "checkpoint": masked(checkpoint).rpartition("/")[2],
-        **{name: summary.get(name) for name in first},
-        # What the policy knew when the first video started, and when the following ones did.
-        "policy_file": None if policy_file is None else Path(policy_file).name,
-        "policy_over_videos": "carried" if args.carry_policy else "restarted",
-        "policy_warm_up": None,
-        **{name: value for name, value in summary.items() if name not in first},
-        "machine": {
-            "device": gpu or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
-    }
 
 
 def _refuse_clips(args: Any) -> None:

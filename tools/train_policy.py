@@ -22,19 +22,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from _cli import (
     add_clip_options,
     add_config_options,
     add_policy_options,
     add_video_options,
-    import_quietly,
-    options_of,
-    quiet,
-    read_files,
     run,
-    train_outputs,
+    tools_of,
 )
 
 
@@ -72,73 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    from blockcopy_plugins.integrations.config_kind import is_detectron2_config
-
-    if is_detectron2_config(args.config):
-        import _detectron2
-
-        _detectron2.train_policy(args)
-        return
-    quiet(args.verbose)
-    from _policy_training import train
-
-    from blockcopy_plugins.errors import ConfigError
-    from blockcopy_plugins.file_protection import check_outputs
-    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
-
-    config = video_config.read_config(args.config, args.cfg_options)
-    if not args.verbose:
-        import_quietly(config.get("default_scope", "mmdet"))
-    if not video_config.has_hook(config):
-        print(
-            "note: the config has no BlockCopyHook; added one with block_size=128 and "
-            "GainPolicy(target=0.3)",
-            file=sys.stderr,
-        )
-    video_config.set_options(config, **options_of(args))
-    if args.data_root:
-        video_dataloader.set_data_root(config, args.data_root)
-    own_clips = not args.video and config.get("policy_warm_up")
-    if own_clips:
-        if args.clips == 0 or args.start or args.frames is not None:
-            raise ConfigError(
-                "--start and --frames need --video, and --clips must be at least 1; which frames a "
-                "clip of policy_warm_up has is set by its dataset's clip=(first, last)."
-            )
-        loader = video_dataloader.warm_up_dataloader(config, args.clips)
-    else:
-        loader = video_dataloader.video_dataloader(
-            config,
-            args.video,
-            start=args.start,
-            frames=args.frames,
-            shuffle=True,
-            clips=args.clips,
-            strict_frames=args.strict_frames,
-        )
-    epochs = args.epochs
-    if epochs is None:
-        epochs = video_dataloader.warm_up_epochs(config) if own_clips else 1
-    checkpoint = video_config.set_weights(config, args.checkpoint)
-    work_dir = Path(args.work_dir or Path("work_dirs") / f"{Path(args.config).stem}_policy")
-    check_outputs(
-        [
-            *read_files(args, checkpoint, resumes=True),
-            *video_config.files_in(config, resumes=True),
-            *(("the video", path) for path in video_dataloader.files_of(loader)[0]),
-        ],
-        [
-            *train_outputs(work_dir),
-            ("MMEngine's copy of the config", work_dir / Path(args.config).name),
-        ],
-    )
-    config.work_dir = str(work_dir)
-    done = train(
-        config, loader, epochs, args.verbose, args.log_interval, args.save_interval, args.stop
-    )
-    for path in done.files:
-        print(f"wrote {path}")
-    print(f"use it with --policy-checkpoint {done.policy}")
+    tools_of(args.config).train_policy(args)
 
 
 if __name__ == "__main__":

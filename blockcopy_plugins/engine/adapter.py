@@ -1,4 +1,4 @@
-"""What the engine must know about a kind of model: where its frame is, where blocks must end."""
+"""What the engine must know about a kind of model: how it is called, and which parts run dense."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .output_parts import OutputParts, take_tree_apart
 
 
 class Removable(Protocol):
-    """What can be taken away, as torch's handles of hooks can."""
+    """Something that can be removed, such as torch's handle of a hook."""
 
     def remove(self) -> None:
-        """Take it away."""
+        """Remove it."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Call:
     """One call of a model, taken apart.
 
     Attributes:
-        frame: ``(N, C, H, W)``, the input that is to run on blocks.
+        frame: ``(N, C, H, W)``, the input that runs on blocks.
         replace: ``replace(frame) -> (args, kwargs)``, the call with another tensor in its place.
-        streams: Stream id of each image, or ``None`` if the call does not tell.
-        restarts: Streams that begin anew with this call.
-        motion: Of each image how far its video has moved, or ``None`` if the call does not tell.
-        seconds_before: What the batch has taken before the call, in the model's own preprocessor.
-        asks: What the form of the outputs depends on besides the frame. Two calls that ask the same
-            get the same outputs if nothing is executed; ``None`` if that cannot be told.
-        left: What the modules of :meth:`ModelAdapter.dense_outputs` returned in this call, dense,
-            by module path; filled in while the call runs.
+        streams: Stream id of each image, or ``None`` if the call does not say.
+        restarts: Streams that start again with this call.
+        motion: How far the video of each image has moved, or ``None`` if the call does not say.
+        seconds_before: Time that the model's own preprocessor took for the batch before the call.
+        asks: What the form of the outputs depends on, apart from the frame. Two calls with equal
+            values get the same outputs if nothing is executed; ``None`` if this is not known.
+        left: Dense outputs of the modules of :meth:`ModelAdapter.dense_outputs` in this call, by
+            module path; filled in while the call runs.
     """
 
     frame: Tensor
@@ -51,21 +51,21 @@ class Call:
 class ModelAdapter:
     """Any module whose forward takes a ``(N, C, H, W)`` tensor as its first argument.
 
-    Integrations derive from it for models that are called in another way.
+    Integrations derive from it for models that are called differently.
 
     Attributes:
         graph_obstacle: Why calls of such models cannot be CUDA graphs, ``None`` if they can.
-        runs_once: Why a frame of such models cannot be run once more, to compare; ``None`` if it
-            can.
+        runs_once: Why a frame of such models cannot be run a second time, to compare; ``None`` if
+            it can.
     """
 
     graph_obstacle: str | None = None
     runs_once: str | None = None
 
     def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
-        """Take a call apart into those that are to be run one after the other.
+        """Split a call into calls that are run one after the other.
 
-        They are several where a batch holds several frames of one video.
+        There are several if a batch contains several frames of one video.
 
         Args:
             args: Positional arguments of the model's forward.
@@ -73,19 +73,19 @@ class ModelAdapter:
             named: Whether the streams of the call's images were named by the caller.
 
         Returns:
-            The calls; ``None`` as the only one if the call is to run as it was.
+            The calls; ``None`` as the only one if the call runs as in the plain model.
 
         Raises:
-            FrameError: If there is no frame where one is expected, or it cannot be told whose the
-                frames are.
+            FrameError: If there is no frame where one is expected, or the streams of the frames are
+                not known.
         """
         return (self.read_call(args, kwargs),)
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
-        """What the whole call returns.
+        """The result of the whole call.
 
         Args:
-            outputs: What its calls of :meth:`turns` returned, more than one.
+            outputs: Results of the calls of :meth:`turns`, more than one.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement join_turns()")
 
@@ -97,7 +97,7 @@ class ModelAdapter:
             kwargs: Keyword arguments.
 
         Returns:
-            The call, or ``None`` if it is one that is to run as it was (a loss, for example).
+            The call, or ``None`` if it runs as in the plain model (a loss, for example).
 
         Raises:
             FrameError: If there is no frame where one is expected.
@@ -120,13 +120,13 @@ class ModelAdapter:
         )
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Put in place what this kind of model needs besides the engine's own hooks.
+        """Attach what this kind of model needs besides the engine's own hooks.
 
         Args:
-            model: The model, as it is converted.
+            model: The model that is being converted.
 
         Returns:
-            What :func:`~blockcopy_plugins.restore_` takes away again, by ``remove()``.
+            What :func:`~blockcopy_plugins.restore_` removes again, by ``remove()``.
         """
         return ()
 
@@ -135,19 +135,19 @@ class ModelAdapter:
         return ()
 
     def reads_channels_last(self, module: nn.Module) -> bool:
-        """Whether one of them takes channels-last maps; others get contiguous ones."""
+        """Whether such a module takes channels-last maps; others get contiguous ones."""
         return False
 
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Modules that need dense inputs.
 
-        Extension ops that know nothing of BlockTensors, and average poolings over a large part of
-        the map.
+        These are extension ops that know nothing about BlockTensors, and average poolings over a
+        large part of the map.
         """
         return ()
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """Modules whose results must leave as dense tensors, such as the heads of a detector."""
+        """Modules whose results must be dense tensors, such as the heads of a detector."""
         return ()
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
@@ -155,31 +155,31 @@ class ModelAdapter:
 
         Args:
             outputs: What the model returned.
-            call: The call that it answered.
+            call: The call that returned it.
 
         Returns:
             A list of :class:`~blockcopy_plugins.policy.Detections` or of tensors ``(C, h, w)``, or
-            ``None`` if the outputs tell nothing.
+            ``None`` if the outputs contain nothing to compare.
         """
         found = first_map(outputs, call.frame)
         return None if found is None else list(found.unbind(0))
 
     def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
-        """Take the outputs apart into maps and objects that can be moved, and the rest.
+        """Split the outputs into maps and objects that can be moved, and the rest.
 
         Args:
             outputs: What the model returned.
-            call: The call that it answered.
+            call: The call that returned it.
 
         Returns:
-            The parts, or ``None`` if the outputs are of an unknown kind: then nothing is moved, and
-            a frame of which no block runs goes through the network nevertheless.
+            The parts, or ``None`` if the outputs are of an unknown kind: nothing is then moved, and
+            a frame goes through the network even if none of its blocks runs.
         """
         return take_tree_apart(outputs, len(call.frame), tuple(call.frame.shape[2:]))
 
 
 def asked(args: tuple, kwargs: Mapping[str, Any]) -> Hashable | None:
-    """See :attr:`Call.asks`: of arguments that are numbers, strings and the like, themselves.
+    """See :attr:`Call.asks`: the arguments themselves, if they are numbers, strings and the like.
 
     Args:
         args: Positional arguments besides the frame.
@@ -192,13 +192,13 @@ def asked(args: tuple, kwargs: Mapping[str, Any]) -> Hashable | None:
 
 
 def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple[nn.Module, str]]:
-    """Modules that run on whole maps, with the reason why.
+    """Modules that run on whole maps, and why.
 
     The map that such a module returns is cut into blocks again.
 
     Args:
         model: The model.
-        adapter: Knows modules of its own.
+        adapter: Names further modules.
     """
     for module in adapter.dense_inputs(model):
         if isinstance(module, nn.AvgPool2d):
@@ -213,14 +213,14 @@ def whole_map_modules(model: nn.Module, adapter: ModelAdapter) -> Iterable[tuple
 
 
 def first_map(outputs: Any, frame: Tensor) -> Tensor | None:
-    """The first tensor of outputs that is a map of the frame.
+    """The first tensor among outputs that is a map of the frame.
 
     Args:
         outputs: Tensors in lists, tuples and dicts.
         frame: ``(N, C, H, W)``, the network's input.
 
     Returns:
-        Floating-point ``(N, c, h, w)`` whose pixels are about as high as wide in the frame;
+        Floating-point ``(N, c, h, w)`` whose pixels are roughly square in the frame;
         ``None`` if there is none.
     """
     if isinstance(outputs, Tensor):

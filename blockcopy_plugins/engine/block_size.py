@@ -1,4 +1,4 @@
-"""``block_size='auto'``: the size of blocks that fits a network."""
+"""``block_size='auto'``: the block size that suits a network."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .state.store import StateStore
 
 USUAL = 64
 LARGE = 128
-# MACs that may run on whole maps because of the block size, of those that could run on blocks.
+# The share of the MACs that could run on blocks that a block size may leave on whole maps.
 _LEFT = 0.02
 
 
 def choose_block_size(macs: Mapping[Fraction, int]) -> int:
-    """Return the block size that costs least for the same answer, px.
+    """Return the block size, px, that costs the least for the same answer.
 
-    64 px: at least as good as 128 px at the same executed rate; 32 px are no better than 64
-    (measured in ``docs/results.md``; how fast each is depends on the machine, and is not looked
-    at). Where strides that 64 is no multiple of have more than 2 % of the network's MACs, which
-    would then run on whole maps, 128 px if they lose less.
+    This is 64 px, which at the same executed rate is at least as good as 128 px; 32 px are no
+    better (measured in ``docs/results.md``; speed depends on the machine and is not considered).
+    It is 128 px if strides that do not divide 64 have more than 2 % of the network's MACs, which
+    would then run on whole maps, and 128 px leave fewer there.
 
     Args:
-        macs: Of the ops that run on blocks, by their stride.
+        macs: MACs of the ops that run on blocks, by stride.
     """
     usual, large = (
         sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
@@ -48,8 +48,7 @@ def resolve_block_size(
 ) -> BlockCopyConfig:
     """Choose the block size of a converted model, by running its first frame once more.
 
-    That run is whole, on a state of its own that is forgotten: only the strides that it shows are
-    of interest.
+    That run executes all blocks, on a state of its own that is thrown away; only its strides count.
 
     Args:
         converted: The model.
@@ -57,7 +56,7 @@ def resolve_block_size(
         original: The model's own forward.
 
     Returns:
-        Its options, with that block size.
+        Its options with that block size.
     """
     config, frame = converted.config, call.frame
     store = StateStore()
@@ -81,7 +80,7 @@ class _StrideFrame(Frame):
     """Counts MACs by stride.
 
     Attributes:
-        macs: Of ops that ran on blocks, by the larger stride of the map that they gave.
+        macs: MACs of ops that ran on blocks, by the larger stride of the map that they returned.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -1,8 +1,7 @@
-"""Executed counts rounded up to a few, so that a few CUDA graphs serve all frames.
+"""Rounds executed counts up to a few values, so that a few CUDA graphs serve all frames.
 
-The blocks that are executed beyond those that the policy chose are its own next-best ones. More
-executed blocks are always right (law 3 holds for any grid), and the policy is told of the grid that
-really ran.
+The blocks that are executed in addition are the policy's own next-best ones. Executing more blocks
+is always correct (law 3 holds for any grid), and the policy is told the grid that really ran.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError, GridError
 from ..host_transfer import upload
 
-# Thirds of an octave from a sixteenth to all: a count grows by 13 % in the mean, by 26 % at most.
+# Thirds of an octave from 1/16 to 1: a count grows by 13 % on average, by 26 % at most.
 _AUTOMATIC = tuple(2.0 ** (i / 3 - 4) for i in range(13))
 
 
@@ -27,7 +26,7 @@ class Buckets:
 
     Args:
         rates: Executed rates above 0, ascending; the last is 1. An integer stands for that many
-            equal steps, ``None`` for a default: thirds of an octave from 1/16 to 1.
+            equal steps, ``None`` for the default: thirds of an octave from 1/16 to 1.
 
     Raises:
         ConfigError: If they are anything else.
@@ -42,18 +41,18 @@ class Buckets:
         self._limits: dict[tuple[int, torch.device], Tensor] = {}
 
     def counts(self, blocks: int) -> tuple[int, ...]:
-        """All counts that there are for a number of blocks; 0 is one, as nothing runs then."""
+        """All possible counts for a number of blocks, 0 among them."""
         return tuple(sorted({0, *(min(ceil(rate * blocks - 1e-9), blocks) for rate in self.rates)}))
 
     def count_for(self, executed: int, blocks: int) -> int:
-        """The count that ``executed`` of ``blocks`` blocks are rounded up to."""
+        """The count that ``executed`` of ``blocks`` blocks is rounded up to."""
         counts = self.counts(blocks)
         return counts[bisect_left(counts, executed)]
 
     def round_up(
         self, grid: Tensor, scores: Tensor | None = None, never: Tensor | None = None
     ) -> Tensor:
-        """Execute more blocks, the best-scored ones, until their number is that of a bucket.
+        """Execute more blocks, those with the best scores, up to the count of a bucket.
 
         Nothing waits for the device. Blocks of equal score are taken in raster order.
 
@@ -61,11 +60,11 @@ class Buckets:
             grid: bool ``(N, GH, GW)``, True = executed.
             scores: Floating point ``(N, GH, GW)``: the higher, the earlier a block is taken; NaN
                 comes last. ``None``: by the number of executed blocks around it.
-            never: bool ``(N, GH, GW)``, blocks that are not taken. Where no others are left, fewer
+            never: bool ``(N, GH, GW)``, blocks that are not taken. If no others are left, fewer
                 than the bucket's count are executed.
 
         Returns:
-            bool ``(N, GH, GW)``, a new tensor; what was executed still is. The number of executed
+            bool ``(N, GH, GW)``, a new tensor that contains the given grid. The number of executed
             blocks of the whole batch is one of :meth:`counts`.
 
         Raises:
@@ -107,7 +106,7 @@ class Buckets:
 
 
 def around(grid: Tensor) -> Tensor:
-    """How many of the blocks around each block are executed, the nearest first.
+    """How many of the blocks around each block are executed; nearer ones count more.
 
     Args:
         grid: bool ``(N, GH, GW)``.

@@ -1,4 +1,4 @@
-"""What a call of a converted model must be, before anything of it runs."""
+"""Checks of a call of a converted model, before any part of it runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _IS_TRAINING = attrgetter("training")
 
 
 def check_frame(frame: Tensor) -> None:
-    """Refuse what is no frame.
+    """Refuse what is not a frame.
 
     Raises:
-        FrameError: If it is anything but a floating-point ``(N, C, H, W)`` without empty
-            dimensions.
+        FrameError: If it is not a floating-point ``(N, C, H, W)`` without empty dimensions.
     """
     if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
         raise FrameError(
@@ -35,7 +34,7 @@ def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: Sequence[nn.
 
     Args:
         modules: The model's modules with their paths.
-        bare: The modules alone: to look at some hundred of them in each call takes time.
+        bare: The modules without paths, which are checked first: there are hundreds in each call.
 
     Raises:
         FrameError: If a module is in training mode.
@@ -49,19 +48,19 @@ def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: Sequence[nn.
 
 
 def check_finite(frame: Tensor, reads: HostReads, at_once: bool) -> None:
-    """Refuse a frame with NaN or infinity in it.
+    """Refuse a frame that contains NaN or infinity.
 
     Args:
         frame: ``(N, C, H, W)``.
-        reads: Brings what is on a device to the host with the rest of the frame.
-        at_once: Ask now, which on a device is to wait for it once more.
+        reads: Brings results from the device to the host together with the frame's others.
+        at_once: Check now, which on a device means one more wait for it.
 
     Raises:
-        FrameError: If it has; where it is not asked for at once, when the frame is read.
+        FrameError: If it does; without ``at_once``, when the frame's results are read.
     """
-    # A sum with NaN or infinity in it is not finite. That of huge values may not be either, which a
-    # second look tells; to look at each value at once takes seven times as long. (The sum of a
-    # float16 frame would overflow soon.)
+    # A sum that contains NaN or infinity is not finite. The sum of huge values may not be either,
+    # which a second look shows; looking at each value right away takes seven times as long. (The
+    # sum of a float16 frame would overflow easily.)
     total = frame.sum(dtype=torch.float32 if frame.dtype == torch.float16 else None)
     if at_once:
         _refuse_infinite(frame, total)
@@ -70,7 +69,7 @@ def check_finite(frame: Tensor, reads: HostReads, at_once: bool) -> None:
 
 
 def _refuse_infinite(frame: Tensor, total: Tensor) -> None:
-    """Refuse a frame with NaN or infinity in it; the sum of its values tells where to look."""
+    """Refuse a frame that contains NaN or infinity; only called if its sum is not finite."""
     if math.isfinite(total) or torch.isfinite(frame).all():
         return
     low, high = torch.aminmax(frame)
@@ -81,10 +80,10 @@ def _refuse_infinite(frame: Tensor, total: Tensor) -> None:
 
 
 def stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
-    """Ids of streams as they were given.
+    """Check the ids of streams as they were given.
 
     Raises:
-        StateError: If they are a text, which would be taken for as many as it has letters, or no
+        StateError: If they are a string, each letter of which would be taken for an id, or not a
             list at all.
     """
     if isinstance(ids, (str, bytes)):
@@ -105,11 +104,11 @@ def streams_of_batch(ids: Sequence[Hashable] | None, images: int) -> tuple[Hasha
     """The stream of each image of a batch.
 
     Args:
-        ids: As they were named, ``None`` if nobody has: then image i is stream i.
+        ids: As they were given; ``None``: image i is stream i.
         images: N.
 
     Raises:
-        StateError: If they are not one for each image, or some are the same.
+        StateError: If there is not one for each image, or two are the same.
     """
     if ids is None:
         ids = tuple(range(images))

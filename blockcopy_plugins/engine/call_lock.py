@@ -1,4 +1,4 @@
-"""Threads that call one model: their calls come one after the other, their words stay their own."""
+"""Threads that call one model: their calls run one at a time, with settings for each thread."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class CallLock:
-    """Lets one call at a time into a model; other threads wait for their turn.
+    """Lets one call at a time into a model; other threads wait.
 
-    A frame changes the state that the next one reads: not only while the network runs, but from
-    the policy's look at it to what it learns.
+    A frame changes what the next one reads, from the policy's choice to what the policy learns,
+    and not only while the network runs.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class CallLock:
         """Wait until no other thread is in a call, and keep others out.
 
         Raises:
-            StateError: If this thread is in a call of the model already.
+            StateError: If this thread is already in a call of the model.
         """
         if self._thread == threading.get_ident():
             raise StateError(
@@ -50,10 +50,10 @@ class CallLock:
 
 
 class ThreadValue(Generic[T]):
-    """A value that each thread sets for its own calls, and one for those that have set none.
+    """A value that each thread can set for its own calls.
 
     Args:
-        default: What holds until somebody says otherwise.
+        default: The value for threads that have not set one.
     """
 
     def __init__(self, default: T) -> None:
@@ -66,7 +66,7 @@ class ThreadValue(Generic[T]):
 
     @contextmanager
     def set_to(self, value: T) -> Iterator[None]:
-        """Set it for this thread, inside the context.
+        """Set it for this thread, within a ``with`` statement.
 
         Args:
             value: The value.

@@ -1,4 +1,4 @@
-"""Composite ops: those that torch itself makes of others, and those that it has made into one."""
+"""Composite ops: those that torch builds from other ops, and fast paths that fuse several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 def take_apart(func: OpOverload, args, kwargs):
-    """Run a composite op as the ops that it is made of. They arrive whole in inference mode.
+    """Run a composite op as the ops that it consists of; inference mode does not take it apart.
 
     Args:
         func: An op.
@@ -20,7 +20,7 @@ def take_apart(func: OpOverload, args, kwargs):
         kwargs: Its keyword arguments.
 
     Returns:
-        Its result, or ``NotImplemented`` if it is made of nothing else.
+        Its result, or ``NotImplemented`` if it is not composite.
     """
     if func is aten._native_multi_head_attention.default:
         return _attention(*args, **kwargs)
@@ -44,7 +44,7 @@ def _attention(
     average_attn_weights: bool = True,
     mask_type: int | None = None,
 ):
-    """The fast path of ``nn.MultiheadAttention``, as the ops that it stands for."""
+    """The fast path of ``nn.MultiheadAttention``, as separate ops."""
     if mask is not None:
         return NotImplemented
     parts = zip((query, key, value), qkv_weight.chunk(3), qkv_bias.chunk(3), strict=True)
@@ -86,7 +86,7 @@ def _encoder_layer(
     mask: Tensor | None = None,
     mask_type: int | None = None,
 ):
-    """The fast path of ``nn.TransformerEncoderLayer``, as the ops that it stands for."""
+    """The fast path of ``nn.TransformerEncoderLayer``, as separate ops."""
     if mask is not None:
         return NotImplemented
 

@@ -1,4 +1,4 @@
-"""Conversion of a model in place, and its undoing: all of it, or nothing."""
+"""Converts a model in place, and restores it: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ATTRIBUTE = "_blockcopy"
 
 @dataclass
 class _Forward:
-    """Stands for the model's forward. A class, as hooks are."""
+    """Replaces the model's forward. A class, so that a deep copy has one of its own."""
 
     session: Session | None  # None once the model was restored
     original: Any
@@ -49,15 +49,15 @@ class _Forward:
 
     @property
     def __code__(self):
-        """That of the model's own forward, by which torch.export names its inputs."""
+        """The signature of the model's own forward, by which torch.export names its inputs."""
         return self.original.__code__
 
 
 class Conversion:
-    """What the conversion of a model has put in place.
+    """Everything that the conversion has attached to a model.
 
     Args:
-        session: Of the model.
+        session: The model's session.
 
     Attributes:
         session: As given.
@@ -69,7 +69,7 @@ class Conversion:
         self._forward: _Forward | None = None
 
     def attach(self) -> None:
-        """Put the model's forward and the hooks of its submodules in place, all or none."""
+        """Attach the model's forward and the hooks of its submodules, all or none."""
         try:
             self._attach()
         except BaseException:
@@ -84,7 +84,7 @@ class Conversion:
             shortcut = shortcut_for(active, path, module) if path and has_kernels else None
             if shortcut is not None:
                 module.__dict__["forward"] = shortcut
-            # Nobody asks when stateless ones run, and there are more of them than of all others.
+            # Where stateless modules begin and end does not matter, and they are the majority.
             elif path and type(module) not in OPS.stateless_modules:
                 self._hook(module.register_forward_pre_hook, EnterModule(active, path))
                 self._hook(module.register_forward_hook, LeaveModule(active, path))
@@ -92,7 +92,7 @@ class Conversion:
         for module in adapter.read_only_inputs(model):
             hook = ReadOnlyInputs(active, not adapter.reads_channels_last(module))
             self._hook(module.register_forward_pre_hook, hook, with_kwargs=True)
-        # What is put before the hook that leaves the module belongs to the module.
+        # What runs before the hook that leaves the module counts as part of the module.
         for module, reason in whole_map_modules(model, adapter):
             inputs = WholeMapInputs(active, reason)
             self._hook(module.register_forward_pre_hook, inputs, with_kwargs=True)
@@ -109,16 +109,16 @@ class Conversion:
         self._removers.append(register(hook, **options))
 
     def detach(self) -> None:
-        """Take everything away that :meth:`attach` put in place."""
+        """Remove everything that :meth:`attach` attached."""
         self.session.release()
         self._take_away()
         model, forward = self.session.model, self._forward
-        # Whoever has wrapped it since goes on with the model's own.
+        # Code that has wrapped it since then goes on with the model's own forward.
         forward.session = None
         if model.__dict__.get("forward") is forward:
             del model.__dict__["forward"]
             if getattr(forward.original, "__func__", None) is not type(model).forward:
-                # The model had a forward of its own instance before.
+                # The instance had a forward of its own before.
                 model.__dict__["forward"] = forward.original
         del model.__dict__[_ATTRIBUTE]
 
@@ -194,7 +194,7 @@ def restore_(model: nn.Module) -> nn.Module:
 
 
 def report(model: nn.Module) -> Report:
-    """What a module has run so far; see :func:`blockcopy_plugins.report`."""
+    """Figures of what a module has run; see :func:`blockcopy_plugins.report`."""
     return handle(model).report()
 
 
@@ -204,8 +204,8 @@ def motion(model: nn.Module, fields: Sequence[MotionField | None]):
 
 
 def to_dense(x: Tensor) -> Tensor:
-    """A dense ``(N, C, H, W)`` copy of a BlockTensor; any other tensor as it is.
+    """A dense ``(N, C, H, W)`` copy of a BlockTensor; any other tensor unchanged.
 
-    For model code that hands a feature map to something that takes ordinary tensors alone.
+    For model code that passes a feature map to code that only takes ordinary tensors.
     """
     return x.frame.dense(x, "to_dense", copy=True) if isinstance(x, BlockTensor) else plain(x)

@@ -10,7 +10,7 @@ class Decline:
 
     Args:
         reason: Why, for the report.
-        tile: The block that the result would have, where it is no whole number of pixels.
+        tile: The block size that the result would have, if it is not a whole number of pixels.
     """
 
     def __init__(self, reason: str, tile: tuple[Fraction, Fraction] | None = None) -> None:

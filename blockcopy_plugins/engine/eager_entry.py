@@ -1,7 +1,7 @@
-"""A call of a converted model, in a program that has switched things on for all of torch.
+"""A call of a converted model in a program that has changed torch's global settings.
 
-Other default dtypes and devices are met here, torch.jit.trace, parts that torch.compile was given,
-and torch's own counter of operations.
+This deals with other default dtypes and devices, torch.jit.trace, parts that are compiled by
+torch.compile, and torch's own counter of operations.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def enter_eagerly(
     """See :func:`~.entry.enter`.
 
     Args:
-        session: Of the model.
+        session: The model's session.
         original: The model's own forward.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
-        compiled: Whether torch.compile was to compile the call.
+        compiled: Whether torch.compile was asked to compile the call.
     """
     if torch.jit.is_tracing() and not session.is_paused:
         raise tracing_error(
@@ -41,8 +41,8 @@ def enter_eagerly(
     if compiled or inner:
         warnings.warn(
             "torch.compile is not applied to a model that runs block-sparsely: its frames run as "
-            "they do without. Leave torch.compile (of MMEngine: compile=True) away, or compile "
-            "another copy of the model to run it dense.",
+            "they do without. Remove torch.compile (in MMEngine: compile=True), or compile another "
+            "copy of the model to run it dense.",
             stacklevel=2,
         )
     stance = getattr(torch.compiler, "set_stance", None) if inner else None
@@ -53,7 +53,7 @@ def enter_eagerly(
 
 
 def _is_compiled(session: Session, original: Callable) -> bool:
-    """Whether some part of the model was given to torch.compile."""
+    """Whether some part of the model is compiled by torch.compile."""
     if hasattr(original, "_torchdynamo_orig_callable"):
         return True
     return any_is_compiled(session.bare_modules)
@@ -61,10 +61,10 @@ def _is_compiled(session: Session, original: Callable) -> bool:
 
 @contextmanager
 def _counted_by_torch() -> Iterator[None]:
-    """Give torch's FlopCounterMode what really runs.
+    """Let torch's FlopCounterMode count what really runs.
 
-    By itself it counts an op on blocks by its logical size, and kernels that it does not know as
-    nothing.
+    On its own, it counts an op on blocks by its logical size, and does not count kernels that it
+    does not know.
     """
     counters = [mode for mode in dispatch_modes() if type(mode).__name__ == "_FlopCounterMode"]
     if not counters:
@@ -78,7 +78,7 @@ def _counted_by_torch() -> Iterator[None]:
 
 
 def tracing_error(session: Session, by: str) -> ConfigError:
-    """What is said to who traces a converted model."""
+    """The error message for tracing a converted model."""
     return ConfigError(
         f"{type(session.model).__name__} runs block-sparsely and is being traced ({by}). Which "
         "blocks run differs from frame to frame: trace it inside 'with bc.dense(model):' or after "

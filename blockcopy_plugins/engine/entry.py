@@ -1,4 +1,4 @@
-"""The way into a converted model, whatever looks at the code that calls it."""
+"""The entry into a converted model, which torch.compile and torch.export may look at."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .torch_internals import is_exporting
 
 
 def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Run one call of a converted model, whatever the program around has switched on.
+    """Run one call of a converted model, whatever torch settings the program has changed.
 
-    torch.compile leaves the call as it is, and a warning says so once: which blocks run differs
+    torch.compile does not compile the call, and one warning says so: the blocks that run differ
     from frame to frame, and the kernels that run them are compiled already.
 
     Args:
-        session: Of the model.
+        session: The model's session.
         original: The model's own forward.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
@@ -31,7 +31,7 @@ def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, A
         if session.is_paused:
             return original(*args, **kwargs)
         raise tracing_error(session, "torch.export")
-    # While torch.compile looks at this code the answer is a constant of what it compiles.
+    # While torch.compile traces this code, the answer is a constant.
     if torch.compiler.is_compiling():
         from .uncompiled import enter_uncompiled
 

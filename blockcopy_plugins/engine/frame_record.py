@@ -1,4 +1,4 @@
-"""What is kept of the last call of a converted model."""
+"""The record of the last call of a converted model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .frame.counts import FrameCounts
 
 
 class Scalars:
-    """Figures by name, of which some may still be on the device.
+    """Figures by name, some of which may still be on the device.
 
     Args:
-        values: Numbers, and 0-dim tensors of those that the host does not know yet.
+        values: Numbers, and 0-dim tensors for those that the host does not know yet.
         reads: Brings the latter with the next frame.
     """
 
@@ -35,7 +35,7 @@ class Scalars:
         return not self._unknown
 
     def floats(self) -> dict[str, float]:
-        """All of them; where one is not known yet, this waits for the device."""
+        """All of them; if one is not known yet, this waits for the device."""
         for name, value in zip(
             list(self._unknown), to_host(list(self._unknown.values())), strict=True
         ):
@@ -58,11 +58,11 @@ class FrameRecord:
         counts: MACs and densified ops.
         figures: What the policy reports for logs, see :attr:`scalars`.
         size: ``(H, W)`` of the frame, px.
-        seconds: Wall time of ``policy`` (choice and learning) and ``model``, on the host: what a
-            GPU has still to do is not in it, and the wait for it is the policy's.
+        seconds: Wall time of ``policy`` (choice and learning) and ``model`` on the host: it does
+            not include what a GPU has yet to do; waiting for that counts as the policy's.
         guards: What the guards did, ``None`` if there are none.
-        twice: bool ``(N, GH, GW)`` in host memory, blocks that ran once more in the same call, to
-            compare (:meth:`~blockcopy_plugins.policy.Policy.compares`); ``None`` if none did.
+        twice: bool ``(N, GH, GW)`` in host memory, blocks that ran a second time in the same call,
+            to compare (:meth:`~blockcopy_plugins.policy.Policy.compares`); ``None`` if none did.
     """
 
     streams: tuple[Hashable, ...]
@@ -77,7 +77,7 @@ class FrameRecord:
 
     @property
     def executed_rate(self) -> float:
-        """Executed blocks / all blocks; what ran twice counts twice."""
+        """Executed blocks / all blocks; blocks that ran twice count twice."""
         rates = self.rates
         return sum(rates) / len(rates)
 
@@ -93,8 +93,8 @@ class FrameRecord:
     def scalars(self) -> dict[str, float]:
         """What the policy reports for logs.
 
-        On a GPU some of it comes to the host with the next frame: to read it before
-        (:attr:`scalars_known`) is to wait for the device.
+        On a GPU, some of it reaches the host with the next frame: reading it earlier (see
+        :attr:`scalars_known`) waits for the device.
         """
         return self.figures.floats()
 

@@ -25,7 +25,7 @@ def grid_size(height: int, width: int, block_size: int) -> tuple[int, int]:
 
 
 def fits_blocks(grid: tuple[int, int], size: Sequence[int], block: Sequence[int]) -> bool:
-    """Whether blocks of this width are of use for a map: it is at most one block larger than they.
+    """Whether blocks of this width suit a map: it is at most one block larger than the grid.
 
     Args:
         grid: Rows and columns of the grid.
@@ -38,7 +38,7 @@ def fits_blocks(grid: tuple[int, int], size: Sequence[int], block: Sequence[int]
 def sliding_output(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool = False
 ) -> int:
-    """Output size of a convolution or pooling along one axis, by torch's rule.
+    """Output size of a convolution or pooling along one axis, as torch computes it.
 
     Args:
         size: Input size in pixels.
@@ -64,10 +64,10 @@ def resized_block(
 ) -> int | None:
     """Block width after a resize from ``size_in`` to ``size_out`` pixels.
 
-    Where the size is multiplied or divided by a whole number, so are the blocks. Otherwise the
-    blocks of the result must cover it tightly: all ``blocks`` of them are needed and they suffice.
-    Of the widths for which that holds, divisors of the block size come first, since only they meet
-    the blocks of the network's other maps, and then the nearest to the ratio of the sizes.
+    If the size is multiplied or divided by a whole number, so are the blocks. Otherwise, the blocks
+    of the result must cover it tightly: all ``blocks`` of them are needed, and they suffice. Of the
+    widths for which that holds, divisors of the block size come first, since only they fit the
+    blocks of the network's other maps, and then the nearest to the ratio of the sizes.
 
     Args:
         blocks: Blocks along the axis.
@@ -98,7 +98,7 @@ def is_half_a_window(block: Sequence[int], shifts: Sequence[int]) -> bool:
 
     Args:
         block: Height and width of a block in pixels of the map.
-        shifts: By how many rows and columns the map is rolled; 0 where it is not.
+        shifts: By how many rows and columns the map is rolled, 0 for none.
     """
     return all(
         shift == 0 or width % (2 * shift) == 0 for width, shift in zip(block, shifts, strict=True)
@@ -108,7 +108,7 @@ def is_half_a_window(block: Sequence[int], shifts: Sequence[int]) -> bool:
 def fills_last_blocks(
     grid: Sequence[int], size: Sequence[int], padded: Sequence[int], block: Sequence[int]
 ) -> bool:
-    """Whether padding at the lower and right edge stays within the blocks that are there.
+    """Whether padding at the lower and right edge stays within the existing blocks.
 
     Args:
         grid: Rows and columns of the grid.

@@ -1,4 +1,4 @@
-"""Which blocks of a frame run: what the policy is told, what it answers, what is made of it."""
+"""Which blocks of a frame run: what the policy is told, and what becomes of its answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .state.stream import Stream
 
 @dataclass
 class GridChoice:
-    """What was decided about a frame.
+    """The decision about a frame.
 
     Attributes:
         context: What the policy was told.
-        propagated: What is known of the frame's outputs.
+        propagated: What is known about the frame's outputs.
         grid: bool ``(N, GH, GW)`` on the frame's device, True = executed.
         host: The same in host memory.
-        remembered: The grid where the policy looks at it next time: on its own device.
-        repeats: Nothing runs, and the outputs of the frame before are given again.
-        compared: Which images run once more, whole; ``None`` if none do.
+        remembered: The grid on the policy's own device, for the next frame.
+        repeats: Whether nothing runs, and the outputs of the previous frame are returned again.
+        compared: Which images run a second time, on all blocks; ``None`` if none do.
     """
 
     context: PolicyContext
@@ -57,13 +57,13 @@ def policy_context(
     Args:
         frame: ``(N, C, H, W)``.
         ids: Stream of each image.
-        streams: What is known of them, ``None`` of new ones.
+        streams: What is known about them, ``None`` for new ones.
         block_size: Side of a block, px.
-        device: Where the policy decides.
-        motion: Of each image how far its video has moved, ``None`` if nobody tells.
-        reads: What the host waits for the device for.
-        began: When the call began, of ``time.perf_counter``.
-        can_compare: Whether a frame of the model can run once more.
+        device: Device on which the policy decides.
+        motion: How far the video of each image has moved, ``None`` if that is not known.
+        reads: Brings results from the device to the host.
+        began: When the call began, as ``time.perf_counter`` tells it.
+        can_compare: Whether a frame of the model can run a second time.
     """
     shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
     last = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -87,10 +87,10 @@ def policy_context(
 
 
 def select_grid(policy: Policy, guards: GuardSet, frame: Tensor, context: PolicyContext) -> Tensor:
-    """Ask the policy, and hold the guards' promises; first frames run fully.
+    """Ask the policy, and keep the guards' promises; first frames run fully.
 
     Raises:
-        GridError: If the policy gives anything but a bool grid of the right shape.
+        GridError: If the policy does not return a bool grid of the right shape.
     """
     grid = policy.select(frame, context)
     if not isinstance(grid, Tensor):
@@ -104,6 +104,6 @@ def select_grid(policy: Policy, guards: GuardSet, frame: Tensor, context: Policy
             f"{context.grid_shape}: (N, GH, GW) = images and blocks of {context.block_size} px "
             f"of a frame of {tuple(frame.shape[2:])} px."
         )
-    # A new tensor: the policy may go on writing into its own.
+    # A new tensor: the policy may write into its own later.
     grid = guards.adjust(upload(grid, context.device), frame, context)
     return grid | context.first[:, None, None]

@@ -1,4 +1,4 @@
-"""Outputs of the last frames as they are kept, and what policies see of them."""
+"""The kept outputs of the last frames, and what policies see of them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What is kept of a stream's outputs; nobody writes to it.
+    """The kept outputs of a stream; nothing writes to them.
 
     Attributes:
-        batch: That it came with.
-        parts: Its outputs' parts.
+        batch: The call that they came from.
+        parts: The parts of the outputs.
         task: What the policies see of them.
-        age: Frames since all of its blocks ran.
+        age: Frames since all of the stream's blocks ran.
         wholes: Whole frames so far.
     """
 
@@ -46,7 +46,7 @@ class Kept:
 
 
 def as_moving(part: MapPart | Objects | None) -> Moving | None:
-    """An output of a frame of which all blocks have run, before it moves."""
+    """The output of a frame that ran on all blocks, before it is moved."""
     if part is None:
         return None
     return MovingMap.fresh(part) if isinstance(part, MapPart) else MovingObjects.fresh(part)
@@ -67,7 +67,7 @@ def as_task(part: MapPart | Objects) -> TaskOutput:
 
 
 def copied_task(task: Moving) -> TaskOutput:
-    """What policies see of an output as the model last gave it."""
+    """What policies see of an output as the model last returned it."""
     copied = task.copied
     return copied if isinstance(copied, Tensor) else as_task(copied)
 

@@ -18,8 +18,8 @@ class MacCounter(TorchDispatchMode):
     """Counts MACs by the formulas of ``torch.utils.flop_counter``.
 
     torch's ``FlopCounterMode`` would count an op on a BlockTensor by its logical size. This one
-    lets the BlockTensor take the op apart first and counts the packed ops that then run. While one
-    is at work frames run without CUDA graphs, on the same blocks: a replay is no op that it sees.
+    lets the BlockTensor take the op apart first and counts the packed ops that then run. Frames run
+    without CUDA graphs meanwhile, on the same blocks: it cannot see the ops of a replay.
 
     Attributes:
         macs: Half the floating-point operations seen so far.
@@ -55,12 +55,12 @@ class MacCounter(TorchDispatchMode):
         return any(isinstance(mode, MacCounter) for mode in dispatch_modes())
 
     def add(self, macs: int) -> None:
-        """An op has run."""
+        """Count an op that runs."""
         self.macs += macs
 
 
 class MacsByPath(MacCounter):
-    """Counts MACs by the module being run.
+    """Counts MACs by running module.
 
     Args:
         frame: The frame being run; it knows the module.
@@ -72,12 +72,12 @@ class MacsByPath(MacCounter):
         self.by_path: dict[str, int] = defaultdict(int)
 
     def add(self, macs: int) -> None:
-        """An op of the module being run has run."""
+        """Count an op of the running module."""
         super().add(macs)
         self.by_path[self.frame.path] += macs
 
     def on_ordinary_tensors(self) -> dict[str, int]:
-        """What the frame has not counted itself, by module path: ops that met no BlockTensor."""
+        """What the frame does not count itself, by module path: ops that got no BlockTensor."""
         rest = dict(self.by_path)
         counts = self.frame.counts
         for path, (executed, _) in counts.modules.items():

@@ -20,7 +20,7 @@ class ModuleHook:
     """A hook of this package.
 
     Attributes:
-        active: The frame that the model runs now.
+        active: The frame that the model is running.
     """
 
     active: ActiveFrame
@@ -57,8 +57,8 @@ class ReadOnlyInputs(ModuleHook):
     """Gives a module dense maps that it neither changes nor keeps.
 
     Attributes:
-        contiguous: Compiled ops (mmcv's RoIAlign) read memory as it lies and take it for NCHW
-            without a look at the strides.
+        contiguous: Compiled ops (mmcv's RoIAlign) take memory for NCHW without looking at the
+            strides.
     """
 
     contiguous: bool
@@ -99,7 +99,7 @@ class WholeMapInputs(ModuleHook):
 
 @dataclass
 class WholeMapResult(ModuleHook):
-    """Cuts the map that such a module gives into blocks again."""
+    """Cuts the map that such a module returns into blocks again."""
 
     def __call__(self, module, args, output):
         """See ``register_forward_hook``."""
@@ -116,7 +116,7 @@ class WholeMapResult(ModuleHook):
 
 @dataclass
 class DenseOutputs(ModuleHook):
-    """Has a module's results leave as dense tensors."""
+    """Turns a module's results into dense tensors."""
 
     path: str
 

@@ -1,7 +1,7 @@
-"""Convolutions, batch norms and ReLUs of a converted model, on a shorter way than torch's dispatch.
+"""Convolutions, batch norms and ReLUs of a converted model, without torch's dispatch.
 
-They do what the strategies do where the package's own kernels run: nothing here changes a result.
-On everything else they call the module's own forward.
+They do what the strategies do if the package's own kernels run, with the same results. For
+everything else they call the module's own forward.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .tensor.pending_map import INFINITY
 
 @dataclass
 class ModuleShortcut:
-    """Stands for the forward of one module.
+    """Replaces the forward of one module.
 
     Attributes:
-        active: The frame that the model runs now.
+        active: The frame that the model is running.
         path: Of the module.
         module: The module.
         original: Its own forward.
@@ -35,7 +35,7 @@ class ModuleShortcut:
     original: Any
 
     def run_original(self, x):
-        """The module's own forward; its ops are known to be the module's."""
+        """Call the module's own forward, so that its ops count as the module's."""
         frame = self.active.frame
         if frame is None:
             return self.original(x)
@@ -115,12 +115,12 @@ class ReluShortcut(ModuleShortcut):
 
 
 def shortcut_for(active: ActiveFrame, path: str, module: nn.Module) -> ModuleShortcut | None:
-    """What is to stand for a module's forward, ``None`` for most modules."""
+    """The shortcut that replaces a module's forward, ``None`` for most modules."""
     if "forward" in module.__dict__:
         return None
     forward = type(module).forward
     if forward is nn.Conv2d.forward:
-        # Other paddings are ops of their own, strings are torch's affair.
+        # Other padding modes are separate ops, and torch reads the strings.
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
         return ConvShortcut(active, path, module, module.forward)

@@ -1,21 +1,21 @@
-"""What an estimate of motion may cost: a twentieth of a whole frame, or 3 ms, whichever is more."""
+"""What estimating motion may cost: a twentieth of a whole frame, or 3 ms if that is more."""
 
 from __future__ import annotations
 
 from collections import deque
 
 SHARE = 0.05
-"""Of the time that the network takes for a whole frame."""
+"""As a share of the time that the network takes for a whole frame."""
 
 LEAST_SECONDS = 3e-3
 
-# Of so many measures the least counts, so that neither the first ones nor other programs, which
-# empty the caches, make a picture coarser.
+# The least of this many measurements counts, so that neither the first ones nor other programs,
+# which empty the caches, make a picture coarser.
 _MEASURES = 9
 
 
 class MotionBudget:
-    """Holds the time of the estimate, of one image, against that of the network.
+    """Compares the time of the estimate for one image with that of the network.
 
     Both are CPU times of the calling thread, so that other programs do not make a picture coarser.
 
@@ -30,7 +30,7 @@ class MotionBudget:
 
     @property
     def seconds(self) -> float | None:
-        """What an estimate takes, ``None`` where that is not known."""
+        """What an estimate takes, ``None`` if that is not known."""
         return min(self._motion) if self._motion else None
 
     @property
@@ -45,14 +45,14 @@ class MotionBudget:
         return enough and self.seconds > self.limit
 
     def note_whole(self, seconds: float) -> None:
-        """The network has run on all blocks of an image."""
+        """Note that the network has run on all blocks of an image."""
         self._whole.append(seconds)
 
     def note_motion(self, seconds: float) -> None:
-        """The motion of an image has been estimated."""
+        """Note that the motion of an image has been estimated."""
         self._motion.append(seconds)
 
     def note_coarser(self) -> None:
-        """The estimate looks at less from now on."""
+        """Note that the estimate looks at a coarser picture from now on."""
         self.coarsened += 1
         self._motion.clear()

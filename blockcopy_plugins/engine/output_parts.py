@@ -1,4 +1,4 @@
-"""A model's outputs, taken apart into what can be moved and the rest."""
+"""A model's outputs, split into parts that can be moved and the rest."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class OutputParts:
     """The outputs of one call.
 
     Args:
-        images: Of each image its parts, in the outputs' own tensors.
+        images: The parts of each image, in the outputs' own tensors.
     """
 
     def __init__(self, images: Sequence[Parts]) -> None:
         self.images = tuple(images)
 
     def join(self, images: Sequence[Parts], call: Any) -> Any:
-        """The same outputs, with other parts in place of these; what is no part is copied.
+        """The same outputs with other parts in place of these; the rest is copied.
 
         Args:
-            images: Of each image its parts, of the same names.
-            call: The call that the outputs are to answer: that which these answer, or a later one
-                that asks the same.
+            images: The parts of each image, under the same names.
+            call: The call that gets the outputs: the one that these came from, or a later one that
+                asks for the same.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement join()")
 
     def forget_outputs(self) -> None:
-        """Let go of the images' tensors: the caller may change them from now on."""
+        """Release the images' tensors: the caller may change them from now on."""
         self.images = ()
 
 
@@ -46,9 +46,9 @@ class TreeParts(OutputParts):
     """Tensors in lists, tuples and dicts.
 
     Args:
-        images: Of each image its maps, by their places among the leaves.
+        images: The maps of each image, by their places among the leaves.
         leaves: All leaves of the outputs, ``None`` in place of maps.
-        spec: Of the tree.
+        spec: Structure of the tree.
     """
 
     def __init__(self, images: Sequence[Parts], leaves: Sequence[Any], spec: TreeSpec) -> None:
@@ -67,10 +67,10 @@ class TreeParts(OutputParts):
 
 
 def take_tree_apart(outputs: Any, images: int, size: tuple[int, int]) -> OutputParts | None:
-    """Take apart tensors in lists, tuples and dicts.
+    """Split outputs that consist of tensors in lists, tuples and dicts.
 
-    Maps are tensors ``(N, C, h, w)``, and whole numbers and bools ``(N, h, w)``, whose pixels are
-    about as high as they are wide in the network's input. What else there is is copied.
+    Maps are tensors ``(N, C, h, w)``, and integer and bool ``(N, h, w)``, whose pixels are roughly
+    square in the network's input. Everything else is copied.
 
     Args:
         outputs: What a model returned.
@@ -78,7 +78,7 @@ def take_tree_apart(outputs: Any, images: int, size: tuple[int, int]) -> OutputP
         size: ``(H, W)`` of the network's input, px.
 
     Returns:
-        The parts, or ``None`` if there is something of an unknown kind among the outputs.
+        The parts, or ``None`` if the outputs contain something of an unknown kind.
     """
     leaves, spec = tree_flatten(outputs)
     if not all(isinstance(leaf, (Tensor, *_SIMPLE)) for leaf in leaves):

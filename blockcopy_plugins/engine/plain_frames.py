@@ -1,4 +1,4 @@
-"""Whole frames that run as the model alone runs them, where nobody will read their state."""
+"""Whole frames that run as in the plain model, if no later frame reads their state."""
 
 from __future__ import annotations
 
@@ -9,37 +9,44 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import StateError
 from .adapter import Call
 from .execution.converted_model import ConvertedModel
+from .execution.executor import Executor
 from .execution.frame_run import FrameRun
 from .frame.counts import FrameCounts
 from .state.stream import Stream
 
-# Of each way, before the faster one is taken.
-_TRIES = 3
-# Kinds of calls (sizes, batches, arguments) of which something is known.
+# Runs of each way before the faster one is chosen. On blocks, the first may still be recorded.
+_TRIES_PLAIN = 3
+_TRIES_ON_BLOCKS = 6
+# Kinds of calls (sizes, batches, arguments) that are remembered.
 _KINDS = 64
 
 
 class PlainFrames:
     """Which whole frames need no blocks, and what they cost.
 
-    A policy that runs whole frames or nothing (:attr:`~blockcopy_plugins.policy.Policy.
-    whole_frames_only`) leaves nothing to read from the state. Then a whole frame may run as the
-    plain model does, with its very results. On blocks it is faster where the package's own kernels
-    are, and slower in light networks: each way is tried three times in turn, and the one that costs
-    this thread less CPU time stays.
+    If a policy runs whole frames or nothing (:attr:`~blockcopy_plugins.policy.Policy.
+    whole_frames_only`), no frame reads the state, and a whole frame may run as in the plain model,
+    with exactly its results. On blocks it is faster if the package's own kernels run, and slower
+    elsewhere: both ways are tried a few times in turn, and the one that costs this thread less CPU
+    time is kept.
 
-    If blocks are asked for after all (a guard demands some, the streams of a batch have other
-    frames, the outputs of a frame of nothing cannot be given again), the frame runs whole, and its
-    streams keep their state from then on.
+    If some blocks have to run after all (a guard demands them, the streams of a batch differ, or
+    the last outputs cannot be returned again), the frame runs whole, and its streams keep their
+    state from then on.
+
+    Args:
+        on_blocks: The ways to run a frame on blocks, the best first; the last takes any frame.
 
     Attributes:
-        frames: Images that have run like this.
+        frames: Images that have run as in the plain model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_blocks: Sequence[Executor]) -> None:
         self.frames = 0
+        self._on_blocks = tuple(on_blocks)
         self._counts: dict[Hashable, FrameCounts] = {}
         self._seconds: dict[Hashable, tuple[list[float], list[float]]] = {}
 
@@ -58,8 +65,8 @@ class PlainFrames:
         """Run a whole frame of such a policy, in one of the two ways.
 
         Args:
-            work: The frame, one that may be plain.
-            kind: Of its call.
+            work: The frame, which may run plain.
+            kind: The kind of its call.
 
         Returns:
             What the model returns.
@@ -73,10 +80,11 @@ class PlainFrames:
             self._counts[kind] = replace(work.counts, outside=None)
             return out
         plain, blocks = self._seconds.setdefault(kind, ([], []))
-        tried = len(blocks) >= _TRIES
-        # Where launches are awaited by nobody a clock tells nothing.
+        tried = len(blocks) >= _TRIES_ON_BLOCKS
+        # On a GPU, where nothing waits for the launches, a clock says nothing.
         on_device = work.device.type != "cpu"
-        is_plain = on_device or (min(plain) < min(blocks) if tried else len(plain) <= len(blocks))
+        is_next = len(plain) < _TRIES_PLAIN and len(plain) <= len(blocks)
+        is_plain = on_device or (min(plain) < min(blocks) if tried else is_next)
         start = time.thread_time()
         if is_plain:
             out = work.run_plain(self._counts[kind])
@@ -84,18 +92,25 @@ class PlainFrames:
             if tried or on_device:
                 work.store.drop_state()
         else:
-            out = work.run_counted()
+            out = self._run_on_blocks(work)
         if not tried:
             (plain if is_plain else blocks).append(time.thread_time() - start)
         return out
 
+    def _run_on_blocks(self, work: FrameRun) -> Any:
+        for executor in self._on_blocks:
+            kind = executor.kind_of(work.converted, work.call)
+            if kind is not None and executor.takes(work):
+                return executor.run(work, kind)
+        raise StateError("no way to run the frame on blocks takes it; the last one must take any")
+
     @staticmethod
     def stale(streams: Sequence[Stream | None], grid: Tensor) -> list[bool]:
-        """Which images must run whole, because blocks are asked for and their state is an old one.
+        """Which images must run whole, because some blocks are asked for and the state is outdated.
 
         Args:
             streams: Stream of each image, ``None`` for new ones.
-            grid: bool ``(N, GH, GW)`` in host memory, what is asked for.
+            grid: bool ``(N, GH, GW)`` in host memory, the blocks that are asked for.
         """
         if bool(grid.all()):
             return [False] * len(streams)

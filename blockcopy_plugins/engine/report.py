@@ -1,4 +1,4 @@
-"""What a converted model has done so far, in figures."""
+"""Figures of what a converted model has run so far."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from .execution.frame_programs import ProgramReport
     from .propagation_report import PropagationReport
 
-# Of the MACs; with less on blocks a model is as good as dense.
+# Share of the MACs on blocks below which block-sparse execution hardly saves anything.
 _HARDLY_ANY = 0.05
 _ROWS = 12
 _NAMED = 3
 LARGEST_BLOCK = 256
-"""Block sizes are proposed up to here, px; larger blocks hold much that did not change."""
+"""The largest block size that is proposed, px; larger blocks contain much that did not change."""
 
 
 @dataclass(frozen=True)
 class ModuleMacs:
-    """MACs of one module in a frame, those of its submodules not included.
+    """MACs of one module in a frame, without those of its submodules.
 
     Attributes:
-        executed: What ran on blocks.
-        dense: What the same ops cost on the whole map.
-        densified: Ops that met blocks and ran on the whole map.
-        outside: Ops on ordinary tensors, as counted in the first frames of streams.
+        executed: MACs that ran on blocks.
+        dense: MACs of the same ops on the whole map.
+        densified: MACs of ops that got blocks and ran on the whole map.
+        outside: MACs of ops on ordinary tensors, counted in the first frames of streams.
     """
 
     executed: float = 0.0
@@ -60,14 +60,13 @@ class ModuleMacs:
 
 @dataclass(frozen=True)
 class GuardReport:
-    """What a guard did, in blocks of all frames but streams' first ones.
+    """What a guard did, in blocks of all frames except the streams' first ones.
 
     Attributes:
         guard: Its name and options.
-        demanded: Blocks that it had run.
-        added: Those of them that neither the policy had chosen nor a guard listed before it had
-            run.
-        taken: Blocks that the policy had chosen and it kept from running.
+        demanded: Blocks that it demanded.
+        added: Those of them that neither the policy nor a guard earlier in the list had chosen.
+        taken: Blocks that the policy had chosen and the guard kept from running.
     """
 
     guard: str
@@ -91,30 +90,30 @@ class Report:
         executed_rate: Executed blocks / all blocks, mean over the frames.
         block_size: In pixels of the network's input; ``'auto'`` until the first frame has chosen.
         policy: Class name of the policy.
-        target: The executed rate that the policy is to hold, if it has one.
-        macs_dense: MACs of a frame if all that ran on blocks ran dense, densified ops included.
-        macs_executed: MACs of a frame that really ran, densified ops included.
-        macs_densified: The part of both that met blocks and ran on the whole map.
-        macs_outside: MACs on ordinary tensors, in none of these: what a model does after its dense
-            exits (RoI heads, decoding) or behind an op whose result is no map. Counted in the first
-            frame of each stream.
-        ms_model: Milliseconds of a call in the model, mean.
-        ms_policy: Milliseconds of a call in the policy, learning included, mean.
+        target: The policy's target for the executed rate, if it has one.
+        macs_dense: MACs of a frame if all that ran on blocks had run dense, with densified ops.
+        macs_executed: MACs of a frame that really ran, with densified ops.
+        macs_densified: The part of both that got blocks and ran on the whole map.
+        macs_outside: MACs on ordinary tensors, not contained in the others: what a model does after
+            its dense exits (RoI heads, decoding) or after an op whose result is not a map. Counted
+            in the first frame of each stream.
+        ms_model: Mean milliseconds of a call in the model.
+        ms_policy: Mean milliseconds of a call in the policy, including learning.
         state_bytes: Memory of the state.
-        kernel_bytes: Memory of weights in the kernels' layout and of their scratch.
+        kernel_bytes: Memory of weights in the kernels' layout and of the kernels' scratch space.
         dense_ops: Ops that ran on the whole map, with module path, reason and share.
         modules: MACs by module path.
-        block_sizes: Block sizes, px, that every stride of the network divides, as far as it ran on
-            blocks; with others the layers behind such a stride run on whole maps.
-        graphs: What was captured and replayed as CUDA graphs; ``None`` where nothing was to be.
-        programs: What became of frames on a CPU as programs; ``None`` where nothing was to be.
+        block_sizes: Block sizes, px, that are multiples of all strides that the network has on
+            blocks; with others, the layers after such a stride run on whole maps.
+        graphs: What was captured and replayed as CUDA graphs; ``None`` if that is off.
+        programs: What was recorded and replayed as programs on a CPU; ``None`` if that is off.
         guards: What each guard did.
-        agreement: With the dense output, as far as the policy's budget has compared them; ``None``
-            where it does not.
+        agreement: Agreement with the dense output, if the policy's budget compares them, else
+            ``None``.
         propagation: What became of the outputs of blocks that did not run.
-        plain_frames: Images of whole frames that ran as the plain model does, without a state.
-        torch_convolutions: Why convolutions run by torch and not by the package's own kernels, by
-            module path.
+        plain_frames: Images of whole frames that ran as in the plain model, without a state.
+        torch_convolutions: Why torch runs convolutions and not the package's own kernels, by module
+            path.
     """
 
     frames: int
@@ -143,13 +142,13 @@ class Report:
 
     @property
     def share_on_blocks(self) -> float:
-        """The part of the dense model's MACs that is run on blocks, 0 to 1."""
+        """Share of the dense model's MACs that runs on blocks, 0 to 1."""
         total = self.macs_dense + self.macs_outside
         return (self.macs_dense - self.macs_densified) / total if total else 0.0
 
     @property
     def why_dense(self) -> str | None:
-        """Why hardly anything runs on blocks, and what to do; ``None`` where enough does."""
+        """Why hardly anything runs on blocks, and what to do; ``None`` if enough does."""
         if self.macs_dense + self.macs_outside == 0 or self.share_on_blocks >= _HARDLY_ANY:
             return None
         outside = {path: macs.outside for path, macs in self.modules.items() if macs.outside}
@@ -203,7 +202,7 @@ class Report:
         return "\n".join(lines + self.shares())
 
     def shares(self) -> list[str]:
-        """Lines of text: the parts of the model and how much of each runs on blocks, and why."""
+        """Lines of text: the parts of the model, how much of each runs on blocks, and why."""
         lines = self._table() if self.modules else []
         if self.block_sizes:
             sizes = ", ".join(map(str, self.block_sizes))
@@ -241,13 +240,13 @@ class Report:
 
 
 def by_part(modules: Mapping[str, ModuleMacs]) -> dict[str, ModuleMacs]:
-    """Sum the MACs of modules up to parts of the model, as finely as a short table can show.
+    """Sum up the MACs of modules for parts of the model, as finely as a short table can show.
 
     Args:
         modules: By module path.
 
     Returns:
-        By path of the part, in the order of the modules.
+        MACs by path of the part, in the order of the modules.
     """
     parts: dict[str, ModuleMacs] = {}
     for depth in range(1, 5):
@@ -262,15 +261,15 @@ def by_part(modules: Mapping[str, ModuleMacs]) -> dict[str, ModuleMacs]:
 
 
 def suitable_block_sizes(block_size: int, tiles: Iterable[tuple[Rational, Rational]]) -> tuple:
-    """Block sizes for which each block of each map is a whole number of pixels wide.
+    """Block sizes for which the blocks of every map are a whole number of pixels wide.
 
     Args:
-        block_size: The block size at work, px.
+        block_size: The current block size, px.
         tiles: Height and width of the blocks of all maps, in pixels of those maps.
 
     Returns:
-        The smallest such size that is at least 32 px, and its doubles up to 256 px; the smallest
-        alone if it is larger.
+        The smallest such size of at least 32 px, and its doubles up to 256 px; only the smallest
+        if it is larger.
     """
     strides = {Fraction(block_size) / width for tile in tiles for width in tile}
     if not strides:
@@ -317,7 +316,7 @@ class Totals:
             counts: MACs and densified ops of the call.
             seconds: Wall time by part.
             guards: What guards did.
-            twice: bool ``(N, GH, GW)``, blocks that ran once more in the same call.
+            twice: bool ``(N, GH, GW)``, blocks that ran a second time in the same call.
         """
         self.calls += 1
         self.frames += len(grid)
@@ -344,11 +343,11 @@ class Totals:
             for path, macs in counts.outside.items():
                 self.outside[path] = self.outside.get(path, 0) + macs
         if guards is not None:
-            # Summed where it is; a device is waited for where the report is made.
+            # Summed on its device; only the report waits for it.
             self.guards = guards if self.guards is None else self.guards + guards
 
     def hardly_any_on_blocks(self) -> bool:
-        """Whether next to nothing of the model runs on blocks; known without a report."""
+        """Whether hardly anything of the model runs on blocks; known without a report."""
         outside = sum(self.outside.values()) * self.frames / max(self.outside_frames, 1)
         total = self.macs_blocks_dense + self.macs_densified + outside
         return total > 0 and self.macs_blocks_dense < _HARDLY_ANY * total
@@ -376,7 +375,7 @@ class Totals:
         propagation: PropagationReport | None = None,
         plain_frames: int = 0,
     ) -> Report:
-        """Means of what was added."""
+        """The means of the calls that were added."""
         frames, calls = max(self.frames, 1), max(self.calls, 1)
         outside = {p: m / self.outside_frames for p, m in self.outside.items()}
         modules = {p: ModuleMacs(e / frames, d / frames) for p, (e, d) in self.modules.items()}

@@ -1,4 +1,4 @@
-"""Which is better where it was tried: what was moved, or what was copied."""
+"""Whether moved or copied outputs have been better, where both were checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SelfCheck:
     Means over about the last ten whole frames of a stream.
 
     Attributes:
-        checks: How many there have been.
+        checks: Number of checks.
         moved: Mean agreement of moved outputs with those of the whole frame, 0 to 1.
         copied: Likewise of copied outputs.
     """
@@ -25,11 +25,11 @@ class SelfCheck:
 
     @property
     def pays(self) -> bool:
-        """Whether outputs are to be moved: until it was tried, and where moving was better."""
+        """Whether to move outputs: until that was checked, and then if moving was better."""
         return not self.checks or self.moved > self.copied
 
     def add(self, moved: float, copied: float) -> None:
-        """Take note of a whole frame.
+        """Note a whole frame.
 
         Args:
             moved: Agreement with it of what would have been delivered, moved; 0 to 1.

@@ -1,13 +1,13 @@
 """What a converted model does in a call: check, select, execute, feed back.
 
-This is the walk of a frame; docs/engine.md tells it with the rooms that it passes through.
+docs/engine.md describes this walk of a frame, with the rooms that it passes through.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,28 +40,28 @@ from .state.stream import Stream
 from .state.stream_states import StreamStates
 from .whole_run import WholeRun
 
-# Then it is known how much of the model runs on blocks.
+# After this many frames it is known how much of the model runs on blocks.
 _CALLS_UNTIL_JUDGED = 2
 
 
 class Session:
-    """A converted model's policy, state and counts. Got by :func:`~.convert.handle`.
+    """A converted model's policy, state and counts; :func:`~.convert.handle` returns it.
 
     Args:
         converted: The model.
-        policy: What picks the blocks.
+        policy: Picks the blocks.
 
     Attributes:
-        converted: The model, and what serves all of its frames.
+        converted: The model, and what all of its frames share.
         policy: As given.
-        guards: What holds whatever the policy picks.
+        guards: The guards around the policy.
         states: State of all streams.
-        caches: What was worked out for frames of each geometry.
-        graphs: What is captured of the frames of all streams.
-        programs: What is written down of the frames of all streams.
-        reads: What the host waits for the device for.
-        propagation: What becomes of the outputs of blocks that do not run.
-        plain_frames: Which whole frames run as the plain model does.
+        caches: Tables and plans for the frames of each geometry.
+        graphs: CUDA graphs of frames of all streams.
+        programs: Programs of frames of all streams.
+        reads: Brings results from the device to the host.
+        propagation: Copies or moves the outputs of blocks that do not run.
+        plain_frames: Decides which whole frames run as in the plain model.
         last: Record of the last call, ``None`` before the first.
         totals: Sums over all calls.
         bare_modules: The model's modules without their paths.
@@ -78,16 +78,16 @@ class Session:
         self.programs = FramePrograms(config.programs)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
-        self.plain_frames = PlainFrames()
+        self._eager = EagerExecution()
+        self.plain_frames = PlainFrames((self.programs, self._eager))
         self.last: FrameRecord | None = None
         self.totals = Totals()
-        self._eager = EagerExecution()
         self._buckets = Buckets(config.buckets)
         self.bare_modules = tuple(module for _, module in converted.modules)
         self._lock = CallLock()
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
-        # What the policy or a guard raised once the output of the frame before was there.
+        # The error of a policy or a guard after the output of the previous frame was there.
         self._unlearned: Exception | None = None
         self._said_nothing_compared = False
 
@@ -103,7 +103,7 @@ class Session:
 
     @property
     def adapter(self) -> ModelAdapter:
-        """What knows how the model is called."""
+        """The adapter, which knows how the model is called."""
         return self.converted.adapter
 
     # -- one call ---------------------------------------------------------------------------------
@@ -121,14 +121,14 @@ class Session:
 
         Raises:
             FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its
-                stream's size, or the model is in training mode. On a GPU also if the policy learns
-                that the outputs of the frame before were not finite; this one has not run then.
-            GridError: If the policy or a guard gives anything but a bool grid of the right shape.
+                stream's size, or the model is in training mode. On a GPU, also if the outputs of
+                the previous frame turn out not to be finite; this frame has not run then.
+            GridError: If the policy or a guard does not return a bool grid of the right shape.
             ConfigError: If a guard does not fit the frame, or guards need more blocks than the
                 policy may execute.
             StateError: If the streams do not fit the batch or the state.
-            Exception: What the policy's feedback of the frame before raised, whose output had been
-                delivered. Nothing of this frame has run then: call again to go on.
+            Exception: The error of the policy's feedback in the previous frame, whose output had
+                been returned. Nothing of this frame has run then: call again to go on.
         """
         if self.is_paused or self.converted.active.frame is not None:
             return original(*args, **kwargs)
@@ -179,11 +179,11 @@ class Session:
         return out
 
     def _check(self, original: Callable, call: Call) -> tuple[tuple[Hashable, ...], tuple]:
-        """Refuse what cannot run; returns the images' streams and the geometry of their frames."""
+        """Refuse what cannot run; return the images' streams and the geometry of their frames."""
         if self._unlearned is not None:
             failure, self._unlearned = self._unlearned, None
             raise failure
-        # First: that a video starts anew holds for the next frame too if this one is refused.
+        # First: if this frame is refused, the next one still starts the video.
         live = [i for i in call.restarts if self.states.find(i) is not None]
         if live:
             self._drop(live)
@@ -208,14 +208,14 @@ class Session:
 
     def _executors(
         self, call: Call, graph: list[tuple[Executor, Hashable]]
-    ) -> list[tuple[Executor, Hashable]]:
-        """Ways to run a call in the order of choice; not asked for where nothing runs."""
-        found = list(graph)
-        if not found:
+    ) -> Iterator[tuple[Executor, Hashable]]:
+        """Ways to run a call, the preferred ones first; only asked for as far as needed."""
+        yield from graph
+        if not graph:
             if self.policy.whole_frames_only:
-                found += self._offered(self.plain_frames, call)
-            found += self._offered(self.programs, call)
-        return found + self._offered(self._eager, call)
+                yield from self._offered(self.plain_frames, call)
+            yield from self._offered(self.programs, call)
+        yield from self._offered(self._eager, call)
 
     def _select(
         self, call: Call, ids: Sequence[Hashable], began: float, is_graph: bool
@@ -224,7 +224,7 @@ class Session:
         frame, policy, guards = call.frame, self.policy, self.guards
         guards.check_budget(policy, tuple(frame.shape[2:]), self.config.block_size)
         streams = self._known(ids)
-        # A policy that decides on the host has its grid there, and nothing more is to be read.
+        # If the policy decides on the host, its grid is there already.
         on_host = policy.on_host and not guards.guards
         motion = self._motion.get()
         context = policy_context(
@@ -268,11 +268,11 @@ class Session:
     def _execute(
         self, run: FrameRun, choice: GridChoice, graph: list[tuple[Executor, Hashable]]
     ) -> tuple[Any, FrameCounts, list[TaskOutput] | None, Tensor | None]:
-        """Run the chosen blocks, or give the outputs of the frame before again.
+        """Run the chosen blocks, or return the outputs of the previous frame again.
 
         Returns:
             The model's outputs, MACs, what the policy sees of repeated outputs, and the blocks that
-            have run twice.
+            ran twice.
         """
         propagated, context = choice.propagated, choice.context
         outputs = whole = None
@@ -290,7 +290,7 @@ class Session:
                 whole.before = propagated.chosen_outputs(before, choice.host)
                 out = whole.run()
         except BaseException:
-            # Layers before the failure have this frame's features, those behind it older ones.
+            # Layers before the failure have this frame's features, later ones have older ones.
             for stream_id, stream in zip(context.streams, run.streams, strict=True):
                 if stream.frames == 0:
                     self._drop_state([stream_id])
@@ -328,11 +328,11 @@ class Session:
         outputs: Sequence[TaskOutput] | None,
         streams: Sequence[Stream],
     ) -> tuple[GuardCounts | None, Scalars]:
-        """Tell guards and policy what has run; a failure of theirs costs no output.
+        """Tell guards and policy what has run; if they fail, the output is still returned.
 
-        It is warned of at once and raised by the next call, as what a device finds out later is.
-        But for a FrameError, which says that the output is not worth returning, and a ConfigError,
-        which would come again in each frame.
+        Their error is warned about at once and raised by the next call, like those that a device
+        reports late. Exceptions are FrameError, which says that the output is not worth returning,
+        and ConfigError, which would recur in each frame.
         """
         guarded: GuardCounts | None = None
         scalars: dict[str, float | Tensor] = {}
@@ -344,7 +344,7 @@ class Session:
         except (FrameError, ConfigError):
             raise
         except BaseException as failure:
-            # They know half of this frame: with a whole one they begin anew.
+            # They know only half of this frame, and start again with a whole one.
             for stream in streams:
                 stream.broken = True
             if not isinstance(failure, Exception):
@@ -353,7 +353,7 @@ class Session:
             warnings.warn(
                 f"{type(self.policy).__name__} failed to learn from a frame whose output is right "
                 f"and was returned: {type(failure).__name__}: {failure}. The next call raises this "
-                "error, before anything of it has run; the one after runs fully.",
+                "error before it runs anything; the one after it runs fully.",
                 stacklevel=5,
             )
         figures = Scalars({**scalars, **choice.propagated.figures()}, self.reads)
@@ -361,22 +361,22 @@ class Session:
         return guarded, figures
 
     def _say_nothing_compared(self, out: Any) -> None:
-        """Warn once where a policy that learns from outputs gets none."""
+        """Warn once if a policy that learns from outputs gets none."""
         if self._said_nothing_compared:
             return
         self._said_nothing_compared = True
         warnings.warn(
             f"{type(self.model).__name__} returns {type(out).__name__}, in which nothing is known "
             f"that tells one block from another: {type(self.policy).__name__} goes by the picture "
-            "alone. An adapter whose task_outputs() returns detections or maps mends it "
+            "alone. An adapter whose task_outputs() returns detections or maps solves this "
             "(blockcopy_plugins.engine.adapter).",
             stacklevel=2,
         )
 
-    # -- streams, and what is said of the calls to come --------------------------------------------
+    # -- streams, and settings for the next calls --------------------------------------------------
 
     def _known(self, ids: Sequence[Hashable]) -> list[Stream | None]:
-        """What is known of streams, ``None`` of new ones."""
+        """What is known about streams, ``None`` for new ones."""
         found = [self.states.find(i) for i in ids]
         return [None if f is None else f[1] for f in found]
 
@@ -392,7 +392,7 @@ class Session:
 
     @property
     def named_streams(self) -> tuple[Hashable, ...] | None:
-        """The streams of the images of this thread's next call, where the caller has named them."""
+        """The streams of the images of this thread's next call, if the caller has named them."""
         return self._named.get()
 
     @property
@@ -401,23 +401,23 @@ class Session:
         return self.converted.paused.get()
 
     def paused(self) -> AbstractContextManager[None]:
-        """Calls of this thread run dense and leave state and policy alone."""
+        """Run calls of this thread dense, without touching state and policy."""
         return self.converted.paused.set_to(True)
 
     def named(self, ids: Sequence[Hashable]) -> AbstractContextManager[None]:
-        """Images of this thread's calls belong to these streams, in this order."""
+        """Name the streams of the images of this thread's calls, in their order."""
         return self._named.set_to(stream_ids(ids))
 
     def moved(self, fields: Sequence[MotionField | None]) -> AbstractContextManager[None]:
-        """The videos of the images of this thread's calls have moved so; see :func:`motion`."""
+        """Say how far the videos of this thread's calls have moved; see :func:`motion`."""
         return self._motion.set_to(tuple(fields))
 
     def give_motion(self, fields: Sequence[MotionField | None] | None) -> None:
-        """As :meth:`moved`, for the calls from now on; ``None``: as the call tells."""
+        """As :meth:`moved`, for all later calls; ``None``: as the call says."""
         self._motion.default = None if fields is None else tuple(fields)
 
     def name_streams(self, ids: Sequence[Hashable] | None) -> None:
-        """Images of the calls from now on belong to these streams; ``None``: as the call tells."""
+        """Name the streams of the images of all later calls; ``None``: as the call says."""
         self._named.default = None if ids is None else stream_ids(ids)
 
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
@@ -427,12 +427,12 @@ class Session:
             self._drop(streams)
 
     def release(self) -> None:
-        """Give back what was recorded of frames and prepared of weights."""
+        """Free recorded frames and prepared weights."""
         self.graphs.forget()
         self.converted.convolutions.clear()
 
     def report(self) -> Report:
-        """What has run so far; see :func:`blockcopy_plugins.report`."""
+        """Figures of what has run so far; see :func:`blockcopy_plugins.report`."""
         return self.totals.report(
             block_size=self.config.block_size,
             policy=type(self.policy).__name__,

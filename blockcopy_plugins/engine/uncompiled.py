@@ -1,4 +1,4 @@
-"""The way into a converted model that torch.compile takes; importing this imports its machinery."""
+"""The entry into a converted model for torch.compile, whose machinery this imports."""
 
 from __future__ import annotations
 

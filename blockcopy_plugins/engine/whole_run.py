@@ -1,4 +1,4 @@
-"""A frame that has run on its grid runs once more, whole: what the policy's choice has cost."""
+"""Runs a frame a second time, on all blocks, to find out what the policy's choice has cost."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .frame.counts import FrameCounts
 class WholeRun:
     """The second run of a frame, on all blocks of some of its images.
 
-    By the first law its output is the dense one, whatever the first run left in the state: every
-    entry is written as a whole, under the same frame number, as after a frame that failed before it
-    changed anything. Images that are not asked for run on no block, and by the second law give the
-    first run's output again.
+    By the first law, its output is the dense one, whatever the first run left in the state: every
+    entry is written completely, under the same frame number, as after a frame that failed before it
+    changed anything. Images that are not asked for run on no block and, by the second law, return
+    the first run's output again.
 
     Args:
         work: The first run.
-        images: One bool for each image, of the policy.
+        images: The policy's choice, one bool for each image.
         context: Of the call.
 
     Attributes:
-        before: The task's outputs of the first run, set by who has them.
+        before: The task's outputs of the first run, set by the caller.
         grid: bool ``(N, GH, GW)`` on the frame's device, the blocks of both runs.
         host: The same in host memory.
 
@@ -60,7 +60,7 @@ class WholeRun:
         return self._again.run_eagerly()
 
     def close(self) -> None:
-        """The frame is over."""
+        """End the frame."""
         self._again.close()
 
     @property
@@ -75,13 +75,13 @@ class WholeRun:
 
     @property
     def counts(self) -> FrameCounts:
-        """MACs of both runs; the dense frame that they are held against is one."""
+        """MACs of both runs, next to those of one dense frame."""
         first, again = self._work.counts, self._again.counts
         modules = {path: list(macs) for path, macs in first.modules.items()}
         for path, (executed, dense) in again.modules.items():
             modules.setdefault(path, [0, dense])[0] += executed
         return FrameCounts(
-            # What runs on whole maps has run twice, too.
+            # Ops on whole maps ran twice, too.
             blocks=first.blocks + again.blocks + again.densified,
             blocks_dense=first.blocks_dense,
             densified=first.densified,

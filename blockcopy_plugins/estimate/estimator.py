@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..config import BlockCopyConfig
 from ..engine.adapter import ModelAdapter
 from ..errors import ConfigError
-from ..integrations.config_kind import is_detectron2_config
-from ..integrations.framework import framework_called, framework_for
+from ..integrations.framework import framework_for, framework_of_config
 from ..policy import build_policy
 from .cost_fit import seconds_at
 from .figures import Estimate
@@ -140,18 +139,8 @@ def estimate_config(
         ConfigError: If the config cannot be read or its model not be built; and as
             :func:`estimate`.
     """
-    if is_detectron2_config(path):
-        framework_called("detectron2")
-        from ..integrations.detectron2.survey import build_model
-
-        model, _, usual = build_model(path)
-        return estimate(model, usual if size is None else size, block_size, **options)
-    from ..integrations.mmengine import survey, video_config
-
-    config = video_config.read_config(path)
-    model = survey.build_model(config)
-    size = survey.frame_size(config) if size is None else size
-    return estimate(model, size, block_size, **options)
+    model, _, usual = framework_of_config(path).model_of_config(path)
+    return estimate(model, usual if size is None else size, block_size, **options)
 
 
 def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> None:

@@ -1,7 +1,7 @@
-"""How good the outputs are: precision, miss rate, consistency, fidelity.
+"""Metrics of the outputs: precision, miss rate, consistency, fidelity.
 
-The names are loaded when they are first used: the functions need NumPy, and pycocotools or OpenCV,
-while the metrics need MMEngine.
+The names are imported when they are first used: the functions need NumPy and pycocotools or OpenCV,
+the metrics need MMEngine.
 """
 
 from __future__ import annotations

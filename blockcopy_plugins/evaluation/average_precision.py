@@ -27,20 +27,20 @@ def detection_ap(
 ) -> dict[str, float]:
     """COCO average precision over frames, by pycocotools.
 
-    The mean is over the classes that have ground truth that is not ignored. No such ground truth
-    at all gives nan (there is nothing to measure); ground truth without predictions gives 0.
+    The mean is over the classes with ground truth that is not ignored. Without any, the result is
+    nan, as there is nothing to measure; ground truth without predictions gives 0.
 
-    Ignored ground truth (``FrameObjects.ignore``, as MOTChallenge's ``conf`` 0) need not be found,
-    and a detection that matches it by ordinary IoU and no counted object is left out; each takes
-    one detection at most. Crowd ground truth (``FrameObjects.crowd``) takes any number, and lying
-    in it is enough: COCO's rule. Ground truth of no area (an empty mask or box) is ignored, since
-    nothing can match it.
+    Ignored ground truth (``FrameObjects.ignore``, such as MOTChallenge's ``conf`` 0) does not have
+    to be found. A detection that matches it by ordinary IoU, and no counted object, is left out;
+    each ignored object takes at most one detection. Crowd ground truth (``FrameObjects.crowd``)
+    takes any number, and lying inside it is enough: COCO's rule. Ground truth without an area (an
+    empty mask or box) is ignored, since nothing can match it.
 
     Args:
-        ground_truth: Of each frame, the annotated objects.
-        predictions: Of each frame, in the same order, the detections; with scores.
+        ground_truth: The annotated objects of each frame.
+        predictions: The detections of each frame, in the same order, with scores.
         iou_type: ``'bbox'`` or ``'segm'``.
-        max_detections: Of each frame and class only the best-scored so many count.
+        max_detections: How many detections of each frame and class count, best scores first.
         sizes: Also compute AP of small (< 32² px), medium and large (> 96² px) objects.
 
     Returns:
@@ -48,8 +48,8 @@ def detection_ap(
         ``AP_medium``, ``AP_large``: each in [0, 1], or nan.
 
     Raises:
-        ConfigError: The sequences' lengths differ, the type is unknown, or scores or masks that
-            are needed are missing.
+        ConfigError: The sequences' lengths differ, the type is unknown, or required scores or masks
+            are missing.
     """
     if iou_type not in IOU_TYPES:
         raise ConfigError(f"iou_type must be 'bbox' or 'segm', but got {iou_type!r}")
@@ -81,8 +81,8 @@ def detection_ap(
 class _InMemoryEvaluation(COCOeval):
     """pycocotools' evaluation, fed from memory instead of from COCO files.
 
-    ``_prepare`` is where pycocotools fills its tables of annotations; its own also overwrites the
-    ignore flag by ``iscrowd``, so that objects to ignore that are no crowd would be impossible.
+    ``_prepare`` is where pycocotools fills its tables of annotations; its own version overwrites
+    the ignore flag with ``iscrowd``, so that only crowds could be ignored.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class _InMemoryEvaluation(COCOeval):
         self._truth = [
             entry for i, f in enumerate(ground_truth) for entry in _truth(f, i, iou_type, ids)
         ]
-        # A class without ground truth has no AP; leaving it out saves most of the time.
+        # A class without ground truth has no AP; skipping it saves most of the time.
         classes = {entry["category_id"] for entry in self._truth}
         self._detections = [
             entry
@@ -124,7 +124,7 @@ class _InMemoryEvaluation(COCOeval):
 
 
 def _mean(precision: np.ndarray) -> float:
-    valid = precision[precision > -1]  # -1 marks what has no ground truth
+    valid = precision[precision > -1]  # -1: without ground truth
     return float(valid.mean()) if valid.size else float("nan")
 
 

@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 class CityPersonsMetric(FrameDetectionMetric):
     """Log-average miss rates of the four CityPersons subsets, and average precision.
 
-    Each annotated frame is an image of the protocol, see `log_average_miss_rate`. Which part of a
+    Each annotated frame is an image of the protocol, see `log_average_miss_rate`. How much of a
     pedestrian is visible comes from the ``vis_ratio`` or ``bbox_vis`` of the sample's
-    ``instances``; ground truth that says neither (MOTChallenge, COCO) counts as fully visible, so
-    that ``Heavy`` is empty, and that is logged.
+    ``instances``; ground truth without either (MOTChallenge, COCO) counts as fully visible, which
+    leaves ``Heavy`` empty and is logged.
 
     Args:
         pedestrian_classes: Names of the classes that are pedestrians; detections and ground truth
-            of others do not count for the miss rates. At least one has to be among the dataset's.
+            of others do not count for the miss rates. The dataset must have at least one of them.
         iou_types: See `FrameDetectionMetric`.
-        max_detections: See `FrameDetectionMetric`; of average precision alone, the miss rates take
+        max_detections: See `FrameDetectionMetric`; only for average precision, the miss rates use
             1000.
         keep_results: See `FrameMetric`.
         collect_device: See `FrameMetric`.
@@ -65,9 +65,9 @@ class CityPersonsMetric(FrameDetectionMetric):
             results: In the order of video and frame.
 
         Returns:
-            What `FrameDetectionMetric` gives and, if there are annotated frames,
+            The metrics of `FrameDetectionMetric` and, if there are annotated frames,
             ``MR_Reasonable``, ``MR_Reasonable_small``, ``MR_Heavy`` and ``MR_All``: from 0 to 1,
-            the smaller the better, nan where the subset is empty.
+            lower is better, nan for an empty subset.
 
         Raises:
             ConfigError: The dataset has none of the classes, or masks were asked for and are

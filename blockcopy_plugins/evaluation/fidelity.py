@@ -1,4 +1,4 @@
-"""How far the block-sparse model's detections are those of the dense model."""
+"""How well the block-sparse model's detections agree with those of the dense model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def detection_fidelity(
     It needs no annotations, and measures what block-sparse execution changes, not how good the
     model is. Dense detections of at least ``score_threshold`` (0.3 is what MMDetection draws) are
     the ground truth; weaker ones are ignored, so that a detection that merely crosses the threshold
-    is no error. The same detections on both sides give 1.
+    is not an error. The same detections on both sides give 1.
 
     Args:
-        sparse: Of each frame, the detections of the block-sparse run.
-        dense: Of each frame, in the same order, those of the dense run.
-        score_threshold: Score from which a dense detection has to be found.
-        iou_types: Of ``'bbox'``, ``'segm'``; None for boxes, and masks where both sides have them.
+        sparse: Detections of each frame of the block-sparse run.
+        dense: Those of the dense run, in the same order.
+        score_threshold: Lowest score of a dense detection that has to be found.
+        iou_types: ``'bbox'``, ``'segm'`` or both; None takes those that both sides have.
 
     Returns:
-        ``bbox_AP``, ``bbox_AP50``, ``bbox_AP75`` and/or the same with ``segm``; nan where the
-        dense run has no detection above the threshold.
+        ``bbox_AP``, ``bbox_AP50``, ``bbox_AP75`` and/or the same with ``segm``; nan if the dense
+        run has no detection above the threshold.
 
     Raises:
         ConfigError: Different numbers of frames, frames of different sizes, no scores, no masks.

@@ -21,13 +21,12 @@ class FrameDetectionMetric(FrameMetric):
     ``instances`` (ground truth in pixels of the original frame) into the data samples. Frames that
     are not annotated are kept, but do not count for AP.
 
-    Its `last_results` are `FrameResult`; with them two runs can be compared by
-    `detection_fidelity`.
+    Its `last_results` are `FrameResult`, by which `detection_fidelity` can compare two runs.
 
     Args:
-        iou_types: Of ``'bbox'`` and ``'segm'``. None computes boxes, and masks where predictions
-            and ground truth both have them.
-        max_detections: Of each frame and class only the best-scored so many count.
+        iou_types: ``'bbox'``, ``'segm'`` or both. None computes boxes, and masks if predictions and
+            ground truth both have them.
+        max_detections: How many detections of each frame and class count, best scores first.
         keep_results: See `FrameMetric`.
         collect_device: See `FrameMetric`.
         prefix: See `FrameMetric`.
@@ -54,13 +53,13 @@ class FrameDetectionMetric(FrameMetric):
         self.max_detections = max_detections
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take over one batch's detections.
+        """Collect the detections of a batch.
 
         Args:
             data_batch: Not used.
-            data_samples: Of each image a dict (MMEngine's ``DetDataSample.to_dict()``) with
+            data_samples: A dict for each image (MMEngine's ``DetDataSample.to_dict()``) with
                 ``pred_instances`` in pixels of the original frame, ``video_id``, ``frame_id``,
-                ``ori_shape``, and perhaps ``img_id`` and ``instances``.
+                ``ori_shape``, and optionally ``img_id`` and ``instances``.
 
         Raises:
             ConfigError: One of these is missing.
@@ -88,8 +87,8 @@ class FrameDetectionMetric(FrameMetric):
             results: In the order of video and frame.
 
         Returns:
-            ``frames``, ``annotated_frames``, and, if there are annotated frames, of each iou type
-            ``bbox_AP``, ``bbox_AP50``, ... as `detection_ap` gives them.
+            ``frames``, ``annotated_frames``, and, if there are annotated frames, ``bbox_AP``,
+            ``bbox_AP50``, ... of `detection_ap` for each iou type.
 
         Raises:
             ConfigError: Masks were asked for and are missing.

@@ -1,4 +1,4 @@
-"""What metrics over the frames of videos share: whole results of all processes, in order."""
+"""Base of metrics over the frames of videos: complete results of all processes, in order."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 class FrameMetric(BaseMetric):
-    """Base of metrics that keep one result a frame, with a ``key`` of video and frame.
+    """Base of metrics that keep one result per frame, with a ``key`` of video and frame.
 
-    Results of all processes are gathered whole: unlike with `BaseMetric`, nothing is cut off when
-    the processes' videos have different lengths, and two results of one frame are an error.
+    All results of all processes are gathered: unlike with `BaseMetric`, none are cut off when the
+    processes' videos have different lengths, and two results for one frame are an error.
 
-    After an evaluation, `last_results` holds what was evaluated, in the order of video and frame,
-    in every process.
+    After an evaluation, `last_results` contains what was evaluated, in the order of video and
+    frame, in every process.
 
     Args:
         keep_results: Keep `last_results`.
-        collect_device: As for `BaseMetric`; results travel by the process group's own backend.
-        prefix: Put in front of the metrics' names; ``'video'`` by default.
+        collect_device: As for `BaseMetric`; the process group's own backend transfers the results.
+        prefix: Prefix of the metrics' names, by default ``'video'``.
     """
 
     default_prefix = "video"
@@ -44,18 +44,18 @@ class FrameMetric(BaseMetric):
         """Gather the results of all processes and compute the metrics.
 
         Args:
-            size: Number of frames of the dataset. Another number of results is logged as a warning,
-                never cut.
+            size: Number of frames of the dataset. If the number of results differs, a warning is
+                logged, and none are cut off.
 
         Returns:
-            The metrics by name; the same in every process.
+            The metrics by name, the same in every process.
 
         Raises:
             StateError: A frame was evaluated twice.
         """
         gathered = [result for part in all_gather_object(self.results) for result in part]
         self.results.clear()
-        # In every process alike: an error stops all of them instead of leaving some waiting.
+        # In every process: an error stops all of them instead of leaving some waiting.
         repeated = [key for key, n in Counter(r.key for r in gathered).items() if n > 1]
         if repeated:
             raise StateError(
@@ -81,10 +81,10 @@ class FrameMetric(BaseMetric):
 
     @abstractmethod
     def compute_metrics(self, results: Sequence[Any]) -> dict[str, float]:
-        """The metrics by name.
+        """Compute the metrics by name.
 
         Args:
-            results: Of all processes, in the order of video and frame.
+            results: Results of all processes, in the order of video and frame.
         """
 
 
@@ -93,7 +93,7 @@ def require_keys(sample: Mapping[str, Any], *keys: str) -> None:
 
     Args:
         sample: The data sample as a dict.
-        keys: Names besides ``video_id`` and ``frame_id``.
+        keys: Required names besides ``video_id`` and ``frame_id``.
 
     Raises:
         ConfigError: If one is missing.

@@ -1,4 +1,4 @@
-"""What a metric keeps of one frame."""
+"""The result that a detection metric keeps for a frame."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """Detections of one frame, and its ground truth where there is one.
+    """Detections of one frame, and its ground truth if it has any.
 
     Attributes:
         video_id: Index of the video in its dataset.
         frame_id: Index of the frame in its video's sequence, from 0.
         img_id: The dataset's id of the image, or None.
         predictions: The detections.
-        ground_truth: The annotated objects; None where the frame is not annotated (which is not
-            the same as annotated and empty).
+        ground_truth: The annotated objects; None if the frame is not annotated (which differs from
+            an annotated frame without objects).
     """
 
     video_id: int

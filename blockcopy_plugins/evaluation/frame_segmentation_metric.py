@@ -15,13 +15,13 @@ from blockcopy_plugins.registry import METRICS
 
 @dataclass(frozen=True, eq=False)
 class FrameAreas:
-    """What is kept of one segmented frame: a few numbers a class, not the label map.
+    """The result that is kept for a segmented frame: a few numbers per class, not the label map.
 
     Attributes:
         video_id: Index of the video in its dataset.
         frame_id: Index of the frame in its video's sequence, from 0.
-        areas: Of each class the pixels of the intersection, the union, the prediction and the
-            ground truth, float64 ``(n_classes,)`` each; None where the frame has no label image.
+        areas: Pixels per class of the intersection, the union, the prediction and the ground truth,
+            float64 ``(n_classes,)`` each; None if the frame has no label image.
     """
 
     video_id: int
@@ -36,7 +36,7 @@ class FrameAreas:
 
 @METRICS.register_module()
 class FrameSegmentationMetric(FrameMetric):
-    """Mean IoU and accuracies of a segmentor over the frames of videos, by mmseg's ``IoUMetric``.
+    """Mean IoU and accuracies of a segmentor over video frames, by mmseg's ``IoUMetric``.
 
     Works with `VideoFrameDataset`, whose pipeline puts ``gt_sem_seg`` into the data samples of
     frames that have a label image. Frames without one are kept, but do not count. The table of all
@@ -68,17 +68,17 @@ class FrameSegmentationMetric(FrameMetric):
                 "install onedl-mmsegmentation"
             ) from error
         self.ignore_index = ignore_index
-        # The prefix is not used, but without one it warns.
+        # The prefix is not used, but mmseg warns if there is none.
         self._iou = IoUMetric(ignore_index=ignore_index, prefix=self.prefix)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take over one batch's labels.
+        """Collect the labels of a batch.
 
         Args:
             data_batch: Not used.
-            data_samples: Of each image a dict (MMEngine's ``SegDataSample.to_dict()``) with
+            data_samples: A dict for each image (MMEngine's ``SegDataSample.to_dict()``) with
                 ``pred_sem_seg`` of the size of the original frame, ``video_id``, ``frame_id``, and
-                perhaps ``gt_sem_seg`` of the same size.
+                optionally ``gt_sem_seg`` of the same size.
 
         Raises:
             ConfigError: One of these is missing, the ground truth does not fit, or the model has
@@ -108,7 +108,7 @@ class FrameSegmentationMetric(FrameMetric):
 
         Returns:
             ``frames``, ``annotated_frames``, and, if there are labelled frames, ``mIoU``, ``mAcc``
-            (means over the classes that occur) and ``aAcc`` (of all pixels), each from 0 to 1.
+            (means over the classes that occur) and ``aAcc`` (over all pixels), each from 0 to 1.
         """
         areas = [result.areas for result in results if result.areas is not None]
         metrics = {"frames": float(len(results)), "annotated_frames": float(len(areas))}
@@ -116,7 +116,7 @@ class FrameSegmentationMetric(FrameMetric):
             names = (self.dataset_meta or {}).get("classes")
             names = names or [str(i) for i in range(len(areas[0][0]))]
             self._iou.dataset_meta = dict(classes=names)
-            # MMSegmentation gives percents, rounded to two digits.
+            # MMSegmentation returns percentages, rounded to two digits.
             percents = self._iou.compute_metrics(areas)
             for name in ("mIoU", "aAcc", "mAcc"):
                 metrics[name] = round(float(percents[name]) / 100, 4)

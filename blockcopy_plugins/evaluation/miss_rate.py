@@ -1,4 +1,4 @@
-"""Log-average miss rate of pedestrian detectors, by the protocol of CityPersons."""
+"""Log-average miss rate of pedestrian detectors, by CityPersons' protocol."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from blockcopy_plugins.errors import ConfigError
 FPPI_POINTS = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
 """False positives per image at which the miss rate is read: evenly spaced in the logarithm."""
 
-_OVERLAP = 0.5  # least overlap of a match
-_EXPANSION = 1.25  # detections up to so much outside of a subset's heights still count
-_MAX_DETECTIONS = 1000  # of a frame
-_FLOOR = 1e-10  # of a miss rate in a logarithm
+_OVERLAP = 0.5  # smallest overlap of a match
+_EXPANSION = 1.25  # detections this far outside of a subset's heights still count
+_MAX_DETECTIONS = 1000  # per frame
+_FLOOR = 1e-10  # smallest miss rate of which the logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,8 @@ class PedestrianSubset:
 
     Attributes:
         name: Its name.
-        heights: Least and greatest height of the full body, px; both ends belong to it.
-        visible_ratios: Least and greatest share of the body that is visible; both ends belong to
-            it.
+        heights: Smallest and largest height of the full body, px, inclusive.
+        visible_ratios: Smallest and largest visible share of the body, inclusive.
     """
 
     name: str
@@ -41,7 +40,7 @@ CITYPERSONS_SUBSETS = (
     PedestrianSubset("Heavy", (50.0, np.inf), (0.2, 0.65)),
     PedestrianSubset("All", (20.0, np.inf), (0.2, np.inf)),
 )
-"""The four of the public evaluation; there ``Heavy`` is called ``Reasonable_occ=heavy``."""
+"""The four subsets of the public evaluation, which calls ``Heavy`` ``Reasonable_occ=heavy``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +48,9 @@ class MissRateCurve:
     """Miss rate over false positives per image, as the score threshold falls.
 
     Attributes:
-        fppi: float64 (D,), false positives per image down to each counted detection, ascending.
-        miss_rate: float64 (D,), share of the subset's pedestrians not found down to there; nan if
-            the subset has none.
+        fppi: float64 (D,), false positives per image up to each counted detection, ascending.
+        miss_rate: float64 (D,), share of the subset's pedestrians not found up to there; nan if the
+            subset has none.
         pedestrians: Number of pedestrians that have to be found.
     """
 
@@ -60,18 +59,18 @@ class MissRateCurve:
     pedestrians: int
 
     def at(self, points: Sequence[float] = FPPI_POINTS) -> np.ndarray:
-        """Lowest miss rate with at most so many false positives per image.
+        """Lowest miss rate with at most this many false positives per image.
 
         Args:
             points: False positives per image.
 
         Returns:
-            float64, one for each point: 1 where even the best-scored detection is a false positive
-            too many; nan if the subset has no pedestrian.
+            float64, one for each point: 1 if even the detection with the best score is one false
+            positive too many; nan if the subset has no pedestrian.
         """
         if self.pedestrians == 0:
             return np.full(len(points), np.nan)
-        # Detections down to which the false positives do not exceed the point; none: all missed.
+        # Detections up to which the false positives do not exceed the point; if none, all missed.
         counted = np.searchsorted(self.fppi, points, side="right")
         return np.concatenate([[1.0], self.miss_rate])[counted]
 
@@ -85,30 +84,30 @@ def log_average_miss_rate(
     predictions: Sequence[FrameObjects],
     subsets: Sequence[PedestrianSubset] = CITYPERSONS_SUBSETS,
 ) -> dict[str, float]:
-    """Log-average miss rate MR^-2 of each subset: the smaller, the better.
+    """Log-average miss rate MR^-2 of each subset; lower is better.
 
     The measure is that of Dollar et al., "Pedestrian Detection: An Evaluation of the State of the
     Art", TPAMI 2012; matching and subsets are those of the public CityPersons evaluation (Zhang et
-    al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 2017), to which it is equal
-    on 100 images or more but for two cases:
+    al., "CityPersons: A Diverse Dataset for Pedestrian Detection", CVPR 2017). On 100 images or
+    more it equals that evaluation, with two exceptions:
 
-    * No detection at or below a point of the curve (with 1/n false positives per image the first
-      false positive of n < 100 images is beyond 0.01): a miss rate of 1 there, as in the Matlab
-      code of the first paper, where the public Python takes that of all detections.
-    * All found at a point of the curve: a miss rate of 1e-10 goes into the mean, as in the Matlab
-      code, where the public Python takes 0, which makes the whole mean 0.
+    * No detection at or below a point of the curve (in n < 100 images, the first false positive is
+      beyond 0.01 per image): the miss rate there is 1, as in the Matlab code of the first paper;
+      the public Python code takes that of all detections.
+    * All found at a point of the curve: a miss rate of 1e-10 enters the mean, as in the Matlab
+      code; the public Python code takes 0, which makes the whole mean 0.
 
     See `miss_rate_curve` for the matching.
 
     Args:
-        ground_truth: Of each frame, the annotated pedestrians: boxes of the full body, ``ignore``
+        ground_truth: The annotated pedestrians of each frame: boxes of the full body, ``ignore``
             for all that need not be found (other persons, groups, ignore regions), ``heights`` and
-            ``visible_ratios``. One class; labels are not looked at.
-        predictions: Of each frame, in the same order, the detections of that class, with scores.
+            ``visible_ratios``. There is one class; labels are not read.
+        predictions: The detections of that class, with scores, of each frame in the same order.
         subsets: The subsets.
 
     Returns:
-        By the subset's name, in [0, 1]; nan where there is nothing to find.
+        Miss rates by name of the subset, in [0, 1]; nan if there is nothing to find.
 
     Raises:
         ConfigError: The sequences' lengths differ, or there are no scores.
@@ -122,19 +121,19 @@ def miss_rate_curve(
     predictions: Sequence[FrameObjects],
     subset: PedestrianSubset = CITYPERSONS_SUBSETS[0],
 ) -> MissRateCurve:
-    """The curve of which `log_average_miss_rate` is the mean.
+    """The curve whose mean is `log_average_miss_rate`.
 
-    Of each frame the 1000 best-scored detections take part, and of these the ones whose height is
-    at least the subset's least divided by 1.25 and below its greatest times 1.25. By falling score
-    each takes the pedestrian of the subset, not yet taken, with the largest intersection over
-    union of at least 0.5. One that finds none is left out if at least half of its own area lies in
-    something ignored (which any number may do), else it is a false positive. Pedestrians outside of
-    the subset are ignored. Of equal scores the detection that comes first is taken first.
+    Of each frame, the 1000 detections with the best scores count, if their height is at least the
+    subset's smallest divided by 1.25 and below its largest times 1.25. In the order of falling
+    scores, each takes the pedestrian of the subset, not yet taken, with the largest intersection
+    over union of at least 0.5. One that finds none is left out if at least half of its own area
+    lies in something ignored (any number may), else it is a false positive. Pedestrians outside of
+    the subset are ignored. Of equal scores, the first detection comes first.
 
     Args:
         ground_truth: See `log_average_miss_rate`.
         predictions: See `log_average_miss_rate`.
-        subset: Which pedestrians have to be found.
+        subset: The pedestrians that have to be found.
 
     Returns:
         The curve over all frames.
@@ -147,7 +146,7 @@ def miss_rate_curve(
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """What the subsets share: detections by falling score, and their overlaps.
+    """What all subsets use: detections by falling score, and their overlaps.
 
     Attributes:
         ignore: bool (G,), ignored in every subset.
@@ -229,13 +228,13 @@ def _curve(frames: Sequence[_Frame], subset: PedestrianSubset) -> MissRateCurve:
 
 
 def _match(overlaps: np.ndarray) -> np.ndarray:
-    """Which detections, in the order of the rows, take one of the columns: bool (D,)."""
+    """Which detections, in the order of rows, take one of the columns: bool (D,)."""
     matched = np.zeros(len(overlaps), bool)
     taken = np.zeros(overlaps.shape[1], bool)
-    # Most detections touch nothing.
+    # Most detections do not overlap anything.
     for row in np.flatnonzero((overlaps >= _OVERLAP).any(1)):
         values = np.where(taken, -1.0, overlaps[row])
-        # Of equal overlaps the last, as in the public evaluation.
+        # Of equal overlaps, the last one, as in the public evaluation.
         column = len(values) - 1 - int(np.argmax(values[::-1]))
         if values[column] >= _OVERLAP:
             matched[row] = taken[column] = True

@@ -15,12 +15,12 @@ _LEAST_SIDE = 16  # px; below it OpenCV's flow fails
 
 @dataclass(frozen=True, eq=False)
 class OpticalFlow:
-    """Where each pixel of a frame was in the frame before.
+    """Where each pixel of a frame was in the previous frame.
 
     Attributes:
         displacement: float32 (h, w, 2), px of this grid to the right and downwards: the pixel at
-            (x, y) shows what was at (x, y) + displacement in the frame before. The grid covers the
-            whole frame, perhaps at a reduced size.
+            (x, y) shows what was at (x, y) + displacement in the previous frame. The grid covers
+            the whole frame, possibly at a reduced size.
         reliable: bool (h, w), where the flow can be relied on.
     """
 
@@ -29,12 +29,12 @@ class OpticalFlow:
 
 
 def estimate_flow(previous: np.ndarray, present: np.ndarray) -> OpticalFlow:
-    """Flow from a frame back to the one before, by OpenCV's DIS.
+    """Flow from a frame back to the previous one, by OpenCV's DIS.
 
     The method is that of Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016
-    (OpenCV's preset ``MEDIUM``). It is reliable where the flow forth leads back, so not where
-    something was hidden in the frame before, nor where it was outside: with backward flow b and
-    forward flow f, |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 px^2, f taken at where b leads to
+    (OpenCV's preset ``MEDIUM``). It is reliable where the forward flow leads back, so not where
+    something was hidden or outside in the previous frame: with backward flow b and forward flow f,
+    |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 px^2, with f at the place that b leads to
     (Sundaram et al., "Dense Point Trajectories by GPU-Accelerated Large Displacement Optical
     Flow", ECCV 2010).
 
@@ -69,17 +69,17 @@ def estimate_flow(previous: np.ndarray, present: np.ndarray) -> OpticalFlow:
 
 
 def grey_frame(frame: Any, width: int) -> np.ndarray:
-    """A frame in grey, reduced to a width.
+    """A frame in grey, at a limited width.
 
     Args:
         frame: Tensor or array (3, H, W), uint8, BGR or RGB.
-        width: Width that it gets if it is wider, px; the aspect ratio stays.
+        width: Width to which a wider frame is reduced, px; the aspect ratio is kept.
 
     Returns:
         uint8 (h, w).
 
     Raises:
-        FrameError: The frame is of another form.
+        FrameError: The frame has another form.
     """
     import cv2
 
@@ -98,13 +98,13 @@ def grey_frame(frame: Any, width: int) -> np.ndarray:
 
 
 class FrameFlows:
-    """Flows of the frames of videos, batch by batch, each computed once.
+    """Flows of video frames, batch by batch, each computed once.
 
-    Asked again for the batch that came last (by the metric of another run of the same frames), it
-    gives the same flows.
+    If it is asked again for the last batch (by the metric of another run of the same frames), it
+    returns the same flows.
 
     Args:
-        width: Width that wider frames are reduced to, px.
+        width: Width to which wider frames are reduced, px.
 
     Raises:
         ConfigError: The width is too small.
@@ -124,15 +124,15 @@ class FrameFlows:
         """Flows of a batch.
 
         Args:
-            keys: Of each image its video and its number in it.
-            frames: The images, see `grey_frame`. Only the frames of the batch before are kept.
+            keys: The video of each image, and its number there.
+            frames: The images, see `grey_frame`. Only the frames of the previous batch are kept.
 
         Returns:
-            Of each image its flow back to the frame before; None where the batch before did not
-            have that, as for the first frame of a video.
+            The flow of each image back to the previous frame; None if the previous batch did not
+            contain that frame, as for the first frame of a video.
 
         Raises:
-            FrameError: A frame of another form, or of another size than the one before.
+            FrameError: A frame has another form, or another size than the previous one.
         """
         keys = tuple(keys)
         if keys != self._keys:

@@ -13,13 +13,13 @@ from blockcopy_plugins.evaluation.optical_flow import OpticalFlow
 
 @dataclass(frozen=True, eq=False)
 class WarpedAreas:
-    """Agreement of a frame's labels with the warped ones of the frame before.
+    """Agreement of a frame's labels with the warped labels of the previous frame.
 
     Attributes:
-        intersection: int64 (n,), of each label the points that have it in both.
-        union: int64 (n,), of each label the points that have it in either.
+        intersection: int64 (n,), points that have each label in both.
+        union: int64 (n,), points that have each label in either.
         counted: Number of points in the areas.
-        points: Number of all points, those that were left out included.
+        points: Number of all points, including those left out.
     """
 
     intersection: np.ndarray
@@ -31,16 +31,16 @@ class WarpedAreas:
 def compare_with_warped(
     previous: np.ndarray, present: np.ndarray, flow: OpticalFlow
 ) -> WarpedAreas:
-    """Compare labels with those that the flow brings from the frame before.
+    """Compare labels with those that the flow brings from the previous frame.
 
-    The flow's grid is laid over the frame; the centre of each of its pixels is a point. A point's
-    present label is compared with the previous one of the pixel that its displacement leads to.
-    Points whose flow is not reliable, or leads out of the frame, are left out.
+    The flow's grid covers the frame; the centre of each of its pixels is a point. A point's label
+    in this frame is compared with the label of the previous frame at the pixel to which its
+    displacement leads. Points whose flow is not reliable or leads out of the frame are left out.
 
     Args:
-        previous: Labels of the frame before, int (H, W), from 0.
+        previous: Labels of the previous frame, int (H, W), from 0.
         present: Labels of this frame, int (H, W).
-        flow: From this frame to the one before, at any size.
+        flow: Flow from this frame to the previous one, at any size.
 
     Returns:
         The areas, in points.
@@ -50,8 +50,8 @@ def compare_with_warped(
     """
     if previous.shape != present.shape:
         raise ConfigError(
-            f"the labels of a frame are {present.shape}, those of the frame before "
-            f"{previous.shape}; the frames of a video must have one size"
+            f"the labels of a frame are {present.shape}, those of the previous frame "
+            f"{previous.shape}; all frames of a video must have one size"
         )
     size, grid = np.array(present.shape), np.array(flow.reliable.shape)
     y, x = (np.arange(side) + 0.5 for side in grid)
@@ -76,7 +76,7 @@ def mean_warped_iou(areas: Sequence[WarpedAreas]) -> float:
     """Mean over the labels that occur of intersection over union, each over all pairs of frames.
 
     Args:
-        areas: Of each pair of frames.
+        areas: The areas of each pair of frames.
 
     Returns:
         From 0 to 1; nan if no point was counted.

@@ -1,4 +1,4 @@
-"""MMEngine metric of the temporal consistency of a segmentor on the frames of videos."""
+"""MMEngine metric of the temporal consistency of a segmentor on video frames."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from blockcopy_plugins.registry import METRICS
 
 @dataclass(frozen=True, eq=False)
 class FrameConsistency:
-    """What is kept of one frame.
+    """The result that is kept for a frame.
 
     Attributes:
         video_id: Index of the video in its dataset.
         frame_id: Index of the frame in its video's sequence, from 0.
-        areas: Agreement with the frame before; None where there is none.
+        areas: Agreement with the previous frame; None if there is none.
     """
 
     video_id: int
@@ -42,29 +42,29 @@ class FrameConsistency:
 
 @METRICS.register_module()
 class TemporalConsistencyMetric(FrameMetric):
-    """Mean IoU of each frame's labels with those of the frame before, warped by optical flow.
+    """Mean IoU of each frame's labels with those of the previous one, warped by optical flow.
 
     The measure of Liu et al., "Efficient Semantic Video Segmentation with Per-frame Inference",
     ECCV 2020: areas are summed over all pairs of successive frames, then the mean is taken over the
-    labels. They use FlowNet2 and all pixels; here the flow is OpenCV's DIS from the frames
-    themselves, at reduced size, and points where it is not reliable (hidden in the frame before,
-    outside of it) are left out, see `estimate_flow` and `compare_with_warped`. So figures compare
-    with each other, dense and block-sparse, rather than with published ones.
+    labels. They use FlowNet2 and all pixels; here OpenCV's DIS computes the flow from the frames
+    at reduced size, and points where it is not reliable (hidden in the previous frame or outside of
+    it) are left out, see `estimate_flow` and `compare_with_warped`. Compare these figures with each
+    other, dense and block-sparse, rather than with published ones.
 
-    It needs no ground truth, and says nothing of correctness: labels that are wrong but stay are
-    consistent, and a block-sparse run, whose unexecuted blocks keep their labels, can be more
-    consistent than the dense one for that reason.
+    The metric needs no ground truth and says nothing about correctness: wrong labels that stay are
+    consistent. For that reason, a block-sparse run, whose unexecuted blocks keep their labels, can
+    be more consistent than the dense one.
 
-    Works with `VideoFrameDataset`; frames of one video have to come in order.
+    It works with `VideoFrameDataset`; the frames of a video must come in order.
 
     Args:
-        width: Width in px that wider frames are reduced to for the flow.
+        width: Width to which wider frames are reduced for the flow, px.
         keep_results: See `FrameMetric`; its results are `FrameConsistency`.
         collect_device: See `FrameMetric`.
         prefix: See `FrameMetric`.
 
     Attributes:
-        flows: What computes the flows; metrics of runs of the same frames may share one.
+        flows: Computes the flows; metrics of several runs of the same frames may share one.
 
     Raises:
         ConfigError: The width is too small.
@@ -82,17 +82,17 @@ class TemporalConsistencyMetric(FrameMetric):
         self._labels: dict[int, tuple[int, np.ndarray]] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take over one batch's labels.
+        """Collect the labels of a batch.
 
         Args:
-            data_batch: What the data loader gave: ``inputs`` are the frames, uint8 (3, H, W) each.
-            data_samples: Of each image a dict (MMEngine's ``SegDataSample.to_dict()``) with
+            data_batch: From the data loader: ``inputs`` are the frames, uint8 (3, H, W) each.
+            data_samples: A dict for each image (MMEngine's ``SegDataSample.to_dict()``) with
                 ``pred_sem_seg`` of the size of the original frame, ``video_id``, ``frame_id``, and
-                perhaps ``scale_factor``, by which frames that were padded are cut.
+                optionally ``scale_factor``, by which padding is cut off the frames.
 
         Raises:
             ConfigError: One of these is missing.
-            FrameError: The frames are of another form.
+            FrameError: The frames have another form.
         """
         for sample in data_samples:
             require_keys(sample, "pred_sem_seg")
@@ -110,7 +110,7 @@ class TemporalConsistencyMetric(FrameMetric):
         for (video, number), flow, sample in zip(
             keys, self.flows(keys, frames), data_samples, strict=True
         ):
-            # A byte or two a pixel: these wait for the next frame.
+            # One or two bytes per pixel: these are kept until the next frame.
             found = sample["pred_sem_seg"]["data"].squeeze(0).to(torch.int16).cpu().numpy()
             last, previous = self._labels.get(video, (None, None))
             areas = None
@@ -121,7 +121,7 @@ class TemporalConsistencyMetric(FrameMetric):
         self._labels = labels
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """See `FrameMetric.evaluate`; the labels that waited for their next frame are dropped."""
+        """See `FrameMetric.evaluate`; the labels kept for the next frame are dropped."""
         self._labels = {}
         return super().evaluate(size)
 
@@ -133,8 +133,8 @@ class TemporalConsistencyMetric(FrameMetric):
 
         Returns:
             ``temporal_pairs`` (of successive frames) and, if there are any,
-            ``temporal_consistency`` (from 0 to 1) and ``temporal_share``, the part of the points
-            that were counted.
+            ``temporal_consistency`` (from 0 to 1) and ``temporal_share``, the share of points that
+            were counted.
         """
         areas = [result.areas for result in results if result.areas is not None]
         metrics = {"temporal_pairs": float(len(areas))}
@@ -145,7 +145,7 @@ class TemporalConsistencyMetric(FrameMetric):
 
 
 def _without_padding(frame: Any, sample: Mapping[str, Any]) -> Any:
-    """The part of a network input that shows the frame: a pipeline pads on the right and below."""
+    """The part of a network input that shows the frame: pipelines pad on the right and below."""
     scale = sample.get("scale_factor")
     if scale is None:
         return frame

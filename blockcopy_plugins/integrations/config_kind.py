@@ -1,4 +1,4 @@
-"""Which framework a config file is written for."""
+"""Which framework reads a config file; told from the file alone, whatever is installed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import ast
 import os
 
 
-def is_detectron2_config(path: str) -> bool:
-    """Whether a config file is one of Detectron2: YAML, or Python that imports it.
+def config_kind(path: str) -> str:
+    """The framework that reads a config file: the name of its folder in ``integrations``.
 
     Args:
-        path: The file. One that is not there is none. One that imports its neighbours
-            (``from .base import model``) is what the first of these is that imports a framework.
+        path: The file; it need not exist.
+
+    Returns:
+        ``'detectron2'`` for YAML, and for Python that imports Detectron2, itself or through
+        neighbours (``from .base import model``); ``'mmengine'`` for all others.
     """
-    return os.path.splitext(path)[1].lower() in (".yaml", ".yml") or "detectron2" in _imports(path)
+    is_yaml = os.path.splitext(path)[1].lower() in (".yaml", ".yml")
+    return "detectron2" if is_yaml or "detectron2" in _imports(path) else "mmengine"
 
 
 def _imports(path: str, seen: frozenset[str] = frozenset()) -> set[str]:

@@ -1,7 +1,7 @@
-"""What a framework's integration says of the objects that are its own, and how it is found.
+"""The interface of a framework's integration, and how integrations are found.
 
-A folder here that is called as the framework's package and has a file ``framework.py`` with a
-``FRAMEWORK`` in it is one; nothing else needs to name it.
+Every folder here that has the name of the framework's package and contains a ``framework.py`` with
+a ``FRAMEWORK`` is an integration; it is registered nowhere else.
 """
 
 from __future__ import annotations
@@ -9,25 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import import_module, resources
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ..engine.adapter import ModelAdapter
 from ..errors import ConfigError
+from .config_kind import config_kind
+
+# What pip installs a framework by, if that is not the extra with the name of the package.
+_REQUIREMENTS = {
+    **dict.fromkeys(("mmdet", "mmengine", "mmseg"), "'blockcopy_plugins[mm]'"),
+    "detectron2": "--no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'",
+}
+
+
+class ConfigModel(NamedTuple):
+    """The model that a config describes.
+
+    Args:
+        model: With random weights, in eval mode.
+        name: Name of its class, to show to people.
+        size: ``(H, W)`` that the config's pipeline resizes images to, px.
+    """
+
+    model: nn.Module
+    name: str
+    size: tuple[int, int]
 
 
 class Framework:
-    """The objects of one framework.
-
-    Integrations derive from it; what they do not override says that nothing is theirs.
-    """
+    """The objects of one framework; the base class knows none."""
 
     def adapter(self, model: nn.Module) -> ModelAdapter | None:
         """How a model of this framework is called.
 
         Args:
-            model: A module that has some class of the framework's in it.
+            model: A module that contains some class of the framework.
 
         Returns:
             A new adapter, or ``None`` if the model is called with a tensor like any other.
@@ -35,24 +53,24 @@ class Framework:
         return None
 
     def check_backbone(self, model: nn.Module) -> None:
-        """Look at a model of which the backbone alone runs on blocks.
+        """Check a model whose backbone alone runs on blocks.
 
         Args:
             model: The whole model.
 
         Raises:
-            ConfigError: If it gives its backbone something else than whole frames.
+            ConfigError: If it does not call its backbone with whole frames.
         """
 
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
-        """What runs of an object that users call: a predictor, a pipeline, a model around another.
+        """The modules in an object that users call: a predictor, a pipeline, a wrapped model.
 
         Args:
             owner: The object.
 
         Returns:
-            The modules, of which the first is at work now and others may have been, or will be
-            copied to be; ``None`` if the object is not known.
+            The modules, the one that runs now first; others may have run before, or be copied to
+            run later. ``None`` if the object is not known.
         """
         return None
 
@@ -60,30 +78,42 @@ class Framework:
         """A model with random weights, in eval mode.
 
         Args:
-            name: As the framework's users call it.
+            name: The framework's name for it.
 
         Raises:
-            ConfigError: If the framework has no such model, or none can be built by name.
+            ConfigError: If the framework has no such model, or models cannot be built by name.
         """
         raise ConfigError(
             f"models of {type(self).__name__} are not built by name; give the path of a config."
         )
 
+    def model_of_config(self, path: str) -> ConfigModel:
+        """The model of a config file, with random weights, in eval mode.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ConfigError: If the framework has no config files, this one cannot be read, or its model
+                cannot be built.
+        """
+        raise ConfigError(f"{type(self).__name__} has no config files that are read here: {path}.")
+
     def call(self, model: nn.Module, frame: Tensor) -> Any:
         """Call a model of the framework.
 
         Args:
-            model: As :meth:`build` makes it.
-            frame: ``(N, 3, H, W)``, values about from 0 to 1.
+            model: As :meth:`build` or :meth:`model_of_config` makes it.
+            frame: ``(N, 3, H, W)``, with values from about 0 to 1.
         """
         return model(frame)
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
-        """Put in place what the calls of an object need besides; its modules are converted.
+        """Attach what else the calls of an object need, after its modules were converted.
 
         Args:
             owner: An object of :meth:`modules`.
-            modules: What that returned.
+            modules: The result of :meth:`modules`.
         """
 
     def detach(self, owner: object) -> None:
@@ -101,10 +131,10 @@ def known_frameworks() -> tuple[str, ...]:
 
 
 def frameworks_of(*parts: object) -> Iterator[Framework]:
-    """The frameworks that have to do with some objects, by the packages of their classes.
+    """The frameworks that some objects belong to, by the packages of their classes.
 
     Args:
-        parts: Modules, or whatever users call.
+        parts: Modules, or other objects that users call.
     """
     kinds = {kind for part in parts for kind in type(part).__mro__}
     packages = {kind.__module__.partition(".")[0] for kind in kinds}
@@ -115,10 +145,10 @@ def frameworks_of(*parts: object) -> Iterator[Framework]:
 
 
 def framework_called(name: str) -> Framework:
-    """The framework of a name.
+    """The framework with a name.
 
     Args:
-        name: Of its package, or ``'smp'``.
+        name: Name of its package, or ``'smp'``.
 
     Raises:
         ConfigError: If it is not known or not installed.
@@ -129,13 +159,26 @@ def framework_called(name: str) -> Framework:
             f"there is no framework {name!r}; known are {', '.join(known_frameworks())}."
         )
     if find_spec(package) is None:
-        raise ConfigError(f"{package} is not installed: pip install blockcopy_plugins[{package}].")
+        wanted = _REQUIREMENTS.get(package, f"'blockcopy_plugins[{package}]'")
+        raise ConfigError(f"{package} is not installed: pip install {wanted}")
     return import_module(f"{__package__}.{package}.framework").FRAMEWORK
 
 
+def framework_of_config(path: str) -> Framework:
+    """The framework that reads a config file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: If the framework is not installed.
+    """
+    return framework_called(config_kind(path))
+
+
 def framework_for(model: nn.Module) -> tuple[Framework, ModelAdapter]:
-    """The framework that a model is of, and its adapter; the plain ones if it is of none."""
-    # A model that somebody has put together has no class of the framework's itself.
+    """The framework of a model, and its adapter; the plain ones if it belongs to none."""
+    # All modules: a model put together from a framework's parts is not of the framework's classes.
     for framework in frameworks_of(*nn.Module.modules(model)):
         found = framework.adapter(model)
         if found is not None:
@@ -144,18 +187,18 @@ def framework_for(model: nn.Module) -> tuple[Framework, ModelAdapter]:
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:
-    """The adapter of the framework that a model is of; the plain one if it is of none."""
+    """The adapter of a model's framework; the plain one if it belongs to none."""
     return framework_for(model)[1]
 
 
 def running(owner: object) -> tuple[Framework, tuple[nn.Module, ...]]:
-    """What runs of an object, and the framework that knows it.
+    """The modules that run in an object, and the framework that knows it.
 
     Args:
         owner: A module, or an object of a framework that runs modules.
 
     Returns:
-        The framework and the modules; of a plain module itself.
+        The framework and the modules; for a plain module, the module itself.
 
     Raises:
         ConfigError: If it is neither.

@@ -1,7 +1,7 @@
-"""mmcv's compiled ops on BlockTensors: they get whole maps.
+"""Gives whole maps to mmcv's compiled ops.
 
-A compiled op (deformable convolution, CARAFE) reads memory through a pointer, and is called behind
-torch's dispatcher, so the engine does not see it. What it does pass through is ``forward`` of an
+A compiled op (deformable convolution, CARAFE) reads memory through a pointer and bypasses torch's
+dispatcher, so the engine does not see it. It does pass through ``forward`` of an
 ``autograd.Function``.
 """
 
@@ -27,8 +27,7 @@ _GIVE_MAPS = frozenset(
 def teach_compiled_ops() -> None:
     """Let the functions of ``mmcv.ops`` take BlockTensors; a second call does nothing.
 
-    It changes classes of mmcv for the whole process, which nobody notices who gives them ordinary
-    tensors: they then do what they did before.
+    It changes classes of mmcv for the whole process; with ordinary tensors they behave as before.
     """
     for function in _functions():
         if not hasattr(function.forward, "__wrapped__"):

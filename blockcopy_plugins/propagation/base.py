@@ -53,6 +53,10 @@ class MotionLook:
             self.seconds += time.thread_time() - start
         return self._found[image]
 
+    def known(self, image: int) -> Displacement | None:
+        """As :meth:`displacement`, but ``None`` too if that was never asked for."""
+        return self._found.get(image)
+
     @property
     def is_asked(self) -> bool:
         """Whether the displacement of every image was asked for."""

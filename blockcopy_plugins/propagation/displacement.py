@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,9 +22,8 @@ class Displacement:
     """How far the content of each cell of a frame has moved since an earlier frame.
 
     The content at a point p of the frame was at ``p - vector`` in the earlier one. Cells are
-    squares of
-    the network's input, the first at its upper left corner; pixel (row 0, column 0) has its centre
-    at (0, 0). Nobody writes to the tensors.
+    squares of the network's input, the first at its upper left corner; pixel (row 0, column 0) has
+    its centre at (0, 0). Nobody writes to the tensors.
 
     Args:
         vectors: float32 ``(rows, columns, 2)`` in host memory, to the right and down, px of the
@@ -101,11 +101,16 @@ class Displacement:
         vectors = torch.tensor([right, down], dtype=torch.float32).expand_as(still.vectors)
         return still._with(vectors.contiguous(), still.confidence)
 
-    @property
+    @cached_property
     def is_still(self) -> bool:
         """Whether no cell is known to have moved."""
         moved = (self.vectors != 0).any(-1) & (self.confidence >= SURE)
         return not bool(moved.any())
+
+    @cached_property
+    def is_surely_still(self) -> bool:
+        """Whether no cell has moved, and this is certain."""
+        return not bool(self.vectors.any()) and bool((self.confidence == 1).all())
 
     @property
     def share_known(self) -> float:
@@ -127,6 +132,8 @@ class Displacement:
         Raises:
             FrameError: If the cells differ.
         """
+        if older is None and self.is_surely_still:
+            return self
         y, x = self._sources()
         if older is None:
             return self._with(self.vectors, self.confidence * self._inside(y, x))
@@ -135,7 +142,7 @@ class Displacement:
                 f"a displacement of {self.size} px in cells of {self.cell} px cannot continue "
                 f"one of {older.size} px in cells of {older.cell} px; forget the older one"
             )
-        if not bool(self.vectors.any()) and bool((self.confidence == 1).all()):
+        if self.is_surely_still:
             return older
         came = _sample_cells(older.vectors, older.confidence, y / self.cell, x / self.cell)
         vectors, confidence = came
@@ -237,17 +244,20 @@ def _sample_cells(
     x = (x - 0.5).clamp(0, columns - 1)
     top, left = y.floor().clamp_max(max(rows - 2, 0)), x.floor().clamp_max(max(columns - 2, 0))
     down, right = (y - top)[..., None], (x - left)[..., None]
-    top, left = top.long(), left.long()
-    below, beside = (top + 1).clamp_max(rows - 1), (left + 1).clamp_max(columns - 1)
-    field = torch.cat((vectors, confidence[..., None]), -1)
-    corners = torch.stack(
-        (field[top, left], field[top, beside], field[below, left], field[below, beside])
-    )
+    # By places in the flat field, which takes a fifth of the time of indices in two dimensions.
+    first = (top * columns + left).long().flatten()
+    field = torch.cat((vectors, confidence[..., None]), -1).view(-1, 3)
+
+    def looked_up(places: Tensor) -> Tensor:
+        return field.index_select(0, places).view(*y.shape, 3)
+
+    below, beside = columns * (rows > 1), int(columns > 1)
+    corners = [looked_up(first + step) for step in (0, beside, below, below + beside)]
     # As a + w (b - a): equal neighbours give exactly their own value.
     upper = corners[0] + right * (corners[1] - corners[0])
     lower = corners[2] + right * (corners[3] - corners[2])
     smooth = upper + down * (lower - upper)
-    nearest = field[(y + 0.5).long(), (x + 0.5).long()]
-    apart = (corners[..., :2] - nearest[..., :2]).abs().amax((0, -1))
+    nearest = looked_up(((y + 0.5).long() * columns + (x + 0.5).long()).flatten())
+    apart = (torch.stack(corners) - nearest)[..., :2].abs().amax((0, -1))
     found = torch.where((apart <= _SMOOTH)[..., None], smooth, nearest)
     return found[..., :2], found[..., 2]

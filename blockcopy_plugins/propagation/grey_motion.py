@@ -114,7 +114,10 @@ class GreyMotion(Motion):
 
         cv2 = opencv(type(self).__name__)
         height, width = later.shape
-        x, y = np.nan_to_num(flow.transpose(2, 0, 1), nan=1e6, posinf=1e6, neginf=-1e6)
+        # A sum with NaN or infinity in it is not finite.
+        if not np.isfinite(flow.sum()):
+            flow = np.nan_to_num(flow, nan=1e6, posinf=1e6, neginf=-1e6)
+        x, y = flow[..., 0], flow[..., 1]
         columns = np.arange(width, dtype=np.float32)
         rows = np.arange(height, dtype=np.float32)[:, None]
         places = (x + columns, y + rows, cv2.INTER_LINEAR)

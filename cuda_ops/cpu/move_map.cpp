@@ -16,6 +16,9 @@
 namespace blockcopy {
 namespace {
 
+// Rows that are moved one after the other, channel by channel: neighbours in memory, which the
+// processor reads ahead.
+constexpr int64_t kTogether = 8;
 constexpr float kSteps = 32.0f;
 constexpr float kSure = 0.5f;
 // A number added to it is rounded to a whole number, half-way to the even one.
@@ -49,6 +52,12 @@ struct Row {
   bool whole = true;  // no weights
 };
 
+// Pixels of a row side by side that lie between the same two columns of cells.
+struct Run {
+  int32_t begin, end;
+  int32_t cell;
+};
+
 // Values that are the same for all rows.
 struct Place {
   int32_t height, width;
@@ -58,10 +67,12 @@ struct Place {
 
 // The source of each pixel of a row. `right`, `down` and `sure` are those of the cells at the row's
 // height. Returns how many pixels are used, and in `fractions` whether weights are needed.
+//
+// Within a run the cells' values are constants, so that the loop needs no look-ups.
 BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __restrict down,
-                                  const float* __restrict sure, const int32_t* __restrict columns,
-                                  const float* __restrict weights, int32_t last, int32_t y,
-                                  const Place& place, int32_t* __restrict source,
+                                  const float* __restrict sure, const Run* __restrict runs,
+                                  int64_t count, const float* __restrict weights, int32_t last,
+                                  int32_t y, const Place& place, int32_t* __restrict source,
                                   int32_t* __restrict beside, int32_t* __restrict below,
                                   float* __restrict to_right, float* __restrict to_down,
                                   int32_t* __restrict use, int32_t* __restrict fractions) {
@@ -70,34 +81,41 @@ BLOCKCOPY_CLONES int64_t look_row(const float* __restrict right, const float* __
   const float shift = place.nearest ? 0.5f : 0.0f, keep = place.nearest ? 0.0f : 1.0f;
   const float row = static_cast<float>(y);
   int32_t used = 0, broken = 0;
-  for (int32_t x = 0; x < row_length; ++x) {
-    const int32_t one = columns[x], other = one < last ? one + 1 : one;
-    const float weight = weights[x];
-    const float moved_x = right[one] + weight * (right[other] - right[one]);
-    const float moved_y = down[one] + weight * (down[other] - down[one]);
-    const float confidence = sure[one] + weight * (sure[other] - sure[one]);
-    const float step_x = ((moved_x * kSteps + kRound) - kRound) / kSteps;
-    const float step_y = ((moved_y * kSteps + kRound) - kRound) / kSteps;
-    float from_x = static_cast<float>(x) - step_x, from_y = row - step_y;
-    // Comparisons with NaN are false, so values that are not finite are not used.
-    const int32_t is_used = (confidence >= kSure) & (from_x >= -0.5f) & (from_x <= width - 0.5f) &
-                            (from_y >= -0.5f) & (from_y <= height - 0.5f) &
-                            ((everywhere != 0) | (step_x != 0) | (step_y != 0));
-    from_x = is_used ? from_x : 0.0f;
-    from_y = is_used ? from_y : 0.0f;
-    from_x = from_x < 0 ? 0.0f : from_x > width - 1 ? width - 1 : from_x;
-    from_y = from_y < 0 ? 0.0f : from_y > height - 1 ? height - 1 : from_y;
-    int32_t at_x = static_cast<int32_t>(from_x + shift), at_y = static_cast<int32_t>(from_y + shift);
-    at_x = at_x < row_length ? at_x : row_length - 1;
-    at_y = at_y < rows ? at_y : rows - 1;
-    source[x] = at_y * row_length + at_x;
-    beside[x] = at_x + 1 < row_length ? 1 : 0;
-    below[x] = at_y + 1 < rows ? row_length : 0;
-    to_right[x] = keep * (from_x - static_cast<float>(at_x));
-    to_down[x] = keep * (from_y - static_cast<float>(at_y));
-    use[x] = is_used;
-    used += is_used;
-    broken |= (to_right[x] != 0) | (to_down[x] != 0);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t one = runs[i].cell, other = one < last ? one + 1 : one;
+    const float right_one = right[one], right_step = right[other] - right_one;
+    const float down_one = down[one], down_step = down[other] - down_one;
+    const float sure_one = sure[one], sure_step = sure[other] - sure_one;
+    const int32_t begin = runs[i].begin, end = runs[i].end;
+    for (int32_t x = begin; x < end; ++x) {
+      const float weight = weights[x];
+      const float moved_x = right_one + weight * right_step;
+      const float moved_y = down_one + weight * down_step;
+      const float confidence = sure_one + weight * sure_step;
+      const float step_x = ((moved_x * kSteps + kRound) - kRound) / kSteps;
+      const float step_y = ((moved_y * kSteps + kRound) - kRound) / kSteps;
+      float from_x = static_cast<float>(x) - step_x, from_y = row - step_y;
+      // Comparisons with NaN are false, so values that are not finite are not used.
+      const int32_t is_used = (confidence >= kSure) & (from_x >= -0.5f) & (from_x <= width - 0.5f) &
+                              (from_y >= -0.5f) & (from_y <= height - 0.5f) &
+                              ((everywhere != 0) | (step_x != 0) | (step_y != 0));
+      from_x = is_used ? from_x : 0.0f;
+      from_y = is_used ? from_y : 0.0f;
+      from_x = from_x < 0 ? 0.0f : from_x > width - 1 ? width - 1 : from_x;
+      from_y = from_y < 0 ? 0.0f : from_y > height - 1 ? height - 1 : from_y;
+      int32_t at_x = static_cast<int32_t>(from_x + shift);
+      int32_t at_y = static_cast<int32_t>(from_y + shift);
+      at_x = at_x < row_length ? at_x : row_length - 1;
+      at_y = at_y < rows ? at_y : rows - 1;
+      source[x] = at_y * row_length + at_x;
+      beside[x] = at_x + 1 < row_length ? 1 : 0;
+      below[x] = at_y + 1 < rows ? row_length : 0;
+      to_right[x] = keep * (from_x - static_cast<float>(at_x));
+      to_down[x] = keep * (from_y - static_cast<float>(at_y));
+      use[x] = is_used;
+      used += is_used;
+      broken |= (to_right[x] != 0) | (to_down[x] != 0);
+    }
   }
   *fractions = broken;
   return used;
@@ -129,10 +147,21 @@ void find_segments(Row& row) {
   }
 }
 
+std::vector<Run> runs_of(const int32_t* columns, int64_t width) {
+  std::vector<Run> runs;
+  for (int32_t x = 0; x < width; ++x) {
+    if (x == 0 || columns[x] != columns[x - 1]) {
+      runs.push_back({x, x, columns[x]});
+    }
+    runs.back().end = x + 1;
+  }
+  return runs;
+}
+
 struct Field {
   const float* cells;
   const int32_t* rows;
-  const int32_t* columns;
+  std::vector<Run> runs;
   const float* row_weights;
   const float* column_weights;
   int64_t cell_rows, cell_columns, height, width;
@@ -153,8 +182,8 @@ struct Field {
                       nearest};
     int32_t fractions = 0;
     row.any = look_row(tall.data(), tall.data() + cell_columns, tall.data() + 2 * cell_columns,
-                       columns, column_weights, static_cast<int32_t>(cell_columns - 1),
-                       static_cast<int32_t>(y), place, row.source.data(), row.beside.data(),
+                       runs.data(), static_cast<int64_t>(runs.size()), column_weights,
+                       static_cast<int32_t>(cell_columns - 1), static_cast<int32_t>(y), place, row.source.data(), row.beside.data(),
                        row.below.data(), row.right.data(), row.down.data(), row.use.data(),
                        &fractions) > 0;
     row.whole = fractions == 0;
@@ -188,9 +217,13 @@ BLOCKCOPY_CLONES void mix_row(const float* value, const float* copied, float* __
     const float* __restrict d = c + segment.beside;
     for (int64_t x = 0; x < length; ++x) {
       const float right = to_right[begin + x], down = to_down[begin + x];
-      const float upper = right == 0 ? a[x] : a[x] + right * (b[x] - a[x]);
-      const float lower = right == 0 ? c[x] : c[x] + right * (d[x] - c[x]);
-      to[x] = down == 0 ? upper : upper + down * (lower - upper);
+      // All four are read first: a read that depends on a weight would be one for each pixel.
+      const float one = a[x], two = b[x], three = c[x], four = d[x];
+      const float mixed_upper = one + right * (two - one), mixed_lower = three + right * (four - three);
+      const float upper = right == 0 ? one : mixed_upper;
+      const float lower = right == 0 ? three : mixed_lower;
+      const float mixed = upper + down * (lower - upper);
+      to[x] = down == 0 ? upper : mixed;
     }
   }
 }
@@ -224,17 +257,22 @@ void for_rows(const Field& field, const at::Tensor& value, const at::Tensor& cop
   const T* kept = static_cast<const T*>(copied.const_data_ptr());
   T* to = static_cast<T*>(out.mutable_data_ptr());
   const int64_t channels = value.size(0), width = field.width, area = field.height * width;
-  at::parallel_for(0, field.height, 8, [&](int64_t begin, int64_t end) {
-    Row row(width);
+  at::parallel_for(0, field.height, kTogether, [&](int64_t begin, int64_t end) {
+    std::vector<Row> found(kTogether, Row(width));
     std::vector<float> tall(3 * field.cell_columns);
-    for (int64_t y = begin; y < end; ++y) {
-      field.look(y, tall, row);
+    for (int64_t first = begin; first < end; first += kTogether) {
+      const int64_t count = std::min(kTogether, end - first);
+      for (int64_t i = 0; i < count; ++i) {
+        field.look(first + i, tall, found[i]);
+      }
       for (int64_t c = 0; c < channels; ++c) {
-        const int64_t line = c * area + y * width;
-        if (row.any) {
-          function(from + c * area, kept + line, to + line, row);
-        } else {
-          std::copy(kept + line, kept + line + width, to + line);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t line = c * area + (first + i) * width;
+          if (found[i].any) {
+            function(from + c * area, kept + line, to + line, found[i]);
+          } else {
+            std::copy(kept + line, kept + line + width, to + line);
+          }
         }
       }
     }
@@ -291,7 +329,7 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
   const bool between = !nearest && value.is_floating_point();
   const Field field{cells.const_data_ptr<float>(),
                     rows.const_data_ptr<int32_t>(),
-                    columns.const_data_ptr<int32_t>(),
+                    runs_of(columns.const_data_ptr<int32_t>(), width),
                     row_weights.const_data_ptr<float>(),
                     column_weights.const_data_ptr<float>(),
                     cells.size(0),

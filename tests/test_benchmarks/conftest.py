@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+import importlib
 from types import ModuleType, SimpleNamespace
 
 import pytest
-
-PROJECTS = Path(__file__).parents[1] / "test_integrations/tiny_projects.py"
 
 
 @pytest.fixture
@@ -16,10 +13,7 @@ def projects() -> ModuleType:
     """Tiny projects of MMDetection and MMSegmentation; skips where a package is missing."""
     pytest.importorskip("cv2")
     pytest.importorskip("mmdet")
-    spec = importlib.util.spec_from_file_location("tiny_projects", PROJECTS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("tests.test_integrations.tiny_projects")
 
 
 @pytest.fixture

@@ -370,7 +370,7 @@ def test_all_sections_on_a_machine_without_a_gpu(tmp_path):
     assert not any(section.get("cut_short") for section in found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @needs_compiler
 def test_the_build_section_builds(tmp_path):
     """Into a copy of the checkout: the extension at work stays."""

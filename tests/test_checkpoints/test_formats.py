@@ -37,7 +37,7 @@ def _load(path: Path):
     return module
 
 
-sources = _load(Path(__file__).resolve().parent / "source_states.py")
+from tests.test_checkpoints import source_states as sources  # noqa: E402
 
 
 @pytest.fixture(scope="module")

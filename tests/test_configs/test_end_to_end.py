@@ -313,7 +313,7 @@ def test_config_from_clips_to_metrics(name, small_runs):
         check_all(CASES[name], runs["all"], runs["learned"])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", CASES)
 def test_config_at_its_own_width(name, cityscapes, tmp_path):
     case = CASES[name]

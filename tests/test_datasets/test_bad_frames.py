@@ -249,7 +249,7 @@ def test_mutated_videos_give_the_same_frames_to_all_readers_or_an_error(tmp_path
         check_mutated(tmp_path / f"fuzz{suffix}", content, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_thousands_of_mutated_videos(tmp_path, originals):
     for seed in range(1000, 3000):
         suffix, content = list(originals.values())[seed % len(originals)]

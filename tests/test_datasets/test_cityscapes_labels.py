@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -17,12 +14,7 @@ from blockcopy_plugins.datasets.cityscapes_labels import (
     train_ids_of_ids,
 )
 from blockcopy_plugins.errors import ConfigError
-
-_spec = importlib.util.spec_from_file_location(
-    "cityscapes_tree", Path(__file__).resolve().parent / "cityscapes_tree.py"
-)
-tree = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tree)
+from tests.test_datasets import cityscapes_tree as tree  # noqa: E402
 
 # Ids of the 19 classes in the order of their train ids, from the dataset's paper and site.
 EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -18,12 +17,7 @@ from blockcopy_plugins.datasets import (  # noqa: E402
 )
 from blockcopy_plugins.errors import ConfigError, FrameError  # noqa: E402
 from blockcopy_plugins.integrations.mmengine.sampler import VideoSampler  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location(
-    "cityscapes_tree", Path(__file__).resolve().parent / "cityscapes_tree.py"
-)
-tree = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tree)
+from tests.test_datasets import cityscapes_tree as tree  # noqa: E402
 
 VAL = [name for name, split in tree.CLIPS if split == "val"]
 LOAD = [dict(type="LoadImageFromFile")]

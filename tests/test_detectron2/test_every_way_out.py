@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,16 +15,9 @@ pytest.importorskip("av")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
 DEMO = ROOT / "demo/vtest_excerpt.mp4"
-killed = load(ROOT / "tests/test_tools/killed_tool.py")
+from demo.convert_to_detectron2 import convert  # noqa: E402
+from tests.test_tools import killed_tool as killed  # noqa: E402
 
 INPUTS = ("long.mp4", "lazy.py", "weights.pth")
 TOOLS = {
@@ -60,7 +51,7 @@ def inputs(tmp_path_factory):
     from blockcopy_plugins.visualization import VideoWriter
 
     folder = tmp_path_factory.mktemp("inputs")
-    weights = load(ROOT / "demo/convert_to_detectron2.py").convert(ROOT / "demo/maskrcnn_vtest.pth")
+    weights = convert(ROOT / "demo/maskrcnn_vtest.pth")
     torch.save({"model": weights}, folder / "weights.pth")
     text = (ROOT / "configs/detectron2/mask_rcnn_R_18_thin_vtest.py").read_text()
     small = ("short_edge_length=576, max_size=768", "short_edge_length=144, max_size=192")
@@ -96,7 +87,7 @@ REST = [
 
 @pytest.mark.parametrize(
     ("tool", "number"),
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
+    [*QUICK, *(pytest.param(*one, marks=pytest.mark.weekly) for one in REST)],
 )
 def test_a_signal_in_the_middle(place, tool, number):
     tool_in(place, tool).stop_in_the_middle(number)
@@ -109,13 +100,13 @@ def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
     assert killed.frames_of(place / "out.mp4") == 2
 
 
-@pytest.mark.parametrize("tool", [pytest.param(t, marks=pytest.mark.slow) for t in TOOLS])
+@pytest.mark.parametrize("tool", [pytest.param(t, marks=pytest.mark.weekly) for t in TOOLS])
 def test_kill_leaves_at_most_one_part_file_which_the_next_run_removes(place, tool):
     left = tool_in(place, tool).kill()
     assert left == (tool != "train_policy")  # the videos; a policy is written in no time
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("tool", list(TOOLS))
 @pytest.mark.parametrize("number", [*killed.SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("seed", range(20))

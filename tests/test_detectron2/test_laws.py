@@ -27,7 +27,7 @@ FAST = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_C4", "retinanet_R_50_FPN")
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in models.ARCHITECTURES],
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.weekly) for n in models.ARCHITECTURES],
 )
 def test_all_sizes(name):
     model = models.build(models.config_of(name, small=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,12 +18,12 @@ av = pytest.importorskip("av")
 from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.datasets import VideoReader  # noqa: E402
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
-from blockcopy_plugins.integrations.config_kind import is_detectron2_config  # noqa: E402
 from blockcopy_plugins.integrations.detectron2 import (  # noqa: E402
     BlockCopyPredictor,
     ModelConfig,
     blockcopy_config,
 )
+from demo.convert_to_detectron2 import convert  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 LAZY = ROOT / "configs/detectron2/mask_rcnn_R_18_thin_vtest.py"
@@ -44,11 +43,8 @@ OF_MMDETECTION = [
 
 @pytest.fixture(scope="module")
 def demo_weights(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("c", ROOT / "demo/convert_to_detectron2.py")
-    converter = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(converter)
     path = tmp_path_factory.mktemp("demo") / "weights.pth"
-    torch.save({"model": converter.convert(ROOT / "demo/maskrcnn_vtest.pth")}, path)
+    torch.save({"model": convert(ROOT / "demo/maskrcnn_vtest.pth")}, path)
     return path
 
 
@@ -77,12 +73,6 @@ def test_the_demo_detector_finds_what_it_finds_in_mmdetection(demo_weights):
             # The two frameworks paste masks by rules of their own.
             pixels = found.pred_masks.sum((1, 2)).numpy()
             assert (np.abs(pixels - wanted[:, 5]) < 0.03 * wanted[:, 5]).all()
-
-
-def test_which_configs_are_detectron2s(tmp_path):
-    assert is_detectron2_config("anything.yaml") and is_detectron2_config(str(LAZY))
-    assert not is_detectron2_config(str(ROOT / "configs/maskrcnn_blockcopy.py"))
-    assert not is_detectron2_config(str(tmp_path / "missing.py"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/detectron2").iterdir()), ids=str)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,17 +10,8 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-laws = _load("property_helpers")
-ops = _load("property_operators")
+from tests.test_engine import property_helpers as laws
+from tests.test_engine import property_operators as ops
 
 # Continuous ones: a comparison that rounding tips the other way is no error of anybody's.
 NAMES = (

@@ -212,7 +212,7 @@ def test_random_networks(**drawn):
     check_laws(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**case)
 @settings(max_examples=2000)
 def test_random_networks_thoroughly(**drawn):

@@ -34,7 +34,7 @@ def resident_kib() -> int:
     return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if "VmRSS" in line)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.skipif(not STATUS.exists(), reason="the system does not say how much memory is used")
 @torch.no_grad()
 def test_ten_thousand_frames():

@@ -18,8 +18,8 @@ from blockcopy_plugins.policy import EveryNthFramePolicy, Policy
 BLOCK = 32
 WHOLE = torch.ones(1, 2, 3, dtype=torch.bool)
 NOTHING = torch.zeros(1, 2, 3, dtype=torch.bool)
-# The first frame runs on blocks, and then each way three times.
-TRIED = 7
+# The first frame runs on blocks, then the plain model three times and blocks six times.
+TRIED = 10
 
 
 def take_time(seconds):
@@ -70,7 +70,8 @@ def frames(count, images=1, seed=0):
     )
 
 
-def converted(net, policy, **options):
+def converted(net, policy, programs=False, **options):
+    options["programs"] = programs
     return bc.blockcopy_(copy.deepcopy(net), bc.BlockCopyConfig(BLOCK, policy, **options))
 
 
@@ -101,6 +102,27 @@ def test_blocks_run_where_they_are_faster():
         torch.testing.assert_close(model(frame), net(frame), atol=1e-5, rtol=1e-5)
     assert bc.handle(model).model.plain == bc.report(model).plain_frames == 3
     assert bc.report(model).state_bytes > 0
+
+
+class SlowPython(nn.Module):
+    """Python takes time on blocks, which a program of the frame does not spend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3, 2, 1)
+
+    def forward(self, x):
+        take_time(0.05 if isinstance(x, BlockTensor) else 0.02)
+        return self.a(x)
+
+
+def test_blocks_are_judged_by_their_programs():
+    net = SlowPython().eval()
+    model = converted(net, EveryNthFramePolicy(1), programs=True)
+    for frame in frames(TRIED + 3):
+        torch.testing.assert_close(model(frame), net(frame), atol=1e-5, rtol=1e-5)
+    report = bc.report(model)
+    assert report.plain_frames == 3 and report.programs.replayed >= 3
 
 
 @pytest.mark.parametrize("propagate", ["copy", "move"])

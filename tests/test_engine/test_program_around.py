@@ -205,7 +205,7 @@ def test_torch_compile_changes_nothing_and_says_so(order):
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
     ours = [w for w in said if "torch.compile is not applied" in str(w.message)]
-    assert len(ours) == 1 and "Leave torch.compile" in str(ours[0].message)
+    assert len(ours) == 1 and "Remove torch.compile" in str(ours[0].message)
     assert not [w for w in said if "Dynamo detected" in str(w.message)]
     torch._dynamo.reset()
 

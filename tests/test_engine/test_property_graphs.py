@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,18 +14,8 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins import errors as bc_errors
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-laws = _load("property_helpers")
-ops = _load("property_operators")
+from tests.test_engine import property_helpers as laws
+from tests.test_engine import property_operators as ops
 
 
 class Graph(nn.Module):
@@ -97,7 +85,7 @@ def test_any_graph(**drawn):
     check(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**case)
 @settings(max_examples=2000, phases=PHASES)
 def test_any_graph_thoroughly(**drawn):
@@ -316,7 +304,7 @@ def test_the_life_of_a_model(steps, seed):
     live(steps, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(steps=events, seed=st.integers(0, 99))
 @settings(max_examples=800, phases=PHASES)
 def test_the_life_of_a_model_thoroughly(steps, seed):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import blockcopy_plugins as bc
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-laws = _load("property_helpers")
-ops = _load("property_operators")
+from tests.test_engine import property_helpers as laws
+from tests.test_engine import property_operators as ops
 
 
 class Single(nn.Module):
@@ -102,7 +90,7 @@ def test_any_op(**drawn):
     check(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", tuple(ops.OPERATORS))
 def test_any_op_thoroughly(name):
     @given(spec=ops.operators((name,)), bare=st.booleans(), **call)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +13,7 @@ import blockcopy_plugins as bc
 pytest.importorskip("mmseg")
 pytest.importorskip("av")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 
 class Files(SimpleHTTPRequestHandler):

@@ -19,11 +19,7 @@ import torch
 pytest.importorskip("mmdet")
 cv2 = pytest.importorskip("cv2")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 8

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +15,7 @@ from blockcopy_plugins.errors import FrameError, StateError
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CONFIG = bc.BlockCopyConfig(block_size=projects.BLOCK, policy="all")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,12 +31,7 @@ from blockcopy_plugins.integrations.mmengine import (  # noqa: E402
     video_dataloader,
 )
 from blockcopy_plugins.policy import RLPolicy  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detector", Path(__file__).resolve().parents[1] / "test_tools" / "tiny_detector.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 FRAMES = 9
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from pathlib import Path
 
 import cv2
 import pytest
@@ -21,12 +19,7 @@ pytest.importorskip("mmseg")
 pytest.importorskip("av")
 
 from blockcopy_plugins.datasets import LiveSource, VideoFrameDataset, VideoReader  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BLOCK, SIZE = projects.BLOCK, projects.SIZE

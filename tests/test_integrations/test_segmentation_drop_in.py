@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,11 +14,7 @@ import pytest
 pytest.importorskip("mmseg")
 
 ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location(
-    "tiny_segmentor", ROOT / "tests/test_tools/tiny_segmentor.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_segmentor as tiny  # noqa: E402
 
 # DeepLabV3+ as in our config, but narrow, on images of their own.
 CONFIG = """

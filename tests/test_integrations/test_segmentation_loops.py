@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,12 +21,7 @@ from blockcopy_plugins.evaluation import (  # noqa: E402
     optical_flow,
 )
 from blockcopy_plugins.integrations.mmengine import find_hook, video_config, video_dataloader  # noqa: E402
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_segmentor", Path(__file__).resolve().parents[1] / "test_tools" / "tiny_segmentor.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_segmentor as tiny  # noqa: E402
 
 FRAMES = 7
 LABELLED = (0, 2, 5)

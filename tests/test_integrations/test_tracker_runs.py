@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,11 +20,7 @@ from mmengine.evaluator import BaseMetric  # noqa: E402
 from mmengine.registry import METRICS, DefaultScope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location(
-    "trackers", Path(__file__).resolve().parent / "test_trackers.py"
-)
-trackers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(trackers)
+from tests.test_integrations import test_trackers as trackers  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 FRAMES = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import importlib.util
 import subprocess
 import sys
 import threading
@@ -12,7 +11,6 @@ import time
 import tracemalloc
 import warnings
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,11 +23,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 pytest.importorskip("av")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", Path(__file__).resolve().parent / "tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BLOCK, SIZE = projects.BLOCK, projects.SIZE

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.test_tools import tiny_detector, tiny_segmentor
 
-def _load(name: str):
-    path = Path(__file__).resolve().parents[1] / f"test_tools/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny_detector, tiny_segmentor = _load("tiny_detector"), _load("tiny_segmentor")
 SIZE, BLOCK = tiny_detector.SIZE, tiny_detector.BLOCK
 # The inferencers for images want one in the config.
 _VISUALIZER = """

@@ -172,7 +172,7 @@ def test_whole_detector_on_blocks_from_frame_to_boxes():
     assert report.dense_ops == () and report.share_on_blocks == 1
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @torch.no_grad()
 def test_laws_of_the_whole_model_at_512x1024():
     maps = Maps(varied(build(**FULL)))

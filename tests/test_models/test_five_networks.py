@@ -43,7 +43,7 @@ from blockcopy_plugins.integrations.mmseg import SegmentorAdapter
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 from tests.test_zoo.laws import TOLERANCE
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.weekly
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (512, 1024)

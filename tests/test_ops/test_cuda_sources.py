@@ -55,7 +55,7 @@ def test_kernels_compile(source, tmp_path):
     assert output.stat().st_size > 0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
 def test_kernels_make_one_file_for_all_architectures(source, tmp_path):
     """As ``setup.py`` builds them where TORCH_CUDA_ARCH_LIST names them all."""
@@ -74,7 +74,7 @@ def test_kernels_make_one_file_for_all_architectures(source, tmp_path):
     assert output.stat().st_size > (len(wanted) - 1) * single.stat().st_size / 2
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.name)
 def test_kernels_compile_for_every_architecture(source, tmp_path):
     known = architectures()

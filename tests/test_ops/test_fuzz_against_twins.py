@@ -266,7 +266,7 @@ def test_a_few():
     run(range(120))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("part", range(8))
 def test_many(part):
     run(range(1000 + 500 * part, 1500 + 500 * part))

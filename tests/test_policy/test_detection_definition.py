@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockcopy_plugins.policy import DetectionGain, Detections, Geometry
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-definition = _load("detection_definition")
+from tests.test_policy import detection_definition as definition
 
 # (H, W), block size: cells of 4 px and more, of a fraction of a pixel, grids that reach over.
 GEOMETRIES = [((64, 96), 32), ((50, 75), 20), ((33, 90), 16), ((128, 64), 64), ((40, 40), 40)]

@@ -591,15 +591,12 @@ def test_memory_does_not_grow_with_the_video(drive):
     assert len(policy.learner.gathered) < policy.update_every
 
 
-@pytest.mark.slow
-def test_memory_is_constant_over_ten_thousand_frames(drive):
-    psutil = pytest.importorskip("psutil")
-    frames, gains = _moving(50, grid=(1, 2), moving=((0, 0),))
+def test_memory_is_constant_to_the_byte(drive, allocated_by):
+    frames, gains = _moving(20, grid=(1, 2), moving=((0, 0),))  # a multiple of update_every
     policy = RLPolicy(seed=0, information_gain=DictatedGain(gains))
-    drive(policy, frames * 40, OUTPUT)
-    before = psutil.Process().memory_info().rss
-    drive(policy, frames * 160, OUTPUT, seen=(0,))
-    assert psutil.Process().memory_info().rss - before < 20e6
+    allocated_by(lambda: drive(policy, frames, OUTPUT))
+    for _ in range(3):
+        assert allocated_by(lambda: drive(policy, frames, OUTPUT, seen=(0,)) and None) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

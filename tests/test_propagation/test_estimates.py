@@ -152,6 +152,57 @@ def test_a_still_camera_is_seen_for_nothing_more_than_the_difference():
     assert motion.flows == 1
 
 
+class Looking(AutoMotion):
+    """Counts how often it looks at pictures."""
+
+    looks = 0
+
+    def see(self, frame, context):
+        self.looks += 1
+        return super().see(frame, context)
+
+
+def watch(motion, frames, stream=0, start=0):
+    """Each frame's displacement, asked for and committed."""
+    found = []
+    for index, frame in enumerate(frames, start):
+        at = context(index, (stream,))
+        look = motion.look(frame, at)
+        found.append(look.displacement(0))
+        motion.commit(look, at)
+    return found
+
+
+def test_a_camera_that_stays_still_is_looked_at_ever_more_rarely():
+    motion, still = Looking(), view(world(1), 0, 0)
+    found = watch(motion, [still] * 200)
+    assert found[0] is None and all(each.is_still for each in found[1:])
+    # In each of the first frames, and in every eighth of the last ones.
+    assert motion.looks < 60
+    before = motion.looks
+    watch(motion, [still] * 80, start=200)
+    assert motion.looks - before == 10
+    # Another stream is looked at all the same, and so is this one after a reset.
+    watch(motion, [still] * 3, stream="other")
+    assert motion.looks - before == 13
+    motion.reset([0])
+    watch(motion, [still] * 3)
+    assert motion.looks - before == 16
+
+
+def test_a_camera_that_begins_to_move_after_a_rest_has_moved_by_the_whole_way():
+    motion, picture = Looking(), world(1)
+    watch(motion, [view(picture, 0, 0)] * 203)
+    found = watch(motion, [view(picture, x, 0) for x in range(1, 13)], start=203)
+    moved = [float(each.vectors[3:-3, 3:-3, 0].mean()) for each in found]
+    # The flow takes 1 px for 1.09; if one frame's way were lost there would be 1 px too little.
+    assert 11.5 < sum(moved) < 13.5
+    # From the first motion that it sees it looks at each frame again.
+    first = next(i for i, each in enumerate(found) if not each.is_still)
+    assert 1 <= first <= 7 and all(not each.is_still for each in found[first:])
+    assert moved[first] > first
+
+
 def test_a_frame_that_was_not_committed_is_not_remembered():
     motion, picture = DISMotion(), world(1)
     first, second, third = (view(picture, x, 0) for x in (0, 3, 5))

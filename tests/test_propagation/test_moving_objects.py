@@ -91,6 +91,8 @@ def test_unknown_motion_is_none():
     moved = step(5, 0)
     moved.confidence[:] = 0.3
     assert object_shift(torch.tensor(TWO), moved).tolist() == [[0, 0], [0, 0]]
+    moved = step(5, 0)
+    moved.confidence[:] = 0.3
     moved.confidence[2:5, 2:5] = 1
     assert object_shift(torch.tensor(TWO), moved).tolist() == [[5, 0], [0, 0]]
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("mmdet")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detector", Path(__file__).resolve().parent / "tiny_detector.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 # What is appended to the config, and what the tools have to say of it.
 BOTH = {

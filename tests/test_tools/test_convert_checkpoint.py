@@ -25,7 +25,7 @@ def _load(path: Path):
     return module
 
 
-sources = _load(ROOT / "tests" / "test_checkpoints" / "source_states.py")
+from tests.test_checkpoints import source_states as sources  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -26,11 +25,7 @@ cv2 = pytest.importorskip("cv2")
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools/demo_video.py"
-_spec = importlib.util.spec_from_file_location(
-    "tiny_projects", ROOT / "tests/test_integrations/tiny_projects.py"
-)
-projects = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(projects)
+from tests.test_integrations import tiny_projects as projects  # noqa: E402
 
 SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms per frame"
 

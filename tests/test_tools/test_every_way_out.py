@@ -5,7 +5,6 @@ Real processes, real signals; the files are looked at by FFmpeg's libraries and 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import signal
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -21,16 +19,8 @@ pytest.importorskip("mmdet")
 pytest.importorskip("av")
 
 
-def helper(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny, killed = helper("tiny_detector"), helper("killed_tool")
+from tests.test_tools import killed_tool as killed  # noqa: E402
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 FRAMES = 1500
 INPUTS = ("long.mp4", "tiny.py", "tiny.pth")
@@ -91,7 +81,7 @@ REST = [
 
 @pytest.mark.parametrize(
     ("tool", "number"),
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in REST)],
+    [*QUICK, *(pytest.param(*one, marks=pytest.mark.weekly) for one in REST)],
 )
 def test_a_signal_in_the_middle(place, tool, number):
     err = tool_in(place, tool).stop_in_the_middle(number)
@@ -136,7 +126,7 @@ def test_a_frame_that_was_run_and_not_shown_does_not_count(place):
 
 
 @pytest.mark.parametrize(
-    "tool", ["demo_video", *(pytest.param(t, marks=pytest.mark.slow) for t in list(TOOLS)[1:])]
+    "tool", ["demo_video", *(pytest.param(t, marks=pytest.mark.weekly) for t in list(TOOLS)[1:])]
 )
 def test_kill_leaves_at_most_one_part_file_which_the_next_run_removes(place, tool):
     left = tool_in(place, tool).kill()
@@ -180,7 +170,7 @@ def test_a_late_error_keeps_what_was_done(place):
     assert killed.frames_of(place / "show/long_blockcopy.mp4") == 20
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("tool", list(TOOLS))
 @pytest.mark.parametrize("number", [*killed.SIGNALS, signal.SIGKILL])
 @pytest.mark.parametrize("seed", range(20))

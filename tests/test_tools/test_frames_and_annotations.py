@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +14,7 @@ pytest.importorskip("mmdet")
 av = pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detector", Path(__file__).resolve().parent / "tiny_detector.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 TEST = ["tiny.py", "--no-dense-too", "--policy", "all", "--work-dir", "wd"]
 RUNS = {

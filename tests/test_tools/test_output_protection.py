@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("mmdet")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detector", Path(__file__).resolve().parent / "tiny_detector.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 DEMO = ["--config", "tiny.py"]
 TEST = ["tiny.py", "--work-dir", "wd"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,9 +15,8 @@ import pytest
 pytest.importorskip("mmseg")
 
 _HERE = Path(__file__).resolve().parent
-_spec = importlib.util.spec_from_file_location("tiny_segmentor", _HERE / "tiny_segmentor.py")
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_segmentor as tiny  # noqa: E402
+
 TOOLS = _HERE.parents[1] / "tools"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,11 +13,7 @@ import pytest
 
 pytest.importorskip("mmdet")
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detector", Path(__file__).resolve().parent / "tiny_detector.py"
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from tests.test_tools import tiny_detector as tiny  # noqa: E402
 
 TOOLS = tiny.ROOT / "tools"
 KEYS = {

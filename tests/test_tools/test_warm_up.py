@@ -43,13 +43,6 @@ _PACK_BOXES = (
 _PACK_LABELS = "dict(type='LoadAnnotations'), dict(type='PackSegInputs')"
 
 
-def _module(name):
-    spec = importlib.util.spec_from_file_location(name, _HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm_up")
@@ -70,7 +63,7 @@ def place(tmp_path_factory):
             _PACK_LABELS,
         ),
     ):
-        tiny = _module(tiny)
+        tiny = importlib.import_module(f"tests.test_tools.{tiny}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             weights = tiny.write_weights(folder)

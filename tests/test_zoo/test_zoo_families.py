@@ -24,7 +24,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results/zoo_families
 
 def parameters() -> list:
     return [
-        pytest.param(n, id=str(n), marks=() if str(n) in QUICK else pytest.mark.slow)
+        pytest.param(n, id=str(n), marks=() if str(n) in QUICK else pytest.mark.weekly)
         for n in NETWORKS
     ]
 

@@ -23,7 +23,7 @@ def parameters() -> list:
         pytest.param(
             architecture,
             id=architecture.name,
-            marks=() if architecture.quick else pytest.mark.slow,
+            marks=() if architecture.quick else pytest.mark.weekly,
         )
         for architecture in ALL
     ]

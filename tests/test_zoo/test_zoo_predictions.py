@@ -30,7 +30,7 @@ FAIL_ANYHOW = {"SSD300 VGG16", "SSDLite MobileNetV2"}
 
 def parameters() -> list:
     return [
-        pytest.param(a, id=a.name, marks=() if a.quick else pytest.mark.slow)
+        pytest.param(a, id=a.name, marks=() if a.quick else pytest.mark.weekly)
         for a in DETECTORS + SEGMENTORS
         if a.name not in FAIL_ANYHOW and (a.needs is None or find_spec(a.needs) is not None)
     ]

@@ -27,8 +27,8 @@ SIZES = [(128, 192), (192, 128), (97, 131)]
     params=[
         "Mask R-CNN R50-FPN",
         "BiSeNetV2",
-        pytest.param("Mask R-CNN X50-32x4d", marks=pytest.mark.slow),
-        pytest.param("DeepLabV3+ MobileNetV2", marks=pytest.mark.slow),
+        pytest.param("Mask R-CNN X50-32x4d", marks=pytest.mark.weekly),
+        pytest.param("DeepLabV3+ MobileNetV2", marks=pytest.mark.weekly),
     ],
 )
 def built(request) -> tuple[Architecture, nn.Module]:

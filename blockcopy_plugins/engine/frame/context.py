@@ -22,7 +22,7 @@ class FrameContext:
     Attributes:
         strict: As given.
         counts: MACs and densified ops.
-        touched_state: State may have been written.
+        touched_state: Whether state may have been written.
     """
 
     def __init__(self, streams: Sequence[Stream], full: Sequence[bool], strict: bool) -> None:
@@ -36,7 +36,7 @@ class FrameContext:
         self._calls: dict[str, int] = defaultdict(int)
 
     def check_open(self, what: object) -> None:
-        """Refuse what would be done with a BlockTensor after its frame.
+        """Refuse to use a BlockTensor after its frame has ended.
 
         Raises:
             StateError: If the frame is over.
@@ -44,8 +44,8 @@ class FrameContext:
         if self._closed:
             raise StateError(
                 f"{what} was called on a BlockTensor of a frame that is over. A converted module "
-                "hands out dense tensors; this one left it by another way than its return value. "
-                "Return it, or densify it with blockcopy_plugins.to_dense before the module ends."
+                "returns dense tensors; this one left it some other way. Return it, or densify it "
+                "with blockcopy_plugins.to_dense before the module ends."
             )
 
     def close(self) -> None:
@@ -60,27 +60,27 @@ class FrameContext:
         return self._path[-1]
 
     def enter(self, path: str) -> None:
-        """A module's forward begins."""
+        """Note that a module's forward begins."""
         self._path.append(path)
 
     def leave(self, path: str) -> None:
-        """A module's forward is over, and with it what was left open inside it."""
+        """Note that a module's forward has ended, and with it any that ended inside by an error."""
         while self._path[-1] != path:
             self._path.pop()
         self._path.pop()
 
     def next_key(self, op: str) -> StateKey:
-        """Key of the next use of state in the module being run."""
+        """The key under which the running module uses state next."""
         path = self._path[-1]
         call = self._calls[path]
         self._calls[path] = call + 1
         return StateKey(path, call, op)
 
     def finish(self) -> None:
-        """Check at the end that every module used its state as often as on the frame before.
+        """Check at the end that every module used its state as often as in the previous frame.
 
         Raises:
-            StateError: If not; then features of different ops may have been taken for each other.
+            StateError: If not; features of different ops may then have been confused.
         """
         for stream, full in zip(self._streams, self._is_full, strict=True):
             for path, count in self._calls.items():
@@ -88,7 +88,7 @@ class FrameContext:
                 if before != count and not full:
                     raise StateError(
                         f"module {path or '(root)'!r} used state {count} times in this frame and "
-                        f"{before} times in the one before: the model took another path through "
+                        f"{before} times in the previous one: the model took another path through "
                         "its layers. Call reset_(model), or convert only the part of the model "
                         f"whose layers run in the same order on every frame. {BY_CHANCE}"
                     )
@@ -98,7 +98,7 @@ class FrameContext:
     # -- what happened -----------------------------------------------------------------------------
 
     def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
-        """Count the MACs of an op that ran on blocks and gave blocks of ``block`` pixels."""
+        """Count the MACs of an op that ran on blocks and returned blocks of ``block`` pixels."""
         self.counts.tiles.add(block)
         self.counts.blocks += executed
         self.counts.blocks_dense += dense
@@ -115,7 +115,7 @@ class FrameContext:
         if self.strict:
             raise DensifiedError(
                 f"{op} in module {self.path!r} cannot run on blocks: {reason}. With strict=False "
-                "it runs on the whole map, which is right but saves nothing there."
+                "it runs on the whole map, which is correct but saves nothing there."
             )
 
     def count_densified(self, op: str, reason: str, macs: int) -> None:

@@ -24,16 +24,15 @@ class FrameCounts:
 
     Attributes:
         blocks: MACs that ran on executed blocks.
-        blocks_dense: What the same ops cost on the whole map.
-        densified: MACs of ops that met a BlockTensor and ran on the whole map.
-        tiles: Blocks of the maps that ops on blocks gave, in pixels of those maps. Fractions where
-            an op ran on the whole map because its stride does not divide the block.
+        blocks_dense: MACs of the same ops on the whole map.
+        densified: MACs of ops that got a BlockTensor and ran on the whole map.
+        tiles: Block sizes of the maps that ops on blocks returned, in pixels of those maps;
+            fractions if an op ran on the whole map because its stride does not divide the block.
         by_op: Densified ops by ``(path, op)``.
         modules: ``path -> [executed MACs, dense MACs]`` of the ops that ran on blocks.
-        outside: ``path -> MACs`` of ops on ordinary tensors: behind the exits (RoI heads), or
-            behind an op whose result is no map. ``None`` where they were not counted; they are on
-            first frames.
-        by_torch: ``path -> reasons`` why its convolution did not run by the package's own kernels.
+        outside: ``path -> MACs`` of ops on ordinary tensors: after the exits (RoI heads), or after
+            an op whose result is not a map. Counted on first frames, ``None`` on others.
+        by_torch: ``path -> reasons`` why the package's own kernels did not run its convolution.
     """
 
     blocks: int = 0

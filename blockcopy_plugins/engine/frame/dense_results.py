@@ -17,7 +17,7 @@ def dense_results(values: Any, last: bool = False) -> Any:
 
     Args:
         values: Nested results, dataclasses among them.
-        last: They are what the model returns: nothing of the frame comes after.
+        last: Whether they are what the model returns, so that nothing else runs in the frame.
 
     Returns:
         The same with dense tensors.

@@ -45,20 +45,19 @@ class Frame(FrameContext, BlockPacking):
         block_size: Side of a block in pixels of the frame.
         store: State of the streams.
         streams: Stream of each image.
-        plans: What frames of this geometry need not work out again.
-        table: Executes aten ops that met a BlockTensor.
-        kernels: What runs convolutions.
-        strict: Raise where an op would be densified.
-        pack_whole: Run on packed blocks even where every block of every image is executed.
-        repack: Cut dense maps into blocks again where an op could run on some.
+        plans: Tables and plans that frames of this geometry share.
+        table: Executes aten ops that get a BlockTensor.
+        kernels: Runs convolutions.
+        strict: Raise an error if an op would be densified.
+        pack_whole: Run on packed blocks even if every block of every image is executed.
+        repack: Cut a dense map into blocks again before an op that can run on blocks.
 
     Attributes:
-        channels_last: Results leave in this layout.
+        channels_last: Whether results are returned in this layout.
         kernels: As given.
-        maps: What dense maps need to know of it, ``None`` if none are cut into blocks again.
+        maps: What dense maps need to know of the frame, ``None`` if none are cut into blocks again.
         pending_maps: Maps that may not be computed yet.
-        whole_map_inputs: What the modules that need whole maps, and have not returned yet, were
-            given.
+        whole_map_inputs: The inputs of the modules that need whole maps and have not returned yet.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Frame(FrameContext, BlockPacking):
             func: The op.
             args: Its arguments.
             kwargs: Its keyword arguments.
-            on_use: There are :class:`DenseOnUse` tensors among them.
+            on_use: Whether :class:`DenseOnUse` tensors are among them.
 
         Raises:
             StateError: If the frame is over.
@@ -145,7 +144,7 @@ class Frame(FrameContext, BlockPacking):
             self.maps.close()
 
     def compute_pending(self) -> None:
-        """Compute all maps that wait."""
+        """Compute all pending maps."""
         pending, self.pending_maps = self.pending_maps, []
         for found in (reference() for reference in pending):
             if found is not None:
@@ -164,7 +163,7 @@ class Frame(FrameContext, BlockPacking):
         return out
 
     def derived(self, out: Any, func, args) -> Any:
-        """Mark what an op gave of maps as dense maps, which may become blocks again.
+        """Mark an op's results as dense maps, which may become blocks again.
 
         Args:
             out: Its result.
@@ -174,20 +173,20 @@ class Frame(FrameContext, BlockPacking):
         if self.maps is None or moves_pixels(func, args, self.maps):
             return out
         for value in tree_leaves(args):
-            # Of a map that lies on its side nobody knows which way what follows turns it.
+            # A transposed map is left alone: the next ops may or may not turn it back.
             if isinstance(value, BlockTensor) and "H" in value.axes.partition("W")[2]:
                 return out
         return derived(out, self.maps)
 
     def pack_again(self, dense: Any, x: BlockTensor | MapGeometry) -> Any:
-        """The executed blocks of a dense map that was made of ``x``.
+        """The executed blocks of a dense map that was computed from ``x``.
 
         Args:
-            dense: ``(N, C, H, W)``; anything else is given back.
-            x: The map that it comes from.
+            dense: ``(N, C, H, W)``; anything else is returned as it is.
+            x: The map that it was computed from.
 
         Returns:
-            A BlockTensor, or ``dense``, contiguous, where no block width fits.
+            A BlockTensor; ``dense``, contiguous, if no block size fits.
         """
         dense = plain(dense)
         if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
@@ -204,27 +203,27 @@ class Frame(FrameContext, BlockPacking):
             )
             for i in (0, 1)
         )
-        # Compiled ops of others take a dense map for NCHW without a look at its strides.
+        # Other people's compiled ops take a dense map for NCHW without looking at its strides.
         return dense.contiguous() if None in block else self.from_dense(dense, block)
 
     # -- whole maps of blocks ----------------------------------------------------------------------
 
     def keep(self, x: BlockTensor, op: str, border: int = EVERYTHING) -> StateEntry:
-        """Write the executed blocks of ``x`` into its full map, unless some op did so already.
+        """Write the executed blocks of ``x`` into its full map, unless another op has done so.
 
         Args:
             x: A tensor of this frame.
             op: The op that wants to read the map, for the key of a new entry.
-            border: Pixels from the edge of a block that it reads of the map, if it reads executed
-                blocks where they are packed.
+            border: How far from the edges of executed blocks the op reads the map, in pixels, if
+                it reads the blocks themselves where they are packed.
 
         Returns:
-            The entry whose map now holds ``x``: this frame's values where executed, earlier ones
-            elsewhere, near the edges of the blocks or everywhere. Its map is the state itself: read
-            it, never write to it or hand it out.
+            The entry whose map now holds ``x``, near the edges of blocks or everywhere: this
+            frame's values where executed, earlier ones elsewhere. The map is the state itself: read
+            it, but never write to it or hand it out.
 
         Raises:
-            StateError: If earlier frames left something else there, or not enough.
+            StateError: If earlier frames left something else there, or too little.
         """
         self.check_open(op)
         entry = x.full
@@ -262,10 +261,10 @@ class Frame(FrameContext, BlockPacking):
 
         Args:
             x: A tensor of this frame.
-            op: Who wants it.
-            copy: ``False`` may return the state itself, for a reader who neither writes to it nor
+            op: The op that reads it.
+            copy: ``False`` may return the state itself, for an op that neither writes to it nor
                 keeps it.
-            contiguous: Give a copy in the memory layout that a BlockTensor claims.
+            contiguous: Return a copy in the memory layout that a BlockTensor claims to have.
 
         Returns:
             A tensor of the shape of ``x``; a map is channels last or contiguous.
@@ -275,7 +274,7 @@ class Frame(FrameContext, BlockPacking):
         if x.frame is not self:
             return x.frame.dense(x, op, copy, contiguous)
         map_ = self.keep(x, op).map
-        # Not in inference mode: the result must count its versions, see ViewedMap.
+        # Not in inference mode: the result must have a version counter, see ViewedMap.
         with torch.inference_mode(False), torch.no_grad():
             map_ = self.in_batch_order(map_)
             if x.axes != MAP:
@@ -290,15 +289,15 @@ class Frame(FrameContext, BlockPacking):
             return map_.clone(memory_format=torch.channels_last) if copy else map_
 
     def output(self, x: BlockTensor) -> Tensor:
-        """``x`` as it leaves the blocks, in memory of its own and in the layout of the frame."""
+        """``x`` as a dense tensor, in memory of its own and in the frame's layout."""
         return self.dense(x, "output", copy=True, contiguous=not self.channels_last)
 
     def result(self, x: BlockTensor) -> Tensor:
-        """As :meth:`output`, of what the model returns: nothing of it comes after."""
+        """As :meth:`output`, for what the model returns: nothing else runs in the frame."""
         return self.output(x)
 
     def dense_to_read(self, x: BlockTensor, op: str, contiguous: bool) -> Tensor:
-        """As :meth:`dense`, for readers who neither write to the map nor keep it.
+        """As :meth:`dense`, for ops that neither write to the map nor keep it.
 
         All of them get the same tensor: a detector's extractors read the same maps in turn.
         """
@@ -319,7 +318,8 @@ class Frame(FrameContext, BlockPacking):
             args: Its arguments, BlockTensors among them.
             name: Its name in the report.
             reason: Why it does not run on blocks.
-            gives_map: Its result is again a map of the whole frame; its executed blocks go on.
+            gives_map: Whether its result is a map of the whole frame, whose executed blocks are
+                used from then on.
 
         Returns:
             Its result.
@@ -334,19 +334,19 @@ class Frame(FrameContext, BlockPacking):
     def make_whole(
         self, values: Any, name: str, reason: str
     ) -> tuple[Any, list[BlockTensor | MapGeometry]]:
-        """Densify what is given to something that knows no BlockTensors.
+        """Densify arguments of code that knows no BlockTensors.
 
         Args:
             values: Nested arguments.
-            name: Whose, for the report.
+            name: Name of the function in the report.
             reason: Why it does not run on blocks.
 
         Returns:
-            The arguments with dense copies, contiguous, and the BlockTensors that were among them;
-            where there were none, the geometry of the dense maps.
+            The arguments with contiguous dense copies, and the BlockTensors that were among them;
+            if there were none, the geometry of the dense maps.
 
         Raises:
-            DensifiedError: If the frame is strict and there are some.
+            DensifiedError: If the frame is strict and there are BlockTensors.
         """
         maps = [v for v in tree_leaves(values) if isinstance(v, BlockTensor)]
         if maps:

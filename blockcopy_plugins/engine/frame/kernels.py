@@ -1,4 +1,4 @@
-"""What a frame asks of what runs its ops."""
+"""The interface between a frame and what runs its ops."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..tensor.block_tensor import BlockTensor
 class BlockKernels(Protocol):
     """Convolutions of packed blocks, see :class:`~..conv.planner.ConvPlanner`.
 
-    Frames carry it from the model to the ops.
+    A frame passes it from the model to the ops.
     """
 
     def joins(self, x: BlockTensor) -> bool:
-        """Whether concatenations, additions and resizes of a map run by kernels of the package."""
+        """Whether the package's kernels run concatenations, additions and resizes of a map."""
 
     def convolve(self, frame: Any, x: BlockTensor, weight: Tensor, bias: Tensor | None, *how: Any):
-        """Convolve a map, or have it wait for what follows."""
+        """Convolve a map, or leave it pending so that the ops after it can be fused."""
 
     def convolve_regions(self, frame: Any, x: Tensor, module: Any) -> Tensor | None:
         """Convolve an ordinary tensor."""
@@ -30,7 +30,7 @@ class OpRunner(Protocol):
     """Ops on blocks, see :class:`~..strategies.op_table.OpTable`."""
 
     def run(self, frame: Any, func: Any, args: Any, kwargs: Any, on_use: bool = False) -> Any:
-        """Execute an op that met a BlockTensor."""
+        """Execute an op that got a BlockTensor."""
 
     def cuts(self, func: Any, args: Sequence) -> bool:
-        """Whether an op has its first argument, a dense map, cut into blocks."""
+        """Whether a dense map as first argument of this op is cut into blocks."""

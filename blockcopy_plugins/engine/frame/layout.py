@@ -102,16 +102,16 @@ Blocks = tuple[int, int] | Parts
 class Layout:
     """The executed blocks of all maps with one number of blocks.
 
-    Most maps have as many blocks as the grid. One that comes out larger than that (pooling with
-    ``ceil_mode``, an even kernel) has a row or column of blocks more, which is executed where the
-    last one of the grid is.
+    Most maps have as many blocks as the grid. A map that comes out larger (pooling with
+    ``ceil_mode``, an even kernel) has one more row or column of blocks, executed like the last one
+    of the grid.
 
     Args:
-        grid: bool ``(N, GH, GW)``, in host memory: to count on a GPU would be to wait for it.
+        grid: bool ``(N, GH, GW)``, in host memory: counting on a GPU would mean waiting for it.
         blocks: Rows and columns of blocks, at least those of the grid; or windows, which stand for
             blocks then.
         slots: Slot of each image's stream.
-        device: Where the lists are needed, by default the host.
+        device: Device of the lists, by default the host.
 
     Attributes:
         blocks: Rows and columns of blocks, or of windows.
@@ -135,7 +135,7 @@ class Layout:
 
     @classmethod
     def over(cls, blocks: Blocks, by_image: Tensor, by_slot: Tensor) -> Layout:
-        """A layout over lists that are there already.
+        """A layout of lists that exist already.
 
         Args:
             blocks: Rows and columns of blocks.

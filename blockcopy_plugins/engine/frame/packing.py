@@ -1,4 +1,4 @@
-"""The blocks of a frame: where they lie, and how they come out of whole maps."""
+"""The blocks of a frame: where they lie, and how they are taken from whole maps."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class BlockPacking:
         size: ``(H, W)`` of the frame in pixels.
         block_size: Side of a block in pixels of the frame.
         slots: Slot of each image's stream.
-        plans: What frames of this geometry need not work out again.
-        pack_whole: Run on packed blocks even where every block of every image is executed.
+        plans: Tables and plans that frames of this geometry share.
+        pack_whole: Run on packed blocks even if every block of every image is executed.
 
     Attributes:
         images: N.
         full: Whether each image is executed fully.
-        whole: All blocks are executed and need not be packed: BlockTensors hold dense maps, ops run
-            as they would in the model alone, and only the state is written beside.
+        whole: All blocks are executed and are not packed: BlockTensors hold dense maps, and ops run
+            as in the plain model; in addition, the state is written.
         executed: Number of executed blocks.
     """
 
@@ -76,7 +76,7 @@ class BlockPacking:
         return self.layout_of(blocks)
 
     def layout_of(self, blocks: Blocks) -> Layout:
-        """The executed blocks of a map of so many rows and columns of blocks, or its windows."""
+        """The executed blocks of a map with so many rows and columns of blocks, or its windows."""
         found = self._layouts.get(blocks)
         if found is None:
             found = self._layouts[blocks] = self._new_layout(blocks)
@@ -111,8 +111,8 @@ class BlockPacking:
         """The executed blocks of a dense tensor, in the form of a BlockTensor's ``packed``.
 
         Args:
-            dense: Of the axes of ``template``; its channels may be others.
-            template: Tells axes, blocks and size of the map.
+            dense: With the axes of ``template``, and any channels.
+            template: Has the axes, blocks and size of the map.
 
         Returns:
             A copy.
@@ -149,7 +149,7 @@ class BlockPacking:
         block: tuple[int, int],
         make: Callable[[int, int, int], Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Row and column table of a gather, made once for a geometry.
+        """Row and column table of a gather, computed once for a geometry.
 
         Args:
             name: What kind of window, with all its parameters.
@@ -171,13 +171,13 @@ class BlockPacking:
     def covers(self, x: BlockTensor) -> bool:
         """Whether every block of ``x`` has a pixel on its map.
 
-        There are others where unpadded convolutions made the map smaller than its grid.
+        If unpadded convolutions made the map smaller than its grid, some have none.
         """
         blocks = x.block_layout.blocks
         return all((blocks[i] - 1) * x.block[i] < x.size_of_map[i] for i in (0, 1))
 
     def _on_the_map(self, x: BlockTensor) -> tuple[Tensor, Tensor]:
-        """Packed blocks and their places, without blocks that lie wholly beyond the map."""
+        """Packed blocks and their places, without blocks that lie entirely outside the map."""
         packed = x.packed_map()
         layout = x.block_layout
         if self.covers(x):
@@ -189,7 +189,7 @@ class BlockPacking:
         """Which of the executed blocks are among the first rows and columns of blocks."""
         rows, columns = block_lists(self.host, layout.blocks, self.slots)[0][:, 1:].unbind(1)
         inside = (rows < blocks[0]) & (columns < blocks[1])
-        # A list: a mask would be read back from the device.
+        # A list: a mask would have to be read back from the device.
         return upload(inside.nonzero().flatten(), self.grid.device)
 
     def in_batch_order(self, map_: Tensor) -> Tensor:

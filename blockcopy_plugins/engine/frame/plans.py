@@ -1,4 +1,4 @@
-"""What frames of one geometry need not work out again."""
+"""Tables and plans that all frames of one geometry share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batched products and attention in the masked reference: what is of a pixel, what of the map."""
+"""Batched products and attention in the masked reference: which are per pixel, which are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTENTIONS = (
 
 
 def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str | None:
-    """Axes of a result of which each pixel, or window, depends on nothing but itself.
+    """Axes of a result in which each pixel, or window, depends on nothing but itself.
 
     Args:
         func: ``bmm``, or one of :data:`ATTENTIONS`.
@@ -26,7 +26,7 @@ def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str
         maps: The masked tensors among them.
 
     Returns:
-        The axes, ``None`` if there is more that it depends on.
+        The axes, ``None`` if it depends on more.
     """
     alike = len({x.axes for x in maps}) == 1
     if func in ATTENTIONS:
@@ -39,13 +39,13 @@ def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str
     (x,) = maps
     if args[1] is x:
         return x.axes if x.axes in ("NCL", "BCL") else None
-    # One matrix for all, as of a linear layer, or one for each image (and head).
+    # One matrix for all, as in a linear layer, or one for each image (and head).
     one = args[1].stride(0) == 0 or len(args[1]) == 1
     return x.axes if x.axes in ("NLC", "BLC") or (x.axes == "GWC" and one) else None
 
 
 def queries_of(func, args: Sequence, kwargs: Mapping):
-    """The masked tensor whose pixels a result is of, where all of them look at a whole map."""
+    """The masked tensor with the queries of a result, if each of its pixels reads a whole map."""
     if func is aten.bmm.default:
         first, second = (getattr(x, "axes", "") for x in args)
         if first in ("NLC", "BLC") and second in (first, first[0] + "CL"):
@@ -57,7 +57,7 @@ def queries_of(func, args: Sequence, kwargs: Mapping):
 
 
 def _attends(args: Sequence, kwargs: Mapping) -> bool:
-    """Whether a fused attention has no mask but one for all images and windows."""
+    """Whether a fused attention has no mask, or the same one for all images and windows."""
     if any(isinstance(value, (bool, float)) and value for value in args[3:]):
         return False
     if kwargs.get("is_causal") or kwargs.get("enable_gqa"):

@@ -1,6 +1,6 @@
 """Where the blocks of a map end, for the masked reference: the one thing that it does not compute.
 
-Each method takes a masked tensor, or what the oracle knows of it: ``axes``, ``size_of_map``,
+Each method takes a masked tensor, or what the oracle knows about it: ``axes``, ``size_of_map``,
 ``block`` and ``padded``.
 """
 
@@ -40,7 +40,7 @@ Block = tuple[int, int]
 
 
 class MapOfBlocks(Protocol):
-    """What is known of a masked tensor."""
+    """What is known about a masked tensor."""
 
     axes: str
     size_of_map: tuple[int, int]
@@ -61,7 +61,7 @@ class MaskedBlocks:
     block_size: int
 
     def after(self, func, args, x: MapOfBlocks, size: Sequence[int]) -> Block | None:
-        """Block of an op's result of this size, ``None`` if that is dense from here on."""
+        """Block of an op's result of this size, ``None`` if the result is dense."""
         if func in (aten.pixel_shuffle.default, aten.pixel_unshuffle.default):
             return self.scaled(x, size)
         transposed = func is aten.convolution.default and args[6]
@@ -84,7 +84,7 @@ class MaskedBlocks:
         return block if fits_blocks(self.grid, size, block) else None
 
     def of_slice(self, args, x: MapOfBlocks, length: int) -> tuple[Block, tuple[int, int]] | None:
-        """Block and size of the map that a slice of rows or columns is, if it is one."""
+        """Block and size of a slice of rows or columns, ``None`` if it is not a map."""
         _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
         if x.axes[dim] not in "HW":
             return None
@@ -97,7 +97,7 @@ class MaskedBlocks:
         return (tuple(block), tuple(size)) if fits else None
 
     def of_patches(self, args, x: MapOfBlocks) -> tuple[Block, tuple[int, int]] | None:
-        """Block and size of the map that ``F.unfold`` gives, if its patches do not overlap."""
+        """Block and size of the map that ``F.unfold`` returns, if its patches do not overlap."""
         kernel, dilation, padding, stride = (tuple(a) for a in args[1:])
         size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
         block = tuple(b // k for b, k in zip(x.block, kernel, strict=True))
@@ -126,7 +126,7 @@ class MaskedBlocks:
         return size if fills_last_blocks(self.grid, x.size_of_map, size, x.block) else None
 
     def holds_roll(self, args, x: MapOfBlocks) -> bool:
-        """Whether ``torch.roll`` shifts windows that blocks are made of."""
+        """Whether ``torch.roll`` shifts by half of the windows that blocks consist of."""
         _, shifts, dims = (*args, ())[:3]
         letters = [x.axes[d] for d in dims]
         if not letters or not set(letters) <= {"H", "W"} or len(set(letters)) < len(letters):
@@ -145,7 +145,7 @@ class MaskedBlocks:
         return block if self.same_number(x, size, block) else None
 
     def resized(self, x: MapOfBlocks, size: Sequence[int]) -> Block | None:
-        """Block of a map that was made of ``x`` as a whole."""
+        """Block of a map that was computed from all of ``x``."""
         width = [
             resized_block(
                 self.grid[axis], x.block[axis], x.size_of_map[axis], size[axis], self.block_size

@@ -23,8 +23,8 @@ from .masked_tensor import MaskedTensor, unreadable, value_of
 
 aten = torch.ops.aten
 
-# Of all ops that are no views, sums or joins of channels, the results of these are maps of blocks
-# again. Results of all others are dense tensors: nothing of them is masked.
+# Apart from views, sums and joins of channels, these ops return maps of blocks. The results of all
+# others are dense tensors: nothing in them is masked.
 _COPIES = (
     aten.clone.default,
     aten.detach.default,
@@ -58,7 +58,7 @@ _POINTWISE = (
     aten.fill_.Tensor,
     aten.zero_.default,
 )
-# They have a dense map cut into blocks.
+# A dense map that is given to them is cut into blocks.
 _CUT = (
     aten.convolution.default,
     *POOLS,
@@ -78,14 +78,14 @@ _OF_GROUPS = (aten.convolution.default, *POOLS, *RESIZES_AND_NORMS)
 
 
 class MaskedFrame:
-    """One frame: numbers its ops and merges maps with what was kept.
+    """One frame: numbers its ops and merges maps with the kept ones.
 
     Args:
         kept: Maps ``(C, H, W)`` by stream, number of the op in the frame, and of its argument.
         grid: bool ``(N, GH, GW)``, True = executed.
         streams: Stream of each image.
         block_size: Side of a block in pixels of the input.
-        repack: Cut dense maps into blocks again where an op could run on some.
+        repack: Cut a dense map into blocks again before an op that can run on blocks.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class MaskedFrame:
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
         """Pixels of executed blocks, bool ``(N, 1, H, W)``."""
-        # What lies beyond the last block belongs to it.
+        # Pixels beyond the last block belong to it.
         rows = (torch.arange(size[0]) // block[0]).clamp(max=self.grid.shape[1] - 1)
         cols = (torch.arange(size[1]) // block[1]).clamp(max=self.grid.shape[2] - 1)
         return self.grid[:, rows][:, :, cols].unsqueeze(1)
@@ -140,7 +140,7 @@ class MaskedFrame:
         return None
 
     def derived(self, out, func, args):
-        """Results on whole maps, which may become maps of blocks again."""
+        """Results of an op on whole maps, which may become maps of blocks again."""
         maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
         on_their_side = any("H" in x.axes.partition("W")[2] for x in maps)
         if not self.repack or on_their_side or moves_pixels(func, args, self.maps):
@@ -148,14 +148,14 @@ class MaskedFrame:
         return derived(out, self.maps)
 
     def leave(self, value):
-        """What leaves the blocks: the kept map."""
+        """The kept map, dense, for what does not run on blocks."""
         if not isinstance(value, MaskedTensor):
             return plain(value)
         value.run.ops += 1
         return value.run.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
-        """A module that needs whole maps gets them."""
+        """Give whole maps to a module that needs them."""
         values = tree_leaves((args, kwargs))
         maps = [v for v in values if isinstance(v, MaskedTensor)]
         if not maps:
@@ -165,11 +165,11 @@ class MaskedFrame:
         return tree_map(self.leave, (args, kwargs))
 
     def come_back(self, module, args, output):
-        """The map that such a module gives is a map of blocks again."""
+        """Make the map that such a module returns a map of blocks again."""
         return self.masked_again(output, self.whole_map_inputs.pop())
 
     def masked_again(self, output, maps):
-        """A dense map made of some maps of blocks, as a map of blocks."""
+        """A dense map that was computed from maps of blocks, as a map of blocks."""
         first = plain(output[0] if isinstance(output, (tuple, list)) else output)
         if (
             not maps
@@ -200,7 +200,7 @@ class MaskedFrame:
         return self._on_kept(func, args, kwargs, maps[0] if aligned else None)
 
     def _on_pixels(self, func, args, kwargs, maps):
-        """An op that leaves pixels where they are needs no kept map."""
+        """Run an op that leaves pixels where they are: it needs no kept map."""
         template = max(maps, key=lambda x: x.dim())
         axes, joined = None, template.joined
         block, size_of_map = template.block, template.size_of_map
@@ -267,7 +267,7 @@ class MaskedFrame:
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
 
     def _on_kept(self, func, args, kwargs, template: MaskedTensor | None):
-        """The op on the kept maps; ``template`` is their block, ``None`` if it is not one."""
+        """Run the op on the kept maps; ``template`` has their block, ``None`` if they differ."""
         self.ops += 1
         inputs = []
 
@@ -286,7 +286,7 @@ class MaskedFrame:
             if found is not None:
                 return found
         if any(x.source is not None for x in inputs):
-            # It has been cut for nothing, and is as it was before.
+            # It was cut into blocks in vain: the op runs on the dense map.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
         alias, x = schema_of(func).arguments[0].alias_info, args[0]
         if alias is not None and alias.is_write and isinstance(x, MaskedTensor):
@@ -295,7 +295,7 @@ class MaskedFrame:
         return out if is_mutable(func) else self.derived(out, func, args)
 
     def _of_queries(self, func, args, kwargs, queries: MaskedTensor):
-        """An op of all pixels for each of these: of its result the executed ones are used."""
+        """Run an op in which each query reads all pixels; only executed queries are used."""
         self.ops += 1
 
         def merge(value):
@@ -315,7 +315,7 @@ class MaskedFrame:
         return self.leave(value) if value.source is None else value.source
 
     def _as_blocks(self, func, args, template: MaskedTensor, out):
-        """An op's result as maps of blocks, ``None`` if it is dense from here on."""
+        """An op's result as maps of blocks, ``None`` if it is dense."""
         if func is aten.slice.Tensor:
             found = self.blocks.of_slice(args, template, out.shape[args[1]])
             if found is None:
@@ -330,7 +330,7 @@ class MaskedFrame:
             size = template.size_of_map
             return self._masked(out[0], template.block, template.axes, size), *out[1:]
         groups = template.joined
-        # Images may be groups of channels, too: then the op is a grouped one.
+        # Images may be groups of channels, too: the op is then a grouped one.
         if template.axes not in (MAP, "BCHW") or (groups > 1 and func not in _OF_GROUPS):
             return None
         if func is aten.im2col.default:
@@ -352,7 +352,7 @@ class MaskedFrame:
     def _masked(
         self, value: Tensor, block: tuple[int, int], axes: str = MAP, size=None, joined: int = 1
     ) -> MaskedTensor:
-        """Only executed blocks are used: whatever stands elsewhere is made useless."""
+        """A map of blocks of ``value``: everything but the executed blocks becomes unreadable."""
         size = tuple(value.shape[2:]) if size is None else size
         channels = channels_of(axes, value.shape, joined)
         mask = self.mask(size, block).expand(-1, prod(channels), -1, -1)

@@ -31,8 +31,8 @@ class MaskedReference:
         model: A module in eval mode, not converted.
         block_size: Side of a block in pixels of the input.
         adapter: How the model is called; see :class:`~.adapter.ModelAdapter`.
-        repack: Of a dense map that is read by an op which could run on blocks, only the executed
-            blocks are used, as :class:`~blockcopy_plugins.BlockCopyConfig` has it.
+        repack: If an op that can run on blocks reads a dense map, only use its executed blocks; see
+            :class:`~blockcopy_plugins.BlockCopyConfig`.
 
     Examples:
         >>> reference = MaskedReference(model, block_size=32)
@@ -59,11 +59,11 @@ class MaskedReference:
         Args:
             grid: bool ``(N, GH, GW)``, True = executed. All True on a stream's first frame.
             *args: Arguments of the model.
-            streams: Stream of each image, by default its place in the batch.
+            streams: Stream of each image, by default its index in the batch.
             **kwargs: Keyword arguments of the model.
 
         Returns:
-            What the model returns, with dense tensors.
+            What the model returns, as dense tensors.
 
         Raises:
             GridError: If the grid does not fit the frame.

@@ -24,12 +24,12 @@ class MaskedTensor(torch.Tensor):
 
     Attributes:
         value: Dense; what is not executed is NaN.
-        run: The :class:`~.masked_frame.MaskedFrame` that it is of.
+        run: The :class:`~.masked_frame.MaskedFrame` that it belongs to.
         block: Height and width of a block of the map.
         size_of_map: ``(H, W)`` of the map.
         axes: Letter of each dimension.
-        joined: Channels in a dimension that is of pixels or images, too.
-        padded: It is made of a kept map.
+        joined: Channels in a dimension that it shares with pixels or images.
+        padded: Whether it was computed from a kept map.
         places: Of a map that is rolled, padded or cropped, which rows and columns it shows.
         size_at_home: ``(H, W)`` of that map as it was.
         source: The dense map that it was cut out of.
@@ -67,7 +67,7 @@ class MaskedTensor(torch.Tensor):
         return f"MaskedTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block})"
 
     def call_whole(self, function, args, name, reason, gives_map):
-        """A function that knows no blocks, on the kept maps."""
+        """Call a function that knows no blocks with the kept maps."""
         maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
         out = function(*tree_map(self.run.leave, args))
         return self.run.masked_again(out, maps) if gives_map else out
@@ -77,17 +77,17 @@ class MaskedTensor(torch.Tensor):
         args, kwargs = tree_map(plain, (args, kwargs or {}))
         flat = tree_leaves((args, kwargs))
         run = next(v for v in flat if isinstance(v, MaskedTensor)).run
-        # Some are element-wise by their tag: they are one op.
+        # Ops tagged as pointwise are not taken apart.
         composite = torch.Tag.pointwise not in func.tags
         out = take_apart(func, args, kwargs) if composite else NotImplemented
         return run.execute(func, args, kwargs) if out is NotImplemented else out
 
 
 def unreadable(like: Tensor) -> Tensor:
-    """What must not be read: NaN where the dtype has it."""
+    """Values that must not be read: NaN if the dtype has it, else 0."""
     return torch.full_like(like, float("nan") if like.is_floating_point() else 0)
 
 
 def value_of(value: Any) -> Any:
-    """What a masked tensor holds; anything else as it is."""
+    """What a masked tensor holds; anything else unchanged."""
     return value.value if isinstance(value, MaskedTensor) else value

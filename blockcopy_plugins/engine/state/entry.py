@@ -12,18 +12,18 @@ from ...errors import StateError
 from .stream import Stream
 
 BY_CHANCE = (
-    "Where a tensor whose size changes with the picture happened to have that of a map, "
+    "If a tensor whose size depends on the picture happened to have the size of a map, "
     "BlockCopyConfig(repack=False) keeps it dense."
 )
-"""What else may be the matter where a layer finds no state of its own."""
+"""Another possible cause if a layer finds no state of its own."""
 
 EVERYTHING = 1 << 30
-"""Border of a map whose blocks are kept whole, not near their edges alone."""
+"""Border of a map that keeps whole blocks, rather than only the pixels near their edges."""
 
 
 @dataclass(frozen=True)
 class StateKey:
-    """Where in the model an entry belongs: op ``op``, use ``call`` of ``path`` in a frame."""
+    """Place of an entry in the model: ``op`` in module ``path``, its use ``call`` in a frame."""
 
     path: str
     call: int
@@ -39,7 +39,7 @@ class StateEntry:
     Attributes:
         map: ``(slots, C, H, W)``, channels last.
         block: Height and width of a block of this map, in its pixels.
-        border: Pixels from the edge of a block that are kept: the most that any reader asked for.
+        border: How far from the edges of a block pixels are kept: the most that any op asked for.
     """
 
     def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
@@ -47,8 +47,8 @@ class StateEntry:
         self.map = map_
         self.block = block
         self.border = 0
-        # Token of the stream and number of the frame that last used each slot, and the border that
-        # is right there.
+        # For each slot, the token of the stream and the number of the frame that last used it, and
+        # the border that was written then.
         self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
         self._right: list[int] = [0] * map_.shape[0]
 
@@ -72,7 +72,7 @@ class StateEntry:
         return (*self.map.shape[1:], self.block, self.map.dtype)
 
     def is_left_over(self, streams: Iterable[Stream], *wanted) -> bool:
-        """Whether it does not fit, and is of streams that are gone: then another takes its place.
+        """Whether it does not fit and belongs to streams that are gone, so that it can be replaced.
 
         Args:
             streams: Live streams.
@@ -84,11 +84,11 @@ class StateEntry:
         return not any(stream.token in users for stream in streams)
 
     def used_now(self, streams: Iterable[Stream]) -> bool:
-        """Whether the streams have claimed it for the frame that is at work."""
+        """Whether the streams have claimed it for the current frame."""
         return all(self._used[s.slot] == (s.token, s.frames) for s in streams)
 
     def grow(self, slots: int) -> None:
-        """Make room for ``slots`` streams; what is there stays."""
+        """Make room for ``slots`` streams, and keep what is there."""
         have = self.map.shape[0]
         if slots > have:
             wider = allocate_map((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
@@ -100,26 +100,26 @@ class StateEntry:
     def claim(
         self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool], border: int
     ) -> None:
-        """Note who writes, and refuse to let a stream read what was not written for it.
+        """Note which streams write, and refuse to let one read what was not written for it.
 
         Args:
             slots: Slot of each image.
             streams: Stream of each image.
             full: Whether each image is executed fully in this frame.
-            border: What is about to be written, and may then be read.
+            border: The border that is about to be written, and may then be read.
 
         Raises:
-            StateError: If a stream arrives here with part of its blocks although its last frame
-                left nothing here, or less than that.
+            StateError: If a stream comes with only part of its blocks although its last frame left
+                nothing here, or a smaller border.
         """
         for slot, stream, is_full in zip(slots, streams, full, strict=True):
-            # The same number again: a frame that failed before it changed anything.
+            # The same number again: the last frame failed before it changed anything.
             fresh = [(stream.token, stream.frames - 1), (stream.token, stream.frames)]
             if not is_full and (self._used[slot] not in fresh or self._right[slot] < border):
                 raise StateError(
-                    f"{self.key} has no state of the stream's last frame: the layer did not run on "
-                    "it. Call reset_(model) to have the next frame executed fully, or convert only "
-                    f"the part of the model whose layers run on every frame. {BY_CHANCE}"
+                    f"{self.key} has no state of the stream's last frame: the layer did not run in "
+                    "it. Call reset_(model) to execute the next frame fully, or convert only the "
+                    f"part of the model whose layers run on every frame. {BY_CHANCE}"
                 )
             self._used[slot] = (stream.token, stream.frames)
             if is_full:
@@ -134,8 +134,8 @@ def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
         dtype: Of the map.
         device: Of the map.
     """
-    # A map outlives the call that makes it. Made inside inference_mode it could not be written to
-    # from outside, so it is always an ordinary tensor.
+    # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
+    # written to outside, so it is always an ordinary tensor.
     with torch.inference_mode(False):
         return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
             memory_format=torch.channels_last

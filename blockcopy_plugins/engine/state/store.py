@@ -1,4 +1,4 @@
-"""The features of all streams whose frames have one size."""
+"""The features of all streams whose frames have the same size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .stream import Stream
 
 @dataclass
 class StateStore:
-    """All state of the streams whose frames have one size.
+    """All state of the streams whose frames have the same size.
 
-    Streams of different frame sizes have stores of their own, as their maps cannot share a tensor.
+    Streams with frames of another size have a store of their own, as maps cannot share a tensor.
 
     Attributes:
         entries: By place in the model.
@@ -64,7 +64,7 @@ class StateStore:
         return found
 
     def drop_state(self) -> None:
-        """Give back the memory of the maps if no stream will read what is in them."""
+        """Free the memory of the maps if no stream will read them again."""
         if all(stream.stateless for stream in self.streams.values()):
             self.entries.clear()
 

@@ -1,4 +1,4 @@
-"""What is known of a stream beside its features."""
+"""What is known about a stream, apart from its features."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Stream:
     """Book-keeping of one stream.
 
     Attributes:
-        token: Differs for every stream that ever was, so that a slot's former owner is known.
+        token: Different for every stream there ever was, so that a slot's last owner is known.
         slot: Index into the slot axis of its store's maps.
         frames: Frames executed so far.
-        repeated: Frames of which nothing ran and that did not go through the network.
-        broken: A frame failed half-way, or guards and policy know half of it: the next one must be
-            executed fully.
+        repeated: Frames that executed no block and did not go through the network.
+        broken: Whether a frame failed half-way, in the model or in guards and policy, so that the
+            next one must be executed fully.
         last_grid: bool ``(GH, GW)`` of the last frame, or ``None`` before the first.
         calls: How often each module used state in the last frame.
-        stateless: Its last frame has left no state; see :mod:`~..plain_frames`.
-        keeps_state: Blocks were asked for, so that its frames leave their state from now on.
+        stateless: Whether its last frame left no state; see :mod:`~..plain_frames`.
+        keeps_state: Whether some blocks have been asked for, so that frames leave state from then.
     """
 
     token: int

@@ -1,4 +1,4 @@
-"""Which stream is where: the stores of a converted model by frame size."""
+"""Where the state of each stream is: the stores of a converted model by frame size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .stream import Stream
 
 
 class StreamStates:
-    """The stores of a converted model, by frame size, and the rule which stream is where."""
+    """The stores of a converted model by frame size, and which stream is in which."""
 
     def __init__(self, max_streams: int) -> None:
         self.max_streams = max_streams
@@ -25,8 +25,8 @@ class StreamStates:
         return other
 
     def __reduce__(self):
-        # Streams stay where they run. Frames that another process or another day sees do not follow
-        # on theirs, and processes that share memory would both write into their maps.
+        # Copies and pickles contain no streams: the frames of another process do not continue
+        # these, and processes that share memory would both write into the maps.
         return StreamStates, (self.max_streams,)
 
     def find(self, stream_id: Hashable) -> tuple[tuple, Stream] | None:
@@ -45,7 +45,7 @@ class StreamStates:
 
         Raises:
             FrameError: If a stream's earlier frames had another geometry.
-            StateError: If there would be more live streams than allowed.
+            StateError: If there would be too many live streams.
         """
         new = 0
         for stream_id in ids:
@@ -75,7 +75,7 @@ class StreamStates:
         Args:
             ids: Stream of each image.
             geometry: See :meth:`check`.
-            spare: A store of this geometry without streams, which is taken where there is none.
+            spare: A store of this geometry without streams, which is used if there is none.
         """
         store = self._stores.get(geometry)
         if store is None:
@@ -93,7 +93,7 @@ class StreamStates:
         """Forget streams (``None``: all).
 
         Returns:
-            The stores that have none left, by geometry: they are not kept here any longer.
+            The stores that no stream uses any more, by geometry; they are no longer kept here.
 
         Raises:
             StateError: If a named stream is not live.

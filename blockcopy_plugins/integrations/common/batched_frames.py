@@ -1,4 +1,4 @@
-"""Batches that hold several frames of one video: they run one after the other."""
+"""Batches that contain several frames of one video, which run one after the other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...engine.adapter import Call
 def split_calls(
     call: Call, streams: Sequence[Hashable], restarts: Collection[Hashable]
 ) -> tuple[Call, ...]:
-    """The calls that a call is made of, so that no stream is in one of them twice.
+    """Split a call into calls in which no stream occurs twice.
 
     Args:
-        call: Of all images; what else is in it than the frame is the same for each of them.
+        call: The call with all images; everything in it but the frame is the same for each image.
         streams: The stream of each image.
-        restarts: Those that begin anew.
+        restarts: The streams that start again.
 
     Returns:
-        The call itself if its streams are all different; else one for each image.
+        The call itself if all of its streams are different; else one for each image.
     """
     if len(set(streams)) == len(streams):
         return (replace(call, streams=tuple(streams), restarts=tuple(restarts)),)
@@ -38,10 +38,10 @@ def split_calls(
 
 
 def join_batches(outputs: Sequence[Any]) -> Any:
-    """One batch of the outputs of its images.
+    """Join the outputs of the images to those of a batch.
 
     Args:
-        outputs: Of each image, of one structure: tensors ``(1, ...)`` in lists, tuples and dicts.
+        outputs: Of each image, with one structure: tensors ``(1, ...)`` in lists, tuples and dicts.
     """
     return tree_map(_join, *outputs)
 

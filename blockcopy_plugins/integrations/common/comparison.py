@@ -16,10 +16,10 @@ from .readable_batches import with_late_ones
 
 
 def agreement_figures(policy: Policy) -> dict[str, float] | None:
-    """What a policy that compares its outputs with dense ones has found; ``None`` of others.
+    """What a policy that compares its outputs with dense ones has found; ``None`` for others.
 
     Args:
-        policy: The policy; of several processes the first one's.
+        policy: The policy; with several processes, that of the first one.
     """
     return None if policy.agreement is None else asdict(policy.agreement)
 
@@ -27,18 +27,18 @@ def agreement_figures(policy: Policy) -> dict[str, float] | None:
 def summarise(entries: Sequence[FrameEntry]) -> dict[str, Any]:
     """Executed rate, MACs and times over all frames.
 
-    * ``executed_rate`` is the mean over all frames, the fully executed first frame of each video
-      included; ``executed_rate_after_first`` leaves those out.
-    * ``macs_blockcopy`` and ``macs_dense`` are MACs of a frame. What runs on blocks is counted in
-      every frame; what runs outside (RoI heads) on ``mac_frames`` of them, and the mean of these
-      is added. Neither has the policy's own MACs in it.
+    * ``executed_rate`` is the mean over all frames, including the fully executed first frame of
+      each video; ``executed_rate_after_first`` leaves those out.
+    * ``macs_blockcopy`` and ``macs_dense`` are MACs per frame. What runs on blocks is counted in
+      every frame; what runs outside (RoI heads) in ``mac_frames`` of them, whose mean is added.
+      Neither contains the policy's own MACs.
     * ``ms_dense`` and ``ms_blockcopy`` are means over the same timed frames, and ``speedup`` is
-      their ratio. Means, since the cost of a block-sparse frame varies with its executed rate, and
-      the total time is what a user waits for; ``timing`` has the medians. Where all frames are
-      warm-up, they are timed for want of others (``timing.only_warmup``).
+      their ratio. They are means because the cost of a block-sparse frame varies with its executed
+      rate, and a user waits for the total time; ``timing`` has the medians. If all frames are
+      warm-up, they are timed nevertheless (``timing.only_warmup``).
 
     Args:
-        entries: Of all frames, in any order.
+        entries: Entries of all frames, in any order.
 
     Returns:
         The figures by name; ``None`` for what was not measured.
@@ -96,20 +96,20 @@ def run_summary(
     skipped: Sequence[str],
     partial: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """All that ``results.json`` says of a run.
+    """All that ``results.json`` says about a run.
 
     Args:
-        entries: Of all frames of all processes.
-        handle: Of the model, converted.
+        entries: Entries of all frames of all processes.
+        handle: The converted model's handle.
         parts: What the engine counted in each process.
-        metrics: Accuracy by run, ``dense`` and ``blockcopy``; ``None`` where one is unknown.
-        fidelity: The figures, and why they say nothing, if that is so.
-        dataset: Of the frames: it tells what it left out of frames and annotations.
-        skipped: What is wrong with frames that could not be read on the way.
+        metrics: Accuracy by run, ``dense`` and ``blockcopy``; ``None`` if it is not known.
+        fidelity: The figures, and the reason if they mean nothing.
+        dataset: The frames' dataset, which knows the frames and annotations that it left out.
+        skipped: What is wrong with frames that could not be read during the run.
         partial: Why the run ended before its last frame, if it did.
 
     Returns:
-        The figures of :func:`summarise` and more, fit for JSON.
+        The figures of :func:`summarise` and more, ready for JSON.
     """
     block_size, policy = handle.config.block_size, handle.policy
     macs_policy = 0
@@ -140,14 +140,14 @@ def run_summary(
 
 
 def merge_dense_ops(parts: Iterable[Totals], frames: int) -> list[dict[str, Any]]:
-    """Sum what ran dense in several processes.
+    """Sum up what ran dense in several processes.
 
     Args:
         parts: What the engine counted in each.
         frames: Number of all frames.
 
     Returns:
-        Of each op its module path, name, reason, calls and MACs a frame.
+        Module path, name, reason, calls and MACs per frame of each op.
     """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for totals in parts:
@@ -163,13 +163,13 @@ def merge_dense_ops(parts: Iterable[Totals], frames: int) -> list[dict[str, Any]
 
 
 def merge_guards(parts: Iterable[Sequence[GuardReport]]) -> list[dict[str, Any]]:
-    """Sum what guards did in several processes.
+    """Sum up what guards did in several processes.
 
     Args:
-        parts: Reports of the same guards, of each process; empty where one had no frame.
+        parts: Each process's reports of the same guards; empty if it had no frame.
 
     Returns:
-        Of each guard its name and the blocks that it demanded, added and took away.
+        The name of each guard, and the blocks that it demanded, added and took away.
     """
     merged: list[dict[str, Any]] = []
     for part in filter(None, parts):
@@ -184,7 +184,7 @@ def merge_guards(parts: Iterable[Sequence[GuardReport]]) -> list[dict[str, Any]]
 
 
 def plain(value: Any) -> Any:
-    """A copy fit for JSON, which knows neither NaN nor tuples.
+    """A copy for JSON, which has neither NaN nor tuples.
 
     Args:
         value: Nested dicts and sequences of plain values.
@@ -219,7 +219,7 @@ def _videos(entries: Sequence[FrameEntry]) -> list[dict[str, Any]]:
 
 def _mean(values: Iterable[float]) -> float | None:
     values = list(values)
-    # fsum: the same in any order, so that the number of processes does not show.
+    # fsum: the same in any order, and so for any number of processes.
     return math.fsum(values) / len(values) if values else None
 
 

@@ -1,4 +1,4 @@
-"""A frame with what a model found in it and the blocks that were executed."""
+"""Draws what a model found in a frame, and the blocks that were executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw_frame(
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw executed blocks, classes of pixels, boxes and masks, whatever there is.
+    """Draw executed blocks, and whichever there are of classes of pixels, boxes and masks.
 
     Skipped blocks are dark and nearly grey.
 
@@ -34,7 +34,7 @@ def draw_frame(
             :func:`~blockcopy_plugins.visualization.draw_detections` takes them.
         classes: Names of the classes of boxes.
         palette: Colours of the classes of pixels, RGB.
-        score_threshold: Detections below are not drawn.
+        score_threshold: Lowest score of detections that are drawn.
 
     Returns:
         A new picture, uint8 ``(H, W, 3)``, BGR.

@@ -1,4 +1,4 @@
-"""What the comparison of dense and block-sparse execution keeps of each frame."""
+"""What a comparison of dense and block-sparse execution records for each frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class FrameEntry:
-    """One image of one call. What a batch shares (time, MACs) is divided by its images.
+    """One image of one call; time and MACs of a batch are divided by its images.
 
     Attributes:
         video_id: Index of the video in its dataset.
@@ -17,17 +17,17 @@ class FrameEntry:
         grid: ``(GH, GW)``, blocks of the network input.
         executed_rate: Executed blocks / all blocks.
         macs_blocks: MACs that ran on executed blocks.
-        macs_blocks_dense: What the same ops cost on the whole map.
-        macs_densified: MACs of ops that met blocks and ran on the whole map.
-        macs_outside: MACs outside both (RoI heads), ``None`` where they were not counted.
+        macs_blocks_dense: MACs of the same ops on the whole map.
+        macs_densified: MACs of ops that got blocks and ran on the whole map.
+        macs_outside: MACs outside both (RoI heads), ``None`` if they were not counted.
         macs_outside_dense: The same in the dense run.
-        ms_dense: Milliseconds of the dense test step, ``None`` where it did not run.
-        ms_blockcopy: Milliseconds of the block-sparse test step, policy included.
-        ms_policy: The policy's part of it, learning included.
-        timed: Whether its times count: it is no warm-up and its MACs were not counted.
+        ms_dense: Milliseconds of the dense test step, ``None`` if it did not run.
+        ms_blockcopy: Milliseconds of the block-sparse test step, including the policy.
+        ms_policy: The policy's part of it, including learning.
+        timed: Whether its times count: it is not a warm-up, and its MACs were not counted.
         scalars: What the policy reports for logs.
-        frame_number: Number of the frame in its file, folder or stream, from 0; frames that could
-            not be read and those between the selected ones have numbers too.
+        frame_number: Number of the frame in its file, folder or stream, from 0, also counting
+            frames that could not be read or were not selected.
     """
 
     video_id: int

@@ -1,4 +1,4 @@
-"""Figures of frames for logs, without waiting for a GPU that is still at work on them."""
+"""Figures of frames for logs, without waiting for a GPU that still computes them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from ...engine.frame_record import FrameRecord
 
 
 class FrameFigures:
-    """Gives the figures of frames in order, each once, as soon as the host knows them.
+    """Returns the figures of frames in order, each once, as soon as the host knows them.
 
-    On a CPU that is at once, on a GPU when the next frame has run.
+    On a CPU that is immediately, on a GPU when the next frame has run.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[FrameRecord, Any]] = deque()
 
     def add(self, record: FrameRecord, about: Any = None) -> None:
-        """Take a frame.
+        """Add a frame.
 
         Args:
-            record: Of the frame.
-            about: Given back with its figures.
+            record: The frame's record.
+            about: Returned with its figures.
         """
         self._waiting.append((record, about))
 
     def known(self) -> Iterator[tuple[dict[str, float], Any]]:
-        """Executed rate and scalars of the frames that need not be waited for."""
+        """Executed rate and scalars of the frames whose figures are there."""
         while self._waiting and self._waiting[0][0].scalars_known:
             yield self._next()
 
     def all(self) -> Iterator[tuple[dict[str, float], Any]]:
-        """Those of all frames; this waits for the device."""
+        """The figures of all frames; this waits for the device."""
         while self._waiting:
             yield self._next()
 

@@ -1,4 +1,4 @@
-"""How a model is to run, said in a call or in the config of the model; files that are named."""
+"""Checks of the options, configs and weights that a user gives in a call."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def conversion_config(
     """The options of a conversion.
 
     Args:
-        given: By the caller.
-        otherwise: Reads them in the model's config, where nothing is given.
-        place: What the user calls the place where they are given.
-        refused: Options that mean nothing there, and why.
+        given: The caller's options.
+        otherwise: Reads them from the model's config if the caller gives none.
+        place: The user's name for the place where they are given.
+        refused: Options that have no meaning there, and why.
 
     Raises:
         ConfigError: If an option is unknown, refused or out of range.
@@ -36,7 +36,7 @@ def conversion_config(
 
 
 def check_config_file(path: str) -> None:
-    """Refuse the path of a config that is not there.
+    """Refuse the path of a config that does not exist.
 
     Args:
         path: As the user gave it.
@@ -51,7 +51,7 @@ def check_config_file(path: str) -> None:
 
 
 def refuse_weights_of_built_model(weights: str | os.PathLike[str] | None) -> None:
-    """Refuse weights that are given beside a model, which has its own.
+    """Refuse weights that are given together with a model, which has its own.
 
     Args:
         weights: As the user gave them.

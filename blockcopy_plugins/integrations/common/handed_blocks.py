@@ -1,4 +1,4 @@
-"""Blocks for a backbone in place of the batch that the model around it has made."""
+"""Passes blocks to a backbone in place of the batch that the model around it has made."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ...engine.adapter import Removable
 
 
 class HandedBlocks:
-    """The blocks of the frame at work, until the backbone takes them; only once."""
+    """Holds the blocks of the current frame until the backbone takes them, once."""
 
     def __init__(self) -> None:
         self._blocks: Tensor | None = None
 
     def attach(self, backbone: nn.Module) -> Iterator[Removable]:
-        """Have a backbone take what is given."""
+        """Let a backbone take what is given."""
         yield backbone.register_forward_pre_hook(self)
 
     def give(self, blocks: Tensor) -> None:
-        """The next call of the backbone is to run on these, whatever it is called with."""
+        """Let the next call of the backbone run on these, whatever it is called with."""
         self._blocks = blocks
 
     def __call__(self, module: nn.Module, args: tuple) -> tuple | None:

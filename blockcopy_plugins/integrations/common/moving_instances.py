@@ -1,4 +1,4 @@
-"""Detected instances of a framework as objects that can be moved, and back."""
+"""Turns a framework's detected instances into objects that can be moved, and back."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ from ...propagation import Objects
 
 @dataclass(frozen=True)
 class InstanceNames:
-    """What a framework calls the parts of its instances.
-
-    Attributes:
-        boxes: Of the boxes.
-        scores: Of the scores, which fall with age.
-        labels: Of the classes.
-        masks: Of the masks.
-        keypoints: Of the keypoints.
-    """
+    """A framework's names for the boxes, scores, classes, masks and keypoints of its instances."""
 
     boxes: str
     scores: str
@@ -34,13 +26,13 @@ class InstanceNames:
 
 @dataclass(frozen=True)
 class InstanceForm:
-    """How to make a framework's fields of objects again.
+    """Turns objects back into a framework's fields.
 
     Attributes:
-        names: What the fields are called.
-        order: The fields, in their order.
-        box_type: Class around the boxes' tensor, ``None`` for a bare one.
-        arrays: Fields that are NumPy arrays and are tensors in the objects.
+        names: The fields' names.
+        order: The fields in their order.
+        box_type: Class that wraps the boxes' tensor, ``None`` for a plain one.
+        arrays: Fields that are NumPy arrays, and tensors in the objects.
     """
 
     names: InstanceNames
@@ -68,17 +60,17 @@ def objects_of(
     scale: tuple[float, float],
     size: tuple[int, int],
 ) -> tuple[Objects, InstanceForm] | None:
-    """Make objects of a framework's fields.
+    """Turn a framework's fields into objects.
 
     Args:
-        fields: By name; each has one entry for each instance.
-        names: What they are called.
-        scale: Pixels of the network's input to one of the output, rows and columns.
+        fields: Fields by name, each with one entry per instance.
+        names: The fields' names.
+        scale: Pixels of the network's input per pixel of the output, rows and columns.
         size: ``(h, w)`` of the output, px.
 
     Returns:
-        The objects, in the fields' own tensors, and what makes such fields of them; ``None`` if
-        there are no boxes of four or five numbers, or masks of an unknown kind.
+        The objects, in the fields' own tensors, and what turns them back; ``None`` if there are no
+        boxes of four or five numbers, or masks of an unknown kind.
     """
     given = dict(fields)
     boxes = given.pop(names.boxes, None)

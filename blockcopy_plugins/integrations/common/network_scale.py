@@ -1,4 +1,4 @@
-"""Detections of the original image, brought to the network's input, where policies compare them."""
+"""Scales detections of the original image to the network's input, where policies compare them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ...host_transfer import to_host, upload
 from ...policy import Detections
 
 MASK_STEP = 4
-"""Masks are compared on every fourth pixel of the network input: enough for blocks of 32 px."""
+"""Masks are compared at every fourth pixel of the network input: enough for blocks of 32 px."""
 
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """Detections of one image as its framework gives them, in pixels of the original image.
+    """Detections of one image as its framework returns them, in pixels of the original image.
 
     Attributes:
         boxes: float ``(K, 4)``, ``x1, y1, x2, y2``.
         scores: float ``(K,)``.
         labels: int64 ``(K,)``.
         masks: bool ``(K, h, w)``, or ``None``.
-        scale: Pixels of the network input to one of the original image, rows and columns.
-        offset: Where the image's upper left corner lies in the network input, row and column, px:
-            what the pipeline pads above and to the left.
+        scale: Pixels of the network input per pixel of the original image, rows and columns.
+        offset: Row and column of the image's upper left corner in the network input, px: the
+            pipeline's padding above and on the left.
     """
 
     boxes: Tensor
@@ -39,14 +39,14 @@ class FoundObjects:
 
 
 def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> list[Detections]:
-    """Bring detections to the network input, and to host memory in one transfer for the batch.
+    """Scale detections to the network input, and bring them to the host in one transfer.
 
     Args:
         images: Detections of each image.
         size: ``(H, W)`` of the network input.
 
     Returns:
-        The same in pixels of the network input, in host memory.
+        The detections in pixels of the network input, in host memory.
     """
     wanted: list[Tensor] = []
     for found in images:
@@ -60,7 +60,7 @@ def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> l
         if found.masks is not None:
             masks = _with_padding(found.masks.detach(), found)
             on_host = masks.device.type == "cpu"
-            # What is transferred of those on a device is what is compared.
+            # Of masks on a device, only the pixels that are compared are transferred.
             wanted.append(masks if on_host else _sample_on_device(masks, boxes, size, found.scale))
     values = iter(to_host(wanted))
     detections = []
@@ -76,7 +76,7 @@ def at_network_scale(images: Sequence[FoundObjects], size: tuple[int, int]) -> l
 
 
 def _with_padding(masks: Tensor, found: FoundObjects) -> Tensor:
-    """Masks of the image with what the pipeline pads above and to the left of it."""
+    """Masks of the image with the pipeline's padding above and on the left."""
     if not any(found.offset):
         return masks
     top, left = (round(o / s) for o, s in zip(found.offset, found.scale, strict=True))
@@ -89,11 +89,11 @@ def masks_at_network_scale(
     """Sample bool masks ``(K, h, w)`` of the original image on a grid of the network input.
 
     Args:
-        masks: bool ``(K, h, w)`` in host memory; nothing outside its box is looked at, which saves
-            nearly all of the time, unless the box is empty (SOLO gives none).
+        masks: bool ``(K, h, w)`` in host memory; only what lies in its box is read, which saves
+            nearly all of the time, unless the box is empty (SOLO has none).
         boxes: ``(K, 4)`` in pixels of the network input.
         size: ``(H, W)`` of the network input.
-        scale: Pixels of the network input to one of the original image, rows and columns.
+        scale: Pixels of the network input per pixel of the original image, rows and columns.
 
     Returns:
         bool ``(K, H / MASK_STEP, W / MASK_STEP)``, rounded up.
@@ -103,7 +103,7 @@ def masks_at_network_scale(
     for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         if x2 <= x1 or y2 <= y1:
             x1, y1, x2, y2 = 0, 0, size[1], size[0]
-        # One step more on each side: pasting rounds a mask's edge.
+        # One more step on each side: pasting rounds a mask's edge.
         top, bottom = _steps(y1, y2, len(rows))
         left, right = _steps(x1, x2, len(columns))
         if top < bottom and left < right:
@@ -116,7 +116,7 @@ def masks_at_network_scale(
 def _sample_on_device(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], scale: tuple[float, float]
 ) -> Tensor:
-    """As :func:`masks_at_network_scale`, without a look at the boxes' values on the host."""
+    """As :func:`masks_at_network_scale`, without reading the boxes on the host."""
     rows, columns = (upload(source, masks.device) for source in _sources(masks, size, scale))
     found = masks.index_select(1, rows).index_select(2, columns).bool()
     x1, y1, x2, y2 = upload(boxes, masks.device).unbind(1)
@@ -134,12 +134,12 @@ def _sample_on_device(
 def _sources(
     masks: Tensor, size: tuple[int, int], scale: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a mask that the samples are taken of."""
+    """Rows and columns of a mask at which samples are taken."""
     tables = []
     for axis in (0, 1):
         position = torch.arange(0, size[axis], MASK_STEP) + MASK_STEP / 2
         source = (position / scale[axis]).long()
-        # Padding of the network input lies beyond the image.
+        # The network input's padding lies outside the image.
         tables.append(source[source < masks.shape[1 + axis]])
     return tables[0], tables[1]
 

@@ -1,4 +1,4 @@
-"""Names of the videos that show what was found in others."""
+"""Names of the videos that show what was found in other videos."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 def overlay_paths(folder: str | Path, names: Sequence[str], ending: str) -> list[Path]:
-    """A path for each video, no two of them alike.
+    """A different path for each video.
 
     Args:
-        folder: Where the files are to lie.
-        names: Names of the videos; may hold folders (``seq1/frames``) and numbers (``frames#2``).
-        ending: What each file's name ends in, suffix included.
+        folder: Folder of the files.
+        names: Names of the videos; may contain folders (``seq1/frames``), numbers (``frames#2``).
+        ending: The end of each file's name, with its suffix.
 
     Returns:
-        The paths, in the order of the names. Where two names would give one file, also on a disk
-        that does not tell large letters from small ones, the later one gets a number.
+        The paths, in the order of the names. If two names would result in the same file, also on a
+        disk that ignores case, the later one gets a number.
     """
     taken: set[str] = set()
     paths = []

@@ -1,4 +1,4 @@
-"""Videos that show what was found in others, with a bar of figures below each frame."""
+"""Videos that show what was found in other videos, with a bar of figures below each frame."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .overlay_paths import overlay_paths
 def planned_overlays(
     folder: str | Path, videos: Sequence[str], names: Sequence[str], ending: str
 ) -> list[Path]:
-    """Name the videos to be written, before the first frame is run.
+    """Name the videos to be written, before the first frame runs.
 
     Args:
-        folder: Where they are to lie.
-        videos: Paths of all that are read.
+        folder: Folder of the files.
+        videos: Paths of all videos that are read.
         names: Their names, in the same order.
-        ending: What each file's name ends in.
+        ending: The end of each file's name.
 
     Raises:
         ConfigError: If one would replace a file that is read.
@@ -36,18 +36,18 @@ def planned_overlays(
 
 
 def open_overlay(path: str | Path, source: Any, fps: float | None = None, stride: int = 1) -> Any:
-    """Open the video that shows what was found in another.
+    """Open the video that shows what was found in another one.
 
     Args:
-        path: Of the new file.
-        source: The frames, as :func:`~blockcopy_plugins.datasets.open_frames` gives them.
-        fps: Frames a second; ``None`` takes those of the source.
-        stride: Each so-many-th frame of the source is shown.
+        path: Path of the new file.
+        source: The frames, as :func:`~blockcopy_plugins.datasets.open_frames` returns them.
+        fps: Frames per second, by default those of the source.
+        stride: Every how many frames of the source one is shown.
 
     Returns:
         An open :class:`~blockcopy_plugins.visualization.VideoWriter`.
     """
-    # Whoever draws nothing needs no PyAV.
+    # Imported here: PyAV is only needed to write videos.
     from ...visualization import VideoWriter, usable_rate
 
     return VideoWriter(
@@ -61,21 +61,21 @@ def open_overlay(path: str | Path, source: Any, fps: float | None = None, stride
 def with_caption(
     picture: np.ndarray, number: int, image: int, entry: FrameEntry | None, handle: Session
 ) -> np.ndarray:
-    """A drawn frame with the bar of its figures.
+    """A drawn frame with a bar of its figures.
 
     Args:
         picture: uint8 ``(H, W, 3)``, BGR.
-        number: Of the frame.
-        image: Its place in the last batch.
-        entry: Its figures, where it was run both ways.
-        handle: Of the model that has just run.
+        number: Number of the frame.
+        image: Its index in the last batch.
+        entry: Its figures, if it ran dense and block-sparse.
+        handle: Handle of the model that has just run.
     """
     from ...visualization import FrameCaption, draw_caption
 
     ms = entry.ms_blockcopy if entry is not None and entry.timed else None
     caption = FrameCaption(
         frame=number,
-        # What ran twice, to compare, fills the gauge.
+        # Blocks that ran twice, to compare, fill the gauge.
         executed_rate=min(handle.last.rates[image], 1.0),
         target=getattr(handle.policy, "target", None),
         milliseconds=ms,

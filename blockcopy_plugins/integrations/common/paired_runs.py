@@ -1,4 +1,4 @@
-"""Runs each batch of frames block-sparsely, and dense beside it, and takes note of the cost."""
+"""Runs each batch of frames both block-sparsely and dense, and records the cost."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .policy_meter import PolicyMeter
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is run of each frame, and what is measured of it.
+    """How each frame is run and measured.
 
     Attributes:
-        dense: Run dense too.
-        warmup: So many first calls of a process are not timed.
-        mac_samples: MACs outside the blocks are counted in about so many frames of each video,
-            which are not timed, as counting slows them down.
+        dense: Also run each frame dense.
+        warmup: How many first calls of a process are not timed.
+        mac_samples: In about how many frames of each video MACs outside the blocks are counted;
+            these are not timed, as counting slows them down.
         restart_policy: Start each video with the policy as it was at first.
 
     Raises:
@@ -49,10 +49,11 @@ class RunOptions:
     def counts_macs(self, info: Mapping[str, Any]) -> bool:
         """Whether MACs outside the blocks are counted in a frame.
 
-        By its place in the video alone, so that any number of processes counts the same.
+        This only depends on its place in the video, so that any number of processes counts the
+        same.
 
         Args:
-            info: ``frame_id`` and ``video_length`` of the frame, where they are known.
+            info: ``frame_id`` and ``video_length`` of the frame, if they are known.
         """
         if self.mac_samples == 0:
             return False
@@ -63,11 +64,11 @@ class RunOptions:
 
 @dataclass(frozen=True, eq=False)
 class BatchRuns:
-    """What ran of a batch.
+    """The runs of a batch.
 
     Attributes:
-        outputs: Of the model, of ``blockcopy`` and, if it ran, ``dense``.
-        record: Of the block-sparse call.
+        outputs: The model's outputs by run: ``blockcopy`` and, if it ran, ``dense``.
+        record: Record of the block-sparse call.
         timed: Whether the times count.
     """
 
@@ -81,9 +82,8 @@ class BatchRuns:
         """The figures of one image.
 
         Args:
-            image: Its place in the batch.
-            info: ``video_id`` and ``frame_id``; ``video_name`` and ``frame_number`` where they are
-                known.
+            image: Its index in the batch.
+            info: ``video_id`` and ``frame_id``; ``video_name`` and ``frame_number`` if known.
         """
         record, seconds = self.record, self._seconds
         counts, images = record.counts, len(record.host_grid)
@@ -108,7 +108,7 @@ class BatchRuns:
             ms_blockcopy=1e3 * seconds["blockcopy"] / images,
             ms_policy=1e3 * record.seconds.get("policy", 0.0) / images,
             timed=self.timed,
-            # Nothing is waited for: the clock was stopped once the device had come here.
+            # This waits for nothing: the clock was stopped after the device had finished.
             scalars=dict(record.scalars),
             frame_number=info.get("frame_number"),
         )
@@ -117,12 +117,12 @@ class BatchRuns:
 class PairedRuns:
     """Calls a converted model on batch after batch.
 
-    Of two runs of a frame the first one is the dense one in every other timed call, so that warm
-    caches favour neither. The dense run leaves state and policy alone.
+    In every other timed call, the dense run comes first, so that warm caches favour neither. The
+    dense run does not touch state and policy.
 
     Args:
-        handle: Of the model, or of its wrapped backbone.
-        options: What is run and measured.
+        handle: Handle of the model, or of its wrapped backbone.
+        options: How frames are run and measured.
 
     Attributes:
         totals: What the engine has counted so far.
@@ -136,13 +136,13 @@ class PairedRuns:
         self._calls = self._timed_calls = 0
 
     def start_video(self, images: int) -> None:
-        """A video begins: where the options say so, with the policy as it was at first.
+        """Begin a video; if the options say so, with the policy as it was at first.
 
         Args:
-            images: Images of the batch in which it begins.
+            images: Number of images of the batch in which it begins.
 
         Raises:
-            ConfigError: If there are others in the batch, for which the policy would start again.
+            ConfigError: If others are in the batch, for which the policy would start again, too.
         """
         if not self.options.restart_policy:
             return
@@ -160,9 +160,9 @@ class PairedRuns:
         """Run the next batch.
 
         Args:
-            model: What is timed.
-            inputs: Makes what the model is given, anew for each run; not timed.
-            first: ``frame_id`` and ``video_length`` of the first image, where they are known.
+            model: The model, which is timed.
+            inputs: Makes the model's inputs anew for each run; not timed.
+            first: ``frame_id`` and ``video_length`` of the first image, if they are known.
         """
         counted = self.options.counts_macs(first)
         timed = self._calls >= self.options.warmup and not counted
@@ -202,7 +202,7 @@ class PairedRuns:
 
 
 def _timed(model: Callable, given: Any) -> tuple[Any, float]:
-    """Result of a call and its seconds, of the device's work too."""
+    """Result of a call and its seconds, including the device's work."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.synchronize()

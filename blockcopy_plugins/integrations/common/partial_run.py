@@ -1,4 +1,4 @@
-"""What is said of a run that ended before its last frame."""
+"""What results say about a run that ended before its last frame."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ...addresses import masked
 
 
 def partial_run(problem: BaseException, done: int, frames: int) -> dict[str, Any]:
-    """Marks results as those of a part of the frames.
+    """Mark results as covering only part of the frames.
 
     Args:
-        problem: What ended the run.
-        done: Number of frames that were run.
-        frames: Number of frames that were to be run.
+        problem: The error that ended the run.
+        done: Number of frames that ran.
+        frames: Number of planned frames.
 
     Returns:
         ``reason``, ``frames_run`` and ``frames_planned``.

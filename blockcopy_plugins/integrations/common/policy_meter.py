@@ -1,4 +1,4 @@
-"""Tells the policy's own MACs from the network's while a counter is at work."""
+"""Separates the policy's own MACs from the network's while a counter is active."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...policy.agreement_estimate import AgreementEstimate
 
 
 class PolicyMeter(Policy):
-    """Passes every call on to a policy and notes what a counter counted meanwhile.
+    """Passes every call on to a policy and records what a counter counts meanwhile.
 
     Args:
         policy: The policy.
         counter: A counter that is active during the calls.
 
     Attributes:
-        counted: MACs inside the policy so far, learning included.
+        counted: MACs inside the policy so far, including learning.
     """
 
     def __init__(self, policy: Policy, counter: MacCounter) -> None:
@@ -57,7 +57,7 @@ class PolicyMeter(Policy):
 
     @property
     def agreement(self) -> AgreementEstimate | None:
-        """What the policy knows of how far outputs agree with dense ones."""
+        """What the policy knows about the agreement of outputs with dense ones."""
         return self.policy.agreement
 
     def select(self, frame, context):

@@ -1,4 +1,4 @@
-"""What every way to train a policy demands."""
+"""Checks that every way to train a policy makes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def check_epochs(name: str, epochs: int) -> None:
     """Refuse a number of epochs in which nothing would be learned.
 
     Args:
-        name: What the user calls it.
+        name: The user's name for it.
         epochs: The number.
 
     Raises:
@@ -21,10 +21,10 @@ def check_epochs(name: str, epochs: int) -> None:
 
 
 def check_learns(policy: Policy) -> None:
-    """Refuse a policy that learns nothing.
+    """Refuse a policy that does not learn.
 
     Args:
-        policy: Of the converted model.
+        policy: The converted model's policy.
 
     Raises:
         ConfigError: If there is nothing to learn, or learning is turned off.

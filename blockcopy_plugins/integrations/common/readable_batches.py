@@ -1,4 +1,4 @@
-"""Passes over frames that turn out to be unreadable while a loop is at work."""
+"""Skips frames that turn out to be unreadable while a loop runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 class ReadableBatches:
-    """The batches of a loader without those that hold a frame that cannot be read.
+    """The batches of a loader, without those that contain an unreadable frame.
 
-    Data sets leave such frames out beforehand; here come those of data sets that do not look, and
-    of files that have changed meanwhile. A data set with ``strict_frames`` stops at them.
+    Data sets leave such frames out beforehand; this deals with data sets that do not check, and
+    with files that have changed since. A data set with ``strict_frames`` stops at them.
 
     Args:
-        loader: The loader; its iterator goes on after an error.
-        skipped: What is wrong with each is put in there.
+        loader: The loader; its iterator must go on after an error.
+        skipped: Collects what is wrong with each.
     """
 
     def __init__(self, loader: Any, skipped: list[str]) -> None:
@@ -43,14 +43,14 @@ class ReadableBatches:
                 logger.warning("a frame is skipped: %s", error)
                 continue
             yield batch
-            del batch  # not kept alive while the next one is waited for
+            del batch  # not kept alive while the next one is loaded
 
 
 def with_late_ones(listed: Mapping[str, Any] | None, late: Sequence[str]) -> dict[str, Any] | None:
-    """What ``results.json`` says of skipped frames, those that were met on the way included.
+    """What ``results.json`` says about skipped frames, including those found during the run.
 
     Args:
-        listed: By the data set, see `skipped_frames`, or None if it does not say.
+        listed: The data set's own list, see `skipped_frames`, or None if it has none.
         late: What is wrong with those of `ReadableBatches`.
     """
     if listed is None and not late:

@@ -1,7 +1,7 @@
-"""RoIAlign layers of detectors, run by a kernel that reads channels-last maps on all threads.
+"""Runs RoIAlign layers of detectors by a kernel that reads channels-last maps on all threads.
 
-The layers of mmcv and Detectron2 run on one thread of a CPU, and mmcv's wants contiguous maps. Of
-a detector whose maps come from blocks they would be half of what is left of a frame.
+On a CPU, the layers of mmcv and Detectron2 run on one thread, and mmcv's needs contiguous maps. In
+a detector whose maps come from blocks, they would take half of the remaining time of a frame.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ...ops.roi_align import roi_align
 
 
 class ChannelsLastRoIAlign:
-    """Stands in for the forward of a RoIAlign layer, on a CPU and where nobody wants gradients.
+    """Replaces the forward of a RoIAlign layer, on a CPU and without gradients.
 
-    Anything else, a contiguous map of a dense frame too, goes to the layer as it was.
+    Everything else, such as a contiguous map of a dense frame, goes to the layer's own forward.
 
     Args:
-        layer: Of mmcv or Detectron2: with ``output_size``, ``spatial_scale``, ``sampling_ratio``
-            and ``aligned``.
+        layer: A layer of mmcv or Detectron2, with ``output_size``, ``spatial_scale``,
+            ``sampling_ratio`` and ``aligned``.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -40,7 +40,7 @@ class ChannelsLastRoIAlign:
         return roi_align(input, rois.float(), size, float(layer.spatial_scale), sampling, aligned)
 
     def remove(self) -> None:
-        """Give the layer its class's forward back."""
+        """Restore the layer's own forward."""
         if self._layer.__dict__.get("forward") is self:
             del self._layer.__dict__["forward"]
 
@@ -52,11 +52,11 @@ def replace_roi_layers(
 
     Args:
         model: A detector.
-        kinds: Classes of RoIAlign layers. One whose forward was replaced already, or that takes
-            maxima, stays as it is.
+        kinds: Classes of RoIAlign layers. A layer whose forward was replaced already, or that takes
+            maxima, is left alone.
 
     Yields:
-        What takes that away again, by ``remove()``.
+        What undoes it, by ``remove()``.
     """
     if not library.has_kernel("roi_align", "cpu"):
         return
@@ -71,7 +71,7 @@ def replace_roi_layers(
 
 
 def read_channels_last(layers: Iterable[nn.Module]) -> bool:
-    """Whether all of some RoI layers read channels-last maps, and there is one."""
+    """Whether there is at least one of these RoI layers, and all read channels-last maps."""
     found = [isinstance(layer.__dict__.get("forward"), ChannelsLastRoIAlign) for layer in layers]
     return bool(found) and all(found)
 

@@ -1,4 +1,4 @@
-"""The motion of a batch's videos, by what its data samples carry along."""
+"""The motion of a batch's videos, as its data samples state it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def motion_of(samples: Sequence[Any] | None) -> tuple[MotionField | None, ...] |
         samples: Data samples with ``metainfo``, one for each image.
 
     Returns:
-        One field for each, None where there is none; None if there is none at all.
+        One field for each, None for those without; None if there is none at all.
     """
     infos = [getattr(sample, "metainfo", {}) for sample in samples or ()]
     if not any("motion" in info for info in infos):
@@ -24,11 +24,11 @@ def motion_of(samples: Sequence[Any] | None) -> tuple[MotionField | None, ...] |
 
 
 def at_input_scale(field: MotionField | None, info: Mapping[str, Any]) -> MotionField | None:
-    """A motion field at the scale to which the test pipeline has resized its picture.
+    """A motion field at the scale to which the test pipeline has resized the picture.
 
     Args:
-        field: Of the picture.
-        info: ``img_shape`` and ``ori_shape``, ``(h, w)`` of the resized picture and of itself.
+        field: The picture's motion.
+        info: ``img_shape`` and ``ori_shape``, ``(h, w)`` of the resized and the original picture.
     """
     if field is None:
         return None

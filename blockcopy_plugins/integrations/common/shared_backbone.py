@@ -1,4 +1,4 @@
-"""A module around a backbone that has the backbone's own parameters under their own names."""
+"""Wraps a backbone in a module that has the same parameters under the same names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...options import read_options
 
 
 class SharedBackbone:
-    """In eval mode the backbone runs block-sparsely, in training as it was.
+    """Runs a backbone block-sparsely in eval mode, and unchanged in training.
 
-    To be derived from in front of the framework's own base class of modules. Parameters and buffers
-    are those of the wrapped backbone under the same names, so that checkpoints of the plain model
-    load unchanged and checkpoints saved here load there.
+    Derive from this before the framework's own base class of modules. Parameters and buffers are
+    those of the wrapped backbone under the same names, so that checkpoints of the plain model load
+    here, and those saved here load there.
 
     Attributes:
         inner: The wrapped backbone.
@@ -26,19 +26,19 @@ class SharedBackbone:
     def _share(
         self, backbone: nn.Module, options: Mapping[str, Any], refused: Mapping[str, str]
     ) -> None:
-        """Take a backbone in, once the base class is initialised.
+        """Wrap a backbone, once the base class is initialised.
 
         Args:
             backbone: The backbone, which is converted.
-            options: As a user gave them.
-            refused: Options that mean nothing in this framework, and why.
+            options: The user's options.
+            refused: Options that have no meaning in this framework, and why.
 
         Raises:
             ConfigError: If an option is unknown, refused or out of range.
         """
         config = read_options(options, type(self).__name__, refused).config
-        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has its
-        # very parameters under its very names.
+        # Not a submodule: this module shares the dictionaries of the wrapped one, and so has the
+        # same parameters under the same names.
         object.__setattr__(self, "inner", blockcopy_(backbone, config))
         for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             object.__setattr__(self, name, getattr(backbone, name))
@@ -52,13 +52,13 @@ class SharedBackbone:
         return self.inner(x)
 
     def train(self, mode: bool = True) -> SharedBackbone:
-        """Set the mode of the wrapped backbone too, which may keep parts of it frozen."""
+        """Also set the mode of the wrapped backbone, which may keep parts frozen."""
         super().train(mode)
         self.inner.train(mode)
         return self
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the wrapped backbone, such as ``out_channels`` or ``bottom_up``."""
+        """An attribute of the wrapped backbone, such as ``out_channels`` or ``bottom_up``."""
         try:
             return super().__getattr__(name)
         except AttributeError:

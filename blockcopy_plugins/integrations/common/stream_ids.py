@@ -1,19 +1,19 @@
-"""Streams of a batch by the video and frame ids of its data samples."""
+"""Finds the streams of a batch by the video and frame ids of its data samples."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-# Far more than a model has live streams; a server that opens one for each request has no end.
+# Far more than a model has live streams; a server that opens one per request never stops.
 _MOST_STREAMS = 10_000
 
 
 class StreamIds:
     """Reads ``video_id`` and ``frame_id`` of data samples and notices when a video starts again.
 
-    A stream restarts at frame 0, and wherever its frame ids go back: a dataset may begin in the
-    middle of a video and be run through more than once. The same id twice is a frame tried again.
+    A stream restarts at frame 0, and whenever its frame ids go back: a dataset may begin in the
+    middle of a video, and run more than once. The same id twice means that a frame is tried again.
     """
 
     def __init__(self) -> None:
@@ -22,14 +22,14 @@ class StreamIds:
     def read(
         self, samples: Sequence[Any] | None
     ) -> tuple[tuple[Hashable, ...] | None, tuple[Hashable, ...]]:
-        """Streams of a batch and those of them that begin anew.
+        """Streams of a batch, and those of them that start again.
 
         Args:
             samples: Data samples with ``metainfo``, one for each image; or MMDetection's
-                ``TrackDataSample``, one for each video, of whose frames the first tells.
+                ``TrackDataSample``, one for each video, of which the first frame counts.
 
         Returns:
-            ``(ids, restarts)``; ids are ``None`` where a sample has no ``video_id``.
+            ``(ids, restarts)``; ids are ``None`` if a sample has no ``video_id``.
         """
         if not samples:
             return None, ()
@@ -44,7 +44,7 @@ class StreamIds:
                 continue
             if frame_id == 0 or frame_id < self._last.get(stream_id, frame_id):
                 restarts.append(stream_id)
-            # Put last: of too many streams those that were not seen for longest are forgotten.
+            # Put last: if there are too many streams, those not seen for longest are forgotten.
             self._last.pop(stream_id, None)
             self._last[stream_id] = frame_id
             if len(self._last) > _MOST_STREAMS:

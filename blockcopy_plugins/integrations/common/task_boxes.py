@@ -9,23 +9,23 @@ from ...host_transfer import to_host
 from ...policy import Detections
 
 LEAST_SCORE = 0.05
-"""What scores less is not compared: queries that found nothing move about at will."""
+"""Lowest score that is compared: boxes of queries that found nothing move at random."""
 
 
 def query_boxes(
     logits: Tensor, boxes: Tensor, classes: int, size: tuple[int, int]
 ) -> list[Detections]:
-    """Detections of queries, as of DETR and its kin.
+    """Detections of queries, as in DETR and its relatives.
 
     Args:
-        logits: ``(N, K, classes)``, each class for itself, or with one more for no object, by
-            which they are a distribution.
-        boxes: ``(N, K, 4)``, middle, width and height as shares of the network's input.
-        classes: How many the network knows.
+        logits: ``(N, K, classes)``, each class on its own, or a distribution with one more class
+            for no object.
+        boxes: ``(N, K, 4)``, centre, width and height as shares of the network's input.
+        classes: Number of classes that the network knows.
         size: ``(H, W)`` of the network's input, px.
 
     Returns:
-        Of each image its boxes in pixels of the network's input, in host memory.
+        The boxes of each image in pixels of the network's input, in host memory.
     """
     if logits.shape[-1] == classes + 1:
         scores = logits.detach().float().softmax(-1)[..., :-1]

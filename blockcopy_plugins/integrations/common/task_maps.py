@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Steps of log(1 + depth) that count as one class: about a third nearer or farther.
+# Step of log(1 + depth) that counts as one class: about a third nearer or farther.
 _STEP = 0.4
 _STEPS = 16
 _LEAST = 1e-6
@@ -15,7 +15,7 @@ def mask_logits(classes: Tensor, masks: Tensor) -> Tensor:
     """Logits of a segmentation by masks, each with a distribution of classes (MaskFormer).
 
     Args:
-        classes: ``(N, K, classes + 1)``, logits of each mask's class, the last one of none.
+        classes: ``(N, K, classes + 1)``, logits of each mask's class, the last one for no class.
         masks: ``(N, K, h, w)``, logits of each mask.
 
     Returns:
@@ -29,11 +29,11 @@ def mask_logits(classes: Tensor, masks: Tensor) -> Tensor:
 def depth_logits(depth: Tensor) -> Tensor:
     """Depth as a distribution over steps of its logarithm.
 
-    The divergence of two of them is then half the squared change of ``log(1 + depth)`` in steps, as
-    of two normal distributions.
+    The divergence of two such distributions is half the squared change of ``log(1 + depth)`` in
+    steps, as for two normal distributions.
 
     Args:
-        depth: ``(N, h, w)``, or ``(N, 1, h, w)``; from 0 on.
+        depth: ``(N, h, w)`` or ``(N, 1, h, w)``, not negative.
 
     Returns:
         float32 ``(N, 16, h, w)``.

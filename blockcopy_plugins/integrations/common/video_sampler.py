@@ -15,8 +15,8 @@ from .video_shares import lockstep, share_videos
 class WholeVideoSampler(Sampler[int]):
     """Video after video, frame after frame; each process gets whole videos.
 
-    Videos are dealt by :func:`~.video_shares.share_videos`, the same way in every process. No frame
-    is repeated to make shares equal.
+    :func:`~.video_shares.share_videos` deals the videos, the same way in every process. No frame is
+    repeated to make shares equal.
 
     Args:
         dataset: A dataset with ``video_of(index)``.
@@ -51,7 +51,7 @@ class WholeVideoSampler(Sampler[int]):
 
     @property
     def videos(self) -> list[list[int]]:
-        """This process's videos in the order of this epoch, each as its frames' dataset indices."""
+        """This process's videos in this epoch's order, each as its frames' dataset indices."""
         videos = list(self._videos)
         if self.shuffle:
             random.Random(f"{self.seed}-{self.epoch}").shuffle(videos)

@@ -14,7 +14,7 @@ def share_videos(lengths: dict[int, int], world_size: int) -> list[list[int]]:
         world_size: Number of processes.
 
     Returns:
-        Of each process its video ids, ascending. Each video is in exactly one share.
+        The video ids of each process, ascending. Each video is in exactly one share.
     """
     shares: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
@@ -26,10 +26,10 @@ def share_videos(lengths: dict[int, int], world_size: int) -> list[list[int]]:
 
 
 def lockstep(videos: Sequence[Sequence[int]], streams: int) -> Iterator[list[int]]:
-    """Batches of one frame each of up to ``streams`` videos.
+    """Batches of one frame each from up to ``streams`` videos.
 
     Args:
-        videos: Of each video its frames' indices.
+        videos: The indices of each video's frames.
         streams: Number of videos that run at the same time.
 
     Yields:
@@ -38,7 +38,7 @@ def lockstep(videos: Sequence[Sequence[int]], streams: int) -> Iterator[list[int
     waiting = deque(deque(video) for video in videos if video)
     running: list[deque[int]] = []
     while waiting or running:
-        # A video that starts takes the place of one that ended, so that the others keep theirs.
+        # A video that starts takes the place of one that ended; the others keep theirs.
         running = [v or (waiting.popleft() if waiting else v) for v in running]
         running = [v for v in running if v]
         while waiting and len(running) < streams:

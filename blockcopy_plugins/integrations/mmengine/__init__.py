@@ -1,4 +1,4 @@
-"""MMEngine integration: what a config of MMDetection or MMSegmentation can name."""
+"""MMEngine integration: the classes that a config of MMDetection or MMSegmentation can name."""
 
 from blockcopy_plugins.integrations.mmengine.backbone import BlockCopyBackbone
 from blockcopy_plugins.integrations.mmengine.checkpoint_check_hook import CheckpointCheckHook

@@ -20,21 +20,20 @@ _OF_THE_HOOK = dict.fromkeys(
 
 @MODELS.register_module()
 class BlockCopyBackbone(SharedBackbone, BaseModule):
-    """Wraps a registered backbone; in eval mode it runs block-sparsely, in training as it was.
+    """Wraps a registered backbone, which runs block-sparsely in eval mode, unchanged in training.
 
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
-    checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
-    are dense: neck and heads run on whole maps. To have them on blocks too, use
-    :class:`BlockCopyHook` instead. Information gain is the change of the backbone's features, and
-    they are what ``propagate`` moves.
+    checkpoints of the plain model load here, and those saved here load there. Its outputs are
+    dense, so neck and heads run on whole maps; with :class:`BlockCopyHook` they run on blocks, too.
+    Information gain is the change of the backbone's features, which ``propagate`` moves.
 
     Args:
         backbone: Config of the backbone, or the module itself.
-        pretrained: Weights that a segmentor of MMSegmentation hands to its backbone, for the
+        pretrained: Weights that a segmentor of MMSegmentation passes to its backbone, for the
             wrapped one.
         **options: Those of :class:`~blockcopy_plugins.BlockCopyConfig` and ``policy_checkpoint``,
-            the file of a trained policy to start from. Which video an image is of is said by a
-            :class:`BlockCopyHook` beside it.
+            the file of a trained policy to start from. Add a :class:`BlockCopyHook` that knows
+            which video an image belongs to.
 
     Raises:
         ConfigError: If an option is unknown or out of range or the policy file does not fit.
@@ -61,8 +60,8 @@ class BlockCopyBackbone(SharedBackbone, BaseModule):
         """Initialise the wrapped backbone by its own rules."""
         if not hasattr(self.inner, "init_weights"):
             return
-        # MMEngine's book of who initialised what, which it hands to all submodules of a model; the
-        # wrapped backbone is none, and would open and close a book of its own.
+        # MMEngine's record of who initialised what, which it passes to all submodules of a model.
+        # The wrapped backbone is not a submodule, and would open and close a record of its own.
         book = self.__dict__.get("_params_init_info")
         if book is not None:
             self.inner._params_init_info = book

@@ -1,4 +1,4 @@
-"""Says of which part of a config MMEngine cannot build something."""
+"""Names the part of a config that MMEngine cannot build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRONG = (LookupError, TypeError, ValueError, AttributeError, AssertionError, Im
 
 @contextmanager
 def buildable(what: str) -> Iterator[None]:
-    """Turn what registries and constructors raise of a wrong config into one error.
+    """Turn what registries and constructors raise for a wrong config into one error.
 
     Args:
         what: What is built (``'the model'``).

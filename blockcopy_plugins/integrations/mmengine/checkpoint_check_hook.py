@@ -25,7 +25,7 @@ def fitting_weights(model: nn.Module, checkpoint: Any, path: str) -> Mapping[str
     Args:
         model: The model.
         checkpoint: The file's content.
-        path: The file or address, for messages.
+        path: The file or address, for error messages.
 
     Raises:
         ConfigError: If weights of the model are missing or have another shape.
@@ -48,18 +48,17 @@ def fitting_weights(model: nn.Module, checkpoint: Any, path: str) -> Mapping[str
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):
-    """Stops where weights of the model are missing in the checkpoint, or have another shape.
+    """Stops if weights of the model are missing in the checkpoint, or have another shape.
 
-    MMEngine only warns, and the model then runs with random weights there. What wrappers put before
-    the names (``module.``, ``_orig_mod.``, ``model.``) and other names of the entry with the
-    weights are no differences, see `find_weights`; nor are weights of auxiliary heads, which only
-    training runs.
+    MMEngine only warns, and then runs the model with random weights there. Prefixes of wrappers
+    (``module.``, ``_orig_mod.``, ``model.``), other names of the entry with the weights (see
+    `find_weights`), and weights of auxiliary heads, which only training runs, do not matter.
 
     Raises:
         ConfigError: When such a checkpoint is loaded.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's weights with the model's, and put them where MMEngine looks."""
+        """Compare the checkpoint's weights with the model's; put them where MMEngine looks."""
         path = str(runner._load_from or "")
         checkpoint["state_dict"] = fitting_weights(unwrap(runner.model), checkpoint, path)

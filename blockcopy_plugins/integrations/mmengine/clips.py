@@ -1,4 +1,4 @@
-"""Single frames in the form in which trackers take clips."""
+"""Converts single frames into the clips that trackers take."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 
 
 class Clips:
-    """Makes a clip of one frame of each of a batch, and frames of what a tracker returns."""
+    """Turns each frame of a batch into a clip of one frame, and a tracker's results back."""
 
     def __init__(self, sample: type) -> None:
         self._sample = sample
 
     def wrap(self, data: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """What a tracker's preprocessor takes.
+        """The input of a tracker's preprocessor.
 
         Args:
             data: ``inputs``, tensors ``(3, H, W)``, and their ``data_samples``.
@@ -36,9 +36,9 @@ def clips_of(model: nn.Module) -> Clips | None:
     """How a model takes clips; ``None`` if it takes single images.
 
     Args:
-        model: Of MMEngine's kind.
+        model: A model of MMEngine's kind.
     """
-    # A tracker exists only where its base class has been imported.
+    # If the base class of trackers has not been imported, there is no tracker.
     base = sys.modules.get("mmdet.models.mot.base")
     if base is None or not isinstance(model, base.BaseMOTModel):
         return None

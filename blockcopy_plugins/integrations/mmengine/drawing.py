@@ -1,4 +1,4 @@
-"""Draws a data sample of MMDetection or MMSegmentation into its frame."""
+"""Draws a data sample of MMDetection or MMSegmentation on its frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw_sample(
     metainfo: Mapping[str, Any],
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw what the sample has; see :func:`~..common.drawing.draw_frame` for the rest.
+    """Draw what the sample contains; see also :func:`~..common.drawing.draw_frame`.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -27,8 +27,8 @@ def draw_sample(
             original frame.
         grid: bool ``(GH, GW)``, True = executed.
         block_size: Side of a block in pixels of the network input.
-        metainfo: The dataset's; ``classes`` and ``palette`` are used.
-        score_threshold: Detections below are not drawn.
+        metainfo: The dataset's metainfo, with ``classes`` and ``palette``.
+        score_threshold: Lowest score of detections that are drawn.
     """
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
     segmentation = sample.pred_sem_seg.data[0] if "pred_sem_seg" in sample else None

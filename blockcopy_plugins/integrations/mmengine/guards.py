@@ -1,7 +1,7 @@
 """Registers the built-in guards in ``GUARDS``.
 
-The policy package imports torch alone and therefore cannot register itself; ``GUARDS`` imports this
-module when it is first asked for a name.
+The policy package only imports torch and cannot register its classes itself; ``GUARDS`` imports
+this module when a name is first looked up.
 """
 
 from __future__ import annotations

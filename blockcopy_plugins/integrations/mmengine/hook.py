@@ -1,4 +1,4 @@
-"""The hook that makes the model of a Runner block-sparse while it is tested or validated."""
+"""The hook that makes a Runner's model block-sparse during tests and validation."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .backbone import BlockCopyBackbone
 class BlockCopyHook(Hook):
     """Converts the model before a test or validation loop and restores it after.
 
-    By then the weights are loaded, so checkpoints need no other keys. Streams are the videos of the
-    data samples' ``video_id``; they are reset where a video starts. A model whose backbone is a
-    :class:`BlockCopyBackbone` is not converted again: the hook then names the streams for it.
+    By then the weights are loaded, so that checkpoints keep their keys. Streams are the videos of
+    the data samples' ``video_id``, and are reset when a video starts. A model whose backbone is a
+    :class:`BlockCopyBackbone` is not converted again; the hook then names its streams.
 
     One policy serves all loops of a run, so what it learned while validating is kept.
 
@@ -70,11 +70,11 @@ class BlockCopyHook(Hook):
         """Session of the converted model.
 
         Raises:
-            ConfigError: If no loop is at work.
+            ConfigError: If no loop is running.
         """
         if self._handle is None:
             raise ConfigError(
-                "BlockCopyHook has no converted model: no test or validation is at work."
+                "BlockCopyHook has no converted model: no test or validation is running."
             )
         return self._handle
 
@@ -96,7 +96,7 @@ class BlockCopyHook(Hook):
         self._end(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Drop streams of videos that are over; nothing where the model itself is trained."""
+        """Drop streams of videos that are over, unless the model itself is trained."""
         if self._handle is not None:
             self._name_streams(data_batch)
 
@@ -122,7 +122,7 @@ class BlockCopyHook(Hook):
         Raises:
             ConfigError: If the model runs test-time augmentation.
         """
-        # MMEngine's PrepareTTAHook may wrap the model before this hook's turn or after it.
+        # MMEngine's PrepareTTAHook may wrap the model before or after this hook runs.
         if isinstance(unwrap(runner.model), BaseTTAModel):
             raise ConfigError(
                 f"the model is a {type(unwrap(runner.model)).__name__}: test-time augmentation "
@@ -155,7 +155,7 @@ class BlockCopyHook(Hook):
 
     def _begin(self, runner: Runner) -> None:
         if self._handle is not None and not self._by_hand:
-            # The last loop failed and never came to its end.
+            # The last loop failed before its end.
             self._release()
         model = unwrap(runner.model)
         wrapped = [m for m in nn.Module.modules(model) if isinstance(m, BlockCopyBackbone)]
@@ -167,7 +167,7 @@ class BlockCopyHook(Hook):
                     "without that wrapper, or set propagate in the backbone, whose features are "
                     "then moved."
                 )
-            # A whole model is looked at where it is converted.
+            # A whole model is checked when it is converted.
             for framework in frameworks_of(*nn.Module.modules(model)):
                 framework.check_backbone(model)
             self._handle = handle(wrapped[0].inner)
@@ -179,10 +179,12 @@ class BlockCopyHook(Hook):
             self._names_streams = None
 
     def _say_what_the_backbone_decides(self) -> None:
-        """A backbone that runs on blocks by itself has options of its own; they are not changed."""
+        """Refuse options that a wrapped backbone, which has its own, would ignore."""
 
         def shown(config: BlockCopyConfig, name: str) -> Any:
-            value = getattr(config, name, object())  # the policy's file is no option of a config
+            value = getattr(
+                config, name, object()
+            )  # the policy's file is not an option of a config
             if name == "policy":
                 policy = build_policy(value)
                 return type(policy), getattr(policy, "target", None)
@@ -222,7 +224,7 @@ class BlockCopyHook(Hook):
             self.handle.give_motion(motion_of(samples))
         else:
             ids, _ = StreamIds().read(samples)
-            # Images without a video are no frames of one, whatever folder they are in.
+            # Images without a video are not frames of one, whatever folder they are in.
             self.handle.name_streams(range(len(samples)) if samples and ids is None else None)
         if ids is None:
             if not self.one_video:
@@ -235,10 +237,10 @@ class BlockCopyHook(Hook):
         if not self._warned:
             self._warned = True
             MMLogger.get_current_instance().warning(
-                "the data samples have no video_id, so each image is executed fully, as if it had "
-                "nothing to do with the one before. For block-sparse execution load frames of "
-                "videos by dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...), "
-                "or, if the images of the dataset are the frames of one video, in order, set "
+                "the data samples have no video_id, so each image is executed fully, as if it were "
+                "unrelated to the previous one. For block-sparse execution, load frames of videos "
+                "by dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...), or, if "
+                "the images of the dataset are the frames of one video, in order, set "
                 "one_video=True in the BlockCopyHook."
             )
 

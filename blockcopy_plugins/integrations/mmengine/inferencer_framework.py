@@ -1,4 +1,4 @@
-"""Frameworks whose models run in inferencers of MMEngine's kind."""
+"""Base of the frameworks whose inferencers are MMEngine's."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..framework import Framework
 
 
 class InferencerFramework(Framework):
-    """Knows the framework's inferencers: what they are given are frames of one video."""
+    """Knows the framework's inferencers, whose images are the frames of one video."""
 
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
         """The model of an inferencer."""
         return (owner.model,) if isinstance(owner, BaseInferencer) else None
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
-        """An inferencer's images are frames of one video, in their order."""
+        """Take an inferencer's images for the frames of one video, in order."""
         if isinstance(owner, BaseInferencer):
             handle(modules[0]).adapter.in_sequence = True
 
     def call(self, model: nn.Module, frame: Tensor) -> Any:
         """See :meth:`Framework.call`; with data samples of a picture that was not resized."""
-        from .survey import data_sample
+        from .framework import data_sample
 
         samples = [data_sample(tuple(frame.shape[2:])) for _ in frame]
         return model(frame, samples, mode="predict")

@@ -32,34 +32,33 @@ _IDS = ("video_id", "frame_id")
 class BlockCopyTestLoop(BaseLoop):
     """Tests a detector or segmentor on video, each frame dense and block-sparse, in one process.
 
-    :class:`BlockCopyHook` must be among the hooks: it converts the model. Of two runs of a frame
-    the first one is the dense one in every other frame, so that warm caches favour neither. The
-    dense run leaves state and policy alone. Times are those of the whole test step, data
-    preprocessing, policy and post-processing included, loading not.
+    :class:`BlockCopyHook` must be among the hooks: it converts the model. In every other frame, the
+    dense run comes first, so that warm caches favour neither. The dense run does not touch state
+    and policy. Times are those of the whole test step, with data preprocessing, policy and
+    post-processing, but without loading.
 
-    Each video starts with the policy as it was before the first one: results then depend neither on
-    the order of the videos nor on the number of processes among which whole videos are dealt.
+    Each video starts with the policy as it was before the first one, so that results depend neither
+    on the order of the videos nor on the number of processes that share them.
 
-    After the run ``summary`` has the figures, the same in every process, and ``entries`` those of
-    each frame; see :func:`.comparison.summarise` for what they mean.
+    After the run, ``summary`` has the figures, the same in every process, and ``entries`` those of
+    each frame; see :func:`.comparison.summarise` for their meaning.
 
     Args:
         runner: The runner.
         dataloader: Of a ``VideoFrameDataset``, in the order of a ``VideoSampler``.
-        evaluator: Its metrics are computed of both runs. Where none of them is a
-            ``FrameDetectionMetric`` (of a segmentor a ``FrameSegmentationMetric``), one is added.
+        evaluator: Its metrics are computed for both runs. If none of them is a
+            ``FrameDetectionMetric`` (for a segmentor, a ``FrameSegmentationMetric``), one is added.
             ``CityPersonsMetric`` is one, and adds log-average miss rates.
-        dense: Run dense too. Without it there is neither fidelity nor dense time.
-        warmup: So many first calls of a process are not timed.
-        mac_samples: MACs outside the blocks are counted in about so many frames of each video,
+        dense: Also run each frame dense. Without it, there is neither fidelity nor dense time.
+        warmup: How many first calls of a process are not timed.
+        mac_samples: MACs outside the blocks are counted in about this many frames of each video,
             which are not timed, as counting slows them down.
         restart_policy: Start each video with the policy as it was at first. Needs batches of one
             image; with ``False`` what is learned goes over to the next video.
-        fidelity_threshold: Score from which a dense detection has to be found; of no use for
-            segmentors.
+        fidelity_threshold: Lowest score of a dense detection that has to be found; for detectors.
         progress: Show a progress bar on stderr.
-        temporal_consistency: Of segmentors, compute a ``TemporalConsistencyMetric`` of both runs
-            too. The optical flow that it needs is computed once a frame, and is not timed.
+        temporal_consistency: For segmentors, also compute a ``TemporalConsistencyMetric`` of both
+            runs. The optical flow that it needs is computed once per frame, and is not timed.
 
     Raises:
         ConfigError: If an option is out of range or the dataset is not one of video frames.
@@ -100,15 +99,15 @@ class BlockCopyTestLoop(BaseLoop):
         self.entries: tuple[FrameEntry, ...] = ()
         self.last_entries: tuple[FrameEntry, ...] = ()
         self.summary: dict[str, Any] = {}
-        self._skipped: list[str] = []  # what is wrong with frames that could not be read on the way
+        self._skipped: list[str] = []  # what is wrong with frames that could not be read
         self._started: Any = None  # the video that the policy began with last
 
     def run(self) -> dict[str, float]:
         """Run all frames.
 
         Returns:
-            The metrics, with ``dense/``, ``blockcopy/`` and ``fidelity/`` in front, and the main
-            figures of :attr:`summary`.
+            The metrics, with the prefixes ``dense/``, ``blockcopy/`` and ``fidelity/``, and the
+            main figures of :attr:`summary`.
 
         Raises:
             ConfigError: If no hook has converted the model.
@@ -128,7 +127,7 @@ class BlockCopyTestLoop(BaseLoop):
         self.task.begin(self.evaluator.dataset_meta)
         for evaluator in self.evaluators.values():
             for metric in evaluator.metrics:
-                metric.results.clear()  # of a run that failed
+                metric.results.clear()  # those of a run that failed
         entries: list[FrameEntry] = []
         self.summary, self.entries = {}, ()
         batches = ReadableBatches(self.dataloader, self._skipped)
@@ -136,7 +135,7 @@ class BlockCopyTestLoop(BaseLoop):
             for index, data_batch in enumerate(self._shown(batches)):
                 entries += self._run_iter(index, data_batch, runs)
         except (Exception, KeyboardInterrupt) as problem:
-            # Of several processes the others do not know of it, and would wait for each other.
+            # The other processes do not know about it, and would wait for each other.
             if entries and get_world_size() == 1:
                 self._keep_part(entries, runs, problem)
             raise
@@ -150,7 +149,7 @@ class BlockCopyTestLoop(BaseLoop):
     def _keep_part(
         self, entries: list[FrameEntry], runs: PairedRuns, problem: BaseException
     ) -> None:
-        """The figures of what was done before a run ended too early, marked as such."""
+        """The figures of a run that ended early, marked as such."""
         partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
         self.entries = tuple(entries)
         try:
@@ -172,7 +171,7 @@ class BlockCopyTestLoop(BaseLoop):
         self._start_videos(infos, runs)
 
         def fresh() -> dict:
-            # Both runs get samples of their own: the model writes its predictions into them.
+            # Each run gets its own samples: the model writes its predictions into them.
             samples = [sample.clone() for sample in data_batch["data_samples"]]
             return {**data_batch, "data_samples": samples}
 
@@ -222,7 +221,7 @@ class BlockCopyTestLoop(BaseLoop):
         return evaluator
 
     def _share_flows(self) -> None:
-        """Both runs are of the same frames: the same metric of each takes the same flows."""
+        """Let the consistency metrics of both runs, which have the same frames, share flows."""
         for metrics in zip(*(e.metrics for e in self.evaluators.values()), strict=True):
             for metric in metrics:
                 if isinstance(metric, TemporalConsistencyMetric):
@@ -231,7 +230,7 @@ class BlockCopyTestLoop(BaseLoop):
     def _shown(self, batches: Iterable) -> Iterable:
         if not self.progress or not is_main_process():
             return batches
-        from tqdm import tqdm  # only who wants a progress bar needs it
+        from tqdm import tqdm  # only needed for a progress bar
 
         return tqdm(batches, desc="frames", unit="frame", dynamic_ncols=True)
 

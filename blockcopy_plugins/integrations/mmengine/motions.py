@@ -1,7 +1,7 @@
 """Registers the built-in estimates of motion in ``MOTIONS``.
 
-The motion package imports torch alone and therefore cannot register itself; ``MOTIONS`` imports
-this module when it is first asked for a name.
+The motion package only imports torch and cannot register its classes itself; ``MOTIONS`` imports
+this module when a name is first looked up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Registers the built-in policies in ``POLICIES``.
 
-The policy package imports torch alone and therefore cannot register itself; ``POLICIES`` imports
-this module when it is first asked for a name.
+The policy package only imports torch and cannot register its classes itself; ``POLICIES`` imports
+this module when a name is first looked up.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from blockcopy_plugins.policy.build import known_policies
 from blockcopy_plugins.registry import POLICIES
 
 for _policy in dict.fromkeys(known_policies().values()):
-    if _policy is not CallablePolicy:  # made of a function, which no config can hold
+    if _policy is not CallablePolicy:  # it needs a function, which a config cannot contain
         POLICIES.register_module(module=_policy)

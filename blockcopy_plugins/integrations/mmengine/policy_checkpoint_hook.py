@@ -19,11 +19,11 @@ from .hook import find_hook
 class PolicyCheckpointHook(Hook):
     """Writes ``policy.pth`` after each epoch, at intervals, and at the end.
 
-    The file has the policy's network, optimizer and running rate; ``BlockCopyHook`` starts from it
-    with ``policy_checkpoint=...``. The model's weights are not in it.
+    The file contains the policy's network, optimizer and running rate, but not the model's weights;
+    ``BlockCopyHook`` starts from it with ``policy_checkpoint=...``.
 
     Args:
-        interval: Frames between two writings within an epoch, 0 for none.
+        interval: Frames between two saves within an epoch, 0 for none.
         out_dir: Folder of the file, ``None`` for the runner's ``work_dir``.
         keep_epochs: Also keep a ``policy_epoch_N.pth`` for each epoch.
 
@@ -55,7 +55,7 @@ class PolicyCheckpointHook(Hook):
             self._save(runner, f"policy_epoch_{runner.epoch + 1}.pth")
 
     def end_early(self, runner: Runner) -> tuple[Path, ...]:
-        """Save what was learned in a training that did not come to its end."""
+        """Save what was learned in a training that ended early."""
         self.path = self._save(runner, "policy.pth")
         return (self.path,)
 

@@ -1,4 +1,4 @@
-"""Writes how a policy learned: its figures frame by frame, and a plot of them."""
+"""Writes a policy's figures during training, frame by frame, and a plot of them."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class PolicyCurveHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, float] | None = None,
     ) -> None:
-        """Take note of a frame."""
+        """Record a frame."""
         place = {"frame": runner.iter, "epoch": runner.epoch + 1}
         self.records.append({**place, **(outputs or {})})
 
     def end_early(self, runner: Runner) -> tuple[Path, ...]:
-        """Write the files of a training that did not come to its end; the log says so."""
+        """Write the files of a training that ended early; the log says so."""
         self._write(runner, partial=True)
         return self.paths
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Write the files anew."""
+        """Write the files again."""
         self._write(runner, partial=False)
 
     @master_only
     def _write(self, runner: Runner, partial: bool) -> None:
-        from ...visualization import plot_policy_curve  # who only trains needs no matplotlib
+        from ...visualization import plot_policy_curve  # only needed here, with matplotlib
 
         folder = Path(self.out_dir or runner.work_dir)
         folder.mkdir(parents=True, exist_ok=True)

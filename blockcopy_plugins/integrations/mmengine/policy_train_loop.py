@@ -1,4 +1,4 @@
-"""The train loop of a policy: the model stands still, the policy learns from its outputs."""
+"""The train loop of a policy, which learns from the outputs of a model that does not change."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class PolicyTrainLoop(BaseLoop):
     """Trains the policy of :class:`BlockCopyHook` online, on video without labels.
 
     The model runs block-sparsely in eval mode, without gradients, and its weights do not change;
-    what the policy learns from each frame it does by itself, with its own optimizer. Each epoch
-    runs all videos from their starts, and the policy goes on learning. Hooks of training are called
-    with the policy's figures (``executed_rate``, ``information_gain``, ``reward``, ``loss``, ...)
-    as outputs, so that loggers and visualization backends get them as ``train/...``; on a GPU with
-    those of the frame before, for which nothing waits any more.
+    the policy learns from each frame on its own, with its own optimizer. Each epoch runs all videos
+    from their starts, and the policy goes on learning. Training hooks get the policy's figures
+    (``executed_rate``, ``information_gain``, ``reward``, ``loss``, ...) as outputs, so that loggers
+    and visualization backends receive them as ``train/...``; on a GPU, those of the previous frame,
+    so that nothing has to wait.
 
     Args:
         runner: The runner. Its optimizer is not used.
@@ -42,8 +42,8 @@ class PolicyTrainLoop(BaseLoop):
         progress: Show a progress bar on stderr.
 
     Raises:
-        ConfigError: If ``max_epochs`` is below 1, or there are several processes: each would train
-            another policy.
+        ConfigError: If ``max_epochs`` is below 1, or there are several processes, each of which
+            would train a policy of its own.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PolicyTrainLoop(BaseLoop):
         self.max_iters = max_epochs * len(self.dataloader)
         self.epoch = 0
         self.iter = 0
-        # What MMEngine's Runner reads.
+        # MMEngine's Runner reads these.
         self.stop_training = False
         self.val_loop = None
 
@@ -68,7 +68,7 @@ class PolicyTrainLoop(BaseLoop):
         """Run all epochs.
 
         Returns:
-            The model, as it was.
+            The model, unchanged.
 
         Raises:
             ConfigError: If the policy does not learn.
@@ -133,7 +133,7 @@ class PolicyTrainLoop(BaseLoop):
     def _bar(self) -> Any | None:
         if not self.progress:
             return None
-        from tqdm import tqdm  # only who wants a progress bar needs it
+        from tqdm import tqdm  # only needed for a progress bar
 
         return tqdm(total=self.max_iters, desc="frames", unit="frame", dynamic_ncols=True)
 

@@ -1,4 +1,4 @@
-"""Frames of a source with the network's inputs that are made of them."""
+"""Reads the frames of a source and prepares the network's inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PreparedFrame:
     """A frame on its way into the model.
 
     Attributes:
-        frame: As the source gave it.
-        inputs: uint8 ``(C, H, W)``, what the pipeline made of it.
+        frame: The source's frame.
+        inputs: uint8 ``(C, H, W)``, the pipeline's result.
         sample: The data sample that goes with them.
         dropped: Frames of the source that were dropped so far.
         corrupt: Frames of the source that could not be decoded so far.
@@ -33,15 +33,14 @@ class PreparedFrame:
 
 
 class PreparedFrames:
-    """Reads the frames of a source and prepares each, the next one while the model is at work.
+    """Reads the frames of a source and prepares each, the next one while the model runs.
 
-    A frame is prepared in a thread of its own where the source reads ahead. Of a live source the
-    newest frame counts, and a program's iterable is asked where the frames are asked for: these are
-    prepared when they are wanted.
+    If the source reads ahead, a thread prepares the frames. Frames of a live source, of which the
+    newest counts, and of a program's iterable are prepared when they are asked for.
 
     Args:
         source: The source; closed by :meth:`close`.
-        pipeline: Gives inputs and data sample of an image, its number, and the source's name.
+        pipeline: Returns inputs and data sample for an image, its number, and the source's name.
     """
 
     def __init__(self, source: LiveSource, pipeline: Callable[..., tuple[Tensor, Any]]) -> None:
@@ -56,7 +55,7 @@ class PreparedFrames:
         """The next frame, ``None`` after the last one, and once this is closed.
 
         Raises:
-            FrameError: It cannot be read, or prepared.
+            FrameError: If it cannot be read or prepared.
         """
         if self._thread is None:
             return self._prepare()

@@ -1,4 +1,4 @@
-"""Measures what a batch takes in a model's own preprocessor, before the model is called."""
+"""Measures the time of a batch in a model's own preprocessor, before the model is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PreprocessorClock:
     """The time of the last batch in a ``data_preprocessor``, until a call of the model takes it.
 
     ``test_step`` and ``predict`` of MMEngine's models normalise and pad a batch before they call
-    the model with it. A budget of milliseconds is of both.
+    the model with it. A budget in milliseconds covers both.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class PreprocessorClock:
         """Measure the model's preprocessor, if it has one.
 
         Args:
-            model: Of MMEngine's kind.
+            model: A model of MMEngine's kind.
         """
         preprocessor = getattr(model, "data_preprocessor", None)
         if isinstance(preprocessor, nn.Module):
@@ -32,7 +32,7 @@ class PreprocessorClock:
             yield preprocessor.register_forward_hook(self._leave)
 
     def take(self) -> float:
-        """Return the seconds of the last batch; it is nobody else's then."""
+        """Return the seconds of the last batch, once."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 

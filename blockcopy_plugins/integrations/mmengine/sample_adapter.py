@@ -1,4 +1,4 @@
-"""Models that are called with images and data samples: what detectors and segmentors share."""
+"""Models that are called with images and data samples: base of detectors and segmentors."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class SampleCall(Call):
 class SampleAdapter(ModelAdapter):
     """Any model with MMEngine's ``forward(inputs, data_samples, mode)``.
 
-    Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again starts the
-    stream again. Where data samples carry none, image i of a batch is stream i; but the files of
-    one folder are frames of one video, in their order, and so is all that an inferencer is given.
+    Streams are the ``video_id`` of the data samples; a ``frame_id`` that starts again restarts the
+    stream. Without ids, image i of a batch is stream i, except that the files of one folder, and
+    everything that an inferencer gets, are frames of one video, in order.
 
     Attributes:
-        in_sequence: An inferencer calls the model: its images are frames of one video.
+        in_sequence: Whether an inferencer calls the model, with the frames of one video.
     """
 
     graph_obstacle = (
@@ -79,13 +79,13 @@ class SampleAdapter(ModelAdapter):
         return tuple(calls)
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
-        """The data samples of all images, or one batch of their tensors."""
+        """Join the data samples of all images, or their tensors to a batch."""
         if all(isinstance(x, list) and hasattr(x[0], "metainfo") for x in outputs):
             return [sample for output in outputs for sample in output]
         return join_batches(outputs)
 
     def _video_of(self, samples: Sequence[Any] | None) -> Hashable | None:
-        """The video that all images of a batch are frames of; ``None`` where they are streams."""
+        """The video that all images of a batch belong to; ``None`` if each is another stream."""
         infos = [getattr(sample, "metainfo", {}) for sample in samples or ()]
         if not infos or any(info.get("video_id") is not None for info in infos):
             return None
@@ -107,7 +107,7 @@ class SampleAdapter(ModelAdapter):
         return folders.pop() if len(folders) == 1 and len(set(paths)) == len(paths) else None
 
     def read_call(self, args: tuple, kwargs: Mapping[str, Any]) -> Call | None:
-        """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as it was."""
+        """See :meth:`ModelAdapter.read_call`; a loss in eval mode runs as in the plain model."""
         given = dict(zip(("inputs", "data_samples", "mode"), args, strict=False)) | dict(kwargs)
         mode = given.get("mode", "tensor")
         inputs, samples = given.get("inputs"), given.get("data_samples")

@@ -1,4 +1,4 @@
-"""Results in data samples, taken apart into what can be moved."""
+"""Splits results in data samples into parts that can be moved."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 _NAMES = InstanceNames("bboxes", "scores", "labels", "masks", "keypoints")
 _LOGITS = "seg_logits"
 
-# What results depend on besides the picture: how it was brought to the network's input, and what a
-# model that reads is asked for.
+# What results depend on besides the picture: how it was scaled to the network's input, and the text
+# that a model for texts is asked for.
 _ASKED = (
     "ori_shape",
     "img_shape",
@@ -39,12 +39,12 @@ _ASKED = (
 
 
 def asked_of_samples(mode: str, samples: Sequence[Any] | None) -> Hashable | None:
-    """See :attr:`~blockcopy_plugins.engine.adapter.Call.asks`, of a call with data samples.
+    """See :attr:`~blockcopy_plugins.engine.adapter.Call.asks`, for a call with data samples.
 
-    What their ``metainfo`` says of a frame's way through the test pipeline, and of texts.
+    It consists of what their ``metainfo`` says about the test pipeline and about texts.
 
     Args:
-        mode: What the model was called for.
+        mode: The mode of the call.
         samples: The data samples, or ``None``.
     """
     if samples is None:
@@ -52,7 +52,7 @@ def asked_of_samples(mode: str, samples: Sequence[Any] | None) -> Hashable | Non
     found: list[Hashable] = [mode]
     for sample in samples:
         if "proposals" in sample:
-            # Proposals that are given, not found: other ones each time.
+            # Given proposals differ each time.
             return None
         info = getattr(sample, "metainfo", {})
         for name in _ASKED:
@@ -84,9 +84,9 @@ class SampleParts(OutputParts):
 
     Args:
         outputs: Data samples with results.
-        call: The call that they answer.
-        images: Of each image its parts.
-        forms: Of each image, by field, how to make the field of its parts again.
+        call: The call that they came from.
+        images: The parts of each image.
+        forms: For each image, by field, how to turn its parts into the field again.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class SampleParts(OutputParts):
         forms: Sequence[Mapping[str, _Instances | _Pixels]],
     ) -> None:
         super().__init__(images)
-        # The caller's; what is kept must not keep them.
+        # The samples belong to the caller; what is kept must not refer to them.
         self._outputs = [weakref.ref(sample) for sample in outputs]
         self._call = weakref.ref(call)
         self._blank = [(type(s), dict(s.metainfo)) for s in outputs]
@@ -106,11 +106,11 @@ class SampleParts(OutputParts):
     def join(self, images: Sequence[Parts], call: Any) -> list[Any]:
         """See :meth:`~blockcopy_plugins.engine.output_parts.OutputParts.join`.
 
-        Results are put into the data samples of the call.
+        The call's own data samples receive the results.
         """
         samples = call.samples
         if self._call() is call:
-            # Where a model returns other samples than it was given.
+            # For models that return other samples than they were given.
             samples = [sample() for sample in self._outputs]
         elif samples is None:
             samples = [kind(metainfo=info) for kind, info in self._blank]
@@ -121,7 +121,7 @@ class SampleParts(OutputParts):
 
 
 class _Instances:
-    """How to make ``InstanceData`` of objects again."""
+    """Turns objects into ``InstanceData`` again."""
 
     def __init__(self, form: InstanceForm, info: Mapping[str, Any]) -> None:
         self._form, self._info = form, dict(info)
@@ -131,7 +131,7 @@ class _Instances:
 
 
 class _Pixels:
-    """How to make ``PixelData`` of maps again."""
+    """Turns maps into ``PixelData`` again."""
 
     def __init__(self, names: Sequence[str], info: Mapping[str, Any]) -> None:
         self._names, self._info = tuple(names), dict(info)
@@ -142,14 +142,14 @@ class _Pixels:
 
 
 def take_samples_apart(outputs: Any, call: Any) -> SampleParts | None:
-    """Take results in data samples apart.
+    """Split results in data samples into parts.
 
     Args:
         outputs: What the model returned.
-        call: The call that it answered, with its data samples (``samples``).
+        call: The call that returned it, with its data samples (``samples``).
 
     Returns:
-        The parts; ``None`` if the outputs are no data samples, were flipped, or have results of an
+        The parts; ``None`` if the outputs are not data samples, were flipped, or have results of an
         unknown kind.
     """
     if not isinstance(outputs, (list, tuple)) or not outputs:
@@ -189,7 +189,7 @@ def take_samples_apart(outputs: Any, call: Any) -> SampleParts | None:
 
 
 def _scale_of(sample: Any) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Pixels of the network's input to one of the results, and the results' size."""
+    """Pixels of the network's input per pixel of the results, and the results' size."""
     info = sample.metainfo
     columns, rows = info.get("scale_factor", (1.0, 1.0))[:2]
     height, width = info.get("ori_shape", info.get("img_shape", (1, 1)))[:2]

@@ -15,21 +15,21 @@ from blockcopy_plugins.registry import DATA_SAMPLERS
 class VideoSampler(WholeVideoSampler):
     """Video after video, frame after frame; under torch.distributed each process gets whole videos.
 
-    Videos are dealt longest first to the process that has the fewest frames (so the shares are
-    balanced as well as whole videos allow), the same way in every process. No frame is repeated to
-    make shares equal: a process may get more frames than another, and none at all if there are
-    fewer videos than processes. `DefaultSampler` would deal single frames to the processes in
-    turns, and a stream's state would be that of another moment.
+    Each video, the longest first, goes to the process with the fewest frames, the same way in every
+    process, so that shares are as balanced as whole videos allow. No frame is repeated to make
+    shares equal: processes may get different numbers of frames, and none at all if there are fewer
+    videos than processes. `DefaultSampler` would deal single frames to the processes in turn, and a
+    stream would not see its previous frame.
 
     Use it with ``batch_size=1``. To run several streams in one batch, add
     ``batch_sampler=dict(type='blockcopy_plugins.VideoBatchSampler')``; without it, a larger batch
-    would hold consecutive frames of one stream.
+    would contain consecutive frames of one stream.
 
     Args:
-        dataset: A dataset with ``video_of(index)``, as `VideoFrameDataset` has it.
-        shuffle: Visit the process's videos in random order, another one each epoch. Their frames
-            stay in order.
-        seed: Seed of the order. None takes one that all processes share.
+        dataset: A dataset with ``video_of(index)``, such as `VideoFrameDataset`.
+        shuffle: Visit the process's videos in a new random order each epoch. Their frames stay in
+            order.
+        seed: Seed of the order, by default one that all processes share.
 
     Raises:
         ConfigError: The dataset cannot say which video a frame is of.
@@ -46,9 +46,9 @@ class VideoSampler(WholeVideoSampler):
 class VideoBatchSampler(LockstepSampler):
     """Batches with one frame of each of several videos, which run in lock step.
 
-    A batch holds the next frames of up to ``batch_size`` videos, never two of the same one. When a
-    video ends, the next one takes its place in the batch; when none is left, batches get smaller.
-    So images of a batch must be told to streams by their video id, not by their place.
+    A batch contains the next frames of up to ``batch_size`` videos, never two of the same one. When
+    a video ends, the next one takes its place in the batch; when none is left, batches get smaller.
+    So the stream of an image is known by its video id, not by its place in the batch.
 
     Args:
         sampler: A `VideoSampler`.

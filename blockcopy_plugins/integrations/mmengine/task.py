@@ -1,4 +1,4 @@
-"""What a test on video has to know of the kind of model: its metric, and fidelity."""
+"""What a test on video has to know about the kind of model: its metric and its fidelity."""
 
 from __future__ import annotations
 
@@ -43,12 +43,11 @@ class Task(ABC):
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """The metrics as a config's evaluator.
 
-        Metrics of frames of videos that the config asks for stay as they are. Others need files of
-        their own dataset, and are left out. Where none of the former is a `metric_type`, one is
-        added.
+        Metrics of video frames in the config are kept. Others need files of their own dataset and
+        are left out. If none of the former is a `metric_type`, one is added.
 
         Args:
-            config: The model's config, as it was.
+            config: The model's original config.
             rules: How its dataset's label images are read.
         """
         given = [(metric, _metric_class(metric, config)) for metric in _given_metrics(config)]
@@ -60,7 +59,7 @@ class Task(ABC):
 
     @abstractmethod
     def default_metric(self, config: Config, rules: LabelRules) -> dict[str, Any]:
-        """Config of a `metric_type` for a config that asks for none.
+        """Config of a `metric_type` for a config that has none.
 
         Args:
             config: See :meth:`metric_config`.
@@ -69,7 +68,7 @@ class Task(ABC):
 
     @abstractmethod
     def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
-        """Start a run; what an earlier one noted is dropped.
+        """Start a run, and drop what an earlier one recorded.
 
         Args:
             dataset_meta: Metainfo of the dataset.
@@ -77,7 +76,7 @@ class Task(ABC):
 
     @abstractmethod
     def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
-        """Take note of a batch that ran both ways.
+        """Record a batch that ran both ways.
 
         Args:
             sparse: Data samples of the block-sparse run.
@@ -86,15 +85,15 @@ class Task(ABC):
 
     @abstractmethod
     def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
-        """How far the block-sparse outputs are the dense ones. Called in all processes.
+        """How well block-sparse and dense outputs agree. Called in all processes.
 
         Args:
             evaluators: ``dense`` and ``blockcopy``, after their evaluation.
             frames: Number of frames of the dataset.
 
         Returns:
-            The figures by name, and why they say nothing, if that is so; both are of use in the
-            main process alone.
+            The figures by name, and the reason if they mean nothing; only valid in the main
+            process.
         """
 
 
@@ -102,7 +101,7 @@ class DetectionTask(Task):
     """Boxes and masks.
 
     Args:
-        threshold: Score from which a dense detection has to be found.
+        threshold: Lowest score of a dense detection that has to be found.
     """
 
     metric_type = FrameDetectionMetric
@@ -115,10 +114,10 @@ class DetectionTask(Task):
         return dict(type="blockcopy_plugins.FrameDetectionMetric")
 
     def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
-        """Nothing to start."""
+        """Do nothing."""
 
     def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
-        """Nothing: the metrics keep all detections."""
+        """Do nothing: the metrics keep all detections."""
 
     def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
         """Average precision with the dense detections as ground truth."""
@@ -149,7 +148,7 @@ class SegmentationTask(Task):
         self.begin(None)
 
     def default_metric(self, config: Config, rules: LabelRules) -> dict[str, Any]:
-        """See :meth:`Task.default_metric`; ignored is what the config's own metric ignores."""
+        """See :meth:`Task.default_metric`; it ignores what the config's own metric ignores."""
         ignored = [m["ignore_index"] for m in _given_metrics(config) if "ignore_index" in m]
         return dict(
             type="blockcopy_plugins.FrameSegmentationMetric",
@@ -157,8 +156,8 @@ class SegmentationTask(Task):
         )
 
     def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
-        """Start a count of agreement."""
-        # The dense labels are all classes: none is ignored.
+        """Start counting agreement."""
+        # All dense labels are classes: none is ignored.
         self._agreement = Evaluator(FrameSegmentationMetric(ignore_index=-1))
         self._agreement.dataset_meta = dataset_meta
 
@@ -181,10 +180,10 @@ def task_for(kind: type | None, fidelity_threshold: float = 0.3) -> Task:
     """The task of a kind of model.
 
     Args:
-        kind: The model's class; what is no segmentor of MMSegmentation is taken for a detector.
+        kind: The model's class; all but segmentors of MMSegmentation count as detectors.
         fidelity_threshold: See :class:`DetectionTask`.
     """
-    # A segmentor exists only where the framework has been imported.
+    # If the framework has not been imported, there is no segmentor.
     framework = sys.modules.get("mmseg.models.segmentors.base")
     if framework is not None and isinstance(kind, type):
         if issubclass(kind, framework.BaseSegmentor):
@@ -193,7 +192,7 @@ def task_for(kind: type | None, fidelity_threshold: float = 0.3) -> Task:
 
 
 def task_of(config: Config) -> Task:
-    """The task of a config's model, which is looked up but not built.
+    """The task of a config's model, found without building it.
 
     Args:
         config: The config.

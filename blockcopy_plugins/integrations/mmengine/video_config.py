@@ -1,4 +1,4 @@
-"""Turns the config of a detector or segmentor into one that runs it on a video."""
+"""Turns the config of a detector or segmentor into one that runs on video."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _as_before(path: str) -> Iterator[None]:
 
 
 def hook_of(config: Config) -> ConfigDict:
-    """The config's ``BlockCopyHook``; one with the defaults is added where it has none.
+    """The config's ``BlockCopyHook``; if it has none, one with the defaults is added.
 
     Args:
         config: Changed in place.
@@ -111,7 +111,7 @@ def hook_of(config: Config) -> ConfigDict:
 
 
 def has_hook(config: Config) -> bool:
-    """Whether the config makes its model block-sparse by itself."""
+    """Whether the config itself makes its model block-sparse."""
     probe = Config(dict(custom_hooks=config.get("custom_hooks") or []))
     before = len(probe.custom_hooks) if isinstance(probe.custom_hooks, (list, tuple)) else 0
     hook_of(probe)
@@ -119,10 +119,10 @@ def has_hook(config: Config) -> bool:
 
 
 def hook_options(config: Config) -> dict[str, Any]:
-    """The options of the config's ``BlockCopyHook``, without what MMEngine reads of any hook.
+    """The options of the config's ``BlockCopyHook``, without those that MMEngine itself reads.
 
     Args:
-        config: Of a model; a hook with the defaults is added where it has none.
+        config: A model's config; if it has no hook, one with the defaults is added.
     """
     hook = hook_of(config)
     return {name: value for name, value in hook.items() if name not in ("type", "priority")}
@@ -144,16 +144,16 @@ def set_options(config: Config, **changes: Any) -> None:
 
 
 def files_in(config: Config, resumes: bool = False) -> list[tuple[str, str]]:
-    """Files that a config names beside videos and annotations, as ``check_outputs`` takes them.
+    """Files that a config names, apart from videos and annotations, for ``check_outputs``.
 
     Args:
-        config: As :func:`read_config` gives it.
-        resumes: The file of the hook's policy is meant to be written anew.
+        config: From :func:`read_config`.
+        resumes: Whether the run may overwrite the file of the hook's policy.
 
     Returns:
-        The configs that it is made of, the masks of guards, the policy's file, weights.
+        The configs that it consists of, the masks of guards, the policy's file, weights.
     """
-    # MMEngine keeps the text of all of them, each under its name.
+    # MMEngine keeps the text of all base configs, each under its name.
     bases = [line for line in config.text.splitlines() if line.endswith(".py")]
     found = [("a config that it is made of", path) for path in bases if os.path.isfile(path)]
     own = hook_of(config).get("policy_checkpoint") if resumes else None
@@ -170,19 +170,19 @@ def files_in(config: Config, resumes: bool = False) -> list[tuple[str, str]]:
 
 
 def policy_learns(config: Config) -> bool:
-    """Whether the policy of the config's hook is one that learns while it runs."""
+    """Whether the policy of the config's hook learns while it runs."""
     policy = read_options(hook_options(config), "BlockCopyHook").config.policy
     return bool(policy.state_dict()) and getattr(policy, "online", True)
 
 
 def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
-    """Make a config for ``Runner.test()`` with :class:`BlockCopyTestLoop`.
+    """Prepare a config for ``Runner.test()`` with :class:`BlockCopyTestLoop`.
 
     Args:
         config: Changed in place.
         dataloader: From :func:`video_dataloader`.
-        loop: Arguments of the loop. Others are those of the config's ``test_cfg``, if that is of
-            this loop; ``None`` says nothing either.
+        loop: Arguments of the loop. Those that are missing or ``None`` are taken from the config's
+            ``test_cfg``, if that is for this loop.
 
     Returns:
         The same config.
@@ -200,7 +200,7 @@ def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Conf
 
 
 def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
-    """Make a config for ``Runner.train()`` with :class:`PolicyTrainLoop`.
+    """Prepare a config for ``Runner.train()`` with :class:`PolicyTrainLoop`.
 
     Args:
         config: Changed in place.
@@ -214,12 +214,12 @@ def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any)
     config.test_dataloader = config.test_evaluator = config.test_cfg = None
     config.train_dataloader = dataloader
     config.train_cfg = dict(type="blockcopy_plugins.PolicyTrainLoop", **loop)
-    # A Runner trains with an optimizer of the model only; this one is never stepped. The policy's
-    # own is part of the policy.
+    # A Runner only trains with an optimizer of the model; this one is never stepped. The policy has
+    # its own.
     config.optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.0))
     # The model's weights do not change, so they are not saved; param_scheduler has nothing to do.
     config.default_hooks = {**(config.get("default_hooks") or {}), "checkpoint": None}
-    # The figures of single frames jump.
+    # The figures of single frames vary a lot.
     smooth = [
         dict(data_src=name, method_name="mean", window_size=50)
         for name in ("executed_rate", "information_gain", "reward")
@@ -227,8 +227,8 @@ def for_policy_training(config: Config, dataloader: dict[str, Any], **loop: Any)
     config.log_processor = dict(
         type="LogProcessor", window_size=50, by_epoch=True, custom_cfg=smooth
     )
-    # Before training a Runner initialises weights, which the checkpoint then replaces: without the
-    # network, fetching those of ImageNet would fail for nothing.
+    # Before training, a Runner initialises weights, which the checkpoint then replaces. Without a
+    # network connection, fetching those of ImageNet would fail needlessly.
     drop_pretrained(config.model)
     return config
 
@@ -241,10 +241,10 @@ def set_weights(config: Config, checkpoint: str | None) -> str:
         checkpoint: File or URL, ``None`` for the config's ``load_from``.
 
     Returns:
-        Where they come from.
+        The file or URL.
 
     Raises:
-        ConfigError: If neither is given, or the file is not there.
+        ConfigError: If neither is given, or the file does not exist.
     """
     found = checkpoint or config.get("load_from")
     if not found:
@@ -264,14 +264,14 @@ def set_weights(config: Config, checkpoint: str | None) -> str:
 
 
 def set_launcher(config: Config, launcher: str) -> None:
-    """Set how the processes were started, and join them with a backend that this machine has.
+    """Set how the processes were started, and connect them by a backend that this machine has.
 
     Args:
         config: Changed in place.
         launcher: ``'none'``, or ``'pytorch'`` for torchrun.
 
     Raises:
-        ConfigError: If torchrun has not started this process.
+        ConfigError: If torchrun did not start this process.
     """
     config.launcher = launcher
     if launcher == "none":
@@ -282,7 +282,7 @@ def set_launcher(config: Config, launcher: str) -> None:
             "tools/test_video.py ... --launcher pytorch"
         )
     if not torch.cuda.is_available():
-        # MMEngine's own start and its wrapper take the local rank for a GPU.
+        # MMEngine's own initialisation and its wrapper take the local rank for a GPU's number.
         torch.distributed.init_process_group("gloo")
         config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
 
@@ -303,13 +303,13 @@ def _without_training(config: Config) -> None:
 
 
 def drop_pretrained(model: Any) -> None:
-    """Let a model start from random weights, without a look for files of pretrained ones.
+    """Let a model start from random weights, without looking for pretrained ones.
 
     Args:
         model: Config of a model, changed in place, at any depth.
     """
     if isinstance(model, dict):
-        if "pretrained" in model:  # of MMSegmentation's models
+        if "pretrained" in model:  # in MMSegmentation's models
             model["pretrained"] = None
         init = model.get("init_cfg")
         if isinstance(init, dict) and init.get("type") == "Pretrained":

@@ -1,4 +1,4 @@
-"""Dataloaders of video frames, made of the config of a detector or segmentor."""
+"""Makes dataloaders of video frames from the config of a detector or segmentor."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def video_dataloader(
     """A dataloader of video frames with the config's own test pipeline and classes.
 
     Args:
-        config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset;
-            what is set in a ``VideoFrameDataset`` stays where the arguments say nothing, and a
-            dataset of clips (``CityscapesVideoDataset``) is taken as it is if there are no videos.
+        config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset. The
+            settings of a ``VideoFrameDataset`` are kept unless arguments replace them, and without
+            videos, a dataset of clips (``CityscapesVideoDataset``) is used as it is.
         videos: Video files, folders of frames or patterns.
-        ann_file: Ground truth, one for all videos or one for each: files of a detector's, folders
-            of label images of a segmentor's.
+        ann_file: Ground truth, one for all videos or one for each: files for a detector, folders of
+            label images for a segmentor.
         start: First frame of each video.
         frames: Number of frames of each video, ``None`` for all.
         shuffle: Visit the videos in random order.
-        clips: Number of clips of a dataset of clips, ``None`` for what the config says.
-        strict_frames: Stop at a frame that cannot be read, instead of passing over it.
-        first_frame_number: What the annotations call the first frame of a video file, 0 or 1.
+        clips: Number of clips of a dataset of clips, by default as the config says.
+        strict_frames: Stop at a frame that cannot be read, instead of skipping it.
+        first_frame_number: Number of a video file's first frame in the annotations, 0 or 1.
 
     Returns:
         The dataloader's config.
@@ -97,7 +97,7 @@ def video_dataloader(
     if videos or not of_clips:
         dataset["type"] = "blockcopy_plugins.VideoFrameDataset"
     if videos:
-        if of_videos:  # the config's own annotations and frames are of its own video
+        if of_videos:  # the config's own annotations and frames belong to its own video
             dataset.pop("ann_file", None)
             dataset.pop("frames", None)
         dataset["videos"] = [_absolute(video) for video in videos]
@@ -133,7 +133,7 @@ def video_dataloader(
 
 
 def _export_motion(dataset: dict[str, Any], config: Config) -> None:
-    """Let a dataset of videos give what the policy and the motion of the config's hook want."""
+    """Let a dataset of videos provide what the policy and the motion of the config's hook need."""
     if has_hook(config):
         options = read_options(hook_options(config), "BlockCopyHook").config
         if options.policy.needs_motion or Propagation.of(options).needs_vectors:
@@ -141,7 +141,7 @@ def _export_motion(dataset: dict[str, Any], config: Config) -> None:
 
 
 def set_data_root(config: Config, data_root: str) -> None:
-    """Set where the config's own clips lie, those of the evaluation and of the warm-up.
+    """Set the folder of the config's own clips, for evaluation and warm-up.
 
     Args:
         config: Changed in place.
@@ -165,19 +165,19 @@ def set_data_root(config: Config, data_root: str) -> None:
 def warm_up_dataloader(config: Config, clips: int | None = None) -> dict[str, Any] | None:
     """A dataloader of the clips that the config's ``policy_warm_up`` names.
 
-    ``policy_warm_up=dict(dataset=..., epochs=1)`` is a key of ours: the dataset of unlabelled clips
-    that the policy learns on before an evaluation. They come in random order, another one each
-    epoch; by the dataset's ``seed``, if it has one.
+    ``policy_warm_up=dict(dataset=..., epochs=1)`` is a key of this package: the dataset of
+    unlabelled clips on which the policy learns before an evaluation. They come in a new random
+    order each epoch, by the dataset's ``seed`` if it has one.
 
     Args:
         config: A whole config.
-        clips: Number of clips, ``None`` for what the config says.
+        clips: Number of clips, by default as the config says.
 
     Returns:
-        The dataloader's config, or ``None`` where there is no warm-up.
+        The dataloader's config, or ``None`` without a warm-up.
 
     Raises:
-        ConfigError: If clips are asked for and the config does not say of what.
+        ConfigError: If clips are asked for and the config does not name a dataset for them.
     """
     warm_up = config.get("policy_warm_up")
     if not warm_up:
@@ -203,12 +203,12 @@ def warm_up_dataloader(config: Config, clips: int | None = None) -> dict[str, An
 
 
 def warm_up_epochs(config: Config) -> int:
-    """How often the config's warm-up runs through its clips."""
+    """How often the config's warm-up runs its clips."""
     return (config.get("policy_warm_up") or {}).get("epochs", 1)
 
 
 def check_files(dataloader: Mapping[str, Any]) -> None:
-    """Look for the files of a dataloader's dataset, without reading them.
+    """Check that the files of a dataloader's dataset exist, without reading them.
 
     Args:
         dataloader: From one of the functions here.
@@ -226,11 +226,11 @@ def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         dataloader: The dataloader's config.
 
     Returns:
-        Paths of the videos, patterns resolved, and of the annotations; none of a dataset of clips,
-        which finds its files by itself.
+        Paths of the videos, with patterns resolved, and of the annotations; none for a dataset of
+        clips, which finds its own files.
 
     Raises:
-        ConfigError: If a video is not there.
+        ConfigError: If a video does not exist.
     """
     dataset = dataloader["dataset"]
     root = dataset.get("data_root") or ""
@@ -246,7 +246,7 @@ def files_of(dataloader: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def _dataloader(dataset: dict[str, Any], shuffle: bool, seed: int | None = None) -> dict[str, Any]:
     return dict(
         batch_size=1,
-        # In this process: a worker would take a core away from what is timed.
+        # In this process: a worker would take a core from what is timed.
         num_workers=0,
         persistent_workers=False,
         sampler=dict(type="blockcopy_plugins.VideoSampler", shuffle=shuffle, seed=seed),
@@ -326,6 +326,6 @@ def _metainfo(dataset: Mapping[str, Any], config: Config) -> Any:
         check_class_names(metainfo["classes"])
     names, palette = list(known.get("classes") or ()), known.get("palette")
     if palette and "palette" not in metainfo and set(metainfo["classes"]) <= set(names):
-        # Some of the dataset's classes keep its colours.
+        # A subset of the dataset's classes keeps its colours.
         metainfo["palette"] = [palette[names.index(name)] for name in metainfo["classes"]]
     return metainfo

@@ -1,4 +1,4 @@
-"""Writes videos with results and executed blocks while a loop is at work."""
+"""Writes videos with results and executed blocks while a loop runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .hook import find_hook
 logger = logging.getLogger(__name__)
 
 OVERLAY_ENDING = "_blockcopy.mp4"
-"""How the names of the written videos end."""
+"""End of the names of the written videos."""
 
 
 @HOOKS.register_module()
@@ -31,17 +31,17 @@ class BlockCopyVideoHook(Hook):
     Skipped blocks are dark and nearly grey.
 
     Args:
-        out_dir: Folder of the videos, made if it is missing. Each has the name of its video; where
-            two would have the same one, the later gets a number.
-        score_threshold: Detections below are not drawn.
-        fps: Frames a second. ``None`` shows each frame when its file does; images of a folder come
-            at 10 a second.
+        out_dir: Folder of the videos, created if it is missing. Each has the name of its video; if
+            two would have the same name, the later one gets a number.
+        score_threshold: Lowest score of detections that are drawn.
+        fps: Frames per second. ``None`` shows each frame at its time in the file, and images of a
+            folder at 10 per second.
 
     Raises:
         ConfigError: If ``score_threshold`` is not from 0 to 1.
     """
 
-    # After the hooks that look at the outputs.
+    # After the hooks that read the outputs.
     priority = "LOW"
 
     def __init__(
@@ -57,7 +57,7 @@ class BlockCopyVideoHook(Hook):
         self._targets: list[Path] = []
 
     def before_test(self, runner: Runner) -> None:
-        """Name the videos, before the first frame is run.
+        """Name the videos, before the first frame runs.
 
         Raises:
             ConfigError: If one of them would replace a file that is read.
@@ -86,7 +86,7 @@ class BlockCopyVideoHook(Hook):
             self._close(video_id)
 
     def end_early(self) -> None:
-        """End the videos of a run that did not come to its end; they show what was done by then."""
+        """End the videos of a run that ended early; they show what was done by then."""
         for video_id in list(self._open):
             try:
                 self._close(video_id)
@@ -94,7 +94,7 @@ class BlockCopyVideoHook(Hook):
                 logger.warning("no video with results: %s", error)
 
     def _draw(self, sample: Any, handle: Any, image: int, entry: Any, dataset: Any) -> None:
-        from .drawing import draw_sample  # whoever draws nothing needs no OpenCV
+        from .drawing import draw_sample  # only needed here, with OpenCV
 
         info = sample.metainfo
         video_id = info["video_id"]

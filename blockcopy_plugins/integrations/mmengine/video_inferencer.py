@@ -1,4 +1,4 @@
-"""A model of MMDetection or MMSegmentation on a video or camera, frame by frame."""
+"""Runs a model of MMDetection or MMSegmentation on a video or camera, frame by frame."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ from .video_dataloader import video_dataloader
 
 @dataclass(frozen=True, eq=False)
 class FrameOutput:
-    """What a :class:`VideoInferencer` gives for a frame.
+    """What a :class:`VideoInferencer` returns for a frame.
 
     Attributes:
         source: Index of the source in a :meth:`VideoInferencer.batch`, else 0.
-        index: Number of the frame in its source, from 0; dropped frames have one too.
-        time: Seconds: of a file by its container, of a live source since reading began; None where
-            nobody knows.
+        index: Number of the frame in its source, from 0; dropped frames count.
+        time: Seconds, in a file by its container, in a live source since reading began; None if it
+            is not known.
         frame: uint8 ``(H, W, 3)``, BGR.
         prediction: The data sample of MMDetection or MMSegmentation on the CPU, in pixels of
-            ``frame``; of a tracker with ``pred_track_instances``.
+            ``frame``; a tracker's has ``pred_track_instances``.
         grid: bool ``(GH, GW)`` on the CPU, the blocks of the network's input that were executed.
-        restarted: Whether the stream began anew with this frame: it is the first one, or of another
-            size than the one before.
-        ms_model: Milliseconds of the test step, without the policy; of a batch its share.
-        ms_policy: Milliseconds of the policy, learning included; of a batch its share.
+        restarted: Whether the stream started again with this frame: it is the first one, or has
+            another size than the previous one.
+        ms_model: Milliseconds of the test step without the policy; in a batch, the frame's share.
+        ms_policy: Milliseconds of the policy, with learning; in a batch, the frame's share.
         dropped: Frames of the source that were dropped so far.
         corrupt: Frames of the source that could not be decoded so far.
-        executed_rate: Executed blocks / all blocks; what ran twice, to compare, counts twice.
+        executed_rate: Executed blocks / all blocks; blocks that ran twice, to compare, count twice.
     """
 
     source: int
@@ -80,26 +80,26 @@ class VideoInferencer(Closing):
     """Runs a detector, segmentor or tracker block-sparsely on video; keeps no earlier frames.
 
     Frames go through the config's own test pipeline and the model's data preprocessor. Each source
-    is a stream of its own, which ends with the source and begins anew where the size of its frames
-    changes. What the policy learns stays from one source to the next.
+    is a stream, which ends with the source and starts again if the size of its frames changes. The
+    policy keeps what it learned from one source to the next.
 
     Args:
-        model: A model with its config as ``model.cfg``, as ``init_detector``, ``init_model``,
-            ``init_track_model``, ``DetInferencer(...).model`` and ``MMSegInferencer(...).model``
-            have it; or the path of a config file.
-        config: How it is to run: a :class:`~blockcopy_plugins.BlockCopyConfig`, or options of
-            :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``), of
-            which ``interleaved`` and ``one_video`` change nothing here. ``None`` takes the
+        model: A model with its config as ``model.cfg``, such as that of ``init_detector``,
+            ``init_model``, ``init_track_model``, ``DetInferencer(...).model`` and
+            ``MMSegInferencer(...).model``; or the path of a config file.
+        config: How it should run: a :class:`~blockcopy_plugins.BlockCopyConfig`, or options of
+            :class:`BlockCopyHook` (``dict(block_size=64, policy=..., policy_checkpoint=...)``;
+            ``interleaved`` and ``one_video`` have no effect here). ``None`` takes the
             ``BlockCopyHook`` of the model's config, or the defaults.
-        weights: Where ``model`` is a path, the weights, a file or URL; ``None`` takes the config's
+        weights: The weights if ``model`` is a path, a file or URL; ``None`` takes the config's
             ``load_from``.
-        device: Where the model is to run. ``None`` leaves a model where it is, and puts one that is
-            built here on a GPU if there is one.
+        device: The model's device. ``None`` leaves a model where it is, and builds one on a GPU if
+            there is one.
 
     Attributes:
         model: The model; converted until :meth:`close`.
         handle: Its :class:`~blockcopy_plugins.engine.session.Session`.
-        metainfo: What the data set of the config, else the model, tells: ``classes``, ``palette``.
+        metainfo: ``classes`` and ``palette`` of the config's data set, else of the model.
 
     Raises:
         ConfigError: If the config or an option is wrong, the weights do not fit, or the model is
@@ -145,7 +145,7 @@ class VideoInferencer(Closing):
                 "wrapper: a VideoInferencer runs the whole model on blocks."
             )
         self._clips = clips_of(self.model)
-        # Each source is a video and a stream of its own, whatever is said of streams.
+        # Each source is a video and a stream, whatever the options say about streams.
         place = "VideoInferencer"
         blockcopy_(
             self.model,
@@ -161,12 +161,12 @@ class VideoInferencer(Closing):
         """Run a video, camera or program's frames.
 
         Args:
-            source: A :class:`~blockcopy_plugins.datasets.live_source.LiveSource`, or what one is
-                made of: a video file, a folder of frames, the index of a camera, an address
+            source: A :class:`~blockcopy_plugins.datasets.live_source.LiveSource`, or what it can be
+                made from: a video file, a folder of frames, the index of a camera, an address
                 (``rtsp://...``), or an iterable of uint8 ``(H, W, 3)`` BGR frames.
 
         Yields:
-            One output for each frame. Leaving the loop ends the reading.
+            One output for each frame. Leaving the loop stops reading.
 
         Raises:
             FrameError: If the source cannot be read, or a frame cannot be run.
@@ -174,13 +174,13 @@ class VideoInferencer(Closing):
         """
         for (output,) in self.batch([source]):
             yield output
-            del output  # not kept alive while the next one is waited for
+            del output  # not kept alive while the next one is computed
 
     def batch(self, sources: Sequence[Any]) -> Iterator[tuple[FrameOutput, ...]]:
         """Run several sources in step, so that their frames share a call of the model.
 
-        Frames whose network inputs have different sizes go through the model by separate calls. A
-        source that ends leaves the others running.
+        Frames whose network inputs have different sizes go through the model in separate calls.
+        When a source ends, the others go on.
 
         Args:
             sources: Each as for :meth:`__call__`.
@@ -205,14 +205,14 @@ class VideoInferencer(Closing):
                 outputs = self._step(running)
                 if outputs:
                     yield outputs
-                del outputs  # not kept alive while the next ones are waited for
+                del outputs  # not kept alive while the next ones are computed
         finally:
             while running:
                 self._end(running.pop())
 
     @torch.no_grad()
     def run_dense(self, frame: np.ndarray) -> tuple[Any, float]:
-        """Run the plain model on a frame; streams and policy stay as they are.
+        """Run the plain model on a frame, without touching streams and policy.
 
         Args:
             frame: uint8 ``(H, W, 3)``, BGR.
@@ -272,7 +272,7 @@ class VideoInferencer(Closing):
             self.handle.reset([stream.id])
 
     def _step(self, running: list[_Stream]) -> tuple[FrameOutput, ...]:
-        """The next frame of each source; those that have ended are taken out of ``running``."""
+        """The next frame of each source; those that have ended are removed from ``running``."""
         groups: dict[tuple[int, ...], list[_Waiting]] = {}
         for stream in list(running):
             prepared = stream.prepared.take()
@@ -304,7 +304,7 @@ class VideoInferencer(Closing):
             at_input_scale(one.prepared.frame.motion, one.prepared.sample.metainfo) for one in group
         ]
         with self.handle.named([one.stream.id for one in group]), self.handle.moved(motion):
-            # On the CPU when the clock stops, so that a GPU's work is in the time.
+            # On the CPU before the clock stops, so that the time includes a GPU's work.
             if self._clips is not None:
                 data = self._clips.wrap(data)
             with known_metainfo([one.prepared.sample for one in group]):
@@ -338,7 +338,7 @@ class VideoInferencer(Closing):
 
 @dataclass(eq=False)
 class _Stream:
-    """A source that is at work: id of its stream, its place among the sources, size of frames."""
+    """A running source: id of its stream, its place among the sources, size of its frames."""
 
     id: int
     number: int
@@ -349,7 +349,7 @@ class _Stream:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A frame that the model is to be called with."""
+    """A frame for the next call of the model."""
 
     stream: _Stream
     prepared: PreparedFrame
@@ -377,5 +377,5 @@ def _metainfo(metainfo: Any, model: nn.Module) -> dict[str, Any]:
     if not (metainfo and metainfo.get("classes")):
         metainfo = getattr(model, "dataset_meta", None) or {}
     known = {name: metainfo.get(name) for name in ("classes", "palette")}
-    # MMDetection's models may have a palette by name, such as 'random'.
+    # MMDetection's models may have the name of a palette, such as 'random'.
     return {name: value for name, value in known.items() if value and not isinstance(value, str)}

@@ -1,4 +1,4 @@
-"""Segmentors of MMSegmentation: all on blocks, up to the logits."""
+"""Segmentors of MMSegmentation, which run on blocks up to the logits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ...errors import ConfigError
 from ..mmengine.sample_adapter import SampleAdapter
 
 LOGIT_STEP = 4
-"""Logits of the original image are compared on every fourth pixel of the network input."""
+"""Logits of the original image are compared at every fourth pixel of the network input."""
 
 
 class SegmentorAdapter(SampleAdapter):
     """Any ``BaseSegmentor`` (``EncoderDecoder``, ``CascadeEncoderDecoder``, ...).
 
     Blocks end at the logits, at the resolution of the decode head: resizing them to the image and
-    the choice of each pixel's class are dense. Of a cascade that is the last head; the heads before
-    it feed it on blocks.
+    choosing each pixel's class are dense. In a cascade, the last head counts; the heads before it
+    pass blocks on.
 
     Args:
         model: The segmentor.
@@ -44,11 +44,11 @@ class SegmentorAdapter(SampleAdapter):
         return isinstance(model, BaseSegmentor)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """The layer that gives the logits, ``conv_seg``, of the last head that has one.
+        """The layer that computes the logits, ``conv_seg``, of the last head that has one.
 
-        A segmentor calls its head's ``forward`` past the hooks of the head, but those of the layers
-        in it do run. Heads behind the last classifier (PointRend's) refine its logits at points,
-        and heads without one (Mask2Former's) are modules of MMDetection, called as modules.
+        A segmentor calls its head's ``forward`` directly, without the head's hooks, but the hooks
+        of the layers inside do run. Heads after the last classifier (PointRend's) refine its logits
+        at points, and heads without one (Mask2Former's) are modules of MMDetection, called as such.
         """
         heads = getattr(model, "decode_head", None)
         heads = list(heads) if isinstance(heads, nn.ModuleList) else [heads]
@@ -62,8 +62,8 @@ class SegmentorAdapter(SampleAdapter):
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Logits ``(C, h, w)`` of each image, at the resolution of the decode head.
 
-        Where the head has no map of them, those of the data samples, at a quarter of the network
-        input's.
+        If the head has no map of them, those of the data samples, at a quarter of the network
+        input's resolution.
         """
         images = len(call.frame)
         for left in call.left.values():
@@ -79,7 +79,7 @@ def refuse_windows(model: nn.Module) -> None:
     """Refuse a segmentor that runs on windows of the image.
 
     Args:
-        model: Any model; what is no segmentor passes.
+        model: Any model; others than segmentors pass.
 
     Raises:
         ConfigError: If its ``test_cfg`` has another mode than ``'whole'``.
@@ -90,18 +90,18 @@ def refuse_windows(model: nn.Module) -> None:
     if mode != "whole":
         raise ConfigError(
             f"the segmentor has test_cfg.mode={mode!r}: it runs on one window of the image after "
-            "the other, which would be taken for the frames of a video. Run it on whole images, "
+            "another, which would be taken for the frames of a video. Run it on whole images, "
             "model.test_cfg=dict(mode='whole') (on a command line: --cfg-options "
             "model.test_cfg.mode=whole)."
         )
 
 
 def _logits_of_input(logits: Tensor, info: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
-    """Bring logits ``(C, h, w)`` of the original image to the network input and its padding."""
+    """Scale logits ``(C, h, w)`` of the original image to the network input with its padding."""
     left, right, top, bottom = info.get("img_padding_size", info.get("padding_size", (0,) * 4))
     logits = logits.detach().float()
     if len(logits) == 1:
-        # MMSegmentation gives the probability of the foreground.
+        # MMSegmentation returns the probability of the foreground.
         logits = torch.logit(logits, eps=1e-6)
     inside = (size[0] - top - bottom, size[1] - left - right)
     inside = [max(side // LOGIT_STEP, 1) for side in inside]

@@ -1,4 +1,4 @@
-"""What of MMSegmentation is converted."""
+"""The models of MMSegmentation that are converted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MMSegmentation(InferencerFramework):
         return SegmentorAdapter(model) if SegmentorAdapter.fits(model) else None
 
     def check_backbone(self, model: nn.Module) -> None:
-        """See :meth:`Framework.check_backbone`: windows are no frames."""
+        """See :meth:`Framework.check_backbone`: windows are not frames."""
         refuse_windows(model)
 
 

@@ -1,4 +1,4 @@
-"""What of segmentation_models_pytorch can be built by name; its models take tensors."""
+"""Builds models of segmentation_models_pytorch by name; they take tensors."""
 
 from __future__ import annotations
 

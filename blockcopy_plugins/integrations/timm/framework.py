@@ -1,4 +1,4 @@
-"""What of timm can be built by name; its models take tensors and need nothing else."""
+"""Builds models of timm by name; they take tensors and need nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Timm(Framework):
     """Models of timm."""
 
     def build(self, name: str) -> nn.Module:
-        """See :meth:`Framework.build`: ``'resnet50'``; with ``'/features'`` its feature maps."""
+        """See :meth:`Framework.build`: ``'resnet50'``, or ``'resnet50/features'`` for its maps."""
         name, _, features = name.partition("/")
         if not timm.is_model(name):
             near = ", ".join(timm.list_models(f"{name.partition('_')[0]}*")[:9]) or "none like it"

@@ -1,4 +1,4 @@
-"""torchvision's detectors: backbone, neck and dense heads on blocks, all behind them dense."""
+"""torchvision's detectors: backbone, neck and dense heads run on blocks, the rest dense."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class ImagesCall(Call):
     """A call with a list of images.
 
     Attributes:
-        scales: Of each image pixels of the network's input to one of its own, rows and columns.
+        scales: For each image, pixels of the network's input per own pixel, rows and columns.
     """
 
     scales: tuple[tuple[float, float], ...] = ()
 
 
 class DetectionAdapter(ModelAdapter):
-    """Any detector that hands its images to a ``GeneralizedRCNNTransform`` and then a backbone.
+    """Any detector that passes its images to a ``GeneralizedRCNNTransform`` and then a backbone.
 
-    Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS, SSD. The images are normalised, resized and
-    padded by the model's own rules, and the padded batch is the frame. Image i of a call is the
-    next frame of stream i.
+    These are Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS and SSD. The model itself normalises,
+    resizes and pads the images, and the padded batch is the frame. Image i of a call is the next
+    frame of stream i.
 
     Args:
         model: The detector.
@@ -40,7 +40,7 @@ class DetectionAdapter(ModelAdapter):
     graph_obstacle = (
         "a detector of torchvision is called with a list of images, and what follows its heads "
         "(proposals, suppression, results of the image's size) depends on the picture; a backbone "
-        "converted by itself can be a graph"
+        "that is converted on its own can be a graph"
     )
 
     def __init__(self, model: nn.Module) -> None:
@@ -85,13 +85,13 @@ class DetectionAdapter(ModelAdapter):
         )
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Give the model the frame's blocks where it asks its transform for a batch."""
+        """Give the model the frame's blocks when it asks its transform for a batch."""
         given = _Transformed(self, model.transform)
         model.transform.__dict__["forward"] = given
         yield given
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """The RoI heads: they pool from the maps and keep none."""
+        """The RoI heads, which pool from the maps and keep none."""
         heads = getattr(model, "roi_heads", None)
         return () if heads is None else (heads,)
 
@@ -107,12 +107,12 @@ class DetectionAdapter(ModelAdapter):
         return at_network_scale(found, tuple(call.frame.shape[2:]))
 
     def take_transformed(self) -> ImageList | None:
-        """The blocks of the frame at work; only once, and ``None`` outside of a frame."""
+        """The blocks of the current frame, once; ``None`` outside of a frame."""
         found, self._transformed = self._transformed, None
         return found
 
 
-# A class rather than a closure: a deep copy of a converted model then runs on its own adapter.
+# A class rather than a closure: a deep copy of a converted model runs on its own adapter.
 
 
 @dataclass
@@ -127,7 +127,7 @@ class _Transformed:
         return found, targets
 
     def remove(self) -> None:
-        """Give the transform its class's forward back."""
+        """Restore the transform's own forward."""
         self.transform.__dict__.pop("forward", None)
 
 

@@ -1,4 +1,4 @@
-"""What of torchvision is converted."""
+"""The models of torchvision that are converted, and built by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .adapter import DetectionAdapter
 
 
 class Torchvision(Framework):
-    """Models of torchvision; classifiers and segmentors take tensors and need nothing of it."""
+    """Models of torchvision; classifiers and segmentors take tensors and need nothing else."""
 
     def adapter(self, model: nn.Module) -> ModelAdapter | None:
-        """A detector, by the transform that it gives its images to."""
+        """A detector, by the transform that it passes its images to."""
         return DetectionAdapter(model) if DetectionAdapter.fits(model) else None
 
     def build(self, name: str) -> nn.Module:

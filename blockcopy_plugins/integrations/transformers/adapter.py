@@ -1,4 +1,4 @@
-"""Models of transformers: how they are called, what they return."""
+"""Models of transformers: how they are called, and what they return."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..common.batched_frames import join_batches, split_calls
 from ..common.task_boxes import query_boxes
 from ..common.task_maps import depth_logits, mask_logits
 
-# What may hold a map of the frame. Attentions, hidden states and what decoders make of queries have
-# four dimensions too.
+# Outputs that may be a map of the frame. Attentions, hidden states and what decoders compute from
+# queries have four dimensions, too.
 _MAPS = ("logits", "heatmaps", "reconstruction", "feature_maps", "last_hidden_state")
 
 
@@ -24,8 +24,8 @@ class PixelValuesAdapter(ModelAdapter):
         config: The model's configuration.
 
     Attributes:
-        in_sequence: The images of a batch are frames of one video, in their order, as a pipeline's
-            are; a frame of another size is the first of another video. By default image i of a
+        in_sequence: Whether the images of a batch are frames of one video in order, like those of a
+            pipeline; a frame of another size then starts another video. By default, image i of a
             batch is the next frame of stream i.
     """
 
@@ -43,18 +43,18 @@ class PixelValuesAdapter(ModelAdapter):
         restarts = (0,) if size != self._size else ()
         if len(call.frame) == 1:
             return split_calls(call, (0,), restarts)
-        # What else is in the call, a mask of the padding, is of all images too.
+        # Other arguments, such as a mask of the padding, also belong to all images.
         return tuple(
             self._one(args, kwargs, len(call.frame), image, restarts if image == 0 else ())
             for image in range(len(call.frame))
         )
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
-        """One batch of the outputs of its images."""
+        """Join the outputs of the images to those of a batch."""
         return join_batches(outputs)
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
-        """Boxes, or maps: of classes, masks' classes, keypoints, depth, features."""
+        """Boxes, or maps of classes, masks' classes, keypoints, depth or features."""
         if not isinstance(outputs, Mapping):
             return super().task_outputs(outputs, call)
         logits = outputs.get("logits")

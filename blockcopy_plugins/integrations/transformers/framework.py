@@ -1,4 +1,4 @@
-"""What of transformers is converted."""
+"""The models and pipelines of transformers that are converted, and built by name."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Transformers(Framework):
         """See :meth:`Framework.build`.
 
         Args:
-            name: Folder or file of a configuration, of which ``architectures`` tells the class; or
-                a class of the package, built from its default configuration.
+            name: Folder or file of a configuration, whose ``architectures`` names the class; or a
+                class of the package, which is built from its default configuration.
         """
         if Path(name).exists():
             config = AutoConfig.from_pretrained(name)
@@ -65,7 +65,7 @@ class Transformers(Framework):
         return model(pixel_values=frame)
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
-        """A pipeline's images are frames of one video, in their order."""
+        """Take a pipeline's images for the frames of one video, in order."""
         if isinstance(owner, Pipeline):
             handle(modules[0]).adapter.in_sequence = True
 
@@ -74,7 +74,7 @@ FRAMEWORK = Transformers()
 
 
 def _without_weights(config: Any) -> None:
-    """No pretrained backbone inside either."""
+    """Make sure that a backbone inside has no pretrained weights either."""
     if getattr(config, "use_pretrained_backbone", False):
         config.use_pretrained_backbone = False
     inner = getattr(config, "backbone_config", None)

@@ -1,4 +1,4 @@
-"""Models of Ultralytics: how predictors call them, whose frame it is, what they have found."""
+"""Models of Ultralytics: how predictors call them, on which stream, and what they find."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class YoloAdapter(ModelAdapter):
         self._sizes: dict[Any, tuple[int, ...]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> YoloAdapter:
-        # The copy of the model is there before its parts are.
+        # A model is copied before its parts are.
         model = memo[id(self._model())]
         other = memo[id(self)] = YoloAdapter(model)
         other.copies = self.copies.copied(model, memo)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickle is read where there are no predictors.
+        # Where a pickle is read, there are no predictors.
         return {"model": self._model()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["model"])
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Fuse with care."""
+        """Keep the engine's hooks when the model is fused."""
         model.__dict__["fuse"] = FusedOnBlocks(model)
         yield model.__dict__["fuse"]
 
@@ -73,11 +73,11 @@ class YoloAdapter(ModelAdapter):
         return split_calls(call, streams, self._new_sizes(streams, call.frame, begins))
 
     def join_turns(self, outputs: Sequence[Any]) -> Any:
-        """One batch of the outputs of its images."""
+        """Join the outputs of the images to those of a batch."""
         return join_batches(outputs)
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
-        """Detections in pixels of the network's input; maps of segmentation and depth."""
+        """Detections in pixels of the network's input; or maps of segmentation and depth."""
         model = self._model()
         found = None if model is None else detections_of(outputs, model.model[-1], call.frame)
         return super().task_outputs(outputs, call) if found is None else found
@@ -89,7 +89,7 @@ class YoloAdapter(ModelAdapter):
         if model is self.copies.original:
             return tuple(range(images)), False
         if source is not None:
-            # A validator's: pictures that have nothing to do with each other.
+            # A validator's batch consists of unrelated pictures.
             return tuple(range(images)), True
         if images > 1 and not named:
             raise FrameError(
@@ -101,7 +101,7 @@ class YoloAdapter(ModelAdapter):
         return tuple(range(images)), False
 
     def _new_sizes(self, streams: Sequence, frame: Tensor, begins: bool) -> set:
-        """Streams that begin anew, all of them or those of another size than before."""
+        """Streams that start again: all of them, or those of another size than before."""
         size = tuple(frame.shape[1:])
         restarts = {s for s in streams if begins or self._sizes.get(s, size) != size}
         if begins:

@@ -14,17 +14,17 @@ from .source import BatchSource
 
 
 class Copies:
-    """A converted model and the copies of it that ``predict`` and ``track`` have made.
+    """A converted model and the copies of it that ``predict`` and ``track`` make.
 
-    Ultralytics runs a deep copy of ``yolo.model``, with its norms fused, in a predictor, and makes
-    another one when an option changes. What is asked of one of them is meant for the one that runs.
+    A predictor of Ultralytics runs a deep copy of ``yolo.model`` with fused norms, and makes a new
+    one when an option changes. What is asked of one of them is meant for the one that runs.
 
     Args:
         model: The model that was converted.
 
     Attributes:
-        source: Tells whose pictures the predictor runs; ``None`` where no predictor was told to.
-        parent: What the model itself may be a copy of.
+        source: Knows whose pictures the predictor runs; ``None`` if no predictor reports to it.
+        parent: The copies that the model itself may belong to.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,7 +39,7 @@ class Copies:
         return self._models[0]()
 
     def copied(self, model: nn.Module, memo: dict[int, Any]) -> Copies:
-        """Those of a deep copy of the model.
+        """The copies of a deep copy of the model.
 
         Args:
             model: The copy.
@@ -51,16 +51,16 @@ class Copies:
         return memo[id(self)]
 
     def add(self, model: nn.Module) -> None:
-        """A copy of the model is there."""
+        """Add a copy of the model."""
         if all(model is not known for known in self.modules()):
             self._models.append(weakref.ref(model))
 
     def ran(self, model: nn.Module) -> None:
-        """This one is at work."""
+        """Note that this copy runs."""
         self._latest, self.parent = weakref.ref(model), None
 
     def modules(self) -> list[nn.Module]:
-        """Those that are left, the one that ran last first."""
+        """The copies that still exist, the one that ran last first."""
         found = [model for ref in self._models if (model := ref()) is not None]
         latest = None if self._latest is None else self._latest()
         return sorted(found, key=lambda model: model is not latest)
@@ -68,7 +68,7 @@ class Copies:
 
 @dataclass
 class FusedOnBlocks:
-    """Stands in place of a converted model's ``fuse``, which replaces modules.
+    """Replaces a converted model's ``fuse``, which replaces modules.
 
     Attributes:
         model: The model.
@@ -77,7 +77,7 @@ class FusedOnBlocks:
     model: nn.Module
 
     def __call__(self, *args, **kwargs):
-        """Fuse the norms into the convolutions and put the engine's hooks in place again."""
+        """Fuse the norms into the convolutions, and attach the engine's hooks again."""
         found = handle(self.model)
         found.detach()
         try:
@@ -93,5 +93,5 @@ class FusedOnBlocks:
         return self.model
 
     def remove(self) -> None:
-        """Give the model its class's method back."""
+        """Restore the model's own method."""
         self.model.__dict__.pop("fuse", None)

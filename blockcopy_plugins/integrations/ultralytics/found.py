@@ -1,4 +1,4 @@
-"""What a model of Ultralytics has found, as policies compare it."""
+"""Detections of a model of Ultralytics, as policies compare them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ...policy import Detections
 
 _MOST = 300
 _OVERLAP = 0.7
-"""IoU above which the lower of two boxes is dropped; the default of ``predict``."""
+"""IoU above which the box with the lower score is dropped; the default of ``predict``."""
 _LEAST_SCORE = 0.1
-"""What scores less is not compared; trackers read down to here."""
+"""Lowest score that is compared; trackers read boxes down to here."""
 
 
 def detections_of(outputs: Any, head: nn.Module, frame: Tensor) -> list[Detections] | None:
@@ -22,12 +22,12 @@ def detections_of(outputs: Any, head: nn.Module, frame: Tensor) -> list[Detectio
 
     Args:
         outputs: What the model returned in eval mode: a tensor ``(N, 4 + classes + more, anchors)``
-            or ``(N, K, 6 + more)``, alone or first in tuples.
+            or ``(N, K, 6 + more)``, on its own or first in tuples.
         head: The model's last module.
         frame: ``(N, C, H, W)``, the network's input.
 
     Returns:
-        Of each image its boxes, in pixels of the network's input, without those that overlap a
+        The boxes of each image in pixels of the network's input, without those that overlap a
         better one of their class; ``None`` for a head without boxes.
     """
     classes = getattr(head, "nc", None)

@@ -1,4 +1,4 @@
-"""What of Ultralytics is converted."""
+"""The objects of Ultralytics that are converted, and the models built by name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .source import BatchSource, running_in
 
 
 class Ultralytics(Framework):
-    """``YOLO`` and its like, and the models inside of them."""
+    """``YOLO`` and similar classes, and the models inside them."""
 
     def adapter(self, model: nn.Module) -> ModelAdapter | None:
         """A model by its base class."""
         return YoloAdapter(model) if isinstance(model, BaseModel) else None
 
     def modules(self, owner: object) -> Sequence[nn.Module] | None:
-        """What the predictor runs, and what it, and the next one, is a copy of."""
+        """The model that the predictor runs, and the one of which it and the next are copies."""
         if isinstance(owner, BaseModel):
             copies = _copies(owner)
             return [owner] if copies is None else copies.modules()
@@ -59,7 +59,7 @@ class Ultralytics(Framework):
             raise ConfigError(f"ultralytics has no {name}: {error}") from error
 
     def attach(self, owner: object, modules: Sequence[nn.Module]) -> None:
-        """Make the modules one, and have predictors tell whose frames they run."""
+        """Treat the modules as one, and let predictors report whose frames they run."""
         copies = handle(modules[0]).adapter.copies
         for module in modules[1:]:
             handle(module).adapter.copies = copies
@@ -70,7 +70,7 @@ class Ultralytics(Framework):
                 owner.add_callback(event, callback)
 
     def detach(self, owner: object) -> None:
-        """Take the callbacks away."""
+        """Remove the callbacks."""
         if isinstance(owner, Model):
             for callbacks in owner.callbacks.values():
                 callbacks[:] = [callback for callback in callbacks if not _is_ours(callback)]

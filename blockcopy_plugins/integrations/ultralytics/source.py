@@ -1,4 +1,4 @@
-"""Whose pictures a batch of an Ultralytics predictor holds."""
+"""Which streams the pictures in a batch of an Ultralytics predictor belong to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...errors import FrameError
 
 
 class BatchSource:
-    """Told by a predictor what it is about to run, through its callbacks.
+    """Learns through a predictor's callbacks what it is about to run.
 
-    A video file is a stream, and so is each camera of several, a folder of pictures, and what is
-    given as arrays: these go on from call to call, as a loop around ``track(persist=True)`` does.
+    A video file, each of several cameras, and a folder of pictures are streams, and so are pictures
+    given as arrays, which continue from call to call, as in a loop with ``track(persist=True)``.
     """
 
     def __init__(self) -> None:
@@ -25,33 +25,33 @@ class BatchSource:
         return memo.setdefault(id(self), BatchSource())
 
     def on_predict_start(self, predictor: Any) -> None:
-        """A run of ``predict`` or ``track`` begins: what comes from files begins anew."""
+        """Begin a run of ``predict`` or ``track``: what comes from files starts again."""
         kind = predictor.source_type
         self._predictor = weakref.ref(predictor)
         self._begins = not (kind.from_img or kind.tensor)
 
     def callbacks(self) -> dict[str, Any]:
-        """What Ultralytics is to call, by event."""
+        """The callbacks for Ultralytics, by event."""
         return {"on_predict_start": self.on_predict_start}
 
     def runs(self, model: Any) -> bool:
-        """Whether a model is the one of the predictor that is at work."""
+        """Whether the running predictor runs this model."""
         predictor = None if self._predictor is None else self._predictor()
         return predictor is not None and running_in(predictor) is model
 
     def read(self, images: int, named: bool) -> tuple[tuple[Hashable, ...], bool]:
-        """The streams of the batch at work, in the order of its images.
+        """The streams of the current batch, in the order of its images.
 
         Args:
-            images: Of the batch.
+            images: Number of images in the batch.
             named: Whether the caller has named its streams.
 
         Returns:
-            The stream of each image, the same one several times where several images are frames of
-            it; and whether all of them begin anew.
+            The stream of each image, repeated if several images are frames of it; and whether all
+            of them start again.
 
         Raises:
-            FrameError: If several pictures came as arrays, and nobody says whose they are.
+            FrameError: If several pictures were given as arrays, without the names of streams.
         """
         begins, self._begins = self._begins, False
         predictor = self._predictor()
@@ -75,7 +75,7 @@ def running_in(predictor: Any) -> Any:
     """The module that a predictor runs, ``None`` before its first run.
 
     Args:
-        predictor: Of Ultralytics, or ``None``.
+        predictor: A predictor of Ultralytics, or ``None``.
     """
     backend = getattr(predictor, "model", None)
     return getattr(backend, "model", None)

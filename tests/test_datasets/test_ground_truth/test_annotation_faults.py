@@ -617,7 +617,7 @@ def test_mutated_files_give_a_result_or_an_error_that_names_them(tmp_path, suffi
         check(tmp_path / f"fuzz{suffix}", seed, suffix)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("suffix", [".json", ".txt"])
 def test_thousands_of_mutated_files(tmp_path, suffix):
     for seed in range(1000, 11000):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,13 +12,8 @@ from hypothesis import strategies as st
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.policy.guards.refresh import far_apart
-
-_spec = importlib.util.spec_from_file_location(
-    "guards_video", Path(__file__).resolve().parent / "video.py"
-)
-video = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)  # for its dataclasses
-_spec.loader.exec_module(video)
-Video, Step, steps, rates = video.Video, video.Step, video.steps, video.rates
+from tests.test_policy.test_guards import video
+from tests.test_policy.test_guards.video import Step, Video, rates, steps
 
 # Blocks (0, 0) and (1, 0) lie inside, (0, 1) and others it touches alone.
 IGNORED = [[0, 0], [40, 0], [40, 70], [0, 64]]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,17 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
-
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-graphs = _load("test_property_graphs")
+from tests.test_engine import test_property_graphs as graphs
 
 SIZE, BLOCK = (40, 56), 8
 SHAPE = (5, 7)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,17 +18,8 @@ from benchmarks.gpu import recording_backend as recording
 from blockcopy_plugins.engine.execution import cuda_graphs
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import FrameError, StateError
+from tests.test_engine import test_laws as laws
 
-
-def _load(name):
-    path = Path(__file__).resolve().parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-laws = _load("test_laws")
 SIZE, BLOCK = (60, 90), 16  # 4 x 6 blocks, of which the last row and column are cut
 SHAPE = (1, 4, 6)
 

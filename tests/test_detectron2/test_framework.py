@@ -1,4 +1,4 @@
-"""What is told of Detectron2's models before they run on video: info, estimate."""
+"""What Detectron2's configs say before there are weights: for info, for estimates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("detectron2")
 import blockcopy_plugins as bc  # noqa: E402
 from benchmarks.zoo import detectron2_models as models  # noqa: E402
 from blockcopy_plugins.estimate import estimate_config  # noqa: E402
-from blockcopy_plugins.integrations.detectron2.survey import build_model  # noqa: E402
+from blockcopy_plugins.integrations.framework import framework_of_config  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def test_config(cfg, tmp_path):
     path = tmp_path / "small.yaml"
     cfg.MODEL.WEIGHTS = "nowhere.pth"  # no weights are needed
     path.write_text(cfg.dump())
-    model, name, size = build_model(str(path))
+    model, name, size = framework_of_config(str(path)).model_of_config(str(path))
     assert name == "GeneralizedRCNN" and size == (160, 320) and not model.training
     assert estimate_config(str(path), (128, 192), 64, budget_s=2.0).size == (128, 192)
     command = [sys.executable, "-m", "blockcopy_plugins.info", str(path), "--size", "128", "192"]
@@ -50,5 +50,6 @@ def test_config(cfg, tmp_path):
 
 
 def test_lazy_config():
-    _, name, size = build_model(str(ROOT / "configs/detectron2/mask_rcnn_R_18_thin_vtest.py"))
+    path = str(ROOT / "configs/detectron2/mask_rcnn_R_18_thin_vtest.py")
+    _, name, size = framework_of_config(path).model_of_config(path)
     assert name == "GeneralizedRCNN" and len(size) == 2 and min(size) > 100
