@@ -39,9 +39,7 @@ def measure_named(network: NamedNetwork) -> dict:
     unit = build_named(network)
     found = [check(network, unit, 1)]
     speed = efficiency(network, unit)
-    row = _row(network, found, start)
-    # Attention that is counted on blocks alone would make it more than all.
-    return {**row, **speed, "share": min(row["share"], 1.0)}
+    return {**_row(network, found, start), **speed}
 
 
 def _row(architecture: Architecture | NamedNetwork, found: list, start: float) -> dict:

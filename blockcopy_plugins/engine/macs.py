@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from torch.utils.flop_counter import flop_registry
 
 from .. import ops
 from .composite import take_apart
 from .frame.context import FrameContext
 from .tensor.block_tensor import BlockTensor
 from .tensor.dense_map import DenseMap
-from .torch_internals import TorchDispatchMode, dispatch_modes, packet_of
+from .torch_internals import TorchDispatchMode, dispatch_modes, flops_of
 
 
 class MacCounter(TorchDispatchMode):
@@ -39,7 +38,7 @@ class MacCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
-        count = ops.FLOPS.get(func) or flop_registry.get(packet_of(func))
+        count = ops.FLOPS.get(func) or flops_of(func)
         if count is None and func is not torch.ops.prim.device.default:
             with self:
                 out = take_apart(func, args, kwargs)

@@ -5,7 +5,7 @@ If a new version of torch moves something, only this file and its tests need to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter, methodcaller
 from typing import Any
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack,
 )
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils.flop_counter import flop_registry
 
 __all__ = [
     "any_is_compiled",
@@ -192,3 +193,14 @@ def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
 def is_exporting() -> bool:
     """Whether torch.export looks at this code; torch tells it since version 2.7."""
     return getattr(torch.compiler, "is_exporting", bool)()
+
+
+def flops_of(func: OpOverload) -> Callable[..., int] | None:
+    """Torch's formula for the floating-point operations of an op, ``None`` if it has none.
+
+    Of fused attention torch counts all kernels but that for CPUs.
+    """
+    packet = packet_of(func)
+    if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        packet = torch.ops.aten._scaled_dot_product_flash_attention
+    return flop_registry.get(packet)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry
 
 from ..frame.frame import Frame
 from ..tensor.axes import MAP
@@ -12,8 +11,8 @@ from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
 from ..torch_internals import (
     OpOverload,
+    flops_of,
     is_mutable,
-    packet_of,
     schema_of,
     tree_map,
     versions_are_counted,
@@ -97,7 +96,7 @@ def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed:
     counts = for_views and torch.is_inference_mode_enabled()
     with versions_are_counted(counts):
         out = func(*args, **kwargs)
-    count = flop_registry.get(packet_of(func))
+    count = flops_of(func)
     macs = 0 if count is None else count(*args, **kwargs, out_val=out) // 2
     frame.count_densified(name, reason, macs)
     return out
