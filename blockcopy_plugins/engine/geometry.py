@@ -120,3 +120,28 @@ def fills_last_blocks(
         s <= p and max(g, ceil_div(s, b)) == max(g, ceil_div(p, b))
         for g, s, p, b in zip(grid, size, padded, block, strict=True)
     )
+
+
+def blocks_met(
+    places: Sequence[int], window: int, block: int, blocks: int
+) -> tuple[tuple[int, ...], ...]:
+    """The blocks, along one axis, that each window of a map reads pixels of.
+
+    Args:
+        places: For each row (or column) that is cut into windows the row of the map that it shows,
+            negative where it shows none.
+        window: Rows of a window.
+        block: Rows of a block of the map.
+        blocks: Blocks of the grid. What lies beyond the last one belongs to it.
+
+    Returns:
+        Ascending numbers of blocks for each window, the last one repeated so that all have as many.
+        A window that shows nothing of the map meets all of them.
+    """
+    met = []
+    for start in range(0, len(places), window):
+        inside = [place for place in places[start : start + window] if place >= 0]
+        found = sorted({min(place // block, blocks - 1) for place in inside})
+        met.append(found or list(range(blocks)))
+    most = max(map(len, met), default=0)
+    return tuple((*found, *found[-1:] * (most - len(found))) for found in met)

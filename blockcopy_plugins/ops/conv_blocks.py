@@ -39,6 +39,7 @@ def conv_blocks_reference(
     high: float,
     workspace: Tensor,
     slope: Tensor | None = None,
+    activation: str = "",
 ) -> Tensor:
     """Pure-PyTorch twin of :func:`conv_blocks`, of any floating-point dtype and on any device."""
     check_no_grad("conv_blocks", source, weight)
@@ -57,7 +58,7 @@ def conv_blocks_reference(
     out = F.conv2d(windows.to(work), weight.to(work), None, list(stride), 0, list(dilation), groups)
     if bias is not None:
         out = out + bias.to(work).view(1, -1, 1, 1)
-    return finish_reference(out, norm, eps, residual, slope, low, high, source.dtype)
+    return finish_reference(out, norm, eps, residual, slope, activation, low, high, source.dtype)
 
 
 def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
@@ -94,6 +95,7 @@ def _conv_blocks_fake(
     high,
     workspace,
     slope=None,
+    activation="",
 ) -> Tensor:
     count = source.shape[0] if blocks is None else blocks.shape[0]
     out = source.new_empty((count, weight.shape[0], *block_out))
@@ -109,7 +111,7 @@ _CONV_BLOCKS = register_operator(
     "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
     "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
     "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-    "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+    "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
     reference=conv_blocks_reference,
     fake=_conv_blocks_fake,
 )
@@ -172,11 +174,12 @@ def conv_blocks(
     high: float,
     workspace: Tensor,
     slope: Tensor | None = None,
+    activation: str = "",
 ) -> Tensor:
     """Convolve executed blocks, and apply the ops that follow to the sums before they are stored.
 
-    ``clamp(prelu(norm(conv(x) + bias) + residual), low, high)``, the sums in float32. The inputs
-    are read in place: executed blocks from ``packed``, the others from ``source``.
+    ``clamp(activation(prelu(norm(conv(x) + bias) + residual)), low, high)``, the sums in float32.
+    The inputs are read in place: executed blocks from ``packed``, the others from ``source``.
 
     Args:
         source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``,
@@ -202,12 +205,13 @@ def conv_blocks(
         high: Upper bound.
         workspace: uint8 ``(bytes,)``, scratch memory; grows if it is too small.
         slope: ``(C_out,)``, what values below 0 are multiplied by, or None.
+        activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.
 
     Returns:
         ``(n, C_out, *block_out)``, channels last.
 
     Raises:
-        ValueError: If shapes do not fit each other.
+        ValueError: If shapes do not fit each other, or there is no such activation.
         TypeError: If a dtype does not fit.
         IndexError: If an index is out of range.
     """
@@ -230,4 +234,5 @@ def conv_blocks(
         high,
         workspace,
         slope,
+        activation,
     )

@@ -21,6 +21,7 @@ def join_maps_reference(
     slope: Tensor | None,
     low: float,
     high: float,
+    activation: str = "",
 ) -> Tensor:
     """Pure-PyTorch twin of :func:`join_maps`, of any floating-point dtype and on any device."""
     check_no_grad("join_maps", *parts)
@@ -28,10 +29,10 @@ def join_maps_reference(
     out = torch.cat([part.to(work) for part in parts], 1)
     if added is not None:
         out = out + added.to(work)
-    return finish_reference(out, norm, eps, residual, slope, low, high, parts[0].dtype)
+    return finish_reference(out, norm, eps, residual, slope, activation, low, high, parts[0].dtype)
 
 
-def _fake(parts, added, norm, eps, residual, slope, low, high) -> Tensor:
+def _fake(parts, added, norm, eps, residual, slope, low, high, activation="") -> Tensor:
     first = parts[0]
     shape = (first.shape[0], sum(part.shape[1] for part in parts), *first.shape[2:])
     return first.new_empty(shape).contiguous(memory_format=torch.channels_last)
@@ -39,7 +40,7 @@ def _fake(parts, added, norm, eps, residual, slope, low, high) -> Tensor:
 
 _JOIN_MAPS = register_operator(
     "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
-    "Tensor? slope, float low, float high) -> Tensor",
+    "Tensor? slope, float low, float high, str activation='') -> Tensor",
     reference=join_maps_reference,
     fake=_fake,
 )
@@ -54,10 +55,11 @@ def join_maps(
     slope: Tensor | None,
     low: float,
     high: float,
+    activation: str = "",
 ) -> Tensor:
     """Join maps along channels, and apply the ops that follow before the values are stored.
 
-    ``clamp(prelu(norm(cat(parts) + added) + residual), low, high)``, computed in float32.
+    ``clamp(activation(prelu(norm(cat(parts) + added) + residual)), low, high)``, in float32.
 
     Args:
         parts: ``(N, C_i, H, W)``, float32 or bfloat16, at least one; channels last, or copied.
@@ -69,13 +71,14 @@ def join_maps(
         slope: ``(C,)``, what values below 0 are multiplied by, or None.
         low: Lower bound of the result, ``-inf`` for none.
         high: Upper bound.
+        activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.
 
     Returns:
         ``(N, C, H, W)``, channels last.
 
     Raises:
-        ValueError: If shapes do not fit each other.
+        ValueError: If shapes do not fit each other, or there is no such activation.
         TypeError: If the dtype is a different one.
         NotImplementedError: If the extension is there but the processor has no kernels for it.
     """
-    return _JOIN_MAPS(parts, added, norm, eps, residual, slope, low, high)
+    return _JOIN_MAPS(parts, added, norm, eps, residual, slope, low, high, activation)

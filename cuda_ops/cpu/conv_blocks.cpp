@@ -226,7 +226,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            at::IntArrayRef stride, at::IntArrayRef dilation,
                            at::IntArrayRef block_out, const std::optional<at::Tensor>& residual,
                            double low, double high, const at::Tensor& workspace,
-                           const std::optional<at::Tensor>& slope) {
+                           const std::optional<at::Tensor>& slope, c10::string_view activation) {
   const ConvElement element = element_of("conv_blocks", source);
   check_weight(weight);
   check_pair("stride", stride, 1);
@@ -328,6 +328,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   }
   const Affine affine("conv_blocks", bias, norm, eps, slope, shape.channels_out);
   affine.write_to(problem.epilogue);
+  problem.epilogue.activation = activation_of("conv_blocks", activation);
   problem.epilogue.low = static_cast<float>(low);
   problem.epilogue.high = static_cast<float>(high);
   problem.out = out.mutable_data_ptr();
@@ -388,7 +389,7 @@ TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-      "Tensor(b!) workspace, Tensor? slope=None) -> Tensor",
+      "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
       tags);
   m.def("conv_kernels() -> str[]");
 }

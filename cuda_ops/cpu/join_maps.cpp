@@ -30,7 +30,8 @@ at::Tensor like_result(const char* name, const at::Tensor& value, const at::Tens
 at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& added,
                          const c10::List<std::optional<at::Tensor>>& norm, double eps,
                          const std::optional<at::Tensor>& residual,
-                         const std::optional<at::Tensor>& slope, double low, double high) {
+                         const std::optional<at::Tensor>& slope, double low, double high,
+                         c10::string_view activation) {
   TORCH_CHECK_VALUE(!parts.empty() && parts[0].dim() == 4,
                     "blockcopy::join_maps: expected at least one map (N, C, H, W)");
   const at::Tensor& first = parts[0];
@@ -57,6 +58,7 @@ at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& 
   }
   const Affine affine("join_maps", std::nullopt, norm, eps, slope, problem.channels);
   affine.write_to(problem.epilogue);
+  problem.epilogue.activation = activation_of("join_maps", activation);
   problem.epilogue.low = static_cast<float>(low);
   problem.epilogue.high = static_cast<float>(high);
   problem.count = static_cast<int64_t>(from.size());
@@ -80,7 +82,7 @@ TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
       "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
-      "Tensor? slope, float low, float high) -> Tensor",
+      "Tensor? slope, float low, float high, str activation='') -> Tensor",
       tags);
 }
 

@@ -229,7 +229,6 @@ ON_WHOLE_MAPS = [
     ("SplitAttention", {}, "mean"),
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
-    ("Windows", dict(kind="attention", side=(8, 3)), "view"),
     ("Unfold", dict(kind="unfold"), "im2col"),
     ("GridSample", dict(corners=False, mode="bilinear", zoom=True), "grid_sampler"),
     ("Whole", dict(kind="flip"), "flip"),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from blockcopy_plugins.ops import conv_kernels, join_maps
+from blockcopy_plugins.ops.finish_reference import ACTIVATIONS
 from blockcopy_plugins.ops.join_maps import join_maps_reference
 
 RUNS = [
@@ -63,6 +64,33 @@ def test_it_is_one_op_after_the_other(run, dtype, widths, behind):
     assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_torchs(run, dtype, name):
+    # From where nothing of them is left to where nothing more comes, and each lane of a vector.
+    x = torch.cat([torch.linspace(-120, 120, 4001), torch.linspace(-4, 4, 4002)]).to(dtype)
+    x = x.view(1, 53, 151, 1)
+    wanted = ACTIVATIONS[name](x.double())
+    found = run([x], None, [], 0.0, None, None, -INFINITY, INFINITY, name)
+    tolerance = 4e-7 if dtype == torch.float32 else 4e-3
+    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_of_what_is_not_finite(run, name):
+    x = torch.tensor([float("nan"), INFINITY]).view(1, 1, 2, 1)
+    found = run([x], None, [], 0.0, None, None, -INFINITY, INFINITY, name)
+    torch.testing.assert_close(found, ACTIVATIONS[name](x), equal_nan=True)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_an_unknown_activation_is_named(run):
+    with pytest.raises(ValueError, match="activation is 'softsign', expected one of sigmoid"):
+        run([draw(1, 4, 2, 2)], None, [], 0.0, None, None, -INFINITY, INFINITY, "softsign")
 
 
 @pytest.mark.parametrize("run", RUNS)

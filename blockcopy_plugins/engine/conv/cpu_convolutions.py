@@ -204,6 +204,7 @@ class CpuConvolutions:
                 pending.high,
                 workspace,
                 pending.slope,
+                pending.activation,
             )
 
         return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, self.fuse)

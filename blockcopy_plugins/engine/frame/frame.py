@@ -27,7 +27,8 @@ from ..tensor.dense_map import (
     plain_all,
 )
 from ..tensor.dense_on_use import DenseOnUse
-from ..torch_internals import tree_leaves, tree_map
+from ..tensor.moved_map import MovedMap
+from ..torch_internals import is_mutable, tree_leaves, tree_map, written_argument
 from .context import FrameContext
 from .kernels import BlockKernels, OpRunner
 from .packing import BlockPacking
@@ -82,6 +83,8 @@ class Frame(FrameContext, BlockPacking):
         self.kernels = kernels
         self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
         self.pending_maps: list[weakref.ref[BlockTensor]] = []
+        # By what they are of: windows and tokens.
+        self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
         self._run = table.run
 
@@ -97,11 +100,42 @@ class Frame(FrameContext, BlockPacking):
         Raises:
             StateError: If the frame is over.
         """
-        if _check_open(func, args):
+        dense, other = _check_open(self, func, args)
+        if kwargs:
+            in_kwargs = _check_open(self, func, kwargs.values())
+            dense, other = dense or in_kwargs[0], other or in_kwargs[1]
+        if other:
+            return self.dispatch_of_several(func, args, kwargs)
+        if dense:
             args = plain_all(args)
-        if kwargs and _check_open(func, kwargs.values()):
             kwargs = dict(zip(kwargs, plain_all(kwargs.values()), strict=True))
         return self._run(self, func, args, kwargs, on_use)
+
+    def dispatch_of_several(self, func, args, kwargs):
+        """Run an op of tensors of this frame and of an inner one, which become dense."""
+        reason = "its operands are cut into blocks and into windows, or are other tokens"
+        self.refuse_if_strict(str(func), reason)
+        self.count_densified(str(func), reason, 0)
+
+        written = written_argument(func, args, kwargs) if is_mutable(func) else None
+
+        def densify(value):
+            if not isinstance(value, BlockTensor) or value.frame is self or value is written:
+                return value
+            value = value.frame.dense(value, str(func), copy=True, contiguous=True)
+            return value if self.maps is None else derived(value, self.maps)
+
+        args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
+        return func(*args, **kwargs)
+
+    def dispatch_dense_form(self, func, args, kwargs):
+        """Run an op of moved maps that needs them as dense maps, which may become blocks again."""
+
+        def densify(value):
+            return value.dense_map() if type(value) is MovedMap else value
+
+        args, kwargs = tree_map(densify, (list(args), dict(kwargs)))
+        return func(*args, **kwargs)
 
     def close(self) -> None:
         """See :class:`FrameContext`."""
@@ -157,6 +191,8 @@ class Frame(FrameContext, BlockPacking):
         dense = plain(dense)
         if type(dense) is not Tensor or dense.dim() != 4 or len(dense) != self.images:
             return dense
+        if isinstance(x, BlockTensor) and x.frame is not self:
+            return x.frame.pack_again(dense, x)
         block = tuple(
             resized_block(
                 self.grid_size[i],
@@ -235,6 +271,8 @@ class Frame(FrameContext, BlockPacking):
         """
         if isinstance(x, DenseOnUse):
             return x.dense().clone() if copy else x.dense()
+        if x.frame is not self:
+            return x.frame.dense(x, op, copy, contiguous)
         map_ = self.keep(x, op).map
         # Not in inference mode: the result must have a version counter, see ViewedMap.
         with torch.inference_mode(False), torch.no_grad():
@@ -327,15 +365,21 @@ class Frame(FrameContext, BlockPacking):
         return tree_map(densify, values), maps
 
 
-def _check_open(func, values) -> bool:
-    """Refuse BlockTensors of a frame that is over; return whether there are dense maps."""
-    found = False
+def _check_open(frame: Frame, func, values) -> tuple[bool, bool]:
+    """Refuse BlockTensors of a frame that is over.
+
+    Returns:
+        Whether there are dense maps, and whether there are BlockTensors of another frame.
+    """
+    dense = other = False
     for value in values:
         kind = type(value)
         if kind is BlockTensor or isinstance(value, DenseOnUse):
             value.frame.check_open(func)
+            other = other or value.frame is not frame
         elif kind is DenseMap:
-            found = True
+            dense = True
         elif (kind is list or kind is tuple) and value and type(value[0]) is not int:
-            found = _check_open(func, value) or found
-    return found
+            inside = _check_open(frame, func, value)
+            dense, other = dense or inside[0], other or inside[1]
+    return dense, other

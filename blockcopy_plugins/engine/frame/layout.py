@@ -3,11 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...errors import StateError
 from ...host_transfer import upload
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a map that blocks do not hold: those that meet executed blocks run.
+
+    Attributes:
+        rows: The rows of the grid that each row of windows meets, see
+            :func:`~..geometry.blocks_met`.
+        columns: The columns of the grid that each column of windows meets.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    columns: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """Rows and columns of windows."""
+        return len(self.rows), len(self.columns)
+
+    def executed(self, grid: Tensor) -> Tensor:
+        """Which of them meet executed blocks.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory.
+
+        Returns:
+            bool ``(N, rows, columns)``.
+        """
+        rows, columns = (torch.tensor(met, device="cpu") for met in (self.rows, self.columns))
+        return grid[:, rows].any(2)[:, :, columns].any(3)
+
+    def and_more(self, rows: int, columns: int) -> Windows:
+        """The same with some more, which run where the last ones do."""
+        return Windows(
+            (*self.rows, *self.rows[-1:] * rows), (*self.columns, *self.columns[-1:] * columns)
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The pixels of a map one by one, with tokens of no pixel before and behind them.
+
+    Such a token runs where anything of its image does: it may look at all pixels.
+
+    Attributes:
+        before: Tokens before the pixels, such as a class token.
+        behind: Tokens behind them.
+        size: ``(H, W)`` of the map.
+        block: Height and width of its blocks.
+    """
+
+    before: int
+    behind: int
+    size: tuple[int, int]
+    block: tuple[int, int]
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """One row of all tokens."""
+        return 1, self.before + self.size[0] * self.size[1] + self.behind
+
+    def executed(self, grid: Tensor) -> Tensor:
+        """See :class:`Windows`; bool ``(N, 1, tokens)``."""
+        rows, columns = (
+            (torch.arange(length, device="cpu") // width).clamp(max=blocks - 1)
+            for length, width, blocks in zip(self.size, self.block, grid.shape[1:], strict=True)
+        )
+        pixels = grid[:, rows][:, :, columns].flatten(1)
+        any_of = grid.flatten(1).any(1, keepdim=True)
+        before, behind = (any_of.expand(-1, count) for count in (self.before, self.behind))
+        return torch.cat([before, pixels, behind], 1).unsqueeze(1)
+
+    def and_more(self, rows: int, columns: int) -> Windows:
+        """See :class:`Windows`.
+
+        Raises:
+            StateError: Always: there are no more tokens.
+        """
+        raise StateError(f"a map of {self.count[1]} tokens has become larger by {rows, columns}.")
+
+
+Parts = Windows | Tokens
+"""What a map may be cut into other than blocks."""
+
+Blocks = tuple[int, int] | Parts
+"""Rows and columns of blocks of a map, or its windows or tokens."""
 
 
 class Layout:
@@ -19,12 +108,13 @@ class Layout:
 
     Args:
         grid: bool ``(N, GH, GW)``, in host memory: counting on a GPU would mean waiting for it.
-        blocks: Rows and columns of blocks, at least those of the grid.
+        blocks: Rows and columns of blocks, at least those of the grid; or windows, which stand for
+            blocks then.
         slots: Slot of each image's stream.
         device: Device of the lists, by default the host.
 
     Attributes:
-        blocks: As given.
+        blocks: Rows and columns of blocks, or of windows.
         executed: Number of executed blocks.
         by_image: int32 ``(executed, 3)``: image, block row, block column.
         by_slot: The same with the slot in place of the image.
@@ -33,7 +123,7 @@ class Layout:
     def __init__(
         self,
         grid: Tensor,
-        blocks: tuple[int, int],
+        blocks: Blocks,
         slots: Sequence[int],
         device: torch.device | None = None,
     ) -> None:
@@ -44,7 +134,7 @@ class Layout:
             self.by_slot = self.by_image if by_slot is by_image else upload(by_slot, device)
 
     @classmethod
-    def over(cls, blocks: tuple[int, int], by_image: Tensor, by_slot: Tensor) -> Layout:
+    def over(cls, blocks: Blocks, by_image: Tensor, by_slot: Tensor) -> Layout:
         """A layout of lists that exist already.
 
         Args:
@@ -56,8 +146,8 @@ class Layout:
         self._take(blocks, by_image, by_slot)
         return self
 
-    def _take(self, blocks: tuple[int, int], by_image: Tensor, by_slot: Tensor) -> None:
-        self.blocks = blocks
+    def _take(self, blocks: Blocks, by_image: Tensor, by_slot: Tensor) -> None:
+        self.blocks = blocks.count if not isinstance(blocks, tuple) else blocks
         self.by_image = by_image
         self.by_slot = by_slot
         self.executed = by_image.shape[0]
@@ -79,21 +169,21 @@ def image_places(slots: Sequence[int]) -> Tensor:
     )
 
 
-def block_lists(
-    grid: Tensor, blocks: tuple[int, int], slots: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def block_lists(grid: Tensor, blocks: Blocks, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The executed blocks of a map with ``blocks`` blocks, in host memory.
 
     Args:
         grid: bool ``(N, GH, GW)`` in host memory.
-        blocks: Rows and columns of blocks, at least those of the grid.
+        blocks: See :class:`Layout`.
         slots: Slot of each image's stream.
 
     Returns:
         ``by_image`` and ``by_slot`` of :class:`Layout`: the same tensor where each image has the
         slot of its number.
     """
-    if blocks != tuple(grid.shape[1:]):
+    if not isinstance(blocks, tuple):
+        grid = blocks.executed(grid)
+    elif blocks != tuple(grid.shape[1:]):
         rows, cols = (
             torch.arange(count, device="cpu").clamp(max=have - 1)
             for count, have in zip(blocks, grid.shape[1:], strict=True)

@@ -13,7 +13,7 @@ from ...ops import window
 from ..geometry import grid_size
 from ..tensor.axes import MAP, channels_of, from_map, to_map
 from ..tensor.block_tensor import BlockTensor
-from .layout import Layout, block_lists, image_places
+from .layout import Blocks, Layout, block_lists, image_places
 from .plans import FramePlans
 
 
@@ -61,7 +61,7 @@ class BlockPacking:
         self._places: Tensor | None = None
         if self.slots != tuple(range(self.images)):
             self._places = upload(image_places(self.slots), grid.device)
-        self._layouts: dict[tuple[int, int], Layout] = {}
+        self._layouts: dict[Blocks, Layout] = {}
         self.executed = self.layout(size, (block_size, block_size)).executed
 
     def layout(self, size: Sequence[int], block: Sequence[int]) -> Layout:
@@ -75,8 +75,8 @@ class BlockPacking:
         blocks = (max(have[0], -(-size[0] // block[0])), max(have[1], -(-size[1] // block[1])))
         return self.layout_of(blocks)
 
-    def layout_of(self, blocks: tuple[int, int]) -> Layout:
-        """The executed blocks of a map with this many rows and columns of blocks."""
+    def layout_of(self, blocks: Blocks) -> Layout:
+        """The executed blocks of a map with so many rows and columns of blocks, or its windows."""
         found = self._layouts.get(blocks)
         if found is None:
             found = self._layouts[blocks] = self._new_layout(blocks)
@@ -104,7 +104,7 @@ class BlockPacking:
             self.plans.tables[key] = places
         return self.plans.tables[key]
 
-    def _new_layout(self, blocks: tuple[int, int]) -> Layout:
+    def _new_layout(self, blocks: Blocks) -> Layout:
         return Layout(self.host, blocks, self.slots, self.grid.device)
 
     def packed_like(self, dense: Tensor, template: BlockTensor) -> Tensor:

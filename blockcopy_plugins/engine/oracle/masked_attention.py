@@ -31,7 +31,8 @@ def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str
     alike = len({x.axes for x in maps}) == 1
     if func in ATTENTIONS:
         windows = maps[0].axes in ("RCC", "PCC", "RCCC", "PCCC")
-        fits = len(maps) == 3 and windows and alike and _attends(args, kwargs)
+        masked_apart = windows and _masks_each(args, kwargs)
+        fits = len(maps) == 3 and windows and alike and (masked_apart or _attends(args, kwargs))
         return maps[0].axes if fits else None
     if len(maps) == 2:
         return maps[0].axes if alike and maps[0].axes in ("RCC", "PCC") else None
@@ -65,6 +66,14 @@ def _attends(args: Sequence, kwargs: Mapping) -> bool:
     if hasattr(mask, "axes"):
         return False
     return mask is None or mask.dim() < args[0].dim() or len(mask) == 1
+
+
+def _masks_each(args: Sequence, kwargs: Mapping) -> bool:
+    """Whether a fused attention has a mask for each window, and nothing else."""
+    mask = _mask(args, kwargs)
+    alone = not any(isinstance(value, (bool, float)) and value for value in args[4:])
+    plain = mask is not None and not hasattr(mask, "axes")
+    return plain and alone and mask.dim() == args[0].dim() and len(mask) == len(args[0])
 
 
 def _mask(args: Sequence, kwargs: Mapping) -> Tensor | None:

@@ -112,14 +112,16 @@ class MaskedFrame:
         cols = (torch.arange(size[1]) // block[1]).clamp(max=self.grid.shape[2] - 1)
         return self.grid[:, rows][:, :, cols].unsqueeze(1)
 
-    def pixels(self, axes: str, shape: Sequence[int], size, joined: int = 1) -> Tensor:
+    def pixel_numbers(self, axes: str, shape: Sequence[int], size, joined: int = 1) -> Tensor:
         """The pixel of each element, see :func:`~.pixels.pixels_of`."""
         return pixels_of(axes, shape, len(self.grid), size, joined)
 
     def executed(self, axes: str, shape: Sequence[int], size, block, joined: int) -> Tensor:
         """Elements of executed blocks, bool; of a map ``(N, 1, H, W)``."""
         mask = self.mask(size, block)
-        return mask if axes == MAP else mask.flatten()[self.pixels(axes, shape, size, joined)]
+        return (
+            mask if axes == MAP else mask.flatten()[self.pixel_numbers(axes, shape, size, joined)]
+        )
 
     def merge(self, x: MaskedTensor, argument: int) -> Tensor:
         """``s <- where(M, x, s)``; returns s."""
@@ -128,7 +130,7 @@ class MaskedFrame:
         executed = self.executed(x.axes, x.shape, x.size_of_map, x.block, x.joined)
         owners = range(len(self.grid))
         if x.axes != MAP:
-            pixels = self.pixels(x.axes, x.shape, x.size_of_map, x.joined)
+            pixels = self.pixel_numbers(x.axes, x.shape, x.size_of_map, x.joined)
             owners = [pixels // prod(x.size_of_map) == image for image in owners]
         merged = torch.empty_like(x.value)  # as it lay in memory: views depend on that
         for own, stream in zip(owners, self.streams, strict=True):
@@ -145,10 +147,14 @@ class MaskedFrame:
         masked.source = map_
         return masked
 
+    def as_windows(self, func, kept, kwargs, x: MaskedTensor, out):
+        """A map whose pixels stand elsewhere, or its windows; ``None`` if it is neither."""
+        return None
+
     def derived(self, out, func, args):
         """Results of an op on whole maps, which may become maps of blocks again."""
-        axes = [v.axes for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
-        on_their_side = any("H" in letters.partition("W")[2] for letters in axes)
+        maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
+        on_their_side = any("H" in x.axes.partition("W")[2] for x in maps)
         if not self.repack or on_their_side or moves_pixels(func, args, self.maps):
             return out
         return derived(out, self.maps)
@@ -157,8 +163,8 @@ class MaskedFrame:
         """The kept map, dense, for what does not run on blocks."""
         if not isinstance(value, MaskedTensor):
             return plain(value)
-        self.ops += 1
-        return self.merge(value, 0).clone()
+        value.run.ops += 1
+        return value.run.merge(value, 0).clone()
 
     def go_dense(self, module, args, kwargs):
         """Give whole maps to a module that needs them."""
@@ -281,10 +287,13 @@ class MaskedFrame:
         axes, joined, size = reading
         old, images = template.size_of_map, len(self.grid)
         changed = torch.rand(images, *old, generator=torch.Generator().manual_seed(0)) < 0.5
-        cells = changed.view(images, size[0], old[0] // size[0], size[1], old[1] // size[1])
-        cells = cells.any(4).any(2).flatten()
-        before = self.pixels(template.axes, template.shape, old, template.joined)
-        may = [cells[self.pixels(axes, part.shape, size, joined)] for part in parts]
+        cells = changed  # in pixels of the results: several become one, or one becomes several
+        for dim, (n, m) in enumerate(zip(old, size, strict=True), 1):
+            cells = cells.repeat_interleave(max(m // n, 1), dim)
+            cells = cells.unflatten(dim, (m, max(n // m, 1))).any(dim + 1)
+        cells = cells.flatten()
+        before = self.pixel_numbers(template.axes, template.shape, old, template.joined)
+        may = [cells[self.pixel_numbers(axes, part.shape, size, joined)] for part in parts]
         check_pixels_stay(func, args, kwargs, changed.flatten()[before], parts, may)
 
     def _on_kept(self, func, args, kwargs, template: MaskedTensor | None):
@@ -302,6 +311,8 @@ class MaskedFrame:
         out = func(*kept, **kept_kwargs)
         if template is not None and args[0] is template:
             found = self._as_blocks(func, kept, template, out)
+            if found is None:
+                found = self.as_windows(func, kept, kept_kwargs, template, out)
             if found is not None:
                 return found
         if any(x.source is not None for x in inputs):

@@ -16,8 +16,8 @@ from ...errors import GridError
 from ..adapter import ModelAdapter, whole_map_modules
 from ..geometry import grid_size
 from ..torch_internals import tree_map
-from .masked_frame import MaskedFrame
 from .masked_tensor import MaskedTensor
+from .masked_windows import FrameOfWindows
 from .pixels import MAP
 
 
@@ -74,7 +74,7 @@ class MaskedReference:
         if tuple(grid.shape) != expected or grid.dtype != torch.bool:
             raise GridError(f"grid is {grid.dtype} {tuple(grid.shape)}, expected bool {expected}.")
         streams = tuple(range(len(call.frame))) if streams is None else tuple(streams)
-        run = MaskedFrame(self.kept, grid, streams, self.block_size, self.repack)
+        run = FrameOfWindows(self.kept, grid, streams, self.block_size, self.repack)
         hooks = []
         for module in self.adapter.read_only_inputs(self.model):
             hook = module.register_forward_pre_hook(

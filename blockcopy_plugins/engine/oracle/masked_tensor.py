@@ -30,6 +30,8 @@ class MaskedTensor(torch.Tensor):
         axes: Letter of each dimension.
         joined: Channels in a dimension that it shares with pixels or images.
         padded: Whether it was computed from a kept map.
+        places: Of a map that is rolled, padded or cropped, which rows and columns it shows.
+        size_at_home: ``(H, W)`` of that map as it was.
         source: The dense map that it was cut out of.
     """
 
@@ -53,6 +55,7 @@ class MaskedTensor(torch.Tensor):
         self.value, self.block, self.run = value, tuple(block), run
         self.axes, self.size_of_map, self.padded = axes, tuple(size), padded
         self.joined, self.source = joined, None
+        self.places = self.size_at_home = None
         if axes == MAP and not padded:
             run.maps.note(self.size_of_map, self.block)
         return self

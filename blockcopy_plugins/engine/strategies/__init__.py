@@ -13,6 +13,8 @@ from . import (
     pooling,
     resize,
     summaries,
+    tokens,
+    windows,
 )
 from .op_table import OpTable
 
@@ -28,7 +30,10 @@ OPS = OpTable(
         padding,
         pixels,
         summaries,
+        windows,
+        tokens,
     ),
     elementwise=pointwise.pointwise,
 )
-"""The table of ops; slices of rows and columns stand behind those of channels."""
+"""The table of ops; slices of rows and columns stand behind those of channels,
+and ops that cut maps into windows or tokens behind those that need none."""

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
@@ -96,7 +97,14 @@ def attention(frame: Frame, func, args, kwargs):
         out = _by_parts(query, key, value, mask, given.get("scale"))
         return out if func is aten.scaled_dot_product_attention.default else (out, out.new_empty(0))
     if not for_all:
-        return Decline("pixels, windows or images have masks of their own")
+        each = mask.dim() == query.dim() and len(mask) == len(query)
+        if whole or isinstance(mask, BlockTensor) or not each:
+            return Decline("pixels or images have masks of their own")
+        mask = mask if frame.whole else frame.packed_like(mask, query)
+        if "attn_mask" in kwargs:
+            kwargs = {**kwargs, "attn_mask": mask}
+        else:
+            rest[0] = mask
     depth, width, seen = query.shape[-1], value.shape[-1], key.shape[-2]
     pairs = prod(query.shape[:-1]), prod(query.packed.shape[:-1])
     if whole:
@@ -180,6 +188,8 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
     counts = frame.blocks_of_images(x.block_layout)
     if counts is None:
         # Their numbers change where a graph repeats this.
+        if x.block == (1, 1):  # All that an image has, for each token of it, would be too much.
+            return frame.packed_like(function(_laid_out(frame, x.like(packed)), *others), x)
         rows = [
             rows_of_images(other, 0, x)
             if x.axes[0] == "B"
@@ -204,6 +214,14 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
         out[mine] = found.transpose(0, 1)
         start += count
     return out.reshape(*packed.shape[:-1], width)
+
+
+def _laid_out(frame: Frame, x: BlockTensor) -> Tensor:
+    """The whole map of which the executed pixels are those of ``x``, and the others nothing."""
+    map_ = x.packed_map()
+    whole = map_.new_zeros((frame.images, *x.size_of_map, map_.shape[1])).permute(0, 3, 1, 2)
+    ops.scatter_(whole, map_, x.block_layout.by_image)
+    return x.in_its_form(whole)
 
 
 def _nothing(packed: Tensor, width: int) -> Tensor:

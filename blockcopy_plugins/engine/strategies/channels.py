@@ -21,7 +21,7 @@ from .op_table import on_blocks
 aten = torch.ops.aten
 
 _SQUEEZES = (aten.squeeze.dim, aten.squeeze.dims)
-_VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
+VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
 
 @on_blocks(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, any_layout=True)
@@ -39,8 +39,8 @@ def over_channels(frame: Frame, func, args, kwargs):
     if found is None:
         return Decline("it mixes pixels or images")
     axes = found.axes
-    if func in _VIEWS:
-        return _view(frame, x, func, found, args)
+    if func in VIEWS:
+        return run_view(frame, x, func, found, args)
     if func is aten.expand.default:
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
         out = func(x.packed, size, **kwargs)
@@ -127,8 +127,8 @@ def _joined(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None
     return value.packed if same and value.axes == template.axes else None
 
 
-def _view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
-    """A view, whatever the layout of the packed blocks: with a copy, if it must be."""
+def run_view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
+    """A view that was read, whatever the layout of the packed blocks: a copy, if it must be."""
     axes, joined, size_of_map = reading
     block = x.block
     if size_of_map != x.size_of_map:

@@ -22,7 +22,8 @@ from ..composite import take_apart
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import OpOverload, tree_map
+from ..tensor.moved_map import MovedMap
+from ..torch_internals import OpOverload, tree_leaves, tree_map
 from .densify import run_dense
 
 Strategy = Callable[[Frame, OpOverload, Sequence, Mapping[str, Any]], Any]
@@ -38,6 +39,8 @@ class OpOnBlocks:
         strategy: Runs it.
         takes_padded: It honours a padding, or takes positions of a pooling, as they are; any other
             op gets them as dense tensors.
+        takes_moved: It moves rows and columns of its first argument, or cuts it into windows, and
+            may get one that is moved already; any other op gets that as a dense map.
         cuts: ``cuts(args)``: whether it has a dense map that was made of blocks cut into blocks
             again.
         any_layout: On whole maps it reads a large one in whatever layout, and gives a small one.
@@ -47,6 +50,7 @@ class OpOnBlocks:
     takes_padded: bool = False
     cuts: Callable[[Sequence], bool] | None = None
     any_layout: bool = False
+    takes_moved: bool = False
 
 
 def always(args: Sequence) -> bool:
@@ -59,6 +63,7 @@ def on_blocks(
     takes_padded: bool = False,
     cuts: Callable[[Sequence], bool] | None = None,
     any_layout: bool = False,
+    takes_moved: bool = False,
     modules: Iterable[type[nn.Module]] = (),
 ) -> Callable[[Strategy], Strategy]:
     """Say that a function is the strategy of some ops; of several such decorators the outer counts.
@@ -68,12 +73,13 @@ def on_blocks(
         takes_padded: See :class:`OpOnBlocks`.
         cuts: See :class:`OpOnBlocks`.
         any_layout: See :class:`OpOnBlocks`.
+        takes_moved: See :class:`OpOnBlocks`.
         modules: Classes of modules that are nothing but such an op and keep no state: nobody asks
             when they run.
     """
 
     def note(strategy: Strategy) -> Strategy:
-        entry = OpOnBlocks(strategy, takes_padded, cuts, any_layout)
+        entry = OpOnBlocks(strategy, takes_padded, cuts, any_layout, takes_moved)
         known, classes = getattr(strategy, _ATTRIBUTE, ((), ()))
         known = (*known, *((op, entry) for op in ops))
         setattr(strategy, _ATTRIBUTE, (known, (*classes, *modules)))
@@ -127,6 +133,12 @@ class OpTable:
         """
         known = self.ops.get(func)
         as_claimed = known is None or not known.any_layout
+        if on_use and any(type(x) is MovedMap for x in tree_leaves((args, kwargs))):
+            out = None
+            if known is not None and known.takes_moved and type(args[0]) is MovedMap:
+                out = known.strategy(frame, func, args, kwargs)
+            undone = out is None or isinstance(out, Decline)
+            return frame.dispatch_dense_form(func, args, kwargs) if undone else out
         if on_use and not (known is not None and known.takes_padded):
             reason = "it reads a padding or positions of a pooling"
             return run_dense(frame, func, args, kwargs, reason, as_claimed)

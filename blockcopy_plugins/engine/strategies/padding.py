@@ -19,11 +19,12 @@ from .op_table import on_blocks
 aten = torch.ops.aten
 
 
-def _pads_pixels(args) -> bool:
+def pads_pixels(args) -> bool:
+    """Whether ``F.pad`` has anything but channels and images to pad."""
     return any(args[1][:4])
 
 
-@on_blocks(aten.constant_pad_nd.default, cuts=_pads_pixels)
+@on_blocks(aten.constant_pad_nd.default, cuts=pads_pixels)
 def constant(frame: Frame, func, args, kwargs):
     """Constant padding, or cropping where an amount is negative, of rows, columns and channels."""
     x, amounts = args[:2]
@@ -90,7 +91,7 @@ def _in_its_blocks(frame: Frame, func, x: BlockTensor, args, kwargs, value):
     return BlockTensor(packed, size, x.block, frame, axes=x.axes, joined=x.joined)
 
 
-@on_blocks(aten.reflection_pad2d.default, cuts=_pads_pixels)
+@on_blocks(aten.reflection_pad2d.default, cuts=pads_pixels)
 def reflect(frame: Frame, func, args, kwargs):
     """Reflection padding."""
     return _repeat(
@@ -98,7 +99,7 @@ def reflect(frame: Frame, func, args, kwargs):
     )
 
 
-@on_blocks(aten.replication_pad2d.default, cuts=_pads_pixels)
+@on_blocks(aten.replication_pad2d.default, cuts=pads_pixels)
 def replicate(frame: Frame, func, args, kwargs):
     """Replication padding."""
     return _repeat(frame, func, args, lambda place, last: place.clamp(0, last))

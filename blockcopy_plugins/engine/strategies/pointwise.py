@@ -26,6 +26,13 @@ _CLAMP = (
     aten.clamp_min_.default,
 )
 _SLOPES = (aten._prelu_kernel.default, aten.leaky_relu.default, aten.leaky_relu_.default)
+# By the names that the kernels know, see ops.finish_reference.
+_ACTIVATIONS = {
+    op: name
+    for name in ("sigmoid", "silu", "hardsigmoid", "hardswish", "mish")
+    for op in (getattr(aten, name).default, getattr(aten, f"{name}_").default)
+}
+_GELU = (aten.gelu.default, aten.gelu_.default)
 # Of the package's own CPU kernels.
 _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -41,6 +48,11 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         return _fuse_add(func, args, kwargs)
     if func in _SLOPES:
         return _fuse_slope(func, args, kwargs)
+    if func in _ACTIVATIONS and not kwargs:
+        return fuse_activation(x, _ACTIVATIONS[func], is_mutable(func))
+    if func in _GELU:
+        kind = kwargs.get("approximate", args[1] if len(args) > 1 else "none")
+        return fuse_activation(x, "gelu" if kind == "none" else "gelu_tanh", is_mutable(func))
     if not isinstance(x, BlockTensor) or x.pending is None or kwargs:
         return None
     in_place = is_mutable(func)
@@ -65,6 +77,25 @@ def pending_join(x: BlockTensor) -> PendingMap | None:
     if x.pending is not None:
         return x.pending
     return PendingMap(JoinCall([x.packed])) if x.frame.kernels.joins(x) else None
+
+
+def fuse_activation(x: BlockTensor, name: str, in_place: bool) -> BlockTensor | None:
+    """Apply an activation in the pass that computes a map, or in one of the package's kernels.
+
+    Args:
+        x: The map.
+        name: A key of :data:`.ops.finish_reference.ACTIVATIONS`.
+        in_place: The op changes this tensor.
+
+    Returns:
+        The result, or ``None`` where the op has to run by itself.
+    """
+    if type(x) is not BlockTensor or not x.frame.kernels.joins(x):
+        return None
+    if x.pending is None and in_place:
+        return None
+    found = pending_join(x)
+    return None if found is None else x.then(found.with_activation(name), in_place)
 
 
 def _fuse_slope(func, args, kwargs) -> BlockTensor | None:

@@ -65,9 +65,11 @@ def bilinear(frame: Frame, func, args, kwargs):
     entry = frame.keep(x, str(func))
     if frame.whole:
         return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
-    sources = [
-        _bilinear_source(x.size_of_map[i], size_out[i], scales[i], align_corners) for i in (0, 1)
-    ]
+
+    # Inside of what makes tables alone: it is no op of each frame.
+    def source(axis: int):
+        return _bilinear_source(x.size_of_map[axis], size_out[axis], scales[axis], align_corners)
+
     layout = frame.layout(size_out, block)
     rows, cols = frame.tables(
         (str(func), x.size_of_map, scales, align_corners),
@@ -77,14 +79,14 @@ def bilinear(frame: Frame, func, args, kwargs):
         lambda axis, size, width: index_table(
             blocks=layout.blocks[axis],
             block_out=2 * width,
-            index=torch.stack(sources[axis][:2], 1).flatten(),
+            index=torch.stack(source(axis)[:2], 1).flatten(),
         ),
     )
     work = torch.promote_types(x.dtype, torch.float32)
 
     def weights(axis: int, size: int, width: int) -> Tensor:
         weight = torch.zeros(layout.blocks[axis] * width, dtype=work, device="cpu")
-        weight[:size] = sources[axis][2].to(work)
+        weight[:size] = source(axis)[2].to(work)
         return weight.view(-1, width)
 
     # Kept on the device: a CUDA graph cannot copy from the host, and an eager frame would wait.

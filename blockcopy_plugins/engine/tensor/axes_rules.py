@@ -34,6 +34,7 @@ class View:
         images: N.
         size: ``(H, W)`` of the map.
         joined: Channels in its dimension B, P, M or S, 1 if it has none.
+        in_windows: See :func:`~.view_axes.read_view`.
     """
 
     axes: str
@@ -41,6 +42,7 @@ class View:
     images: int
     size: tuple[int, int]
     joined: int = 1
+    in_windows: bool = False
 
 
 Rule = Callable[[View, Mapping[str, Any]], "str | Reading | None"]
@@ -196,7 +198,8 @@ def _viewed(x: View, given: Mapping) -> Reading | None:
     sizes = {"N": x.images, "H": x.size[0], "W": x.size[1]}
     channels = iter(channels_of(x.axes, x.shape, x.joined))
     parts = split_axes(x.axes)
-    return read_view(size, [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts])
+    factors = [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts]
+    return read_view(size, factors, x.in_windows)
 
 
 AXES_RULES: Mapping[OpOverload, Rule] = MappingProxyType(

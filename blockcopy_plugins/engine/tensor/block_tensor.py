@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ...errors import StateError
 from ..frame.layout import Layout
 from ..state.entry import StateEntry
 from ..torch_internals import no_torch_function_of_subclass, wrapper_of
@@ -29,9 +30,21 @@ class Version:
         mirrors: Copies that stand for views of this memory, and of whose whole maps it holds views.
         first: The tensor that all others are slices of, as long as it lives.
         mirror: For a copy that stands for a view, how it follows what it is a view of.
+        copy_of: For a copy that stands for a view and cannot follow, the version and the count of
+            what it is a view of.
+        is_stale: What has been written to such a copy is missing here.
     """
 
-    __slots__ = ("count", "shared", "viewed", "mirrors", "first", "mirror")
+    __slots__ = (
+        "copy_of",
+        "count",
+        "first",
+        "is_stale",
+        "mirror",
+        "mirrors",
+        "shared",
+        "viewed",
+    )
 
     def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
         self.count = 0
@@ -40,6 +53,8 @@ class Version:
         self.mirrors: list[BlockTensor] = []
         self.first = weakref.ref(first)
         self.mirror = mirror
+        self.copy_of: tuple[Version, int] | None = None
+        self.is_stale = False
 
 
 class BlockTensor(torch.Tensor):
@@ -342,7 +357,14 @@ class BlockTensor(torch.Tensor):
 
     def _catch_up(self) -> None:
         """Take what was written to views of this memory."""
-        mirror = self.version.mirror
+        version, mirror = self.version, self.version.mirror
+        missed = version.copy_of is not None and version.copy_of[0].count != version.copy_of[1]
+        if version.is_stale or missed:
+            raise StateError(
+                "a map and the windows that a view cuts it into are copies of each other on "
+                "blocks, and one was written to in place before the other is read, as module "
+                f"{self.frame.path or '(root)'!r} does now. Write out of place (x = x + y)."
+            )
         if self.version.viewed or self.version.mirrors or mirror is not None:
             self._root()._take_back()
         if mirror is not None and mirror.pull():
@@ -380,6 +402,8 @@ class BlockTensor(torch.Tensor):
 
     def _changed(self, by: ViewedMap | None = None) -> None:
         self._outdate(by)
+        if self.version.copy_of is not None:
+            self.version.copy_of[0].is_stale = True
         if self.version.mirror is not None:
             self.version.mirror.push()
 

@@ -55,13 +55,14 @@ class JoinCall:
             pending.slope,
             pending.low,
             pending.high,
+            pending.activation,
         )
 
 
 class PendingMap:
     """A map that is not computed yet, and what is to happen to its values.
 
-    They become ``clamp(prelu(norm(values) + residual), low, high)``. It never changes.
+    They become ``clamp(activation(prelu(norm(values) + residual)), low, high)``. It never changes.
 
     Args:
         call: What computes the values: a convolution, with its bias, or a join.
@@ -71,10 +72,11 @@ class PendingMap:
         low: Lower bound.
         high: Upper bound.
         slope: What values below 0 are multiplied by, ``(C,)``.
+        activation: See :func:`.ops.conv_blocks`.
     """
 
     # No dataclass: some hundred are made in a frame.
-    __slots__ = ("call", "eps", "high", "low", "norm", "residual", "slope")
+    __slots__ = ("activation", "call", "eps", "high", "low", "norm", "residual", "slope")
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class PendingMap:
         low: float = -INFINITY,
         high: float = INFINITY,
         slope: Tensor | None = None,
+        activation: str = "",
     ) -> None:
         self.call = call
         self.norm = norm
@@ -93,11 +96,17 @@ class PendingMap:
         self.low = low
         self.high = high
         self.slope = slope
+        self.activation = activation
 
     @property
     def is_activated(self) -> bool:
-        """Whether bounds or a slope are set: then nothing can follow."""
-        return self.low > -INFINITY or self.high < INFINITY or self.slope is not None
+        """Whether bounds, a slope or an activation are set: then nothing can follow."""
+        return (
+            self.low > -INFINITY
+            or self.high < INFINITY
+            or self.slope is not None
+            or self.activation != ""
+        )
 
     @property
     def takes_residual(self) -> bool:
@@ -131,6 +140,12 @@ class PendingMap:
         if self.is_activated:
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, slope=slope)
+
+    def with_activation(self, activation: str) -> PendingMap | None:
+        """With an activation of that name, or ``None`` where that must be an op of its own."""
+        if self.is_activated:
+            return None
+        return PendingMap(self.call, self.norm, self.eps, self.residual, activation=activation)
 
     def compute(self) -> Tensor:
         """Run it.

@@ -73,22 +73,29 @@ class _Option(NamedTuple):
     joins_all: bool = False
 
 
-def read_view(sizes: Sequence[int], old: Sequence[Factor]) -> Reading | None:
+def read_view(
+    sizes: Sequence[int], old: Sequence[Factor], in_windows: bool = False
+) -> Reading | None:
     """Read the sizes of a view.
 
     Args:
         sizes: Of the view, none of them -1.
         old: Factors of the dimensions of what is viewed, in order.
+        in_windows: Where a dimension of one may be all rows as one, it is: of a map that is one
+            window.
 
     Returns:
         What its dimensions mean, ``None`` if one of them mixes what must stay apart.
     """
+
     # Of one image it may be joined with anything; joined with all channels it is the least likely.
-    found = min(
-        _parse(tuple(sizes), tuple(old), 1),
-        key=lambda options: sum(option.joins_all for option in options),
-        default=None,
-    )
+    # Windows part rows and columns.
+    def rank(options: list[_Option]) -> tuple[int, bool, int]:
+        parted = [option.letter for option in options if option.rows is not None]
+        joins = sum(option.joins_all for option in options)
+        return joins, len(parted) == 1, -len(parted) if in_windows else 0
+
+    found = min(_parse(tuple(sizes), tuple(old), 1), key=rank, default=None)
     if found is None:
         return None
     size = {letter: length for letter, length in old if letter in "HW"}

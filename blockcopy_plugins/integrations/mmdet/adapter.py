@@ -15,7 +15,11 @@ from ...engine.adapter import Call, Removable
 from ..common.network_scale import FoundObjects, at_network_scale
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..mmengine.sample_adapter import SampleAdapter
+from .box_selection import select_boxes_fast
 from .float_results import widen_head_results
+from .kept_priors import keep_priors
+from .mask_pasting import paste_masks_fast
+from .proposals import rank_proposals
 from .roi_extraction import replace_extractors
 
 MAP_TO_MAP = ("backbone", "neck")
@@ -33,11 +37,18 @@ class DetectorAdapter(SampleAdapter):
         return isinstance(model, BaseDetector)
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Let the RoI extractors read maps as they lie, and what follows heads get float32."""
+        """Let the RoI extractors read maps as they lie, and kernels run what follows heads.
+
+        That gets float32, and gives what the framework's functions give.
+        """
         yield from super().attach(model)
         yield from replace_roi_layers(model, (RoIAlign,))
         yield from replace_extractors(model)
         yield from widen_head_results(model)
+        yield from rank_proposals(model)
+        yield from paste_masks_fast(model)
+        yield from select_boxes_fast(model)
+        yield from keep_priors(model)
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """RoI extractors: they read maps and keep none."""

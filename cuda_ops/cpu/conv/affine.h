@@ -18,6 +18,23 @@ namespace blockcopy {
 inline constexpr const ConvKernels* (*kAllKernels[])() = {conv_kernels_avx512_bf16, conv_kernels_avx512,
                                                    conv_kernels_avx2};
 
+// By ConvActivation.
+inline constexpr c10::string_view kActivationNames[] = {"",          "sigmoid", "silu",      "hardsigmoid",
+                                                 "hardswish", "gelu",    "gelu_tanh", "mish"};
+
+inline ConvActivation activation_of(const char* op, c10::string_view name) {
+  int place = 0;
+  for (const c10::string_view known : kActivationNames) {
+    if (known == name) {
+      return static_cast<ConvActivation>(place);
+    }
+    ++place;
+  }
+  TORCH_CHECK_VALUE(false, "blockcopy::", op, ": activation is '", std::string(name),
+                    "', expected one of sigmoid, silu, hardsigmoid, hardswish, gelu, gelu_tanh, mish, "
+                    "or nothing");
+}
+
 // The best kernels that are available.
 inline const ConvKernels& best_kernels(const char* op) {
   for (const auto candidate : kAllKernels) {
@@ -36,10 +53,10 @@ inline ConvElement element_of(const char* op, const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kFloat ? ConvElement::kFloat32 : ConvElement::kBFloat16;
 }
 
-// One value for each output channel, in float.
+// One value for each output channel, in float, and some more to be read with the last of them.
 inline std::vector<float> channel_values(const char* op, const char* name, const std::optional<at::Tensor>& values,
                                   int64_t channels, float otherwise) {
-  std::vector<float> found(channels, otherwise);
+  std::vector<float> found(channels + ConvEpilogue::kSpare, otherwise);
   if (!values.has_value()) {
     return found;
   }

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #define BLOCKCOPY_INLINE inline __attribute__((always_inline))
+#define BLOCKCOPY_LAMBDA __attribute__((always_inline))
 
 // Everything from here on is compiled for other processors than the one that compiles it.
 #if defined(__clang__)

@@ -9,6 +9,18 @@ namespace blockcopy {
 
 enum class ConvElement : int { kFloat32, kBFloat16 };
 
+// In the order of kActivationNames in affine.h.
+enum class ConvActivation : int {
+  kNone,
+  kSigmoid,
+  kSilu,
+  kHardsigmoid,
+  kHardswish,
+  kGelu,
+  kGeluTanh,
+  kMish,
+};
+
 struct ConvShape {
   int64_t channels;
   int64_t channels_out;
@@ -18,12 +30,14 @@ struct ConvShape {
 };
 
 // What happens to a sum before it is stored: `sum * scale + shift + residual`, values below 0 times
-// the slope, then clamped.
+// the slope, the activation, then clamped. Behind the values of the channels there are kSpare more.
 struct ConvEpilogue {
+  static constexpr int64_t kSpare = 16;  // floats of the widest vector
   const float* scale;    // (C_out), or null for 1; then there is a shift too
   const float* shift;    // (C_out), or null for 0
   const void* residual;  // of the shape of the result, or null
   const float* slope;    // (C_out), or null for 1
+  ConvActivation activation;
   float low;
   float high;
 };

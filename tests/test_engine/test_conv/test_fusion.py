@@ -166,9 +166,18 @@ ACTS = {
     "clamp, upside down": lambda x: x.clamp(1, -1),
     "twice": lambda x: F.relu(x).clamp(0.5, 2),
     "leaky": lambda x: F.leaky_relu(x, 0.1),
+    "sigmoid": torch.sigmoid,
+    "silu_": lambda x: F.silu(x, inplace=True),
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "gelu": F.gelu,
+    "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "mish, then relu": lambda x: F.relu(F.mish(x)),
     "module": nn.ReLU(),
     "module_": nn.ReLU(inplace=True),
     "module 6": nn.ReLU6(),
+    "module silu": nn.SiLU(),
+    "module hardswish_": nn.Hardswish(inplace=True),
     "module hardtanh": nn.Hardtanh(),
 }
 

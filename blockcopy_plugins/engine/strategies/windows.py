@@ -1,0 +1,200 @@
+"""Windows that blocks do not hold: maps rolled, padded, cut into windows, and put together again.
+
+Window attention pads a map to whole windows, rolls it by half of one, and sees its rows and columns
+part in a view. Each of these runs on blocks where blocks hold whole windows. Elsewhere ``F.pad``
+and ``torch.roll`` note where pixels stand (:class:`~..tensor.moved_map.MovedMap`), and the view
+reads the windows that meet executed blocks out of the kept map. They are blocks of a frame of their
+own (:class:`~..frame.window_frame.WindowFrame`) until a view, roll or crop has each pixel stand
+where it stood before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..decline import Decline
+from ..frame.frame import Frame
+from ..frame.window_frame import Places, WindowFrame
+from ..tensor.axes_rules import View, axes_after
+from ..tensor.block_tensor import BlockTensor
+from ..tensor.moved_map import MovedMap
+from ..tensor.view_axes import Reading
+from . import padding, pixels
+from .channels import VIEWS, over_channels, run_view
+from .op_table import on_blocks
+
+aten = torch.ops.aten
+
+
+@on_blocks(*VIEWS, takes_moved=True)
+def view(frame: Frame, func, args, kwargs):
+    """A view; of rows and columns that part otherwise than blocks do, one of their windows."""
+    x = args[0]
+    if type(x) is not MovedMap:
+        out = over_channels(frame, func, args, kwargs)
+        if isinstance(frame, WindowFrame) and isinstance(out, BlockTensor):
+            found = _at_home(frame, out)
+            return out if found is None else stands_for_view(found, x)
+        if not isinstance(out, Decline) or not isinstance(x, BlockTensor):
+            return out
+    reading = _reading_of_windows(frame, func, x, args, kwargs)
+    if isinstance(reading, Decline):
+        return reading
+    of, places, fill = _parts(x)
+    height, width = (size // count for size, count in zip(x.size_of_map, reading.size, strict=True))
+    windows = WindowFrame.of(frame, of, places, (height, width))
+    cut = stands_for_view(windows.cut(of, fill), x)
+    return run_view(windows, cut, func, reading, args)
+
+
+def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Reading | Decline:
+    """What the dimensions of a view mean that cuts a map into windows."""
+    moved = type(x) is MovedMap
+    if isinstance(frame, WindowFrame):
+        return Decline("it cuts windows into windows")
+    if moved and x.written is not None:
+        return Decline("the moved map was densified before")
+    seen = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined, moved)
+    reading = axes_after(func, seen, args, kwargs)
+    if reading is None:
+        return Decline("it mixes pixels or images")
+    parts = all(
+        count and size % count == 0 for size, count in zip(x.size_of_map, reading.size, strict=True)
+    )
+    if not parts or reading.size == x.size_of_map:
+        return Decline("it parts or joins rows or columns otherwise than blocks do")
+    return reading
+
+
+@on_blocks(aten.roll.default, takes_moved=True)
+def roll(frame: Frame, func, args, kwargs):
+    """``torch.roll`` of rows and columns by any number of pixels."""
+    x, shifts, dims = (*args, ())[:3]
+    out = None
+    if type(x) is not MovedMap:
+        letters = {x.axes[d] for d in dims}
+        if not isinstance(frame, WindowFrame) or letters == {"C"}:
+            out = pixels.roll(frame, func, args, kwargs)
+            if not isinstance(out, Decline):
+                return out
+    places = _places_of(x)
+    if places is None or not dims:
+        return out or Decline("it moves pixels from row to row")
+    for shift, dim in zip(shifts, dims, strict=True):
+        letter = x.axes[dim]
+        if letter not in "HW":
+            return out or Decline("it moves channels or images")
+        axis = "HW".index(letter)
+        length = len(places[axis])
+        places[axis] = tuple(places[axis][(i - shift) % length] for i in range(length))
+    return _moved(frame, func, x, places)
+
+
+@on_blocks(aten.constant_pad_nd.default, cuts=padding.pads_pixels, takes_moved=True)
+def pad(frame: Frame, func, args, kwargs):
+    """Constant padding of a view by more than the last blocks hold."""
+    x, amounts, value = (*args, 0)[:3]
+    value = kwargs.get("value", value)
+    out = None
+    if type(x) is not MovedMap:
+        out = padding.constant(frame, func, args, kwargs)
+        if not isinstance(out, Decline):
+            return out
+    places = _places_of(x)
+    if places is None:
+        return out or Decline("its map has no rows and columns")
+    for i in range(len(amounts) // 2):
+        before, after = amounts[2 * i : 2 * i + 2]
+        letter = x.axes[-1 - i]
+        if before == after == 0:
+            continue
+        if letter not in "HW" or min(before, after) < 0:
+            return out or Decline("it pads channels or images, or crops")
+        axis = "HW".index(letter)
+        places[axis] = (*(-1,) * before, *places[axis], *(-1,) * after)
+    return _moved(frame, func, x, places, float(value))
+
+
+@on_blocks(aten.slice.Tensor, takes_moved=True)
+def crop(frame: Frame, func, args, kwargs):
+    """Slices; of rows and columns that are moved, or of windows, a crop of what they show."""
+    x = args[0]
+    given = dict(zip(("self", "dim", "start", "end", "step"), args, strict=False)) | kwargs
+    dim = (given.get("dim") or 0) % x.dim()
+    if type(x) is not MovedMap and not (isinstance(frame, WindowFrame) and x.axes[dim] in "HW"):
+        return pixels.pixel_slice(frame, func, args, kwargs)
+    places, letter = _places_of(x), x.axes[dim]
+    shown = slice(given.get("start"), given.get("end"), given.get("step"))
+    if places is None or letter not in "HW":
+        whole = len(range(x.shape[dim])[shown]) == x.shape[dim]
+        return _again(x) if whole else Decline("it takes some of the channels or images")
+    axis = "HW".index(letter)
+    places[axis] = places[axis][shown]
+    if not places[axis]:
+        return Decline("it leaves nothing of the map")
+    out = _moved(frame, func, x, places)
+    return out if isinstance(out, Decline) else stands_for_view(out, x)
+
+
+def stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
+    """Note that a copy is a view in the dense model: writes to either would be missed."""
+    copy.version.copy_of = (of.version, of.version.count)
+    return copy
+
+
+def _again(x: BlockTensor) -> BlockTensor:
+    """Another tensor of the same values; a slice that leaves nothing away is one."""
+    if type(x) is MovedMap and x.written is None:
+        return stands_for_view(MovedMap.make(x.of, x.places, x.fill, x.op), x)
+    return Decline("the moved map was densified before")
+
+
+def _places_of(x: BlockTensor) -> list[Places] | None:
+    """Which rows and columns a map shows; ``None`` if it has none, or nobody knows."""
+    if type(x) is MovedMap:
+        return None if x.written is not None else list(x.places)
+    if type(x) is not BlockTensor or not {"H", "W"} <= set(x.axes):
+        return None
+    return [tuple(range(length)) for length in x.size_of_map]
+
+
+def _parts(x: BlockTensor) -> tuple[BlockTensor, tuple[Places, Places], float]:
+    if type(x) is MovedMap:
+        return x.of, x.places, x.fill
+    return x, tuple(tuple(range(length)) for length in x.size_of_map), 0.0
+
+
+def _moved(frame: Frame, func, x: BlockTensor, places: Sequence[Places], fill: float | None = None):
+    """A map of other rows and columns; where windows then show their map, that map."""
+    places = (places[0], places[1])
+    if type(x) is MovedMap:
+        of = x.of
+        if fill is not None and min(map(min, x.places)) < 0 and fill != x.fill:
+            return Decline("two paddings of different values, one around the other")
+        fill = x.fill if fill is None else fill
+    else:
+        of, fill = _as_it_is(frame, x), fill or 0.0
+    if isinstance(frame, WindowFrame):
+        found = _at_home(frame, of, places)
+        if found is not None:
+            return found
+    return MovedMap.make(of, places, fill, str(func))
+
+
+def _as_it_is(frame: Frame, x: BlockTensor) -> BlockTensor:
+    """The map, whatever will be written to ``x``."""
+    if isinstance(frame, WindowFrame):
+        return x.like(x.packed.clone())
+    of = x.like(x.packed)
+    of.full = frame.keep(x, "moved")
+    return of
+
+
+def _at_home(frame: WindowFrame, x: BlockTensor, places=None) -> BlockTensor | None:
+    """The map that windows show, if they show it as it was before it was cut."""
+    if x.size_of_map != frame.size or not {"H", "W"} <= set(x.axes):
+        return None
+    places = places or tuple(tuple(range(length)) for length in frame.size)
+    return frame.at_home(x, places) if frame.shows_the_map(places) else None

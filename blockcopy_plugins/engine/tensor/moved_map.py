@@ -1,0 +1,112 @@
+"""Maps whose rows and columns stand elsewhere, rolled, padded or cropped, until they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import StateError
+from .axes import channels_of
+from .block_tensor import BlockTensor
+from .dense_on_use import DenseOnUse
+
+aten = torch.ops.aten
+
+# Pixels by which a map may be moved whose dense form still counts as lying upon its blocks.
+_FEW_PIXELS = 8
+
+
+class MovedMap(DenseOnUse):
+    """A map, or a view of one, of which each row and column shows one of another map, or none.
+
+    ``torch.roll`` and ``F.pad`` give it where blocks cannot hold their result. What cuts it into
+    windows reads them out of the map itself; anything else gets the dense tensor.
+
+    Attributes:
+        of: The map as it was: nobody else writes to this tensor.
+        places: For rows and for columns, that of ``of`` which each shows, -1 for none.
+        fill: What stands where none is shown.
+        op: What moved them.
+        path: Of the module that did.
+        written: A dense copy has been made; it stands for the map from then on, since the model
+            may write to it.
+    """
+
+    of: BlockTensor
+    places: tuple[tuple[int, ...], tuple[int, ...]]
+    fill: float
+    op: str
+    path: str
+    written: Tensor | None
+    _dense_map: Tensor | None
+
+    @staticmethod
+    def make(of: BlockTensor, places: Sequence[Sequence[int]], fill: float, op: str) -> MovedMap:
+        """See the class.
+
+        Args:
+            of: Has a dimension of rows and one of columns.
+            places: See the class.
+            fill: See the class.
+            op: See the class.
+        """
+        channels = iter(channels_of(of.axes, of.shape, of.joined))
+        shape = [next(channels) if letter == "C" else 0 for letter in of.axes]
+        nothing = torch.empty(shape, dtype=of.dtype, device=of.device)
+        size = (len(places[0]), len(places[1]))
+        out = BlockTensor.__new__(
+            MovedMap, nothing, size, of.block, of.frame, axes=of.axes, joined=of.joined
+        )
+        out.of, out.places, out.fill = of, tuple(map(tuple, places)), fill
+        out.op, out.path = op, of.frame.path
+        out.written = out._dense_map = None
+        return out
+
+    @property
+    def packed(self) -> Tensor:
+        """None of it is packed.
+
+        Raises:
+            StateError: Always.
+        """
+        raise StateError(f"{self!r} has no packed blocks; densify it first.")
+
+    @property
+    def is_far(self) -> bool:
+        """Whether pixels stand further than a few from where they were."""
+        middle = [(places, len(places) // 2) for places in self.places]
+        return any(abs(places[i] - i) > _FEW_PIXELS for places, i in middle)
+
+    def dense_map(self) -> Tensor:
+        """What an op on whole maps would have given: a dense map, which may become blocks again."""
+        if self._dense_map is None:
+            frame, reason = self.frame, "its result is read by other than windows"
+            frame.enter(self.path)
+            frame.refuse_if_strict(self.op, reason)
+            frame.count_densified(self.op, reason, 0)
+            frame.leave(self.path)
+            dense = self.dense()
+            self._dense_map = (
+                dense if self.is_far else frame.derived(dense, aten.clone.default, (self.of,))
+            )
+        return self._dense_map
+
+    def dense(self) -> Tensor:
+        """See :meth:`DenseOnUse.dense`."""
+        if self.written is None:
+            self._catch_up()
+            value = self.frame.dense(self.of, "moved", copy=False)
+            # Not in inference mode: the model may write to it outside.
+            with torch.inference_mode(False), torch.no_grad():
+                for letter, places in zip("HW", self.places, strict=True):
+                    dim = self.axes.index(letter)
+                    index = torch.tensor(places, device=value.device)
+                    value = value.index_select(dim, index.clamp(min=0))
+                    if min(places) < 0:
+                        shape = [1] * value.dim()
+                        shape[dim] = -1
+                        value = value.masked_fill((index < 0).view(shape), self.fill)
+                self.written = value.contiguous()
+        return self.written

@@ -1,0 +1,116 @@
+"""Methods of single objects in place of their class's, and methods that call other functions.
+
+What follows a detector's heads is functions of its framework, which methods of many classes call.
+In a converted model some of them are to run by kernels of this package, in other models they are
+not. So its modules get methods of their own: the same code, which finds another function under the
+same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+Others = Mapping[FunctionType, Callable]
+"""What is to be called in place of which functions."""
+
+
+@dataclass(eq=False)
+class StandIn:
+    """Base of what stands for a method of one object.
+
+    It is a class so that a deep copy of the object has one of its own.
+
+    Attributes:
+        owner: The object.
+        name: Of the method.
+    """
+
+    owner: Any
+    name: str
+
+    def put(self) -> StandIn:
+        """Put it in place."""
+        self.owner.__dict__[self.name] = self
+        return self
+
+    def remove(self) -> None:
+        """Give the object its class's method back."""
+        if self.owner.__dict__.get(self.name) is self:
+            del self.owner.__dict__[self.name]
+
+    def original(self, *args, **kwargs) -> Any:
+        """The class's method."""
+        return getattr(type(self.owner), self.name)(self.owner, *args, **kwargs)
+
+
+class ReboundMethod(StandIn):
+    """A method that calls other functions than its class's does.
+
+    Args:
+        owner: See :class:`StandIn`.
+        name: See :class:`StandIn`.
+        others: What it calls in place of which functions.
+    """
+
+    def __init__(self, owner: Any, name: str, others: Others) -> None:
+        super().__init__(owner, name)
+        self._others = others
+        self._function = rebound(getattr(type(owner), name), others)
+
+    def __reduce__(self):
+        return ReboundMethod, (self.owner, self.name, self._others)
+
+    def __call__(self, *args, **kwargs):
+        """Call it."""
+        return self._function(self.owner, *args, **kwargs)
+
+
+def calls(function: Any, others: Others) -> dict[str, Callable]:
+    """What a function would call under which name, of all that it now calls.
+
+    Args:
+        function: Anything; what is no function of Python calls nothing.
+        others: What is to be called in place of which functions.
+    """
+    if not isinstance(function, FunctionType):
+        return {}
+    known = function.__globals__
+    found = {name: known.get(name) for name in function.__code__.co_names}
+    return {n: others[f] for n, f in found.items() if isinstance(f, FunctionType) and f in others}
+
+
+def rebound(function: FunctionType, others: Others) -> FunctionType:
+    """The same code with other functions in place of some that it calls."""
+    return with_names(function, calls(function, others))
+
+
+def with_names(function: FunctionType, names: Mapping[str, Any]) -> FunctionType:
+    """The same code in a module in which some names mean something else."""
+    made = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+def rebind_methods(owner: Any, others: Others) -> Iterator[StandIn]:
+    """Let the methods of an object call other functions.
+
+    Args:
+        owner: The object; methods that it has of its own stay as they are.
+        others: What is to be called in place of which functions.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    for name in dir(type(owner)):
+        method = getattr(type(owner), name, None)
+        if name not in owner.__dict__ and calls(method, others):
+            yield ReboundMethod(owner, name, others).put()

@@ -1,0 +1,100 @@
+"""What detectors of MMDetection keep of their boxes, by this package's kernels.
+
+mmcv's suppression on a CPU looks at one pair of boxes after the other, and MMDetection sorts all
+scores of a map to take the first thousand. Here the same boxes come out in the same order; only of
+equal scores, to which torch's sort gives an order that it does not promise, the first come first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmcv.ops import batched_nms
+from mmcv.ops import nms as mmcv_nms
+from mmdet.models.layers.bbox_nms import multiclass_nms
+from mmdet.models.utils import filter_scores_and_topk
+from torch import Tensor, nn
+
+from ...ops import library
+from ...ops.suppress_boxes import suppress_boxes
+from ...ops.top_scores import above, top_scores
+from ..common.rebound_methods import StandIn, rebind_methods, rebound, with_names
+
+
+def is_served(*tensors: Any) -> bool:
+    """Whether the kernels take some tensors: float32, in host memory, no gradients wanted."""
+    return all(
+        type(tensor) is Tensor
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and not (tensor.requires_grad and torch.is_grad_enabled())
+        for tensor in tensors
+    )
+
+
+def nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float | None = None,
+    offset: int = 0,
+    score_threshold: float = 0,
+    max_num: int = -1,
+    **former: Any,
+) -> tuple[Tensor, Tensor]:
+    """See :func:`mmcv.ops.nms`; ``former`` are names that its arguments once had."""
+    if former or not is_served(boxes, scores) or boxes.shape[1:] != (4,):
+        given = dict(former) if iou_threshold is None else {"iou_threshold": iou_threshold}
+        given |= {"offset": offset, "score_threshold": score_threshold, "max_num": max_num}
+        return mmcv_nms(boxes, scores, **given)
+    places = above(scores, score_threshold) if score_threshold > 0 else None
+    its = (boxes, scores) if places is None else (boxes[places], scores[places])
+    # mmcv's threshold is a float32.
+    (threshold,) = struct.unpack("f", struct.pack("f", iou_threshold))
+    kept = suppress_boxes(its[0], its[1].sort(descending=True)[1], threshold, offset)
+    if max_num > 0:
+        kept = kept[:max_num]
+    if places is not None:
+        kept = places[kept]
+    return torch.cat((boxes[kept], scores[kept].unsqueeze(1)), 1), kept
+
+
+def select_scores(
+    scores: Tensor, score_thr: float, topk: int, results: Any = None
+) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """See :func:`mmdet.models.utils.filter_scores_and_topk`."""
+    served = is_served(scores) and scores.dim() == 2 and topk >= 0 and scores.is_contiguous()
+    if not served or not isinstance(results, (dict, type(None))):
+        return filter_scores_and_topk(scores, score_thr, topk, results)
+    places = above(scores, score_thr)
+    values, order = top_scores(scores.view(-1)[places], topk)
+    places = places[order]
+    kept, labels = places // scores.shape[1], places % scores.shape[1]
+    its = None if results is None else {name: value[kept] for name, value in results.items()}
+    return values, labels, kept, its
+
+
+_batched_nms = with_names(batched_nms, {"nms": nms})
+
+_OTHERS = {
+    mmcv_nms: nms,
+    batched_nms: _batched_nms,
+    multiclass_nms: rebound(multiclass_nms, {batched_nms: _batched_nms}),
+    filter_scores_and_topk: select_scores,
+}
+
+
+def select_boxes_fast(model: nn.Module) -> Iterator[StandIn]:
+    """Let the heads of a detector select boxes by the kernels.
+
+    Args:
+        model: A detector of MMDetection.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    if library.has_kernel("suppress_boxes", "cpu"):
+        for module in nn.Module.modules(model):
+            yield from rebind_methods(module, _OTHERS)

@@ -1,0 +1,55 @@
+"""Masks of MMDetection's RoI heads, pasted into the image by this package's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from torch import Tensor, nn
+
+from ...ops import library
+from ...ops.paste_masks import paste_masks
+from ..common.rebound_methods import StandIn
+from .box_selection import is_served
+
+_METHOD = "_predict_by_feat_single"
+
+
+@dataclass(eq=False)
+class PastedMasks(StandIn):
+    """Stands in for :meth:`FCNMaskHead._predict_by_feat_single`."""
+
+    def __call__(
+        self, mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale=False, activate_map=False
+    ) -> Tensor:
+        """See :meth:`FCNMaskHead._predict_by_feat_single`."""
+        threshold = rcnn_test_cfg.mask_thr_binary
+        served = is_served(mask_preds, bboxes) and len(mask_preds) > 0
+        if not (served and rescale and threshold >= 0) or activate_map:
+            given = (mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale, activate_map)
+            return self.original(*given)
+        # In place as in the class: who called it reads the boxes of the image afterwards.
+        bboxes /= bboxes.new_tensor(img_meta["scale_factor"]).repeat((1, 2))
+        each = torch.arange(len(labels))
+        masks = mask_preds[:, 0] if self.owner.class_agnostic else mask_preds[each, labels]
+        height, width = img_meta["ori_shape"][:2]
+        return paste_masks(masks.sigmoid(), bboxes, int(height), int(width), threshold)
+
+
+def paste_masks_fast(model: nn.Module) -> Iterator[StandIn]:
+    """Let the mask heads of a detector paste by the kernel.
+
+    Args:
+        model: A detector of MMDetection.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    if not library.has_kernel("paste_masks", "cpu"):
+        return
+    for module in nn.Module.modules(model):
+        method = getattr(type(module), _METHOD, None)
+        if method is FCNMaskHead._predict_by_feat_single and _METHOD not in module.__dict__:
+            yield PastedMasks(module, _METHOD).put()

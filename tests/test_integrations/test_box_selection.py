@@ -1,0 +1,175 @@
+"""What detectors of MMDetection keep, by kernels: beside the framework's own functions."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import blockcopy_plugins as bc
+from blockcopy_plugins.integrations.common.rebound_methods import StandIn
+from blockcopy_plugins.ops import library
+
+BLOCK = 32
+ALL = bc.BlockCopyConfig(block_size=BLOCK, policy="all")
+KERNELS = ("top_scores", "suppress_boxes", "paste_masks")
+
+pytestmark = pytest.mark.skipif(
+    not library.has_kernel("suppress_boxes", "cpu"), reason="there are no compiled kernels"
+)
+
+
+def without_kernels(monkeypatch):
+    """Detectors that are converted from now on run what follows heads by the framework."""
+    has = library.has_kernel
+    monkeypatch.setattr(library, "has_kernel", lambda n, d: n not in KERNELS and has(n, d))
+
+
+def fields(samples):
+    return [(n, v) for s in samples for n, v in s.pred_instances.items()]
+
+
+def run(model, tiny, sizes=((96, 128), (100, 150))):
+    found = []
+    with torch.no_grad():
+        for seed, size in enumerate(sizes):
+            bc.reset_(model)
+            found += fields(model.test_step(tiny.batch([tiny.picture(size, seed)], scale=[0.5])))
+    return found
+
+
+def stand_ins(model):
+    owners = list(model.modules())
+    owners += [vars(m)["prior_generator"] for m in owners if "prior_generator" in vars(m)]
+    return [v for owner in owners for v in vars(owner).values() if isinstance(v, StandIn)]
+
+
+@pytest.mark.parametrize("kind", ["MaskRCNN", "RetinaHead", "FCOSHead"])
+def test_results_are_bit_for_bit_those_of_the_framework(tiny, monkeypatch, kind):
+    config = tiny.mask_rcnn() if kind == "MaskRCNN" else tiny.one_stage(kind)
+    model = tiny.build(config)
+    other = copy.deepcopy(model)
+    bc.blockcopy_(model, ALL)
+    assert stand_ins(model)
+    without_kernels(monkeypatch)
+    bc.blockcopy_(other, ALL)
+    # Those of the generators of priors need no kernel.
+    assert {type(each).__name__ for each in stand_ins(other)} == {"KeptPriors"}
+    found, wanted = (run(m, tiny, ((96, 128), (96, 128), (100, 150))) for m in (model, other))
+    assert len(found) == len(wanted) >= 9
+    for (name, a), (_, b) in zip(found, wanted, strict=True):
+        assert len(b) >= 3, "with no detections this would say nothing"
+        assert torch.equal(a, b), name
+
+
+def test_a_restored_model_has_its_own_methods_again(tiny):
+    model = tiny.build(tiny.mask_rcnn())
+    bc.blockcopy_(model, ALL)
+    twin = copy.deepcopy(model)
+    assert all(
+        each.owner is not other.owner
+        for each, other in zip(stand_ins(twin), stand_ins(model), strict=True)
+    )
+    bc.restore_(model)
+    assert not stand_ins(model) and stand_ins(twin)
+
+
+@pytest.mark.parametrize("most", [-1, 5, 40, 100_000])
+@pytest.mark.parametrize("sigmoid", [True, False])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_proposals_are_those_of_the_head(tiny, most, sigmoid, form):
+    config = tiny.mask_rcnn()
+    config["rpn_head"]["loss_cls"] = dict(type="CrossEntropyLoss", use_sigmoid=sigmoid)
+    config["test_cfg"]["rpn"]["nms_pre"] = most
+    model = tiny.build(config)
+    head = model.rpn_head
+    draw = torch.Generator().manual_seed(0)
+    sizes = [(24, 32), (12, 16), (6, 8), (1, 1)]
+    maps = [
+        [torch.randn(2, c, *size, generator=draw).contiguous(memory_format=form) for size in sizes]
+        for c in (head.num_base_priors * head.cls_out_channels, 4 * head.num_base_priors)
+    ]
+    infos = [{"img_shape": (96, 128)}, {"img_shape": (90, 100)}]
+    with torch.no_grad():
+        wanted = head.predict_by_feat(*maps, batch_img_metas=infos)
+        bc.blockcopy_(model, ALL)
+        found = head.predict_by_feat(*maps, batch_img_metas=infos)
+    for a, b in zip(found, wanted, strict=True):
+        assert len(b) >= 5
+        assert torch.equal(a.scores, b.scores)
+        assert torch.equal(a.bboxes, b.bboxes) and torch.equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("topk", [0, 7, 10_000])
+@pytest.mark.parametrize("given", ["dict", "nothing", "list"])
+def test_scores_are_selected_as_by_mmdet(tiny, topk, given):
+    from mmdet.models.utils import filter_scores_and_topk
+
+    from blockcopy_plugins.integrations.mmdet.box_selection import select_scores
+
+    draw = torch.Generator().manual_seed(1)
+    scores = torch.rand(300, 5, generator=draw)
+    boxes = torch.rand(300, 4, generator=draw)
+    results = {"dict": dict(boxes=boxes), "nothing": None, "list": [boxes]}[given]
+    found = select_scores(scores, 0.6, topk, results)
+    wanted = filter_scores_and_topk(scores, 0.6, topk, results)
+    for a, b in zip(found[:3], wanted[:3], strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype
+    if given == "dict":
+        assert torch.equal(found[3]["boxes"], wanted[3]["boxes"])
+    if given == "list":
+        assert torch.equal(found[3][0], wanted[3][0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(type="nms", iou_threshold=0.5),
+        dict(type="nms", iou_threshold=0.5, class_agnostic=True),
+        dict(type="nms", iou_threshold=0.5, split_thr=100),
+        dict(type="nms", iou_threshold=0.5, score_threshold=0.3, max_num=20),
+        dict(iou_thr=0.5),
+        dict(type="soft_nms", iou_threshold=0.5),
+        None,
+    ],
+)
+def test_all_kinds_of_suppression_are_mmcvs(tiny, options):
+    from mmcv.ops import batched_nms
+
+    from blockcopy_plugins.integrations.mmdet.box_selection import _batched_nms
+
+    draw = torch.Generator().manual_seed(2)
+    corner = 100 * torch.rand(400, 2, generator=draw)
+    boxes = torch.cat((corner, corner + 30), 1)
+    scores = (30 * torch.rand(400, generator=draw)).round() / 30
+    labels = torch.randint(0, 3, (400,), generator=draw)
+    found = _batched_nms(boxes, scores, labels, options)
+    wanted = batched_nms(boxes, scores, labels, options)
+    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+
+
+def test_priors_are_made_again_when_they_are_others(tiny):
+    model = tiny.build(tiny.one_stage("RetinaHead"))
+    generator = model.bbox_head.prior_generator
+    sizes, others = [(4, 6), (2, 3), (1, 2), (1, 1)], [(5, 6), (3, 3), (2, 2), (1, 1)]
+
+    def own(sizes):
+        return type(generator).grid_priors(generator, sizes, device="cpu")
+
+    def same(found, wanted):
+        return all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+    bc.blockcopy_(model, ALL)
+    with torch.inference_mode():
+        first = generator.grid_priors(sizes, device="cpu")
+        again = generator.grid_priors(sizes, device="cpu")
+        assert same(first, own(sizes)) and first[0] is again[0] and first is not again
+        assert same(generator.grid_priors(others, device="cpu"), own(others))
+    written = generator.grid_priors(sizes, device="cpu")
+    written[1][0] = 7.0
+    assert same(generator.grid_priors(sizes, device="cpu"), own(sizes))
+    generator.base_anchors[0].add_(1)
+    assert same(generator.grid_priors(sizes, device="cpu"), own(sizes))
+    generator.base_anchors = [2 * each for each in generator.base_anchors]
+    assert same(generator.grid_priors(sizes, device="cpu"), own(sizes))
