@@ -13,7 +13,7 @@ from .errors import ConfigError
 from .policy import build_policy
 from .policy.guards import build_guards
 from .policy.policy_file import load_policy
-from .policy.policy_text import parse_guard, parse_motion, parse_policy
+from .policy.policy_text import parse_text
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ def change_options(options: dict[str, Any], changes: Mapping[str, Any]) -> None:
 def _parsed(name: str, value: Any) -> Any:
     """A value for which a policy, guards or a motion may be written as a text."""
     if name == "guards" and isinstance(value, (list, tuple)):
-        return [parse_guard(guard) if isinstance(guard, str) else guard for guard in value]
+        return [parse_text(guard, "guard") if isinstance(guard, str) else guard for guard in value]
     if name == "policy" and isinstance(value, str):
-        return parse_policy(value)
+        return parse_text(value, "policy")
     if name == "motion" and isinstance(value, str):
         # An empty text stands for the default of 'move' and 'auto', as YAML has no None for a text.
-        return parse_motion(value) if value else None
+        return parse_text(value, "motion") if value else None
     return value
 
 

@@ -87,81 +87,43 @@ def _build_of_one_root(cfg: Mapping[str, Any], registry: Registry, **default_arg
     return kind(**arguments)
 
 
-MODELS = Registry(
-    "model",
-    parent=MMENGINE_MODELS,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.models", "blockcopy_plugins.integrations.mmengine"],
-)
+def _registry(name: str, *locations: str, **given: Any) -> Registry:
+    locations = tuple(f"{SCOPE}.{location}" for location in locations)
+    return Registry(name, scope=SCOPE, locations=locations, **given)
+
+
+MODELS = _registry("model", "models", "integrations.mmengine", parent=MMENGINE_MODELS)
 # Box coders, assigners and similar parts of the networks in models/.
-TASK_UTILS = Registry(
-    "task util", parent=MMENGINE_TASK_UTILS, scope=SCOPE, locations=["blockcopy_plugins.models"]
+TASK_UTILS = _registry("task util", "models", parent=MMENGINE_TASK_UTILS)
+HOOKS = _registry("hook", "integrations.mmengine", parent=MMENGINE_HOOKS)
+LOOPS = _registry("loop", "integrations.mmengine", parent=MMENGINE_LOOPS)
+DATA_SAMPLERS = _registry(
+    "data sampler", "integrations.mmengine.sampler", parent=MMENGINE_DATA_SAMPLERS
 )
-HOOKS = Registry(
-    "hook",
-    parent=MMENGINE_HOOKS,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine"],
-)
-LOOPS = Registry(
-    "loop",
-    parent=MMENGINE_LOOPS,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine"],
-)
-DATA_SAMPLERS = Registry(
-    "data sampler",
-    parent=MMENGINE_DATA_SAMPLERS,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine.sampler"],
-)
-DATASETS = Registry(
+DATASETS = _registry(
     "dataset",
+    "datasets.citypersons_video_dataset",
+    "datasets.cityscapes_video_dataset",
+    "datasets.video_frame_dataset",
     parent=MMENGINE_DATASETS,
-    scope=SCOPE,
-    locations=[
-        "blockcopy_plugins.datasets.citypersons_video_dataset",
-        "blockcopy_plugins.datasets.cityscapes_video_dataset",
-        "blockcopy_plugins.datasets.video_frame_dataset",
-    ],
 )
-TRANSFORMS = Registry(
+TRANSFORMS = _registry(
     "transform",
+    "datasets.load_frame_labels",
+    "datasets.load_visible_boxes",
+    "datasets.load_video_frame",
     parent=MMENGINE_TRANSFORMS,
-    scope=SCOPE,
-    locations=[
-        "blockcopy_plugins.datasets.load_frame_labels",
-        "blockcopy_plugins.datasets.load_visible_boxes",
-        "blockcopy_plugins.datasets.load_video_frame",
-    ],
 )
-METRICS = Registry(
+METRICS = _registry(
     "metric",
+    "evaluation.citypersons_metric",
+    "evaluation.frame_detection_metric",
+    "evaluation.frame_segmentation_metric",
+    "evaluation.temporal_consistency_metric",
     parent=MMENGINE_METRICS,
-    scope=SCOPE,
-    locations=[
-        "blockcopy_plugins.evaluation.citypersons_metric",
-        "blockcopy_plugins.evaluation.frame_detection_metric",
-        "blockcopy_plugins.evaluation.frame_segmentation_metric",
-        "blockcopy_plugins.evaluation.temporal_consistency_metric",
-    ],
 )
 # Separate roots: MMEngine has nothing like them.
-POLICIES = Registry(
-    "policy",
-    build_func=_build_of_one_root,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine.policies"],
-)
-GUARDS = Registry(
-    "guard",
-    build_func=_build_of_one_root,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine.guards"],
-)
-MOTIONS = Registry(
-    "motion",
-    build_func=_build_of_one_root,
-    scope=SCOPE,
-    locations=["blockcopy_plugins.integrations.mmengine.motions"],
+POLICIES, GUARDS, MOTIONS = (
+    _registry(name, "integrations.mmengine.built_ins", build_func=_build_of_one_root)
+    for name in _ONE_ROOT
 )

@@ -212,12 +212,13 @@ def test_no_room_of_the_engine_imports_from_one_above():
 def test_the_oracle_knows_nothing_of_execution():
     """What checks the engine must not be made of it.
 
-    But for where blocks end, in pixels (``geometry``), in views (``axes``) and in dense tensors
-    (``dense_map``): that is no matter of right or wrong.
+    But for where blocks end, in pixels (``geometry``), in views (``axes_rules``, each of whose
+    answers the oracle tries out) and in dense tensors (``dense_map``): that is no matter of right
+    or wrong.
     """
     allowed = {"errors", "engine.adapter", "engine.composite", "engine.torch_internals"}
     allowed |= {"engine.geometry", "engine.tensor.dense_map"}
-    allowed |= {"engine.tensor.axes", "engine.tensor.axes_rules"}
+    allowed |= {"engine.tensor.axes_rules"}
     found = {t for n, targets in EDGES.items() if n.startswith("engine.oracle.") for t in targets}
     assert {t for t in found if not t.startswith("engine.oracle")} <= allowed
 

@@ -79,7 +79,7 @@ def plan_of(args: argparse.Namespace):
     Args:
         args: Of :func:`parse_args`.
     """
-    from blockcopy_plugins.policy.policy_text import parse_motion, parse_policy
+    from blockcopy_plugins.policy.policy_text import parse_text
 
     from .plan import Plan, parse_clip, parse_model, read_plan
     from .sweep import ORACLES
@@ -98,9 +98,9 @@ def plan_of(args: argparse.Namespace):
             found[key] = tuple(getattr(args, key))
     if args.policies is not None:
         found["policies"] = tuple(
-            text if text in ORACLES else parse_policy(text) for text in args.policies
+            text if text in ORACLES else parse_text(text, "policy") for text in args.policies
         )
-    motion = None if args.motion is None else parse_motion(args.motion)
+    motion = None if args.motion is None else parse_text(args.motion, "motion")
     return Plan(**found, propagate=tuple(dict.fromkeys(args.propagate)), motion=motion)
 
 

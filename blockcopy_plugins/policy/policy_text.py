@@ -7,12 +7,19 @@ from typing import Any
 
 from ..errors import ConfigError
 
+_EXAMPLES = {
+    "policy": ("all", "dict(type='RLPolicy', target=0.3)"),
+    "guard": ("SceneCut", "dict(type='MaxAge', frames=60)"),
+    "motion": ("CodecMotion", "dict(type='DISMotion', width=320)"),
+}
 
-def parse_policy(text: str) -> str | dict[str, Any]:
-    """A policy as written on a command line.
+
+def parse_text(text: str, noun: str) -> str | dict[str, Any]:
+    """What a user writes on a command line.
 
     Args:
         text: A name (``all``) or ``dict(type='RLPolicy', target=0.3)``.
+        noun: What it is: ``'policy'``, ``'guard'`` or ``'motion'``.
 
     Returns:
         The name, or the dict.
@@ -20,40 +27,7 @@ def parse_policy(text: str) -> str | dict[str, Any]:
     Raises:
         ConfigError: If it is neither.
     """
-    return _parse(text, "policy", "all", "dict(type='RLPolicy', target=0.3)")
-
-
-def parse_guard(text: str) -> str | dict[str, Any]:
-    """A guard as written on a command line.
-
-    Args:
-        text: A name (``SceneCut``) or ``dict(type='MaxAge', frames=60)``.
-
-    Returns:
-        The name, or the dict.
-
-    Raises:
-        ConfigError: If it is neither.
-    """
-    return _parse(text, "guard", "SceneCut", "dict(type='MaxAge', frames=60)")
-
-
-def parse_motion(text: str) -> str | dict[str, Any]:
-    """An estimate of motion as written on a command line.
-
-    Args:
-        text: A name (``CodecMotion``) or ``dict(type='DISMotion', width=320)``.
-
-    Returns:
-        The name, or the dict.
-
-    Raises:
-        ConfigError: If it is neither.
-    """
-    return _parse(text, "motion", "CodecMotion", "dict(type='DISMotion', width=320)")
-
-
-def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any]:
+    name, example = _EXAMPLES[noun]
     text = text.strip()
     if not any(sign in text for sign in "({[="):
         return text  # a name; the code that looks it up lists the known ones
@@ -65,7 +39,7 @@ def _parse(text: str, noun: str, name: str, example: str) -> str | dict[str, Any
         else:
             found = ast.literal_eval(node)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        # What stands behind the first line is a tree of Python's, or where it lies in memory.
+        # A ValueError's text shows Python's tree, or where it lies in memory.
         why = "" if isinstance(error, ValueError) else f" ({type(error).__name__}: {error})"
         raise ConfigError(
             f"the {noun} {text!r} cannot be read{why}; write a name such as {name}, or "

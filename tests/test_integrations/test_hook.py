@@ -179,7 +179,7 @@ def test_the_model_is_restored_after_the_loop(make):
     assert after == hooks
     assert all(torch.equal(v, before[k]) for k, v in runner.model.state_dict().items())
     hook = next(h for h in runner.hooks if isinstance(h, BlockCopyHook))
-    with pytest.raises(ConfigError, match="no test or validation is at work"):
+    with pytest.raises(ConfigError, match="no test or validation is running"):
         _ = hook.handle
     run(runner)  # And it can be tested again.
     assert runner.watch.loops == [True, True]

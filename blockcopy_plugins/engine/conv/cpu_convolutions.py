@@ -86,7 +86,7 @@ class CpuConvolutions:
 
     @staticmethod
     def make(fuse: bool, winograd: bool) -> CpuConvolutions | None:
-        """For the best kernels of this processor, ``None`` where there are none."""
+        """For the best kernels of this processor, ``None`` if it has none."""
         found = ops.conv_kernels()
         return CpuConvolutions(fuse, winograd, found[0]) if found else None
 
@@ -100,7 +100,7 @@ class CpuConvolutions:
         self.workspace = _bytes(0)
 
     def joins(self, x: BlockTensor) -> bool:
-        """Whether the kernels can take a map for what is no convolution: joins and resizes."""
+        """Whether the kernels can take a map for ops other than convolutions: joins and resizes."""
         return (
             self.fuse
             and type(x) is BlockTensor

@@ -28,7 +28,7 @@ class ConvPlanner:
         winograd: Run 3x3 convolutions of stride 1 by Winograd's algorithm.
 
     Attributes:
-        cpu: The package's own kernels, ``None`` where there are none.
+        cpu: The package's own kernels, ``None`` if there are none.
         torch: What takes all that the kernels do not.
     """
 

@@ -113,7 +113,7 @@ class PreparedWeights:
 
 @dataclass
 class _Forget:
-    """Drops what was prepared of a weight that is no more."""
+    """Drops what was prepared for a weight that no longer exists."""
 
     prepared: dict[tuple[int, bool], PreparedWeight]
     key: tuple[int, bool]

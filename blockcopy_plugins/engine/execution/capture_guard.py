@@ -43,7 +43,7 @@ class CaptureGuard(TorchDispatchMode):
     """Looks at all ops of a call for such as wait for the device.
 
     Args:
-        device: That of the frame.
+        device: Device of the frame.
         path: Gives the path of the module being run.
         refuse: Raise :class:`CaptureError` before such an op runs; otherwise note it.
 
@@ -85,7 +85,7 @@ class CaptureGuard(TorchDispatchMode):
             # What torch.tensor gives: its values have come from the host.
             return self._is_there(args[0])
         if packet_of(func) in _COPIES:
-            # Copies from the host, such as of index tables, are no matter of the warm-up.
+            # Copies from the host, such as of index tables, do not matter in the warm-up.
             return self._crosses(args, kwargs) and (self.refuse or self._is_there(args[0]))
         return False
 

@@ -1,4 +1,4 @@
-"""Frames as programs: what a frame does is written down once and done again without the model.
+"""Frames as programs: what a frame does is recorded once and replayed without the model.
 
 A converted model spends some ten microseconds of Python on each of its ops, whether they run on
 many blocks or on few. Below that a frame is a list of ops on ordinary tensors (:mod:`.trace`), the
@@ -48,7 +48,7 @@ _LOOK_AGAIN = (8, 64)
 _EACH = 512
 # Kinds of frames that a store has programs for; with more it begins anew.
 _MOST = 64
-# Frames in turn that did not do what the one before did, until no more are written down.
+# Successive frames that did not do what the previous one did, until no more are recorded.
 _PATIENCE = 4
 
 

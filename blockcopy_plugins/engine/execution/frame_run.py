@@ -148,7 +148,7 @@ class FrameRun:
         return out
 
     def run_counted(self) -> Any:
-        """Run the model on executed blocks; of first frames, count what is no block either."""
+        """Run the model on executed blocks; in first frames, count ops on ordinary tensors, too."""
         frame = self.open()
         if not self.has_first:
             return self.run(frame, self.call.frame)

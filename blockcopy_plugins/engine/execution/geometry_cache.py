@@ -43,7 +43,7 @@ class GeometryCaches:
         return iter(self._caches.values())
 
     def of(self, geometry: tuple) -> GeometryCache:
-        """That of a geometry; its streams are live from now on."""
+        """The cache of a geometry, whose streams are live from now on."""
         return self._caches.setdefault(geometry, GeometryCache())
 
     def take_idle(self, geometry: tuple) -> StateStore | None:

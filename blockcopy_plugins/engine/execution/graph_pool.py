@@ -67,7 +67,7 @@ class GraphPool:
         graphs: More than one of a key where maps have more blocks than the grid: how many of those
             are executed is no matter of the grid's count alone.
         sizes: Bytes that a graph of this key was found to need.
-        generation: That of the graphs of all stores for which all this is good.
+        generation: The generation of the graphs of all stores for which all this is valid.
     """
 
     inputs: dict[int, StaticInputs] = field(default_factory=dict)

@@ -40,7 +40,7 @@ class FrameProgram:
 
 @dataclass(eq=False)
 class Recording:
-    """A frame that was written down."""
+    """A recorded frame."""
 
     trace: Trace
     spec: TreeSpec
@@ -53,10 +53,10 @@ class ProgramPool:
     """The programs over the maps of one store.
 
     Attributes:
-        last: The last frame of a key that was written down.
+        last: The last recorded frame of each key.
         programs: By key: one for all frames, or some for frames of one number of blocks each.
         strangers: Frames in turn, of a key, that did not do what the one before did.
-        generation: That of :class:`FramePrograms` for which all this is good.
+        generation: The generation of :class:`FramePrograms` for which all this is valid.
     """
 
     last: dict[Hashable, Recording] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A frame whose ops can be written down, and the frame in which they are done again."""
+"""A frame whose ops can be recorded, and the frame in which they are replayed."""
 
 from __future__ import annotations
 

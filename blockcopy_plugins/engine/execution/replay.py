@@ -1,4 +1,4 @@
-"""Executors that record frames and replay them: what stands against that, and what became of it."""
+"""Base of executors that record frames and replay them: obstacles and figures."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class TraceRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
-        # What is done here is no reading of the model's.
+        # What is read here does not count as read by the model.
         with no_torch_function():
             return self._dispatch(func, args, kwargs or {})
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from ..geometry import fills_last_blocks, fits_blocks, is_half_a_window, resized_block
-from ..tensor.axes import MAP
+from .pixels import MAP
 
 aten = torch.ops.aten
 

@@ -8,7 +8,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..tensor.axes import MAP, channels_of, from_map, to_map
 from ..tensor.axes_rules import AXES_RULES, View, axes_after
 from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from ..torch_internals import (
@@ -20,6 +19,7 @@ from ..torch_internals import (
 from .masked_attention import ATTENTIONS, axes_by_itself, queries_of
 from .masked_blocks import POOLS, RESIZES_AND_NORMS, MaskedBlocks
 from .masked_tensor import MaskedTensor, unreadable, value_of
+from .pixels import MAP, check_pixels_stay, pixels_of
 
 aten = torch.ops.aten
 
@@ -81,7 +81,7 @@ class MaskedFrame:
     """One frame: numbers its ops and merges maps with the kept ones.
 
     Args:
-        kept: Maps ``(C, H, W)`` by stream, number of the op in the frame, and of its argument.
+        kept: Values by stream, number of the op in the frame, and of its argument.
         grid: bool ``(N, GH, GW)``, True = executed.
         streams: Stream of each image.
         block_size: Side of a block in pixels of the input.
@@ -112,22 +112,34 @@ class MaskedFrame:
         cols = (torch.arange(size[1]) // block[1]).clamp(max=self.grid.shape[2] - 1)
         return self.grid[:, rows][:, :, cols].unsqueeze(1)
 
+    def pixel_numbers(self, axes: str, shape: Sequence[int], size, joined: int = 1) -> Tensor:
+        """The pixel of each element, see :func:`~.pixels.pixels_of`."""
+        return pixels_of(axes, shape, len(self.grid), size, joined)
+
+    def executed(self, axes: str, shape: Sequence[int], size, block, joined: int) -> Tensor:
+        """Elements of executed blocks, bool; of a map ``(N, 1, H, W)``."""
+        mask = self.mask(size, block)
+        return (
+            mask if axes == MAP else mask.flatten()[self.pixel_numbers(axes, shape, size, joined)]
+        )
+
     def merge(self, x: MaskedTensor, argument: int) -> Tensor:
         """``s <- where(M, x, s)``; returns s."""
         if x.padded:  # made of a kept map already
             return x.value
-        new = to_map(x.value, x.axes, len(self.grid), x.size_of_map, x.joined)
-        mask = self.mask(x.size_of_map, x.block)
-        merged = []
-        for image, stream in enumerate(self.streams):
-            key = (stream, self.ops, argument)
+        executed = self.executed(x.axes, x.shape, x.size_of_map, x.block, x.joined)
+        owners = range(len(self.grid))
+        if x.axes != MAP:
+            pixels = self.pixel_numbers(x.axes, x.shape, x.size_of_map, x.joined)
+            owners = [pixels // prod(x.size_of_map) == image for image in owners]
+        merged = torch.empty_like(x.value)  # as it lay in memory: views depend on that
+        for own, stream in zip(owners, self.streams, strict=True):
+            key, new = (stream, self.ops, argument), x.value[own]
             kept = self.kept.get(key)
             if kept is None:
-                kept = unreadable(new[image])
-            self.kept[key] = torch.where(mask[image], new[image], kept)
-            merged.append(self.kept[key])
-        kept = from_map(torch.stack(merged), x.axes, channels_of(x.axes, x.shape, x.joined))
-        return torch.empty_like(x.value).copy_(kept)  # as it lay in memory: views depend on that
+                kept = unreadable(new)
+            self.kept[key] = merged[own] = torch.where(executed[own], new, kept)
+        return merged
 
     def cut(self, map_: Tensor, block: tuple[int, int]) -> MaskedTensor:
         """A dense map as a map of blocks again."""
@@ -202,7 +214,7 @@ class MaskedFrame:
     def _on_pixels(self, func, args, kwargs, maps):
         """Run an op that leaves pixels where they are: it needs no kept map."""
         template = max(maps, key=lambda x: x.dim())
-        axes, joined = None, template.joined
+        axes, reading, joined = None, None, template.joined
         block, size_of_map = template.block, template.size_of_map
         if (torch.Tag.pointwise in func.tags or func in _POINTWISE) or func in _COPIES:
             writes_dense = is_mutable(func) and not isinstance(args[0], MaskedTensor)
@@ -252,7 +264,11 @@ class MaskedFrame:
                     axes = None if block is None else axes
         if axes is None:
             return None
-        out = func(*tree_map(value_of, list(args)), **tree_map(value_of, dict(kwargs)))
+        plain_args, plain_kwargs = tree_map(value_of, (list(args), dict(kwargs)))
+        out = func(*plain_args, **plain_kwargs)
+        if reading is not None:
+            parts = [out] if isinstance(out, Tensor) else out
+            self._check_pixels(func, plain_args, plain_kwargs, template, parts, reading)
         written = schema_of(func).arguments[0].alias_info
         if written is not None and written.is_write:
             args[0].value = out
@@ -265,6 +281,20 @@ class MaskedFrame:
         if func in _BATCH_NORMS:  # and its statistics, which nobody reads
             return wrap(out[0]), *out[1:]
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
+
+    def _check_pixels(self, func, args, kwargs, template: MaskedTensor, parts, reading) -> None:
+        """Hold what the engine's rule says of an op against what the op does."""
+        axes, joined, size = reading
+        old, images = template.size_of_map, len(self.grid)
+        changed = torch.rand(images, *old, generator=torch.Generator().manual_seed(0)) < 0.5
+        cells = changed  # in pixels of the results: several become one, or one becomes several
+        for dim, (n, m) in enumerate(zip(old, size, strict=True), 1):
+            cells = cells.repeat_interleave(max(m // n, 1), dim)
+            cells = cells.unflatten(dim, (m, max(n // m, 1))).any(dim + 1)
+        cells = cells.flatten()
+        before = self.pixel_numbers(template.axes, template.shape, old, template.joined)
+        may = [cells[self.pixel_numbers(axes, part.shape, size, joined)] for part in parts]
+        check_pixels_stay(func, args, kwargs, changed.flatten()[before], parts, may)
 
     def _on_kept(self, func, args, kwargs, template: MaskedTensor | None):
         """Run the op on the kept maps; ``template`` has their block, ``None`` if they differ."""
@@ -354,9 +384,8 @@ class MaskedFrame:
     ) -> MaskedTensor:
         """A map of blocks of ``value``: everything but the executed blocks becomes unreadable."""
         size = tuple(value.shape[2:]) if size is None else size
-        channels = channels_of(axes, value.shape, joined)
-        mask = self.mask(size, block).expand(-1, prod(channels), -1, -1)
-        value = torch.where(from_map(mask, axes, channels), value, unreadable(value))
+        executed = self.executed(axes, value.shape, size, block, joined)
+        value = torch.where(executed, value, unreadable(value))
         return MaskedTensor(value, block, self, axes, size, joined)
 
 

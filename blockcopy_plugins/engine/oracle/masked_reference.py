@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ...errors import GridError
 from ..adapter import ModelAdapter, whole_map_modules
 from ..geometry import grid_size
-from ..tensor.axes import MAP
 from ..torch_internals import tree_map
 from .masked_tensor import MaskedTensor
 from .masked_windows import FrameOfWindows
+from .pixels import MAP
 
 
 class MaskedReference:

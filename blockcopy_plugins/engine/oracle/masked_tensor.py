@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..composite import take_apart
-from ..tensor.axes import MAP
 from ..tensor.dense_map import plain
 from ..torch_internals import (
     no_torch_function_of_subclass,
@@ -17,6 +16,7 @@ from ..torch_internals import (
     tree_map,
     wrapper_of,
 )
+from .pixels import MAP
 
 
 class MaskedTensor(torch.Tensor):

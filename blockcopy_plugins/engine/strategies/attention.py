@@ -174,7 +174,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
     Args:
         frame: The frame being run.
         x: Of axes NLC, BLC, NCLC or BCLC.
-        others: Dense tensors whose first dimension is that of images, or of images and heads.
+        others: Dense tensors whose first dimension has the images, or images and heads.
         function: ``function(pixels, *others)`` gives ``(..., pixels, width)``.
         width: See there.
         packed: The packed blocks of ``x``, ``(..., pixels, channels)``.

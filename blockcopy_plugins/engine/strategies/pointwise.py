@@ -38,7 +38,7 @@ _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def fuse(func, args, kwargs) -> BlockTensor | None:
-    """Let a map that is not computed yet take an addition or a clamping activation along.
+    """Fuse an addition or a clamping activation into a map that is not computed yet.
 
     Returns:
         The op's result, or ``None`` where the op has to run by itself.
@@ -145,7 +145,7 @@ def _fuse_add(func, args, kwargs) -> BlockTensor | None:
 
 
 def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> BlockTensor | None:
-    """Let a map that is not computed yet take a batch norm by running statistics along.
+    """Fuse a batch norm by running statistics into a map that is not computed yet.
 
     Returns:
         The result, or ``None`` where the op has to run by itself.
@@ -358,7 +358,7 @@ def rows_of_images(value: Tensor, dim: int, template: BlockTensor) -> Tensor:
     """The part of each packed block in a dense tensor that is constant over each image.
 
     Args:
-        value: Its dimension ``dim`` is that of images, or of images and channels.
+        value: Its dimension ``dim`` has the images, or images and channels.
         dim: Which.
         template: The packed blocks.
     """

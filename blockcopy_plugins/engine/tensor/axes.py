@@ -48,7 +48,7 @@ def to_map(value: Tensor, axes: str, images: int, size: tuple[int, int], joined:
         joined: Channels in its dimension B, P, M or S.
 
     Returns:
-        ``(images, C, H, W)`` with all channel dimensions as one; a view where there is one.
+        ``(images, C, H, W)`` with all channel dimensions as one; a view if possible.
     """
     if axes == MAP:
         return value
@@ -70,7 +70,7 @@ def from_map(map_: Tensor, axes: str, channels: Sequence[int]) -> Tensor:
         channels: See :func:`channels_of`, of the result.
 
     Returns:
-        The same values with these axes; a view where there is one.
+        The same values with these axes; a view if possible.
     """
     if axes == MAP:
         return map_

@@ -223,8 +223,8 @@ def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> Reading | None
         kwargs: Its keyword arguments.
 
     Returns:
-        That of the result, or of each of them; ``None`` if the op mixes pixels or images, or nobody
-        knows what the dimensions of its result mean.
+        The reading of each result; ``None`` if the op mixes pixels or images, or the meaning of the
+        dimensions of its result is unknown.
     """
     found = AXES_RULES[func](x, named_arguments(func, args, kwargs))
     return Reading(found, x.joined, x.size) if isinstance(found, str) else found

@@ -101,9 +101,9 @@ class FrameMaps:
         self._blocks.setdefault(size, block)
 
     def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
-        """That of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
+        """The geometry of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
 
-        A map whose blocks are single pixels is none: it may as well be a summary of each block, and
+        A map whose blocks are single pixels does not count: it may be a summary of each block, and
         there is little to win.
         """
         if len(shape) != 4 or shape[0] != self._images:
@@ -210,7 +210,7 @@ def derived(value: Any, origin: FrameMaps) -> Any:
         origin: The frame being run.
 
     Returns:
-        The same, with tensors of two and more dimensions that are no integers as dense maps.
+        The same, with tensors of two and more dimensions, except integers, as dense maps.
     """
     if type(value) is Tensor:
         marked = value.dim() > 1 and (value.is_floating_point() or value.is_complex())

@@ -36,7 +36,7 @@ class ViewedMap:
         self.map = map_
         self.template = of.like(of.memory)
         # Autograd makes a view share the version count of its base, inference mode, which has no
-        # autograd, that of the copy. A base that is gone has no views either.
+        # autograd, that of the copy. If the base is gone, so are its views.
         inference = torch.is_inference_mode_enabled()
         self._counted = weakref.ref(map_) if inference else of.version.first
         self._seen = self._count()
@@ -49,7 +49,7 @@ class ViewedMap:
         return None if counted is None else version_of(counted)
 
     def show(self, map_: Tensor) -> None:
-        """Show the views what the tensor holds now; that is no write of the model's.
+        """Show the views what the tensor holds now; this does not count as a write by the model.
 
         Args:
             map_: Of the shape of ``map``.
@@ -103,7 +103,7 @@ class Write:
 
 
 def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) -> None:
-    """Refuse writes to one pixel through several views: nobody knows which came first.
+    """Refuse writes to one pixel through several views: their order is not known.
 
     Args:
         writes: Each with the copy that it was written to, if it stands for a view.

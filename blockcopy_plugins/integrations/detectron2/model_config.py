@@ -241,7 +241,7 @@ class LazyModelConfig(ModelConfig):
         return tuple(given) if given else super().classes()
 
     def augmentations(self) -> list[T.Augmentation]:
-        """Those of ``dataloader.test.mapper``; none where there is none."""
+        """Those of ``dataloader.test.mapper``, if there is one."""
         with _of_the_config("test mapper"):
             return [instantiate(one) for one in self._mapper().get("augmentations") or ()]
 

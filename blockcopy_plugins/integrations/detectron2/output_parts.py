@@ -14,7 +14,7 @@ from ...propagation import MapPart, Region
 from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 
 _FOUND = InstanceNames("pred_boxes", "scores", "pred_classes", "pred_masks", "pred_keypoints")
-# Logits of proposals are no scores that could fall by a factor: they are only taken along.
+# Logits of proposals are not scores that could fall by a factor: they are only copied.
 _PROPOSED = InstanceNames("proposal_boxes", "", "", "", "")
 _INSTANCES = {"instances": _FOUND, "proposals": _PROPOSED}
 _SEM_SEG, _PANOPTIC = "sem_seg", "panoptic_seg"

@@ -88,7 +88,7 @@ class BlockCopyPredictor(Closing):
 
         Args:
             original_image: uint8 ``(H, W, 3)``, BGR.
-            stream: Which video it is of.
+            stream: The video that it belongs to.
 
         Returns:
             The model's output for it: ``instances``, ``sem_seg`` and the like.

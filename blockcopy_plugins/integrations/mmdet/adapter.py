@@ -60,7 +60,7 @@ class DetectorAdapter(SampleAdapter):
         return (module for module in modules if isinstance(module, BaseRoIExtractor))
 
     def reads_channels_last(self, module: nn.Module) -> bool:
-        """Whether all layers of a RoI extractor do; what stands before them does anyway."""
+        """Whether all layers of a RoI extractor do; what comes before them does anyway."""
         return read_channels_last(module.roi_layers)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:

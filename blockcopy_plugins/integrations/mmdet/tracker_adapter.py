@@ -25,8 +25,8 @@ class TrackerAdapter(SampleAdapter):
     """Any ``BaseMOTModel`` around a detector: ByteTrack, SORT, QDTrack, MaskTrack R-CNN, ...
 
     Frames of the inputs ``(1, T, C, H, W)`` run one after the other. Backbone, neck and dense heads
-    of the detector run on blocks; RoI heads, re-identification and association are as ever. Streams
-    are the ``video_id`` of the frames' data samples; without one all frames are of one stream,
+    of the detector run on blocks; RoI heads, re-identification and association run dense. Streams
+    are the ``video_id`` of the frames' data samples; without one, all frames belong to one stream,
     which a ``frame_id`` of 0 starts again.
 
     Args:
