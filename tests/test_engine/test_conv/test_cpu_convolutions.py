@@ -368,7 +368,7 @@ layers = st.lists(
 )
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [40, pytest.param(1000, marks=pytest.mark.weekly)])
 def test_maps_and_blocks_of_any_size(examples):
     """Unpadded convolutions make maps smaller than their grid, dilations reach over blocks."""
 

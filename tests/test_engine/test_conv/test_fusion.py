@@ -240,7 +240,7 @@ drawn = dict(
 )
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(1500, marks=pytest.mark.weekly)])
 def test_drawn_nets_follow_the_masked_sentence(examples):
     @given(**drawn)
     @settings(max_examples=examples)

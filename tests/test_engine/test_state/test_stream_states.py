@@ -88,7 +88,7 @@ def test_streams_come_go_and_change_places(steps, seed):
     check_streams(steps, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(steps=batches, seed=st.integers(0, 99))
 @settings(max_examples=1000)
 def test_streams_come_go_and_change_places_thoroughly(steps, seed):

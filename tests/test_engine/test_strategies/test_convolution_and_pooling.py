@@ -137,7 +137,7 @@ def test_convolution(**drawn):
     check_convolution(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**geometry)
 @settings(max_examples=3000)
 def test_convolution_thoroughly(**drawn):
@@ -173,7 +173,7 @@ def test_pooling(**drawn):
     check_pooling(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**geometry)
 @settings(max_examples=3000)
 def test_pooling_thoroughly(**drawn):

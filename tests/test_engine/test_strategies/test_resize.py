@@ -90,7 +90,7 @@ def test_resize(**drawn):
     check_resize(**drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @given(**case)
 @settings(max_examples=5000)
 def test_resize_thoroughly(**drawn):
