@@ -119,6 +119,9 @@ DILATED = dict(CONV, dilation=(13, 13), padding=(13, 13))
 
 # What runs on blocks: name of the op, parameters.
 ON_BLOCKS = [
+    ("SqueezeExcite", dict(kind="mean")),
+    ("SqueezeExcite", dict(kind="adaptive")),
+    ("SplitAttention", {}),
     ("Conv", CONV),
     ("Conv", dict(CONV, kernel=(7, 7), stride=(2, 2), padding=(3, 3))),
     ("Conv", dict(CONV, kernel=(1, 7), padding=(0, 3))),
@@ -223,10 +226,7 @@ ON_WHOLE_MAPS = [
     ("Resize", dict(RESIZE, mode="area", size=(7, 9)), "adaptive_avg_pool2d"),
     ("InstanceNorm", dict(affine=True), ""),
     ("AdaptivePool", dict(bins=(2, 2), kind="avg", corners=False), "adaptive_avg_pool2d"),
-    ("SqueezeExcite", dict(kind="mean"), "mean"),
-    ("SqueezeExcite", dict(kind="adaptive"), "mean"),
     ("SqueezeExcite", dict(kind="grn"), "norm"),
-    ("SplitAttention", {}, "mean"),
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
     ("Unfold", dict(kind="unfold"), "im2col"),

@@ -42,11 +42,12 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     Returns:
         ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; why not for any other op.
     """
-    x, dims, keepdim = (*args, None, False)[:3] if len(args) < 3 else args
+    if func not in (aten.mean.dim, aten.sum.dim_IntList):
+        return Decline("it mixes pixels or images")
+    x, dims, keepdim = (*args, None, False)[:3]
     keepdim = kwargs.get("keepdim", keepdim)
     if (
-        func not in (aten.mean.dim, aten.sum.dim_IntList)
-        or not isinstance(x, BlockTensor)
+        not isinstance(x, BlockTensor)
         or isinstance(x, DenseOnUse)
         or x.axes != MAP
         or not x.is_floating_point()
