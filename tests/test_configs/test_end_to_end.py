@@ -126,7 +126,6 @@ CASES = {
             "model.decode_head.channels": 64,
             "model.auxiliary_head.in_channels": 256,
         },
-        dense_ops=frozenset({"decode_head.image_pool.0"}),
     ),
 }
 

@@ -23,6 +23,8 @@ OF_THE_MODEL = (
     "integrations/mmcv_ops.py:",
     # As the extractor that it stands in for; on a GPU that runs itself.
     "integrations/mmdet/roi_extraction.py:",
+    # The framework's own methods, which stand-ins of the package call.
+    "integrations/common/rebound_methods.py:",
 )
 
 

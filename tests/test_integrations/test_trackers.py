@@ -149,9 +149,10 @@ def same(found, wanted) -> bool:
             return False
         if len(expected):
             nearest = (mine[None] - expected[:, None]).abs().amax(-1).amin(1)
-            # Random weights make much of the last digits; boxes may lie far outside of the picture.
+            # Random weights make much of the last digits: the dense model itself, its weights changed
+            # by a millionth, gives one of two tracks elsewhere. Boxes may lie far outside.
             allowed = 0.5 + 1e-5 * expected.abs().amax(-1)
-            if (nearest < allowed).float().mean() < 0.85:
+            if (nearest >= allowed).sum() > max(1, 0.15 * len(expected)):
                 return False
     return len(rows(wanted)[0]) >= 2 or pytest.fail("without boxes this would say nothing")
 
