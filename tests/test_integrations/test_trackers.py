@@ -149,8 +149,8 @@ def same(found, wanted) -> bool:
             return False
         if len(expected):
             nearest = (mine[None] - expected[:, None]).abs().amax(-1).amin(1)
-            # Random weights make much of the last digits: the dense model itself, its weights changed
-            # by a millionth, gives one of two tracks elsewhere. Boxes may lie far outside.
+            # Random weights make much of the last digits: the dense model, its weights changed
+            # by a millionth, puts one of two tracks elsewhere. Boxes may lie far outside.
             allowed = 0.5 + 1e-5 * expected.abs().amax(-1)
             if (nearest >= allowed).sum() > max(1, 0.15 * len(expected)):
                 return False
