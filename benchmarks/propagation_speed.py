@@ -16,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +26,8 @@ from benchmarks.markdown import table
 
 # Frames of each run that do not count: kernels, weights and the two ways of whole frames are tried.
 _FIRST = 2
+# Whole frames after which the faster way to run them is known.
+_TRIED = 12
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -114,7 +117,7 @@ def _converted(module, calls, block_size: int, n: int, way: str) -> tuple[list[f
     bc.blockcopy_(module, bc.BlockCopyConfig(block_size, policy, propagate=way))
     try:
         # Which way of whole frames is faster is found out before the clock runs.
-        for _ in range(2):
+        for _ in range(max(2, ceil(_TRIED * n / len(calls)))):
             _times(calls)
             bc.reset_(module)
         before = bc.report(module).propagation.moved
