@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from torch import nn
+
 Others = Mapping[FunctionType, Callable]
 """What is to be called in place of which functions."""
 
@@ -44,6 +46,26 @@ class StandIn:
     def original(self, *args, **kwargs) -> Any:
         """The class's method."""
         return getattr(type(self.owner), self.name)(self.owner, *args, **kwargs)
+
+
+def stand_in_for(
+    model: nn.Module, name: str, method: Callable, kind: type[StandIn]
+) -> Iterator[StandIn]:
+    """Put stand-ins in place of a method of a model's modules.
+
+    Args:
+        model: The model.
+        name: Of the method.
+        method: What it is in the classes that are meant; classes that have another, and modules
+            that have one of their own, keep it.
+        kind: Of the stand-ins.
+
+    Yields:
+        What takes that away again, by ``remove()``.
+    """
+    for module in nn.Module.modules(model):
+        if getattr(type(module), name, None) is method and name not in module.__dict__:
+            yield kind(module, name).put()
 
 
 class ReboundMethod(StandIn):

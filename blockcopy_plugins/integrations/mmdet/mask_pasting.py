@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...ops import library
 from ...ops.paste_masks import paste_masks
-from ..common.rebound_methods import StandIn
+from ..common.rebound_methods import StandIn, stand_in_for
 from .box_selection import is_served
 
 _METHOD = "_predict_by_feat_single"
@@ -49,7 +49,4 @@ def paste_masks_fast(model: nn.Module) -> Iterator[StandIn]:
     """
     if not library.has_kernel("paste_masks", "cpu"):
         return
-    for module in nn.Module.modules(model):
-        method = getattr(type(module), _METHOD, None)
-        if method is FCNMaskHead._predict_by_feat_single and _METHOD not in module.__dict__:
-            yield PastedMasks(module, _METHOD).put()
+    yield from stand_in_for(model, _METHOD, FCNMaskHead._predict_by_feat_single, PastedMasks)

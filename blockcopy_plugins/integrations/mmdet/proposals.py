@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...ops import library
 from ...ops.top_scores import top_scores
-from ..common.rebound_methods import StandIn
+from ..common.rebound_methods import StandIn, stand_in_for
 from .box_selection import is_served
 
 _METHOD = "_predict_by_feat_single"
@@ -72,6 +72,4 @@ def rank_proposals(model: nn.Module) -> Iterator[StandIn]:
     """
     if not library.has_kernel("top_scores", "cpu"):
         return
-    for module in nn.Module.modules(model):
-        if getattr(type(module), _METHOD, None) is RPNHead._predict_by_feat_single:
-            yield RankedProposals(module, _METHOD).put()
+    yield from stand_in_for(model, _METHOD, RPNHead._predict_by_feat_single, RankedProposals)

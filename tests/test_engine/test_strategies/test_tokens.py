@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from tests.test_engine.random_grids import run_on_random_grids
 
 BLOCK, PATCH, CHANNELS, HEADS = 16, 4, 8, 2
 
@@ -79,28 +79,9 @@ class Transformer(nn.Module):
         return self.head(map_), first, x[:, before + h * w :], x
 
 
-def run(net, images, size, pack=True, mode=torch.no_grad, count=5, **options):
+def run(net, images, size, **options):
     """Outputs, and those of the masked reference and of the dense network, of random grids."""
-    shape = (images, -(-size[0] // BLOCK), -(-size[1] // BLOCK))
-    rates = ((2.0, 0.3, 0.0, 0.5, 0.1) * 3)[:count]
-    grids = [torch.rand(shape) < rate for rate in rates]
-    if count == 5:
-        grids[3][-1] = False  # An image of which nothing runs, beside others.
-    frames = [torch.randn(images, 3, *size) for _ in grids]
-    reference = MaskedReference(net, BLOCK)
-    wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
-    with torch.no_grad():
-        dense = net(frames[0])
-    left = list(grids)
-    config = bc.BlockCopyConfig(
-        block_size=BLOCK, policy=lambda f, c: left.pop(0), pack_whole_frames=pack, **options
-    )
-    bc.blockcopy_(net, config)
-    found = []
-    for frame in frames:
-        with mode():
-            found.append(net(frame))
-    return found, wanted, dense
+    return run_on_random_grids(net, images, size, BLOCK, **options)
 
 
 @pytest.mark.parametrize("tokens", ["class", "registers", "queries"])
@@ -116,7 +97,7 @@ def run(net, images, size, pack=True, mode=torch.no_grad, count=5, **options):
 )
 def test_tokens_of_executed_pixels_run(how, size, images, pack, mode, tokens):
     net = Transformer(size, how, tokens).eval()
-    found, wanted, dense = run(net, images, size, pack, mode, strict=True)
+    found, wanted, dense = run(net, images, size, pack=pack, mode=mode, strict=True)
     torch.testing.assert_close(found[0], dense, rtol=1e-4, atol=1e-5)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ from torch import nn
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from blockcopy_plugins.errors import StateError
+from tests.test_engine.random_grids import run_on_random_grids
 
 BLOCK, CHANNELS = 32, 8
 
@@ -112,26 +113,9 @@ class Windowed(nn.Module):
         return self.head(x.permute(0, 3, 1, 2))
 
 
-def run(net, images, size, pack=True, mode=torch.no_grad, **options):
+def run(net, images, size, **options):
     """Outputs, and those of the masked reference and of the dense network, of random grids."""
-    shape = (images, -(-size[0] // BLOCK), -(-size[1] // BLOCK))
-    grids = [torch.rand(shape) < rate for rate in (2.0, 0.3, 0.0, 0.5, 0.1)]
-    grids[3][-1] = False  # An image of which nothing runs, beside others.
-    frames = [torch.randn(images, 3, *size) for _ in grids]
-    reference = MaskedReference(net, BLOCK)
-    wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
-    with torch.no_grad():
-        dense = net(frames[0])
-    left = list(grids)
-    config = bc.BlockCopyConfig(
-        block_size=BLOCK, policy=lambda f, c: left.pop(0), pack_whole_frames=pack, **options
-    )
-    bc.blockcopy_(net, config)
-    found = []
-    for frame in frames:
-        with mode():
-            found.append(net(frame))
-    return found, wanted, dense
+    return run_on_random_grids(net, images, size, BLOCK, **options)
 
 
 HOWS = ["plain", "fused", "no shortcut"]
@@ -149,7 +133,7 @@ HOWS = ["plain", "fused", "no shortcut"]
 )
 def test_windows_that_meet_executed_blocks_run(size, side, images, how, pack, mode):
     net = Windowed(side, how).eval()
-    found, wanted, dense = run(net, images, size, pack, mode, strict=True)
+    found, wanted, dense = run(net, images, size, pack=pack, mode=mode, strict=True)
     torch.testing.assert_close(found[0], dense, rtol=1e-4, atol=1e-5)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -160,7 +144,7 @@ def test_windows_that_meet_executed_blocks_run(size, side, images, how, pack, mo
 @pytest.mark.parametrize("pack", [True, False])
 def test_an_op_that_runs_on_whole_maps_between_windows(pack):
     net = Windowed(7, "dense inside").eval()
-    found, wanted, dense = run(net, 2, (100, 52), pack)
+    found, wanted, dense = run(net, 2, (100, 52), pack=pack)
     torch.testing.assert_close(found[0], dense, rtol=1e-4, atol=1e-5)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
