@@ -276,7 +276,8 @@ class Session:
         """
         propagated, context = choice.propagated, choice.context
         outputs = whole = None
-        cpu_start = time.thread_time()
+        is_whole = bool(choice.host.all()) and not any(context.host_first)
+        cpu_start = time.thread_time() if is_whole else 0.0
         try:
             if choice.repeats:
                 out, counts, outputs = propagated.repeat()
@@ -298,7 +299,7 @@ class Session:
                     stream.broken = True
             raise
         else:
-            if whole is None and bool(choice.host.all()) and not any(context.host_first):
+            if whole is None and is_whole:
                 propagated.note_whole(time.thread_time() - cpu_start)
         finally:
             run.close()

@@ -33,12 +33,13 @@ from torch import Tensor
 from ...errors import StateError
 from ..adapter import Call
 from ..torch_internals import dispatch_modes, function_modes, tree_unflatten
+from .block_numbers import Mismatch, Numbers, can_join
 from .call_kind import kind_of_call, results_of_call
 from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
 from .frame_run import FrameRun
 from .model_watch import AttributeWatch
-from .program import Mismatch, Numbers, Program, can_join
+from .program import Program
 from .program_pool import FrameProgram, ProgramPool, Recording
 from .recorded_frame import CountedFrame, RecordedFrame
 from .replay import ReplayExecutor, ReplayReport

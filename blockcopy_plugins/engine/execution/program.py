@@ -3,74 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ..torch_internals import is_mutable, kernels_of
-from .trace import Given, Kept, Register, Root, Step, Trace
-
-Sizes = dict[tuple[int, int], int]
-"""Number of executed blocks, by rows and columns of blocks of a map."""
-
-
-class Mismatch(Exception):
-    """Two frames did not do the same; the message says where."""
-
-
-@dataclass(frozen=True)
-class Multiple:
-    """``factor`` times the executed blocks of maps with ``blocks`` rows and columns of blocks."""
-
-    blocks: tuple[int, int]
-    factor: int
-
-
-class Numbers:
-    """What integers of two frames of one model mean.
-
-    An integer that is the same in both, whose maps have different numbers of executed blocks, is
-    the same in all frames; another one must be a multiple of the number of executed blocks.
-
-    Args:
-        one: Of the first frame.
-        other: Of the second. They are all the same, or none of them is; see :func:`can_join`.
-    """
-
-    def __init__(self, one: Sizes, other: Sizes) -> None:
-        self._pairs = [(blocks, n, other[blocks]) for blocks, n in one.items()]
-        self.fixed = one == other
-
-    def join(self, a: int, b: int) -> int | Multiple:
-        """What stands for ``a`` in the first frame and ``b`` in the second.
-
-        Raises:
-            Mismatch: If nothing does.
-        """
-        if a == b:
-            return a
-        found = {
-            Multiple(blocks, a // n)
-            for blocks, n, m in self._pairs
-            if a % n == 0 and a // n * m == b
-        }
-        if len(found) != 1:
-            raise Mismatch(f"the number {a} became {b} with another number of blocks")
-        return found.pop()
-
-
-def can_join(one: Sizes, other: Sizes) -> bool:
-    """Whether two frames tell what their integers mean.
-
-    They do where the numbers of blocks of all maps differ, and are more than one: layouts in memory
-    with a single block are ambiguous. Where none differs they tell it for frames of these numbers.
-    """
-    if one.keys() != other.keys():
-        return False
-    differ = [one[blocks] != other[blocks] for blocks in one]
-    return all(differ) and min(*one.values(), *other.values()) > 1 or not any(differ)
+from .block_numbers import Mismatch, Numbers
+from .native_program import native_run
+from .python_program import python_run
+from .step_lifetimes import without_dead
+from .trace import Given, Kept, Step, Trace
 
 
 class Program:
@@ -104,9 +46,9 @@ class Program:
             raise Mismatch("the results are made by other ops")
         self.names = [root.name for root in one.roots if isinstance(root, Given)]
         self.kept = [root.tensor for root in one.roots if isinstance(root, Kept)]
-        self._run = _compiled(
-            _without_dead(steps, one.results), one.roots, one.results, self.blocks
-        )
+        steps = without_dead(steps, one.results)
+        parts = (steps, one.roots, one.results, self.blocks)
+        self._run = native_run(*parts) or python_run(*parts)
 
     def run(self, given: dict[Hashable, Tensor], sizes: Sequence[int]) -> list[Tensor | None]:
         """Do it again.
@@ -139,84 +81,3 @@ class Program:
         if a != b and not (isinstance(a, float) and math.isnan(a) and math.isnan(b)):
             raise Mismatch(f"{a} became {b}")
         return a
-
-
-def _without_dead(steps: Sequence[Step], results: Sequence[Register | Root | None]) -> list[Step]:
-    """Leave out ops whose results nobody reads and that change nothing."""
-    needed = {value for value in results if isinstance(value, Register)}
-    kept = []
-    for step in reversed(steps):
-        if is_mutable(step.func) or any(out in needed for out in registers(step.out)):
-            needed.update(registers((step.args, list(step.kwargs.values()))))
-            kept.append(step)
-    return kept[::-1]
-
-
-def registers(value: Any) -> list[Register]:
-    """The registers in arguments or results of an op."""
-    if isinstance(value, Register):
-        return [value]
-    if type(value) in (list, tuple):
-        return [register for item in value for register in registers(item)]
-    return []
-
-
-def _compiled(
-    steps: Sequence[Step],
-    roots: Sequence[Given | Kept],
-    results: Sequence[Register | Root | None],
-    blocks: Sequence[tuple[int, int]],
-) -> Callable[..., list[Tensor | None]]:
-    """The function ``run(given, *sizes)`` that does the steps, a line each.
-
-    As code of its own it finds its tensors in local variables and lets each go after its last use.
-    """
-    names: dict[str, Any] = {}
-    sizes = {found: f"n{i}" for i, found in enumerate(blocks)}
-
-    def text(value: Any) -> str:
-        if isinstance(value, Register):
-            return f"v{value.index}"
-        if isinstance(value, Root):
-            return f"r{value.index}"
-        if isinstance(value, Multiple):
-            return f"{value.factor} * {sizes[value.blocks]}"
-        if type(value) in (list, tuple):
-            inside = "".join(f"{text(item)}, " for item in value)
-            return f"[{inside}]" if type(value) is list else f"({inside})"
-        if value is None or type(value) in (bool, int, str):
-            return repr(value)
-        names[f"k{len(names)}"] = value
-        return f"k{len(names) - 1}"
-
-    lines = [f"def run({', '.join(['given', *sizes.values()])}):"]
-    for i, root in enumerate(roots):
-        if isinstance(root, Given):
-            names[f"g{i}"] = root.name
-            lines.append(f"    r{i} = given[g{i}]")
-        else:
-            names[f"r{i}"] = root.tensor
-    last: dict[Register, int] = {}
-    for i, step in enumerate(steps):
-        last.update(dict.fromkeys(registers((step.args, list(step.kwargs.values()), step.out)), i))
-    stay = {value for value in results if isinstance(value, Register)}
-    made: set[Register] = set()
-    for i, step in enumerate(steps):
-        # What OpOverload.__call__ calls.
-        names[f"f{i}"] = kernels_of(step.func)
-        given = [text(value) for value in step.args]
-        given += [f"{name}={text(value)}" for name, value in step.kwargs.items()]
-        call = f"f{i}({', '.join(given)})"
-        if type(step.out) is list:
-            targets = "".join("_, " if out is None else f"{text(out)}, " for out in step.out)
-            call = f"{targets.rstrip()} = {call}" if step.out else call
-        elif isinstance(step.out, Register) and step.out not in made:
-            call = f"{text(step.out)} = {call}"
-        lines.append(f"    {call}")
-        made.update(registers(step.out))
-        over = [text(r) for r in made if last.get(r) == i and r not in stay]
-        if over:
-            lines.append(f"    {' = '.join(over)} = None")
-    lines.append(f"    return [{', '.join(text(value) for value in results)}]")
-    exec(compile("\n".join(lines), "<block-sparse program>", "exec"), names)  # noqa: S102
-    return names["run"]

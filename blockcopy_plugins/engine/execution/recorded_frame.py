@@ -10,7 +10,7 @@ from torch import Tensor
 from ..frame.counts import FrameCounts
 from ..frame.layout import Layout
 from ..torch_internals import no_modes
-from .program import Multiple, Numbers, Sizes
+from .block_numbers import Multiple, Numbers, Sizes
 from .replayed_frame import ReplayedFrame
 
 

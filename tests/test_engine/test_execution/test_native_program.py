@@ -1,0 +1,147 @@
+"""Programs that run natively do what the same steps do from Python, and what torch does."""
+
+import pytest
+import torch
+
+from blockcopy_plugins.engine.execution import native_program, program
+from blockcopy_plugins.engine.execution.block_numbers import Multiple
+from blockcopy_plugins.engine.execution.native_program import native_run
+from blockcopy_plugins.engine.execution.python_program import python_run
+from blockcopy_plugins.engine.execution.trace import Given, Kept, Register, Root, Step
+from blockcopy_plugins.ops.library import has_extension
+from tests.test_engine.test_execution.test_frame_programs import COUNTS, Net, pair, programs, run
+
+aten = torch.ops.aten
+needs_extension = pytest.mark.skipif(not has_extension(), reason="the kernels are not built")
+BLOCKS = (2, 3)
+X, KEPT = Root(0), Root(1)
+
+
+def out_of(func, args, kwargs=None, x=None, kept=None, size=0):
+    """What one op gives natively, on a given tensor, a kept one and a number of blocks."""
+    roots = [Given("pixels"), Kept(kept if kept is not None else torch.arange(6.0))]
+    steps = [Step(func, args, kwargs or {}, Register(0))]
+    found = native_run(steps, roots, [Register(0)], [BLOCKS])
+    return found({"pixels": x if x is not None else torch.arange(6.0)}, size)[0]
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    ("func", "args", "kwargs", "wanted"),
+    [
+        (aten.mul.Tensor, (X, 2.5), {}, lambda x, kept: x * 2.5),
+        (aten.mul.Tensor, (X, 2), {}, lambda x, kept: x * 2),
+        (aten.add.Tensor, (X, KEPT), {"alpha": 3}, lambda x, kept: x + 3 * kept),
+        (aten.leaky_relu.default, (X, 1), {}, lambda x, kept: x),
+        (aten.cat.default, ([X, KEPT, X],), {}, lambda x, kept: torch.cat([x, kept, x])),
+        (aten.index.Tensor, (X, [KEPT]), {}, lambda x, kept: x[kept]),
+        (aten.sum.dim_IntList, (X, [0], True), {}, lambda x, kept: x.sum(0, True)),
+        (aten.sum.dim_IntList, (X, []), {}, lambda x, kept: x.sum()),
+        (aten._to_copy.default, (X,), {"dtype": torch.float64}, lambda x, kept: x.double()),
+        (aten.clamp.default, (X, None, 2.0), {}, lambda x, kept: x.clamp(max=2.0)),
+        (aten.gelu.default, (X,), {"approximate": "tanh"}, lambda x, kept: gelu(x)),
+    ],
+)
+def test_arguments_arrive_as_from_python(func, args, kwargs, wanted):
+    x = torch.linspace(-2, 4, 6)
+    kept = torch.tensor([3, 1, 0, 2, 5, 4])
+    found = out_of(func, args, kwargs, x, kept)
+    torch.testing.assert_close(found, wanted(x, kept), rtol=0.0, atol=0.0)
+
+
+def gelu(x):
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+@needs_extension
+def test_memory_formats_arrive():
+    x = torch.randn(2, 3, 4, 5)
+    found = out_of(aten.clone.default, (X,), {"memory_format": torch.channels_last}, x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, x)
+
+
+@needs_extension
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+def test_numbers_follow_the_executed_blocks(blocks):
+    x = torch.arange(12.0)
+    shape = [Multiple(BLOCKS, 2), -1]
+    found = out_of(aten.view.default, (X, shape), x=x, size=blocks)
+    assert torch.equal(found, x.view(2 * blocks, -1))
+    found = out_of(aten.narrow.default, (X, 0, 0, Multiple(BLOCKS, 1)), x=x, size=blocks)
+    assert torch.equal(found, x[:blocks])
+
+
+@needs_extension
+def test_several_results_and_results_that_nobody_reads():
+    x, kept = torch.arange(12.0), torch.ones(4)
+    steps = [
+        Step(aten.split.Tensor, (X, 4), {}, [Register(0), None, Register(1)]),
+        Step(aten.add_.Tensor, (KEPT, Register(1)), {}, KEPT),
+        Step(aten.max.dim, (X, 0), {}, [Register(2), None]),
+    ]
+    results = [Register(0), None, KEPT, X, Register(2)]
+    found = native_run(steps, [Given("pixels"), Kept(kept)], results, [BLOCKS])
+    first, nothing, written, given, largest = found({"pixels": x}, 1)
+    assert torch.equal(first, x[:4]) and nothing is None
+    assert written is kept and torch.equal(kept, 1 + x[8:])
+    assert given is x and largest == 11
+
+
+@needs_extension
+def test_results_of_steps_are_let_go_after_their_last_use():
+    """A chain of a hundred maps takes the memory of two or three."""
+    x = torch.zeros(1 << 20)
+    steps = [
+        Step(aten.add.Tensor, (Register(i - 1) if i else X, 1.0), {}, Register(i))
+        for i in range(100)
+    ]
+    chain = native_run(steps, [Given("pixels")], [Register(99)], [BLOCKS])
+    with torch.profiler.profile(profile_memory=True) as profile:
+        (found,) = chain({"pixels": x}, 1)
+    assert found[0] == 100
+    now = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    assert x.nbytes <= most <= 3 * x.nbytes
+
+
+@needs_extension
+def test_what_cannot_be_handed_over_is_left_to_python():
+    steps = [Step(aten.bernoulli.default, (X,), {"generator": torch.Generator()}, Register(0))]
+    assert native_run(steps, [Given("pixels")], [Register(0)], [BLOCKS]) is None
+    steps = [Step(aten.mul.Tensor, (X, "two"), {}, Register(0))]
+    assert native_run(steps, [Given("pixels")], [Register(0)], [BLOCKS]) is None
+
+
+def test_without_kernels_there_are_none(monkeypatch):
+    monkeypatch.setattr(native_program, "has_extension", lambda: False)
+    steps = [Step(aten.relu.default, (X,), {}, Register(0))]
+    assert native_run(steps, [Given("pixels")], [Register(0)], [BLOCKS]) is None
+
+
+@needs_extension
+@pytest.mark.parametrize("images", [1, 2])
+def test_frames_are_bit_for_bit_those_of_the_steps_from_python(monkeypatch, images):
+    made = []
+
+    def both(*parts):
+        natively, from_python = native_run(*parts), python_run(*parts)
+        made.append(natively)
+
+        def one_after_the_other(given, *sizes):
+            found = natively(given, *sizes)
+            for a, b in zip(found, from_python(given, *sizes), strict=True):
+                assert a is b if a is None or b is None else torch.equal(a, b)
+            return found
+
+        return one_after_the_other
+
+    monkeypatch.setattr(program, "native_run", both)
+    torch.manual_seed(0)
+    nets = pair(Net())
+    run(nets, COUNTS, torch.Generator().manual_seed(1), images)
+    assert programs(nets[0]).replayed >= 5
+    assert made and None not in made
