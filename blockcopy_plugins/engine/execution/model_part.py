@@ -53,6 +53,8 @@ class ModelPart:
         watch: Looks at it before each call.
         changes: How often in turn its attributes were others at a call than at the one before.
         recordings: How often in turn it was recorded, and no program ran.
+        is_over: No program will stand for it any more.
+        descends: Its children are to be parts then.
     """
 
     def __init__(self, converted: ConvertedModel, path: str, module: nn.Module) -> None:
@@ -61,10 +63,14 @@ class ModelPart:
             converted, model=module, modules=tuple(nn.Module.named_modules(module))
         )
         self.watch = ModelWatch()
-        self.changes = -1  # The first look counts as a change.
+        self.changes = 0
         self.recordings = 0
+        self.is_over = self.descends = False
         self._attributes = AttributeWatch()
         module.__dict__["forward"] = PartForward(converted.active, self)
+        # There is nothing to compare with at the first look.
+        self.watch.has_moved(self.converted)
+        self._attributes.have_changed(self.converted)
 
     def run(self, *args, **kwargs) -> Any:
         """The module's own forward."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..adapter import Call
+from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
 from .frame_programs import FramePrograms, ProgramReport
 from .frame_run import FrameRun
 from .part_programs import PartPrograms
 
 _PARTS = "parts"
+# Frames in turn between which the model has changed, until none is recorded as a whole.
+_PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,40 @@ class ModelPrograms(FramePrograms):
     def __init__(self, enabled: bool = True) -> None:
         super().__init__(enabled)
         self._parts = PartPrograms(enabled)
+        self._changes = 0
 
     def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
         """See :class:`~.executor.Executor`."""
-        kind = super().kind_of(converted, call)
-        if kind is not None or not self.enabled or not self.is_for(call) or self.obstacle():
-            return kind
-        return _PARTS
+        if not self.enabled or not self.is_for(call):
+            return None
+        kind, obstacle = None, converted.adapter.graph_obstacle
+        if obstacle is None:
+            kind = super().kind_of(converted, call)
+        else:
+            # Each part looks whether it has changed; nobody looks at the model.
+            self._note(obstacle)
+        return _PARTS if kind is None and self.obstacle() is None else kind
+
+    def has_changed(self, converted: ConvertedModel) -> bool:
+        """See :class:`~.replay.ReplayExecutor`."""
+        changed = super().has_changed(converted)
+        self._changes = self._changes + 1 if changed else 0
+        return changed
+
+    def kind(self, call: Call) -> Hashable:
+        """See :class:`~.replay.ReplayExecutor`."""
+        if self._changes > _PATIENCE:
+            raise CaptureError("attributes of the model are others in each frame")
+        return super().kind(call)
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
         """See :class:`~.executor.Executor`."""
-        return self._parts.run(work, kind) if kind is _PARTS else super().run(work, kind)
+        if kind is not _PARTS:
+            return super().run(work, kind)
+        if self._parts.rearrange(work.converted):
+            # Not the model has changed.
+            self._attributes.have_changed(work.converted)
+        return self._parts.run(work, kind)
 
     def report(self) -> ModelProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""

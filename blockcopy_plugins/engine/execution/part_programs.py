@@ -54,8 +54,6 @@ class PartPrograms(FramePrograms):
         """Run a frame with programs for its parts. See :class:`~.executor.Executor`."""
         if not work.executed or is_watched():
             return work.run_eagerly()
-        if self._parts is None:
-            self._parts = list(parts_in(work.converted, "", work.converted.model))
         frame = work.open(RecordedFrame)
         calls: dict[ModelPart, int] = {}
 
@@ -69,6 +67,26 @@ class PartPrograms(FramePrograms):
 
         frame.run_part = run_part
         return work.run(frame, work.call.frame)
+
+    def rearrange(self, converted: ConvertedModel) -> bool:
+        """Replace the forwards of parts, and give back those of parts that were given up.
+
+        Args:
+            converted: The model.
+
+        Returns:
+            Whether there were any.
+        """
+        if self._parts is None:
+            self._parts = list(parts_in(converted, "", converted.model))
+            return True
+        over = [part for part in self._parts if part.is_over]
+        for part in over:
+            part.take_away()
+            self._parts.remove(part)
+            if part.descends:
+                self._parts += parts_in(converted, part.path, part.converted.model)
+        return bool(over)
 
     def release(self) -> None:
         """Give the parts their own forwards back."""
@@ -88,13 +106,15 @@ class PartPrograms(FramePrograms):
         args: tuple,
         kwargs: Mapping[str, Any],
     ) -> Any:
+        if part.is_over:
+            return part.run(*args, **kwargs)
         number = calls[part] = calls.get(part, -1) + 1
         try:
             inputs = PartInputs(frame, args, kwargs)
         except CaptureError as error:
-            self._give_up(part, work.converted, str(error))
+            self._give_up(part, str(error))
             return part.run(*args, **kwargs)
-        if not inputs.has_blocks or not self._may_run(part, work.converted, is_first=number == 0):
+        if not inputs.has_blocks or not self._may_run(part, is_first=number == 0):
             return part.run(*args, **kwargs)
         pool = work.cache.parts
         if pool.generation != self._generation or len(pool.programs) + len(pool.last) > _MOST:
@@ -107,15 +127,14 @@ class PartPrograms(FramePrograms):
         key = (*where, torch.is_inference_mode_enabled(), inputs.form)
         result = self._run_one(pool, key, part.path, run, here)
         if part.path in self._refused:
-            self._give_up(part, work.converted, self._refused.pop(part.path))
+            self._give_up(part, self._refused.pop(part.path))
         return result
 
-    def _may_run(self, part: ModelPart, converted: ConvertedModel, is_first: bool) -> bool:
+    def _may_run(self, part: ModelPart, is_first: bool) -> bool:
         """Whether a program may stand for a part now.
 
         Args:
             part: The part.
-            converted: The model.
             is_first: Whether it is the first call of the part in the frame.
         """
         obstacle = part.watch.obstacle(part.converted)
@@ -125,9 +144,9 @@ class PartPrograms(FramePrograms):
         if is_first and part.has_changed():
             self.forget()
         if part.changes >= _PATIENCE:
-            self._give_up(part, converted, "its attributes are others in each frame")
+            self._give_up(part, "its attributes are others in each frame")
         elif part.recordings >= _RECORDINGS:
-            self._give_up(part, converted, "it does something else in each frame")
+            self._give_up(part, "it does something else in each frame")
         else:
             return True
         return False
@@ -138,9 +157,9 @@ class PartPrograms(FramePrograms):
         work.part.recordings += 1
         result, recording = super()._record(kind, work, frame)
         if recording is not None and len(recording.trace.steps) < _LEAST_OPS:
-            self._take_away(work.part)
+            work.part.is_over = True
             return result, None
-        return result, recording
+        return result, recording if frame.is_steady else None
 
     def _replay(self, made: FrameProgram, work: PartRun, frame: PartOfFrame, pixels: Tensor) -> Any:
         if not frame.goes_on(made.recorded):
@@ -159,12 +178,7 @@ class PartPrograms(FramePrograms):
     def _as_it_was(self, work: PartRun) -> Any:
         return work.run_eagerly()
 
-    def _give_up(self, part: ModelPart, converted: ConvertedModel, reason: str) -> None:
-        """Let a module run as it is from now on, and its children be parts."""
+    def _give_up(self, part: ModelPart, reason: str) -> None:
+        """Let a module run as it is from now on, and from the next frame its children be parts."""
         self._note(f"{part.path!r}: {reason}")
-        self._take_away(part)
-        self._parts += parts_in(converted, part.path, part.converted.model)
-
-    def _take_away(self, part: ModelPart) -> None:
-        part.take_away()
-        self._parts.remove(part)
+        part.is_over = part.descends = True

@@ -16,7 +16,6 @@ from ..state.entry import StateEntry
 from ..state.store import StateStore
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import MapGeometry
-from .capture_guard import CaptureError
 from .frame_run import FrameRun
 from .model_part import ModelPart
 from .part_values import BlocksForm, PartInputs, PartResults
@@ -55,13 +54,18 @@ class PartOfFrame:
     Args:
         frame: The frame.
         inputs: What the part is given.
+
+    Attributes:
+        frame: As given.
+        is_steady: No more of a map was kept than in frames before, once it was recorded.
     """
 
     def __init__(self, frame: RecordedFrame, inputs: PartInputs) -> None:
         self.frame = frame
+        self.is_steady = False
         self._inputs = inputs
         self._first = 0
-        self._recorded: RecordedPart | None = None
+        self._recorded: RecordedPart
 
     @property
     def path(self) -> str:
@@ -93,13 +97,7 @@ class PartOfFrame:
         return self.frame.given(name, pixels)
 
     def recorded(self) -> RecordedPart:
-        """What the host did, after the part has run.
-
-        Raises:
-            CaptureError: If more of a map was kept than in frames before.
-        """
-        if self._recorded is None:
-            raise CaptureError("more of its maps was kept than in frames before")
+        """What the host did, after the part has run."""
         return self._recorded
 
     def record(self, run: Callable[[], Any]) -> Any:
@@ -127,17 +125,17 @@ class PartOfFrame:
         used = {path: n for path, n in frame._calls.items() if calls.get(path, 0) != n}
         new = tuple(entry for entry in claimed(store, streams) if entry not in entries)
         after = enumerate(zip(fulls, self._inputs.fulls(), strict=True))
-        if all(entry.border == border for entry, border in borders.items()):
-            self._recorded = RecordedPart(
-                tuple((entry, entry.map) for entry in new),
-                used,
-                own,
-                tuple(entry.border for entry in new),
-                {path: calls.get(path, 0) for path in used},
-                tuple((i, now) for i, (was, now) in after if now is not was),
-                () if maps is None else tuple(maps.noted() - noted),
-                () if maps is None else tuple(maps.read[read:]),
-            )
+        self.is_steady = all(entry.border == border for entry, border in borders.items())
+        self._recorded = RecordedPart(
+            tuple((entry, entry.map) for entry in new),
+            used,
+            own,
+            tuple(entry.border for entry in new),
+            {path: calls.get(path, 0) for path in used},
+            tuple((i, now) for i, (was, now) in after if now is not was),
+            () if maps is None else tuple(maps.noted() - noted),
+            () if maps is None else tuple(maps.read[read:]),
+        )
         return result
 
     def goes_on(self, recorded: RecordedPart) -> bool:

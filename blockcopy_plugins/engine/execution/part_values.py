@@ -12,6 +12,7 @@ from torch import Tensor
 from ..frame.frame import Frame
 from ..state.entry import StateEntry
 from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap, plain
 from ..torch_internals import tree_flatten, tree_leaves, tree_unflatten
 from .capture_guard import CaptureError
 
@@ -124,6 +125,8 @@ class PartInputs:
             packed, found = value.packed, BlocksForm.of(value)
             border = None if found.full is None else found.full.border
             form = found, border, packed.shape[1:], packed.stride()[1:], value.version.shared
+        elif kind is DenseMap:
+            packed = value.plain
         elif kind is not Tensor:
             raise CaptureError(f"it is given a {kind.__name__}")
         self.leaves.append(value)
@@ -177,8 +180,8 @@ class PartResults:
                 if _memory(tensor) in memory - {0}:
                     raise CaptureError("maps that it gives share memory with others")
                 memory.add(_memory(tensor))
-            elif form is None and type(leaf) is Tensor:
-                tensor, form = leaf, "tensor"
+            elif form is None and type(leaf) in (Tensor, DenseMap):
+                tensor, form = plain(leaf), type(leaf)
             elif form is None and isinstance(leaf, _CONSTANTS):
                 form = Constant(type(leaf), leaf)
             elif form is None:
@@ -199,8 +202,10 @@ class PartResults:
                 value = leaf.filled(tensor, self._frame)
             elif isinstance(leaf, Constant):
                 value = leaf.value
+            elif isinstance(leaf, Same):
+                value = known[leaf.index]
             else:
-                value = known[leaf.index] if isinstance(leaf, Same) else tensor
+                value = DenseMap.of(tensor, self._frame.maps) if leaf is DenseMap else tensor
             if isinstance(value, Tensor):
                 known.append(value)
             leaves.append(value)
