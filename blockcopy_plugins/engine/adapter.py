@@ -54,7 +54,8 @@ class ModelAdapter:
     Integrations derive from it for models that are called differently.
 
     Attributes:
-        graph_obstacle: Why calls of such models cannot be CUDA graphs, ``None`` if they can.
+        graph_obstacle: Why calls of such models cannot be CUDA graphs, or programs as a whole;
+            ``None`` if they can.
         runs_once: Why a frame of such models cannot be run a second time, to compare; ``None`` if
             it can.
     """

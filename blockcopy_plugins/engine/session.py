@@ -27,9 +27,9 @@ from .call_lock import CallLock, ThreadValue
 from .execution.converted_model import ConvertedModel
 from .execution.cuda_graphs import MIB, FrameGraphs
 from .execution.executor import EagerExecution, Executor
-from .execution.frame_programs import FramePrograms
 from .execution.frame_run import FrameRun
 from .execution.geometry_cache import GeometryCaches
+from .execution.model_programs import ModelPrograms
 from .frame.counts import FrameCounts
 from .frame_record import FrameRecord, Scalars
 from .grid_choice import GridChoice, policy_context, select_grid
@@ -58,7 +58,7 @@ class Session:
         states: State of all streams.
         caches: Tables and plans for the frames of each geometry.
         graphs: CUDA graphs of frames of all streams.
-        programs: Programs of frames of all streams.
+        programs: Programs of frames of all streams, or of parts of the model.
         reads: Brings results from the device to the host.
         propagation: Copies or moves the outputs of blocks that do not run.
         plain_frames: Decides which whole frames run as in the plain model.
@@ -75,7 +75,7 @@ class Session:
         self.states = StreamStates(config.max_streams)
         self.caches = GeometryCaches()
         self.graphs = FrameGraphs(self.caches, config.cuda_graphs, config.graph_memory_mib * MIB)
-        self.programs = FramePrograms(config.programs)
+        self.programs = ModelPrograms(config.programs)
         self.reads = HostReads()
         self.propagation = Propagation.of(config)
         self._eager = EagerExecution()
@@ -430,6 +430,7 @@ class Session:
     def release(self) -> None:
         """Free recorded frames and prepared weights."""
         self.graphs.forget()
+        self.programs.release()
         self.converted.convolutions.clear()
 
     def report(self) -> Report:

@@ -32,9 +32,6 @@ from torch import Tensor
 
 from ...errors import StateError
 from ..adapter import Call
-from ..torch_internals import dispatch_modes, function_modes, tree_unflatten
-from .block_numbers import Mismatch, Numbers, can_join
-from .call_kind import kind_of_call, results_of_call
 from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
 from .frame_run import FrameRun
@@ -107,7 +104,7 @@ class FramePrograms(ReplayExecutor):
 
         See :class:`~.executor.Executor`.
         """
-        if not work.executed or _is_watched():
+        if not work.executed or is_watched():
             return work.run_eagerly()
         pool = work.cache.programs
         if pool.generation != self._generation or len(pool.programs) > _MOST:
@@ -117,6 +114,16 @@ class FramePrograms(ReplayExecutor):
         in_order = frame.image_order_is_slots
         key = (frame.images, frame.whole, in_order or frame.whole and work.slots, kind)
         key = (*key, work.channels_last)
+        return self._run_one(pool, key, kind, work, frame)
+
+    def _run_one(
+        self,
+        pool: ProgramPool,
+        key: Hashable,
+        kind: Hashable,
+        work: FrameRun,
+        frame: RecordedFrame,
+    ) -> Any:
         found = self._find(pool, key, frame, work)
         if found is None:
             return self._write_down(pool, key, kind, work, frame)
@@ -161,9 +168,7 @@ class FramePrograms(ReplayExecutor):
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
         frame.repeat(made.recorded, made.counted.of(sizes))
-        result, left = tree_unflatten(_run(program, frame, pixels, sizes), made.spec)
-        work.call.left.clear()
-        work.call.left.update(left)
+        result = work.result_of(run_program(program, frame, pixels, sizes), made.spec)
         made.replayed += 1
         self._replayed += 1
         return result
@@ -226,7 +231,7 @@ class FramePrograms(ReplayExecutor):
         with recorder:
             result = work.run(frame, work.call.frame)
         try:
-            leaves, spec = results_of_call(result, work.call)
+            leaves, spec = work.leaves_of(result)
         except CaptureError as error:
             self._refused[kind] = str(error)
             return result, None
@@ -256,14 +261,15 @@ class FramePrograms(ReplayExecutor):
             Mismatch: If it gives something else.
         """
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
-        leaves, spec = results_of_call(result, work.call)
+        leaves, spec = work.leaves_of(result)
         if spec != made.spec:
             raise Mismatch("the results are of another form")
         try:
-            again = _run(made.program, frame, work.call.frame, sizes)
+            again = run_program(made.program, frame, work.call.frame, sizes)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise Mismatch(str(error).strip().partition("\n")[0]) from None
-        for a, b in zip(leaves, again, strict=True):
+        pair = work.shown(leaves, spec), work.shown(again, spec)
+        for a, b in zip(*pair, strict=True):
             if a is not None and not nearly_the_same(a, b):
                 raise Mismatch("its ops gave other results when they were done again")
 
@@ -279,12 +285,22 @@ class FramePrograms(ReplayExecutor):
         pool.last.pop(key, None)
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether modes look at the ops of this call; a program calls none of them."""
     return bool(function_modes() or dispatch_modes())
 
 
-def _run(program: Program, frame: RecordedFrame, pixels: Tensor, sizes) -> list[Tensor | None]:
+def run_program(
+    program: Program, frame: RecordedFrame, pixels: Tensor, sizes: Sizes
+) -> list[Tensor | None]:
+    """Do again what a program does.
+
+    Args:
+        program: The program.
+        frame: Gives what differs from frame to frame.
+        pixels: The picture.
+        sizes: Executed blocks, in the order of :attr:`Program.blocks`.
+    """
     with _ordinary_tensors():
         given = {name: frame.given(name, pixels) for name in program.names}
         return program.run(given, tuple(sizes.values()))

@@ -16,6 +16,8 @@ from ..macs import MacsByPath
 from ..state.store import StateStore
 from ..state.stream import Stream
 from ..strategies import OPS
+from ..torch_internals import TreeSpec, tree_unflatten
+from .call_kind import results_of_call
 from .converted_model import ConvertedModel
 from .geometry_cache import GeometryCache
 
@@ -146,6 +148,21 @@ class FrameRun:
         out = dense_results(self._original(*args, **kwargs), last=True)
         frame.finish()
         return out
+
+    def leaves_of(self, result: Any) -> tuple[list[Tensor | None], TreeSpec]:
+        """The tensors that the call gave, and their form; see :func:`results_of_call`."""
+        return results_of_call(result, self.call)
+
+    def result_of(self, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
+        """The inverse of :meth:`leaves_of`; the call's left outputs are these from then on."""
+        result, left = tree_unflatten(leaves, spec)
+        self.call.left.clear()
+        self.call.left.update(left)
+        return result
+
+    def shown(self, leaves: list[Tensor | None], spec: TreeSpec) -> list[Tensor | None]:
+        """Those values of the leaves that mean something: all of them."""
+        return leaves
 
     def run_counted(self) -> Any:
         """Run the model on executed blocks; in first frames, count ops on ordinary tensors, too."""

@@ -18,7 +18,8 @@ class GeometryCache:
     Attributes:
         plans: Index tables and plans of ops.
         graphs: CUDA graphs.
-        programs: Programs.
+        programs: Programs of whole frames.
+        parts: Programs of parts of the model.
         idle: The state that the graphs read and write, where no stream is left: they serve the next
             video.
     """
@@ -26,6 +27,7 @@ class GeometryCache:
     plans: FramePlans = field(default_factory=FramePlans)
     graphs: GraphPool = field(default_factory=GraphPool)
     programs: ProgramPool = field(default_factory=ProgramPool)
+    parts: ProgramPool = field(default_factory=ProgramPool)
     idle: StateStore | None = None
 
 

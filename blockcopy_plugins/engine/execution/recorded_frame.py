@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -29,7 +30,11 @@ class RecordedFrame(ReplayedFrame):
 
     Attributes:
         counted: The ops on blocks, in their order.
+        run_part: Runs a part of the model that a program may stand for; ``None`` where all of it
+            runs as it is.
     """
+
+    run_part: Callable[[Any, tuple, dict[str, Any]], Any] | None = None
 
     def __init__(self, *args, **kwargs) -> None:
         self.counted: list[CountedOp] = []

@@ -43,3 +43,23 @@ class FrameCounts:
     modules: dict[str, list[int]] = field(default_factory=dict)
     outside: dict[str, int] | None = None
     by_torch: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def add(self, other: FrameCounts) -> None:
+        """Add what ran in a part of the same frame.
+
+        Args:
+            other: Of the part; ``outside`` is left out.
+        """
+        self.blocks += other.blocks
+        self.blocks_dense += other.blocks_dense
+        self.densified += other.densified
+        self.tiles |= other.tiles
+        for key, op in other.by_op.items():
+            found = self.by_op.setdefault(key, Densified(op.path, op.op, op.reason))
+            found.count += op.count
+            found.macs += op.macs
+        for path, (executed, dense) in other.modules.items():
+            found = self.modules.setdefault(path, [0, 0])
+            found[0] += executed
+            found[1] += dense
+        self.by_torch.update(other.by_torch)

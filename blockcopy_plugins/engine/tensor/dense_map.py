@@ -100,6 +100,10 @@ class FrameMaps:
         """The frame has a map of this size on blocks of this one."""
         self._blocks.setdefault(size, block)
 
+    def noted(self) -> set[MapGeometry]:
+        """Sizes of all maps that the frame has had on blocks so far, with those blocks."""
+        return {MapGeometry(*pair) for pair in self._blocks.items()}
+
     def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
         """The geometry of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
 
