@@ -226,8 +226,7 @@ def extension_options() -> dict:
             extra_compile_args={"cxx": list(host_flags), **flags},
         )
 
-    sources = [SOURCES / "register.cpp", SOURCES / "checks.cpp", SOURCES / "program.cpp"]
-    sources += sorted(SOURCES.glob("cpu/**/*.cpp"))
+    sources = sorted(SOURCES.glob("*.cpp")) + sorted(SOURCES.glob("cpu/**/*.cpp"))
     extension = for_cpu = make(cpp_extension.CppExtension, sources)
     note: dict[str, str | None] = {"extension": None, "cuda": None, "architectures": None}
     problem = cuda_problem(torch.version.cuda, cpp_extension.CUDA_HOME)

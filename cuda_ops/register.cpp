@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "blockcopy/module_state.h"
+
 TORCH_LIBRARY(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
@@ -18,10 +20,10 @@ TORCH_LIBRARY(blockcopy, m) {
   m.def("all_finite(Tensor values) -> Tensor", tags);
 }
 
-// An empty module: everything above and in the other files happens when the library is loaded.
+// The operators of this and the other files are registered when the library is loaded.
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef module = {
       PyModuleDef_HEAD_INIT, "_C", "Kernels of the blockcopy:: operators.", -1,
-      nullptr,               nullptr, nullptr, nullptr, nullptr};
+      module_state_methods,  nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

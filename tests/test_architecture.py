@@ -47,7 +47,16 @@ SAME_ROOM = {"config": "engine"}
 ENGINE = ("state", "tensor", "frame", "conv", "strategies", "execution")
 # Files of engine/ that any of its rooms may import: they import nothing of the rooms.
 GROUND = frozenset(
-    {"adapter", "call_lock", "composite", "decline", "geometry", "output_parts", "torch_internals"}
+    {
+        "adapter",
+        "call_lock",
+        "composite",
+        "decline",
+        "geometry",
+        "module_state",
+        "output_parts",
+        "torch_internals",
+    }
 )
 # Layout says where blocks lie, and tensors ask for it; the counter of MACs is known to users by its
 # place.

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
-from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import FrameError, StateError
 from ..host_transfer import HostReads
-
-_IS_TRAINING = attrgetter("training")
+from .module_state import any_has
 
 
 def check_frame(frame: Tensor) -> None:
@@ -29,7 +27,7 @@ def check_frame(frame: Tensor) -> None:
         )
 
 
-def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: Sequence[nn.Module]) -> None:
+def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: tuple[nn.Module, ...]) -> None:
     """Refuse a model in training mode.
 
     Args:
@@ -39,7 +37,7 @@ def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: Sequence[nn.
     Raises:
         FrameError: If a module is in training mode.
     """
-    if any(map(_IS_TRAINING, bare)):
+    if any_has(bare, "training"):
         name = next(name for name, module in modules if module.training)
         raise FrameError(
             f"module {name or '(root)'!r} is in training mode, in which features depend on "

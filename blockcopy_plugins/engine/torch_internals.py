@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from operator import attrgetter, methodcaller
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 from torch.utils.flop_counter import flop_registry
+
+from .module_state import any_has
 
 __all__ = [
     "any_is_compiled",
@@ -175,16 +177,11 @@ def has_global_forward_hooks() -> bool:
     return bool(_modules._global_forward_hooks or _modules._global_forward_pre_hooks)
 
 
-_COMPILED = attrgetter("_compiled_call_impl")
-_CHILDREN = attrgetter("_modules")
-_HAS_ORIGINAL = methodcaller("__contains__", "_orig_mod")
-
-
 def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
     """Whether any of these modules is compiled by torch.compile or ``module.compile()``."""
-    # In each call, over hundreds of modules: loops in C.
+    # In each call, over hundreds of modules: what torch.compile gives is known by its attribute.
     modules = tuple(modules)
-    return any(map(_COMPILED, modules)) or any(map(_HAS_ORIGINAL, map(_CHILDREN, modules)))
+    return any_has(modules, "_compiled_call_impl") or any_has(modules, "dynamo_ctx")
 
 
 # -- the program around ---------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -65,6 +67,11 @@ _HAS_EXTENSION, _LOAD_MESSAGE = _load_extension()
 def has_extension() -> bool:
     """Whether the compiled kernels are used (False: the pure-PyTorch twins)."""
     return _HAS_EXTENSION
+
+
+def extension_module() -> ModuleType | None:
+    """The compiled extension, ``None`` where it is not used."""
+    return sys.modules[EXTENSION_MODULE] if _HAS_EXTENSION else None
 
 
 def has_kernel(name: str, device: str) -> bool:

@@ -32,6 +32,9 @@ from torch import Tensor
 
 from ...errors import StateError
 from ..adapter import Call
+from ..torch_internals import dispatch_modes, function_modes
+from .block_numbers import Mismatch, Numbers, Sizes, can_join
+from .call_kind import kind_of_call
 from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
 from .frame_run import FrameRun

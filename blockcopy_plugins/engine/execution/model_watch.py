@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from operator import is_
-
 from torch import nn
 
+from ..module_state import addresses_of, have_values, lie_at, values_of
 from ..torch_internals import forward_hooks, has_global_forward_hooks
 from .converted_model import ConvertedModel
 
@@ -17,7 +15,7 @@ class ModelWatch:
     def __init__(self) -> None:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
         self._hooks: list[dict] = []
-        self._values: list[dict] = []
+        self._values: tuple[dict, ...] = ()
         self._hooks_seen = -1
         self._memory: list[int] | None = None
 
@@ -42,10 +40,10 @@ class ModelWatch:
     def has_moved(self, converted: ConvertedModel) -> bool:
         """Whether a parameter or buffer lies elsewhere than at the call before."""
         self._look_at(converted)
-        values = chain.from_iterable(map(dict.values, self._values))
-        memory = [value.data_ptr() for value in values if value is not None]
-        before, self._memory = self._memory, memory
-        return before is not None and before != memory
+        if self._memory is not None and lie_at(self._values, self._memory):
+            return False
+        before, self._memory = self._memory, addresses_of(self._values)
+        return before is not None
 
     def _look_at(self, converted: ConvertedModel) -> None:
         if self._modules is converted.modules:
@@ -53,21 +51,21 @@ class ModelWatch:
         self._modules = converted.modules
         modules = [module for path, module in converted.modules if path]
         self._hooks = [hooks for module in modules for hooks in forward_hooks(module)]
-        self._values = [m._parameters for _, m in converted.modules]
-        self._values += [m._buffers for _, m in converted.modules]
+        parts = ("_parameters", "_buffers")
+        self._values = tuple(getattr(m, part) for part in parts for _, m in converted.modules)
         self._hooks_seen = -1
 
 
 class AttributeWatch:
     """Looks whether the attributes of a model's modules are the ones of the call before.
 
-    By their identity: what is inside of a list or an object is not looked at. It takes some tens of
+    By their identity: what is inside of a list or an object is not looked at. It takes some
     microseconds for each hundred modules.
     """
 
     def __init__(self) -> None:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
-        self._counts: list[int] = []
+        self._objects: tuple[nn.Module, ...] = ()
         self._values: list[object] = []
 
     def __reduce__(self):
@@ -76,14 +74,9 @@ class AttributeWatch:
 
     def have_changed(self, converted: ConvertedModel) -> bool:
         """Whether they are other ones than at the last call; also at the first."""
-        # Loops in C, over some ten thousand attributes.
-        attributes = [module.__dict__ for _, module in converted.modules]
-        counts = list(map(len, attributes))
-        values = chain.from_iterable(map(dict.values, attributes))
-        same = self._modules is converted.modules and counts == self._counts
-        if same and all(map(is_, values, self._values)):
+        if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
         self._modules = converted.modules
-        self._counts = counts
-        self._values = list(chain.from_iterable(map(dict.values, attributes)))
+        self._objects = tuple(module for _, module in converted.modules)
+        self._values = values_of(self._objects)
         return True

@@ -1,0 +1,54 @@
+"""Looks at the attributes of hundreds of modules, taken before each frame.
+
+Native where the extension is built (``cuda_ops/module_state.cpp``), a few times slower without.
+"""
+
+from __future__ import annotations
+
+from operator import is_
+
+from torch import Tensor
+
+from ..ops.library import extension_module
+
+_NATIVE = extension_module()
+
+
+def values_of(objects: tuple[object, ...]) -> list[object]:
+    """The attributes of objects, for :func:`have_values`."""
+    if _NATIVE is not None:
+        return _NATIVE.values_of(objects)
+    return [part for found in objects for part in (len(vars(found)), *vars(found).values())]
+
+
+def have_values(objects: tuple[object, ...], values: list[object]) -> bool:
+    """Whether the attributes of objects are the ones of before, by identity.
+
+    Args:
+        objects: Such as the modules of a model.
+        values: What :func:`values_of` gave for them.
+    """
+    if _NATIVE is not None:
+        return _NATIVE.have_values(objects, values)
+    found = values_of(objects)
+    # Loops in C. Numbers of attributes are small integers, of which Python has one object each.
+    return len(found) == len(values) and all(map(is_, found, values))
+
+
+def lie_at(tensors: tuple[dict[str, Tensor | None], ...], addresses: list[int]) -> bool:
+    """Whether the tensors in dicts lie at these addresses, one after the other."""
+    if _NATIVE is not None:
+        return _NATIVE.lie_at(tensors, addresses)
+    return addresses_of(tensors) == addresses
+
+
+def addresses_of(tensors: tuple[dict[str, Tensor | None], ...]) -> list[int]:
+    """The addresses of the tensors in dicts, for :func:`lie_at`."""
+    return [value.data_ptr() for part in tensors for value in part.values() if value is not None]
+
+
+def any_has(objects: tuple[object, ...], name: str) -> bool:
+    """Whether one of some objects has an attribute of its own by this name, and it is true."""
+    if _NATIVE is not None:
+        return _NATIVE.any_has(objects, name)
+    return any(vars(found).get(name) for found in objects)
