@@ -6,39 +6,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def ridge_sums_reference(
-    products: Tensor,
-    targets: Tensor,
-    features: Tensor,
-    values: Tensor,
-    seen: Tensor,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`ridge_sums`: same arguments, result and errors; any device."""
-    check_no_grad("ridge_sums", products, targets, features, values)
-    _ridge_sums_fake(products, targets, features, values, seen, decay)
-    wide = features.to(torch.float64)
-    # A product with zeros instead of picking rows: finding out how many there are would mean
-    # waiting for the device.
-    chosen = (wide * seen.unsqueeze(1)).T
-    products = torch.addmm(products, chosen, wide, beta=decay)
-    return products, torch.addmv(targets, chosen, values.to(torch.float64), beta=decay)
-
-
-def ridge_weights_reference(
-    products: Tensor, targets: Tensor, prior: Tensor, strength: float
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`ridge_weights`: same arguments, result and errors; any device."""
-    check_no_grad("ridge_weights", products, targets, prior)
-    _ridge_weights_fake(products, targets, prior, strength)
-    table = products.clone()
-    table.diagonal().add_(strength)
-    right = torch.add(targets, prior, alpha=strength)
-    # Positive definite by construction; checking that would mean waiting for the device.
-    return torch.linalg.solve_ex(table, right)[0]
+from blockcopy_plugins.ops.library import operator
 
 
 def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
@@ -53,12 +21,7 @@ def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...])
 
 
 def _ridge_sums_fake(
-    products: Tensor,
-    targets: Tensor,
-    features: Tensor,
-    values: Tensor,
-    seen: Tensor,
-    decay: float,
+    products: Tensor, targets: Tensor, features: Tensor, values: Tensor, seen: Tensor
 ) -> tuple[Tensor, Tensor]:
     torch._check_value(
         features.dim() == 2,
@@ -73,9 +36,7 @@ def _ridge_sums_fake(
     return torch.empty_like(products), torch.empty_like(targets)
 
 
-def _ridge_weights_fake(
-    products: Tensor, targets: Tensor, prior: Tensor, strength: float
-) -> Tensor:
+def _ridge_weights_fake(products: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
     count = prior.numel()
     _check("products", products, torch.float64, (count, count))
     _check("targets", targets, torch.float64, (count,))
@@ -83,19 +44,11 @@ def _ridge_weights_fake(
     return torch.empty_like(prior)
 
 
-_RIDGE_SUMS = register_operator(
+@operator(
     "ridge_sums(Tensor products, Tensor targets, Tensor features, Tensor values, Tensor seen, "
     "float decay) -> (Tensor, Tensor)",
-    reference=ridge_sums_reference,
     fake=_ridge_sums_fake,
 )
-_RIDGE_WEIGHTS = register_operator(
-    "ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
-    reference=ridge_weights_reference,
-    fake=_ridge_weights_fake,
-)
-
-
 def ridge_sums(
     products: Tensor,
     targets: Tensor,
@@ -122,9 +75,20 @@ def ridge_sums(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _RIDGE_SUMS(products, targets, features, values, seen, decay)
+    check_no_grad("ridge_sums", products, targets, features, values)
+    _ridge_sums_fake(products, targets, features, values, seen)
+    wide = features.to(torch.float64)
+    # A product with zeros instead of picking rows: finding out how many there are would mean
+    # waiting for the device.
+    chosen = (wide * seen.unsqueeze(1)).T
+    products = torch.addmm(products, chosen, wide, beta=decay)
+    return products, torch.addmv(targets, chosen, values.to(torch.float64), beta=decay)
 
 
+@operator(
+    "ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
+    fake=_ridge_weights_fake,
+)
 def ridge_weights(products: Tensor, targets: Tensor, prior: Tensor, strength: float) -> Tensor:
     """Solve ``(products + strength I) w = targets + strength prior``.
 
@@ -142,4 +106,10 @@ def ridge_weights(products: Tensor, targets: Tensor, prior: Tensor, strength: fl
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _RIDGE_WEIGHTS(products, targets, prior, strength)
+    check_no_grad("ridge_weights", products, targets, prior)
+    _ridge_weights_fake(products, targets, prior)
+    table = products.clone()
+    table.diagonal().add_(strength)
+    right = torch.add(targets, prior, alpha=strength)
+    # Positive definite by construction; checking that would mean waiting for the device.
+    return torch.linalg.solve_ex(table, right)[0]
