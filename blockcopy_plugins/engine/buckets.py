@@ -124,9 +124,6 @@ def around(grid: Tensor) -> Tensor:
 def check_buckets(rates: int | Sequence[float] | None) -> tuple[float, ...]:
     """The rates that an option names.
 
-    Args:
-        rates: As for :class:`Buckets`.
-
     Returns:
         Ascending rates, the last of them 1.
 

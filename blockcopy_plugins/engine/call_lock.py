@@ -66,11 +66,7 @@ class ThreadValue(Generic[T]):
 
     @contextmanager
     def set_to(self, value: T) -> Iterator[None]:
-        """Set it for this thread, within a ``with`` statement.
-
-        Args:
-            value: The value.
-        """
+        """Set it for this thread, within a ``with`` statement."""
         thread = threading.get_ident()
         had, before = thread in self._own, self._own.get(thread)
         self._own[thread] = value

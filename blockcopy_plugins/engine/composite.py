@@ -14,11 +14,6 @@ aten = torch.ops.aten
 def take_apart(func: OpOverload, args, kwargs):
     """Run a composite op as the ops that it consists of; inference mode does not take it apart.
 
-    Args:
-        func: An op.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
     Returns:
         Its result, or ``NotImplemented`` if it is not composite.
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
 from blockcopy_plugins.ops.library import operator, register_operator
 
 FEATURES = (
@@ -126,19 +126,6 @@ def _deviation(picture: Tensor) -> Tensor:
     return torch.maximum(variance.mean(1).sqrt_(), floor).clamp_min_(1e-6)[:, None, None]
 
 
-def _check(name: str, value: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if value is None:
-        return
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == tuple(shape),
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}",
-    )
-
-
 def _check_prediction(
     picture: Tensor,
     executed: Tensor,
@@ -157,11 +144,11 @@ def _check_prediction(
         lambda: f"blockcopy: cells is {cells}, expected a multiple of {_PARTS}",
     )
     images, _, rows, columns = maps.shape
-    _check("picture", picture, torch.float32, (images, 3, rows * cells, columns * cells))
-    _check("executed", executed, torch.float32, tuple(picture.shape))
-    _check("maps", maps, torch.float32, (images, len(MAPS), rows, columns))
-    _check("weights", weights, torch.float64, (len(FEATURES),))
-    _check("forbidden", forbidden, torch.bool, (images, rows, columns))
+    check_tensor("picture", picture, torch.float32, (images, 3, rows * cells, columns * cells))
+    check_tensor("executed", executed, torch.float32, tuple(picture.shape))
+    check_tensor("maps", maps, torch.float32, (images, len(MAPS), rows, columns))
+    check_tensor("weights", weights, torch.float64, (len(FEATURES),))
+    check_tensor("forbidden", forbidden, torch.bool, (images, rows, columns))
     return images, rows, columns
 
 
@@ -197,13 +184,13 @@ def _remember_gain_fake(
         lambda: f"blockcopy: maps must be ({len(MAPS)}, GH, GW), found {tuple(maps.shape)}",
     )
     sides = tuple(maps.shape[1:])
-    _check("maps", maps, torch.float32, (len(MAPS), *sides))
-    _check("grid", grid, torch.bool, sides)
-    _check("change", change, torch.float32, sides)
-    _check("expected", expected, torch.float32, sides)
-    _check("weights", weights, torch.float64, (len(FEATURES),))
-    _check("gain", gain, torch.float32, sides)
-    _check("output", output, torch.float32, (2, *sides))
+    check_tensor("maps", maps, torch.float32, (len(MAPS), *sides))
+    check_tensor("grid", grid, torch.bool, sides)
+    check_tensor("change", change, torch.float32, sides)
+    check_tensor("expected", expected, torch.float32, sides)
+    check_tensor("weights", weights, torch.float64, (len(FEATURES),))
+    check_tensor("gain", gain, torch.float32, sides)
+    check_tensor("output", output, torch.float32, (2, *sides))
     return torch.empty_like(maps, memory_format=torch.contiguous_format)
 
 

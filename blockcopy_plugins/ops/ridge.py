@@ -5,19 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
 from blockcopy_plugins.ops.library import operator
-
-
-def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == shape,
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {shape}",
-    )
 
 
 def _ridge_sums_fake(
@@ -28,19 +17,19 @@ def _ridge_sums_fake(
         lambda: f"blockcopy: features must be (m, n), found {tuple(features.shape)}",
     )
     samples, count = features.shape
-    _check("products", products, torch.float64, (count, count))
-    _check("targets", targets, torch.float64, (count,))
-    _check("features", features, torch.float32, (samples, count))
-    _check("values", values, torch.float32, (samples,))
-    _check("seen", seen, torch.bool, (samples,))
+    check_tensor("products", products, torch.float64, (count, count))
+    check_tensor("targets", targets, torch.float64, (count,))
+    check_tensor("features", features, torch.float32, (samples, count))
+    check_tensor("values", values, torch.float32, (samples,))
+    check_tensor("seen", seen, torch.bool, (samples,))
     return torch.empty_like(products), torch.empty_like(targets)
 
 
 def _ridge_weights_fake(products: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
     count = prior.numel()
-    _check("products", products, torch.float64, (count, count))
-    _check("targets", targets, torch.float64, (count,))
-    _check("prior", prior, torch.float64, (count,))
+    check_tensor("products", products, torch.float64, (count, count))
+    check_tensor("targets", targets, torch.float64, (count,))
+    check_tensor("prior", prior, torch.float64, (count,))
     return torch.empty_like(prior)
 
 

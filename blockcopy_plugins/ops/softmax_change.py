@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
 from blockcopy_plugins.ops.library import operator
 
 _PARTS = 4
@@ -13,17 +13,6 @@ _PARTS = 4
 
 def _parts(values: Tensor, side: int) -> Tensor:
     return values.unflatten(1, (-1, side)).unflatten(0, (-1, side))
-
-
-def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == shape,
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {shape}",
-    )
 
 
 def _check_tables(limits: tuple[int, ...], *tables: Tensor) -> None:
@@ -48,7 +37,7 @@ def _check_cells(grid: Tensor, rows: Tensor, columns: Tensor, cells: int) -> Non
         ("cell_rows", rows, grid.shape[0]),
         ("cell_columns", columns, grid.shape[1]),
     ):
-        _check(name, table, torch.int32, (blocks * cells,))
+        check_tensor(name, table, torch.int32, (blocks * cells,))
 
 
 def _softmax_change_fake(
@@ -76,11 +65,10 @@ def _softmax_change_fake(
                 f"blockcopy: {name} must be (pixels, samples), found {tuple(table.shape)}"
             ),
         )
-        _check(name, table, torch.int32, tuple(table.shape))
+        check_tensor(name, table, torch.int32, tuple(table.shape))
     _check_cells(grid, cell_rows, cell_columns, cells)
     shape = (max(logits.shape[0], 2), rows.shape[0], columns.shape[0])
-    if previous is not None:
-        _check("previous", previous, torch.float32, shape)
+    check_tensor("previous", previous, torch.float32, shape)
     # Rows of all classes side by side: those of a block are then in few pages.
     fresh = logits.new_empty((shape[1], shape[0], shape[2]), dtype=torch.float32).transpose(0, 1)
     return fresh, logits.new_empty((3, *grid.shape), dtype=torch.float32)
@@ -190,8 +178,8 @@ def keep_softmax_(
         TypeError: If a dtype does not fit.
         IndexError: If a table does not fit.
     """
-    _check("kept", kept, torch.float32, tuple(fresh.shape))
-    _check("fresh", fresh, torch.float32, tuple(kept.shape))
+    check_tensor("kept", kept, torch.float32, tuple(fresh.shape))
+    check_tensor("fresh", fresh, torch.float32, tuple(kept.shape))
     _check_cells(grid, cell_rows, cell_columns, cells)
     _check_tables(kept.shape[1:], cell_rows, cell_columns)
     mask = torch.zeros(kept.shape[1:], dtype=torch.bool, device=kept.device)

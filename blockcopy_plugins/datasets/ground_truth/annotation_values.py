@@ -126,9 +126,6 @@ class Entry:
 def read_text(path: str) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Args:
-        path: The file.
-
     Raises:
         ConfigError: It is empty, compressed, or no such text.
     """

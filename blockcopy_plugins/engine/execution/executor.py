@@ -27,10 +27,6 @@ class Executor(Protocol):
     def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
         """What of a call is not data, so that calls which share it may share what is kept.
 
-        Args:
-            converted: The model.
-            call: Its call.
-
         Returns:
             The kind, ``None`` if such calls are to run in another way.
         """

@@ -55,12 +55,7 @@ class GeometryCaches:
         return store
 
     def retire(self, geometry: tuple, store: StateStore) -> None:
-        """No stream is left of a geometry: memory is given back, but for what graphs hold.
-
-        Args:
-            geometry: The geometry.
-            store: Its state.
-        """
+        """No stream is left of a geometry: memory is given back, but for what graphs hold."""
         if geometry in self._caches:
             self._caches[geometry].idle = store
         self.forget_idle()

@@ -56,10 +56,6 @@ class ReplayedFrame(Frame):
     def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
         """Do what the host did in a recorded frame.
 
-        Args:
-            recorded: What it did.
-            counts: MACs of this frame.
-
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """

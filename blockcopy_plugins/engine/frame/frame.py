@@ -163,13 +163,7 @@ class Frame(FrameContext, BlockPacking):
         return out
 
     def derived(self, out: Any, func, args) -> Any:
-        """Mark an op's results as dense maps, which may become blocks again.
-
-        Args:
-            out: Its result.
-            func: The op.
-            args: Its arguments.
-        """
+        """Mark an op's results as dense maps, which may become blocks again."""
         if self.maps is None or moves_pixels(func, args, self.maps):
             return out
         for value in tree_leaves(args):

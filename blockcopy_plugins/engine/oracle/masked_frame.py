@@ -12,6 +12,7 @@ from ..tensor.axes_rules import AXES_RULES, View, axes_after
 from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from ..torch_internals import (
     is_mutable,
+    named_arguments,
     schema_of,
     tree_leaves,
     tree_map,
@@ -241,8 +242,7 @@ class MaskedFrame:
             if of_each and set(args[1].shape[2:]) == set(args[3]) == {1} and not any(args[4]):
                 axes = template.axes
         elif func in _BATCH_NORMS:
-            names = [a.name for a in schema_of(func).arguments]
-            given = dict(zip(names, args, strict=False)) | dict(kwargs)
+            given = named_arguments(func, args, kwargs)
             training = given.get("training", given.get("train", False))
             axes = template.axes if template.axes[1] == "C" and not training else None
         elif func is aten.mm.default or func is aten.addmm.default:

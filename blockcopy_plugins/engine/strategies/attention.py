@@ -11,7 +11,7 @@ from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import schema_of
+from ..torch_internals import named_arguments
 from .channels import count_product
 from .op_table import on_blocks
 from .pointwise import rows_of_images
@@ -80,8 +80,7 @@ def attention(frame: Frame, func, args, kwargs):
     Queries are those of the executed blocks; keys and values are read from the whole kept maps.
     """
     query, key, value, *rest = args
-    names = [a.name for a in schema_of(func).arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    given = named_arguments(func, args, kwargs)
     mask = given.get("attn_mask")
     if not isinstance(query, BlockTensor) or given.get("enable_gqa"):
         return Decline("its queries are no pixels, or share keys")

@@ -13,6 +13,7 @@ from ..geometry import fits_blocks, is_half_a_window
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
+from ..torch_internals import named_arguments
 from .channels import over_channels, strides_of_view
 from .op_table import always, on_blocks
 
@@ -25,12 +26,9 @@ def pixel_slice(frame: Frame, func, args, kwargs):
 
     They are views, as in the dense model. What leaves pixels away at the far end is a crop.
     """
-    given = dict(zip(("self", "dim", "start", "end", "step"), (*args, *[None] * 4), strict=False))
-    given.update(kwargs)
-    x, dim = given["self"], (given["dim"] or 0) % args[0].dim()
-    step = 1 if given["step"] is None else given["step"]
-    size = x.shape[dim]
-    start, end, _ = slice(given["start"], given["end"]).indices(size)
+    x, dim, start, end, step = named_arguments(func, args, kwargs).values()
+    dim, size = dim % x.dim(), x.shape[dim]
+    start, end, _ = slice(start, end).indices(size)
     if (start, end, step) == (0, size, 1):
         return x.like(x.packed, x.version, strides=x.stride())
     if x.axes[dim] not in "HW":

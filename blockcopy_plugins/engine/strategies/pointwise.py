@@ -10,7 +10,7 @@ from ..frame.frame import Frame
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.pending_map import INFINITY, JoinCall, PendingMap
-from ..torch_internals import is_mutable, schema_of, written_argument
+from ..torch_internals import is_mutable, named_arguments, schema_of, written_argument
 from .op_table import on_blocks
 
 aten = torch.ops.aten
@@ -291,15 +291,14 @@ def new_tensor(frame: Frame, func, args, kwargs):
 )
 def batch_norm(frame: Frame, func, args, kwargs):
     """Batch norm by running statistics."""
-    names = [a.name for a in schema_of(func).arguments]
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    given = named_arguments(func, args, kwargs)
     if args[0].axes[1] != "C":
         return Decline("batch norm of a view whose second dimension is no channels")
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
     eps = given["eps"] if "eps" in given else given["epsilon"]
-    out = fuse_norm(x, *(given[name] for name in names[1:5]), eps)
+    out = fuse_norm(x, *list(given.values())[1:5], eps)
     if out is None and x.packed.numel() == 0:
         # cuDNN's refuses to be given nothing.
         out = x.like(torch.empty_like(x.packed))

@@ -12,7 +12,7 @@ from ..frame.frame import Frame
 from ..geometry import resized_block
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import packet_of, schema_of
+from ..torch_internals import named_arguments, packet_of
 from .densify import run_dense_and_pack
 from .groups_as_images import takes_groups
 from .op_table import always, on_blocks
@@ -118,8 +118,7 @@ def bilinear(frame: Frame, func, args, kwargs):
 )
 def by_scale(frame: Frame, func, args, kwargs):
     """The overloads that take a size or scale factors; so they arrive in inference mode."""
-    names = [a.name for a in schema_of(func).arguments]
-    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    given = named_arguments(func, args, kwargs)
     x, size, scales = args[0], given["output_size"], given["scale_factors"]
     if size is None:
         size = [int(x.size_of_map[i] * scales[i]) for i in (0, 1)]
@@ -143,8 +142,7 @@ def anti_aliased(frame: Frame, func, args, kwargs):
 
 
 def _arguments(func, args, kwargs):
-    names = [a.name for a in schema_of(func).arguments]
-    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    given = named_arguments(func, args, kwargs)
     size = tuple(int(v) for v in given["output_size"])
     return args[0], size, (given.get("scales_h"), given.get("scales_w"))
 

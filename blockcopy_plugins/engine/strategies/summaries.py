@@ -33,12 +33,6 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     What is kept of a block are the sums of its channels. Those of executed blocks are made anew,
     and with the kept ones of the others they give those of the map: nobody reads it, or keeps it.
 
-    Args:
-        frame: The frame being run.
-        func: The op.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
     Returns:
         ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; why not for any other op.
     """

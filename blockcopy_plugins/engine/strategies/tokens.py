@@ -15,7 +15,7 @@ from ..frame.frame import Frame
 from ..frame.inner_frame import InnerFrame
 from ..frame.token_frame import TokenFrame
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import versions_are_counted
+from ..torch_internals import named_arguments, versions_are_counted
 from . import channels, windows
 from .op_table import on_blocks
 
@@ -52,11 +52,11 @@ def _stands_beside(tensor: Tensor, x: BlockTensor) -> bool:
 def tokens(frame: Frame, func, args, kwargs):
     """A slice; of tokens, those of all pixels or some of no pixel."""
     x = args[0]
-    given = dict(zip(("self", "dim", "start", "end", "step"), args, strict=False)) | kwargs
-    dim = (given.get("dim") or 0) % x.dim()
+    _, dim, *shown = named_arguments(func, args, kwargs).values()
+    dim = dim % x.dim()
     if not _is_of_tokens(frame, x, dim):
         return windows.crop(frame, func, args, kwargs)
-    taken = range(x.shape[dim])[slice(given.get("start"), given.get("end"), given.get("step"))]
+    taken = range(x.shape[dim])[slice(*shown)]
     if taken == range(x.shape[dim]):
         return windows.crop(frame, func, args, kwargs)
     if taken == frame.pixels:

@@ -21,6 +21,7 @@ from ..tensor.axes_rules import View, axes_after
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.moved_map import MovedMap
 from ..tensor.view_axes import Reading
+from ..torch_internals import named_arguments
 from . import padding, pixels
 from .channels import VIEWS, over_channels, run_view
 from .op_table import on_blocks
@@ -121,12 +122,12 @@ def pad(frame: Frame, func, args, kwargs):
 def crop(frame: Frame, func, args, kwargs):
     """Slices; of rows and columns that are moved, or of windows, a crop of what they show."""
     x = args[0]
-    given = dict(zip(("self", "dim", "start", "end", "step"), args, strict=False)) | kwargs
-    dim = (given.get("dim") or 0) % x.dim()
+    _, dim, *shown = named_arguments(func, args, kwargs).values()
+    dim = dim % x.dim()
     if type(x) is not MovedMap and not (isinstance(frame, WindowFrame) and x.axes[dim] in "HW"):
         return pixels.pixel_slice(frame, func, args, kwargs)
     places, letter = _places_of(x), x.axes[dim]
-    shown = slice(given.get("start"), given.get("end"), given.get("step"))
+    shown = slice(*shown)
     if places is None or letter not in "HW":
         whole = len(range(x.shape[dim])[shown]) == x.shape[dim]
         return _again(x) if whole else Decline("it takes some of the channels or images")

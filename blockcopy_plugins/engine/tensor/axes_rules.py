@@ -216,12 +216,6 @@ AXES_RULES: Mapping[OpOverload, Rule] = MappingProxyType(
 def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> Reading | None:
     """What the dimensions of an op's result mean, if the op leaves pixels where they are.
 
-    Args:
-        func: An op of :data:`AXES_RULES`.
-        x: Its first argument.
-        args: All its arguments.
-        kwargs: Its keyword arguments.
-
     Returns:
         The reading of each result; ``None`` if the op mixes pixels or images, or the meaning of the
         dimensions of its result is unknown.

@@ -148,12 +148,7 @@ class DenseMap(torch.Tensor):
 
     @staticmethod
     def of(plain: Tensor, origin: FrameMaps) -> DenseMap:
-        """Mark a tensor.
-
-        Args:
-            plain: The tensor.
-            origin: The frame being run.
-        """
+        """Mark a tensor."""
         self = marked_as(DenseMap, plain)
         self.plain, self._origin, self._blocks = plain, origin, None
         return self

@@ -129,13 +129,7 @@ class PaddedMap(DenseOnUse):
 
     @staticmethod
     def make(x: BlockTensor, entry: StateEntry, padding: Padding) -> PaddedMap:
-        """Pad a map.
-
-        Args:
-            x: The map.
-            entry: The state that holds it.
-            padding: How it is padded.
-        """
+        """Pad a map."""
         packed = padding.pad(x.packed) if x.frame.whole else x.packed
         out = BlockTensor.__new__(PaddedMap, packed, padding.size, x.block, x.frame)
         out.entry, out.padding, out.written = entry, padding, None

@@ -214,9 +214,6 @@ def is_augmentation(model: Any) -> bool:
 def refuse_augmentation(model: Any) -> None:
     """Refuse test-time augmentation.
 
-    Args:
-        model: Any model or wrapper.
-
     Raises:
         ConfigError: If it is a ``GeneralizedRCNNWithTTA`` or its like.
     """

@@ -288,9 +288,6 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
 def is_lazy(path: str) -> bool:
     """Whether a config file of Detectron2 is a lazy one.
 
-    Args:
-        path: The file.
-
     Raises:
         OSError: It is YAML, and cannot be read.
     """

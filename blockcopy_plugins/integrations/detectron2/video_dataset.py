@@ -138,11 +138,7 @@ class VideoFrameDataset(Dataset):
         return self._notes.summary() if self._annotated else None
 
     def video_of(self, index: int) -> int:
-        """Index in ``videos`` of the video that an item is of.
-
-        Args:
-            index: Index of the item.
-        """
+        """Index in ``videos`` of the video that an item is of."""
         return self._items[index]["video_id"]
 
     @property

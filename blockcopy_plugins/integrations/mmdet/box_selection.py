@@ -89,9 +89,6 @@ _OTHERS = {
 def select_boxes_fast(model: nn.Module) -> Iterator[StandIn]:
     """Let the heads of a detector select boxes by the kernels.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
         What takes that away again, by ``remove()``.
     """

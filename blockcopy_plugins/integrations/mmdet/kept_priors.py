@@ -58,9 +58,6 @@ class KeptPriors(StandIn):
 def keep_priors(model: nn.Module) -> Iterator[StandIn]:
     """Let the heads of a detector keep their priors.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
         What takes that away again, by ``remove()``.
     """

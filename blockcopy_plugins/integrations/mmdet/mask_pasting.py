@@ -41,9 +41,6 @@ class PastedMasks(StandIn):
 def paste_masks_fast(model: nn.Module) -> Iterator[StandIn]:
     """Let the mask heads of a detector paste by the kernel.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
         What takes that away again, by ``remove()``.
     """

@@ -64,9 +64,6 @@ class RankedProposals(StandIn):
 def rank_proposals(model: nn.Module) -> Iterator[StandIn]:
     """Let the RPN of a detector rank by the kernel.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
         What takes that away again, by ``remove()``.
     """

@@ -88,11 +88,7 @@ class BlockCopyHook(Hook):
         self._by_hand = True
 
     def end(self, runner: Runner) -> None:
-        """Log the report and restore the model after :meth:`begin`.
-
-        Args:
-            runner: The runner.
-        """
+        """Log the report and restore the model after :meth:`begin`."""
         self._end(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -254,9 +250,6 @@ class BlockCopyHook(Hook):
 
 def find_hook(runner: Runner) -> BlockCopyHook:
     """The runner's :class:`BlockCopyHook`.
-
-    Args:
-        runner: The runner.
 
     Raises:
         ConfigError: If there is none, or more than one.

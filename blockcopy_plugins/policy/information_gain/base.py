@@ -80,9 +80,6 @@ class InformationGain:
     def is_finite(self, output: TaskOutput) -> Tensor | None:
         """Say whether an output is finite without waiting for the device that it is on.
 
-        Args:
-            output: As for :meth:`summarise`.
-
         Returns:
             A bool scalar on the device. If it turns out to be False, the summary is unusable. None,
             as here, if :meth:`summarise` checks this itself.
@@ -157,11 +154,7 @@ class InformationGain:
 
 
 def outputs_not_finite(streams: Sequence[Hashable]) -> FrameError:
-    """The error for outputs that turned out, a frame later, not to have been finite.
-
-    Args:
-        streams: The streams of these outputs.
-    """
+    """The error for outputs that turned out, a frame later, not to have been finite."""
     return FrameError(
         f"the dense output of stream {', '.join(map(repr, streams))} held NaN or infinity; the "
         "network that made it is broken, or its input was. On a GPU this is found with the frame "
