@@ -22,21 +22,22 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Multiple:
-    """``factor`` times the executed blocks of maps with ``blocks`` rows and columns of blocks."""
+    """``factor`` times the number of executed blocks of maps with ``blocks`` rows and columns."""
 
     blocks: tuple[int, int]
     factor: int
 
 
 class Numbers:
-    """What integers of two frames of one model mean.
+    """The meaning of the integers of two frames of one model.
 
-    An integer that is the same in both, whose maps have different numbers of executed blocks, is
-    the same in all frames; another one must be a multiple of the number of executed blocks.
+        The two frames have different numbers of executed blocks. An integer that is nevertheless
+    the same in both is the same in all frames; any other must be a multiple of the number of
+    executed blocks.
 
     Args:
-        one: Of the first frame.
-        other: Of the second. They are all the same, or none of them is; see :func:`can_join`.
+        one: Sizes of the first frame.
+        other: Sizes of the second. All are equal to the first's, or none; see :func:`can_join`.
     """
 
     def __init__(self, one: Sizes, other: Sizes) -> None:
@@ -44,10 +45,10 @@ class Numbers:
         self.fixed = one == other
 
     def join(self, a: int, b: int) -> int | Multiple:
-        """What stands for ``a`` in the first frame and ``b`` in the second.
+        """The expression that is ``a`` in the first frame and ``b`` in the second.
 
         Raises:
-            Mismatch: If nothing does.
+            Mismatch: If there is none.
         """
         if a == b:
             return a
@@ -62,10 +63,10 @@ class Numbers:
 
 
 def can_join(one: Sizes, other: Sizes) -> bool:
-    """Whether two frames tell what their integers mean.
+    """Whether two frames show what their integers mean.
 
-    They do where the numbers of blocks of all maps differ, and are more than one: layouts in memory
-    with a single block are ambiguous. Where none differs they tell it for frames of these numbers.
+        They do if the numbers of blocks of all maps differ and exceed one: memory layouts of a
+    single block are ambiguous. If none differs, they show it for frames with these numbers only.
     """
     if one.keys() != other.keys():
         return False
@@ -74,20 +75,20 @@ def can_join(one: Sizes, other: Sizes) -> bool:
 
 
 class Program:
-    """What a frame does, done again by one function without the model.
+    """What a frame does, as one function that runs without the model.
 
     Args:
         one: The ops of one frame.
-        other: Those of another.
+        other: The ops of another.
 
     Raises:
-        Mismatch: If the two did not do the same.
+        Mismatch: If the two differ.
 
     Attributes:
-        blocks: Rows and columns of blocks of the maps whose numbers of executed blocks it takes.
-        fixed: Those numbers, where it is for frames with these alone.
-        names: What it is to be given, see :class:`~.trace.Given`.
-        kept: The tensors that it reads and writes beside that.
+        blocks: The maps, by rows and columns of blocks, whose numbers of executed blocks it takes.
+        fixed: Those numbers, if it is only for frames that have them.
+        names: Names of its inputs, see :class:`~.trace.Given`.
+        kept: The other tensors that it reads and writes.
     """
 
     def __init__(self, one: Trace, other: Trace) -> None:
@@ -98,10 +99,10 @@ class Program:
         self.fixed = dict(one.sizes) if self._numbers.fixed else None
         for a, b in zip(one.roots, other.roots, strict=True):
             if not (a.same_as(b) if isinstance(a, Kept) else a == b):
-                raise Mismatch("a tensor from outside the frame is another one in each frame")
+                raise Mismatch("a tensor from outside the frame differs from frame to frame")
         steps = [self._join_steps(a, b) for a, b in zip(one.steps, other.steps, strict=True)]
         if one.results != other.results:
-            raise Mismatch("the results are made by other ops")
+            raise Mismatch("the results come from other ops")
         self.names = [root.name for root in one.roots if isinstance(root, Given)]
         self.kept = [root.tensor for root in one.roots if isinstance(root, Kept)]
         self._run = _compiled(
@@ -109,14 +110,14 @@ class Program:
         )
 
     def run(self, given: dict[Hashable, Tensor], sizes: Sequence[int]) -> list[Tensor | None]:
-        """Do it again.
+        """Run it.
 
         Args:
             given: By name, see :class:`~.trace.Given`.
             sizes: Executed blocks, in the order of :attr:`blocks`.
 
         Returns:
-            The tensors that the frame gives.
+            The tensors that the frame returns.
         """
         return self._run(given, *sizes)
 
@@ -142,7 +143,7 @@ class Program:
 
 
 def _without_dead(steps: Sequence[Step], results: Sequence[Register | Root | None]) -> list[Step]:
-    """Leave out ops whose results nobody reads and that change nothing."""
+    """Drop ops that change nothing and whose results are not read."""
     needed = {value for value in results if isinstance(value, Register)}
     kept = []
     for step in reversed(steps):
@@ -167,9 +168,9 @@ def _compiled(
     results: Sequence[Register | Root | None],
     blocks: Sequence[tuple[int, int]],
 ) -> Callable[..., list[Tensor | None]]:
-    """The function ``run(given, *sizes)`` that does the steps, a line each.
+    """Compile a function ``run(given, *sizes)`` that does the steps, one per line.
 
-    As code of its own it finds its tensors in local variables and lets each go after its last use.
+    Compiled code keeps its tensors in local variables and releases each after its last use.
     """
     names: dict[str, Any] = {}
     sizes = {found: f"n{i}" for i, found in enumerate(blocks)}

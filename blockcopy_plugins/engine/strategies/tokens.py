@@ -1,8 +1,8 @@
-"""Tokens of a map with tokens of no pixel beside them: put together, and taken apart again.
+"""Tokens of a map together with tokens of no pixel: joined, and separated again.
 
 A transformer joins a class token, registers or queries to the tokens of a map. From there on they
-are a map of single tokens (:class:`~..frame.token_frame.TokenFrame`), until a slice takes those of
-the pixels, which are the map again.
+are a map of single tokens (:class:`~..frame.token_frame.TokenFrame`), until a slice takes the
+tokens of the pixels, which are the map again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEY = "tokens"
 
 @on_blocks(aten.cat.default)
 def cat(frame: Frame, func, args, kwargs):
-    """Concatenation of channels, or of a map's tokens with some of no pixel."""
+    """Concatenation of channels, or of a map's tokens with tokens of no pixel."""
     out = channels.cat(frame, func, args, kwargs)
     if not isinstance(out, Decline) or isinstance(frame, InnerFrame):
         return out
@@ -50,7 +50,7 @@ def _stands_beside(tensor: Tensor, x: BlockTensor) -> bool:
 
 @on_blocks(aten.slice.Tensor, takes_moved=True)
 def tokens(frame: Frame, func, args, kwargs):
-    """A slice; of tokens, those of all pixels or some of no pixel."""
+    """A slice; of tokens, those of all pixels, or some of no pixel."""
     x = args[0]
     _, dim, *shown = named_arguments(func, args, kwargs).values()
     dim = dim % x.dim()
@@ -90,7 +90,7 @@ def _is_of_tokens(frame: Frame, x: BlockTensor, dim: int) -> bool:
 
 
 def _kept(x: BlockTensor, func, args, kwargs) -> Tensor:
-    """Some tokens that are no map, as an ordinary tensor, which is a view of all."""
+    """Some tokens that are not a map, as an ordinary tensor: a view of all tokens."""
     # In inference mode a view made here would not share its base's version count, see ViewedMap.
     with versions_are_counted(torch.is_inference_mode_enabled()):
         return func(x.dense_for_views(_KEY), *args[1:], **kwargs)

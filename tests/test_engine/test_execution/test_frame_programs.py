@@ -85,7 +85,7 @@ def programs(net):
 
 
 def nearly_the_same(found, wanted):
-    """The same op may add in another order where its operands lie elsewhere in memory."""
+    """The same op may sum in another order if its operands have moved in memory."""
     for a, b in zip(tree_leaves(found), tree_leaves(wanted), strict=True):
         scale = b.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
         torch.testing.assert_close(a, b, atol=2e-6 * scale, rtol=0.0, equal_nan=True)
