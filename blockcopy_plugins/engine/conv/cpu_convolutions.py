@@ -38,7 +38,7 @@ class CpuConvPlan:
         tile: Height and width of what one result holds: a block, or the map in whole frames.
         blocks: Rows and columns of blocks of the result.
         winograd: Whether it runs by Winograd's algorithm.
-                near: Executed blocks are read where they are packed, and the state only near the
+        near: Executed blocks are read where they are packed, and the state only near the
             edges of blocks.
         border: How near, in pixels.
         rows: The windows' rows, int32 ``(GH, wh)``.

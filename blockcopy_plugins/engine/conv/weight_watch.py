@@ -17,7 +17,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32}
 class WeightWatch:
     """Remembers the values of a weight.
 
-        The kernels compare a few values in every call, so they see a write to most of it at once.
+    The kernels compare a few values in every call, so they see a write to most of it at once.
     A write to only a few values is seen when it is their part's turn to be summed.
 
     Args:

@@ -20,7 +20,7 @@ class ExecutorReport(Protocol):
 class Executor(Protocol):
     """One way to run frames.
 
-        A session asks its executors in turn, before blocks are chosen (:meth:`kind_of`) and after
+    A session asks its executors in turn, before blocks are chosen (:meth:`kind_of`) and after
     (:meth:`takes`).
     """
 

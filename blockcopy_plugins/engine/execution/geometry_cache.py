@@ -19,7 +19,7 @@ class GeometryCache:
         plans: Index tables and plans of ops.
         graphs: CUDA graphs.
         programs: Programs.
-                idle: The state that the graphs read and write, kept for the next video once no
+        idle: The state that the graphs read and write, kept for the next video once no
             stream is left.
     """
 

@@ -24,7 +24,7 @@ class FrameGraph:
         key: What a frame must have in common with it.
         captured: The captured work.
         leaves: Tensors (or ``None``) of its results.
-                spec: The structure of which :attr:`leaves` are the leaves: the model's results,
+        spec: The structure of which :attr:`leaves` are the leaves: the model's results,
             and those of its dense exits.
         inputs: Inputs that it reads.
         lists: Block lists that it reads.
@@ -64,7 +64,7 @@ class GraphPool:
     Attributes:
         inputs: By number of images.
         warm: Block lists of the warm-up call, for keys that have none of :attr:`graphs`.
-                graphs: By key. A key has several where maps have more blocks than the grid,
+        graphs: By key. A key has several where maps have more blocks than the grid,
             because the grid's count does not tell how many of those are executed.
         sizes: Bytes that a graph of this key needed.
         generation: The generation of the graphs of all stores for which this pool is valid.

@@ -61,7 +61,7 @@ class ModelWatch:
 class AttributeWatch:
     """Checks whether attributes of a model's modules were replaced since the last call.
 
-        It compares identities and does not look inside lists or objects. It takes some tens of
+    It compares identities and does not look inside lists or objects. It takes some tens of
     microseconds for each hundred modules.
     """
 

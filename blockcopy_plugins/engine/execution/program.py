@@ -31,7 +31,7 @@ class Multiple:
 class Numbers:
     """The meaning of the integers of two frames of one model.
 
-        The two frames have different numbers of executed blocks. An integer that is nevertheless
+    The two frames have different numbers of executed blocks. An integer that is nevertheless
     the same in both is the same in all frames; any other must be a multiple of the number of
     executed blocks.
 
@@ -65,7 +65,7 @@ class Numbers:
 def can_join(one: Sizes, other: Sizes) -> bool:
     """Whether two frames show what their integers mean.
 
-        They do if the numbers of blocks of all maps differ and exceed one: memory layouts of a
+    They do if the numbers of blocks of all maps differ and exceed one: memory layouts of a
     single block are ambiguous. If none differs, they show it for frames with these numbers only.
     """
     if one.keys() != other.keys():

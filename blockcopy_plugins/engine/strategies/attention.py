@@ -27,7 +27,7 @@ _WINDOWS = ("RCC", "PCC", "RCCC", "PCCC")
 def batched_product(frame: Frame, func, args, kwargs):
     """``bmm`` of pixels with a matrix for each image, or with other pixels.
 
-        * ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
+    * ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
       weights are computed from the image. With the heads of an attention, N is N * heads.
     * Queries ``(N, L, C)`` times keys ``(N, C, L)``: the keys are read from the whole kept map, and
       each executed pixel has a row of scores, as channels. In the same way scores read values.

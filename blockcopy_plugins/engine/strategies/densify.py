@@ -35,7 +35,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
         args: Its arguments, BlockTensors among them.
         kwargs: Its keyword arguments.
         reason: Why it does not run on blocks, for the report.
-                as_claimed: Pass contiguous maps, since the op was chosen for contiguous
+        as_claimed: Pass contiguous maps, since the op was chosen for contiguous
             BlockTensors: a ``view`` of another layout could fail, a fused kernel could misread
             it.
 
@@ -67,7 +67,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
 def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = False):
     """Run an op on the full map and return the executed blocks of its result.
 
-        For ops whose result is again a map of the whole frame, so that only the op itself runs
+    For ops whose result is again a map of the whole frame, so that only the op itself runs
     dense and not what follows it. The result is dense where no block width fits.
     ``as_claimed`` is as for :func:`run_dense`.
     """

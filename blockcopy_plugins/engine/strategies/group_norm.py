@@ -22,7 +22,7 @@ aten = torch.ops.aten
 def group_norm(frame: Frame, func, args, kwargs):
     """Group norm by the statistics of the kept map.
 
-        The state keeps the count, mean and spread of each block's groups. Those of executed
+    The state keeps the count, mean and spread of each block's groups. Those of executed
     blocks are computed again; with the kept ones of the others they give the statistics of the
     whole map.
     """
@@ -67,7 +67,7 @@ def _of_view(frame: Frame, func, args, kwargs):
 def _of_images(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(N, groups)`` of images from the moments ``(N, 1 + 2 * groups, GH, GW)``.
 
-        Blocks are combined by the distances of their means (Chan, Golub and LeVeque 1983),
+    Blocks are combined by the distances of their means (Chan, Golub and LeVeque 1983),
     without differences of large sums.
     """
     groups = blocks.shape[1] // 2

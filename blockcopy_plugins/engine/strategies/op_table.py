@@ -37,11 +37,11 @@ class OpOnBlocks:
 
     Attributes:
         strategy: Runs it.
-                takes_padded: It accepts padded maps and positions of a pooling as they are; any
+        takes_padded: It accepts padded maps and positions of a pooling as they are; any
             other op gets them as dense tensors.
-                takes_moved: It moves rows and columns of its first argument, or cuts it into
+        takes_moved: It moves rows and columns of its first argument, or cuts it into
             windows, and accepts one that is already moved; any other op gets that as a dense map.
-                cuts: ``cuts(args)``: whether a dense map that was computed from blocks is cut
+        cuts: ``cuts(args)``: whether a dense map that was computed from blocks is cut
             into blocks again for it.
         any_layout: On whole maps it reads a large one in any layout and returns a small one.
     """
@@ -74,7 +74,7 @@ def on_blocks(
         cuts: See :class:`OpOnBlocks`.
         any_layout: See :class:`OpOnBlocks`.
         takes_moved: See :class:`OpOnBlocks`.
-                modules: Classes of modules that consist of such an op and keep no state, so that
+        modules: Classes of modules that consist of such an op and keep no state, so that
             no hook is needed to know when they run.
     """
 

@@ -30,7 +30,7 @@ def summary(frame: Frame, func, args, kwargs):
 def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     """Mean or sum of each channel over the whole map, as squeeze and excitation reads it.
 
-        The state keeps the sums of each block's channels. Those of executed blocks are computed
+    The state keeps the sums of each block's channels. Those of executed blocks are computed
     again; with the kept ones of the others they give the sums of the map, which is neither read
     nor kept.
 

@@ -30,7 +30,7 @@ class Version:
         mirrors: Copies that replace views of this memory, and that the model holds views of.
         first: The tensor that all others are slices of, as long as it lives.
         mirror: For a copy that replaces a view, how it follows the base of that view.
-                copy_of: For a copy that replaces a view and cannot follow, the version and count
+        copy_of: For a copy that replaces a view and cannot follow, the version and count
             of the base of that view.
         is_stale: Such a copy has been written to, and the writes are missing here.
     """
@@ -60,7 +60,7 @@ class Version:
 class BlockTensor(torch.Tensor):
     """A feature map that holds only its executed blocks.
 
-        Its shape is that of the dense map, so model code that reads sizes works unchanged. Ops on
+    Its shape is that of the dense map, so model code that reads sizes works unchanged. Ops on
     it are looked up in the table of :mod:`blockcopy_plugins.engine.strategies`; one without a
     strategy runs on the densified map. It lives as long as the frame that made it.
 

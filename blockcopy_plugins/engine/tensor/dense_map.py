@@ -103,7 +103,7 @@ class FrameMaps:
     def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
         """The geometry of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
 
-                A map whose blocks are single pixels does not count: it may be a summary of each
+        A map whose blocks are single pixels does not count: it may be a summary of each
         block, and little would be gained.
         """
         if len(shape) != 4 or shape[0] != self._images:
@@ -133,7 +133,7 @@ class FrameMaps:
 class DenseMap(torch.Tensor):
     """A dense tensor that was computed from a feature map of a frame.
 
-        It has its own memory and behaves like an ordinary tensor; compiled code may read it. It
+    It has its own memory and behaves like an ordinary tensor; compiled code may read it. It
     keeps only its memory alive, and after the frame it is a tensor like any other.
 
     Attributes:

@@ -34,7 +34,7 @@ class BlockIndices:
     """Where the maxima are within each block, for windows that each lie in one block.
 
     Attributes:
-                packed: int64, shaped like the packed maxima: positions in a block of the pooled
+        packed: int64, shaped like the packed maxima: positions in a block of the pooled
             map, or in the whole map in whole frames.
         size_of_map: ``(H, W)`` of that map.
         block: Height and width of a block of it.
@@ -53,7 +53,7 @@ class PoolIndices(DenseOnUse):
     Attributes:
         make: Computes them.
         found: What it returned.
-                in_blocks: Where they are within blocks, for an unpooling; ``None`` if windows
+        in_blocks: Where they are within blocks, for an unpooling; ``None`` if windows
             reach over blocks.
     """
 
@@ -112,14 +112,14 @@ class Padding:
 class PaddedMap(DenseOnUse):
     """The result of ``F.pad`` for a BlockTensor: the kept map, and how to pad it.
 
-        Blocks keep their size, so a convolution without padding returns the blocks it would
+    Blocks keep their size, so a convolution without padding returns the blocks it would
     return if it padded itself. Convolutions and poolings read it so; any other op gets the dense
     tensor. In a whole frame ``packed`` is the dense padded map.
 
     Attributes:
         entry: The state that holds the map without its padding.
         padding: How it is padded.
-                written: The dense copy, once it exists; it replaces the map, since the model may
+        written: The dense copy, once it exists; it replaces the map, since the model may
             write to it.
     """
 

@@ -10,7 +10,7 @@ from .frame_of_tensors import TensorOfBlocks
 class Mirror:
     """Keeps a reshaped copy of packed blocks and the blocks themselves in step.
 
-        In the dense model the view and its base share memory: a write to one shows in the other.
+    In the dense model the view and its base share memory: a write to one shows in the other.
 
     Args:
         of: The tensor that is viewed.

@@ -21,7 +21,7 @@ _FEW_PIXELS = 8
 class MovedMap(DenseOnUse):
     """A map, or a view of one, in which each row and column shows one of another map, or none.
 
-        ``torch.roll`` and ``F.pad`` return it where blocks cannot hold their result. A view that
+    ``torch.roll`` and ``F.pad`` return it where blocks cannot hold their result. A view that
     cuts it into windows reads them from the map itself; anything else gets the dense tensor.
 
     Attributes:
@@ -30,7 +30,7 @@ class MovedMap(DenseOnUse):
         fill: Value of rows and columns that show none.
         op: What moved them.
         path: Path of the module that moved them.
-                written: The dense copy, once it exists; it replaces the map, since the model may
+        written: The dense copy, once it exists; it replaces the map, since the model may
             write to it.
     """
 

@@ -16,7 +16,7 @@ class ConvCall:
 
     Args:
         run: ``run(pending) -> Tensor``: computes packed blocks.
-                on_second_run: Called when it runs again, because the model reads the sums both as
+        on_second_run: Called when it runs again, because the model reads the sums both as
             they are and after further ops.
     """
 

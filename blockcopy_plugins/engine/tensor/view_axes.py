@@ -81,7 +81,7 @@ def read_view(
     Args:
         sizes: Of the view, none of them -1.
         old: Factors of the dimensions of what is viewed, in order.
-                in_windows: Read a dimension of size 1 as all rows where it may be: the map is one
+        in_windows: Read a dimension of size 1 as all rows where it may be: the map is one
             window.
 
     Returns:

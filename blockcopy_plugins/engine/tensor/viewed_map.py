@@ -18,7 +18,7 @@ from .mirror import Mirror
 class ViewedMap:
     """A copy of a BlockTensor's whole map of which the model holds views (``x[:, :, 0]``).
 
-        In the dense model such a view and its base share memory: a write to one shows in the
+    In the dense model such a view and its base share memory: a write to one shows in the
     other. This class notices the writes, so that the engine can do the same.
 
     Args:

@@ -19,7 +19,7 @@ _METHOD = "grid_priors"
 class KeptPriors(StandIn):
     """Replaces ``grid_priors`` of one generator, which returns the same in each frame.
 
-        They are computed again for maps of another size, when an attribute of the generator was
+    They are computed again for maps of another size, when an attribute of the generator was
     replaced, and when they have been written to.
     """
 

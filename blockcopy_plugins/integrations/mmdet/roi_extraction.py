@@ -14,7 +14,7 @@ from ..common.roi_layers import read_channels_last
 class ChannelsLastExtractor:
     """Replaces the forward of a :class:`SingleRoIExtractor` whose layers read such maps.
 
-        Coordinates stay float32, whereas the extractor rounds them to the dtype of the maps: in
+    Coordinates stay float32, whereas the extractor rounds them to the dtype of the maps: in
     bfloat16, to steps of 8 px in an image of 2000 px. Maps from which no region is taken are not
     read.
 
