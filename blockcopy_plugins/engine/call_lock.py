@@ -32,7 +32,7 @@ class CallLock:
         """
         if self._thread == threading.get_ident():
             raise StateError(
-                "a policy or a guard has called the model while a frame of it was at work. Ask the "
+                "a policy or a guard has called the model while it was running a frame. Ask the "
                 "model before, or inside 'with bc.dense(model):', where it runs as it was."
             )
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which blocks of a frame run: what the policy is told, and what becomes of its answer."""
+"""Which blocks of a frame run: the policy's input, and how its answer is used."""
 
 from __future__ import annotations
 

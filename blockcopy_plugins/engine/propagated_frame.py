@@ -394,7 +394,7 @@ class PropagatedFrame:
         if isinstance(moving, MovingMap):
             moving = moving.thinned()
         wanted = thinned(as_task(fresh))
-        # Of one channel nobody knows whether it is a logit.
+        # A single channel need not be a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
         moved, copied = (
             float(output_agreement(found, wanted, labels))

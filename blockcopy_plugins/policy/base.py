@@ -150,7 +150,7 @@ class PolicyContext:
         of the next frame, of whichever stream. A value in host memory is handed on at once.
 
         Args:
-            value: Any small tensor; nobody may write to it any more.
+            value: Any small tensor, which must not be written to any more.
             then: Called with the value in host memory: a bound method, or a partial of one.
         """
         if self.reads is None or value.device.type == "cpu":

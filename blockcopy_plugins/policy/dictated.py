@@ -1,4 +1,4 @@
-"""A policy that executes the grid it is told: for measurements at an exact executed rate."""
+"""A policy that executes a given grid: for measurements at an exact executed rate."""
 
 from __future__ import annotations
 

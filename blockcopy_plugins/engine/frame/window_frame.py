@@ -15,7 +15,7 @@ from .inner_frame import InnerFrame
 from .layout import Windows
 
 Places = tuple[int, ...]
-"""For each row (or column) of a map that of another one which it shows, negative for none."""
+"""For each row (or column) of a map, the row of another map that it shows, negative for none."""
 
 
 class WindowFrame(InnerFrame):

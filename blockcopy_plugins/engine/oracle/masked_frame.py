@@ -149,7 +149,7 @@ class MaskedFrame:
         return masked
 
     def as_windows(self, func, kept, kwargs, x: MaskedTensor, out):
-        """A map whose pixels stand elsewhere, or its windows; ``None`` if it is neither."""
+        """A map whose pixels have moved, or its windows; ``None`` if it is neither."""
         return None
 
     def derived(self, out, func, args):
@@ -278,7 +278,7 @@ class MaskedFrame:
             shown = axes[:-1] if func in ATTENTIONS and part.dim() < len(axes) else axes
             return MaskedTensor(part, block, self, shown, size_of_map, joined)
 
-        if func in _BATCH_NORMS:  # and its statistics, which nobody reads
+        if func in _BATCH_NORMS:  # and its statistics, which are not read
             return wrap(out[0]), *out[1:]
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
 

@@ -79,7 +79,7 @@ class FrameOfWindows(MaskedFrame):
         return self.moved(x, places, out)
 
     def moved(self, x: MaskedTensor, places, out: Tensor) -> MaskedTensor:
-        """A map whose rows and columns stand elsewhere."""
+        """A map whose rows and columns have moved."""
         size = tuple(map(len, places))
         found = MaskedTensor(out, x.block, self, x.axes, size, x.joined, padded=True)
         found.places, found.size_at_home = places, x.size_at_home or x.size_of_map

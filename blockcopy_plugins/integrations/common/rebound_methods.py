@@ -21,7 +21,7 @@ Others = Mapping[FunctionType, Callable]
 
 @dataclass(eq=False)
 class StandIn:
-    """Base of what stands for a method of one object.
+    """Base class of replacements for a method of one object.
 
     It is a class so that a deep copy of the object has one of its own.
 
@@ -94,7 +94,7 @@ def calls(function: Any, others: Others) -> dict[str, Callable]:
     """What a function would call under which name, of all that it now calls.
 
     Args:
-        function: Anything; what is no function of Python calls nothing.
+        function: Anything; what is not a Python function calls nothing.
         others: What is to be called in place of which functions.
     """
     if not isinstance(function, FunctionType):

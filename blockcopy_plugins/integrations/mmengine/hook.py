@@ -168,13 +168,13 @@ class BlockCopyHook(Hook):
                 framework.check_backbone(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
-            self._say_what_the_backbone_decides()
+            self._refuse_options_of_backbone()
         else:
             blockcopy_(model, self.config)
             self._handle = handle(model)
             self._names_streams = None
 
-    def _say_what_the_backbone_decides(self) -> None:
+    def _refuse_options_of_backbone(self) -> None:
         """Refuse options that a wrapped backbone, which has its own, would ignore."""
 
         def shown(config: BlockCopyConfig, name: str) -> Any:
