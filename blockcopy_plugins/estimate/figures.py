@@ -155,14 +155,14 @@ class Estimate:
             f"{self.threads} threads, {self.policy}",
             f"  dense {self.dense_ms:.1f} ms a frame ({how})"
             + (f", and {self.rest_ms:.1f} ms for the rest" if self.rest_ms else ""),
-            f"  {'block size':>10}  {'executed':>8}  {'sparse ms':>9}  {'of it policy':>12}  "
+            f"  {'block size':>10}  {'executed':>8}  {'sparse ms':>9}  {'of which policy':>15}  "
             f"{'speed-up':>8}  {'E':>5}",
         ]
         for found in self.block_sizes:
             for r in found.rates:
                 lines.append(
                     f"  {found.block_size:>7} px  {r.rate:>8.1%}  {r.sparse_ms:>9.1f}  "
-                    f"{r.policy_ms:>12.1f}  {r.speedup:>7.2f}x  {r.efficiency:>5.2f}"
+                    f"{r.policy_ms:>15.1f}  {r.speedup:>7.2f}x  {r.efficiency:>5.2f}"
                 )
         best = self.of()
         lines.append(
