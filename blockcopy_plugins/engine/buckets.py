@@ -1,7 +1,7 @@
 """Rounds executed counts up to a few values, so that a few CUDA graphs serve all frames.
 
 The blocks that are executed in addition are the policy's own next-best ones. Executing more blocks
-is always correct (law 3 holds for any grid), and the policy is told the grid that really ran.
+is always correct (law 3 holds for any grid), and the policy gets the grid that really ran.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class CallLock:
         if self._thread == threading.get_ident():
             raise StateError(
                 "a policy or a guard has called the model while it was running a frame. Ask the "
-                "model before, or inside 'with bc.dense(model):', where it runs as it was."
+                "model before, or inside 'with bc.dense(model):', where it runs unconverted."
             )
         with self._lock:
             self._thread = threading.get_ident()

@@ -22,7 +22,7 @@ class GridChoice:
     """The decision about a frame.
 
     Attributes:
-        context: What the policy was told.
+        context: What the policy knew.
         propagated: What is known about the frame's outputs.
         grid: bool ``(N, GH, GW)`` on the frame's device, True = executed.
         host: The same in host memory.

@@ -17,7 +17,7 @@ from .agreement_estimate import AgreementEstimate
 from .comparison import Comparison
 from .motion_field import MotionField
 from .propagated import Propagated
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,11 +294,7 @@ class Policy:
         return None
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Learn from a frame that has run.
 

@@ -59,7 +59,7 @@ _POINTWISE = (
     aten.fill_.Tensor,
     aten.zero_.default,
 )
-# A dense map that is given to them is cut into blocks.
+# A dense map is cut into blocks for them.
 _CUT = (
     aten.convolution.default,
     *POOLS,
@@ -283,7 +283,7 @@ class MaskedFrame:
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
 
     def _check_pixels(self, func, args, kwargs, template: MaskedTensor, parts, reading) -> None:
-        """Hold what the engine's rule says of an op against what the op does."""
+        """Compare the engine's rule for an op with what the op does."""
         axes, joined, size = reading
         old, images = template.size_of_map, len(self.grid)
         changed = torch.rand(images, *old, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -316,7 +316,7 @@ class MaskedFrame:
             if found is not None:
                 return found
         if any(x.source is not None for x in inputs):
-            # It was cut into blocks in vain: the op runs on the dense map.
+            # It was cut into blocks for nothing: the op runs on the dense map.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
         alias, x = schema_of(func).arguments[0].alias_info, args[0]
         if alias is not None and alias.is_write and isinstance(x, MaskedTensor):

@@ -126,8 +126,8 @@ def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
 
     Args:
         shape: ``(slots, C, H, W)``.
-        dtype: Of the map.
-        device: Of the map.
+        dtype: dtype of the map.
+        device: Device of the map.
     """
     # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
     # written to outside, so it is always an ordinary tensor.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy.picture import cells_per_block, cells_to_grid
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import TaskOutput, TaskOutputs
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ class InformationGain:
         """
         return None
 
-    def are_finite(
-        self, outputs: Sequence[TaskOutput] | None, device: torch.device
-    ) -> Tensor | None:
+    def are_finite(self, outputs: TaskOutputs, device: torch.device) -> Tensor | None:
         """Say for each output of a batch whether it is finite, like :meth:`is_finite`.
 
         Args:
