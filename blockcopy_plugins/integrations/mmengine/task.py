@@ -1,4 +1,4 @@
-"""What a test on video has to know about the kind of model: its metric and its fidelity."""
+"""What a test on video needs to know about a kind of model: its metric and its fidelity."""
 
 from __future__ import annotations
 
