@@ -17,7 +17,7 @@ def print_tables(results: dict) -> None:
         rows = list(rows)
         print(f"\n{setting}; dense is {rows[0]['dense_layout']}")
         with_peers = any(row["fastest"]["engine"] != "torch" for row in rows)
-        head = ["block", "rate", "dense ms", "sparse ms", "of it policy", "speed-up", "E"]
+        head = ["block", "rate", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
         head += ["fastest dense", "ms", "speed-up"] if with_peers else []
         lines = []
         for row in rows:

@@ -23,7 +23,7 @@ def efficiency(report: dict[str, Any]) -> str:
     refuse_older(rows, "fastest")
     columns = differing(rows)
     with_peers = any("ms" in peer for peer in report["peers"])
-    head = [*columns, "executed", "dense ms", "sparse ms", "of it policy", "speed-up", "E"]
+    head = [*columns, "executed", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
     head += ["fastest dense", "speed-up over it"] if with_peers else []
     lines = []
     for row in rows:
@@ -171,7 +171,7 @@ def demo(report: dict[str, Any]) -> str:
             f"{report['ms_dense']:.0f}",
             f"{report['ms_blockcopy']:.0f}",
         ),
-        ("of it policy", "", f"{report['ms_policy']:.1f}"),
+        ("of which policy", "", f"{report['ms_policy']:.1f}"),
         (
             "GMACs a frame, without the policy's",
             f"{report['macs_dense'] / 1e9:.2f}",

@@ -1,4 +1,4 @@
-"""Addresses of cameras, without the parts that nobody else may read."""
+"""Addresses of cameras, without their secret parts."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class HostReads:
         """Request a value.
 
         Args:
-            value: Any small tensor that nobody writes to any more.
+            value: Any small tensor that is not written to any more.
             then: Called with the value in host memory. A bound method or a partial of one rather
                 than a closure, so that a deep copy of the model informs the copied policy.
         """

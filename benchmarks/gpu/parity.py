@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins import ops
-from blockcopy_plugins.ops import gather_reference, scatter_reference_
+from blockcopy_plugins.ops import gather_reference, scatter_
 
 from . import reckoning
 from .host_emulation import EmulationUnavailable, HostEmulation
@@ -185,7 +185,7 @@ def _differing(kernels, case: Case, generator: torch.Generator) -> Iterator[str]
             yield "gather_out"
     state, packed, blocks = _blocks_to_write(case, generator)
     wanted = state.clone(memory_format=torch.preserve_format)
-    scatter_reference_(wanted, packed, blocks)
+    scatter_.reference(wanted, packed, blocks)
     if not _same_bits(kernels.scatter_(state, packed, blocks), wanted):
         yield "scatter_"
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins import ops
-from blockcopy_plugins.ops.block_divergence import block_divergence_reference
-from blockcopy_plugins.ops.block_moments import block_moments_reference
+from blockcopy_plugins.ops.block_divergence import block_divergence
+from blockcopy_plugins.ops.block_moments import block_moments
 
 from .host_emulation import HostEmulation
 
@@ -199,7 +199,7 @@ def _norms(kernels, dtype, draw, quick: bool) -> Iterator[Result]:
         places = places if packed else None
         what = f"{channels} channels, {groups} groups, {'packed' if packed else 'map'}, + {offset}"
         arguments = (map, places, block, blocks, size, groups)
-        found, wanted = kernels.block_moments(*arguments), block_moments_reference(*arguments)
+        found, wanted = kernels.block_moments(*arguments), block_moments.reference(*arguments)
         yield Result("block_moments", what, _moments_fit(found, wanted, dtype))
         scale, shift = torch.randn(2, 2, channels, generator=draw)
         images = places[:, 0].long() if packed else slice(None)
@@ -248,7 +248,7 @@ def _divergences(kernels, draw) -> Iterator[Result]:
         for clip in (1.0, 50.0):
             arguments = (previous, current, size, grid, block, cells, clip)
             found = kernels.block_divergence(*arguments)
-            wanted = block_divergence_reference(*arguments).double()
+            wanted = block_divergence.reference(*arguments).double()
             fits = within(found.double(), wanted, wanted.abs() * 1e-5 + 1e-5)
             yield Result("block_divergence", f"{classes} classes, {before} to {now}", fits)
 

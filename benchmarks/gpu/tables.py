@@ -57,7 +57,7 @@ def _card(report: dict[str, Any]) -> str:
         parts.append(_kernels(kernels))
     if memory := [row for row in profile if row["kind"] == "memory"]:
         keys = ("dense_mib", "sparse_mib", "kept_mib", "state_mib", "graphs_mib")
-        head = ("MiB", "dense frame", "sparse frame", "kept", "of it state", "of it graphs")
+        head = ("MiB", "dense frame", "sparse frame", "kept", "of which state", "of which graphs")
         rows = [(row["network"], *(f"{row.get(key, 0):.0f}" for key in keys)) for row in memory]
         parts.append(table(head, rows))
     if bandwidth := [row for row in profile if row["kind"] == "bandwidth"]:

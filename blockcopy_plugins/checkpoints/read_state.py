@@ -42,8 +42,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Parameters and buffers by key, on the CPU.
 
     Raises:
-        CheckpointError: If the file is not a checkpoint, or holds objects of classes or anything
-            else than a state dict.
+        CheckpointError: If the file is not a checkpoint, or holds anything but a state dict.
         OSError: If it cannot be read.
     """
     path = Path(path)

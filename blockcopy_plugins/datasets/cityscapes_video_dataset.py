@@ -156,11 +156,7 @@ class CityscapesVideoDataset(VideoFrameDataset):
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """See `BaseDataset`; the content of an instance image is read here.
-
-        Args:
-            idx: Index of the item.
-        """
+        """See `BaseDataset`; the content of an instance image is read here."""
         info = super().get_data_info(idx)
         if "instance_ids_path" in info:
             info["instances"] = read_instance_ids(info["instance_ids_path"])

@@ -48,9 +48,6 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
     The rules are those of FFmpeg's own tools (``ffmpeg_filter.c``, autorotation). A rotation that
     is not a multiple of a quarter turn, where FFmpeg would fill up the corners, is ignored.
-
-    Args:
-        frame: The frame.
     """
     for data in getattr(frame, "side_data", None) or ():
         if data.type.name == "DISPLAYMATRIX":

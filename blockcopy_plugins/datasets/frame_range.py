@@ -39,19 +39,12 @@ class FrameRange(FrameFolder):
 
 
 def is_frame_range(path: str) -> bool:
-    """Whether a path has the form that `FrameRange` reads, and is not itself a file or folder.
-
-    Args:
-        path: The path.
-    """
+    """Whether a path has the form that `FrameRange` reads, and is not itself a file or folder."""
     return _RANGE.search(os.path.basename(path)) is not None and not os.path.exists(path)
 
 
 def range_names(path: str) -> tuple[str, ...]:
     """File names of a range of frames; they need not exist.
-
-    Args:
-        path: See `FrameRange`.
 
     Raises:
         FrameError: If ``path`` does not have that form.

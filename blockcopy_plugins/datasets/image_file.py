@@ -32,9 +32,6 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     The file is decoded from memory: if a file is cut off, OpenCV then returns nothing, whereas from
     the disk it returns a picture whose lower part is grey.
 
-    Args:
-        path: The file.
-
     Returns:
         uint8, shape (H, W, 3), BGR.
 

@@ -34,9 +34,6 @@ class LoadFrameLabels(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load the label image that ``results`` names, if it names one.
 
-        Args:
-            results: See the class.
-
         Returns:
             ``results`` with the added keys.
 

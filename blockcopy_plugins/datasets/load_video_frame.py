@@ -48,9 +48,6 @@ class LoadVideoFrame(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load the frame that ``results`` names.
 
-        Args:
-            results: See the class.
-
         Returns:
             ``results`` with the added keys.
 

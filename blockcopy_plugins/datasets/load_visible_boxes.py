@@ -27,9 +27,6 @@ class LoadVisibleBoxes(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the masks.
 
-        Args:
-            results: See the class.
-
         Returns:
             ``results`` with ``gt_masks``.
         """

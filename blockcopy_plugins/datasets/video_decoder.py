@@ -224,9 +224,6 @@ class VideoDecoder:
     def to_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert a decoded frame.
 
-        Args:
-            frame: The frame.
-
         Returns:
             uint8, shape (H, W, 3), BGR, turned and mirrored as the container says (which phone
             videos need).
@@ -261,11 +258,7 @@ class VideoDecoder:
 
 
 def frame_shape(frame: av.VideoFrame) -> tuple[int, int]:
-    """Height and width of a decoded frame as it is shown, px.
-
-    Args:
-        frame: The frame.
-    """
+    """Height and width of a decoded frame as it is shown, px."""
     shape = (frame.height, frame.width)
     return shape[::-1] if orientation_of(frame).swaps else shape
 

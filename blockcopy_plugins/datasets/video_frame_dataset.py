@@ -159,11 +159,7 @@ class VideoFrameDataset(BaseDataset):
 
     @classmethod
     def metainfo_of(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The metainfo on classes from a dataset's config alone, without its files.
-
-        Args:
-            config: Arguments of the dataset.
-        """
+        """The metainfo on classes from a dataset's config alone, without its files."""
         return dict(cls.METAINFO)
 
     @property
@@ -188,9 +184,6 @@ class VideoFrameDataset(BaseDataset):
     @force_full_init
     def video_of(self, index: int) -> int:
         """Index in ``videos`` of the video that an item belongs to.
-
-        Args:
-            index: Index of the item.
 
         Raises:
             IndexError: If there is no such item.
@@ -287,9 +280,6 @@ class VideoFrameDataset(BaseDataset):
     def prepare_data(self, idx: int) -> Any:
         """Load an item.
 
-        Args:
-            idx: Index of the item.
-
         Returns:
             The pipeline's result, with complete metainfo in its ``data_samples``.
 
@@ -309,11 +299,7 @@ class VideoFrameDataset(BaseDataset):
         return data
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Labels of an item's ground truth.
-
-        Args:
-            idx: Index of the item.
-        """
+        """Labels of an item's ground truth."""
         return [i["bbox_label"] for i in self.get_data_info(idx).get("instances", [])]
 
     def get_subset_(self, indices: int | Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +89,8 @@ class VideoReader:
         Raises:
             FrameError: If the file cannot be opened.
         """
-        decoder = VideoDecoder(self.path)
-        try:
+        with closing(VideoDecoder(self.path)) as decoder:
             return decoder.frame_rate
-        finally:
-            decoder.close()
 
     @property
     def sample_aspect_ratio(self) -> Fraction | None:
@@ -101,13 +99,10 @@ class VideoReader:
         Raises:
             FrameError: If the file cannot be decoded.
         """
-        decoder = VideoDecoder(self.path)
-        try:
+        with closing(VideoDecoder(self.path)) as decoder:
             while isinstance(frame := decoder.next(), LostFrame):
                 pass
             return None if frame is None else decoder.sample_aspect_ratio_of(frame)
-        finally:
-            decoder.close()
 
     @property
     def stated_length(self) -> int | None:
@@ -116,11 +111,8 @@ class VideoReader:
         Raises:
             FrameError: If the file cannot be opened.
         """
-        decoder = VideoDecoder(self.path)
-        try:
+        with closing(VideoDecoder(self.path)) as decoder:
             return decoder.stated_length
-        finally:
-            decoder.close()
 
     def count(self, stop: int | None = None) -> int:
         """Number of frames, including bad ones.
@@ -138,8 +130,7 @@ class VideoReader:
             FrameError: If the file cannot be opened or contains no frame.
         """
         if self._length is None:
-            decoder = VideoDecoder(self.path)
-            try:
+            with closing(VideoDecoder(self.path)) as decoder:
                 counted = 0
                 while stop is None or counted < stop:
                     frame = decoder.next()
@@ -148,8 +139,6 @@ class VideoReader:
                     self._take_note(frame, counted)
                     counted += 1
                 stated = decoder.stated_length
-            finally:
-                decoder.close()
             if counted == len(self._bad):
                 raise self._no_frame()
             if stop is not None and counted >= stop:

@@ -175,10 +175,6 @@ class ModelAdapter:
     def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
         """Split the outputs into maps and objects that can be moved, and the rest.
 
-        Args:
-            outputs: What the model returned.
-            call: The call that returned it.
-
         Returns:
             The parts, or ``None`` if the outputs are of an unknown kind: nothing is then moved, and
             a frame goes through the network even if none of its blocks runs.

@@ -50,11 +50,6 @@ def resolve_block_size(
 
     That run executes all blocks, on a state of its own that is thrown away; only its strides count.
 
-    Args:
-        converted: The model.
-        call: Its first call.
-        original: The model's own forward.
-
     Returns:
         Its options with that block size.
     """

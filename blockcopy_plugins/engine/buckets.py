@@ -1,7 +1,7 @@
 """Rounds executed counts up to a few values, so that a few CUDA graphs serve all frames.
 
 The blocks that are executed in addition are the policy's own next-best ones. Executing more blocks
-is always correct (law 3 holds for any grid), and the policy is told the grid that really ran.
+is always correct (law 3 holds for any grid), and the policy gets the grid that really ran.
 """
 
 from __future__ import annotations
@@ -123,9 +123,6 @@ def around(grid: Tensor) -> Tensor:
 
 def check_buckets(rates: int | Sequence[float] | None) -> tuple[float, ...]:
     """The rates that an option names.
-
-    Args:
-        rates: As for :class:`Buckets`.
 
     Returns:
         Ascending rates, the last of them 1.

@@ -73,7 +73,7 @@ def _refuse_infinite(frame: Tensor, total: Tensor) -> None:
     low, high = torch.aminmax(frame)
     raise FrameError(
         f"the frame has values from {low.item()} to {high.item()}, expected finite ones: NaN or "
-        "infinity would stay in the state. Mend or skip the frame."
+        "infinity would stay in the state. Repair or skip the frame."
     )
 
 

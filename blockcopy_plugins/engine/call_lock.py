@@ -32,8 +32,8 @@ class CallLock:
         """
         if self._thread == threading.get_ident():
             raise StateError(
-                "a policy or a guard has called the model while a frame of it was at work. Ask the "
-                "model before, or inside 'with bc.dense(model):', where it runs as it was."
+                "a policy or a guard has called the model while it was running a frame. Ask the "
+                "model before, or inside 'with bc.dense(model):', where it runs unconverted."
             )
         with self._lock:
             self._thread = threading.get_ident()
@@ -66,11 +66,7 @@ class ThreadValue(Generic[T]):
 
     @contextmanager
     def set_to(self, value: T) -> Iterator[None]:
-        """Set it for this thread, within a ``with`` statement.
-
-        Args:
-            value: The value.
-        """
+        """Set it for this thread, within a ``with`` statement."""
         thread = threading.get_ident()
         had, before = thread in self._own, self._own.get(thread)
         self._own[thread] = value

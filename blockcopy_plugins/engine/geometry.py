@@ -125,18 +125,18 @@ def fills_last_blocks(
 def blocks_met(
     places: Sequence[int], window: int, block: int, blocks: int
 ) -> tuple[tuple[int, ...], ...]:
-    """The blocks, along one axis, that each window of a map reads pixels of.
+    """The blocks, along one axis, from which each window of a map reads pixels.
 
     Args:
-        places: For each row (or column) that is cut into windows the row of the map that it shows,
+        places: For each row (or column) that is cut into windows, the row of the map that it shows,
             negative where it shows none.
         window: Rows of a window.
         block: Rows of a block of the map.
-        blocks: Blocks of the grid. What lies beyond the last one belongs to it.
+        blocks: Blocks of the grid. Rows beyond the last one belong to it.
 
     Returns:
         Ascending numbers of blocks for each window, the last one repeated so that all have as many.
-        A window that shows nothing of the map meets all of them.
+        A window that shows nothing of the map counts as reading all of them.
     """
     met = []
     for start in range(0, len(places), window):

@@ -1,4 +1,4 @@
-"""Which blocks of a frame run: what the policy is told, and what becomes of its answer."""
+"""Which blocks of a frame run: the policy's input, and how its answer is used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GridChoice:
     """The decision about a frame.
 
     Attributes:
-        context: What the policy was told.
+        context: What the policy knew.
         propagated: What is known about the frame's outputs.
         grid: bool ``(N, GH, GW)`` on the frame's device, True = executed.
         host: The same in host memory.

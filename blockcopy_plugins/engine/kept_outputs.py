@@ -73,7 +73,7 @@ def copied_task(task: Moving) -> TaskOutput:
 
 
 def own_task(task: TaskOutput, given: Any, fresh: Any) -> TaskOutput | None:
-    """The copy of a task output that was made as a part; ``None`` if it is no part."""
+    """The copy of a task output that was made as a part; ``None`` if it is not a part."""
     if not isinstance(task, Tensor):
         return None
     for name, part in given.items():

@@ -30,7 +30,7 @@ class ModuleHook:
 
 @dataclass
 class EnterModule(ModuleHook):
-    """Tells the frame that a module's forward begins."""
+    """Notes in the frame that a module's forward begins."""
 
     path: str
 
@@ -43,7 +43,7 @@ class EnterModule(ModuleHook):
 
 @dataclass
 class LeaveModule(ModuleHook):
-    """Tells the frame that a module's forward is over."""
+    """Notes in the frame that a module's forward has ended."""
 
     path: str
 
@@ -59,8 +59,7 @@ class ReadOnlyInputs(ModuleHook):
     """Gives a module dense maps that it neither changes nor keeps.
 
     Attributes:
-        contiguous: Compiled ops (mmcv's RoIAlign) take memory for NCHW without looking at the
-            strides.
+        contiguous: Pass contiguous maps: compiled ops (mmcv's RoIAlign) ignore strides.
     """
 
     contiguous: bool
@@ -122,7 +121,7 @@ class DenseOutputs(ModuleHook):
 
     Attributes:
         path: Of the module.
-        to_read: Who gets them neither writes to them nor keeps them.
+        to_read: The receiver neither writes to them nor keeps them.
     """
 
     path: str
@@ -138,7 +137,7 @@ class DenseOutputs(ModuleHook):
 
     @staticmethod
     def _is_unwatched(module) -> bool:
-        """Whether nobody else's hook sees the results, who might keep them."""
+        """Whether no other hook, which might keep the results, sees them."""
         hooks = forward_hooks(module)[1].values()
         own = (getattr(hook, "__module__", None) or "" for hook in hooks)
         return not has_global_forward_hooks() and all(n.startswith(_PACKAGE) for n in own)

@@ -30,12 +30,12 @@ class MotionBudget:
 
     @property
     def seconds(self) -> float | None:
-        """What an estimate takes, ``None`` if that is not known."""
+        """Seconds that an estimate takes, ``None`` if that is not known."""
         return min(self._motion) if self._motion else None
 
     @property
     def limit(self) -> float:
-        """What it may take, seconds."""
+        """Seconds that it may take."""
         return max(LEAST_SECONDS, SHARE * min(self._whole) if self._whole else 0.0)
 
     @property
@@ -53,6 +53,6 @@ class MotionBudget:
         self._motion.append(seconds)
 
     def note_coarser(self) -> None:
-        """Note that the estimate looks at a coarser picture from now on."""
+        """Note that the estimate uses a coarser picture from now on."""
         self.coarsened += 1
         self._motion.clear()

@@ -1,4 +1,4 @@
-"""One frame of which not all blocks run: what is known of its outputs, and what is delivered."""
+"""One frame in which not all blocks run: what is known of its outputs, and what is delivered."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .kept_outputs import Batch, Kept, Moving, as_moving, as_task, copied_task, 
 from .propagation_memory import PropagationMemory
 from .self_check import SelfCheck
 
-# Outputs are kept for frames of which nothing runs, as long as there was one this short ago.
+# Outputs are kept for frames in which nothing runs, as long as one occurred within so many frames.
 _FRAMES_WITHOUT = 100
-# Where moving does not pay it is tried again in every so many stretches between whole frames.
+# Where moving does not pay, it is tried again in one of so many stretches between whole frames.
 _TRIED_AGAIN = 4
-# So many whole frames are checked at first; then each, or each fourth where a check takes longer
-# than the motion may.
+# So many whole frames are checked at first; then every one, or every fourth if a check takes
+# longer than the motion may.
 _CHECKED_AT_FIRST = 4
 
 
@@ -31,12 +31,12 @@ class PropagatedFrame:
     """One frame: what is known of it, and what is delivered.
 
     Args:
-        memory: Of all streams of the model.
-        adapter: Of the model.
-        call: Its call.
-        context: Of the call.
-        seen: What the estimate of motion has seen, ``None`` if nothing is to be moved.
-        keeps: Whether outputs are kept in any case.
+        memory: Memory of all streams of the model.
+        adapter: Adapter of the model.
+        call: The call.
+        context: The policy's context of the call.
+        seen: The motion estimate's view of the frame, ``None`` if nothing is moved.
+        keeps: Whether to keep outputs in any case.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PropagatedFrame:
         self.has_moved = False
 
     def __reduce__(self):
-        # Policies keep contexts. Of a frame that is over there is nothing to copy or to pickle.
+        # Policies keep contexts, but nothing of a past frame needs to be copied or pickled.
         return type(None), ()
 
     # -- what policies may ask ---------------------------------------------------------------------
@@ -98,7 +98,7 @@ class PropagatedFrame:
             return as_task(kept.task.delivered(False))
         return as_task(self._advance(image, None, kept.task).delivered(True))
 
-    # -- frames of which nothing runs --------------------------------------------------------------
+    # -- frames in which nothing runs --------------------------------------------------------------
 
     def can_repeat(self, host: Tensor) -> bool:
         """Whether the frame need not go through the network, because none of its blocks runs.
@@ -117,11 +117,11 @@ class PropagatedFrame:
         )
 
     def repeat(self) -> tuple[Any, FrameCounts, list[TaskOutput] | None]:
-        """Give the last outputs again, moved or not.
+        """Return the last outputs again, moved or not.
 
         Returns:
-            The outputs, the MACs of the frame, and what policies see of the outputs as the model
-            gave them; ``None`` if that is nothing.
+            The outputs, the MACs of the frame, and the task outputs as the model returned them,
+            ``None`` if there are none.
         """
         batch = self._kept[0].batch
         with self._memory.timed():
@@ -147,10 +147,10 @@ class PropagatedFrame:
     # -- frames that ran ---------------------------------------------------------------------------
 
     def task_outputs(self, out: Any, wanted: bool) -> list[TaskOutput] | None:
-        """What policies see of the outputs of the frame, where that is needed.
+        """The frame's task outputs, if they are needed.
 
         Args:
-            out: What the model gave.
+            out: What the model returned.
             wanted: Whether the policy needs it.
         """
         if not wanted and self._seen is None:
@@ -164,10 +164,10 @@ class PropagatedFrame:
     def chosen_outputs(
         self, tasks: Sequence[TaskOutput] | None, host: Tensor
     ) -> Sequence[TaskOutput] | None:
-        """What would be delivered of a frame that is to run once more, whole, to compare.
+        """What would be delivered for a frame that runs once more, whole, to compare.
 
         Args:
-            tasks: What the policies see of the outputs of its first run.
+            tasks: The task outputs of its first run.
             host: bool ``(N, GH, GW)`` in host memory, the blocks of that run.
         """
         if tasks is None or self._seen is None:
@@ -186,16 +186,16 @@ class PropagatedFrame:
     def deliver(
         self, out: Any, tasks: Sequence[TaskOutput] | None, host: Tensor, counts: FrameCounts
     ) -> Any:
-        """Keep what the model gave, and move what did not run of it.
+        """Keep what the model returned, and move the parts that did not run.
 
         Args:
-            out: What it gave.
-            tasks: What the policies see of it, or ``None``.
+            out: What it returned.
+            tasks: Its task outputs, or ``None``.
             host: bool ``(N, GH, GW)`` in host memory, the blocks that ran.
             counts: MACs of the frame.
 
         Returns:
-            What is to be delivered: ``out``, or the same with moved parts.
+            What to deliver: ``out``, or the same with moved parts.
         """
         try:
             with self._memory.timed():
@@ -205,7 +205,7 @@ class PropagatedFrame:
             raise
 
     def commit(self) -> None:
-        """The frame has run: from now on it is the last one of its streams."""
+        """Make this frame the last one of its streams, now that it has run."""
         memory = self._memory
         if self._seen is not None:
             self._commit_motion()
@@ -228,7 +228,7 @@ class PropagatedFrame:
         memory.calls += 1
 
     def figures(self) -> dict[str, float]:
-        """What the frame leaves for logs; means over the batch."""
+        """The frame's figures for logs; means over the batch."""
         if self._seen is None:
             return {}
         checks = [self._memory.checks.get(stream) for stream in self._context.streams]
@@ -240,7 +240,7 @@ class PropagatedFrame:
         return found
 
     def note_whole(self, seconds: float) -> None:
-        """The network has run on all blocks of the batch; what the estimate may take follows."""
+        """Note the network's time for all blocks of the batch, which bounds the estimate's."""
         if self._seen is not None and self._call.frame.device.type == "cpu":
             self._memory.budget.note_whole(seconds / len(self._kept))
 
@@ -251,14 +251,14 @@ class PropagatedFrame:
         if seen.is_asked and self._call.frame.device.type == "cpu":
             budget.note_motion(seen.seconds / len(self._kept))
         whole = all(kept.age == 0 for kept in self._next.values())
-        # Where nothing is under way: pictures of another size cannot be compared.
+        # Only where no content is being followed: pictures of different sizes cannot be compared.
         if budget.is_over and whole and motion.coarsen(self._size):
             budget.note_coarser()
             seen = motion.look(self._call.frame, self._context)
         motion.commit(seen, self._context)
 
     def _drop(self) -> None:
-        """Something failed after the frame had run: what was kept is not of the last frame."""
+        """Drop what was kept, since something failed after the frame had run."""
         for stream in self._context.streams:
             self._memory.kept.pop(stream, None)
 
@@ -298,14 +298,14 @@ class PropagatedFrame:
         return self._seen is not None and (check is None or check.pays)
 
     def _tracks(self, image: int) -> bool:
-        """Whether motion is followed: where it pays, and now and then where it did not."""
+        """Whether to follow the motion: if it pays, and now and then if it did not."""
         if self._seen is None:
             return False
         kept = self._kept[image]
         return self._pays(image) or kept is None or kept.wholes % _TRIED_AGAIN == 0
 
     def _is_checked(self, image: int) -> bool:
-        """Whether a whole frame tells how good what was moved is."""
+        """Whether a whole frame is compared with what was moved."""
         check = self._memory.checks.get(self._context.streams[image])
         known = check is not None and check.checks >= _CHECKED_AT_FIRST
         rarely = known and self._memory.check_seconds > self._memory.budget.limit
@@ -320,10 +320,10 @@ class PropagatedFrame:
                 found = Displacement.unknown(self._size)
             since = getattr(part, "since", None)
             if since is not None and (since.cell != found.cell or since.size != found.size):
-                # In other cells than before: where things were can no longer be told.
+                # The cells differ from those before, so it is no longer known where things were.
                 found = Displacement.unknown(since.size, since.cell)
             if isinstance(part, MovingMap):
-                # Parts of one image have mostly come the same way.
+                # Parts of one image have mostly moved in the same way.
                 way = (image, id(since))
                 if way not in self._ways:
                     self._ways[way] = found.since(since)
@@ -347,7 +347,7 @@ class PropagatedFrame:
         return {name: part.delivered(moved) for name, part in parts.items()}
 
     def _take(self, image: int, batch: Batch, given: Any, task: Any, host: Tensor) -> None:
-        """Note the outputs of an image that the model has just given."""
+        """Note the outputs of an image that the model has just returned."""
         kept, executed = self._kept[image], host[image]
         size = self._context.block_size
         fresh = {name: part.copy() for name, part in given.items()}
@@ -383,18 +383,18 @@ class PropagatedFrame:
         return part_of(task.clone() if isinstance(task, Tensor) else task, self._size)
 
     def _check(self, image: int, kept: Kept, fresh: MapPart | Objects | None) -> None:
-        """Hold what would have been delivered against the whole frame."""
+        """Compare what would have been delivered with the whole frame."""
         if fresh is None or kept.task is None or not kept.task.fits(fresh):
             return
         start = time.thread_time()
         moving = self._advance(image, None, kept.task)
         if not moving.has_moved:
-            # Of unknown motion, or none, there is nothing to learn.
+            # From unknown motion, or none, there is nothing to learn.
             return
         if isinstance(moving, MovingMap):
             moving = moving.thinned()
         wanted = thinned(as_task(fresh))
-        # Of one channel nobody knows whether it is a logit.
+        # A single channel need not be a logit.
         labels = not (isinstance(wanted, Tensor) and wanted.shape[0] == 1)
         moved, copied = (
             float(output_agreement(found, wanted, labels))
@@ -405,7 +405,7 @@ class PropagatedFrame:
 
 
 def _of_nothing(counts: FrameCounts) -> FrameCounts:
-    """MACs of a frame that did not run, beside those of the dense one."""
+    """MACs of a frame that did not run, with those of the dense frame."""
     return FrameCounts(
         blocks_dense=counts.blocks_dense + counts.densified,
         tiles=counts.tiles,

@@ -1,7 +1,7 @@
-"""What leaves the model of blocks that did not run: a copy, or what was there, moved along.
+"""Outputs of blocks that did not run: copied, or moved along with the picture.
 
-The engine's state is not touched: features stay where they were, and so the laws hold for whatever
-runs. Only outputs are moved, once they have left the model.
+The engine's state is not touched: features stay where they were, so the laws hold for whatever
+runs. Only outputs are moved, after the model has returned them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Propagation:
-    """Outputs from frame to frame, of all streams of a model.
+    """Carries the outputs of all streams of a model from frame to frame.
 
     Args:
         mode: ``'copy'``, ``'move'`` or ``'auto'``.
@@ -35,7 +35,7 @@ class Propagation:
 
     @classmethod
     def of(cls, config: BlockCopyConfig) -> Propagation:
-        """That of a model with these options."""
+        """Make one for a model with these options."""
         if config.propagate == "copy":
             return cls("copy")
         default = "AutoMotion" if config.propagate == "auto" else "DISMotion"
@@ -48,18 +48,18 @@ class Propagation:
         return other
 
     def __reduce__(self):
-        # As with the state: streams stay where they run.
+        # As with the state, streams are not copied.
         motion = None if self.motion is None else self.motion.without_streams()
         return Propagation, (self.mode, motion)
 
     @property
     def motion(self) -> Motion | None:
-        """Estimates the motion; ``None`` with ``'copy'``."""
+        """The estimate of motion; ``None`` with ``'copy'``."""
         return self.memory.motion
 
     @property
     def needs_vectors(self) -> bool:
-        """Whether the videos' motion vectors are wanted."""
+        """Whether the videos' motion vectors are needed."""
         return self.motion is not None and self.motion.needs_vectors
 
     def look(
@@ -68,10 +68,10 @@ class Propagation:
         """Begin a frame; nothing of it is remembered before it is committed.
 
         Args:
-            adapter: Of the model.
-            call: Its call.
-            context: Of the call.
-            keeps: Whether frames of nothing are to be expected, so that outputs are kept for them.
+            adapter: Adapter of the model.
+            call: The call.
+            context: The policy's context of the call.
+            keeps: Whether to keep outputs because frames in which nothing runs are expected.
         """
         with self.memory.timed():
             seen = None if self.motion is None else self.motion.look(call.frame, context)
@@ -85,7 +85,7 @@ class Propagation:
         self.memory.forget(streams)
 
     def report(self) -> PropagationReport:
-        """What was done so far."""
+        """Figures of what was done so far."""
         memory = self.memory
         checks = memory.counts["checks"]
         means = [total / checks if checks else None for total in memory.agreements]

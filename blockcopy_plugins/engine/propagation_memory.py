@@ -1,4 +1,4 @@
-"""What is remembered from frame to frame of the outputs of all streams."""
+"""What is remembered about the outputs of all streams from frame to frame."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class PropagationMemory:
     """Outputs, checks and figures of a model's streams; a frame writes to it once it has run.
 
     Args:
-        motion: Estimates the motion; ``None`` where nothing is moved.
+        motion: Estimates the motion; ``None`` if nothing is moved.
 
     Attributes:
-        kept: Of each stream its last outputs.
-        checks: Of each stream how good moved and copied outputs were.
-        without: Of each stream how many frames ago nothing ran of one.
-        counts: What became of the frames so far.
-        agreements: Sums over all checks: of moved outputs, and of copied ones.
-        calls: Frames so far.
-        seconds: That they have taken.
-        check_seconds: CPU time of the thread that the last check took.
-        budget: What the estimate of motion may take.
+        kept: The last outputs of each stream.
+        checks: For each stream, how good moved and copied outputs were.
+        without: For each stream, how many frames ago nothing ran.
+        counts: How the frames so far were delivered.
+        agreements: Sums over all checks, of moved outputs and of copied ones.
+        calls: Number of frames so far.
+        seconds: Seconds that they took.
+        check_seconds: CPU time that the last check took in its thread.
+        budget: Time that the estimate of motion may take.
         obstacle: Why outputs cannot be kept, ``None`` if they can.
     """
 
@@ -60,11 +60,11 @@ class PropagationMemory:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Add what a block takes to :attr:`seconds`, where outputs are moved."""
+        """Add the time of a ``with`` block to :attr:`seconds`, if outputs are moved."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            # What is given again takes the place of the model, and its time.
+            # Returning outputs again replaces the model, and counts as its time.
             if self.motion is not None:
                 self.seconds += time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What became of the outputs of blocks that did not run, in figures."""
+"""Figures on the outputs of blocks that did not run."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PropagationReport:
-    """How outputs were brought from frame to frame.
+    """How outputs were carried from frame to frame.
 
     Attributes:
         propagate: ``'copy'``, ``'move'`` or ``'auto'``.
-        motion: The estimate of motion, ``None`` where nothing is to be moved.
-        frames: Images, first ones of streams not counted.
-        repeated: Images of frames of which no block ran and that did not go through the network.
-        moved: Images whose outputs were moved: those are approximate, by what
-            :attr:`agreement_moved` lacks.
-        unknown: Images whose motion could not be told (vectors are missing or of another size, a
+        motion: The estimate of motion, ``None`` if nothing is moved.
+        frames: Number of images, without the first ones of streams.
+        repeated: Images of frames in which no block ran and that did not go through the network.
+        moved: Images whose outputs were moved, which is approximate; see :attr:`agreement_moved`.
+        unknown: Images whose motion was unknown (vectors that are missing or of another size, a
             cut, a flow that diverges), so that outputs were copied until blocks ran again.
         checks: Whole frames by which moved and copied outputs were judged.
-        agreement_moved: Mean agreement with the whole frame of outputs moved to it, 0 to 1;
+        agreement_moved: Mean agreement of moved outputs with the whole frame, 0 to 1;
             ``None`` before the first check.
-        agreement_copied: Likewise of outputs copied.
-        streams_moving: Live streams whose outputs are moved at present.
+        agreement_copied: The same for copied outputs.
+        streams_moving: Live streams whose outputs are being moved.
         streams_copying: Live streams in which moving was tried and was no better.
-        ms_motion: Milliseconds of a call for the motion, for moving and for checking, mean.
-        ms_estimate: Milliseconds of the estimate of an image's motion, the least of the last nine;
-            ``None`` where it is not known, as on a GPU.
-        ms_budget: What it may take: 5 % of a whole frame, at least 3 ms.
-        coarsened: How often it was made coarser, because it took more.
+        ms_motion: Mean milliseconds of a call for the motion, for moving and for checking.
+        ms_estimate: Milliseconds of the estimate of an image's motion, the least of the last
+            nine; ``None`` if it is not known, as on a GPU.
+        ms_budget: Milliseconds that it may take: 5 % of a whole frame, at least 3 ms.
+        coarsened: How often it was made coarser because it took more.
         obstacle: Why nothing could be moved, ``None`` if it could.
     """
 

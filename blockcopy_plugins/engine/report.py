@@ -110,7 +110,7 @@ class Report:
         guards: What each guard did.
         agreement: Agreement with the dense output, if the policy's budget compares them, else
             ``None``.
-        propagation: What became of the outputs of blocks that did not run.
+        propagation: How the outputs of blocks that did not run were carried on.
         plain_frames: Images of whole frames that ran as in the plain model, without a state.
         torch_convolutions: Why torch runs convolutions and not the package's own kernels, by module
             path.
@@ -163,7 +163,7 @@ class Report:
             why = "no map on blocks met a convolution"
         return (
             f"only {self.share_on_blocks:.1%} of the multiply-accumulates run on blocks, so that "
-            f"block-sparse execution saves next to nothing: {why}. print(bc.report(model)) tells "
+            f"block-sparse execution saves next to nothing: {why}. print(bc.report(model)) shows "
             "all of them; convert the part of the model that takes (N, C, H, W) and consists of "
             "convolutions, or another model."
         )

@@ -87,7 +87,7 @@ class Session:
         self._lock = CallLock()
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
-        # The error of a policy or a guard after the output of the previous frame was there.
+        # The error of a policy or a guard after the previous frame's output had been returned.
         self._unlearned: Exception | None = None
         self._said_nothing_compared = False
 
@@ -329,7 +329,7 @@ class Session:
         outputs: Sequence[TaskOutput] | None,
         streams: Sequence[Stream],
     ) -> tuple[GuardCounts | None, Scalars]:
-        """Tell guards and policy what has run; if they fail, the output is still returned.
+        """Let guards and policy learn what has run; if they fail, the output is still returned.
 
         Their error is warned about at once and raised by the next call, like those that a device
         reports late. Exceptions are FrameError, which says that the output is not worth returning,

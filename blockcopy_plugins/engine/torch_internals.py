@@ -63,7 +63,7 @@ no_torch_function_of_subclass = torch._C._disabled_torch_function_impl
 """``__torch_function__`` that does nothing: the ops go to ``__torch_dispatch__``."""
 
 
-# -- tensors of one's own -------------------------------------------------------------------------
+# -- tensor subclasses ----------------------------------------------------------------------------
 
 
 # No functions around these: they are called for each tensor and op of a frame.
@@ -184,18 +184,18 @@ def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
     return any_has(modules, "_compiled_call_impl") or any_has(modules, "dynamo_ctx")
 
 
-# -- the program around ---------------------------------------------------------------------------
+# -- the surrounding program ----------------------------------------------------------------------
 
 
 def is_exporting() -> bool:
-    """Whether torch.export looks at this code; torch tells it since version 2.7."""
+    """Whether torch.export is tracing this code, which torch reports since version 2.7."""
     return getattr(torch.compiler, "is_exporting", bool)()
 
 
 def flops_of(func: OpOverload) -> Callable[..., int] | None:
     """Torch's formula for the floating-point operations of an op, ``None`` if it has none.
 
-    Of fused attention torch counts all kernels but that for CPUs.
+    torch counts all kernels of fused attention except the one for CPUs.
     """
     packet = packet_of(func)
     if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:

@@ -1,4 +1,4 @@
-"""Predicts what block-sparse execution will bring on this machine, in seconds."""
+"""Predicts, within seconds, what block-sparse execution will bring on this machine."""
 
 from .cost_fit import fit_costs
 from .estimator import RATES, estimate, estimate_config

@@ -1,4 +1,4 @@
-"""What a block, an area and a frame cost, by the times of a few frames."""
+"""What a block, an area and a frame cost, fitted to the times of a few frames."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 
 
 def fit_costs(points: Sequence[tuple[Sequence[float], float]]) -> tuple[float, ...]:
-    """Costs of at least 0 that explain times best: ``time = sum(cost * amount)``.
+    """Find the non-negative costs that best explain times: ``time = sum(cost * amount)``.
 
     Args:
-        points: Amounts (as many for each point), and the time that was measured.
+        points: Amounts (the same number for each point), and the measured time.
 
     Returns:
         A cost for each amount, 0 for those that explain nothing. Long times count more than short
-        ones, whose noise is the larger part of them, but not as much more as they are longer.
+        ones, which are noisier, but less than in proportion to their length.
     """
     amounts = torch.tensor([list(a) for a, _ in points], dtype=torch.float64)
     times = torch.tensor([t for _, t in points], dtype=torch.float64)
     weight = times.clamp(min=1e-9).rsqrt()
-    # Amounts of like size, or the solver loses digits.
+    # Amounts of similar size, or the solver loses digits.
     scale = amounts.abs().amax(0).clamp(min=1e-30)
     matrix = amounts / scale * weight[:, None]
     wanted = times * weight
     count = amounts.shape[1]
     best, least = (0.0,) * count, float("inf")
-    # So few amounts that all choices of them can be tried, the smaller ones first.
+    # With so few amounts all subsets can be tried, the smaller ones first.
     for chosen in (c for n in range(1, count + 1) for c in combinations(range(count), n)):
         part = matrix[:, list(chosen)]
         if torch.linalg.matrix_rank(part) < len(chosen):
@@ -43,7 +43,7 @@ def fit_costs(points: Sequence[tuple[Sequence[float], float]]) -> tuple[float, .
 
 
 def seconds_at(times: dict[tuple[int, int], float], area: int, size: tuple[int, int]) -> float:
-    """Seconds at a size: those measured there, or what smaller frames make expect."""
+    """Seconds at a size: measured there, or extrapolated from smaller frames."""
     if size in times:
         return times[size]
     fixed, by_area = fit_costs([((1.0, float(prod(s))), t) for s, t in times.items()])

@@ -1,4 +1,4 @@
-"""Predicts what block-sparse execution will bring on this machine, in seconds."""
+"""Predicts, within seconds, what block-sparse execution will bring on this machine."""
 
 from __future__ import annotations
 
@@ -39,40 +39,40 @@ def estimate(
     budget_s: float = 18.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Predict the speed-up by executed rate on this machine, from few blocks in a few seconds.
+    """Predict the speed-up at each executed rate on this machine, in a few seconds.
 
     The model runs dense, and block-sparse through the real engine with the real policy beside it,
-    on frames that are as much smaller as the time allows, with a few numbers of executed blocks.
-    What a sparse frame costs is what its executed blocks cost, whatever the frame's size, and
-    something that grows with its area (ops on whole maps, the copies of the outputs), and something
-    fixed (Python). The three are fitted to the times, and give those of the whole frame. Where the
+    on frames that are as large as the time allows, with a few numbers of executed blocks. The
+    cost of a sparse frame has three parts: one per executed block, whatever the frame's size, one
+    that grows with the frame's area (ops on whole maps, copies of the outputs), and a fixed one
+    (Python). They are fitted to the measured times, and predict those of the whole frame. If the
     time allows, dense is timed at the frame's own size.
 
     Args:
-        model: A model as :func:`blockcopy_plugins.blockcopy_` takes it, in eval mode, not
-            converted. It is left as it was. Its device, dtype and weights' memory layout are those
-            of the prediction, and the number of torch's threads is that at work.
+        model: A model as for :func:`blockcopy_plugins.blockcopy_`, in eval mode, not converted.
+            It is left as it was. The prediction is for its device, dtype and weights' memory
+            layout, and for torch's present number of threads.
         size: ``(H, W)`` of the frames in pixels of the network's input.
-        block_size: In pixels; several to compare them; ``None`` tries some that suit the model's
+        block_size: In pixels; several are compared; ``None`` tries some that suit the model's
             strides.
         rates: Executed rates, above 0 and at most 1.
-        policy: As in :class:`blockcopy_plugins.BlockCopyConfig`, by default the same. It runs and
-            learns beside, and does not choose the blocks here.
-        rest_ms: Milliseconds a frame that are spent outside this model either way: RoI heads and
-            post-processing, decoding. They count on both sides of the speed-up.
+        policy: As in :class:`blockcopy_plugins.BlockCopyConfig`, with the same default. It runs
+            and learns, but does not choose the blocks here.
+        rest_ms: Milliseconds per frame that are spent outside this model either way: RoI heads
+            and post-processing, decoding. They count on both sides of the speed-up.
         call: ``call(model, frame)`` runs a frame ``(1, 3, h, w)``, by default ``model(frame)``, and
             the ``predict`` of a detector or segmentor.
         adapter: As in :func:`blockcopy_plugins.blockcopy_`; its ``task_outputs`` are what the
             policy compares.
-        budget_s: Seconds that it may take, about. More of them give more exact figures.
-        clock: Tells the seconds.
+        budget_s: Seconds that it may take, approximately. More seconds give more exact figures.
+        clock: Returns the time in seconds.
 
     Returns:
         The estimate.
 
     Raises:
-        ConfigError: If the model is in training mode, is converted already or cannot run on smaller
-            frames, or a value is out of range.
+        ConfigError: If the model is in training mode, is already converted or cannot run on
+            smaller frames, or a value is out of range.
 
     Examples:
         >>> found = bc.estimate(model, (1024, 2048), block_size=128)
@@ -89,7 +89,7 @@ def estimate(
     sizes = block_sizes_to_try(block_size, size, timing)
 
     dense_guess = per_pixel * prod(size)
-    # With a warm-up before. Nothing counts more than this time, so it is measured if possible.
+    # After a warm-up. No time matters more than this one, so it is measured if possible.
     directly = 2 if 3 * dense_guess <= 0.5 * budget_s else int(2 * dense_guess <= 0.6 * budget_s)
     left = budget_s - (clock() - start) - (dense_guess * (directly + 1) if directly else 0.0)
     left /= len(sizes)
@@ -128,15 +128,15 @@ def estimate_config(
 
     Args:
         path: Config of MMDetection, MMSegmentation or Detectron2.
-        size: ``(H, W)`` of the frame in pixels; by default what the config's pipeline makes.
+        size: ``(H, W)`` of the frame in pixels; by default that of the config's pipeline.
         block_size: See :func:`estimate`.
-        **options: More of :func:`estimate`.
+        **options: Further arguments of :func:`estimate`.
 
     Returns:
-        The estimate of the whole model, with what stands behind the dense heads.
+        The estimate of the whole model, including what follows the dense heads.
 
     Raises:
-        ConfigError: If the config cannot be read or its model not be built; and as
+        ConfigError: If the config cannot be read or its model cannot be built; and as for
             :func:`estimate`.
     """
     model, _, usual = framework_of_config(path).model_of_config(path)
@@ -149,7 +149,7 @@ def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> No
     for name, module in nn.Module.named_modules(model):
         if "_blockcopy" in module.__dict__:
             raise ConfigError(
-                f"module {name or '(root)'!r} is converted already; an estimate wants the plain "
+                f"module {name or '(root)'!r} is already converted; an estimate needs the plain "
                 "model: call restore_(model) first."
             )
     for name, module in nn.Module.named_modules(model):

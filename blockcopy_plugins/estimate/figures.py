@@ -1,4 +1,4 @@
-"""What is to be expected of block-sparse execution, as figures and as a table."""
+"""What to expect of block-sparse execution, as figures and as a table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class RateEstimate:
-    """What is to be expected at one executed rate.
+    """What to expect at one executed rate.
 
     Attributes:
-        rate: Executed blocks / all blocks, as it was asked for.
+        rate: The requested executed blocks / all blocks.
         executed: Executed blocks of a frame; a mean over frames, so it need not be whole.
         dense_ms: Milliseconds of a dense frame, without ``rest_ms``.
         model_ms: Milliseconds of a sparse frame in the model.
@@ -40,14 +40,14 @@ class RateEstimate:
 
 @dataclass(frozen=True)
 class BlockSizeEstimate:
-    """What is to be expected with one block size.
+    """What to expect with one block size.
 
     Attributes:
         block_size: In pixels.
         blocks: Blocks of a frame.
-        rates: One for each executed rate, in the order in which they were asked for.
+        rates: One for each executed rate, in the requested order.
         fixed_ms: Part of a sparse frame's time that does not depend on the executed blocks.
-        block_ms: What each executed block adds to it.
+        block_ms: Milliseconds that each executed block adds.
         pays_below: Executed rate below which a sparse frame takes less time than a dense one, 0 to
             1; 0 if it never does.
         share_on_blocks: Part of the dense model's MACs that runs on blocks, 0 to 1.
@@ -69,27 +69,27 @@ class BlockSizeEstimate:
 
     @property
     def mean_speedup(self) -> float:
-        """Geometric mean of the speed-ups at the rates below 1; of all if there is none below."""
+        """Geometric mean of the speed-ups at rates below 1, or at all rates if none is below 1."""
         found = [r.speedup for r in self.rates if r.rate < 1] or [r.speedup for r in self.rates]
         return exp(fmean(log(speedup) for speedup in found))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What :func:`estimate` predicts. ``print`` it, or take its fields.
+    """What :func:`estimate` predicts. ``print`` it, or read its fields.
 
     Attributes:
         size: ``(H, W)`` of a frame in pixels.
-        dtype: Of the model.
-        device: Of the model.
-        threads: Of torch.
+        dtype: dtype of the model.
+        device: Device of the model.
+        threads: Number of torch's threads.
         policy: Class name of the policy.
         dense_ms: Milliseconds of a dense frame.
-        dense_measured: It was measured at this size, not extrapolated from smaller frames.
+        dense_measured: Whether it was measured at this size rather than extrapolated.
         rest_ms: As it was given.
-        block_sizes: What is to be expected with each block size.
+        block_sizes: What to expect with each block size.
         best: The block size, px, with the largest mean speed-up at these rates.
-        seconds: What the estimate took.
+        seconds: Seconds that the estimate took.
         notes: What it leaves out, and what would make dense or sparse faster.
     """
 
@@ -107,7 +107,7 @@ class Estimate:
     notes: tuple[str, ...]
 
     def of(self, block_size: int | None = None) -> BlockSizeEstimate:
-        """What is to be expected with a block size.
+        """What to expect with a block size.
 
         Args:
             block_size: In pixels, by default the best.
@@ -128,18 +128,18 @@ class Estimate:
         """Predicted speed-up.
 
         Args:
-            rate: One of the executed rates that were asked for.
+            rate: One of the requested executed rates.
             block_size: In pixels, by default the best.
 
         Raises:
-            ConfigError: If rate or block size were not asked for.
+            ConfigError: If the rate or block size was not requested.
         """
         found = self.of(block_size)
         for each in found.rates:
             if each.rate == rate:
                 return each.speedup
         raise ConfigError(
-            f"rate={rate!r} was not asked for, but {[r.rate for r in found.rates]}; name it in the "
+            f"rate={rate!r} was not requested, but {[r.rate for r in found.rates]}; name it in the "
             "call of estimate: rates=(...)."
         )
 
@@ -155,14 +155,14 @@ class Estimate:
             f"{self.threads} threads, {self.policy}",
             f"  dense {self.dense_ms:.1f} ms a frame ({how})"
             + (f", and {self.rest_ms:.1f} ms for the rest" if self.rest_ms else ""),
-            f"  {'block size':>10}  {'executed':>8}  {'sparse ms':>9}  {'of it policy':>12}  "
+            f"  {'block size':>10}  {'executed':>8}  {'sparse ms':>9}  {'of which policy':>15}  "
             f"{'speed-up':>8}  {'E':>5}",
         ]
         for found in self.block_sizes:
             for r in found.rates:
                 lines.append(
                     f"  {found.block_size:>7} px  {r.rate:>8.1%}  {r.sparse_ms:>9.1f}  "
-                    f"{r.policy_ms:>12.1f}  {r.speedup:>7.2f}x  {r.efficiency:>5.2f}"
+                    f"{r.policy_ms:>15.1f}  {r.speedup:>7.2f}x  {r.efficiency:>5.2f}"
                 )
         best = self.of()
         lines.append(

@@ -1,4 +1,4 @@
-"""On which frames, block sizes and numbers of blocks the model is timed, in what time there is."""
+"""On which frames and numbers of blocks the model is timed, in the available time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def plan(
         for frame in frames:
             blocks = -(-frame[0] // block) * -(-frame[1] // block)
             *counts, _ = block_counts(blocks, rates if frame == frames[-1] else ())
-            # A warm-up and the rounds dense; a first one on blocks, then rounds of a whole one and
-            # one of each rate, not all as fast as hoped.
+            # A warm-up and the dense rounds; a first frame on blocks, then rounds of a whole
+            # frame and one of each rate, not all as fast as hoped.
             parts = 1.3 * fsum(counts) / blocks
             times = 1 + max(2, rounds) + 1 + rounds * (1 + parts)
             cost += times * per_pixel * prod(frame)
@@ -33,7 +33,7 @@ def plan(
 
 
 def frame_sizes(size: tuple[int, int], block: int, share: float) -> list[tuple[int, int]]:
-    """A small frame and a larger one to time, or one, where the whole is no larger."""
+    """A small frame and a larger one to time, or only one if the whole frame is no larger."""
     wide = -(-size[1] // block) >= 3
     large = reduced(size, block, share, (2, 3) if wide else (3, 2))
     small = reduced(size, block, share / 4, (2, 2))
@@ -43,7 +43,7 @@ def frame_sizes(size: tuple[int, int], block: int, share: float) -> list[tuple[i
 def reduced(
     size: tuple[int, int], block: int, share: float, least: tuple[int, int]
 ) -> tuple[int, int]:
-    """A frame of whole blocks with about a share of the area, and some rows and columns of them."""
+    """A frame of whole blocks with about this share of the area, in several rows and columns."""
     found = []
     for length, floor in zip(size, least, strict=True):
         blocks = -(-length // block)
@@ -53,8 +53,8 @@ def reduced(
 
 
 def block_counts(blocks: int, rates: Sequence[float]) -> list[int]:
-    """Numbers of executed blocks to time; all of them comes last."""
+    """Numbers of executed blocks to time; the last is all blocks."""
     counts = {min(blocks, max(1, round(rate * blocks))) for rate in rates}
-    # Two at least, or nothing tells the cost of a block from the fixed one.
+    # Two at least, or the cost of a block cannot be told from the fixed cost.
     counts |= {max(1, blocks // 8), max(1, blocks // 2)}
     return [*sorted(counts - {blocks}), blocks]

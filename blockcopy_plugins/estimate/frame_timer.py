@@ -24,9 +24,9 @@ class FrameTimer:
 
     Args:
         model: The model.
-        adapter: For the conversion.
+        adapter: Adapter for the conversion.
         call: Runs a frame.
-        clock: Tells the seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FrameTimer:
 
     @contextmanager
     def on_blocks(self, block_size: int, policy: Any) -> Iterator[None]:
-        """Inside the context the model is converted."""
+        """A context in which the model is converted."""
         config = BlockCopyConfig(block_size=block_size, policy=policy)
         blockcopy_(self.model, config, self.adapter)
         try:
@@ -67,13 +67,13 @@ class FrameTimer:
             restore_(self.model)
 
     def frame(self, size: tuple[int, int]) -> Tensor:
-        """A frame of noise; the same for the same size, so that a detector finds the same in it."""
+        """A frame of noise, the same for the same size, so that a detector finds the same in it."""
         frame = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return frame.to(self.device, self.dtype).contiguous(memory_format=layout)
 
     def now(self) -> float:
-        """Seconds, once the device has done its work."""
+        """The time in seconds, once the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self.clock()
@@ -81,7 +81,7 @@ class FrameTimer:
     def run(self, frame: Tensor) -> float:
         """Seconds of one call."""
         start = self.now()
-        # Not in inference mode: what a model keeps of a call must go on working outside of it.
+        # Not in inference mode: what a model keeps from a call must still work outside that mode.
         with torch.no_grad():
             self._call(self.model, frame)
         return self.now() - start
@@ -98,7 +98,7 @@ class FrameTimer:
                 self.run(frame)
             except BlockCopyError:
                 raise
-            # Whatever a model of the user's raises.
+            # Whatever the user's model raises.
             except Exception as error:
                 raise ConfigError(
                     f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
@@ -110,7 +110,7 @@ class FrameTimer:
 
 
 def seconds_per_pixel(timing: FrameTimer, size: tuple[int, int], budget: float) -> float:
-    """Seconds a pixel of a dense frame, found on frames that grow until one takes some time."""
+    """Seconds per pixel of a dense frame, from frames that grow until one takes long enough."""
     blocks = 2
     while True:
         probe = reduced(size, 64, 0.0, (blocks, blocks))

@@ -23,7 +23,7 @@ _TRIED = 3  # block sizes, where none is named
 
 
 def _motion_for(policy: Policy, model: nn.Module, size: tuple[int, int]) -> Any:
-    """Gives a policy that wants motion vectors those of a video that stands still."""
+    """Motion vectors of a still video, for a policy that needs some."""
     if not policy.needs_motion:
         return nullcontext()
     still = torch.zeros(-(-size[0] // 16), -(-size[1] // 16), 2, dtype=torch.float64)
@@ -45,12 +45,12 @@ class BlockRun:
 
     Attributes:
         block_size: In pixels.
-        samples: Of frames that are executed in part.
+        samples: Times of partly executed frames.
         whole: Seconds of a fully executed frame / seconds of a dense one.
-        policy: Mean seconds of the policy by size of the frame.
-        report: Of the engine, on the largest frame.
+        policy: Mean seconds of the policy, by size of the frame.
+        report: The engine's report for the largest frame.
         size: ``(H, W)`` of that frame.
-        macs: MACs of a dense frame by size.
+        macs: MACs of a dense frame, by size.
     """
 
     block_size: int
@@ -71,7 +71,7 @@ def measure(
     rates: Sequence[float],
     wanted: Any,
 ) -> BlockRun:
-    """Time the model on blocks: on a frame, and on a smaller one that tells what area costs."""
+    """Time the model on blocks, on a frame and on a smaller one that shows the cost of area."""
     frames = frame_sizes(size, block, share)
     large = frames[-1]
     policy = DictatedPolicy(build_policy(wanted), timing.now)
@@ -86,7 +86,7 @@ def measure(
         times: dict[int, list[float]] = {count: [] for count in counts}
         policies: list[float] = []
         frame = timing.frame(current)
-        # Before and after: what slows the machine for a while then slows both.
+        # Before and after, so that a temporary slowdown of the machine affects both.
         timing.dense(current, max(1, rounds - 1))
         with timing.on_blocks(block, policy), _motion_for(policy, timing.model, current):
             for turn in range(rounds + 1):
@@ -108,7 +108,7 @@ def measure(
         samples += [
             Sample(current, count, median(times[count])) for count in counts if count < blocks
         ]
-    # Of the largest frame, which came last.
+    # The report of the largest frame, which came last.
     dense = timing.dense_times[large]
     whole = median(times[blocks]) / dense if dense else 1.0
     return BlockRun(block, tuple(samples), whole, of_policy, found, large, macs)
@@ -117,7 +117,7 @@ def measure(
 def block_sizes_to_try(
     block_size: int | Iterable[int] | None, size: tuple[int, int], timing: FrameTimer
 ) -> list[int]:
-    """Those asked for; or up to three that suit the strides of the model, of usable width."""
+    """The requested sizes, or up to three usable ones that suit the strides of the model."""
     if block_size is None:
         tiny = (min(size[0], 128), min(size[1], 256))
         with timing.on_blocks(128, "all"):

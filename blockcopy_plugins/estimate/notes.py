@@ -20,15 +20,15 @@ def notes(
     size: tuple[int, int],
     rest_ms: float,
 ) -> Iterable[str]:
-    """What a reader of the figures has to know.
+    """What a reader of the figures should know.
 
     Args:
-        model: What was timed.
-        timing: What timed it.
-        best: Of the best block size.
-        runs: Of each block size.
+        model: The model that was timed.
+        timing: The timer that timed it.
+        best: Estimate of the best block size.
+        runs: Measurements of each block size.
         size: ``(H, W)`` of a whole frame in pixels.
-        rest_ms: Milliseconds outside of the model.
+        rest_ms: Milliseconds outside the model.
     """
     frames = " and ".join(f"{h}x{w}" for h, w in best.measured_on)
     if best.measured_on != (size,):
@@ -57,8 +57,8 @@ def notes(
         per_area = [macs / prod(s) for s, macs in run.macs.items()]
         if min(per_area) and max(per_area) > 1.05 * min(per_area):
             yield (
-                "the MACs do not grow as the frame's area does (attention, or work behind the "
-                "dense heads): trust this less, or raise budget_s"
+                "the MACs do not grow as the frame's area does (attention, or work after the "
+                "dense heads): this is less certain; raise budget_s"
             )
             break
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in nn.Module.modules(model)):

@@ -1,4 +1,4 @@
-"""What follows from the times of a few frames for whole ones."""
+"""Predicts the times of whole frames from those of a few smaller ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def predict(
     """The figures of whole frames with one block size.
 
     Args:
-        run: What was measured.
+        run: The measurements.
         size: ``(H, W)`` of a whole frame in pixels.
-        dense: Seconds of a dense one.
+        dense: Seconds of a whole dense frame.
         rates: Executed rates.
-        rest_ms: Milliseconds outside of the model.
+        rest_ms: Milliseconds outside the model.
     """
     area = prod(size)
     blocks = -(-size[0] // run.block_size) * -(-size[1] // run.block_size)

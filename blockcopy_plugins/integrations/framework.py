@@ -55,9 +55,6 @@ class Framework:
     def check_backbone(self, model: nn.Module) -> None:
         """Check a model whose backbone alone runs on blocks.
 
-        Args:
-            model: The whole model.
-
         Raises:
             ConfigError: If it does not call its backbone with whole frames.
         """
@@ -77,9 +74,6 @@ class Framework:
     def build(self, name: str) -> nn.Module:
         """A model with random weights, in eval mode.
 
-        Args:
-            name: The framework's name for it.
-
         Raises:
             ConfigError: If the framework has no such model, or models cannot be built by name.
         """
@@ -89,9 +83,6 @@ class Framework:
 
     def model_of_config(self, path: str) -> ConfigModel:
         """The model of a config file, with random weights, in eval mode.
-
-        Args:
-            path: The file.
 
         Raises:
             ConfigError: If the framework has no config files, this one cannot be read, or its model
@@ -166,9 +157,6 @@ def framework_called(name: str) -> Framework:
 
 def framework_of_config(path: str) -> Framework:
     """The framework that reads a config file.
-
-    Args:
-        path: The file.
 
     Raises:
         ConfigError: If the framework is not installed.

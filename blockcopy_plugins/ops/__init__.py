@@ -14,7 +14,6 @@ from blockcopy_plugins.ops.conv_obstacles import NO_KERNELS, conv_obstacles
 from blockcopy_plugins.ops.finish_conv import (
     FINISH_DTYPES,
     finish_conv_,
-    finish_conv_reference_,
 )
 from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.join_maps import join_maps
@@ -22,9 +21,9 @@ from blockcopy_plugins.ops.library import extension_status, has_extension, has_k
 from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
-from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
+from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
-from blockcopy_plugins.ops.scatter import scatter_, scatter_reference_
+from blockcopy_plugins.ops.scatter import scatter_
 
 __all__ = [
     "FINISH_DTYPES",
@@ -44,7 +43,6 @@ __all__ = [
     "crop_masks",
     "extension_status",
     "finish_conv_",
-    "finish_conv_reference_",
     "gather",
     "gather_reference",
     "has_extension",
@@ -54,11 +52,9 @@ __all__ = [
     "paint_regions",
     "planes",
     "reduce_picture",
-    "reduce_picture_reference",
     "resize_blocks",
     "scale_shift",
     "scatter_",
     "scatter_border_",
-    "scatter_reference_",
     "shared_pixels",
 ]

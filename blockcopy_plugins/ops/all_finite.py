@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.library import register_operator
-
-
-def all_finite_reference(values: Tensor) -> Tensor:
-    """Pure-PyTorch twin of :func:`all_finite`: same arguments, result and errors."""
-    _all_finite_fake(values)
-    return torch.isfinite(values).all()
+from blockcopy_plugins.ops.library import operator
 
 
 def _all_finite_fake(values: Tensor) -> Tensor:
@@ -25,11 +19,7 @@ def _all_finite_fake(values: Tensor) -> Tensor:
     return values.new_empty((), dtype=torch.bool)
 
 
-_ALL_FINITE = register_operator(
-    "all_finite(Tensor values) -> Tensor", reference=all_finite_reference, fake=_all_finite_fake
-)
-
-
+@operator("all_finite(Tensor values) -> Tensor", fake=_all_finite_fake)
 def all_finite(values: Tensor) -> Tensor:
     """Say whether a tensor holds neither NaN nor infinity, without waiting for its device.
 
@@ -42,4 +32,5 @@ def all_finite(values: Tensor) -> Tensor:
     Raises:
         TypeError: If the dtype is not a floating point type.
     """
-    return _ALL_FINITE(values)
+    _all_finite_fake(values)
+    return torch.isfinite(values).all()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_range
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
 def pack_columns(masks: Tensor) -> Tensor:
@@ -123,22 +123,6 @@ def check_bitmaps(op: str, name: str, bits: Tensor, regions: Tensor) -> None:
     )
 
 
-def crop_masks_reference(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
-    """Pure-PyTorch twin of :func:`crop_masks`: same arguments, result and errors, any device."""
-    _check_crop(masks, indices, regions)
-    check_range("crop_masks", "index", indices, 0, len(masks))
-    if masks.dtype == torch.uint8:
-        masks = _unpack_columns(masks)
-    check_regions("crop_masks", "regions", regions, tuple(masks.shape[1:]))
-    pictures = [
-        masks[index, top:bottom, left:right]
-        for index, (top, bottom, left, right) in zip(
-            indices.tolist(), regions.tolist(), strict=True
-        )
-    ]
-    return _pack_bitmaps(pictures, regions)
-
-
 def _check_crop(masks: Tensor, indices: Tensor, regions: Tensor) -> None:
     torch._check_type(
         masks.dtype in (torch.bool, torch.uint8),
@@ -165,26 +149,6 @@ def _check_crop(masks: Tensor, indices: Tensor, regions: Tensor) -> None:
 def _crop_masks_fake(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
     _check_crop(masks, indices, regions)
     return masks.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
-
-
-def cover_cells_reference(
-    bits: Tensor, regions: Tensor, cells: Tensor, rows: Tensor, columns: Tensor
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`cover_cells`: same arguments, result and errors, any device."""
-    _check_cover(bits, regions, cells, rows, columns)
-    check_regions("cover_cells", "regions", regions)
-    check_regions("cover_cells", "cells", cells, (len(rows), len(columns)))
-    check_bitmaps("cover_cells", "bits", bits, regions)
-    ends = regions.amax(0).tolist() if len(regions) else [0] * 4
-    rows, columns = _memberships(rows, ends[1]), _memberships(columns, ends[3])
-    covered = []
-    for picture, region, cell in zip(
-        unpack_bitmaps(bits, regions), regions.tolist(), cells.tolist(), strict=True
-    ):
-        down = rows[cell[0] : cell[1], region[0] : region[1]]
-        across = columns[cell[2] : cell[3], region[2] : region[3]]
-        covered.append(down @ picture.float() @ across.T > 0)
-    return _pack_bitmaps(covered, cells)
 
 
 def _memberships(ranges: Tensor, count: int) -> Tensor:
@@ -228,11 +192,121 @@ def _cover_cells_fake(
     return bits.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
-def shared_pixels_reference(
+def _shared_pixels_fake(regions: Tensor, other_regions: Tensor, pairs: Tensor) -> Tensor:
+    check_regions_shape("shared_pixels", "regions", regions)
+    check_regions_shape("shared_pixels", "other_regions", other_regions)
+    torch._check_type(
+        pairs.dtype == torch.int64,
+        lambda: f"blockcopy::shared_pixels: pairs have dtype {pairs.dtype}, expected torch.int64",
+    )
+    torch._check_value(
+        pairs.dim() == 2 and pairs.shape[1] == 2,
+        lambda: f"blockcopy::shared_pixels: pairs have shape {tuple(pairs.shape)}, expected (n, 2)",
+    )
+    return pairs.new_empty(pairs.shape[0])
+
+
+@operator(
+    "crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor", fake=_crop_masks_fake
+)
+def crop_masks(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
+    """Make bitmaps of regions of masks.
+
+    Args:
+        masks: bool ``(m, h, w)``, or uint8 ``(m, h, ceil(w / 8))`` as :func:`pack_columns` packs
+            them.
+        indices: int64 ``(n,)``, the mask that each region belongs to.
+        regions: int32 ``(n, 4)``, in pixels.
+
+    Returns:
+        The bitmaps, uint8.
+
+    Raises:
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape does not fit.
+        IndexError: If there is no such mask, or a region is empty or reaches outside the mask.
+    """
+    _check_crop(masks, indices, regions)
+    check_range("crop_masks", "index", indices, 0, len(masks))
+    if masks.dtype == torch.uint8:
+        masks = _unpack_columns(masks)
+    check_regions("crop_masks", "regions", regions, tuple(masks.shape[1:]))
+    pictures = [
+        masks[index, top:bottom, left:right]
+        for index, (top, bottom, left, right) in zip(
+            indices.tolist(), regions.tolist(), strict=True
+        )
+    ]
+    return _pack_bitmaps(pictures, regions)
+
+
+@operator(
+    "cover_cells(Tensor bits, Tensor regions, Tensor cells, Tensor rows, Tensor columns) -> Tensor",
+    fake=_cover_cells_fake,
+)
+def cover_cells(
+    bits: Tensor, regions: Tensor, cells: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    """Find the cells in which a pixel is set.
+
+    Args:
+        bits: Bitmaps of pixels, uint8.
+        regions: int32 ``(n, 4)``, of the bitmaps, in pixels. Pixels outside them are not set.
+        cells: int32 ``(n, 4)``, the cells to find of each bitmap.
+        rows: int32 ``(height, 2)``, for each row of cells its first row of pixels and the one after
+            its last.
+        columns: int32 ``(width, 2)``, the same for columns.
+
+    Returns:
+        The bitmaps of ``cells``, uint8.
+
+    Raises:
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape does not fit.
+        IndexError: If a region is empty, or one of cells reaches outside ``(height, width)``.
+    """
+    _check_cover(bits, regions, cells, rows, columns)
+    check_regions("cover_cells", "regions", regions)
+    check_regions("cover_cells", "cells", cells, (len(rows), len(columns)))
+    check_bitmaps("cover_cells", "bits", bits, regions)
+    ends = regions.amax(0).tolist() if len(regions) else [0] * 4
+    rows, columns = _memberships(rows, ends[1]), _memberships(columns, ends[3])
+    covered = []
+    for picture, region, cell in zip(
+        unpack_bitmaps(bits, regions), regions.tolist(), cells.tolist(), strict=True
+    ):
+        down = rows[cell[0] : cell[1], region[0] : region[1]]
+        across = columns[cell[2] : cell[3], region[2] : region[3]]
+        covered.append(down @ picture.float() @ across.T > 0)
+    return _pack_bitmaps(covered, cells)
+
+
+@operator(
+    "shared_pixels(Tensor bits, Tensor regions, Tensor other_bits, Tensor other_regions, "
+    "Tensor pairs) -> Tensor",
+    fake=_shared_pixels_fake,
+)
+def shared_pixels(
     bits: Tensor, regions: Tensor, other_bits: Tensor, other_regions: Tensor, pairs: Tensor
 ) -> Tensor:
-    """Pure-PyTorch twin of :func:`shared_pixels`: same arguments, result and errors, any device."""
-    shared = _shared_pixels_fake(bits, regions, other_bits, other_regions, pairs)
+    """Count the pixels that are set in both of two bitmaps.
+
+    Args:
+        bits: Bitmaps of pixels, uint8.
+        regions: int32 ``(n, 4)``, of ``bits``.
+        other_bits: Bitmaps of the same picture, uint8.
+        other_regions: int32 ``(m, 4)``, of ``other_bits``.
+        pairs: int64 ``(k, 2)``: which of ``bits`` to compare with which of ``other_bits``.
+
+    Returns:
+        int64 ``(k,)``.
+
+    Raises:
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape does not fit.
+        IndexError: If a region is empty or a pair has no bitmaps.
+    """
+    shared = _shared_pixels_fake(regions, other_regions, pairs)
     check_regions("shared_pixels", "regions", regions)
     check_regions("shared_pixels", "other_regions", other_regions)
     check_bitmaps("shared_pixels", "bits", bits, regions)
@@ -262,104 +336,3 @@ def shared_pixels_reference(
             )
             shared[index] = (first & second).sum()
     return shared
-
-
-def _shared_pixels_fake(
-    bits: Tensor, regions: Tensor, other_bits: Tensor, other_regions: Tensor, pairs: Tensor
-) -> Tensor:
-    check_regions_shape("shared_pixels", "regions", regions)
-    check_regions_shape("shared_pixels", "other_regions", other_regions)
-    torch._check_type(
-        pairs.dtype == torch.int64,
-        lambda: f"blockcopy::shared_pixels: pairs have dtype {pairs.dtype}, expected torch.int64",
-    )
-    torch._check_value(
-        pairs.dim() == 2 and pairs.shape[1] == 2,
-        lambda: f"blockcopy::shared_pixels: pairs have shape {tuple(pairs.shape)}, expected (n, 2)",
-    )
-    return pairs.new_empty(pairs.shape[0])
-
-
-_CROP_MASKS = register_operator(
-    "crop_masks(Tensor masks, Tensor indices, Tensor regions) -> Tensor",
-    reference=crop_masks_reference,
-    fake=_crop_masks_fake,
-)
-_COVER_CELLS = register_operator(
-    "cover_cells(Tensor bits, Tensor regions, Tensor cells, Tensor rows, Tensor columns) -> Tensor",
-    reference=cover_cells_reference,
-    fake=_cover_cells_fake,
-)
-_SHARED_PIXELS = register_operator(
-    "shared_pixels(Tensor bits, Tensor regions, Tensor other_bits, Tensor other_regions, "
-    "Tensor pairs) -> Tensor",
-    reference=shared_pixels_reference,
-    fake=_shared_pixels_fake,
-)
-
-
-def crop_masks(masks: Tensor, indices: Tensor, regions: Tensor) -> Tensor:
-    """Make bitmaps of regions of masks.
-
-    Args:
-        masks: bool ``(m, h, w)``, or uint8 ``(m, h, ceil(w / 8))`` as :func:`pack_columns` packs
-            them.
-        indices: int64 ``(n,)``, the mask that each region belongs to.
-        regions: int32 ``(n, 4)``, in pixels.
-
-    Returns:
-        The bitmaps, uint8.
-
-    Raises:
-        TypeError: If a dtype does not fit.
-        ValueError: If a shape does not fit.
-        IndexError: If there is no such mask, or a region is empty or reaches outside the mask.
-    """
-    return _CROP_MASKS(masks, indices, regions)
-
-
-def cover_cells(
-    bits: Tensor, regions: Tensor, cells: Tensor, rows: Tensor, columns: Tensor
-) -> Tensor:
-    """Find the cells in which a pixel is set.
-
-    Args:
-        bits: Bitmaps of pixels, uint8.
-        regions: int32 ``(n, 4)``, of the bitmaps, in pixels. Pixels outside them are not set.
-        cells: int32 ``(n, 4)``, the cells to find of each bitmap.
-        rows: int32 ``(height, 2)``, for each row of cells its first row of pixels and the one after
-            its last.
-        columns: int32 ``(width, 2)``, the same for columns.
-
-    Returns:
-        The bitmaps of ``cells``, uint8.
-
-    Raises:
-        TypeError: If a dtype does not fit.
-        ValueError: If a shape does not fit.
-        IndexError: If a region is empty, or one of cells reaches outside ``(height, width)``.
-    """
-    return _COVER_CELLS(bits, regions, cells, rows, columns)
-
-
-def shared_pixels(
-    bits: Tensor, regions: Tensor, other_bits: Tensor, other_regions: Tensor, pairs: Tensor
-) -> Tensor:
-    """Count the pixels that are set in both of two bitmaps.
-
-    Args:
-        bits: Bitmaps of pixels, uint8.
-        regions: int32 ``(n, 4)``, of ``bits``.
-        other_bits: Bitmaps of the same picture, uint8.
-        other_regions: int32 ``(m, 4)``, of ``other_bits``.
-        pairs: int64 ``(k, 2)``: which of ``bits`` to compare with which of ``other_bits``.
-
-    Returns:
-        int64 ``(k,)``.
-
-    Raises:
-        TypeError: If a dtype does not fit.
-        ValueError: If a shape does not fit.
-        IndexError: If a region is empty or a pair has no bitmaps.
-    """
-    return _SHARED_PIXELS(bits, regions, other_bits, other_regions, pairs)

@@ -8,38 +8,9 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 _MOST_CELLS = 16
-
-
-def block_divergence_reference(
-    previous: Tensor,
-    current: Tensor,
-    size: Sequence[int],
-    grid: Sequence[int],
-    block_size: int,
-    cells: int,
-    clip: float,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`block_divergence`: same arguments, result and errors."""
-    check_no_grad("block_divergence", previous, current)
-    _block_divergence_fake(previous, current, size, grid, block_size, cells, clip)
-    alike = previous.shape[1:] == current.shape[1:]
-    if not alike:
-        previous, current = (
-            _on_cells(logs, size, grid, block_size, cells) for logs in (previous, current)
-        )
-    divergence = current.exp().mul_(current - previous).sum(0)
-    if alike:
-        # Terms that are equal for all cells of an output's pixel were computed once.
-        divergence = _on_cells(divergence, size, grid, block_size, cells)
-    part = max(cells // 4, 1)
-    # Rows first: their values lie side by side.
-    parts = divergence.unflatten(1, (-1, part)).unflatten(0, (-1, part)).mean(1).mean(2)
-    most = parts.unflatten(1, (-1, cells // part)).unflatten(0, (-1, cells // part))
-    # Rounding can make an exact 0 slightly negative.
-    return most.amax(1).amax(2).clamp(0, clip)
 
 
 def _on_cells(
@@ -57,7 +28,7 @@ def _on_cells(
     return values
 
 
-def _block_divergence_fake(previous, current, size, grid, block_size, cells, clip) -> Tensor:
+def _block_divergence_fake(previous, current, size, grid, block_size, cells) -> Tensor:
     torch._check_type(
         previous.dtype == torch.float32 and current.dtype == torch.float32,
         lambda: (
@@ -92,14 +63,11 @@ def _block_divergence_fake(previous, current, size, grid, block_size, cells, cli
     return current.new_empty(tuple(grid))
 
 
-_BLOCK_DIVERGENCE = register_operator(
+@operator(
     "block_divergence(Tensor previous, Tensor current, int[] size, int[] grid, int block_size, "
     "int cells, float clip) -> Tensor",
-    reference=block_divergence_reference,
     fake=_block_divergence_fake,
 )
-
-
 def block_divergence(
     previous: Tensor,
     current: Tensor,
@@ -134,4 +102,20 @@ def block_divergence(
         ValueError: If shapes or sizes do not fit.
         RuntimeError: If gradients are recorded and an input requires grad.
     """
-    return _BLOCK_DIVERGENCE(previous, current, size, grid, block_size, cells, clip)
+    check_no_grad("block_divergence", previous, current)
+    _block_divergence_fake(previous, current, size, grid, block_size, cells)
+    alike = previous.shape[1:] == current.shape[1:]
+    if not alike:
+        previous, current = (
+            _on_cells(logs, size, grid, block_size, cells) for logs in (previous, current)
+        )
+    divergence = current.exp().mul_(current - previous).sum(0)
+    if alike:
+        # Terms that are equal for all cells of an output's pixel were computed once.
+        divergence = _on_cells(divergence, size, grid, block_size, cells)
+    part = max(cells // 4, 1)
+    # Rows first: their values lie side by side.
+    parts = divergence.unflatten(1, (-1, part)).unflatten(0, (-1, part)).mean(1).mean(2)
+    most = parts.unflatten(1, (-1, cells // part)).unflatten(0, (-1, cells // part))
+    # Rounding can make an exact 0 slightly negative.
+    return most.amax(1).amax(2).clamp(0, clip)

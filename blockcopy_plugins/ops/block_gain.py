@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
+from blockcopy_plugins.ops.library import operator, register_operator
 
 FEATURES = (
     "difference_peak",
@@ -126,56 +126,6 @@ def _deviation(picture: Tensor) -> Tensor:
     return torch.maximum(variance.mean(1).sqrt_(), floor).clamp_min_(1e-6)[:, None, None]
 
 
-def remember_gain_reference(
-    maps: Tensor,
-    grid: Tensor,
-    change: Tensor,
-    expected: Tensor,
-    weights: Tensor,
-    gain: Tensor | None,
-    output: Tensor | None,
-    everywhere: bool,
-    gain_floor: float,
-    step: float,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`remember_gain`: same arguments, result and errors; any device."""
-    check_no_grad("remember_gain", maps, change, expected, weights)
-    _remember_gain_fake(
-        maps, grid, change, expected, weights, gain, output, everywhere, gain_floor, step
-    )
-    log_gain, surprise, age, stale, shown, shown_peak = maps.unbind(0)
-    around_it = around(torch.where(grid, 0.0, change)[None])[0]
-    stale = torch.where(grid, around_it, stale)
-    age = torch.where(grid, 1.0, age + 1)
-    if gain is not None:
-        seen = gain.add(gain_floor).log_()
-        habit = weights[FEATURES.index("surprise")].float()
-        missed = seen - expected + (habit - 1) * surprise
-        # That nothing came where nothing was expected says little.
-        told = torch.maximum(gain, expected.exp() - gain_floor).clamp_min_(0)
-        part = step * told / (told + gain_floor) * grid
-        surprise = torch.addcmul(surprise, part, missed).clamp_(-_SURPRISE, _SURPRISE)
-        log_gain = torch.where(grid, seen, log_gain)
-    if output is not None:
-        mean, peak = output
-        shown = mean if everywhere else torch.where(grid, mean, shown)
-        shown_peak = peak if everywhere else torch.where(grid, peak, shown_peak)
-    return torch.stack((log_gain, surprise, age, stale, shown, shown_peak))
-
-
-def _check(name: str, value: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if value is None:
-        return
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == tuple(shape),
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}",
-    )
-
-
 def _check_prediction(
     picture: Tensor,
     executed: Tensor,
@@ -194,11 +144,11 @@ def _check_prediction(
         lambda: f"blockcopy: cells is {cells}, expected a multiple of {_PARTS}",
     )
     images, _, rows, columns = maps.shape
-    _check("picture", picture, torch.float32, (images, 3, rows * cells, columns * cells))
-    _check("executed", executed, torch.float32, tuple(picture.shape))
-    _check("maps", maps, torch.float32, (images, len(MAPS), rows, columns))
-    _check("weights", weights, torch.float64, (len(FEATURES),))
-    _check("forbidden", forbidden, torch.bool, (images, rows, columns))
+    check_tensor("picture", picture, torch.float32, (images, 3, rows * cells, columns * cells))
+    check_tensor("executed", executed, torch.float32, tuple(picture.shape))
+    check_tensor("maps", maps, torch.float32, (images, len(MAPS), rows, columns))
+    check_tensor("weights", weights, torch.float64, (len(FEATURES),))
+    check_tensor("forbidden", forbidden, torch.bool, (images, rows, columns))
     return images, rows, columns
 
 
@@ -228,22 +178,19 @@ def _remember_gain_fake(
     weights: Tensor,
     gain: Tensor | None,
     output: Tensor | None,
-    everywhere: bool,
-    gain_floor: float,
-    step: float,
 ) -> Tensor:
     torch._check_value(
         maps.dim() == 3,
         lambda: f"blockcopy: maps must be ({len(MAPS)}, GH, GW), found {tuple(maps.shape)}",
     )
     sides = tuple(maps.shape[1:])
-    _check("maps", maps, torch.float32, (len(MAPS), *sides))
-    _check("grid", grid, torch.bool, sides)
-    _check("change", change, torch.float32, sides)
-    _check("expected", expected, torch.float32, sides)
-    _check("weights", weights, torch.float64, (len(FEATURES),))
-    _check("gain", gain, torch.float32, sides)
-    _check("output", output, torch.float32, (2, *sides))
+    check_tensor("maps", maps, torch.float32, (len(MAPS), *sides))
+    check_tensor("grid", grid, torch.bool, sides)
+    check_tensor("change", change, torch.float32, sides)
+    check_tensor("expected", expected, torch.float32, sides)
+    check_tensor("weights", weights, torch.float64, (len(FEATURES),))
+    check_tensor("gain", gain, torch.float32, sides)
+    check_tensor("output", output, torch.float32, (2, *sides))
     return torch.empty_like(maps, memory_format=torch.contiguous_format)
 
 
@@ -253,12 +200,6 @@ _PREDICT_GAIN = register_operator(
     "float waiting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=predict_gain_reference,
     fake=_predict_gain_fake,
-)
-_REMEMBER_GAIN = register_operator(
-    "remember_gain(Tensor maps, Tensor grid, Tensor change, Tensor expected, Tensor weights, "
-    "Tensor? gain, Tensor? output, bool everywhere, float gain_floor, float step) -> Tensor",
-    reference=remember_gain_reference,
-    fake=_remember_gain_fake,
 )
 
 
@@ -312,6 +253,11 @@ def predict_gain(
     )
 
 
+@operator(
+    "remember_gain(Tensor maps, Tensor grid, Tensor change, Tensor expected, Tensor weights, "
+    "Tensor? gain, Tensor? output, bool everywhere, float gain_floor, float step) -> Tensor",
+    fake=_remember_gain_fake,
+)
 def remember_gain(
     maps: Tensor,
     grid: Tensor,
@@ -348,6 +294,23 @@ def remember_gain(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _REMEMBER_GAIN(
-        maps, grid, change, expected, weights, gain, output, everywhere, gain_floor, step
-    )
+    check_no_grad("remember_gain", maps, change, expected, weights)
+    _remember_gain_fake(maps, grid, change, expected, weights, gain, output)
+    log_gain, surprise, age, stale, shown, shown_peak = maps.unbind(0)
+    around_it = around(torch.where(grid, 0.0, change)[None])[0]
+    stale = torch.where(grid, around_it, stale)
+    age = torch.where(grid, 1.0, age + 1)
+    if gain is not None:
+        seen = gain.add(gain_floor).log_()
+        habit = weights[FEATURES.index("surprise")].float()
+        missed = seen - expected + (habit - 1) * surprise
+        # That nothing came where nothing was expected says little.
+        told = torch.maximum(gain, expected.exp() - gain_floor).clamp_min_(0)
+        part = step * told / (told + gain_floor) * grid
+        surprise = torch.addcmul(surprise, part, missed).clamp_(-_SURPRISE, _SURPRISE)
+        log_gain = torch.where(grid, seen, log_gain)
+    if output is not None:
+        mean, peak = output
+        shown = mean if everywhere else torch.where(grid, mean, shown)
+        shown_peak = peak if everywhere else torch.where(grid, peak, shown_peak)
+    return torch.stack((log_gain, surprise, age, stale, shown, shown_peak))

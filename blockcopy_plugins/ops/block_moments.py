@@ -9,56 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def block_moments_reference(
-    map: Tensor,
-    places: Tensor | None,
-    block: Sequence[int],
-    blocks: Sequence[int],
-    size: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`block_moments`, of any floating-point dtype, on any device."""
-    check_no_grad("block_moments", map)
-    _check_moments(map, places, block, blocks, size, groups)
-    if places is None:
-        rows, cols = blocks
-        pad = (0, cols * block[1] - size[1], 0, rows * block[0] - size[0])
-        packed = F.pad(map, pad).unflatten(3, (cols, block[1])).unflatten(2, (rows, block[0]))
-        packed = packed.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        cell = torch.arange(len(packed), device=map.device) % (rows * cols)
-        at = [cell // cols, cell % cols]
-    else:
-        packed = map
-        at = [places[:, 1], places[:, 2]]
-    count, channels, height, width = packed.shape
-    inside = [
-        at[i][:, None] * block[i] + torch.arange(block[i], device=map.device) < size[i]
-        for i in (0, 1)
-    ]
-    inside = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-    values = torch.where(inside, packed.double(), 0)
-    pixels = inside.sum((2, 3), dtype=torch.float64) * (channels // groups)
-    values = values.view(count, groups, channels // groups, height, width)
-    mean = values.sum((2, 3, 4)) / pixels.clamp(min=1)
-    apart = torch.where(inside[:, None], values - mean[:, :, None, None, None], 0)
-    return torch.cat((pixels, mean, apart.square().sum((2, 3, 4))), 1)
-
-
-def scale_shift_reference(
-    map: Tensor, places: Tensor | None, scale: Tensor, shift: Tensor
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`scale_shift`, of any floating-point dtype, on any device."""
-    check_no_grad("scale_shift", map)
-    _check_scale(map, places, scale, shift)
-    work = torch.promote_types(map.dtype, torch.float32)
-    if places is not None:
-        scale, shift = (value.index_select(0, places[:, 0].long()) for value in (scale, shift))
-    scale, shift = (value.to(work)[:, :, None, None] for value in (scale, shift))
-    out = torch.addcmul(shift, map.to(work), scale).to(map.dtype)
-    return out.contiguous(memory_format=torch.channels_last)
+from blockcopy_plugins.ops.library import operator
 
 
 def _check_map(name: str, map: Tensor, places: Tensor | None) -> None:
@@ -128,19 +79,11 @@ def _scale_shift_fake(map, places, scale, shift) -> Tensor:
     return torch.empty_like(map, memory_format=torch.channels_last)
 
 
-_BLOCK_MOMENTS = register_operator(
+@operator(
     "block_moments(Tensor map, Tensor? places, int[] block, int[] blocks, int[] size, "
     "int groups) -> Tensor",
-    reference=block_moments_reference,
     fake=_block_moments_fake,
 )
-_SCALE_SHIFT = register_operator(
-    "scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor",
-    reference=scale_shift_reference,
-    fake=_scale_shift_fake,
-)
-
-
 def block_moments(
     map: Tensor,
     places: Tensor | None,
@@ -170,9 +113,36 @@ def block_moments(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and the map requires grad.
     """
-    return _BLOCK_MOMENTS(map, places, block, blocks, size, groups)
+    check_no_grad("block_moments", map)
+    _check_moments(map, places, block, blocks, size, groups)
+    if places is None:
+        rows, cols = blocks
+        pad = (0, cols * block[1] - size[1], 0, rows * block[0] - size[0])
+        packed = F.pad(map, pad).unflatten(3, (cols, block[1])).unflatten(2, (rows, block[0]))
+        packed = packed.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        cell = torch.arange(len(packed), device=map.device) % (rows * cols)
+        at = [cell // cols, cell % cols]
+    else:
+        packed = map
+        at = [places[:, 1], places[:, 2]]
+    count, channels, height, width = packed.shape
+    inside = [
+        at[i][:, None] * block[i] + torch.arange(block[i], device=map.device) < size[i]
+        for i in (0, 1)
+    ]
+    inside = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    values = torch.where(inside, packed.double(), 0)
+    pixels = inside.sum((2, 3), dtype=torch.float64) * (channels // groups)
+    values = values.view(count, groups, channels // groups, height, width)
+    mean = values.sum((2, 3, 4)) / pixels.clamp(min=1)
+    apart = torch.where(inside[:, None], values - mean[:, :, None, None, None], 0)
+    return torch.cat((pixels, mean, apart.square().sum((2, 3, 4))), 1)
 
 
+@operator(
+    "scale_shift(Tensor map, Tensor? places, Tensor scale, Tensor shift) -> Tensor",
+    fake=_scale_shift_fake,
+)
 def scale_shift(map: Tensor, places: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
     """``map * scale + shift``, with a scale and shift for each image and channel.
 
@@ -192,4 +162,11 @@ def scale_shift(map: Tensor, places: Tensor | None, scale: Tensor, shift: Tensor
         IndexError: If ``places`` names an image that ``scale`` does not have (on a CPU).
         RuntimeError: If gradients are recorded and the map requires grad.
     """
-    return _SCALE_SHIFT(map, places, scale, shift)
+    check_no_grad("scale_shift", map)
+    _check_scale(map, places, scale, shift)
+    work = torch.promote_types(map.dtype, torch.float32)
+    if places is not None:
+        scale, shift = (value.index_select(0, places[:, 0].long()) for value in (scale, shift))
+    scale, shift = (value.to(work)[:, :, None, None] for value in (scale, shift))
+    out = torch.addcmul(shift, map.to(work), scale).to(map.dtype)
+    return out.contiguous(memory_format=torch.channels_last)

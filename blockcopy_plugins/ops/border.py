@@ -8,23 +8,8 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import mutation_mode
-from blockcopy_plugins.ops.library import register_operator
-from blockcopy_plugins.ops.scatter import scatter_reference_
-
-
-def scatter_border_reference_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
-    """Pure-PyTorch twin of :func:`scatter_border_`; writes whole blocks, which is also correct."""
-    _check_border("scatter_border_", border)
-    scatter_reference_(state, packed, blocks)
-
-
-def copy_border_reference_(
-    state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
-) -> None:
-    """Pure-PyTorch twin of :func:`copy_border_`; copies whole maps, which is also correct."""
-    _check_border("copy_border_", border)
-    with mutation_mode(state):
-        state[list(slots)] = map
+from blockcopy_plugins.ops.library import operator
+from blockcopy_plugins.ops.scatter import scatter_
 
 
 def _check_border(op: str, border: int) -> None:
@@ -33,18 +18,10 @@ def _check_border(op: str, border: int) -> None:
     )
 
 
-_SCATTER_BORDER = register_operator(
+@operator(
     "scatter_border_(Tensor(a!) state, Tensor packed, Tensor blocks, int border) -> ()",
-    reference=scatter_border_reference_,
-    fake=lambda state, packed, blocks, border: None,
+    fake=lambda: None,
 )
-_COPY_BORDER = register_operator(
-    "copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
-    reference=copy_border_reference_,
-    fake=lambda state, map, slots, block, border: None,
-)
-
-
 def scatter_border_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) -> None:
     """Like :func:`.scatter.scatter_`, but pixels far from the edges of their block may be omitted.
 
@@ -59,9 +36,14 @@ def scatter_border_(state: Tensor, packed: Tensor, blocks: Tensor, border: int) 
         TypeError: If a dtype does not fit.
         IndexError: If an index is out of range.
     """
-    _SCATTER_BORDER(state, packed, blocks, border)
+    _check_border("scatter_border_", border)
+    scatter_.reference(state, packed, blocks)
 
 
+@operator(
+    "copy_border_(Tensor(a!) state, Tensor map, int[] slots, int[] block, int border) -> ()",
+    fake=lambda: None,
+)
 def copy_border_(
     state: Tensor, map: Tensor, slots: Sequence[int], block: Sequence[int], border: int
 ) -> None:
@@ -78,4 +60,6 @@ def copy_border_(
         ValueError: If shapes or dtypes do not fit, or the border is less than 1.
         IndexError: If a slot is out of range.
     """
-    _COPY_BORDER(state, map, slots, block, border)
+    _check_border("copy_border_", border)
+    with mutation_mode(state):
+        state[list(slots)] = map

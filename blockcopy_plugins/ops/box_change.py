@@ -8,50 +8,9 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-from blockcopy_plugins.ops.match_boxes import match_boxes_reference
-from blockcopy_plugins.ops.paint_regions import paint_regions_reference
-
-
-def box_change_reference(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    old_boxes: Tensor | None,
-    old_scores: Tensor | None,
-    old_labels: Tensor | None,
-    size: Sequence[int],
-    block_size: int,
-    cells: int,
-) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`box_change`: same arguments, results and errors."""
-    check_no_grad("box_change", boxes, scores)
-    _box_change_fake(
-        boxes, scores, labels, old_boxes, old_scores, old_labels, size, block_size, cells
-    )
-    height, width = size
-    grid = [-(-side // block_size) for side in size]
-    limits = torch.tensor([width, height, width, height])
-    clipped = torch.minimum(boxes.clamp_min(0), limits)
-    now = _present(clipped, scores, labels)
-    gain = torch.zeros(grid)
-    if old_boxes is not None:
-        before = _present(old_boxes, old_scores, old_labels)
-        overlaps, matches = match_boxes_reference(now[0], now[2], before[0], before[2])
-        moved = 1 - overlaps.double()
-        # For a previous box: the largest move of any box whose match it is, 1 if it has gone.
-        matched = matches >= 0
-        left = torch.full(before[1].shape, -1.0, dtype=torch.float64)
-        left.scatter_reduce_(0, matches[matched], moved[matched], "amax")
-        left = torch.where(left < 0, 1.0, left)
-        gain = torch.maximum(
-            _painted(now[0], moved * now[1], block_size, grid),
-            _painted(before[0], left * before[1], block_size, grid),
-        )
-    fine = [side * cells for side in grid]
-    shown = _painted(now[0], now[1], block_size / cells, fine)
-    shown = shown.unflatten(1, (-1, cells)).unflatten(0, (-1, cells))
-    return clipped, torch.stack((gain, shown.mean((1, 3)), shown.amax((1, 3))))
+from blockcopy_plugins.ops.library import operator
+from blockcopy_plugins.ops.match_boxes import match_boxes
+from blockcopy_plugins.ops.paint_regions import paint_regions
 
 
 def _present(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +23,7 @@ def _painted(boxes: Tensor, values: Tensor, side: float, size: Sequence[int]) ->
     # With 16, 8 or 4 cells a block the side is exact, so no quotient is rounded over a border.
     left, top, right, bottom = (boxes.double() / side).unbind(1)
     regions = torch.stack((top.floor(), bottom.ceil(), left.floor(), right.ceil()), 1).int()
-    return paint_regions_reference(values.float(), regions, None, size)
+    return paint_regions.reference(values.float(), regions, None, size)
 
 
 def _box_change_fake(
@@ -116,15 +75,12 @@ def _box_change_fake(
     return torch.empty_like(boxes), boxes.new_empty((3, *grid))
 
 
-_BOX_CHANGE = register_operator(
+@operator(
     "box_change(Tensor boxes, Tensor scores, Tensor labels, Tensor? old_boxes, "
     "Tensor? old_scores, Tensor? old_labels, int[] size, int block_size, int cells) "
     "-> (Tensor, Tensor)",
-    reference=box_change_reference,
     fake=_box_change_fake,
 )
-
-
 def box_change(
     boxes: Tensor,
     scores: Tensor,
@@ -164,6 +120,30 @@ def box_change(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _BOX_CHANGE(
+    check_no_grad("box_change", boxes, scores)
+    _box_change_fake(
         boxes, scores, labels, old_boxes, old_scores, old_labels, size, block_size, cells
     )
+    height, width = size
+    grid = [-(-side // block_size) for side in size]
+    limits = torch.tensor([width, height, width, height])
+    clipped = torch.minimum(boxes.clamp_min(0), limits)
+    now = _present(clipped, scores, labels)
+    gain = torch.zeros(grid)
+    if old_boxes is not None:
+        before = _present(old_boxes, old_scores, old_labels)
+        overlaps, matches = match_boxes.reference(now[0], now[2], before[0], before[2])
+        moved = 1 - overlaps.double()
+        # For a previous box: the largest move of any box whose match it is, 1 if it has gone.
+        matched = matches >= 0
+        left = torch.full(before[1].shape, -1.0, dtype=torch.float64)
+        left.scatter_reduce_(0, matches[matched], moved[matched], "amax")
+        left = torch.where(left < 0, 1.0, left)
+        gain = torch.maximum(
+            _painted(now[0], moved * now[1], block_size, grid),
+            _painted(before[0], left * before[1], block_size, grid),
+        )
+    fine = [side * cells for side in grid]
+    shown = _painted(now[0], now[1], block_size / cells, fine)
+    shown = shown.unflatten(1, (-1, cells)).unflatten(0, (-1, cells))
+    return clipped, torch.stack((gain, shown.mean((1, 3)), shown.amax((1, 3))))

@@ -55,6 +55,33 @@ def check_map(op: str, name: str, tensor: Tensor) -> None:
     )
 
 
+def check_tensor(
+    name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    """Check the dtype and shape of an argument.
+
+    Args:
+        name (str): Argument name, for the message.
+        tensor (Tensor): Value of the argument; nothing is checked if it is None.
+        dtype (torch.dtype): The dtype it must have.
+        shape (tuple[int, ...]): The shape it must have.
+
+    Raises:
+        TypeError: If the dtype is a different one.
+        ValueError: If the shape is.
+    """
+    if tensor is None:
+        return
+    torch._check_type(
+        tensor.dtype == dtype,
+        lambda: f"blockcopy: {name} has dtype {tensor.dtype}, expected {dtype}",
+    )
+    torch._check_value(
+        tuple(tensor.shape) == shape,
+        lambda: f"blockcopy: {name} has shape {tuple(tensor.shape)}, expected {shape}",
+    )
+
+
 def check_table(op: str, name: str, table: Tensor, state: Tensor) -> None:
     """Check dtype, rank, layout and device of an index table (not its values).
 

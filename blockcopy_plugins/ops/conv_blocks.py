@@ -12,53 +12,7 @@ from torch import Tensor
 from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.finish_reference import finish_reference
 from blockcopy_plugins.ops.gather import gather_reference
-from blockcopy_plugins.ops.library import register_operator
-
-
-def conv_prepare_reference(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
-    """Twin of :func:`conv_prepare`: nothing to prepare."""
-    return torch.empty((0,), dtype=torch.uint8, device=weight.device)
-
-
-def conv_blocks_reference(
-    source: Tensor,
-    packed: Tensor | None,
-    blocks: Tensor | None,
-    rows: Tensor | None,
-    cols: Tensor | None,
-    weight: Tensor,
-    prepared: Tensor,
-    bias: Tensor | None,
-    norm: Sequence[Tensor | None],
-    eps: float,
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    block_out: Sequence[int],
-    residual: Tensor | None,
-    low: float,
-    high: float,
-    workspace: Tensor,
-    slope: Tensor | None = None,
-    activation: str = "",
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`conv_blocks`, of any floating-point dtype and on any device."""
-    check_no_grad("conv_blocks", source, weight)
-    if blocks is None:
-        windows = source
-    else:
-        if packed is not None:
-            source = _with_blocks(source, packed, blocks)
-        windows = gather_reference(source, blocks, rows, cols, 0.0)
-    reach = [
-        (block_out[i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in (0, 1)
-    ]
-    groups = source.shape[1] // weight.shape[1]
-    windows = windows[:, :, : reach[0], : reach[1]]
-    work = torch.promote_types(source.dtype, torch.float32)
-    out = F.conv2d(windows.to(work), weight.to(work), None, list(stride), 0, list(dilation), groups)
-    if bias is not None:
-        out = out + bias.to(work).view(1, -1, 1, 1)
-    return finish_reference(out, norm, eps, residual, slope, activation, low, high, source.dtype)
+from blockcopy_plugins.ops.library import operator
 
 
 def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
@@ -70,60 +24,16 @@ def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
     return source
 
 
-def _prepare_fake(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
+def _prepare_fake(weight: Tensor) -> Tensor:
     # The amount of memory it takes depends on the processor.
     size = torch.library.get_ctx().new_dynamic_size(min=0)
     return weight.new_empty((size,), dtype=torch.uint8)
 
 
-def _conv_blocks_fake(
-    source,
-    packed,
-    blocks,
-    rows,
-    cols,
-    weight,
-    prepared,
-    bias,
-    norm,
-    eps,
-    stride,
-    dilation,
-    block_out,
-    residual,
-    low,
-    high,
-    workspace,
-    slope=None,
-    activation="",
-) -> Tensor:
+def _conv_blocks_fake(source, blocks, weight, block_out) -> Tensor:
     count = source.shape[0] if blocks is None else blocks.shape[0]
     out = source.new_empty((count, weight.shape[0], *block_out))
     return out.contiguous(memory_format=torch.channels_last)
-
-
-_PREPARE = register_operator(
-    "conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor",
-    reference=conv_prepare_reference,
-    fake=_prepare_fake,
-)
-_CONV_BLOCKS = register_operator(
-    "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
-    "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
-    "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-    "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
-    reference=conv_blocks_reference,
-    fake=_conv_blocks_fake,
-)
-
-
-def _count_flops(*args, out_val: Tensor) -> int:
-    return 2 * out_val.numel() * args[5][0].numel()
-
-
-FLOPS: Mapping[object, Callable[..., int]] = MappingProxyType({_CONV_BLOCKS: _count_flops})
-"""Floating-point operations of this package's operators, in the form of
-``torch.utils.flop_counter``: those of the convolution itself, whatever the algorithm."""
 
 
 def conv_kernels() -> tuple[str, ...]:
@@ -136,6 +46,9 @@ def conv_kernels() -> tuple[str, ...]:
     return () if found is None else tuple(found())
 
 
+@operator(
+    "conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor", fake=_prepare_fake
+)
 def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
     """Lay a weight out for :func:`conv_blocks`.
 
@@ -152,9 +65,16 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
         ValueError: If the weight does not fit, or the processor has no such kernels.
         TypeError: If the dtype is a different one.
     """
-    return _PREPARE(weight, winograd, kernels)
+    return torch.empty((0,), dtype=torch.uint8, device=weight.device)
 
 
+@operator(
+    "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
+    "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
+    "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
+    "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
+    fake=_conv_blocks_fake,
+)
 def conv_blocks(
     source: Tensor,
     packed: Tensor | None,
@@ -215,24 +135,29 @@ def conv_blocks(
         TypeError: If a dtype does not fit.
         IndexError: If an index is out of range.
     """
-    return _CONV_BLOCKS(
-        source,
-        packed,
-        blocks,
-        rows,
-        cols,
-        weight,
-        prepared,
-        bias,
-        norm,
-        eps,
-        stride,
-        dilation,
-        block_out,
-        residual,
-        low,
-        high,
-        workspace,
-        slope,
-        activation,
-    )
+    check_no_grad("conv_blocks", source, weight)
+    if blocks is None:
+        windows = source
+    else:
+        if packed is not None:
+            source = _with_blocks(source, packed, blocks)
+        windows = gather_reference(source, blocks, rows, cols, 0.0)
+    reach = [
+        (block_out[i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in (0, 1)
+    ]
+    groups = source.shape[1] // weight.shape[1]
+    windows = windows[:, :, : reach[0], : reach[1]]
+    work = torch.promote_types(source.dtype, torch.float32)
+    out = F.conv2d(windows.to(work), weight.to(work), None, list(stride), 0, list(dilation), groups)
+    if bias is not None:
+        out = out + bias.to(work).view(1, -1, 1, 1)
+    return finish_reference(out, norm, eps, residual, slope, activation, low, high, source.dtype)
+
+
+def _count_flops(*args, out_val: Tensor) -> int:
+    return 2 * out_val.numel() * args[5][0].numel()
+
+
+FLOPS: Mapping[object, Callable[..., int]] = MappingProxyType({conv_blocks.overload: _count_flops})
+"""Floating-point operations of this package's operators, in the form of
+``torch.utils.flop_counter``: those of the convolution itself, whatever the algorithm."""

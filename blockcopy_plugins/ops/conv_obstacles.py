@@ -1,4 +1,4 @@
-"""What stands against a convolution by the package's own kernels, whoever asks for one."""
+"""Why the package's own kernels cannot run a convolution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 _NONE = ()
 NO_KERNELS = (
-    "there are no kernels for this processor (python -m blockcopy_plugins.info tells why)",
+    "there are no kernels for this processor (python -m blockcopy_plugins.info says why)",
 )
 
 

@@ -8,54 +8,10 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_channels_last, check_no_grad, mutation_mode
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 FINISH_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _NORM_NAMES = ("weight", "bias", "running mean", "running variance")
-
-
-def finish_conv_reference_(
-    sums: Tensor,
-    bias: Tensor | None,
-    norm: Sequence[Tensor | None],
-    eps: float,
-    residual: Tensor | None,
-    low: float,
-    high: float,
-) -> None:
-    """Pure-PyTorch twin of :func:`finish_conv_`: same arguments, effect and errors."""
-    check_no_grad("finish_conv_", sums, *(v for v in (bias, residual, *norm) if v is not None))
-    _check(sums, bias, norm, residual)
-    if sums.numel() == 0:
-        return
-    channels = (1, -1, 1, 1)
-    value = sums.float()
-    shift = torch.zeros(sums.size(1), device=sums.device) if bias is None else bias.float()
-    if norm:
-        weight, beta, mean, variance = (None if v is None else v.float() for v in norm)
-        scale = (variance + eps).rsqrt()
-        scale = scale if weight is None else scale * weight
-        shift = (shift - mean) * scale
-        shift = shift if beta is None else shift + beta
-        value = value * scale.view(channels)
-    value = value + shift.view(channels)
-    if residual is not None:
-        value = value + residual.float()
-    value = value.clamp(low, high)
-    with mutation_mode(sums):
-        sums.copy_(value)
-
-
-def _fake(
-    sums: Tensor,
-    bias: Tensor | None,
-    norm: Sequence[Tensor | None],
-    eps: float,
-    residual: Tensor | None,
-    low: float,
-    high: float,
-) -> None:
-    _check(sums, bias, norm, residual)
 
 
 def _check(
@@ -117,14 +73,11 @@ def _check_vector(name: str, vector: Tensor, sums: Tensor) -> None:
     )
 
 
-_FINISH_CONV = register_operator(
+@operator(
     "finish_conv_(Tensor(a!) sums, Tensor? bias, Tensor?[] norm, float eps, Tensor? residual, "
     "float low, float high) -> ()",
-    reference=finish_conv_reference_,
-    fake=_fake,
+    fake=_check,
 )
-
-
 def finish_conv_(
     sums: Tensor,
     bias: Tensor | None = None,
@@ -155,4 +108,23 @@ def finish_conv_(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and an input requires grad.
     """
-    _FINISH_CONV(sums, bias, norm, eps, residual, low, high)
+    check_no_grad("finish_conv_", sums, *(v for v in (bias, residual, *norm) if v is not None))
+    _check(sums, bias, norm, residual)
+    if sums.numel() == 0:
+        return
+    channels = (1, -1, 1, 1)
+    value = sums.float()
+    shift = torch.zeros(sums.size(1), device=sums.device) if bias is None else bias.float()
+    if norm:
+        weight, beta, mean, variance = (None if v is None else v.float() for v in norm)
+        scale = (variance + eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = (shift - mean) * scale
+        shift = shift if beta is None else shift + beta
+        value = value * scale.view(channels)
+    value = value + shift.view(channels)
+    if residual is not None:
+        value = value + residual.float()
+    value = value.clamp(low, high)
+    with mutation_mode(sums):
+        sums.copy_(value)

@@ -15,66 +15,10 @@ from blockcopy_plugins.ops.checks import (
     check_table,
     mutation_mode,
 )
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def gather_reference(
-    state: Tensor,
-    blocks: Tensor,
-    rows: Tensor,
-    cols: Tensor,
-    fill: float = 0.0,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`gather`: same arguments, result and errors, any device."""
-    if out is None:
-        return _gather_twin(state, blocks, rows, cols, fill)
-    _gather_out_twin(state, blocks, rows, cols, fill, out)
-    return out
-
-
-def _gather_twin(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float) -> Tensor:
-    check_no_grad("gather", state)
-    _check_gather(state, blocks, rows, cols)
-    check_fill("gather", fill, state.dtype)
-    slots, _, height, width = state.shape
-    check_range("gather", "slot", blocks[:, 0], 0, slots)
-    check_range("gather", "gy", blocks[:, 1], 0, rows.size(0))
-    check_range("gather", "gx", blocks[:, 2], 0, cols.size(0))
-    check_range("gather", "source row", rows, -1, height)
-    check_range("gather", "source column", cols, -1, width)
-
-    count, window_h, window_w = blocks.size(0), rows.size(1), cols.size(1)
-    if count * window_h * window_w * state.size(1) == 0:
-        return _gather_fake(state, blocks, rows, cols, fill)
-    slot, gy, gx = blocks.long().unbind(1)
-    row = rows.index_select(0, gy).long().view(count, window_h, 1)
-    col = cols.index_select(0, gx).long().view(count, 1, window_w)
-    outside = (row < 0) | (col < 0)
-    if height * width == 0:
-        out = state.new_empty((count, window_h, window_w, state.size(1)))
-    else:
-        pixel = (slot.view(count, 1, 1) * height + row.clamp(min=0)) * width + col.clamp(min=0)
-        # (S * H * W, C): one row per pixel, which index_select copies as a whole.
-        pixels = state.permute(0, 2, 3, 1).reshape(slots * height * width, state.size(1))
-        out = pixels.index_select(0, pixel.view(-1))
-        out = out.view(count, window_h, window_w, state.size(1))
-    out.masked_fill_(outside.unsqueeze(3), fill)
-    return out.permute(0, 3, 1, 2)
-
-
-def _gather_out_twin(
-    state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float, out: Tensor
-) -> None:
-    check_no_grad("gather_out", out)
-    _check_gather(state, blocks, rows, cols)
-    _check_out(state, blocks, rows, cols, out)
-    result = _gather_twin(state, blocks, rows, cols, fill)
-    with mutation_mode(out):
-        out.copy_(result)
-
-
-def _gather_fake(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float) -> Tensor:
+def _gather_fake(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     _check_gather(state, blocks, rows, cols)
     return torch.empty(
         (blocks.size(0), state.size(1), rows.size(1), cols.size(1)),
@@ -85,7 +29,7 @@ def _gather_fake(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill
 
 
 def _gather_out_fake(
-    state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float, out: Tensor
+    state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, out: Tensor
 ) -> None:
     _check_gather(state, blocks, rows, cols)
     _check_out(state, blocks, rows, cols, out)
@@ -124,17 +68,69 @@ def _check_out(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, out: T
     check_channels_last("gather_out", "out", out)
 
 
-_GATHER = register_operator(
+@operator(
     "gather(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill) -> Tensor",
-    reference=_gather_twin,
     fake=_gather_fake,
 )
-_GATHER_OUT = register_operator(
+def _gather(state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float) -> Tensor:
+    check_no_grad("gather", state)
+    _check_gather(state, blocks, rows, cols)
+    check_fill("gather", fill, state.dtype)
+    slots, _, height, width = state.shape
+    check_range("gather", "slot", blocks[:, 0], 0, slots)
+    check_range("gather", "gy", blocks[:, 1], 0, rows.size(0))
+    check_range("gather", "gx", blocks[:, 2], 0, cols.size(0))
+    check_range("gather", "source row", rows, -1, height)
+    check_range("gather", "source column", cols, -1, width)
+
+    count, window_h, window_w = blocks.size(0), rows.size(1), cols.size(1)
+    if count * window_h * window_w * state.size(1) == 0:
+        return _gather_fake(state, blocks, rows, cols)
+    slot, gy, gx = blocks.long().unbind(1)
+    row = rows.index_select(0, gy).long().view(count, window_h, 1)
+    col = cols.index_select(0, gx).long().view(count, 1, window_w)
+    outside = (row < 0) | (col < 0)
+    if height * width == 0:
+        out = state.new_empty((count, window_h, window_w, state.size(1)))
+    else:
+        pixel = (slot.view(count, 1, 1) * height + row.clamp(min=0)) * width + col.clamp(min=0)
+        # (S * H * W, C): one row per pixel, which index_select copies as a whole.
+        pixels = state.permute(0, 2, 3, 1).reshape(slots * height * width, state.size(1))
+        out = pixels.index_select(0, pixel.view(-1))
+        out = out.view(count, window_h, window_w, state.size(1))
+    out.masked_fill_(outside.unsqueeze(3), fill)
+    return out.permute(0, 3, 1, 2)
+
+
+@operator(
     "gather_out(Tensor state, Tensor blocks, Tensor rows, Tensor cols, float fill, "
     "Tensor(a!) out) -> ()",
-    reference=_gather_out_twin,
     fake=_gather_out_fake,
 )
+def _gather_out(
+    state: Tensor, blocks: Tensor, rows: Tensor, cols: Tensor, fill: float, out: Tensor
+) -> None:
+    check_no_grad("gather_out", out)
+    _check_gather(state, blocks, rows, cols)
+    _check_out(state, blocks, rows, cols, out)
+    result = _gather.reference(state, blocks, rows, cols, fill)
+    with mutation_mode(out):
+        out.copy_(result)
+
+
+def gather_reference(
+    state: Tensor,
+    blocks: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    fill: float = 0.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Pure-PyTorch twin of :func:`gather`: same arguments, result and errors, any device."""
+    if out is None:
+        return _gather.reference(state, blocks, rows, cols, fill)
+    _gather_out.reference(state, blocks, rows, cols, fill, out)
+    return out
 
 
 def gather(
@@ -178,6 +174,6 @@ def gather(
         RuntimeError: If gradients are recorded and ``state`` or ``out`` requires grad.
     """
     if out is None:
-        return _GATHER(state, blocks, rows, cols, fill)
-    _GATHER_OUT(state, blocks, rows, cols, fill, out)
+        return _gather(state, blocks, rows, cols, fill)
+    _gather_out(state, blocks, rows, cols, fill, out)
     return out

@@ -9,43 +9,20 @@ from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.finish_reference import finish_reference
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def join_maps_reference(
-    parts: Sequence[Tensor],
-    added: Tensor | None,
-    norm: Sequence[Tensor | None],
-    eps: float,
-    residual: Tensor | None,
-    slope: Tensor | None,
-    low: float,
-    high: float,
-    activation: str = "",
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`join_maps`, of any floating-point dtype and on any device."""
-    check_no_grad("join_maps", *parts)
-    work = torch.promote_types(parts[0].dtype, torch.float32)
-    out = torch.cat([part.to(work) for part in parts], 1)
-    if added is not None:
-        out = out + added.to(work)
-    return finish_reference(out, norm, eps, residual, slope, activation, low, high, parts[0].dtype)
-
-
-def _fake(parts, added, norm, eps, residual, slope, low, high, activation="") -> Tensor:
+def _fake(parts) -> Tensor:
     first = parts[0]
     shape = (first.shape[0], sum(part.shape[1] for part in parts), *first.shape[2:])
     return first.new_empty(shape).contiguous(memory_format=torch.channels_last)
 
 
-_JOIN_MAPS = register_operator(
+@operator(
     "join_maps(Tensor[] parts, Tensor? added, Tensor?[] norm, float eps, Tensor? residual, "
     "Tensor? slope, float low, float high, str activation='') -> Tensor",
-    reference=join_maps_reference,
     fake=_fake,
 )
-
-
 def join_maps(
     parts: Sequence[Tensor],
     added: Tensor | None,
@@ -81,4 +58,9 @@ def join_maps(
         TypeError: If the dtype is a different one.
         NotImplementedError: If the extension is there but the processor has no kernels for it.
     """
-    return _JOIN_MAPS(parts, added, norm, eps, residual, slope, low, high, activation)
+    check_no_grad("join_maps", *parts)
+    work = torch.promote_types(parts[0].dtype, torch.float32)
+    out = torch.cat([part.to(work) for part in parts], 1)
+    if added is not None:
+        out = out + added.to(work)
+    return finish_reference(out, norm, eps, residual, slope, activation, low, high, parts[0].dtype)

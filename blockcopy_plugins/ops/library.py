@@ -10,20 +10,40 @@ Set ``BLOCKCOPY_DISABLE_EXTENSION=1`` before the first import to use the twins e
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import torch
 
 NAMESPACE: Final = "blockcopy"
 EXTENSION_MODULE: Final = "blockcopy_plugins._C"
 DISABLE_VARIABLE: Final = "BLOCKCOPY_DISABLE_EXTENSION"
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+
+class Operator(Protocol[P, R]):
+    """A function of which :func:`operator` has made an operator.
+
+    Attributes:
+        reference: The function as it was written: the operator's pure-PyTorch twin.
+        overload: ``torch.ops.blockcopy.<name>.default``, which a call runs.
+    """
+
+    reference: Callable[P, R]
+    overload: torch._ops.OpOverload
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the operator's kernel for the device of the arguments."""
 
 
 def _build_note() -> dict[str, Any]:
@@ -131,6 +151,47 @@ def register_operator(schema: str, reference: Callable, fake: Callable) -> torch
     _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def operator(schema: str, fake: Callable) -> Callable[[Callable[P, R]], Operator[P, R]]:
+    """Make an operator of its pure-PyTorch twin; a call then runs the kernel of the device.
+
+    Args:
+        schema (str): As for :func:`register_operator`, with the name and arguments of the function.
+        fake (Callable): Shape function for meta and fake tensors, of those of the function's
+            arguments that it names.
+
+    Returns:
+        Callable: The decorator, see :class:`Operator`.
+    """
+    named = inspect.signature(fake).parameters
+
+    def decorate(reference: Callable[P, R]) -> Operator[P, R]:
+        signature = inspect.signature(reference)
+        names = tuple(signature.parameters)
+        defaults = {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+
+        def shape(*args, **kwargs):
+            given = signature.bind(*args, **kwargs).arguments
+            return fake(*(given[name] if name in given else defaults[name] for name in named))
+
+        overload = register_operator(schema, reference, shape)
+
+        @functools.wraps(reference)
+        def call(*args, **kwargs):
+            if len(args) < len(names):  # The schema need not have the function's defaults.
+                rest = {name: defaults[name] for name in names[len(args) :] if name in defaults}
+                kwargs = rest | kwargs
+            return overload(*args, **kwargs)
+
+        call.reference, call.overload = reference, overload
+        return call
+
+    return decorate
 
 
 def _check_schema(schema: str, compiled: torch.FunctionSchema) -> None:

@@ -6,33 +6,10 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 # Number of pairs that the twin compares at a time, so that its memory does not grow with them.
 _PAIRS = 1 << 20
-
-
-def match_boxes_reference(
-    boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`match_boxes`; compares every pair. Any device."""
-    check_no_grad("match_boxes", boxes, others)
-    overlaps, matches = _match_boxes_fake(boxes, labels, others, other_labels)
-    _check_areas("boxes", boxes)
-    _check_areas("others", others)
-    overlaps.zero_()
-    matches.fill_(-1)
-    if len(boxes) == 0 or len(others) == 0:
-        return overlaps, matches
-    step = max(_PAIRS // len(others), 1)
-    for start in range(0, len(boxes), step):
-        part = slice(start, start + step)
-        table = box_iou(boxes[part], others)
-        table.masked_fill_(labels[part, None] != other_labels, 0)
-        # Among several with the same IoU, max() takes the first.
-        overlaps[part], first = table.max(1)
-        matches[part] = torch.where(overlaps[part] > 0, first, -1)
-    return overlaps, matches
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -84,14 +61,11 @@ def _match_boxes_fake(
     return boxes.new_empty(boxes.shape[0]), labels.new_empty(boxes.shape[0])
 
 
-_MATCH_BOXES = register_operator(
+@operator(
     "match_boxes(Tensor boxes, Tensor labels, Tensor others, Tensor other_labels) "
     "-> (Tensor, Tensor)",
-    reference=match_boxes_reference,
     fake=_match_boxes_fake,
 )
-
-
 def match_boxes(
     boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -114,4 +88,20 @@ def match_boxes(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _MATCH_BOXES(boxes, labels, others, other_labels)
+    check_no_grad("match_boxes", boxes, others)
+    overlaps, matches = _match_boxes_fake(boxes, labels, others, other_labels)
+    _check_areas("boxes", boxes)
+    _check_areas("others", others)
+    overlaps.zero_()
+    matches.fill_(-1)
+    if len(boxes) == 0 or len(others) == 0:
+        return overlaps, matches
+    step = max(_PAIRS // len(others), 1)
+    for start in range(0, len(boxes), step):
+        part = slice(start, start + step)
+        table = box_iou(boxes[part], others)
+        table.masked_fill_(labels[part, None] != other_labels, 0)
+        # Among several with the same IoU, max() takes the first.
+        overlaps[part], first = table.max(1)
+        matches[part] = torch.where(overlaps[part] > 0, first, -1)
+    return overlaps, matches

@@ -6,16 +6,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def merge_picture_reference(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
-    """Pure-PyTorch twin of :func:`merge_picture`: same arguments, result and errors; any device."""
-    check_no_grad("merge_picture", before, now)
-    _merge_picture_fake(before, now, grid, cells)
-    blocks = (before.shape[0], grid.shape[0], cells, grid.shape[1], cells)
-    chosen = grid[:, None, :, None]
-    return torch.where(chosen, now.reshape(blocks), before.reshape(blocks)).view(before.shape)
+from blockcopy_plugins.ops.library import operator
 
 
 def _merge_picture_fake(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
@@ -41,13 +32,10 @@ def _merge_picture_fake(before: Tensor, now: Tensor, grid: Tensor, cells: int) -
     return torch.empty_like(before, memory_format=torch.contiguous_format)
 
 
-_MERGE_PICTURE = register_operator(
+@operator(
     "merge_picture(Tensor before, Tensor now, Tensor grid, int cells) -> Tensor",
-    reference=merge_picture_reference,
     fake=_merge_picture_fake,
 )
-
-
 def merge_picture(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tensor:
     """Return ``before`` with the executed blocks of ``now``.
 
@@ -65,4 +53,8 @@ def merge_picture(before: Tensor, now: Tensor, grid: Tensor, cells: int) -> Tens
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a picture requires grad.
     """
-    return _MERGE_PICTURE(before, now, grid, cells)
+    check_no_grad("merge_picture", before, now)
+    _merge_picture_fake(before, now, grid, cells)
+    blocks = (before.shape[0], grid.shape[0], cells, grid.shape[1], cells)
+    chosen = grid[:, None, :, None]
+    return torch.where(chosen, now.reshape(blocks), before.reshape(blocks)).view(before.shape)

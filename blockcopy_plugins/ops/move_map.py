@@ -6,61 +6,13 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 STEPS = 32
 """Places between pixels are rounded to thirty-seconds: whole pixels are then met exactly."""
 
 SURE = 0.5
 """From this confidence on, a displacement is used; below it, the copied value is taken."""
-
-
-def move_map_reference(
-    value: Tensor,
-    copied: Tensor,
-    cells: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    row_weights: Tensor,
-    column_weights: Tensor,
-    nearest: bool,
-    everywhere: bool,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`move_map`: same arguments, result and errors; any device."""
-    check_no_grad("move_map", value, copied)
-    _move_map_fake(
-        value, copied, cells, rows, columns, row_weights, column_weights, nearest, everywhere
-    )
-    if not value.numel():
-        return torch.empty_like(value, memory_format=torch.contiguous_format)
-    height, width = value.shape[1:]
-    right, down, confidence = _at_pixels(cells, rows, columns, row_weights, column_weights)
-    right, down = (torch.round(plane * STEPS) / STEPS for plane in (right, down))
-    y = torch.arange(height, dtype=torch.float32, device=value.device)[:, None] - down
-    x = torch.arange(width, dtype=torch.float32, device=value.device)[None] - right
-    use = confidence >= SURE
-    use &= (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
-    if not everywhere:
-        use &= (down != 0) | (right != 0)
-        # Comparisons with NaN are false, so values that are not finite are not used.
-    y, x = (place.masked_fill(~use, 0) for place in (y, x))
-    y, x = y.clamp_(0, height - 1), x.clamp_(0, width - 1)
-    flat = value.reshape(-1, height * width)
-
-    def look_up(row: Tensor, column: Tensor) -> Tensor:
-        row, column = row.clamp_max(height - 1), column.clamp_max(width - 1)
-        return flat.index_select(1, (row * width + column).flatten())
-
-    if nearest or not value.is_floating_point():
-        found = look_up((y + 0.5).long(), (x + 0.5).long())
-    else:
-        top, left = y.floor(), x.floor()
-        below, beside = (y - top).flatten(), (x - left).flatten()
-        top, left = top.long(), left.long()
-        upper = _between(look_up(top, left), look_up(top, left + 1), beside)
-        lower = _between(look_up(top + 1, left), look_up(top + 1, left + 1), beside)
-        found = _between(upper, lower, below)
-    return torch.where(use, found.reshape(value.shape), copied).contiguous()
 
 
 def _at_pixels(
@@ -91,8 +43,6 @@ def _move_map_fake(
     columns: Tensor,
     row_weights: Tensor,
     column_weights: Tensor,
-    nearest: bool,
-    everywhere: bool,
 ) -> Tensor:
     torch._check_value(
         value.dim() == 3 and value.shape == copied.shape,
@@ -137,14 +87,11 @@ def _move_map_fake(
     return torch.empty_like(value, memory_format=torch.contiguous_format)
 
 
-_MOVE_MAP = register_operator(
+@operator(
     "move_map(Tensor value, Tensor copied, Tensor cells, Tensor rows, Tensor columns, "
     "Tensor row_weights, Tensor column_weights, bool nearest, bool everywhere) -> Tensor",
-    reference=move_map_reference,
     fake=_move_map_fake,
 )
-
-
 def move_map(
     value: Tensor,
     copied: Tensor,
@@ -185,6 +132,35 @@ def move_map(
         IndexError: If a table leads out of the cells.
         RuntimeError: If gradients are recorded and a map requires grad.
     """
-    return _MOVE_MAP(
-        value, copied, cells, rows, columns, row_weights, column_weights, nearest, everywhere
-    )
+    check_no_grad("move_map", value, copied)
+    _move_map_fake(value, copied, cells, rows, columns, row_weights, column_weights)
+    if not value.numel():
+        return torch.empty_like(value, memory_format=torch.contiguous_format)
+    height, width = value.shape[1:]
+    right, down, confidence = _at_pixels(cells, rows, columns, row_weights, column_weights)
+    right, down = (torch.round(plane * STEPS) / STEPS for plane in (right, down))
+    y = torch.arange(height, dtype=torch.float32, device=value.device)[:, None] - down
+    x = torch.arange(width, dtype=torch.float32, device=value.device)[None] - right
+    use = confidence >= SURE
+    use &= (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
+    if not everywhere:
+        use &= (down != 0) | (right != 0)
+        # Comparisons with NaN are false, so values that are not finite are not used.
+    y, x = (place.masked_fill(~use, 0) for place in (y, x))
+    y, x = y.clamp_(0, height - 1), x.clamp_(0, width - 1)
+    flat = value.reshape(-1, height * width)
+
+    def look_up(row: Tensor, column: Tensor) -> Tensor:
+        row, column = row.clamp_max(height - 1), column.clamp_max(width - 1)
+        return flat.index_select(1, (row * width + column).flatten())
+
+    if nearest or not value.is_floating_point():
+        found = look_up((y + 0.5).long(), (x + 0.5).long())
+    else:
+        top, left = y.floor(), x.floor()
+        below, beside = (y - top).flatten(), (x - left).flatten()
+        top, left = top.long(), left.long()
+        upper = _between(look_up(top, left), look_up(top, left + 1), beside)
+        lower = _between(look_up(top + 1, left), look_up(top + 1, left + 1), beside)
+        found = _between(upper, lower, below)
+    return torch.where(use, found.reshape(value.shape), copied).contiguous()

@@ -14,33 +14,10 @@ from blockcopy_plugins.ops.bitmaps import (
     unpack_bitmaps,
 )
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def paint_regions_reference(
-    values: Tensor, regions: Tensor, bits: Tensor | None, size: Sequence[int]
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`paint_regions`: same arguments, result, errors; any device."""
-    check_no_grad("paint_regions", values)
-    picture = _paint_regions_fake(values, regions, bits, size).zero_()
-    check_regions("paint_regions", "regions", regions, tuple(size))
-    masks = None
-    if bits is not None:
-        check_bitmaps("paint_regions", "bits", bits, regions)
-        masks = unpack_bitmaps(bits, regions)
-    places, order = regions.tolist(), values.argsort()
-    # In ascending order a plain write leaves the largest on top.
-    for index, value in zip(order.tolist(), values[order].tolist(), strict=True):
-        if value > 0:
-            top, bottom, left, right = places[index]
-            part = picture[top:bottom, left:right]
-            part.fill_(value) if masks is None else part.masked_fill_(masks[index], value)
-    return picture
-
-
-def _paint_regions_fake(
-    values: Tensor, regions: Tensor, bits: Tensor | None, size: Sequence[int]
-) -> Tensor:
+def _paint_regions_fake(values: Tensor, regions: Tensor, size: Sequence[int]) -> Tensor:
     torch._check_value(
         len(size) == 2 and min(size) >= 0,
         lambda: f"blockcopy::paint_regions: size is {list(size)}, expected (height, width)",
@@ -62,13 +39,10 @@ def _paint_regions_fake(
     return values.new_empty(tuple(size))
 
 
-_PAINT_REGIONS = register_operator(
+@operator(
     "paint_regions(Tensor values, Tensor regions, Tensor? bits, int[] size) -> Tensor",
-    reference=paint_regions_reference,
     fake=_paint_regions_fake,
 )
-
-
 def paint_regions(
     values: Tensor, regions: Tensor, bits: Tensor | None, size: Sequence[int]
 ) -> Tensor:
@@ -90,4 +64,18 @@ def paint_regions(
         IndexError: If a region is empty or reaches outside the picture.
         RuntimeError: If gradients are recorded and the values require grad.
     """
-    return _PAINT_REGIONS(values, regions, bits, size)
+    check_no_grad("paint_regions", values)
+    picture = _paint_regions_fake(values, regions, size).zero_()
+    check_regions("paint_regions", "regions", regions, tuple(size))
+    masks = None
+    if bits is not None:
+        check_bitmaps("paint_regions", "bits", bits, regions)
+        masks = unpack_bitmaps(bits, regions)
+    places, order = regions.tolist(), values.argsort()
+    # In ascending order a plain write leaves the largest on top.
+    for index, value in zip(order.tolist(), values[order].tolist(), strict=True):
+        if value > 0:
+            top, bottom, left, right = places[index]
+            part = picture[top:bottom, left:right]
+            part.fill_(value) if masks is None else part.masked_fill_(masks[index], value)
+    return picture

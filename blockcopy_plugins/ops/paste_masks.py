@@ -7,36 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def paste_masks_reference(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`paste_masks`; samples the whole image of each. Any device."""
-    check_no_grad("paste_masks", masks, boxes)
-    out = _fake(masks, boxes, height, width, threshold)
-    places = [
-        torch.arange(side, dtype=torch.float32, device=masks.device) + 0.5
-        for side in (width, height)
-    ]
-    for mask, box, image in zip(masks, boxes, out.zero_(), strict=True):
-        if not bool(box.isfinite().all()):
-            continue
-        grid, near = [], []
-        for axis, at in enumerate(places):
-            first, last = box[axis], box[axis + 2]
-            near.append((at > first.floor() - 1) & (at < last.ceil() + 1))
-            scaled = (at - first) / (last - first) * 2 - 1
-            grid.append(torch.where(scaled.isinf(), 0.0, scaled))
-        lines = torch.meshgrid(grid[1], grid[0], indexing="ij")
-        points = torch.stack((lines[1], lines[0]), 2)
-        values = F.grid_sample(mask[None, None], points[None], align_corners=False)[0, 0]
-        image.copy_((values >= threshold) & near[1][:, None] & near[0])
-    return out
-
-
-def _fake(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+def _fake(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
     torch._check_value(
         masks.dim() == 3
         and masks.shape[1] > 0
@@ -66,13 +40,10 @@ def _fake(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
     return masks.new_empty((masks.shape[0], height, width), dtype=torch.bool)
 
 
-_PASTE_MASKS = register_operator(
+@operator(
     "paste_masks(Tensor masks, Tensor boxes, int height, int width, float threshold) -> Tensor",
-    reference=paste_masks_reference,
     fake=_fake,
 )
-
-
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     """Stretch the mask of each box over the box and cut it at a threshold.
 
@@ -95,4 +66,23 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _PASTE_MASKS(masks, boxes, height, width, threshold)
+    check_no_grad("paste_masks", masks, boxes)
+    out = _fake(masks, boxes, height, width)
+    places = [
+        torch.arange(side, dtype=torch.float32, device=masks.device) + 0.5
+        for side in (width, height)
+    ]
+    for mask, box, image in zip(masks, boxes, out.zero_(), strict=True):
+        if not bool(box.isfinite().all()):
+            continue
+        grid, near = [], []
+        for axis, at in enumerate(places):
+            first, last = box[axis], box[axis + 2]
+            near.append((at > first.floor() - 1) & (at < last.ceil() + 1))
+            scaled = (at - first) / (last - first) * 2 - 1
+            grid.append(torch.where(scaled.isinf(), 0.0, scaled))
+        lines = torch.meshgrid(grid[1], grid[0], indexing="ij")
+        points = torch.stack((lines[1], lines[0]), 2)
+        values = F.grid_sample(mask[None, None], points[None], align_corners=False)[0, 0]
+        image.copy_((values >= threshold) & near[1][:, None] & near[0])
+    return out

@@ -9,35 +9,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def pick_blocks_reference(
-    scores: Tensor,
-    ages: Tensor,
-    forbidden: Tensor | None,
-    required: Tensor | None,
-    counts: Sequence[int],
-    oldest: Sequence[int],
-    tie: float,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`pick_blocks`: same arguments, result and errors; any device."""
-    check_no_grad("pick_blocks", scores, ages)
-    grid = _pick_blocks_fake(scores, ages, forbidden, required, counts, oldest, tie).zero_()
-    for image, (count, old) in enumerate(zip(counts, oldest, strict=True)):
-        if not count:
-            continue
-        score, age = scores[image].flatten(), ages[image].flatten()
-        if forbidden is not None:
-            score = score.masked_fill(forbidden[image].flatten(), -math.inf)
-            age = age.masked_fill(forbidden[image].flatten(), -math.inf)
-        if old:
-            waited = torch.add(age, score, alpha=tie)
-            score = score.scatter(0, _highest(waited, old), math.inf)
-        if required is not None:
-            score = score.masked_fill(required[image].flatten(), math.inf)
-        grid[image].view(-1).scatter_(0, _highest(score, count), True)
-    return grid
+from blockcopy_plugins.ops.library import operator
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
@@ -52,7 +24,6 @@ def _pick_blocks_fake(
     required: Tensor | None,
     counts: Sequence[int],
     oldest: Sequence[int],
-    tie: float,
 ) -> Tensor:
     for name, value, dtype in (
         ("scores", scores, torch.float32),
@@ -87,14 +58,11 @@ def _pick_blocks_fake(
     return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
 
 
-_PICK_BLOCKS = register_operator(
+@operator(
     "pick_blocks(Tensor scores, Tensor ages, Tensor? forbidden, Tensor? required, int[] counts, "
     "int[] oldest, float tie) -> Tensor",
-    reference=pick_blocks_reference,
     fake=_pick_blocks_fake,
 )
-
-
 def pick_blocks(
     scores: Tensor,
     ages: Tensor,
@@ -126,4 +94,19 @@ def pick_blocks(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _PICK_BLOCKS(scores, ages, forbidden, required, counts, oldest, tie)
+    check_no_grad("pick_blocks", scores, ages)
+    grid = _pick_blocks_fake(scores, ages, forbidden, required, counts, oldest).zero_()
+    for image, (count, old) in enumerate(zip(counts, oldest, strict=True)):
+        if not count:
+            continue
+        score, age = scores[image].flatten(), ages[image].flatten()
+        if forbidden is not None:
+            score = score.masked_fill(forbidden[image].flatten(), -math.inf)
+            age = age.masked_fill(forbidden[image].flatten(), -math.inf)
+        if old:
+            waited = torch.add(age, score, alpha=tie)
+            score = score.scatter(0, _highest(waited, old), math.inf)
+        if required is not None:
+            score = score.masked_fill(required[image].flatten(), math.inf)
+        grid[image].view(-1).scatter_(0, _highest(score, count), True)
+    return grid

@@ -5,28 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def planes_reference(map: Tensor) -> Tensor:
-    """Pure-PyTorch twin of :func:`planes`: same argument, result and errors, any device."""
-    torch._check_value(
-        map.dim() == 4 and map.is_contiguous(memory_format=torch.channels_last),
-        lambda: (
-            f"blockcopy::planes: map has shape {tuple(map.shape)} and strides {map.stride()}, "
-            "expected (N, C, H, W), channels last"
-        ),
-    )
-    return map.clone(memory_format=torch.contiguous_format)
-
-
-_PLANES = register_operator(
+@operator(
     "planes(Tensor map) -> Tensor",
-    reference=planes_reference,
     fake=lambda map: torch.empty(map.shape, dtype=map.dtype, device=map.device),
 )
-
-
 def planes(map: Tensor) -> Tensor:
     """Copy a map into contiguous memory, as ``map.clone(memory_format=torch.contiguous_format)``.
 
@@ -41,4 +26,11 @@ def planes(map: Tensor) -> Tensor:
     Raises:
         ValueError: If the map is not channels last.
     """
-    return _PLANES(map)
+    torch._check_value(
+        map.dim() == 4 and map.is_contiguous(memory_format=torch.channels_last),
+        lambda: (
+            f"blockcopy::planes: map has shape {tuple(map.shape)} and strides {map.stride()}, "
+            "expected (N, C, H, W), channels last"
+        ),
+    )
+    return map.clone(memory_format=torch.contiguous_format)

@@ -7,18 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def reduce_picture_reference(frame: Tensor, side: int) -> Tensor:
-    """Pure-PyTorch twin of :func:`reduce_picture`: same arguments, result and errors."""
-    check_no_grad("reduce_picture", frame)
-    empty = _reduce_picture_fake(frame, side)
-    if empty.numel() == 0:
-        return empty
-    # This makes a float32 copy of the whole frame; the native kernel does without it.
-    means = F.avg_pool2d(frame.float(), side, ceil_mode=True, count_include_pad=False)
-    return means.contiguous()
+from blockcopy_plugins.ops.library import operator
 
 
 def _reduce_picture_fake(frame: Tensor, side: int) -> Tensor:
@@ -48,13 +37,7 @@ def _reduce_picture_fake(frame: Tensor, side: int) -> Tensor:
     )
 
 
-_REDUCE_PICTURE = register_operator(
-    "reduce_picture(Tensor frame, int side) -> Tensor",
-    reference=reduce_picture_reference,
-    fake=_reduce_picture_fake,
-)
-
-
+@operator("reduce_picture(Tensor frame, int side) -> Tensor", fake=_reduce_picture_fake)
 def reduce_picture(frame: Tensor, side: int) -> Tensor:
     """Average each square of ``side x side`` pixels.
 
@@ -75,4 +58,10 @@ def reduce_picture(frame: Tensor, side: int) -> Tensor:
         TypeError: If the frame is not of a floating point dtype.
         RuntimeError: If gradients are recorded and the frame requires grad.
     """
-    return _REDUCE_PICTURE(frame, side)
+    check_no_grad("reduce_picture", frame)
+    empty = _reduce_picture_fake(frame, side)
+    if empty.numel() == 0:
+        return empty
+    # This makes a float32 copy of the whole frame; the native kernel does without it.
+    means = F.avg_pool2d(frame.float(), side, ceil_mode=True, count_include_pad=False)
+    return means.contiguous()

@@ -7,44 +7,20 @@ from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.gather import gather_reference
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def resize_blocks_reference(
-    state: Tensor,
-    blocks: Tensor,
-    rows: Tensor,
-    cols: Tensor,
-    row_weights: Tensor,
-    col_weights: Tensor,
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`resize_blocks`, of any floating-point dtype, on any device."""
-    check_no_grad("resize_blocks", state)
-    work = torch.promote_types(state.dtype, torch.float32)
-    out = gather_reference(state, blocks, rows, cols, 0.0).to(work)
-    down = row_weights[blocks[:, 1].long()].to(work)[:, None, :, None]
-    across = col_weights[blocks[:, 2].long()].to(work)[:, None, None, :]
-    above, below = out[:, :, 0::2], out[:, :, 1::2]
-    out = above + (below - above) * down
-    left, right = out[..., 0::2], out[..., 1::2]
-    out = left + (right - left) * across
-    return out.to(state.dtype).contiguous(memory_format=torch.channels_last)
-
-
-def _fake(state, blocks, rows, cols, row_weights, col_weights) -> Tensor:
+def _fake(state, blocks, row_weights, col_weights) -> Tensor:
     size = (row_weights.shape[1], col_weights.shape[1])
     out = state.new_empty((blocks.shape[0], state.shape[1], *size))
     return out.contiguous(memory_format=torch.channels_last)
 
 
-_RESIZE_BLOCKS = register_operator(
+@operator(
     "resize_blocks(Tensor state, Tensor blocks, Tensor rows, Tensor cols, Tensor row_weights, "
     "Tensor col_weights) -> Tensor",
-    reference=resize_blocks_reference,
     fake=_fake,
 )
-
-
 def resize_blocks(
     state: Tensor,
     blocks: Tensor,
@@ -73,4 +49,13 @@ def resize_blocks(
         IndexError: If an index is out of range.
         NotImplementedError: If the extension is there but the processor has no kernels for it.
     """
-    return _RESIZE_BLOCKS(state, blocks, rows, cols, row_weights, col_weights)
+    check_no_grad("resize_blocks", state)
+    work = torch.promote_types(state.dtype, torch.float32)
+    out = gather_reference(state, blocks, rows, cols, 0.0).to(work)
+    down = row_weights[blocks[:, 1].long()].to(work)[:, None, :, None]
+    across = col_weights[blocks[:, 2].long()].to(work)[:, None, None, :]
+    above, below = out[:, :, 0::2], out[:, :, 1::2]
+    out = above + (below - above) * down
+    left, right = out[..., 0::2], out[..., 1::2]
+    out = left + (right - left) * across
+    return out.to(state.dtype).contiguous(memory_format=torch.channels_last)

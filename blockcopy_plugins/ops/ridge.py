@@ -5,97 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def ridge_sums_reference(
-    products: Tensor,
-    targets: Tensor,
-    features: Tensor,
-    values: Tensor,
-    seen: Tensor,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`ridge_sums`: same arguments, result and errors; any device."""
-    check_no_grad("ridge_sums", products, targets, features, values)
-    _ridge_sums_fake(products, targets, features, values, seen, decay)
-    wide = features.to(torch.float64)
-    # A product with zeros instead of picking rows: finding out how many there are would mean
-    # waiting for the device.
-    chosen = (wide * seen.unsqueeze(1)).T
-    products = torch.addmm(products, chosen, wide, beta=decay)
-    return products, torch.addmv(targets, chosen, values.to(torch.float64), beta=decay)
-
-
-def ridge_weights_reference(
-    products: Tensor, targets: Tensor, prior: Tensor, strength: float
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`ridge_weights`: same arguments, result and errors; any device."""
-    check_no_grad("ridge_weights", products, targets, prior)
-    _ridge_weights_fake(products, targets, prior, strength)
-    table = products.clone()
-    table.diagonal().add_(strength)
-    right = torch.add(targets, prior, alpha=strength)
-    # Positive definite by construction; checking that would mean waiting for the device.
-    return torch.linalg.solve_ex(table, right)[0]
-
-
-def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == shape,
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {shape}",
-    )
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
+from blockcopy_plugins.ops.library import operator
 
 
 def _ridge_sums_fake(
-    products: Tensor,
-    targets: Tensor,
-    features: Tensor,
-    values: Tensor,
-    seen: Tensor,
-    decay: float,
+    products: Tensor, targets: Tensor, features: Tensor, values: Tensor, seen: Tensor
 ) -> tuple[Tensor, Tensor]:
     torch._check_value(
         features.dim() == 2,
         lambda: f"blockcopy: features must be (m, n), found {tuple(features.shape)}",
     )
     samples, count = features.shape
-    _check("products", products, torch.float64, (count, count))
-    _check("targets", targets, torch.float64, (count,))
-    _check("features", features, torch.float32, (samples, count))
-    _check("values", values, torch.float32, (samples,))
-    _check("seen", seen, torch.bool, (samples,))
+    check_tensor("products", products, torch.float64, (count, count))
+    check_tensor("targets", targets, torch.float64, (count,))
+    check_tensor("features", features, torch.float32, (samples, count))
+    check_tensor("values", values, torch.float32, (samples,))
+    check_tensor("seen", seen, torch.bool, (samples,))
     return torch.empty_like(products), torch.empty_like(targets)
 
 
-def _ridge_weights_fake(
-    products: Tensor, targets: Tensor, prior: Tensor, strength: float
-) -> Tensor:
+def _ridge_weights_fake(products: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
     count = prior.numel()
-    _check("products", products, torch.float64, (count, count))
-    _check("targets", targets, torch.float64, (count,))
-    _check("prior", prior, torch.float64, (count,))
+    check_tensor("products", products, torch.float64, (count, count))
+    check_tensor("targets", targets, torch.float64, (count,))
+    check_tensor("prior", prior, torch.float64, (count,))
     return torch.empty_like(prior)
 
 
-_RIDGE_SUMS = register_operator(
+@operator(
     "ridge_sums(Tensor products, Tensor targets, Tensor features, Tensor values, Tensor seen, "
     "float decay) -> (Tensor, Tensor)",
-    reference=ridge_sums_reference,
     fake=_ridge_sums_fake,
 )
-_RIDGE_WEIGHTS = register_operator(
-    "ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
-    reference=ridge_weights_reference,
-    fake=_ridge_weights_fake,
-)
-
-
 def ridge_sums(
     products: Tensor,
     targets: Tensor,
@@ -122,9 +64,20 @@ def ridge_sums(
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _RIDGE_SUMS(products, targets, features, values, seen, decay)
+    check_no_grad("ridge_sums", products, targets, features, values)
+    _ridge_sums_fake(products, targets, features, values, seen)
+    wide = features.to(torch.float64)
+    # A product with zeros instead of picking rows: finding out how many there are would mean
+    # waiting for the device.
+    chosen = (wide * seen.unsqueeze(1)).T
+    products = torch.addmm(products, chosen, wide, beta=decay)
+    return products, torch.addmv(targets, chosen, values.to(torch.float64), beta=decay)
 
 
+@operator(
+    "ridge_weights(Tensor products, Tensor targets, Tensor prior, float strength) -> Tensor",
+    fake=_ridge_weights_fake,
+)
 def ridge_weights(products: Tensor, targets: Tensor, prior: Tensor, strength: float) -> Tensor:
     """Solve ``(products + strength I) w = targets + strength prior``.
 
@@ -142,4 +95,10 @@ def ridge_weights(products: Tensor, targets: Tensor, prior: Tensor, strength: fl
         TypeError: If a dtype does not fit.
         RuntimeError: If gradients are recorded and a tensor requires grad.
     """
-    return _RIDGE_WEIGHTS(products, targets, prior, strength)
+    check_no_grad("ridge_weights", products, targets, prior)
+    _ridge_weights_fake(products, targets, prior)
+    table = products.clone()
+    table.diagonal().add_(strength)
+    right = torch.add(targets, prior, alpha=strength)
+    # Positive definite by construction; checking that would mean waiting for the device.
+    return torch.linalg.solve_ex(table, right)[0]

@@ -8,35 +8,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def roi_align_reference(
-    map: Tensor, rois: Tensor, size: Sequence[int], scale: float, sampling: int, aligned: bool
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`roi_align`: same arguments, result and errors; any device."""
-    check_no_grad("roi_align", map, rois)
-    out = _roi_align_fake(map, rois, size, scale, sampling, aligned)
-    images, _, height, width = map.shape
-    for index, (image, *corners) in enumerate(rois.tolist()):
-        if not 0 <= image < images:
-            raise IndexError(
-                f"blockcopy::roi_align: roi {index} is of image {image:g}, expected 0 to "
-                f"{images - 1}"
-            )
-        # In float32, as in training: a rounded ceiling would be another number of samples.
-        corners = torch.tensor(corners) * torch.tensor(scale, dtype=torch.float32)
-        left, top, right, bottom = (corners - (0.5 if aligned else 0.0)).unbind()
-        down, across = bottom - top, right - left
-        if not aligned:
-            down, across = down.clamp_min(1), across.clamp_min(1)
-        if not bool(torch.isfinite(torch.stack((left, top, down, across))).all()):
-            out[index] = 0
-            continue
-        rows = _weights(top, down, size[0], sampling, height).to(map.device)
-        columns = _weights(left, across, size[1], sampling, width).to(map.device)
-        out[index] = torch.einsum("rh,chw,sw->crs", rows, map[int(image)].float(), columns)
-    return out
+from blockcopy_plugins.ops.library import operator
 
 
 def _weights(start: Tensor, length: Tensor, bins: int, sampling: int, pixels: int) -> Tensor:
@@ -54,9 +26,7 @@ def _weights(start: Tensor, length: Tensor, bins: int, sampling: int, pixels: in
     return weights / max(samples, 1)
 
 
-def _roi_align_fake(
-    map: Tensor, rois: Tensor, size: Sequence[int], scale: float, sampling: int, aligned: bool
-) -> Tensor:
+def _roi_align_fake(map: Tensor, rois: Tensor, size: Sequence[int]) -> Tensor:
     torch._check_value(
         map.dim() == 4 and rois.dim() == 2 and rois.shape[1] == 5,
         lambda: (
@@ -78,14 +48,11 @@ def _roi_align_fake(
     return map.new_empty((rois.shape[0], map.shape[1], *size))
 
 
-_ROI_ALIGN = register_operator(
+@operator(
     "roi_align(Tensor map, Tensor rois, int[] size, float scale, int sampling, bool aligned) "
     "-> Tensor",
-    reference=roi_align_reference,
     fake=_roi_align_fake,
 )
-
-
 def roi_align(
     map: Tensor, rois: Tensor, size: Sequence[int], scale: float, sampling: int, aligned: bool
 ) -> Tensor:
@@ -111,4 +78,25 @@ def roi_align(
         IndexError: If there is no such image.
         RuntimeError: If gradients are recorded and an argument requires grad.
     """
-    return _ROI_ALIGN(map, rois, size, scale, sampling, aligned)
+    check_no_grad("roi_align", map, rois)
+    out = _roi_align_fake(map, rois, size)
+    images, _, height, width = map.shape
+    for index, (image, *corners) in enumerate(rois.tolist()):
+        if not 0 <= image < images:
+            raise IndexError(
+                f"blockcopy::roi_align: roi {index} is of image {image:g}, expected 0 to "
+                f"{images - 1}"
+            )
+        # In float32, as in training: a rounded ceiling would be another number of samples.
+        corners = torch.tensor(corners) * torch.tensor(scale, dtype=torch.float32)
+        left, top, right, bottom = (corners - (0.5 if aligned else 0.0)).unbind()
+        down, across = bottom - top, right - left
+        if not aligned:
+            down, across = down.clamp_min(1), across.clamp_min(1)
+        if not bool(torch.isfinite(torch.stack((left, top, down, across))).all()):
+            out[index] = 0
+            continue
+        rows = _weights(top, down, size[0], sampling, height).to(map.device)
+        columns = _weights(left, across, size[1], sampling, width).to(map.device)
+        out[index] = torch.einsum("rh,chw,sw->crs", rows, map[int(image)].float(), columns)
+    return out

@@ -9,25 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def sample_picture_reference(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
-    """Pure-PyTorch twin of :func:`sample_picture`: same arguments, result, errors; any device."""
-    check_no_grad("sample_picture", frame)
-    empty = _sample_picture_fake(frame, side, step, size)
-    if empty.numel() == 0:
-        return empty
-    if step > 1:
-        height = -(-frame.shape[2] // side) * side
-        rows = torch.arange(step // 2, height, step, device=frame.device)
-        frame = frame.index_select(2, rows.clamp_max_(frame.shape[2] - 1))
-    window = (side // step, side)
-    means = F.avg_pool2d(frame.float(), window, ceil_mode=True, count_include_pad=False)
-    below, right = size[0] - means.shape[2], size[1] - means.shape[3]
-    if below or right:
-        means = F.pad(means, (0, right, 0, below), mode="replicate")
-    return means.contiguous()
+from blockcopy_plugins.ops.library import operator
 
 
 def _sample_picture_fake(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
@@ -71,13 +53,10 @@ def _sample_picture_fake(frame: Tensor, side: int, step: int, size: Sequence[int
     return torch.empty((images, channels, *size), dtype=torch.float32, device=frame.device)
 
 
-_SAMPLE_PICTURE = register_operator(
+@operator(
     "sample_picture(Tensor frame, int side, int step, int[] size) -> Tensor",
-    reference=sample_picture_reference,
     fake=_sample_picture_fake,
 )
-
-
 def sample_picture(frame: Tensor, side: int, step: int, size: Sequence[int]) -> Tensor:
     """Average every ``step``-th row of each square of ``side x side`` pixels.
 
@@ -104,4 +83,17 @@ def sample_picture(frame: Tensor, side: int, step: int, size: Sequence[int]) -> 
         TypeError: If the frame is not of a floating point dtype.
         RuntimeError: If gradients are recorded and the frame requires grad.
     """
-    return _SAMPLE_PICTURE(frame, side, step, size)
+    check_no_grad("sample_picture", frame)
+    empty = _sample_picture_fake(frame, side, step, size)
+    if empty.numel() == 0:
+        return empty
+    if step > 1:
+        height = -(-frame.shape[2] // side) * side
+        rows = torch.arange(step // 2, height, step, device=frame.device)
+        frame = frame.index_select(2, rows.clamp_max_(frame.shape[2] - 1))
+    window = (side // step, side)
+    means = F.avg_pool2d(frame.float(), window, ceil_mode=True, count_include_pad=False)
+    below, right = size[0] - means.shape[2], size[1] - means.shape[3]
+    if below or right:
+        means = F.pad(means, (0, right, 0, below), mode="replicate")
+    return means.contiguous()

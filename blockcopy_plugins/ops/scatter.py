@@ -13,31 +13,7 @@ from blockcopy_plugins.ops.checks import (
     check_range,
     mutation_mode,
 )
-from blockcopy_plugins.ops.library import register_operator
-
-
-def scatter_reference_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
-    """Pure-PyTorch twin of :func:`scatter_`: same arguments, effect and errors, any device."""
-    check_no_grad("scatter_", state, packed)
-    _check_scatter(state, packed, blocks)
-    slots, channels, height, width = state.shape
-    count, _, block_h, block_w = packed.shape
-    check_range("scatter_", "slot", blocks[:, 0], 0, slots)
-    check_range("scatter_", "gy", blocks[:, 1], 0, -(-height // block_h))
-    check_range("scatter_", "gx", blocks[:, 2], 0, -(-width // block_w))
-    if packed.numel() == 0:
-        return
-
-    slot, gy, gx = blocks.long().unbind(1)
-    row = gy.view(count, 1, 1) * block_h + _positions(block_h, state).view(1, block_h, 1)
-    col = gx.view(count, 1, 1) * block_w + _positions(block_w, state).view(1, 1, block_w)
-    inside = ((row < height) & (col < width)).view(-1)
-    pixel = ((slot.view(count, 1, 1) * height + row) * width + col).view(-1)[inside]
-    values = packed.permute(0, 2, 3, 1).reshape(-1, channels)[inside]
-    with mutation_mode(state):
-        # A view, as the layout has been checked: one row per pixel, (S * H * W, C).
-        pixels = state.permute(0, 2, 3, 1).view(slots * height * width, channels)
-        pixels.index_copy_(0, pixel, values)
+from blockcopy_plugins.ops.library import operator
 
 
 def _positions(size: int, like: Tensor) -> Tensor:
@@ -90,13 +66,7 @@ def _check_scatter(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
     check_channels_last("scatter_", "state", state)
 
 
-_SCATTER = register_operator(
-    "scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()",
-    reference=scatter_reference_,
-    fake=_scatter_fake,
-)
-
-
+@operator("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", fake=_scatter_fake)
 def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
     """Write packed blocks into a full map, in place.
 
@@ -121,4 +91,23 @@ def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
             synchronisation raises.
         RuntimeError: If gradients are recorded and an input requires grad.
     """
-    _SCATTER(state, packed, blocks)
+    check_no_grad("scatter_", state, packed)
+    _check_scatter(state, packed, blocks)
+    slots, channels, height, width = state.shape
+    count, _, block_h, block_w = packed.shape
+    check_range("scatter_", "slot", blocks[:, 0], 0, slots)
+    check_range("scatter_", "gy", blocks[:, 1], 0, -(-height // block_h))
+    check_range("scatter_", "gx", blocks[:, 2], 0, -(-width // block_w))
+    if packed.numel() == 0:
+        return
+
+    slot, gy, gx = blocks.long().unbind(1)
+    row = gy.view(count, 1, 1) * block_h + _positions(block_h, state).view(1, block_h, 1)
+    col = gx.view(count, 1, 1) * block_w + _positions(block_w, state).view(1, 1, block_w)
+    inside = ((row < height) & (col < width)).view(-1)
+    pixel = ((slot.view(count, 1, 1) * height + row) * width + col).view(-1)[inside]
+    values = packed.permute(0, 2, 3, 1).reshape(-1, channels)[inside]
+    with mutation_mode(state):
+        # A view, as the layout has been checked: one row per pixel, (S * H * W, C).
+        pixels = state.permute(0, 2, 3, 1).view(slots * height * width, channels)
+        pixels.index_copy_(0, pixel, values)

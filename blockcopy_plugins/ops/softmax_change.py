@@ -5,89 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.checks import check_no_grad, check_tensor
+from blockcopy_plugins.ops.library import operator
 
 _PARTS = 4
 
 
-def softmax_change_reference(
-    logits: Tensor,
-    previous: Tensor | None,
-    grid: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    cell_rows: Tensor,
-    cell_columns: Tensor,
-    cells: int,
-    clip: float,
-) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`softmax_change`: same arguments, results, errors; any device."""
-    check_no_grad("softmax_change", logits)
-    _softmax_change_fake(
-        logits, previous, grid, rows, columns, cell_rows, cell_columns, cells, clip
-    )
-    _check_tables(logits.shape[1:], rows, columns)
-    _check_tables((rows.shape[0], columns.shape[0]), cell_rows, cell_columns)
-    sampled = logits.index_select(1, rows.flatten()).index_select(2, columns.flatten()).float()
-    window = (rows.shape[1], columns.shape[1])
-    pooled = sampled.unflatten(1, (-1, window[0])).unflatten(3, (-1, window[1])).mean((2, 4))
-    if pooled.shape[0] == 1:
-        pooled = torch.cat((pooled, torch.zeros_like(pooled)))
-    fresh = pooled.log_softmax(0)
-    doubt = 1 - fresh.amax(0).exp()
-    divergence = torch.zeros_like(doubt)
-    if previous is not None:
-        divergence = (fresh.exp() * (fresh - previous)).sum(0)
-    # 0, or NaN: a value that is not finite must show in its block's mean.
-    finite = (pooled * 0).sum(0)
-
-    gain, doubt, finite = (
-        values.index_select(0, cell_rows).index_select(1, cell_columns)
-        for values in (divergence, doubt, finite)
-    )
-    gain = _parts(_parts(gain, max(cells // _PARTS, 1)).mean((1, 3)), _PARTS).amax((1, 3))
-    doubt, finite = _parts(doubt, cells), _parts(finite, cells)
-    blocks = torch.stack(
-        (gain.clamp(0, clip), doubt.mean((1, 3)) + finite.sum((1, 3)), doubt.amax((1, 3)))
-    )
-    return fresh.transpose(0, 1).contiguous().transpose(0, 1), torch.where(grid, blocks, 0.0)
-
-
 def _parts(values: Tensor, side: int) -> Tensor:
     return values.unflatten(1, (-1, side)).unflatten(0, (-1, side))
-
-
-def keep_softmax_reference_(
-    kept: Tensor,
-    fresh: Tensor,
-    grid: Tensor,
-    cell_rows: Tensor,
-    cell_columns: Tensor,
-    cells: int,
-) -> None:
-    """Pure-PyTorch twin of :func:`keep_softmax_`: same arguments and errors; any device."""
-    _check("kept", kept, torch.float32, tuple(fresh.shape))
-    _check("fresh", fresh, torch.float32, tuple(kept.shape))
-    _check_cells(grid, cell_rows, cell_columns, cells)
-    _check_tables(kept.shape[1:], cell_rows, cell_columns)
-    mask = torch.zeros(kept.shape[1:], dtype=torch.bool, device=kept.device)
-    for row, column in grid.nonzero().tolist():
-        its_rows = cell_rows[row * cells : row * cells + cells]
-        its_columns = cell_columns[column * cells : column * cells + cells]
-        mask[its_rows[0] : its_rows[-1] + 1, its_columns[0] : its_columns[-1] + 1] = True
-    kept.copy_(torch.where(mask, fresh, kept))
-
-
-def _check(name: str, value: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    torch._check_type(
-        value.dtype == dtype,
-        lambda: f"blockcopy: {name} has dtype {value.dtype}, expected {dtype}",
-    )
-    torch._check_value(
-        tuple(value.shape) == shape,
-        lambda: f"blockcopy: {name} has shape {tuple(value.shape)}, expected {shape}",
-    )
 
 
 def _check_tables(limits: tuple[int, ...], *tables: Tensor) -> None:
@@ -112,7 +37,7 @@ def _check_cells(grid: Tensor, rows: Tensor, columns: Tensor, cells: int) -> Non
         ("cell_rows", rows, grid.shape[0]),
         ("cell_columns", columns, grid.shape[1]),
     ):
-        _check(name, table, torch.int32, (blocks * cells,))
+        check_tensor(name, table, torch.int32, (blocks * cells,))
 
 
 def _softmax_change_fake(
@@ -124,7 +49,6 @@ def _softmax_change_fake(
     cell_rows: Tensor,
     cell_columns: Tensor,
     cells: int,
-    clip: float,
 ) -> tuple[Tensor, Tensor]:
     torch._check_value(
         logits.dim() == 3 and logits.numel() > 0,
@@ -141,30 +65,20 @@ def _softmax_change_fake(
                 f"blockcopy: {name} must be (pixels, samples), found {tuple(table.shape)}"
             ),
         )
-        _check(name, table, torch.int32, tuple(table.shape))
+        check_tensor(name, table, torch.int32, tuple(table.shape))
     _check_cells(grid, cell_rows, cell_columns, cells)
     shape = (max(logits.shape[0], 2), rows.shape[0], columns.shape[0])
-    if previous is not None:
-        _check("previous", previous, torch.float32, shape)
+    check_tensor("previous", previous, torch.float32, shape)
     # Rows of all classes side by side: those of a block are then in few pages.
     fresh = logits.new_empty((shape[1], shape[0], shape[2]), dtype=torch.float32).transpose(0, 1)
     return fresh, logits.new_empty((3, *grid.shape), dtype=torch.float32)
 
 
-_SOFTMAX_CHANGE = register_operator(
+@operator(
     "softmax_change(Tensor logits, Tensor? previous, Tensor grid, Tensor rows, Tensor columns, "
     "Tensor cell_rows, Tensor cell_columns, int cells, float clip) -> (Tensor, Tensor)",
-    reference=softmax_change_reference,
     fake=_softmax_change_fake,
 )
-_KEEP_SOFTMAX = register_operator(
-    "keep_softmax_(Tensor(a!) kept, Tensor fresh, Tensor grid, Tensor cell_rows, "
-    "Tensor cell_columns, int cells) -> ()",
-    reference=keep_softmax_reference_,
-    fake=lambda kept, fresh, grid, cell_rows, cell_columns, cells: None,
-)
-
-
 def softmax_change(
     logits: Tensor,
     previous: Tensor | None,
@@ -207,11 +121,40 @@ def softmax_change(
         IndexError: If a table does not fit.
         RuntimeError: If gradients are recorded and the logits require grad.
     """
-    return _SOFTMAX_CHANGE(
-        logits, previous, grid, rows, columns, cell_rows, cell_columns, cells, clip
+    check_no_grad("softmax_change", logits)
+    _softmax_change_fake(logits, previous, grid, rows, columns, cell_rows, cell_columns, cells)
+    _check_tables(logits.shape[1:], rows, columns)
+    _check_tables((rows.shape[0], columns.shape[0]), cell_rows, cell_columns)
+    sampled = logits.index_select(1, rows.flatten()).index_select(2, columns.flatten()).float()
+    window = (rows.shape[1], columns.shape[1])
+    pooled = sampled.unflatten(1, (-1, window[0])).unflatten(3, (-1, window[1])).mean((2, 4))
+    if pooled.shape[0] == 1:
+        pooled = torch.cat((pooled, torch.zeros_like(pooled)))
+    fresh = pooled.log_softmax(0)
+    doubt = 1 - fresh.amax(0).exp()
+    divergence = torch.zeros_like(doubt)
+    if previous is not None:
+        divergence = (fresh.exp() * (fresh - previous)).sum(0)
+    # 0, or NaN: a value that is not finite must show in its block's mean.
+    finite = (pooled * 0).sum(0)
+
+    gain, doubt, finite = (
+        values.index_select(0, cell_rows).index_select(1, cell_columns)
+        for values in (divergence, doubt, finite)
     )
+    gain = _parts(_parts(gain, max(cells // _PARTS, 1)).mean((1, 3)), _PARTS).amax((1, 3))
+    doubt, finite = _parts(doubt, cells), _parts(finite, cells)
+    blocks = torch.stack(
+        (gain.clamp(0, clip), doubt.mean((1, 3)) + finite.sum((1, 3)), doubt.amax((1, 3)))
+    )
+    return fresh.transpose(0, 1).contiguous().transpose(0, 1), torch.where(grid, blocks, 0.0)
 
 
+@operator(
+    "keep_softmax_(Tensor(a!) kept, Tensor fresh, Tensor grid, Tensor cell_rows, "
+    "Tensor cell_columns, int cells) -> ()",
+    fake=lambda: None,
+)
 def keep_softmax_(
     kept: Tensor,
     fresh: Tensor,
@@ -235,4 +178,13 @@ def keep_softmax_(
         TypeError: If a dtype does not fit.
         IndexError: If a table does not fit.
     """
-    _KEEP_SOFTMAX(kept, fresh, grid, cell_rows, cell_columns, cells)
+    check_tensor("kept", kept, torch.float32, tuple(fresh.shape))
+    check_tensor("fresh", fresh, torch.float32, tuple(kept.shape))
+    _check_cells(grid, cell_rows, cell_columns, cells)
+    _check_tables(kept.shape[1:], cell_rows, cell_columns)
+    mask = torch.zeros(kept.shape[1:], dtype=torch.bool, device=kept.device)
+    for row, column in grid.nonzero().tolist():
+        its_rows = cell_rows[row * cells : row * cells + cells]
+        its_columns = cell_columns[column * cells : column * cells + cells]
+        mask[its_rows[0] : its_rows[-1] + 1, its_columns[0] : its_columns[-1] + 1] = True
+    kept.copy_(torch.where(mask, fresh, kept))

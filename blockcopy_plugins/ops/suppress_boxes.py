@@ -6,13 +6,57 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
+from blockcopy_plugins.ops.library import operator
 
 
-def suppress_boxes_reference(
-    boxes: Tensor, order: Tensor, threshold: float, offset: float
-) -> Tensor:
-    """Pure-PyTorch twin of :func:`suppress_boxes`: a row of overlaps for each box. Any device."""
+def _check(boxes: Tensor, order: Tensor) -> None:
+    torch._check_value(
+        boxes.dim() == 2 and boxes.shape[1] == 4 and order.shape == boxes.shape[:1],
+        lambda: (
+            f"blockcopy::suppress_boxes: boxes have shape {tuple(boxes.shape)} and order "
+            f"{tuple(order.shape)}, expected (n, 4) and (n)"
+        ),
+    )
+    torch._check_type(
+        boxes.dtype == torch.float32 and order.dtype == torch.int64,
+        lambda: (
+            f"blockcopy::suppress_boxes: boxes have dtype {boxes.dtype} and order {order.dtype}, "
+            "expected torch.float32 and torch.int64"
+        ),
+    )
+
+
+def _fake(boxes: Tensor, order: Tensor) -> Tensor:
+    _check(boxes, order)
+    count = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(count, dtype=torch.int64)
+
+
+@operator(
+    "suppress_boxes(Tensor boxes, Tensor order, float threshold, float offset) -> Tensor",
+    fake=_fake,
+)
+def suppress_boxes(boxes: Tensor, order: Tensor, threshold: float, offset: float = 0.0) -> Tensor:
+    """Keep of boxes that overlap the first in an order, mostly those with the highest scores.
+
+    A box is left out if its IoU with a kept one before it is above the threshold, both rounded as
+    in ``nms`` of mmcv and torchvision: the same boxes are kept.
+
+    Args:
+        boxes: float32 ``(n, 4)``, ``x1, y1, x2, y2``.
+        order: int64 ``(n,)``, the places of the boxes.
+        threshold: IoU above which a box is left out.
+        offset: Added to sides: 1 where ``x2`` and ``y2`` are the last pixels of a box.
+
+    Returns:
+        Places of the kept boxes, int64, in their order.
+
+    Raises:
+        ValueError: If a shape does not fit.
+        TypeError: If a dtype does not fit.
+        IndexError: If a place does not exist.
+        RuntimeError: If gradients are recorded and the boxes require grad.
+    """
     check_no_grad("suppress_boxes", boxes)
     _check(boxes, order)
     wrong = ((order < 0) | (order >= len(boxes))).nonzero()
@@ -36,57 +80,3 @@ def suppress_boxes_reference(
         overlaps = shared / (areas[i] + areas[i + 1 :] - shared)
         is_out[i + 1 :] |= overlaps.double() > threshold
     return order[~is_out]
-
-
-def _check(boxes: Tensor, order: Tensor) -> None:
-    torch._check_value(
-        boxes.dim() == 2 and boxes.shape[1] == 4 and order.shape == boxes.shape[:1],
-        lambda: (
-            f"blockcopy::suppress_boxes: boxes have shape {tuple(boxes.shape)} and order "
-            f"{tuple(order.shape)}, expected (n, 4) and (n)"
-        ),
-    )
-    torch._check_type(
-        boxes.dtype == torch.float32 and order.dtype == torch.int64,
-        lambda: (
-            f"blockcopy::suppress_boxes: boxes have dtype {boxes.dtype} and order {order.dtype}, "
-            "expected torch.float32 and torch.int64"
-        ),
-    )
-
-
-def _fake(boxes: Tensor, order: Tensor, threshold: float, offset: float) -> Tensor:
-    _check(boxes, order)
-    count = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty(count, dtype=torch.int64)
-
-
-_SUPPRESS_BOXES = register_operator(
-    "suppress_boxes(Tensor boxes, Tensor order, float threshold, float offset) -> Tensor",
-    reference=suppress_boxes_reference,
-    fake=_fake,
-)
-
-
-def suppress_boxes(boxes: Tensor, order: Tensor, threshold: float, offset: float = 0.0) -> Tensor:
-    """Keep of boxes that overlap the first in an order, mostly those with the highest scores.
-
-    A box is left out if its IoU with a kept one before it is above the threshold, both rounded as
-    in ``nms`` of mmcv and torchvision: the same boxes are kept.
-
-    Args:
-        boxes: float32 ``(n, 4)``, ``x1, y1, x2, y2``.
-        order: int64 ``(n,)``, the places of the boxes.
-        threshold: IoU above which a box is left out.
-        offset: Added to sides: 1 where ``x2`` and ``y2`` are the last pixels of a box.
-
-    Returns:
-        Places of the kept boxes, int64, in their order.
-
-    Raises:
-        ValueError: If a shape does not fit.
-        TypeError: If a dtype does not fit.
-        IndexError: If a place does not exist.
-        RuntimeError: If gradients are recorded and the boxes require grad.
-    """
-    return _SUPPRESS_BOXES(boxes, order, threshold, offset)

@@ -6,15 +6,7 @@ import torch
 from torch import Tensor
 
 from blockcopy_plugins.ops.checks import check_no_grad
-from blockcopy_plugins.ops.library import register_operator
-
-
-def top_scores_reference(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Pure-PyTorch twin of :func:`top_scores`; sorts all. Any device."""
-    check_no_grad("top_scores", scores)
-    _top_scores_fake(scores, count)
-    values, places = scores.sort(descending=True, stable=True)
-    return values[:count].clone(), places[:count].clone()
+from blockcopy_plugins.ops.library import operator
 
 
 def _top_scores_fake(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -30,13 +22,7 @@ def _top_scores_fake(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return scores.new_empty(kept), scores.new_empty(kept, dtype=torch.int64)
 
 
-_TOP_SCORES = register_operator(
-    "top_scores(Tensor scores, int count) -> (Tensor, Tensor)",
-    reference=top_scores_reference,
-    fake=_top_scores_fake,
-)
-
-
+@operator("top_scores(Tensor scores, int count) -> (Tensor, Tensor)", fake=_top_scores_fake)
 def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Give the first of ``scores.sort(descending=True, stable=True)``.
 
@@ -53,17 +39,13 @@ def top_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         TypeError: If they have another dtype.
         RuntimeError: If gradients are recorded and the scores require grad.
     """
-    return _TOP_SCORES(scores, count)
+    check_no_grad("top_scores", scores)
+    _top_scores_fake(scores, count)
+    values, places = scores.sort(descending=True, stable=True)
+    return values[:count].clone(), places[:count].clone()
 
 
-def above_reference(values: Tensor, bound: float) -> Tensor:
-    """Pure-PyTorch twin of :func:`above`. Any device."""
-    check_no_grad("above", values)
-    _check_dtype("above", "values", values)
-    return (values.flatten() > bound).nonzero()[:, 0]
-
-
-def _above_fake(values: Tensor, bound: float) -> Tensor:
+def _above_fake(values: Tensor) -> Tensor:
     _check_dtype("above", "values", values)
     count = torch.library.get_ctx().new_dynamic_size()
     return values.new_empty(count, dtype=torch.int64)
@@ -76,11 +58,7 @@ def _check_dtype(op: str, name: str, values: Tensor) -> None:
     )
 
 
-_ABOVE = register_operator(
-    "above(Tensor values, float bound) -> Tensor", reference=above_reference, fake=_above_fake
-)
-
-
+@operator("above(Tensor values, float bound) -> Tensor", fake=_above_fake)
 def above(values: Tensor, bound: float) -> Tensor:
     """Find the values above a bound.
 
@@ -95,4 +73,6 @@ def above(values: Tensor, bound: float) -> Tensor:
         TypeError: If the values have another dtype.
         RuntimeError: If gradients are recorded and the values require grad.
     """
-    return _ABOVE(values, bound)
+    check_no_grad("above", values)
+    _check_dtype("above", "values", values)
+    return (values.flatten() > bound).nonzero()[:, 0]

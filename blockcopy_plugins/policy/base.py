@@ -17,7 +17,7 @@ from .agreement_estimate import AgreementEstimate
 from .comparison import Comparison
 from .motion_field import MotionField
 from .propagated import Propagated
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class PolicyContext:
         of the next frame, of whichever stream. A value in host memory is handed on at once.
 
         Args:
-            value: Any small tensor; nobody may write to it any more.
+            value: Any small tensor, which must not be written to any more.
             then: Called with the value in host memory: a bound method, or a partial of one.
         """
         if self.reads is None or value.device.type == "cpu":
@@ -294,11 +294,7 @@ class Policy:
         return None
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Learn from a frame that has run.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class Comparison:
 
     images: tuple[bool, ...]
     chosen: Tensor
-    outputs: Sequence[TaskOutput] | None
+    outputs: TaskOutputs
 
     @property
     def blocks(self) -> Tensor:

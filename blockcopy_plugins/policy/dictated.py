@@ -1,4 +1,4 @@
-"""A policy that executes the grid it is told: for measurements at an exact executed rate."""
+"""A policy that executes a given grid: for measurements at an exact executed rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 class DictatedPolicy(Policy):
@@ -63,11 +63,7 @@ class DictatedPolicy(Policy):
         return upload(self.grid, context.device)
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Let the policy beside learn."""
         self.ran = grid

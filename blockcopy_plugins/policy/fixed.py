@@ -11,7 +11,7 @@ from blockcopy_plugins.errors import ConfigError, GridError
 from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext, check_rate
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 class AllPolicy(Policy):
@@ -63,11 +63,7 @@ class RandomPolicy(Policy):
         return -drawn[1] if drawn is not None and drawn[0] is context else None
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Advance to the next random numbers."""
         self._committed = self._generator.get_state()

@@ -16,9 +16,6 @@ class Propagated(Protocol):
     def displacement(self, image: int) -> Any | None:
         """How far an image has moved since the last frame of its stream.
 
-        Args:
-            image: Its place in the batch.
-
         Returns:
             A :class:`~blockcopy_plugins.propagation.Displacement`; ``None`` if it is not known.
         """
@@ -26,18 +23,12 @@ class Propagated(Protocol):
     def moved_output(self, image: int) -> TaskOutput | None:
         """The task's output of the previous frames, moved to this one.
 
-        Args:
-            image: Its place in the batch.
-
         Returns:
             ``None`` if there is none yet, or if the output is delivered as it was.
         """
 
     def output(self, image: int) -> TaskOutput | None:
         """The task's output of the previous frames, moved to this one if that pays.
-
-        Args:
-            image: Its place in the batch.
 
         Returns:
             ``None`` if there is none yet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,7 @@ class Detections:
 
 # A detector's output, or dense logits or features of one image, float (C, h, w).
 TaskOutput = Detections | Tensor
+TaskOutputs = Sequence[TaskOutput] | None
 
 
 def check_task_output(output: object) -> TaskOutput:

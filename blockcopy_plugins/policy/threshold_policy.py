@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.host_transfer import upload
 
 from .base import Policy, PolicyContext, check_rate
-from .task_output import TaskOutput
+from .task_output import TaskOutputs
 
 
 class ThresholdPolicy(Policy):
@@ -116,11 +116,7 @@ class ThresholdPolicy(Policy):
         return upload(look.scores, frame.device)
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Write the memory of the streams and move the threshold.
 

@@ -18,8 +18,8 @@ _CELL = 8  # px of the reduced picture
 # Grey levels of 255: a cell whose rows and columns differ by less shows nothing that could move.
 _TEXTURE = 3.0
 _CHANGED = 2.5
-# A picture that was still in so many looks in turn is looked at in every other frame, in twice as
-# many in every third, up to the longest rest between two looks.
+# After so many successive looks at a still picture, every other frame is looked at, after twice
+# as many every third, up to the longest rest between two looks.
 _LOOKS_PER_FRAME_OF_REST = 4
 _LONGEST_REST = 7
 
@@ -38,7 +38,7 @@ class _Rest:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next frame need not be looked at."""
+        """Whether the next frame can be skipped."""
         return self.frames < min(self.looks // _LOOKS_PER_FRAME_OF_REST, _LONGEST_REST)
 
 
@@ -49,9 +49,8 @@ class AutoMotion(DISMotion):
     of the reduced grey picture that have some (neighbouring pixels differ by 3 of 255 grey levels
     on average), and estimates flow if more than ``share`` of them have changed by 2.5 grey levels
     on average. With a fixed camera nothing is moved, and the picture is looked at less and less
-    often, down to every eighth frame. A look then tells the motion since the look before it, so a
-    camera that begins to move is found out up to seven frames late, and nothing of its motion is
-    lost.
+    often, down to every eighth frame. Each look shows the motion since the last one, so a camera
+    that begins to move is noticed up to seven frames late, but none of its motion is lost.
 
     Args:
         share: Share of the cells that must have changed, 0 to 1.
@@ -69,7 +68,7 @@ class AutoMotion(DISMotion):
         self._still: Displacement | None = None
 
     def look(self, frame: Tensor, context: PolicyContext) -> MotionLook:
-        """See :meth:`Motion.look`: of streams that rest, nothing is looked at."""
+        """See :meth:`Motion.look`; streams that rest are skipped."""
         known = zip(context.streams, context.host_first, strict=True)
         if not all(not first and self._rest(stream).goes_on for stream, first in known):
             return super().look(frame, context)

@@ -40,9 +40,6 @@ class MotionLook:
     def displacement(self, image: int) -> Displacement | None:
         """How far an image has moved since the last frame of its stream that was committed.
 
-        Args:
-            image: Its place in the batch.
-
         Returns:
             In pixels of the network's input; ``None`` if there is no such frame, or if the
             displacement cannot be determined.

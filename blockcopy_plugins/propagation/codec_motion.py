@@ -17,7 +17,7 @@ class CodecMotion(Motion):
 
     The video reader adds the vectors up (:class:`~blockcopy_plugins.policy.MotionField`), so the
     motion between two frames is the difference of their fields, whatever frames were left out. A
-    macroblock that was coded anew in between is unknown. The picture is not looked at.
+    macroblock that was coded anew in between is unknown. The picture is not read.
 
     Vectors show what was cheap to code, not what moved: where everything looks alike they may be
     anything.

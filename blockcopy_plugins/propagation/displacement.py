@@ -23,7 +23,7 @@ class Displacement:
 
     The content at a point p of the frame was at ``p - vector`` in the earlier one. Cells are
     squares of the network's input, the first at its upper left corner; pixel (row 0, column 0) has
-    its centre at (0, 0). Nobody writes to the tensors.
+    its centre at (0, 0). The tensors must not be written to.
 
     Args:
         vectors: float32 ``(rows, columns, 2)`` in host memory, to the right and down, px of the

@@ -85,7 +85,7 @@ class MovingMap:
         """The map of a frame of which all blocks have run.
 
         Args:
-            part: The map; nobody may write to it any more.
+            part: The map, which must not be written to any more.
         """
         return cls(part, part.value)
 
@@ -114,7 +114,7 @@ class MovingMap:
         value is interpolated once, when it is delivered, however often it was moved.
 
         Args:
-            fresh: The model's output; nobody may write to it any more.
+            fresh: The model's output, which must not be written to any more.
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """

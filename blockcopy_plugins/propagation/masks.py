@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Pasting rounds a mask's edge: px around its box that are looked at too.
+# Pasting rounds a mask's edge: px around its box that are read too.
 _AROUND = 2
 
 

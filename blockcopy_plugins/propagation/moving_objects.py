@@ -42,7 +42,7 @@ class MovingObjects:
         """The objects of a frame of which all blocks have run.
 
         Args:
-            found: The objects; nobody may write to them any more.
+            found: The objects, which must not be written to any more.
         """
         count = len(found)
         return cls(found, torch.zeros(count, 2), torch.zeros(count, dtype=torch.int64), found)
@@ -77,7 +77,7 @@ class MovingObjects:
         is.
 
         Args:
-            fresh: The model's output; nobody may write to it any more.
+            fresh: The model's output, which must not be written to any more.
             executed: bool ``(GH, GW)`` in host memory.
             block_size: Side of a block, px of the network's input.
         """

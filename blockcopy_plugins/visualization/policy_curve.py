@@ -143,20 +143,10 @@ def plot_policy_curve(
     window: int | None = None,
     title: str | None = None,
 ) -> Path:
-    """Saves :func:`policy_curve_figure` as PNG.
-
-    Args:
-        records (Sequence[Mapping]): See there.
-        path (str | Path): The file, ending in ``.png``.
-        target (float | None): See there.
-        window (int | None): See there.
-        title (str | None): See there.
-
-    Returns:
-        Path: The file.
+    """Saves :func:`policy_curve_figure` at a path that ends in ``.png``; takes the same arguments.
 
     Raises:
-        ConfigError: If no record holds any of the quantities, or the suffix is not ``.png``.
+        ConfigError: As for the figure, or if the suffix is not ``.png``.
         OSError: If the path cannot be written.
     """
     return save_png(policy_curve_figure(records, target, window=window, title=title), path)

@@ -73,20 +73,10 @@ def plot_rate_accuracy(
     metric: str = "AP50",
     title: str | None = None,
 ) -> Path:
-    """Saves :func:`rate_accuracy_figure` as PNG.
-
-    Args:
-        series (Mapping): See there.
-        path (str | Path): The file, ending in ``.png``.
-        dense (float | None): See there.
-        metric (str): See there.
-        title (str | None): See there.
-
-    Returns:
-        Path: The file.
+    """Saves :func:`rate_accuracy_figure` at a path that ends in ``.png``; takes the same arguments.
 
     Raises:
-        ConfigError: If there is no point, a rate is not from 0 to 1, or the suffix is not ``.png``.
+        ConfigError: As for the figure, or if the suffix is not ``.png``.
         OSError: If the path cannot be written.
     """
     return save_png(rate_accuracy_figure(series, dense, metric=metric, title=title), path)

@@ -117,19 +117,10 @@ def plot_speedup(
     fastest: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     title: str | None = None,
 ) -> Path:
-    """Saves :func:`speedup_figure` as PNG.
-
-    Args:
-        series (Mapping): See there.
-        path (str | Path): The file, ending in ``.png``.
-        fastest (Mapping | None): See there.
-        title (str | None): See there.
-
-    Returns:
-        Path: The file.
+    """Saves :func:`speedup_figure` at a path that ends in ``.png``; takes the same arguments.
 
     Raises:
-        ConfigError: If there is no point, a value is out of range, or the suffix is not ``.png``.
+        ConfigError: As for the figure, or if the suffix is not ``.png``.
         OSError: If the path cannot be written.
     """
     return save_png(speedup_figure(series, fastest=fastest, title=title), path)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockcopy_plugins import ops
-from blockcopy_plugins.ops import gather_reference, scatter_reference_
+from blockcopy_plugins.ops import gather_reference, scatter_
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.int64)
 
@@ -74,7 +74,7 @@ def test_scatter(device, case, block, data):
     packed = packed.view(len(blocks), state.size(1), *block).to(state.dtype)
     packed = packed.contiguous(memory_format=torch.channels_last)
     expected = state.clone(memory_format=torch.preserve_format)
-    scatter_reference_(expected, packed, blocks)
+    scatter_.reference(expected, packed, blocks)
     offset = data.draw(st.sampled_from([0, 0, 1, 2, 4]))
     found = shifted(state, device, offset)
     ops.scatter_(found, packed.to(device), blocks.to(device))
@@ -103,7 +103,7 @@ def test_sizes_of_a_network(device, dtype):
     target = torch.zeros_like(state)
     ops.scatter_(target, packed, blocks)
     again = torch.zeros_like(state.cpu())
-    scatter_reference_(again, packed.cpu(), blocks.cpu())
+    scatter_.reference(again, packed.cpu(), blocks.cpu())
     assert torch.equal(target.cpu(), again)
 
 

@@ -92,7 +92,7 @@ def test_blocks_of_few_pixels_are_summed_with_the_map():
     with torch.inference_mode():
         torch.testing.assert_close(net(frame), wanted)
     (op,) = bc.report(net).dense_ops
-    assert op.reason == "the sums of blocks so small take longer than those of the map"
+    assert op.reason == "its blocks are so small that their sums take longer than those of the map"
 
 
 @pytest.mark.parametrize(

@@ -136,5 +136,5 @@ def test_a_tracker_in_a_video_inferencer(config):
                 mine.pred_instances.scores, expected.scores, rtol=1e-3, atol=1e-4
             )
         assert infer.handle.report().frames == FRAMES
-        with pytest.raises(ConfigError, match="of its own for each"):
+        with pytest.raises(ConfigError, match="a separate model for each"):
             next(infer.batch([iter(frames), iter(frames)]))

@@ -11,9 +11,9 @@ from blockcopy_plugins.ops import bitmaps
 
 OPS = (bitmaps.crop_masks, bitmaps.cover_cells, bitmaps.shared_pixels)
 TWINS = (
-    bitmaps.crop_masks_reference,
-    bitmaps.cover_cells_reference,
-    bitmaps.shared_pixels_reference,
+    bitmaps.crop_masks.reference,
+    bitmaps.cover_cells.reference,
+    bitmaps.shared_pixels.reference,
 )
 IMPLEMENTATIONS = [pytest.param(OPS, id="op"), pytest.param(TWINS, id="twin")]
 

@@ -14,7 +14,6 @@ from blockcopy_plugins.ops.block_gain import (
     predict_gain,
     predict_gain_reference,
     remember_gain,
-    remember_gain_reference,
 )
 
 PREDICTIONS = [
@@ -23,7 +22,7 @@ PREDICTIONS = [
 ]
 MEMORIES = [
     pytest.param(remember_gain, id="op"),
-    pytest.param(remember_gain_reference, id="twin"),
+    pytest.param(remember_gain.reference, id="twin"),
 ]
 CONSTANTS = (0.01, 0.1, 1e-4, 1e-5)
 

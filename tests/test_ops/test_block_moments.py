@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 
 from blockcopy_plugins.ops.block_moments import (
     block_moments,
-    block_moments_reference,
     scale_shift,
-    scale_shift_reference,
 )
 
-MOMENTS = [pytest.param(block_moments, id="op"), pytest.param(block_moments_reference, id="twin")]
-SCALES = [pytest.param(scale_shift, id="op"), pytest.param(scale_shift_reference, id="twin")]
+MOMENTS = [pytest.param(block_moments, id="op"), pytest.param(block_moments.reference, id="twin")]
+SCALES = [pytest.param(scale_shift, id="op"), pytest.param(scale_shift.reference, id="twin")]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 EPS = {torch.float32: 2e-6, torch.bfloat16: 2e-6, torch.float16: 2e-6, torch.float64: 1e-12}
 

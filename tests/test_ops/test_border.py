@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockcopy_plugins.ops import copy_border_, scatter_border_
-from blockcopy_plugins.ops.border import copy_border_reference_, scatter_border_reference_
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.uint8, torch.int64, torch.bool]
 SCATTERS = [
     pytest.param(scatter_border_, id="op"),
-    pytest.param(scatter_border_reference_, id="twin"),
+    pytest.param(scatter_border_.reference, id="twin"),
 ]
-COPIES = [pytest.param(copy_border_, id="op"), pytest.param(copy_border_reference_, id="twin")]
+COPIES = [pytest.param(copy_border_, id="op"), pytest.param(copy_border_.reference, id="twin")]
 
 
 def filled(value: int, *shape: int, dtype=torch.float32) -> torch.Tensor:

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockcopy_plugins.ops.box_change import box_change, box_change_reference
+from blockcopy_plugins.ops.box_change import box_change
 
 IMPLEMENTATIONS = [
     pytest.param(box_change, id="op"),
-    pytest.param(box_change_reference, id="twin"),
+    pytest.param(box_change.reference, id="twin"),
 ]
 SIZE, BLOCK, CELLS = (70, 100), 32, 8  # 3 x 4 blocks, cells of 4 px
 

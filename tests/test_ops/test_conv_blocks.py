@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockcopy_plugins import ops
-from blockcopy_plugins.ops.conv_blocks import conv_blocks_reference
+from blockcopy_plugins.ops.conv_blocks import conv_blocks
 
 INF = float("inf")
 KERNELS = ops.conv_kernels()
@@ -267,7 +267,7 @@ def check(given_values, dtype, kernels, winograd, threads=1):
         given_values = given_values | dict(channels=-(-given_values["channels"] // 2) * 2)
     case = Case(dtype=dtype, **given_values)
     if kernels == "twin":
-        case.check(conv_blocks_reference(*case.arguments(no_bytes())), twin=True)
+        case.check(conv_blocks.reference(*case.arguments(no_bytes())), twin=True)
         return
     before = torch.get_num_threads()
     try:
@@ -315,7 +315,7 @@ def test_hand_computed_sums_beside_a_fresh_block():
     cols = torch.tensor([[-1, 0, 1], [1, 2, 3]], dtype=torch.int32)
     weight = torch.tensor([100.0, 1.0]).view(1, 1, 1, 2)
     for kernels in (*KERNELS, "twin"):
-        function = conv_blocks_reference if kernels == "twin" else ops.conv_blocks
+        function = conv_blocks.reference if kernels == "twin" else ops.conv_blocks
         prepared = no_bytes() if kernels == "twin" else ops.conv_prepare(weight, False, kernels)
         out = function(
             source,
@@ -421,7 +421,7 @@ def test_source_packed_and_residual_in_any_layout(kernels):
     for name in ("source", "packed_blocks", "residual_blocks"):
         setattr(case, name, getattr(case, name).contiguous())
     if kernels == "twin":
-        case.check(conv_blocks_reference(*case.arguments(no_bytes())), twin=True)
+        case.check(conv_blocks.reference(*case.arguments(no_bytes())), twin=True)
     else:
         case.check(case.run(kernels))
 
@@ -438,7 +438,7 @@ def test_nan_and_infinity_pass_as_in_torch(kernels, dtype, channels_out, bounds)
     weight = torch.zeros(channels_out, 2, 1, 1, dtype=dtype)
     weight[:, 0] = 1
     twin = kernels == "twin"
-    out = (conv_blocks_reference if twin else ops.conv_blocks)(
+    out = (conv_blocks.reference if twin else ops.conv_blocks)(
         source,
         None,
         None,
@@ -572,7 +572,7 @@ def test_prepared_weights_may_be_copied():
 def test_flops_are_those_of_the_convolution():
     case = Case(channels=16, rate=1.1)
     arguments = case.arguments(no_bytes())
-    out = conv_blocks_reference(*arguments)
+    out = conv_blocks.reference(*arguments)
     count = ops.FLOPS[torch.ops.blockcopy.conv_blocks.default]
     assert count(*arguments, out_val=out) == 2 * case.shape[0] * 5 * 4 * 4 * 16 * 9
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from blockcopy_plugins.ops import conv_blocks, conv_kernels, conv_prepare
-from blockcopy_plugins.ops.conv_blocks import conv_blocks_reference
 from blockcopy_plugins.ops.window import window_table
 
 KERNELS = [*conv_kernels(), "twin"]
@@ -59,7 +58,7 @@ def test_against_the_dense_convolution(kernels, case, dtype):
         for i in (0, 1)
     ]  # fmt: skip
     with torch.no_grad():
-        run = conv_blocks_reference if kernels == "twin" else conv_blocks
+        run = conv_blocks.reference if kernels == "twin" else conv_blocks
         prepared = (
             torch.empty(0, dtype=torch.uint8)
             if kernels == "twin"

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from blockcopy_plugins import ops
-from blockcopy_plugins.ops.block_moments import block_moments_reference, scale_shift_reference
-from blockcopy_plugins.ops.conv_blocks import conv_blocks_reference
-from blockcopy_plugins.ops.join_maps import join_maps_reference
-from blockcopy_plugins.ops.resize_blocks import resize_blocks_reference
-from blockcopy_plugins.ops.roi_align import roi_align, roi_align_reference
+from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
+from blockcopy_plugins.ops.conv_blocks import conv_blocks
+from blockcopy_plugins.ops.join_maps import join_maps
+from blockcopy_plugins.ops.resize_blocks import resize_blocks
+from blockcopy_plugins.ops.roi_align import roi_align
 from blockcopy_plugins.ops.window import window_table
 
 pytestmark = pytest.mark.skipif(not ops.conv_kernels(), reason="no native kernels here")
@@ -111,7 +111,7 @@ def scatter(draw):
     state, blocks = draw.lasting(slots, channels, *size, dtype=dtype), draw.blocks(slots, grid)
     packed = draw.map(len(blocks), channels, *block, dtype=dtype)
     found, near, wanted = (state.clone(memory_format=torch.preserve_format) for _ in range(3))
-    ops.scatter_reference_(wanted, packed, blocks)
+    ops.scatter_.reference(wanted, packed, blocks)
     ops.scatter_(found, packed, blocks)
     assert torch.equal(found, wanted)
     # What is not near an edge may be as it was.
@@ -184,7 +184,7 @@ def convolution(draw):
         *(*draw.bounds(), torch.empty(0, dtype=torch.uint8)),
         draw.maybe(lambda: draw.values(out)),
     ]
-    close(ops.conv_blocks(*arguments), conv_blocks_reference(*arguments), dtype)
+    close(ops.conv_blocks(*arguments), conv_blocks.reference(*arguments), dtype)
 
 
 def fits(kernels, dtype):
@@ -201,7 +201,7 @@ def resize(draw):
     ]
     weights = [torch.rand(grid[i], block[i], generator=draw.generator) for i in (0, 1)]
     arguments = (state, blocks, *tables, *weights)
-    close(ops.resize_blocks(*arguments), resize_blocks_reference(*arguments), dtype)
+    close(ops.resize_blocks(*arguments), resize_blocks.reference(*arguments), dtype)
 
 
 def join(draw):
@@ -214,7 +214,7 @@ def join(draw):
     )
     slope = draw.maybe(lambda: draw.values(channels))
     arguments = (parts, added, draw.norm(channels), 1e-3, residual, slope, *draw.bounds())
-    close(ops.join_maps(*arguments), join_maps_reference(*arguments), dtype)
+    close(ops.join_maps(*arguments), join_maps.reference(*arguments), dtype)
 
 
 def moments(draw):
@@ -225,12 +225,12 @@ def moments(draw):
     shape = (slots, channels, *size) if places is None else (len(places), channels, *block)
     map_ = draw.map(*shape, dtype=dtype)
     arguments = (map_, places, block, grid, size, groups)
-    found, wanted = ops.block_moments(*arguments), block_moments_reference(*arguments)
+    found, wanted = ops.block_moments(*arguments), block_moments.reference(*arguments)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     rows = slots if places is not None else map_.shape[0]
     scale, shift = draw.values(rows, channels), draw.values(rows, channels)
     arguments = (map_, places, scale, shift)
-    close(ops.scale_shift(*arguments), scale_shift_reference(*arguments), torch.bfloat16)
+    close(ops.scale_shift(*arguments), scale_shift.reference(*arguments), torch.bfloat16)
 
 
 def regions(draw):
@@ -244,7 +244,7 @@ def regions(draw):
         *(map_, rois, draw.pair(1, 9), draw.one_of((1.0, 0.25, 0.37))),
         *(draw.integer(0, 3), bool(draw.integer(0, 1))),
     )
-    close(roi_align(*arguments), roi_align_reference(*arguments), dtype)
+    close(roi_align(*arguments), roi_align.reference(*arguments), dtype)
 
 
 CASES = (gather, scatter, copy_border, convolution, resize, join, moments, regions)

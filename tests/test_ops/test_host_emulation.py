@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gpu.host_emulation import INCLUDE, HostEmulation
-from blockcopy_plugins.ops import gather_reference, scatter_reference_
+from blockcopy_plugins.ops import gather_reference, scatter_
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))) or not INCLUDE.is_dir(),
@@ -69,7 +69,7 @@ def test_scatter_threads_equal_the_twin(emulation, case, block_h, block_w, data)
     packed = packed.view(len(blocks), state.size(1), block_h, block_w).to(state.dtype)
     packed = packed.contiguous(memory_format=torch.channels_last)
     expected = state.clone()
-    scatter_reference_(expected, packed, blocks)
+    scatter_.reference(expected, packed, blocks)
     assert emulation.scatter_(state, packed, blocks, grid)
     assert torch.equal(state, expected)
 

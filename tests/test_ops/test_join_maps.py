@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from blockcopy_plugins.ops import conv_kernels, join_maps
 from blockcopy_plugins.ops.finish_reference import ACTIVATIONS
-from blockcopy_plugins.ops.join_maps import join_maps_reference
 
 RUNS = [
     pytest.param(
@@ -16,7 +15,7 @@ RUNS = [
         id="native",
         marks=pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor"),
     ),
-    pytest.param(join_maps_reference, id="twin"),
+    pytest.param(join_maps.reference, id="twin"),
 ]
 INFINITY = float("inf")
 

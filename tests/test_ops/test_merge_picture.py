@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blockcopy_plugins.ops.merge_picture import merge_picture, merge_picture_reference
+from blockcopy_plugins.ops.merge_picture import merge_picture
 
 IMPLEMENTATIONS = [
     pytest.param(merge_picture, id="op"),
-    pytest.param(merge_picture_reference, id="twin"),
+    pytest.param(merge_picture.reference, id="twin"),
 ]
 
 

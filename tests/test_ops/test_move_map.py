@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockcopy_plugins.ops.move_map import move_map, move_map_reference
+from blockcopy_plugins.ops.move_map import move_map
 
 IMPLEMENTATIONS = [
     pytest.param(move_map, id="op"),
-    pytest.param(move_map_reference, id="twin"),
+    pytest.param(move_map.reference, id="twin"),
 ]
 
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockcopy_plugins.ops.bitmaps import crop_masks
-from blockcopy_plugins.ops.paint_regions import paint_regions, paint_regions_reference
+from blockcopy_plugins.ops.paint_regions import paint_regions
 
 IMPLEMENTATIONS = [
     pytest.param(paint_regions, id="op"),
-    pytest.param(paint_regions_reference, id="twin"),
+    pytest.param(paint_regions.reference, id="twin"),
 ]
 
 

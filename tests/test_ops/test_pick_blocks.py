@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockcopy_plugins.ops.pick_blocks import pick_blocks, pick_blocks_reference
+from blockcopy_plugins.ops.pick_blocks import pick_blocks
 
 IMPLEMENTATIONS = [
     pytest.param(pick_blocks, id="op"),
-    pytest.param(pick_blocks_reference, id="twin"),
+    pytest.param(pick_blocks.reference, id="twin"),
 ]
 
 

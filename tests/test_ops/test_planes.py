@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blockcopy_plugins.ops.planes import planes, planes_reference
+from blockcopy_plugins.ops.planes import planes
 
-IMPLEMENTATIONS = [pytest.param(planes, id="op"), pytest.param(planes_reference, id="twin")]
+IMPLEMENTATIONS = [pytest.param(planes, id="op"), pytest.param(planes.reference, id="twin")]
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.complex128]
 
 

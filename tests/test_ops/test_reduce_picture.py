@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from blockcopy_plugins.ops.reduce_picture import reduce_picture, reduce_picture_reference
+from blockcopy_plugins.ops.reduce_picture import reduce_picture
 
 IMPLEMENTATIONS = [
     pytest.param(reduce_picture, id="op"),
-    pytest.param(reduce_picture_reference, id="twin"),
+    pytest.param(reduce_picture.reference, id="twin"),
 ]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 

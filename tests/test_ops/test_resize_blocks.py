@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from blockcopy_plugins.engine.strategies.resize import _bilinear_source
 from blockcopy_plugins.ops import conv_kernels, resize_blocks
-from blockcopy_plugins.ops.resize_blocks import resize_blocks_reference
 from blockcopy_plugins.ops.window import index_table
 
 RUNS = [
@@ -17,7 +16,7 @@ RUNS = [
         id="native",
         marks=pytest.mark.skipif(not conv_kernels(), reason="no kernels for this processor"),
     ),
-    pytest.param(resize_blocks_reference, id="twin"),
+    pytest.param(resize_blocks.reference, id="twin"),
 ]
 
 

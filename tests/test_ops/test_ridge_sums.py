@@ -7,14 +7,12 @@ import torch
 
 from blockcopy_plugins.ops.ridge import (
     ridge_sums,
-    ridge_sums_reference,
     ridge_weights,
-    ridge_weights_reference,
 )
 
 IMPLEMENTATIONS = [
     pytest.param((ridge_sums, ridge_weights), id="op"),
-    pytest.param((ridge_sums_reference, ridge_weights_reference), id="twin"),
+    pytest.param((ridge_sums.reference, ridge_weights.reference), id="twin"),
 ]
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
-from blockcopy_plugins.ops.sample_picture import sample_picture, sample_picture_reference
+from blockcopy_plugins.ops.sample_picture import sample_picture
 
 
 def _whole(function):
@@ -24,7 +24,7 @@ def _whole(function):
 
 IMPLEMENTATIONS = [
     pytest.param(_whole(sample_picture), id="op"),
-    pytest.param(_whole(sample_picture_reference), id="twin"),
+    pytest.param(_whole(sample_picture.reference), id="twin"),
 ]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -90,7 +90,7 @@ def test_what_is_not_finite_shows_where_it_is_read(implementation, layout):
     assert bad.nonzero().tolist() == [[0, 1, 4, 2]]
 
 
-@pytest.mark.parametrize("function", [sample_picture, sample_picture_reference])
+@pytest.mark.parametrize("function", [sample_picture, sample_picture.reference])
 def test_squares_outside_repeat_the_nearest_inside(function):
     frame = torch.randn(2, 3, 20, 12)
     small, large = function(frame, 4, 2, (5, 3)), function(frame, 4, 2, (7, 8))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blockcopy_plugins.ops.suppress_boxes import suppress_boxes, suppress_boxes_reference
+from blockcopy_plugins.ops.suppress_boxes import suppress_boxes
 
 IMPLEMENTATIONS = [
     pytest.param(suppress_boxes, id="op"),
-    pytest.param(suppress_boxes_reference, id="twin"),
+    pytest.param(suppress_boxes.reference, id="twin"),
 ]
 
 

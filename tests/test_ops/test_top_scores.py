@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 
 from blockcopy_plugins.ops.top_scores import (
     above,
-    above_reference,
     top_scores,
-    top_scores_reference,
 )
 
-TOP = [pytest.param(top_scores, id="op"), pytest.param(top_scores_reference, id="twin")]
-ABOVE = [pytest.param(above, id="op"), pytest.param(above_reference, id="twin")]
+TOP = [pytest.param(top_scores, id="op"), pytest.param(top_scores.reference, id="twin")]
+ABOVE = [pytest.param(above, id="op"), pytest.param(above.reference, id="twin")]
 # Signs, ties, what is no number, and values that share all but the last bits.
 ODD = [0.0, -0.0, float("nan"), float("inf"), -float("inf"), 0.5, 0.5, 0.50000006, -1e-40, 1e-40]
 

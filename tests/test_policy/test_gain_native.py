@@ -22,19 +22,19 @@ def use_twins(monkeypatch):
         return block_gain.Prediction(*block_gain.predict_gain_reference(*arguments))
 
     def pick(*arguments):
-        return pick_blocks.pick_blocks_reference(*arguments, tie=1e-3)
+        return pick_blocks.pick_blocks.reference(*arguments, tie=1e-3)
 
     gain, information = "blockcopy_plugins.policy.gain", "blockcopy_plugins.policy.information_gain"
     twins = {
         f"{gain}.look.predict_gain": predict,
-        f"{gain}.seen_outputs.remember_gain": block_gain.remember_gain_reference,
-        f"{gain}.gain_policy.merge_picture": merge_picture.merge_picture_reference,
+        f"{gain}.seen_outputs.remember_gain": block_gain.remember_gain.reference,
+        f"{gain}.gain_policy.merge_picture": merge_picture.merge_picture.reference,
         f"{gain}.gain_policy.pick_blocks": pick,
-        f"{gain}.ridge.ridge_sums": ridge.ridge_sums_reference,
-        f"{gain}.ridge.ridge_weights": ridge.ridge_weights_reference,
-        "blockcopy_plugins.policy.picture.sample_picture": sample_picture.sample_picture_reference,
-        f"{information}.dense.softmax_change": softmax.softmax_change_reference,
-        f"{information}.dense.keep_softmax_": softmax.keep_softmax_reference_,
+        f"{gain}.ridge.ridge_sums": ridge.ridge_sums.reference,
+        f"{gain}.ridge.ridge_weights": ridge.ridge_weights.reference,
+        "blockcopy_plugins.policy.picture.sample_picture": sample_picture.sample_picture.reference,
+        f"{information}.dense.softmax_change": softmax.softmax_change.reference,
+        f"{information}.dense.keep_softmax_": softmax.keep_softmax_.reference,
     }
 
     def use():

@@ -93,7 +93,7 @@ class Entry:
         """The number of a frame, or None where the field says nothing.
 
         Raises:
-            ConfigError: It is no whole number, or negative.
+            ConfigError: It is not a whole number, or negative.
         """
         value = self.values.get(field)
         if value is None:
@@ -110,7 +110,7 @@ class Entry:
         """Height and width of an image, px, or None where they are not stated.
 
         Raises:
-            ConfigError: One of them is no positive number, or missing beside the other.
+            ConfigError: One of them is not a positive number, or is missing beside the other.
         """
         if not self.has("width") and not self.has("height"):
             return None
@@ -125,9 +125,6 @@ class Entry:
 
 def read_text(path: str) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
-
-    Args:
-        path: The file.
 
     Raises:
         ConfigError: It is empty, compressed, or no such text.
@@ -145,7 +142,7 @@ def read_text(path: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path!r} is no text file: {error}; save it in UTF-8") from error
+        raise ConfigError(f"{path!r} is not a text file: {error}; save it in UTF-8") from error
 
 
 def finite(value: Any, error: Any) -> float:
@@ -174,7 +171,7 @@ def entries_of(file: str, content: Mapping[str, Any], kind: str) -> list[Entry]:
         kind: Name of the list; absent means empty.
 
     Raises:
-        ConfigError: It is no list of objects.
+        ConfigError: It is not a list of objects.
     """
     found = content.get(kind, [])
     if not isinstance(found, list):

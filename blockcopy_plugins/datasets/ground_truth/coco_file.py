@@ -59,12 +59,12 @@ def read_coco(
             is certainly 1, and refuses what may be either.
 
     Returns:
-        Of each video its ground truth, or None if the file lists none of its frames.
+        The ground truth of each video, or None if the file lists none of its frames.
 
     Raises:
-        ConfigError: The file is no COCO json or holds a wrong value; the message names the entry,
-            the field and the value. None of its categories is among the classes, an image cannot
-            be told to a frame, or a frame is listed twice.
+        ConfigError: The file is not a COCO json or holds a wrong value; the message names the
+            entry, the field and the value. None of its categories is among the classes, an image
+            cannot be matched to a frame, or a frame is listed twice.
     """
     path = os.fspath(path)
     own_notes = AnnotationNotes() if notes is None else notes
@@ -174,13 +174,13 @@ def _load(path: str) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path!r} is no valid json: {error}; it is cut off, or was changed by hand. Export it "
-            "again, or copy it again"
+            f"{path!r} is not valid json: {error}; it is cut off, or was changed by hand. Export "
+            "or copy it again"
         ) from error
     missing = [name for name in _LISTS if not isinstance(content, dict) or name not in content]
     if missing:
         raise ConfigError(
-            f"{path!r} is no COCO file: it lacks {', '.join(missing)}; give a COCO json with "
+            f"{path!r} is not a COCO file: it lacks {', '.join(missing)}; give a COCO json with "
             "images, annotations and categories"
         )
     return content

@@ -214,7 +214,7 @@ def _check_whole_numbers(folder: str, names: Sequence[str], suffix: str) -> None
     ]
     if odd:
         raise ConfigError(
-            f"{odd[0]!r} in {folder!r} is no whole number of a frame; name the label images as the "
+            f"{odd[0]!r} in {folder!r} is not the number of a frame; name the label images as the "
             "frames, or number them from 0 without signs and decimals"
         )
 

@@ -65,7 +65,8 @@ def encode_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
         The run-length code of the union of the parts; of an empty mask if there is no valid part.
 
     Raises:
-        ConfigError: If a corner is no finite number, or further than ``FURTHEST`` from the image.
+        ConfigError: If a corner is not a finite number, or further than ``FURTHEST`` from the
+            image.
     """
     from pycocotools import mask as coco_mask
 

@@ -202,7 +202,7 @@ def _rows(path: str):
             if cells:
                 yield number, cells
     except csv.Error as error:
-        raise ConfigError(f"{path!r} is no table of values and commas: {error}") from error
+        raise ConfigError(f"{path!r} is not a table of comma-separated values: {error}") from error
 
 
 def _value(path: str, number: int, row: Sequence[str], at: int, name: str) -> float:

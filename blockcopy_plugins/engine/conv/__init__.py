@@ -1,1 +1,1 @@
-"""Convolutions: who runs them, what they keep between frames, what they take along."""
+"""Convolutions: what runs them, what they keep between frames, and what is fused into them."""

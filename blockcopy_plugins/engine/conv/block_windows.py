@@ -27,15 +27,15 @@ def plan_window(
     Args:
         frame: The frame being run.
         x: What it reads.
-        kernel: Taps; as all that follows one number, or one for rows and one for columns.
+        kernel: Taps; like what follows, one number or a pair for rows and columns.
         stride: Step between outputs.
         padding: Padding on each side.
         dilation: Distance of the taps.
-        fill: What stands outside of the map.
+        fill: Value outside the map.
         ceil_mode: Round the output size up.
     """
     if x.axes != MAP:
-        return Decline("its input is a view of a map whose dimensions are others")
+        return Decline("its input is a view of a map with other dimensions")
     padding = pair(padding)
     if isinstance(x, PaddedMap):
         if x.written is not None:
@@ -95,15 +95,15 @@ def is_local(x: BlockTensor, window: SlidingWindow, size_out: tuple[int, int]) -
 def gather_windows(
     frame: Frame, op: str, x: BlockTensor, window: SlidingWindow, size_out, fill: float
 ) -> Tensor:
-    """The executed blocks of a map with all that their windows read.
+    """The executed blocks of a map, with everything that their windows read.
 
     Args:
         frame: The frame being run.
-        op: Who reads, for the key of the state.
+        op: Name of the op, for the key of the state.
         x: The map.
         window: Shape of the op.
         size_out: ``(H, W)`` of its result.
-        fill: What stands outside of the map.
+        fill: Value outside the map.
 
     Returns:
         ``(n_executed, C, wh, ww)``.
@@ -131,7 +131,7 @@ def gather_windows(
 
 
 def pair(value) -> tuple[int, int]:
-    """One number, or one for rows and one for columns, as two."""
+    """One number for both sides, or one for rows and one for columns, as a pair."""
     if isinstance(value, int):
         return value, value
     return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])

@@ -25,22 +25,22 @@ from .prepared_weights import PreparedWeights
 
 _WINOGRAD_TILE = 4
 _WINOGRAD_CHANNELS = 16
-# A tile that the block's edge cuts costs as much as a whole one.
+# A tile that crosses the block's edge costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
 
 
 @dataclass
 class CpuConvPlan:
-    """A convolution of maps of one size, in whole frames or in others.
+    """What is worked out once for a convolution of maps of one size.
 
     Attributes:
-        shape: Of the convolution.
+        shape: The convolution.
         tile: Height and width of what one result holds: a block, or the map in whole frames.
         blocks: Rows and columns of blocks of the result.
-        winograd: By Winograd's algorithm.
-        near: Executed blocks are read where they are packed, and of the state no more than what is
-            near the edges of blocks.
-        border: How near.
+        winograd: Whether it runs by Winograd's algorithm.
+        near: Executed blocks are read where they are packed, and the state only near the
+            edges of blocks.
+        border: How near, in pixels.
         rows: The windows' rows, int32 ``(GH, wh)``.
         cols: The windows' columns, int32 ``(GW, ww)``.
     """
@@ -59,7 +59,7 @@ class CpuConvolutions:
     """An :class:`~.implementation.ConvImplementation` for AVX2 and AVX-512.
 
     Args:
-        fuse: Let a convolution wait for the batch norm, addition and activation behind it.
+        fuse: Defer a convolution until the batch norm, addition and activation after it are known.
         winograd: Run 3x3 convolutions of stride 1 by Winograd's algorithm.
         kernels: One of :func:`blockcopy_plugins.ops.conv_kernels`.
 
@@ -77,7 +77,7 @@ class CpuConvolutions:
         self._pending = PendingConvolutions()
 
     def __deepcopy__(self, memo) -> CpuConvolutions:
-        # Weights are known by their identity, and those of a copied model are others.
+        # Weights are looked up by identity, which a copied model does not share.
         return CpuConvolutions(self.fuse, self.winograd, self.kernels)
 
     def __reduce__(self):
@@ -91,7 +91,7 @@ class CpuConvolutions:
         return CpuConvolutions(fuse, winograd, found[0]) if found else None
 
     def memory(self) -> list[Tensor]:
-        """What the kernels write to beside their results."""
+        """Memory that the kernels write to besides their results."""
         return [self.workspace, *self.prepared.tensors()]
 
     def clear(self) -> None:
@@ -100,7 +100,7 @@ class CpuConvolutions:
         self.workspace = _bytes(0)
 
     def joins(self, x: BlockTensor) -> bool:
-        """Whether the kernels can take a map for ops other than convolutions: joins and resizes."""
+        """Whether the kernels accept a map for other ops than convolutions: joins and resizes."""
         return (
             self.fuse
             and type(x) is BlockTensor
@@ -112,13 +112,13 @@ class CpuConvolutions:
     def not_supported_reasons(self, x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
         """See :class:`~.implementation.ConvImplementation`.
 
-        Weights must be parameters: what is computed anew in each frame is not worth preparing.
+        Weights must be parameters: preparing one that each frame computes anew is not worth it.
         """
         if not isinstance(weight, nn.Parameter):
-            return ["its weight is no parameter"]
+            return ["its weight is not a parameter"]
         # Outside the image the kernels have zeros.
         if isinstance(x, PaddedMap) and x.padding.fill not in (None, 0.0):
-            return ["its map is padded by another value than 0"]
+            return ["its map is padded with a value other than 0"]
         return ops.conv_obstacles(x, weight, groups)
 
     def plan(self, frame: Frame, x: BlockTensor, weight: Tensor, shape: ConvShape) -> CpuConvPlan:
@@ -131,7 +131,7 @@ class CpuConvolutions:
         if shape.local:
             return plan
         padding = x.padding if isinstance(x, PaddedMap) else None
-        # Whole frames decide as later ones will.
+        # Whole frames decide as later frames will.
         plan.near = padding is None and x.block_layout is layout and frame.covers(x)
         plan.border = _border(x, window) if plan.near else EVERYTHING
         if frame.whole:
@@ -220,7 +220,7 @@ class CpuConvolutions:
             return False
         outputs = 1
         for side, dilation in zip(block, window.dilation, strict=True):
-            # With a dilation d every d-th output is a convolution of its own.
+            # With dilation d, every d-th output belongs to a separate convolution.
             outputs_of_each = ceil(side / dilation)
             tiles = min(dilation, side) * ceil(outputs_of_each / _WINOGRAD_TILE)
             outputs *= tiles * _WINOGRAD_TILE

@@ -12,7 +12,7 @@ from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
 
 STATE_OP = "aten.convolution.default"
-"""By what name the input of a convolution is kept in the state, whoever runs it."""
+"""The name under which a convolution's input is kept in the state, whatever runs it."""
 
 
 class ConvShape(NamedTuple):
@@ -21,9 +21,9 @@ class ConvShape(NamedTuple):
     Attributes:
         window: Kernel, stride, padding, dilation, and the block of the result.
         size_out: ``(H, W)`` of the result.
-        local: Blocks read nothing but themselves.
+        local: Each block reads only itself.
         groups: Groups of channels.
-        dense_macs: MACs on the whole map, of all images.
+        dense_macs: MACs on the whole maps of all images.
         block_macs: MACs of one block.
     """
 
@@ -45,7 +45,7 @@ class ConvImplementation(Protocol):
     """One way to convolve packed blocks."""
 
     def not_supported_reasons(self, x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
-        """Why it cannot run a convolution, in words; nothing if it can.
+        """Why it cannot run a convolution, in words; empty if it can.
 
         Args:
             x: ``(N, C, H, W)``.
@@ -54,19 +54,19 @@ class ConvImplementation(Protocol):
         """
 
     def plan(self, frame: Frame, x: BlockTensor, weight: Tensor, shape: ConvShape) -> Any:
-        """What is the same in all frames of one size about a convolution.
+        """Work out what a convolution has in common in all frames of one size.
 
         Args:
             frame: The frame being run.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C / groups, kh, kw)``.
-            shape: Of the convolution.
+            shape: The convolution.
         """
 
     def run(
         self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, plan: Any
     ) -> BlockTensor:
-        """Convolve, or have it wait for what follows.
+        """Convolve, now or deferred until the ops that follow are known.
 
         Args:
             frame: The frame being run.

@@ -1,4 +1,4 @@
-"""Convolutions that wait for the ops behind them, so that all of it is one pass over memory."""
+"""Convolutions that are deferred, so that they and the ops after them are one pass over memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .implementation import ConvShape
 
 
 class PendingConvolutions:
-    """Lets convolutions wait, but where the model reads their sums as they are too."""
+    """Defers convolutions, except where the model also reads their sums as they are."""
 
     def __init__(self) -> None:
-        # Places in the model at which they do not wait.
+        # Places in the model where they are not deferred.
         self._impatient: set[str] = set()
 
     def run(
@@ -28,15 +28,15 @@ class PendingConvolutions:
         compute: Callable[[PendingMap], Tensor],
         waits: bool = True,
     ) -> BlockTensor:
-        """Count a convolution, and run it now or have it wait.
+        """Count a convolution, and run or defer it.
 
         Args:
             frame: The frame being run.
             x: Its input.
-            channels: Of its result.
-            shape: Of the convolution.
-            compute: ``compute(pending)`` convolves and does what follows: packed blocks.
-            waits: Whether it may wait.
+            channels: Channels of its result.
+            shape: The convolution.
+            compute: ``compute(pending)`` convolves, does what follows and returns packed blocks.
+            waits: Whether it may be deferred.
 
         Returns:
             ``(N, channels, *size_out)``.
@@ -46,7 +46,7 @@ class PendingConvolutions:
         frame.count_blocks(macs, shape.dense_macs, block)
 
         def run(pending: PendingMap) -> Tensor:
-            frame.enter(path)  # for who counts what runs where
+            frame.enter(path)  # for counts by module
             out = compute(pending)
             frame.leave(path)
             return out

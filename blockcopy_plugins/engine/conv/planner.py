@@ -1,4 +1,4 @@
-"""Who runs a convolution: the one door to all implementations."""
+"""What runs a convolution: the one entry to all implementations."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _UNKNOWN = object()
 
 
 class ConvPlanner:
-    """Convolutions of a converted model: modules, ops and layers of this package ask it alone.
+    """The convolutions of a converted model, whether from modules, ops or this package's layers.
 
     Args:
-        fuse: Let a convolution wait for the batch norm, addition and activation behind it.
+        fuse: Defer a convolution until the batch norm, addition and activation after it are known.
         winograd: Run 3x3 convolutions of stride 1 by Winograd's algorithm.
 
     Attributes:
         cpu: The package's own kernels, ``None`` if there are none.
-        torch: What takes all that the kernels do not.
+        torch: Runs whatever the kernels do not support.
     """
 
     def __init__(self, fuse: bool, winograd: bool) -> None:
@@ -37,7 +37,7 @@ class ConvPlanner:
         self.torch = TorchConvolutions(fuse)
 
     def not_fast_reasons(self, x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
-        """Why a convolution does not run by the package's own kernels; nothing if it does.
+        """Why the package's own kernels do not run a convolution; empty if they do.
 
         Args:
             x: ``(N, C, H, W)``.
@@ -59,21 +59,21 @@ class ConvPlanner:
         groups: int,
         fast_only: bool = False,
     ) -> BlockTensor | Decline | None:
-        """Convolve a map, or have it wait for what follows.
+        """Convolve a map, now or deferred until the ops that follow are known.
 
         Args:
             frame: The frame being run.
             x: ``(N, C, H, W)``.
             weight: ``(C_out, C / groups, kh, kw)``.
             bias: ``(C_out,)`` or None.
-            stride: Step between outputs; rows and columns, as all that follows.
+            stride: Step between outputs; like what follows, a pair for rows and columns.
             padding: Zeros on each side.
             dilation: Distance of the taps.
             groups: Groups of channels.
-            fast_only: Leave what the package's own kernels do not take to the caller.
+            fast_only: Return ``None`` where the package's own kernels do not run it.
 
         Returns:
-            ``(N, C_out, H', W')``, or why it cannot run on blocks; ``None`` where it is left.
+            ``(N, C_out, H', W')``, or why it cannot run on blocks; see ``fast_only``.
         """
         reasons = self.not_fast_reasons(x, weight, groups)
         chosen: ConvImplementation = self.torch if reasons else self.cpu
@@ -82,7 +82,7 @@ class ConvPlanner:
                 return None
             frame.counts.by_torch[frame.path] = reasons
         how = (stride, padding, dilation, groups)
-        # What a padded map is read by differs from call to call.
+        # The tables that read a padded map differ from call to call.
         if type(x) is not BlockTensor:
             plan = self._plan(chosen, frame, x, weight, *how)
         else:
@@ -127,18 +127,18 @@ class ConvPlanner:
         return None if self.cpu is None else convolve_regions(self.cpu, frame, x, module)
 
     def joins(self, x: BlockTensor) -> bool:
-        """Whether concatenations, additions and resizes of a map run by kernels of the package."""
+        """Whether the package's kernels run concatenations, additions and resizes of a map."""
         return self.cpu is not None and self.cpu.joins(x)
 
     # -- what is kept between frames --------------------------------------------------------------
 
     def begin_frame(self) -> None:
-        """Look whether one of the prepared weights was written to."""
+        """Check one of the prepared weights for writes."""
         if self.cpu is not None:
             self.cpu.prepared.look_at_one()
 
     def memory(self) -> list[Tensor]:
-        """What is written to beside results."""
+        """Memory that is written to besides results."""
         return [] if self.cpu is None else self.cpu.memory()
 
     def bytes(self) -> int:
@@ -146,7 +146,7 @@ class ConvPlanner:
         return sum(tensor.numel() for tensor in self.memory())
 
     def prepared_among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
-        """The weights whose layout for the kernels is one of some tensors."""
+        """The weights whose prepared layout is among some tensors."""
         return () if self.cpu is None else self.cpu.prepared.among(tensors)
 
     def clear(self) -> None:

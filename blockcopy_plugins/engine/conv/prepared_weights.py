@@ -1,4 +1,4 @@
-"""Weights in the layout of the package's own kernels, which are kept from frame to frame."""
+"""Weights in the layout of the package's own kernels, kept from frame to frame."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PreparedWeight:
 
     Attributes:
         weight: The weight.
-        version: Of it, when it was laid out.
-        memory: Where it lay.
+        version: Its version when it was laid out.
+        memory: Its address at that time.
         packed: uint8 ``(bytes,)``.
-        watch: Sees writes that the version does not tell.
-        dropped: It is kept no longer.
+        watch: Sees writes that do not change the version.
+        dropped: Whether it has been given up.
     """
 
     weight: weakref.ref[Tensor]
@@ -34,7 +34,7 @@ class PreparedWeight:
     dropped: bool = False
 
     def is_current(self) -> bool:
-        """Whether the weight is what it was, as far as one sees."""
+        """Whether the weight is unchanged, as far as can be seen."""
         weight = self.weight()
         return (
             not self.dropped
@@ -73,10 +73,10 @@ class PreparedWeights:
         key = (id(weight), winograd)
         found = self._kept.get(key)
         if found is None or found.weight() is not weight or not found.is_current():
-            # No part of the frame: who writes down or counts its ops is not to see this.
+            # Not part of the frame: modes that record or count its ops must not see this.
             with no_modes(), torch.inference_mode(False), torch.no_grad():
                 packed = self._prepare(weight, winograd)
-            # Where the weight goes, so does this.
+            # It lives as long as the weight.
             reference = weakref.ref(weight, _Forget(self._kept, key))
             watch = WeightWatch(weight)
             found = PreparedWeight(reference, version_of(weight), weight.data_ptr(), packed, watch)
@@ -88,12 +88,12 @@ class PreparedWeights:
         return [found.packed for found in self._kept.values()]
 
     def among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
-        """Those whose layout for the kernels is one of some tensors."""
+        """Those whose prepared layout is among some tensors."""
         asked = set(map(id, tensors))
         return tuple(p for p in self._kept.values() if id(p.packed) in asked)
 
     def look_at_one(self) -> None:
-        """Look whether the next of the weights was written to; once a frame, each in its turn."""
+        """Check the next weight for writes; called once a frame, so that each has its turn."""
         if not self._turns:
             self._turns.extend(self._kept)
         if not self._turns:

@@ -12,14 +12,14 @@ from ..frame.layout import image_places
 from ..tensor.pending_map import INFINITY
 from .cpu_convolutions import CpuConvolutions
 
-# MACs below which to lay an input out costs more than is won.
+# Below these MACs, laying the input out costs more than it saves.
 _LEAST_MACS = 50_000_000
 
 
 def convolve_regions(
     cpu: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
 ) -> Tensor | None:
-    """Convolve an ordinary tensor, each image a block of its own, by Winograd's algorithm.
+    """Convolve an ordinary tensor by Winograd's algorithm, each image as one block.
 
     Args:
         cpu: The kernels.
@@ -35,7 +35,7 @@ def convolve_regions(
         return None
     if cpu.not_supported_reasons(x, weight, module.groups):
         return None
-    # Three by three and stride 1, or it is not by Winograd's algorithm.
+    # Winograd's algorithm is for three by three kernels of stride 1.
     sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
     size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
     window = SlidingWindow(

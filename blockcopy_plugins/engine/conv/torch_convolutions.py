@@ -1,7 +1,7 @@
-"""Convolutions by torch: blocks are gathered with their halo; what follows is taken along.
+"""Convolutions by torch: blocks are gathered with their halo, and the ops that follow are fused.
 
-Bias, batch norm, addition and bounds by themselves would each read and write the whole of what a
-convolution gave. Where there is a kernel for it, they are one pass: see :func:`.ops.finish_conv_`.
+Bias, batch norm, addition and bounds would each read and write the whole result of a convolution.
+Where there is a kernel for it, they are one pass: see :func:`.ops.finish_conv_`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ aten = torch.ops.aten
 
 
 class TorchConvolutions:
-    """An :class:`~.implementation.ConvImplementation` for all there is.
+    """An :class:`~.implementation.ConvImplementation` for every convolution.
 
     Args:
-        fuse: Let convolutions wait for what follows them.
+        fuse: Defer convolutions until the ops that follow are known.
 
     Attributes:
-        devices: Kinds of device on which they do.
+        devices: Kinds of device on which they are deferred.
     """
 
     def __init__(self, fuse: bool) -> None:
@@ -101,7 +101,7 @@ class TorchConvolutions:
         return self._pending.run(frame, x, weight.shape[0], plan, compute)
 
     def _takes_along(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-        """Whether the ops behind a convolution can be one pass."""
+        """Whether the ops after a convolution can be one pass."""
         return (
             self.fuse
             and x.device.type in self.devices

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ..torch_internals import no_modes
 
-# Values of a part.
+# Number of values in a part.
 _PART = 1 << 16
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 class WeightWatch:
-    """Remembers what a weight was.
+    """Remembers the values of a weight.
 
-    A write to most of it the kernels see at once, by a few values that they compare. A write to few
-    values is seen when their part comes round: the parts are summed in turn.
+    The kernels compare a few values in every call, so they see a write to most of it at once.
+    A write to only a few values is seen when it is their part's turn to be summed.
 
     Args:
-        weight: A parameter in host memory, whose memory is dense; of another one nothing is seen.
+        weight: A parameter in host memory, without gaps; nothing is seen of any other.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -35,7 +35,7 @@ class WeightWatch:
         self._sums = [self._sum(weight, part) for part in range(-(-weight.numel() // _PART))]
 
     def next_part_is_the_same(self) -> bool:
-        """Whether the next part of the weight is what it was; its turn is over then."""
+        """Whether the next part of the weight is unchanged; moves on to the part after it."""
         weight = self._weight()
         if self._sums is None or weight is None:
             return True
@@ -44,7 +44,7 @@ class WeightWatch:
         return self._sum(weight, part) == self._sums[part]
 
     def _sum(self, weight: Tensor, part: int) -> int:
-        # No part of the model: who counts or captures its ops is not to see these.
+        # Not part of the model: modes that count or capture its ops must not see these.
         with no_modes(), torch.inference_mode(False), torch.no_grad():
             flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)
             return int(flat[part * _PART : (part + 1) * _PART].sum())

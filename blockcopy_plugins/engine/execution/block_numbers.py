@@ -14,21 +14,22 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Multiple:
-    """``factor`` times the executed blocks of maps with ``blocks`` rows and columns of blocks."""
+    """``factor`` times the number of executed blocks of maps with ``blocks`` rows and columns."""
 
     blocks: tuple[int, int]
     factor: int
 
 
 class Numbers:
-    """What integers of two frames of one model mean.
+    """The meaning of the integers of two frames of one model.
 
-    An integer that is the same in both, whose maps have different numbers of executed blocks, is
-    the same in all frames; another one must be a multiple of the number of executed blocks.
+    The two frames have different numbers of executed blocks. An integer that is nevertheless
+    the same in both is the same in all frames; any other must be a multiple of the number of
+    executed blocks.
 
     Args:
-        one: Of the first frame.
-        other: Of the second. They are all the same, or none of them is; see :func:`can_join`.
+        one: Sizes of the first frame.
+        other: Sizes of the second. All are equal to the first's, or none; see :func:`can_join`.
     """
 
     def __init__(self, one: Sizes, other: Sizes) -> None:
@@ -36,10 +37,10 @@ class Numbers:
         self.fixed = one == other
 
     def join(self, a: int, b: int) -> int | Multiple:
-        """What stands for ``a`` in the first frame and ``b`` in the second.
+        """The expression that is ``a`` in the first frame and ``b`` in the second.
 
         Raises:
-            Mismatch: If nothing does.
+            Mismatch: If there is none.
         """
         if a == b:
             return a
@@ -54,10 +55,10 @@ class Numbers:
 
 
 def can_join(one: Sizes, other: Sizes) -> bool:
-    """Whether two frames tell what their integers mean.
+    """Whether two frames show what their integers mean.
 
-    They do where the numbers of blocks of all maps differ, and are more than one: layouts in memory
-    with a single block are ambiguous. Where none differs they tell it for frames of these numbers.
+    They do if the numbers of blocks of all maps differ and exceed one: memory layouts of a
+    single block are ambiguous. If none differs, they show it for frames with these numbers only.
     """
     if one.keys() != other.keys():
         return False

@@ -1,4 +1,4 @@
-"""What of a call, and of its results, a replay cannot see or make anew."""
+"""What a replay cannot read of a call, or compute of its results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
 def kind_of_call(call: Call) -> Hashable:
-    """What of a call is not data.
+    """The part of a call that is not data.
 
     Raises:
-        CaptureError: If it is given data beside the frame.
+        CaptureError: If it has data besides the frame.
     """
     frame = object()
     leaves, spec = tree_flatten(call.replace(frame))
@@ -31,7 +31,7 @@ def kind_of_call(call: Call) -> Hashable:
             rest.append((type(leaf), leaf))
         else:
             raise CaptureError(
-                f"the model is called with a {type(leaf).__name__} beside the frame, which a "
+                f"the model is called with a {type(leaf).__name__} besides the frame, which a "
                 "replay would not read"
             )
     device = call.frame.device.type
@@ -40,15 +40,15 @@ def kind_of_call(call: Call) -> Hashable:
 
 
 def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
-    """The tensors of what a call gave.
+    """The tensors among the results of a call.
 
     Raises:
-        CaptureError: If there is anything else that could differ from frame to frame.
+        CaptureError: If anything else among them could differ from frame to frame.
     """
     leaves, spec = tree_flatten((result, dict(call.left)))
     for leaf in leaves:
         if leaf is not None and not isinstance(leaf, Tensor):
             raise CaptureError(
-                f"its results hold a {type(leaf).__name__}, which a replay could not make anew"
+                f"its results hold a {type(leaf).__name__}, which a replay could not compute"
             )
     return leaves, spec

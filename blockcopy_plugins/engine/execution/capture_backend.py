@@ -1,4 +1,4 @@
-"""Captures what a call does on a device, to be done again without the host's part of it."""
+"""Captures what a call does on a device, to be repeated without the work of the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..torch_internals import tree_leaves
 
 
 class Captured(Protocol):
-    """The work of one call, ready to be done again.
+    """The work of one call, ready to be repeated.
 
     Attributes:
         result: What the call returned; its tensors hold values after a :meth:`replay`.
@@ -23,7 +23,7 @@ class Captured(Protocol):
     bytes: int
 
     def replay(self) -> None:
-        """Do the work again on what now stands in the memory that it reads."""
+        """Repeat the work on the present contents of the memory that it reads."""
 
 
 class CaptureBackend(Protocol):
@@ -50,10 +50,10 @@ class CudaCaptured:
 
 
 class CudaBackend:
-    """CUDA graphs as torch has them, each with a memory pool of its own."""
+    """torch's CUDA graphs, each with its own memory pool."""
 
     def __init__(self) -> None:
-        # The allocator goes on asking a graph whose capture CUDA refused; it must not be gone.
+        # The allocator still uses a graph whose capture CUDA refused, so it must stay alive.
         self._failed: list[torch.cuda.CUDAGraph] = []
 
     def __reduce__(self):
@@ -61,7 +61,7 @@ class CudaBackend:
         return CudaBackend, ()
 
     def warm_up(self, call: Callable[[], Any], device: torch.device) -> Any:
-        """Run a call on a side stream, as torch asks for before a capture."""
+        """Run a call on a side stream, as torch requires before a capture."""
         with torch.cuda.device(device):
             current, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(current)
@@ -77,16 +77,16 @@ class CudaBackend:
         """Capture a call.
 
         Raises:
-            RuntimeError: If it does what no graph can, such as to wait for the device.
+            RuntimeError: If it does something that no graph can, such as wait for the device.
         """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
             current = torch.cuda.current_stream()
             try:
-                # Other threads may read a camera or copy to the GPU meanwhile: only this one is
-                # watched.
+                # Other threads may read a camera or copy to the GPU meanwhile: watch only this
+                # one.
                 with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                    # Inside: entering gave back what the allocator kept for later.
+                    # Inside, because entering frees what the allocator keeps in reserve.
                     before = torch.cuda.memory_reserved()
                     result = call()
                     bytes_ = torch.cuda.memory_reserved() - before
@@ -94,6 +94,6 @@ class CudaBackend:
                 self._failed.append(graph)
                 raise
             finally:
-                # torch leaves its capture stream in place where ending a capture fails.
+                # torch leaves its capture stream in place if ending a capture fails.
                 torch.cuda.set_stream(current)
         return CudaCaptured(graph, result, max(bytes_, 0))

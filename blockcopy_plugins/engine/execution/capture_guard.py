@@ -1,4 +1,4 @@
-"""Finds what no CUDA graph can hold before CUDA does, as a capture that failed is hard to undo."""
+"""Finds what no CUDA graph can hold before CUDA does: a failed capture is hard to undo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..torch_internals import TorchDispatchMode, packet_of, tree_leaves
 
 aten = torch.ops.aten
 
-# They give the host a value, or a tensor of a size that the device must work out first.
+# They return a value to the host, or a tensor whose size the device must work out first.
 READS = frozenset(
     {
         aten._local_scalar_dense.default,
@@ -40,11 +40,11 @@ class CaptureError(Exception):
 
 
 class CaptureGuard(TorchDispatchMode):
-    """Looks at all ops of a call for such as wait for the device.
+    """Looks among the ops of a call for those that wait for the device.
 
     Args:
         device: Device of the frame.
-        path: Gives the path of the module being run.
+        path: Returns the path of the module being run.
         refuse: Raise :class:`CaptureError` before such an op runs; otherwise note it.
 
     Attributes:
@@ -82,10 +82,10 @@ class CaptureGuard(TorchDispatchMode):
             given = [i for i in args[1] if i is not None]
             return any(i.dtype == torch.bool and self._is_there(i) for i in given)
         if func is aten.lift_fresh.default:
-            # What torch.tensor gives: its values have come from the host.
+            # The result of torch.tensor: its values have come from the host.
             return self._is_there(args[0])
         if packet_of(func) in _COPIES:
-            # Copies from the host, such as of index tables, do not matter in the warm-up.
+            # Copies from the host, as of index tables, do not matter in the warm-up.
             return self._crosses(args, kwargs) and (self.refuse or self._is_there(args[0]))
         return False
 

@@ -1,4 +1,4 @@
-"""A converted model, and what all of its frames have in common."""
+"""A converted model, and what all of its frames share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..frame.active_frame import ActiveFrame
 
 @dataclass
 class ConvertedModel:
-    """A model, its options, and what serves all of its frames.
+    """A model, its options, and what all of its frames share.
 
     Attributes:
         model: The model.
-        config: Its options; after the first frame with the block size that ``'auto'`` has chosen.
+        config: Its options; from the first frame on with the block size chosen for ``'auto'``.
         adapter: Knows how it is called.
         modules: Its modules with their paths, as they were when it was converted.
         convolutions: Runs them.
@@ -38,7 +38,7 @@ class ConvertedModel:
 
     @classmethod
     def of(cls, model: nn.Module, config: BlockCopyConfig, adapter: ModelAdapter) -> ConvertedModel:
-        """With what the options ask for."""
+        """Make one with what the options require."""
         return cls(
             model,
             config,

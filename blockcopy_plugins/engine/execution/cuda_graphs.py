@@ -1,13 +1,13 @@
 """Frames as CUDA graphs: captured once for each number of executed blocks, then replayed.
 
-A graph does again what the GPU did in one frame, on the same memory, without the Python of the
-model. What differs between frames is data in that memory: the picture, the lists of executed blocks
-and the streams' slots (:mod:`.static_frame`), so that all streams share a graph. What the host did
-beside, claims of state and counts, is done again at each replay. Outputs are handed out as copies.
+A graph repeats what the GPU did in one frame, on the same memory, without the model's Python.
+What differs between frames is data in that memory: the picture, the lists of executed blocks and
+the streams' slots (:mod:`.static_frame`), so all streams share a graph. The host's own work,
+claims of state and counts, is repeated at each replay. Outputs are returned as copies.
 
-The first frame of a kind runs eagerly, which warms up what the capture must not do (cuDNN's
-choices, index tables); the second is captured. First frames of streams run eagerly. What cannot be
-captured runs eagerly too, and :class:`GraphReport` says why.
+The first frame of a kind runs eagerly, and does what a capture must not do (cuDNN's choices,
+index tables); the second is captured. First frames of streams run eagerly. So does what cannot be
+captured, and :class:`GraphReport` says why.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .replayed_frame import claimed
 from .static_frame import BlockLists, StaticFrame, StaticInputs, StaticLists
 
 MIB = 2**20
-# A graph that was replayed in so many of the last calls does not make room for another: two that
-# do not fit together would take turns, and each capture costs more than many frames.
+# A graph that was replayed within so many calls is not evicted for another: two that do not fit
+# together would evict each other in turn, and a capture costs more than many frames.
 _RECENT_CALLS = 256
 
 
@@ -42,10 +42,10 @@ class GraphReport(ReplayReport):
     """What became of the frames of a converted model that graphs are for.
 
     Attributes:
-        graphs: That there are now.
-        graph_bytes: Memory that they hold.
-        captured: Captured so far.
-        evicted: Given back so far, to make room or because what they read had moved.
+        graphs: Number of graphs now.
+        graph_bytes: Memory that they hold, in bytes.
+        captured: Number captured so far.
+        evicted: Number freed so far, to make room or because what they read had moved.
     """
 
     graphs: int = 0
@@ -65,10 +65,10 @@ class FrameGraphs(ReplayExecutor):
     """The graphs of a converted model.
 
     Args:
-        caches: Hold the graphs, with the maps that they read and write.
+        caches: Caches of the graphs and of the maps that they read and write.
         enabled: Whether frames are captured at all.
-        limit: Bytes of all graphs at most.
-        backend: Captures; ``None`` for torch's CUDA graphs, which are for frames on CUDA alone.
+        limit: Bytes that all graphs may hold together.
+        backend: What captures; ``None`` for torch's CUDA graphs, which take frames on CUDA only.
     """
 
     recordings = "CUDA graphs"
@@ -92,7 +92,7 @@ class FrameGraphs(ReplayExecutor):
         return self.backend is not None or call.frame.is_cuda
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
-        """Run a frame: replay its graph, or capture it, or warm up for that.
+        """Run a frame: replay its graph, capture it, or warm up for the capture.
 
         See :class:`~.executor.Executor`.
         """
@@ -171,10 +171,10 @@ class FrameGraphs(ReplayExecutor):
         if needed is not None and not self._make_room(needed):
             return self._without(work, self._no_room(needed))
         if claimed(work.store, work.streams):
-            # A frame of this number failed half-way: what this one claims could not be told.
+            # A frame of this number failed half-way: what this one claims cannot be known.
             return work.run_eagerly()
         for entry in work.store.entries.values():
-            # Streams may have come since the warm-up; a graph must find all memory in place.
+            # Streams may have come since the warm-up; a graph needs all memory in place.
             entry.grow(work.store.capacity)
         lists = pool.warm[key]
         lists.freeze(lists.read(work.host, work.slots))
@@ -199,8 +199,8 @@ class FrameGraphs(ReplayExecutor):
             pool.sizes[key] = self.limit + 1
             return self._without(work, "there was no memory left on the device for a graph")
         except Exception as error:
-            # Whatever the model cannot do in a capture, it can do without. If it fails there too,
-            # the caller sees that error.
+            # Whatever the model cannot do in a capture, it can do without one. If it fails there
+            # too, the caller sees that error.
             lists.thaw()
             what = str(error).strip().partition("\n")[0]
             if not isinstance(error, CaptureError):
@@ -212,8 +212,8 @@ class FrameGraphs(ReplayExecutor):
             lists.thaw()
             return self._without(work, self._no_room(captured.bytes))
         graph = FrameGraph(key, captured, leaves, spec, inputs, lists, recorded, frame.held)
-        # The next graph of this key, for another number of blocks beyond the grid, has lists of
-        # its own.
+        # The next graph of this key, for another number of blocks beyond the grid, has its own
+        # lists.
         del pool.warm[key]
         pool.add(graph)
         self._captured += 1
@@ -248,7 +248,7 @@ class FrameGraphs(ReplayExecutor):
     # -- memory -----------------------------------------------------------------------------------
 
     def _make_room(self, needed: int) -> bool:
-        """Give graphs back until ``needed`` more bytes are within the limit, if they can be."""
+        """Free graphs until ``needed`` more bytes are within the limit, if possible."""
         if needed > self.limit:
             return False
         idle = {id(g) for cache in self.caches if cache.idle is not None for g in cache.graphs}
@@ -274,7 +274,7 @@ class FrameGraphs(ReplayExecutor):
         self._evicted += 1
 
     def _no_room(self, needed: int) -> str:
-        # No figures: one reason, however often.
+        # Without figures, so that it is one reason however often it occurs.
         option = "raise BlockCopyConfig.graph_memory_mib or have fewer buckets"
         if needed > self.limit:
             return f"a graph needs more memory than all may have; {option}"
@@ -283,7 +283,7 @@ class FrameGraphs(ReplayExecutor):
 
 @contextmanager
 def _no_autocast_cache() -> Iterator[None]:
-    """Casts of parameters are part of the frame: cached ones would be gone at the next."""
+    """Casts of parameters are part of the frame: cached ones would be gone in the next."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

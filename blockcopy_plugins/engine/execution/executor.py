@@ -1,4 +1,4 @@
-"""What all ways to run a frame have in common, and the plainest of them."""
+"""The protocol of all ways to run a frame, and the plainest of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .frame_run import FrameRun
 
 
 class ExecutorReport(Protocol):
-    """What became of the frames that an executor is for."""
+    """Figures of the frames that an executor is for."""
 
     def lines(self) -> Sequence[str]:
         """Lines of text."""
@@ -20,30 +20,26 @@ class ExecutorReport(Protocol):
 class Executor(Protocol):
     """One way to run frames.
 
-    A session asks those that it has in turn: first before blocks are chosen (:meth:`kind_of`), then
-    with the blocks (:meth:`takes`).
+    A session asks its executors in turn, before blocks are chosen (:meth:`kind_of`) and after
+    (:meth:`takes`).
     """
 
     def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
-        """What of a call is not data, so that calls which share it may share what is kept.
-
-        Args:
-            converted: The model.
-            call: Its call.
+        """The part of a call that is not data: calls that share it may share what is kept.
 
         Returns:
-            The kind, ``None`` if such calls are to run in another way.
+            The kind, ``None`` if another executor is to run such calls.
         """
 
     def takes(self, work: FrameRun) -> bool:
-        """Whether a frame can run so, of which the blocks are known."""
+        """Whether it can run a frame, now that the blocks are known."""
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
         """Run a frame.
 
         Args:
-            work: The frame, one that it takes.
-            kind: Of its call.
+            work: A frame that it takes.
+            kind: The kind of its call.
 
         Returns:
             The model's results, dense.
@@ -54,7 +50,7 @@ class Executor(Protocol):
 
 
 class EagerExecution:
-    """The model's own Python, op by op: it takes all frames."""
+    """The model's own Python, op by op; it takes all frames."""
 
     def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable:
         """See :class:`Executor`."""

@@ -1,20 +1,20 @@
 """Frames as programs: what a frame does is recorded once and replayed without the model.
 
-A converted model spends some ten microseconds of Python on each of its ops, whether they run on
-many blocks or on few. Below that a frame is a list of ops on ordinary tensors (:mod:`.trace`), the
-same in each frame but for the numbers of executed blocks in their arguments. Two frames tell which
-those are, and give a :class:`~.program.Program` for all frames.
+A converted model spends some ten microseconds of Python on each op, whether it runs on many
+blocks or on few. Underneath, a frame is a list of ops on ordinary tensors (:mod:`.trace`), the
+same in each frame except for the numbers of executed blocks in their arguments. Two frames show
+which those are, and make a :class:`~.program.Program` for all frames.
 
-A program stands for the model's Python, so it is trusted no further than it was seen to be right:
+A program replaces the model's Python, so it is trusted only as far as it has been checked:
 
-* It is made of two frames that did the same ops. What reads values (``.item()``, ``bool(x)``,
-  ``x[mask]``) or writes to tensors that outlive the frame is refused.
-* It is done once behind the second of them, and must give its results again.
-* It is dropped when a parameter, a buffer or an attribute of a module is another one, a hook comes,
-  or the state has moved.
-* Now and then (after 8, 64 and 512 frames, and each 512 further ones) a frame runs eagerly, is
-  written down and compared with it: a model that depends on what no one can see from outside, such
-  as a global counter, is found out.
+* It is made from two frames that ran the same ops. Frames that read values (``.item()``,
+  ``bool(x)``, ``x[mask]``) or write to tensors that outlive them are refused.
+* It is run once after the second of them, and must reproduce its results.
+* It is dropped when a parameter, a buffer or an attribute of a module is replaced, a hook is
+  added, or the state has moved.
+* From time to time (after 8, 64 and 512 frames, and every further 512) a frame runs eagerly and
+  is compared with it. That finds models that depend on something invisible from outside, such as
+  a global counter.
 
 Whatever does not fit runs eagerly, and :class:`ProgramReport` says why.
 """
@@ -47,19 +47,19 @@ from .trace import TraceRecorder, nearly_the_same
 
 _LOOK_AGAIN = (8, 64)
 _EACH = 512
-# Kinds of frames that a store has programs for; with more it begins anew.
+# Kinds of frames for which a store has programs; with more than this it starts over.
 _MOST = 64
-# Successive frames that did not do what the previous one did, until no more are recorded.
+# After so many successive frames that differ from the previous one, none is recorded any more.
 _PATIENCE = 4
 
 
 @dataclass(frozen=True)
 class ProgramReport(ReplayReport):
-    """What became of the frames of a converted model that programs are for.
+    """Figures of the frames of a converted model that programs are for.
 
     Attributes:
         made: Programs made so far.
-        compared: Frames that ran eagerly to be compared with their program.
+        compared: Frames that ran eagerly, to be compared with their program.
     """
 
     made: int = 0
@@ -71,7 +71,7 @@ class ProgramReport(ReplayReport):
 
 
 class FramePrograms(ReplayExecutor):
-    """The programs of a converted model. They are for frames in host memory.
+    """The programs of a converted model, for frames in host memory.
 
     Args:
         enabled: Whether there are any at all.
@@ -103,7 +103,7 @@ class FramePrograms(ReplayExecutor):
         return "autocast is on" if torch.is_autocast_enabled("cpu") else None
 
     def run(self, work: FrameRun, kind: Hashable) -> Any:
-        """Run a frame by its program, or write it down to make one.
+        """Run a frame by its program, or record it to make one.
 
         See :class:`~.executor.Executor`.
         """
@@ -135,10 +135,10 @@ class FramePrograms(ReplayExecutor):
         try:
             return self._replay(found, work, frame, work.call.frame)
         except StateError:
-            # Of the claims: the frame would fail without a program too.
+            # Raised by the claims: the frame would fail without a program too.
             raise
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            # Whatever it was that an op did not take: the frame writes the same again.
+            # Whatever the op refused: the eager frame writes the same state again.
             what = str(error).strip().partition("\n")[0]
             self._refuse(pool, key, kind, f"a program failed ({type(error).__name__}: {what})")
             return self._as_it_was(work)
@@ -211,7 +211,7 @@ class FramePrograms(ReplayExecutor):
         return result
 
     def _look(self, pool, key, kind, made: FrameProgram, work: FrameRun, frame: RecordedFrame):
-        """Run a frame eagerly, and see whether it does what its program would have done."""
+        """Run a frame eagerly, and check that it does what its program would have done."""
         self._compared += 1
         made.replayed += 1
         result, recording = self._record(kind, work, frame)
@@ -222,14 +222,14 @@ class FramePrograms(ReplayExecutor):
             self._check(made, result, work, frame)
         except Mismatch as error:
             self._refuse(
-                pool, key, kind, f"the model did something else than in frames before: {error}"
+                pool, key, kind, f"the model did not do what it did in earlier frames: {error}"
             )
         return result
 
     def _record(
         self, kind: Hashable, work: FrameRun, frame: RecordedFrame
     ) -> tuple[Any, Recording | None]:
-        """Run a frame eagerly and write it down; ``None`` if it cannot be a program."""
+        """Run a frame eagerly and record it; ``None`` if it cannot become a program."""
         recorder = TraceRecorder(lambda: frame.path)
         with recorder:
             result = work.run(frame, work.call.frame)
@@ -244,7 +244,7 @@ class FramePrograms(ReplayExecutor):
         given = [(name, frame.given(name, work.call.frame)) for name in frame.names()]
         trace = recorder.finish(leaves, given, own, frame.sizes)
         if trace.obstacle is not None:
-            self._refused[kind] = f"what it does cannot be done again ({trace.obstacle})"
+            self._refused[kind] = f"what it does cannot be repeated ({trace.obstacle})"
             return result, None
         return result, Recording(trace, spec, recorded, frame.counted)
 
@@ -258,10 +258,10 @@ class FramePrograms(ReplayExecutor):
         return FrameProgram(program, other.spec, other.recorded, counted, prepared)
 
     def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
-        """Do a frame again that has just run; what it writes to the state is there already.
+        """Repeat a frame that has just run; the state already holds what it writes.
 
         Raises:
-            Mismatch: If it gives something else.
+            Mismatch: If the results differ.
         """
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
         leaves, spec = work.leaves_of(result)
@@ -274,7 +274,7 @@ class FramePrograms(ReplayExecutor):
         pair = work.shown(leaves, spec), work.shown(again, spec)
         for a, b in zip(*pair, strict=True):
             if a is not None and not nearly_the_same(a, b):
-                raise Mismatch("its ops gave other results when they were done again")
+                raise Mismatch("its ops gave other results when they were repeated")
 
     def _as_it_was(self, work: FrameRun) -> Any:
         work.call.left.clear()
@@ -289,7 +289,7 @@ class FramePrograms(ReplayExecutor):
 
 
 def is_watched() -> bool:
-    """Whether modes look at the ops of this call; a program calls none of them."""
+    """Whether modes watch the ops of this call, which a program would not call."""
     return bool(function_modes() or dispatch_modes())
 
 
@@ -311,6 +311,6 @@ def run_program(
 
 @contextmanager
 def _ordinary_tensors() -> Iterator[None]:
-    """Not in inference mode, as results of frames are not."""
+    """Leave inference mode, since results of frames are not inference tensors."""
     with torch.inference_mode(False), torch.no_grad():
         yield

@@ -1,4 +1,4 @@
-"""One frame that is about to run: what it needs, and the ways to run it without a recording."""
+"""One frame that is about to run: what it needs, and the ways to run it unrecorded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .geometry_cache import GeometryCache
 
 
 class FrameRun:
-    """One frame to be run, in whichever way.
+    """One frame to be run by any executor.
 
     Args:
         converted: The model.
@@ -33,7 +33,7 @@ class FrameRun:
         host: The grid in host memory.
         store: State of the streams.
         streams: Stream of each image.
-        cache: What was worked out for frames of this geometry.
+        cache: What has been worked out for frames of this geometry.
 
     Attributes:
         executed: Number of executed blocks of the batch.
@@ -61,7 +61,7 @@ class FrameRun:
         self.slots = tuple(stream.slot for stream in streams)
         self.executed = int(host.count_nonzero())
         frame = call.frame
-        # Results leave in the layout of the frame, as they would leave the model alone.
+        # Results have the layout of the frame, as those of the plain model would.
         self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
             memory_format=torch.channels_last
         )
@@ -81,7 +81,7 @@ class FrameRun:
 
     @property
     def device(self) -> torch.device:
-        """Of the frame."""
+        """The device of the frame."""
         return self.call.frame.device
 
     @property
@@ -96,12 +96,12 @@ class FrameRun:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it has run as the plain model does."""
+        """Whether it has run as the plain model."""
         return self._plain is not None
 
     @property
     def may_be_plain(self) -> bool:
-        """Whether all of it is executed, and nobody wants its state."""
+        """Whether all of it is executed, and its state is not needed."""
         return bool(self.host.all()) and not any(stream.keeps_state for stream in self.streams)
 
     @property
@@ -110,7 +110,7 @@ class FrameRun:
         return any(stream.frames == 0 or stream.broken for stream in self.streams)
 
     def open(self, kind: Callable[..., Frame] = Frame, **options) -> Frame:
-        """A context of the frame; the model's modules belong to it until the next is opened."""
+        """Open a context of the frame, to which the model's modules belong until the next one."""
         converted, config = self.converted, self.converted.config
         converted.convolutions.begin_frame()
         frame = kind(
@@ -165,18 +165,18 @@ class FrameRun:
         return leaves
 
     def run_counted(self) -> Any:
-        """Run the model on executed blocks; in first frames, count ops on ordinary tensors, too."""
+        """Run the model on executed blocks; in first frames, count ops on ordinary tensors too."""
         frame = self.open()
         if not self.has_first:
             return self.run(frame, self.call.frame)
-        # That takes time: once for each stream.
+        # Counting takes time, so it is done once for each stream.
         with MacsByPath(frame) as counter:
             out = self.run(frame, self.call.frame)
         frame.counts.outside = counter.on_ordinary_tensors()
         return out
 
     def run_eagerly(self) -> Any:
-        """Run the model on executed blocks, nothing recorded."""
+        """Run the model on executed blocks without recording."""
         return self.run(self.open(), self.call.frame)
 
     def run_plain(self, counts: FrameCounts) -> Any:
@@ -195,6 +195,6 @@ class FrameRun:
         return out
 
     def close(self) -> None:
-        """The frame is over: its BlockTensors can no longer be used."""
+        """End the frame: its BlockTensors can no longer be used."""
         for frame in self._frames:
             frame.close()

@@ -1,4 +1,4 @@
-"""What is worked out once for frames of one geometry, and goes with the state of such frames."""
+"""What is worked out once for frames of one geometry, and dropped with their state."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .program_pool import ProgramPool
 
 @dataclass
 class GeometryCache:
-    """All of it for one geometry.
+    """The cache for one geometry.
 
     Attributes:
         plans: Index tables and plans of ops.
         graphs: CUDA graphs.
         programs: Programs of whole frames.
         parts: Programs of parts of the model.
-        idle: The state that the graphs read and write, where no stream is left: they serve the next
-            video.
+        idle: The state that the graphs read and write, kept for the next video once no
+            stream is left.
     """
 
     plans: FramePlans = field(default_factory=FramePlans)
@@ -32,24 +32,24 @@ class GeometryCache:
 
 
 class GeometryCaches:
-    """Those of a converted model, by geometry: ``(C, H, W, dtype, device)`` of frames."""
+    """The caches of a converted model, by geometry: ``(C, H, W, dtype, device)`` of frames."""
 
     def __init__(self) -> None:
         self._caches: dict[tuple, GeometryCache] = {}
 
     def __reduce__(self):
-        # A copied model has maps of its own, and another process other tables.
+        # A copied model has its own maps, and another process its own tables.
         return GeometryCaches, ()
 
     def __iter__(self) -> Iterator[GeometryCache]:
         return iter(self._caches.values())
 
     def of(self, geometry: tuple) -> GeometryCache:
-        """The cache of a geometry, whose streams are live from now on."""
+        """The cache of a geometry that has streams from now on."""
         return self._caches.setdefault(geometry, GeometryCache())
 
     def take_idle(self, geometry: tuple) -> StateStore | None:
-        """The state over which there are graphs, for new streams of the geometry."""
+        """The state that graphs use, for new streams of the geometry."""
         cache = self._caches.get(geometry)
         if cache is None:
             return None
@@ -57,18 +57,13 @@ class GeometryCaches:
         return store
 
     def retire(self, geometry: tuple, store: StateStore) -> None:
-        """No stream is left of a geometry: memory is given back, but for what graphs hold.
-
-        Args:
-            geometry: The geometry.
-            store: Its state.
-        """
+        """Free the memory of a geometry without streams, except what graphs hold."""
         if geometry in self._caches:
             self._caches[geometry].idle = store
         self.forget_idle()
 
     def forget_idle(self) -> None:
-        """Give back the memory of geometries that have neither streams nor graphs."""
+        """Free the memory of geometries that have neither streams nor graphs."""
         for geometry, cache in list(self._caches.items()):
             if cache.idle is not None and not cache.graphs:
                 del self._caches[geometry]

@@ -1,4 +1,4 @@
-"""What the CUDA graphs over the maps of one store share, and the graphs themselves."""
+"""The CUDA graphs over the maps of one store, and what they share."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class FrameGraph:
 
     Attributes:
         key: What a frame must have in common with it.
-        captured: The work.
+        captured: The captured work.
         leaves: Tensors (or ``None``) of its results.
-        spec: Of which :attr:`leaves` are the leaves: the model's results, and what its dense exits
-            gave.
-        inputs: What it reads.
-        lists: What it reads.
+        spec: The structure of which :attr:`leaves` are the leaves: the model's results,
+            and those of its dense exits.
+        inputs: Inputs that it reads.
+        lists: Block lists that it reads.
         recorded: What the host did.
-        held: The state that stands for a leaf which the graph does not copy, by the leaf's id.
+        held: The state that holds a leaf which the graph does not copy, by the leaf's id.
         last_call: Number of the call that last replayed it.
     """
 
@@ -44,9 +44,9 @@ class FrameGraph:
     last_call: int = 0
 
     def copy_results(self, frame: StaticFrame) -> Any:
-        """The results in memory of their own; a tensor that is there twice still is one."""
+        """The results in fresh memory; a tensor that occurs twice is copied once."""
         copies: dict[int, Tensor] = {}
-        # Not in inference mode, as results of eager frames are not.
+        # Not in inference mode, since results of eager frames are not inference tensors.
         with torch.inference_mode(False), torch.no_grad():
             for leaf in self.leaves:
                 if leaf is None or id(leaf) in copies:
@@ -64,10 +64,10 @@ class GraphPool:
     Attributes:
         inputs: By number of images.
         warm: Block lists of the warm-up call, for keys that have none of :attr:`graphs`.
-        graphs: More than one of a key where maps have more blocks than the grid: how many of those
-            are executed is no matter of the grid's count alone.
-        sizes: Bytes that a graph of this key was found to need.
-        generation: The generation of the graphs of all stores for which all this is valid.
+        graphs: By key. A key has several where maps have more blocks than the grid,
+            because the grid's count does not tell how many of those are executed.
+        sizes: Bytes that a graph of this key needed.
+        generation: The generation of the graphs of all stores for which this pool is valid.
     """
 
     inputs: dict[int, StaticInputs] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class GraphPool:
         return (graph for graphs in self.graphs.values() for graph in graphs)
 
     def __reduce__(self):
-        # A copied model has maps of its own; graphs over them are captured anew.
+        # A copied model has its own maps, whose graphs are captured again.
         return GraphPool, ()
 
     def add(self, graph: FrameGraph) -> None:
@@ -91,7 +91,7 @@ class GraphPool:
         self.graphs.setdefault(graph.key, []).append(graph)
 
     def discard(self, graph: FrameGraph) -> None:
-        """Give a graph's memory back."""
+        """Free a graph's memory."""
         left = [other for other in self.graphs.get(graph.key, ()) if other is not graph]
         if left:
             self.graphs[graph.key] = left
@@ -99,6 +99,6 @@ class GraphPool:
             self.graphs.pop(graph.key, None)
 
     def clear(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         for part in (self.inputs, self.warm, self.graphs, self.sizes):
             part.clear()

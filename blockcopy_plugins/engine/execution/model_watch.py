@@ -10,7 +10,7 @@ from .converted_model import ConvertedModel
 
 
 class ModelWatch:
-    """Looks at a converted model before each call: a few microseconds for each hundred modules."""
+    """Checks a converted model before each call: a few microseconds for each hundred modules."""
 
     def __init__(self) -> None:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
@@ -25,20 +25,20 @@ class ModelWatch:
             return "there are forward hooks on all modules, which a replay would not call"
         self._look_at(converted)
         hooks = sum(map(len, self._hooks))
-        # The package's own stay as they are: another number means that somebody else's came.
+        # The package's own hooks stay: a different number means that others were added.
         if hooks == self._hooks_seen:
             return None
         for path, module in converted.modules:
             for found in forward_hooks(module):
                 for hook in found.values():
-                    # Those of the model itself run around the whole call, also around a replay.
+                    # Hooks of the model itself run around the whole call, also around a replay.
                     if path and getattr(hook, "active", None) is not converted.active:
                         return f"module {path!r} has a forward hook, which a replay would not call"
         self._hooks_seen = hooks
         return None
 
     def has_moved(self, converted: ConvertedModel) -> bool:
-        """Whether a parameter or buffer lies elsewhere than at the call before."""
+        """Whether a parameter or buffer has moved in memory since the last call."""
         self._look_at(converted)
         if self._memory is not None and lie_at(self._values, self._memory):
             return False
@@ -57,9 +57,9 @@ class ModelWatch:
 
 
 class AttributeWatch:
-    """Looks whether the attributes of a model's modules are the ones of the call before.
+    """Checks whether attributes of a model's modules were replaced since the last call.
 
-    By their identity: what is inside of a list or an object is not looked at. It takes some
+    It compares identities and does not look inside lists or objects. It takes some
     microseconds for each hundred modules.
     """
 
@@ -69,11 +69,11 @@ class AttributeWatch:
         self._values: list[object] = []
 
     def __reduce__(self):
-        # The modules of a copy are others.
+        # A copy has other modules.
         return AttributeWatch, ()
 
     def have_changed(self, converted: ConvertedModel) -> bool:
-        """Whether they are other ones than at the last call; also at the first."""
+        """Whether any was replaced since the last call; True at the first."""
         if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
         self._modules = converted.modules

@@ -16,20 +16,20 @@ from .trace import Given, Kept, Step, Trace
 
 
 class Program:
-    """What a frame does, done again by one function without the model.
+    """What a frame does, as one function that runs without the model.
 
     Args:
         one: The ops of one frame.
-        other: Those of another.
+        other: The ops of another.
 
     Raises:
-        Mismatch: If the two did not do the same.
+        Mismatch: If the two differ.
 
     Attributes:
-        blocks: Rows and columns of blocks of the maps whose numbers of executed blocks it takes.
-        fixed: Those numbers, where it is for frames with these alone.
-        names: What it is to be given, see :class:`~.trace.Given`.
-        kept: The tensors that it reads and writes beside that.
+        blocks: The maps, by rows and columns of blocks, whose numbers of executed blocks it takes.
+        fixed: Those numbers, if it is only for frames that have them.
+        names: Names of its inputs, see :class:`~.trace.Given`.
+        kept: The other tensors that it reads and writes.
     """
 
     def __init__(self, one: Trace, other: Trace) -> None:
@@ -40,10 +40,10 @@ class Program:
         self.fixed = dict(one.sizes) if self._numbers.fixed else None
         for a, b in zip(one.roots, other.roots, strict=True):
             if not (a.same_as(b) if isinstance(a, Kept) else a == b):
-                raise Mismatch("a tensor from outside the frame is another one in each frame")
+                raise Mismatch("a tensor from outside the frame differs from frame to frame")
         steps = [self._join_steps(a, b) for a, b in zip(one.steps, other.steps, strict=True)]
         if one.results != other.results:
-            raise Mismatch("the results are made by other ops")
+            raise Mismatch("the results come from other ops")
         self.names = [root.name for root in one.roots if isinstance(root, Given)]
         self.kept = [root.tensor for root in one.roots if isinstance(root, Kept)]
         steps = without_dead(steps, one.results)
@@ -51,14 +51,14 @@ class Program:
         self._run = native_run(*parts) or python_run(*parts)
 
     def run(self, given: dict[Hashable, Tensor], sizes: Sequence[int]) -> list[Tensor | None]:
-        """Do it again.
+        """Run it.
 
         Args:
             given: By name, see :class:`~.trace.Given`.
             sizes: Executed blocks, in the order of :attr:`blocks`.
 
         Returns:
-            The tensors that the frame gives.
+            The tensors that the frame returns.
         """
         return self._run(given, *sizes)
 

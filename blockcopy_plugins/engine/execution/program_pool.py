@@ -1,4 +1,4 @@
-"""What the programs over the maps of one store share, and the programs themselves."""
+"""The programs over the maps of one store, and what they share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .trace import Trace
 
 @dataclass(eq=False)
 class FrameProgram:
-    """A program, and what must hold for it.
+    """A program, and the conditions under which it is valid.
 
     Attributes:
         program: The ops.
-        spec: Of which the tensors that the ops give are the leaves.
+        spec: The structure of the results, whose leaves are the tensors that the ops return.
         recorded: What the host did.
-        counted: MACs.
+        counted: Its MACs.
         prepared: Weights in the kernels' layout that it reads.
         replayed: Frames that it has run.
     """
@@ -34,7 +34,7 @@ class FrameProgram:
     replayed: int = 0
 
     def has_its_weights(self) -> bool:
-        """Whether all prepared weights are those of the weights as they are now."""
+        """Whether all prepared weights match the present weights."""
         return all(weight.is_current() for weight in self.prepared)
 
 
@@ -55,8 +55,8 @@ class ProgramPool:
     Attributes:
         last: The last recorded frame of each key.
         programs: By key: one for all frames, or some for frames of one number of blocks each.
-        strangers: Frames in turn, of a key, that did not do what the one before did.
-        generation: The generation of :class:`FramePrograms` for which all this is valid.
+        strangers: By key, the number of successive frames that differed from the one before.
+        generation: The generation of :class:`FramePrograms` for which this pool is valid.
     """
 
     last: dict[Hashable, Recording] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class ProgramPool:
     generation: int = 0
 
     def __reduce__(self):
-        # A copied model has maps of its own.
+        # A copied model has its own maps.
         return ProgramPool, ()
 
     def clear(self) -> None:

@@ -26,10 +26,10 @@ class CountedOp:
 
 
 class RecordedFrame(ReplayedFrame):
-    """A frame that keeps what a program needs to know of it.
+    """A frame that keeps what a program needs to know about it.
 
     Attributes:
-        counted: The ops on blocks, in their order.
+        counted: The ops on blocks, in order.
         run_part: Runs a part of the model that a program may stand for; ``None`` where all of it
             runs as it is.
     """
@@ -42,7 +42,7 @@ class RecordedFrame(ReplayedFrame):
         super().__init__(*args, **kwargs)
 
     def _new_layout(self, blocks: tuple[int, int]) -> Layout:
-        # Work of the host, which is done again for each frame.
+        # Work of the host, which is repeated for each frame.
         with no_modes():
             return super()._new_layout(blocks)
 
@@ -68,7 +68,7 @@ class RecordedFrame(ReplayedFrame):
         return {blocks: layout.executed for blocks, layout in self._layouts.items()}
 
     def given(self, name: Hashable, pixels: Tensor) -> Tensor:
-        """What differs from frame to frame.
+        """One of the tensors that differ from frame to frame.
 
         Args:
             name: See :class:`~.trace.Given`.
@@ -84,11 +84,11 @@ class RecordedFrame(ReplayedFrame):
         return getattr(self.layout_of(blocks), kind)
 
     def names(self) -> list[Hashable]:
-        """All names that :meth:`given` knows of so far."""
+        """All names that :meth:`given` knows so far."""
         found: list[Hashable] = ["pixels"] + ["places"] * (self._places is not None)
         for blocks, layout in self._layouts.items():
             found.append(("by_image", blocks))
-            # The same tensor where the slots are 0, 1, ...: then it has one name.
+            # Where the slots are 0, 1, ... both are the same tensor: then it has one name.
             if layout.by_slot is not layout.by_image:
                 found.append(("by_slot", blocks))
         return found + [("inside", *key) for key in self._insides]
@@ -106,13 +106,13 @@ class CountedFrame:
     """MACs of a frame as a function of its numbers of executed blocks.
 
     Args:
-        counts: Of a frame.
+        counts: MACs of a frame.
         one: Its ops on blocks.
-        other: Those of the other frame.
-        numbers: What integers of the two mean.
+        other: The ops on blocks of another frame.
+        numbers: The meaning of the integers of the two.
 
     Raises:
-        Mismatch: If the two did not do the same.
+        Mismatch: If the two differ.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Base of executors that record frames and replay them: obstacles and figures."""
+"""Base class of the executors that record and replay frames: obstacles and figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What became of the frames that a :class:`ReplayExecutor` is for.
+    """Figures of the frames that a :class:`ReplayExecutor` is for.
 
     Attributes:
         replayed: Calls that were replays.
-        eager_calls: Calls that ran eagerly although they should not, by reason.
+        eager_calls: Calls that had to run eagerly, by reason.
     """
 
     replayed: int = 0
@@ -47,8 +47,8 @@ class ReplayExecutor:
         enabled: Whether frames are recorded at all.
 
     Attributes:
-        recordings: What it calls what it makes, for the log.
-        log_level: Of a new reason not to.
+        recordings: Name of its recordings, for the log.
+        log_level: Level at which a new reason to run eagerly is logged.
     """
 
     recordings = "recordings"
@@ -87,15 +87,15 @@ class ReplayExecutor:
         return not work.has_first
 
     def is_for(self, call: Call) -> bool:
-        """Whether a call is one that may be recorded."""
+        """Whether a call may be recorded."""
         raise NotImplementedError(f"{type(self).__name__} does not implement is_for()")
 
     def has_changed(self, converted: ConvertedModel) -> bool:
-        """Whether the model is another than at the call before; asked once in each call."""
+        """Whether the model has changed since the last call; asked once in each call."""
         return self._watch.has_moved(converted)
 
     def kind(self, call: Call) -> Hashable:
-        """What of a call is not data.
+        """The part of a call that is not data.
 
         Raises:
             CaptureError: If it cannot be recorded.
@@ -103,11 +103,11 @@ class ReplayExecutor:
         return kind_of_call(call)
 
     def obstacle(self) -> str | None:
-        """What else stands against a recording now."""
+        """Another reason not to record now."""
         return None
 
     def forget(self) -> None:
-        """What was recorded so far is of no use any more."""
+        """Drop what was recorded so far."""
         self._generation += 1
 
     def _note(self, reason: str) -> None:

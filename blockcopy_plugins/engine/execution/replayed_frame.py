@@ -1,4 +1,4 @@
-"""A frame whose work on the host can be recorded, and done again where the rest is replayed."""
+"""A frame whose work on the host can be recorded, and repeated when the rest is replayed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..state.stream import Stream
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the host did in a recorded frame, to be done again at each replay.
+    """What the host did in a recorded frame, to be repeated at each replay.
 
     Attributes:
         entries: The state that was claimed, with its memory at that time.
         calls: How often each module used state.
-        counts: MACs and densified ops; they depend on the numbers of blocks alone.
+        counts: MACs and densified ops; they depend only on the numbers of blocks.
     """
 
     entries: tuple[tuple[StateEntry, Tensor], ...]
@@ -30,7 +30,7 @@ class Recorded:
     counts: FrameCounts
 
     def holds(self, store: StateStore) -> bool:
-        """Whether the maps still lie where they lay and have room for all streams."""
+        """Whether the maps have not moved in memory and have room for all streams."""
         return all(
             store.entries.get(entry.key) is entry
             and entry.map is map_
@@ -40,25 +40,21 @@ class Recorded:
 
 
 class ReplayedFrame(Frame):
-    """See the file."""
+    """A frame whose work on the host can be recorded and repeated."""
 
     def blocks_of_images(self, layout: Layout) -> list[int] | None:
         """See :class:`Frame`."""
         return super().blocks_of_images(layout) if self.images == 1 else None
 
     def recorded(self) -> Recorded:
-        """What the host did, after the model has run."""
+        """What the host did, once the model has run."""
         entries = claimed(self.store, self._streams)
         return Recorded(
             tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
         )
 
     def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
-        """Do what the host did in a recorded frame.
-
-        Args:
-            recorded: What it did.
-            counts: MACs of this frame.
+        """Repeat what the host did in a recorded frame.
 
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.

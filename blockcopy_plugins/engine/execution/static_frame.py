@@ -1,4 +1,4 @@
-"""A frame whose inputs lie in memory that stays, so that its work can be captured and replayed."""
+"""A frame with inputs at fixed addresses, so that its work can be captured and replayed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .replayed_frame import ReplayedFrame
 
 @dataclass(frozen=True)
 class BlockLists:
-    """Which blocks a frame executes and where its streams lie, int32 tensors ``(n, 3)``.
+    """Which blocks a frame executes and the slots of its streams, int32 tensors ``(n, 3)``.
 
     Attributes:
-        places: Of the images as one block each, by slot.
+        places: The images as one block each, by slot.
         blocks: ``by_image`` and ``by_slot`` of a :class:`Layout` by rows and columns of blocks.
     """
 
@@ -51,13 +51,13 @@ class StaticInputs:
     """
 
     def __init__(self, frame: Tensor, grid: Tensor) -> None:
-        # A graph outlives the call: made inside inference_mode these could not be written outside.
+        # A graph outlives the call, and tensors made in inference_mode could not be written later.
         with torch.inference_mode(False):
             self.frame = torch.empty_like(frame, memory_format=torch.channels_last)
             self.grid = torch.empty_like(grid)
 
     def fill(self, frame: Tensor, grid: Tensor) -> None:
-        """Take the next frame; nothing waits for the device."""
+        """Take the next frame, without waiting for the device."""
         self.frame.copy_(frame)
         self.grid.copy_(grid)
 
@@ -66,7 +66,7 @@ class StaticLists:
     """The lists of executed blocks that a graph reads, one pair for each number of blocks.
 
     Args:
-        device: Of the maps.
+        device: Device of the maps.
         slots: Slot of each image's stream.
     """
 
@@ -81,18 +81,18 @@ class StaticLists:
         return self._lists.places
 
     def read(self, host: Tensor, slots: Sequence[int]) -> BlockLists:
-        """The lists of another grid, in host memory."""
+        """The lists of a grid, in host memory."""
         blocks = {blocks: block_lists(host, blocks, slots) for blocks in self._lists.blocks}
         return BlockLists(image_places(slots), blocks)
 
     def fit(self, lists: BlockLists) -> bool:
-        """Whether each of them has as many blocks as the one that it would take the place of."""
+        """Whether each list has as many blocks as the one that it would replace."""
         return all(len(kept) == len(new) for kept, new in zip(self._lists, lists, strict=True))
 
     def freeze(self, lists: BlockLists) -> None:
-        """Take the lists of another grid, and stay from now on where they are then.
+        """Take the lists of a grid, and stay at their addresses from now on.
 
-        They lie in one piece of memory, so that the next ones come in one transfer.
+        They share one piece of memory, so that the next ones need one transfer.
         """
         with torch.inference_mode(False):
             self._memory = upload(_flat(lists), self.device)
@@ -103,11 +103,11 @@ class StaticLists:
         self._lists = BlockLists(places, dict(zip(lists.blocks, pairs, strict=True)))
 
     def thaw(self) -> None:
-        """They may lie elsewhere: no graph reads them."""
+        """Allow the lists to move: no graph reads them any more."""
         self._memory = None
 
     def fill(self, lists: BlockLists) -> None:
-        """Take the lists of another grid, after :meth:`freeze`; nothing waits for the device."""
+        """Take the lists of a grid after :meth:`freeze`, without waiting for the device."""
         upload_into(self._memory, _flat(lists))
 
     def layout(self, host: Tensor, blocks: tuple[int, int], slots: Sequence[int]) -> Layout:
@@ -116,12 +116,12 @@ class StaticLists:
         if found is None:
             if self._memory is not None:
                 raise CaptureError(f"a map has {blocks} blocks, which it had not in the warm-up")
-            # Work of the host: what looks for ops that wait for the device need not see it.
+            # Work of the host, which the guard against waiting ops need not see.
             with no_modes():
                 by_image, by_slot = block_lists(host, blocks, slots)
                 found = self._made(by_image), self._made(by_slot)
             self._lists.blocks[blocks] = found
-        # A new one for each frame: what it works out of the lists is part of the frame's work.
+        # A new one for each frame: what it derives from the lists is part of the frame's work.
         return Layout.over(blocks, *found)
 
     def _made(self, values: Tensor) -> Tensor:
@@ -134,17 +134,17 @@ def _flat(lists: BlockLists) -> Tensor:
 
 
 class StaticFrame(ReplayedFrame):
-    """A frame that reads its grid, slots and block lists from memory that stays.
+    """A frame that reads its grid, slots and block lists at fixed addresses.
 
     Args:
         *args: As for :class:`~..frame.frame.Frame`.
         inputs: Hold this frame.
         lists: Hold its blocks.
-        hold_results: Leave the copies of maps that the model returns to :meth:`copy_result`.
+        hold_results: Leave it to :meth:`copy_result` to copy maps that the model returns.
         **kwargs: As for :class:`~..frame.frame.Frame`.
 
     Attributes:
-        held: The state that stands for a result which was not copied, by the result's id.
+        held: The state that holds a result which was not copied, by the result's id.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class StaticFrame(ReplayedFrame):
         self._lists = lists
         super().__init__(*args, **kwargs)
         self.grid = inputs.grid
-        # Also where the slots are 0, 1, ...: other streams share the graph.
+        # Also if the slots are 0, 1, ..., because other streams share the graph.
         self._places = lists.places
         self._hold_results = hold_results
         self.held: dict[int, StateEntry] = {}
@@ -167,12 +167,12 @@ class StaticFrame(ReplayedFrame):
         return self._lists.layout(self.host, blocks, self.slots)
 
     def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
-        # Their number is another in each frame, which no graph can hold: as a mask it is noticed.
+        # Their number differs from frame to frame, which no graph can hold; the guard sees a mask.
         rows, columns = layout.by_image[:, 1:].unbind(1)
         return (rows < blocks[0]) & (columns < blocks[1])
 
     def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
-        # Where borders of whole maps are copied, the host names the slots; all of a map is more.
+        # To copy only borders of whole maps, the host would have to name the slots.
         super()._write(map_, x, EVERYTHING if self.whole else border)
 
     def result(self, x: BlockTensor) -> Tensor:
@@ -186,9 +186,9 @@ class StaticFrame(ReplayedFrame):
         return stand_in
 
     def copy_result(self, entry: StateEntry) -> Tensor:
-        """A result of the model that :meth:`result` held back, in memory of its own.
+        """A result of the model that :meth:`result` held back, in fresh memory.
 
-        Done outside the graph: there the host knows the slots, and one copy is enough.
+        This is done outside the graph, where the host knows the slots and one copy is enough.
         """
         map_ = entry.map
         in_order = self.slots == tuple(range(self.images))

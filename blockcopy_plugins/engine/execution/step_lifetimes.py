@@ -19,7 +19,7 @@ def registers(value: Any) -> list[Register]:
 
 
 def without_dead(steps: Sequence[Step], results: Sequence[Register | Root | None]) -> list[Step]:
-    """Leave out ops whose results nobody reads and that change nothing."""
+    """Drop ops that change nothing and whose results are not read."""
     needed = {value for value in results if isinstance(value, Register)}
     kept = []
     for step in reversed(steps):

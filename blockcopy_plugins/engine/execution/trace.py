@@ -1,7 +1,7 @@
-"""What a frame did: the torch ops that ran on ordinary tensors, and what they were given.
+"""What a frame did: the torch ops that ran on ordinary tensors, and their arguments.
 
-Below the BlockTensors a frame is a list of ops on packed blocks, kept maps, parameters and tables.
-:class:`TraceRecorder` writes it down while the frame runs eagerly.
+Underneath the BlockTensors a frame is a list of ops on packed blocks, kept maps, parameters and
+tables. :class:`TraceRecorder` records it while the frame runs eagerly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .capture_guard import BY_INDEX, READS
 
 aten = torch.ops.aten
 
-# Methods of tensors that hand values to Python without an op.
+# Methods of tensors that return values to Python without an op.
 _READING_METHODS = frozenset(
     {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__}
 )
@@ -38,21 +38,21 @@ _READING_METHODS = frozenset(
 
 @dataclass(frozen=True)
 class Register:
-    """A tensor that an op of the frame made."""
+    """A tensor that an op of the frame returned."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Root:
-    """A tensor that was there before the op that first read it, see :attr:`Trace.roots`."""
+    """A tensor that existed before the op that first read it, see :attr:`Trace.roots`."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class Given:
-    """A root that is another tensor in each frame.
+    """A root that differs from frame to frame.
 
     Attributes:
         name: ``'pixels'``; ``'places'`` of the images by slot; ``('by_image', blocks)`` and
@@ -68,15 +68,15 @@ class Kept:
     """A root that is the same tensor in each frame: a parameter, a kept map, a table.
 
     Attributes:
-        tensor: It.
-        fresh: It was made of numbers in the frame: its values count, not which tensor it is.
+        tensor: The tensor.
+        fresh: It was made from numbers within the frame: its values count, not its identity.
     """
 
     tensor: Tensor
     fresh: bool = False
 
     def same_as(self, other: Any) -> bool:
-        """Whether another frame was given the same."""
+        """Whether another frame had the same root."""
         if not isinstance(other, Kept) or self.fresh != other.fresh:
             return False
         if not self.fresh:
@@ -93,7 +93,7 @@ class Step:
         func: The op.
         args: Its arguments, tensors as :class:`Register` and :class:`Root`.
         kwargs: Its keyword arguments.
-        out: Its result: a register, a list of such, or something else.
+        out: Its result: a register, a list of registers, or something else.
     """
 
     func: OpOverload
@@ -107,11 +107,11 @@ class Trace:
     """The ops of one frame.
 
     Attributes:
-        steps: In their order.
-        roots: What they were given, in the order of first use.
-        results: What the frame gave: registers and roots, ``None`` for no tensor.
+        steps: The ops, in order.
+        roots: The tensors that they were given, in the order of first use.
+        results: What the frame returned: registers and roots, ``None`` for what is not a tensor.
         sizes: Number of executed blocks, by rows and columns of blocks of a map.
-        obstacle: Why the frame cannot be done again by its ops, ``None`` if it can.
+        obstacle: Why the frame cannot be repeated by its ops, ``None`` if it can.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -122,10 +122,10 @@ class Trace:
 
 
 class TraceRecorder(TorchDispatchMode):
-    """Writes down the ops of a frame. Nothing of the frame is changed.
+    """Records the ops of a frame and changes nothing.
 
     Args:
-        path: Gives the path of the module being run.
+        path: Returns the path of the module being run.
     """
 
     def __init__(self, path: Callable[[], str]) -> None:
@@ -136,8 +136,8 @@ class TraceRecorder(TorchDispatchMode):
         self._registers = 0
         self._roots: list[Tensor | Kept] = []
         self._written: set[int] = set()
-        # Memory of the roots so far, which stays theirs: what else a frame writes to may be freed,
-        # and a root made later lie in its place.
+        # Memory of the roots so far, which stays theirs. Other memory that a frame writes to may
+        # be freed and reused for a later root.
         self._of_roots: set[int] = set()
         self._methods = _ReadingMethods(self._refuse)
 
@@ -152,7 +152,7 @@ class TraceRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(issubclass(t, (BlockTensor, DenseMap)) for t in types):
             return NotImplemented
-        # What is read here does not count as read by the model.
+        # Reads in here do not count as reads by the model.
         with no_torch_function():
             return self._dispatch(func, args, kwargs or {})
 
@@ -186,16 +186,16 @@ class TraceRecorder(TorchDispatchMode):
         own: Sequence[Tensor],
         sizes: dict[tuple[int, int], int],
     ) -> Trace:
-        """The trace, after the frame.
+        """End the frame and return its trace.
 
         Args:
-            results: Tensors that the frame gave.
+            results: Tensors that the frame returned.
             given: The roots that differ from frame to frame, by name.
             own: Memory that the engine writes to: kept maps and scratch.
             sizes: See :class:`Trace`.
 
         Returns:
-            It; no tensor of the frame itself is kept.
+            The trace, which keeps no tensor of the frame itself.
         """
         trace = self._trace
         trace.results = [None if value is None else self._refer(value) for value in results]
@@ -205,10 +205,10 @@ class TraceRecorder(TorchDispatchMode):
             root if isinstance(root, Kept) else named.get(id(root)) or Kept(root)
             for root in self._roots
         ]
-        # Tensors without memory have no place of their own.
+        # Tensors without memory have no address.
         if self._written - {_memory(tensor) for tensor in own} - {0}:
-            self._refuse("it writes into a tensor that was there before the frame")
-        # What the frame was given lives no longer because of this.
+            self._refuse("it writes into a tensor that existed before the frame")
+        # This must not keep the frame's inputs alive.
         self._roots, self._trace = [], Trace()
         return trace
 
@@ -235,7 +235,7 @@ class TraceRecorder(TorchDispatchMode):
     def _made(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             if type(value) in (list, tuple) and any(isinstance(v, Tensor) for v in value):
-                self._refuse("an op gives lists of tensors within its results")
+                self._refuse("an op returns lists of tensors within its results")
             return None
         found = self._known.get(value)
         if found is None:
@@ -270,9 +270,9 @@ class _ReadingMethods(TorchFunctionMode):
 
 
 def nearly_the_same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same up to a few roundings; NaN is NaN.
+    """Whether two tensors are equal up to a few roundings; NaN equals NaN.
 
-    The same op may add in another order where its operands lie elsewhere in memory.
+    The same op may sum in another order if its operands have moved in memory.
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return False

@@ -18,8 +18,8 @@ def dense_results(values: Any, last: bool = False, to_read: bool = False) -> Any
     Args:
         values: Nested results, dataclasses among them.
         last: Whether they are what the model returns, so that nothing else runs in the frame.
-        to_read: Who gets them neither writes to them nor keeps them: they may be the state itself,
-            channels last.
+        to_read: The receiver neither writes to them nor keeps them, so they may be the state
+            itself, channels last.
 
     Returns:
         The same with dense tensors.

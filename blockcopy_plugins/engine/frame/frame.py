@@ -83,7 +83,7 @@ class Frame(FrameContext, BlockPacking):
         self.kernels = kernels
         self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
         self.pending_maps: list[weakref.ref[BlockTensor]] = []
-        # By what they are of: windows and tokens.
+        # By what they consist of: windows and tokens.
         self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
         self._run = table.run
@@ -112,8 +112,8 @@ class Frame(FrameContext, BlockPacking):
         return self._run(self, func, args, kwargs, on_use)
 
     def dispatch_of_several(self, func, args, kwargs):
-        """Run an op of tensors of this frame and of an inner one, which become dense."""
-        reason = "its operands are cut into blocks and into windows, or are other tokens"
+        """Run an op on tensors of this frame and of an inner one, which become dense."""
+        reason = "its operands are cut in different ways: into blocks, windows or tokens"
         self.refuse_if_strict(str(func), reason)
         self.count_densified(str(func), reason, 0)
 
@@ -129,7 +129,7 @@ class Frame(FrameContext, BlockPacking):
         return func(*args, **kwargs)
 
     def dispatch_dense_form(self, func, args, kwargs):
-        """Run an op of moved maps that needs them as dense maps, which may become blocks again."""
+        """Run an op that needs moved maps as dense maps, which may become blocks again."""
 
         def densify(value):
             return value.dense_map() if type(value) is MovedMap else value
@@ -163,13 +163,7 @@ class Frame(FrameContext, BlockPacking):
         return out
 
     def derived(self, out: Any, func, args) -> Any:
-        """Mark an op's results as dense maps, which may become blocks again.
-
-        Args:
-            out: Its result.
-            func: The op.
-            args: Its arguments.
-        """
+        """Mark an op's results as dense maps, which may become blocks again."""
         if self.maps is None or moves_pixels(func, args, self.maps):
             return out
         for value in tree_leaves(args):
@@ -203,7 +197,7 @@ class Frame(FrameContext, BlockPacking):
             )
             for i in (0, 1)
         )
-        # Other people's compiled ops take a dense map for NCHW without looking at its strides.
+        # Third-party compiled ops take a dense map for NCHW without looking at its strides.
         return dense.contiguous() if None in block else self.from_dense(dense, block)
 
     # -- whole maps of blocks ----------------------------------------------------------------------
@@ -289,7 +283,7 @@ class Frame(FrameContext, BlockPacking):
             return map_.clone(memory_format=torch.channels_last) if copy else map_
 
     def output(self, x: BlockTensor) -> Tensor:
-        """``x`` as a dense tensor, in memory of its own and in the frame's layout."""
+        """``x`` as a dense tensor, in separate memory and in the frame's layout."""
         return self.dense(x, "output", copy=True, contiguous=not self.channels_last)
 
     def result(self, x: BlockTensor) -> Tensor:
@@ -308,10 +302,10 @@ class Frame(FrameContext, BlockPacking):
             x.read_only = (kind, map_)
         return map_
 
-    # -- functions that know no blocks -------------------------------------------------------------
+    # -- functions that do not know blocks ---------------------------------------------------------
 
     def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
-        """Call a function that knows no BlockTensors with whole maps.
+        """Call a function that does not know BlockTensors, with whole maps.
 
         Args:
             function: The function.
@@ -334,7 +328,7 @@ class Frame(FrameContext, BlockPacking):
     def make_whole(
         self, values: Any, name: str, reason: str
     ) -> tuple[Any, list[BlockTensor | MapGeometry]]:
-        """Densify arguments of code that knows no BlockTensors.
+        """Densify arguments of code that does not know BlockTensors.
 
         Args:
             values: Nested arguments.

@@ -1,4 +1,4 @@
-"""Parts of a frame's map other than its blocks, as a frame of their own."""
+"""Parts of a frame's map other than its blocks, as a separate frame."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .layout import Blocks, Layout, Parts
 
 
 class InnerFrame(Frame):
-    """A frame of which other parts of the picture run than blocks: windows, or tokens.
+    """A frame in which other parts of the picture than blocks run: windows, or tokens.
 
-    A tensor of it has such parts in place of blocks and is otherwise what any BlockTensor is: ops
-    run on the parts that run, and what needs a whole map keeps it. What happens is written down in
-    the frame that the map comes from.
+    Its tensors hold such parts in place of blocks and are otherwise ordinary BlockTensors: ops
+    run on the executed parts, and an op that needs a whole map keeps it. Paths, counts and keys
+    are those of the frame that the map comes from.
 
     Args:
         home: The frame of the map.
         of: A map of it, or a view of one.
-        parts: Which of the parts run.
+        parts: The parts, and which of them run.
         size: ``(H, W)`` of the map that is cut into them.
         part: Height and width of a part in pixels of that map.
 
@@ -99,7 +99,7 @@ class InnerFrame(Frame):
         self.home.compute_pending()
 
     def count_blocks(self, executed: int, dense: int, block: tuple[int, int]) -> None:
-        """See :class:`FrameContext`; parts tell nothing of which block size would do."""
+        """See :class:`FrameContext`; parts do not show which block size would suit."""
         self.home.count_blocks(executed, dense, self.block_at_home)
 
     def tables(
@@ -113,7 +113,7 @@ class InnerFrame(Frame):
         return self.home.tables((name, self.parts), size, block, make)
 
     def layout_of(self, blocks: Blocks) -> Layout:
-        """See :class:`BlockPacking`; there may be more parts than of the map that was cut."""
+        """See :class:`BlockPacking`; a map may have more parts than the one that was cut."""
         more = [count - have for count, have in zip(blocks, self.grid_size, strict=True)]
         return self.home.layout_of(self.parts.and_more(*more) if any(more) else self.parts)
 

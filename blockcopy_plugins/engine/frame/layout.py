@@ -1,4 +1,4 @@
-"""Which blocks of a map are executed, and where they lie."""
+"""Which blocks of a map are executed, and where they are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...host_transfer import upload
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a map that blocks do not hold: those that meet executed blocks run.
+    """Windows of a map that blocks do not hold: those that overlap executed blocks run.
 
     Attributes:
-        rows: The rows of the grid that each row of windows meets, see
+        rows: The rows of the grid that each row of windows overlaps, see
             :func:`~..geometry.blocks_met`.
-        columns: The columns of the grid that each column of windows meets.
+        columns: The columns of the grid that each column of windows overlaps.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -31,7 +31,7 @@ class Windows:
         return len(self.rows), len(self.columns)
 
     def executed(self, grid: Tensor) -> Tensor:
-        """Which of them meet executed blocks.
+        """Which of them overlap executed blocks.
 
         Args:
             grid: bool ``(N, GH, GW)`` in host memory.
@@ -43,7 +43,7 @@ class Windows:
         return grid[:, rows].any(2)[:, :, columns].any(3)
 
     def and_more(self, rows: int, columns: int) -> Windows:
-        """The same with some more, which run where the last ones do."""
+        """The same with more rows and columns, which run where the last ones do."""
         return Windows(
             (*self.rows, *self.rows[-1:] * rows), (*self.columns, *self.columns[-1:] * columns)
         )
@@ -51,13 +51,13 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The pixels of a map one by one, with tokens of no pixel before and behind them.
+    """The pixels of a map one by one, with tokens of no pixel before and after them.
 
-    Such a token runs where anything of its image does: it may look at all pixels.
+    Such a token runs if any block of its image does, since it may read all pixels.
 
     Attributes:
         before: Tokens before the pixels, such as a class token.
-        behind: Tokens behind them.
+        behind: Tokens after them.
         size: ``(H, W)`` of the map.
         block: Height and width of its blocks.
     """
@@ -108,8 +108,8 @@ class Layout:
 
     Args:
         grid: bool ``(N, GH, GW)``, in host memory: counting on a GPU would mean waiting for it.
-        blocks: Rows and columns of blocks, at least those of the grid; or windows, which stand for
-            blocks then.
+        blocks: Rows and columns of blocks, at least those of the grid; or windows in place of
+            blocks.
         slots: Slot of each image's stream.
         device: Device of the lists, by default the host.
 
@@ -163,7 +163,7 @@ class Layout:
 
 
 def image_places(slots: Sequence[int]) -> Tensor:
-    """int32 ``(N, 3)`` in host memory: each image as one block of its own, by slot."""
+    """int32 ``(N, 3)`` in host memory: each image as one block, by slot."""
     return torch.tensor([(slot, 0, 0) for slot in slots], dtype=torch.int32, device="cpu").view(
         -1, 3
     )

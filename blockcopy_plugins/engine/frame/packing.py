@@ -1,4 +1,4 @@
-"""The blocks of a frame: where they lie, and how they are taken from whole maps."""
+"""The blocks of a frame: where they are, and how they are taken from whole maps."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class BlockPacking:
         return self.layout_of(blocks)
 
     def layout_of(self, blocks: Blocks) -> Layout:
-        """The executed blocks of a map with so many rows and columns of blocks, or its windows."""
+        """The executed blocks of a map with these rows and columns of blocks, or its windows."""
         found = self._layouts.get(blocks)
         if found is None:
             found = self._layouts[blocks] = self._new_layout(blocks)
@@ -96,7 +96,7 @@ class BlockPacking:
 
     @property
     def image_places(self) -> Tensor:
-        """int32 ``(N, 3)``: each image as one block of its own."""
+        """int32 ``(N, 3)``: each image as one block."""
         key = ("images", self.images)
         if key not in self.plans.tables:
             with torch.inference_mode(False):
@@ -111,8 +111,8 @@ class BlockPacking:
         """The executed blocks of a dense tensor, in the form of a BlockTensor's ``packed``.
 
         Args:
-            dense: With the axes of ``template``, and any channels.
-            template: Has the axes, blocks and size of the map.
+            dense: A tensor with the axes of ``template`` and any channels.
+            template: A tensor with the axes, blocks and size of the map.
 
         Returns:
             A copy.
@@ -152,7 +152,7 @@ class BlockPacking:
         """Row and column table of a gather, computed once for a geometry.
 
         Args:
-            name: What kind of window, with all its parameters.
+            name: Kind of window, with all its parameters.
             size: ``(H, W)`` of the map read.
             block: Block of the map written.
             make: ``make(axis, size, block) -> int32 (blocks, width)`` for axis 0 (rows), 1 (cols).

@@ -1,4 +1,4 @@
-"""Tokens of a map and tokens of no pixel beside them, as a frame of their own."""
+"""Tokens of a map together with tokens of no pixel, as a separate frame."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _TOKEN = (1, 1)
 
 
 class TokenFrame(InnerFrame):
-    """Tokens, of which those of executed pixels run, and those of no pixel where anything does.
+    """Tokens: those of executed pixels run, and those of no pixel if any block of their image does.
 
-    A transformer puts a class token, registers or queries beside the tokens of a map. Together they
-    are a map of one row, each token a block of its own: whatever runs on blocks runs on them.
+    A transformer joins a class token, registers or queries to the tokens of a map. Together they
+    are a map of one row in which each token is a block, so whatever runs on blocks runs on them.
 
     Args:
         home: The frame of the map.
         of: The tokens of its pixels, ``(N, L, C)``.
         before: Tokens of no pixel before them.
-        behind: Tokens behind them.
+        behind: Tokens after them.
 
     Attributes:
-        pixels: The tokens of pixels among all.
+        pixels: Which of all tokens are those of pixels.
     """
 
     def __init__(self, home: Frame, of: BlockTensor, before: int, behind: int) -> None:
@@ -48,12 +48,12 @@ class TokenFrame(InnerFrame):
         return found
 
     def joined(self, x: BlockTensor, before: Sequence[Tensor], behind: Sequence[Tensor]):
-        """The tokens of a map with others beside them.
+        """The tokens of a map joined with others.
 
         Args:
             x: Tokens of pixels, ``(N, L, C)``.
             before: ``(N, count, C)`` each.
-            behind: The same, behind the pixels.
+            behind: The same, after the pixels.
 
         Returns:
             ``(N, tokens, C)``.

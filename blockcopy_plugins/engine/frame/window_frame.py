@@ -1,4 +1,4 @@
-"""Windows that a frame's map is cut into otherwise than into blocks, as a frame of their own."""
+"""Windows of a map that blocks do not hold, as a separate frame."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .inner_frame import InnerFrame
 from .layout import Windows
 
 Places = tuple[int, ...]
-"""For each row (or column) of a map that of another one which it shows, negative for none."""
+"""For each row (or column) of a map, the row of another map that it shows, negative for none."""
 
 
 class WindowFrame(InnerFrame):
-    """The windows of a map, of which those run that meet executed blocks.
+    """The windows of a map; those that overlap executed blocks run.
 
-    Window attention cuts a map into windows that need not lie in blocks: of seven pixels, or of a
-    map that is padded or rolled.
+    Window attention cuts a map into windows that need not lie in blocks: windows of seven pixels,
+    for example, or of a padded or rolled map.
 
     Args:
         home: The frame of the map.
@@ -60,11 +60,11 @@ class WindowFrame(InnerFrame):
     # -- from the map and back ---------------------------------------------------------------------
 
     def cut(self, x: BlockTensor, fill: float) -> BlockTensor:
-        """The windows of a map, read from where it is kept.
+        """The windows of a map, read from the kept map.
 
         Args:
-            x: A map of the geometry that this is for, or a view of one that has rows and columns.
-            fill: What stands where windows show nothing of the map.
+            x: A map of this frame's geometry, or a view of one that has rows and columns.
+            fill: Value where windows show nothing of the map.
         """
         map_ = self.home.keep(x, "windows").map
         if self.whole:
@@ -89,11 +89,11 @@ class WindowFrame(InnerFrame):
         )
 
     def at_home(self, x: BlockTensor, places: tuple[Places, Places]) -> BlockTensor:
-        """The executed blocks of the map that windows make.
+        """The executed blocks of the map, put together from its windows.
 
         Args:
             x: A tensor of this frame, of its size.
-            places: Rows and columns of it that show the map.
+            places: Its rows and columns that show the map.
         """
         home, map_ = self.home, x.packed_map()
         if self.whole:
@@ -115,7 +115,7 @@ class WindowFrame(InnerFrame):
         )
 
     def _image(self, map_: Tensor, places: tuple[Places, Places], fill: float) -> Tensor:
-        """Rows and columns of whole maps ``(N, C, H, W)``, in memory of their own."""
+        """Rows and columns of whole maps ``(N, C, H, W)``, in separate memory."""
         size = (len(places[0]), len(places[1]))
         if places == tuple(tuple(range(length)) for length in size):
             return map_[..., : size[0], : size[1]].clone(memory_format=torch.channels_last)

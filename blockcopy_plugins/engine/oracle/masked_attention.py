@@ -17,7 +17,7 @@ ATTENTIONS = (
 
 
 def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str | None:
-    """Axes of a result in which each pixel, or window, depends on nothing but itself.
+    """Axes of a result in which each pixel, or window, depends only on itself.
 
     Args:
         func: ``bmm``, or one of :data:`ATTENTIONS`.

@@ -12,6 +12,7 @@ from ..tensor.axes_rules import AXES_RULES, View, axes_after
 from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
 from ..torch_internals import (
     is_mutable,
+    named_arguments,
     schema_of,
     tree_leaves,
     tree_map,
@@ -58,7 +59,7 @@ _POINTWISE = (
     aten.fill_.Tensor,
     aten.zero_.default,
 )
-# A dense map that is given to them is cut into blocks.
+# A dense map is cut into blocks for them.
 _CUT = (
     aten.convolution.default,
     *POOLS,
@@ -148,7 +149,7 @@ class MaskedFrame:
         return masked
 
     def as_windows(self, func, kept, kwargs, x: MaskedTensor, out):
-        """A map whose pixels stand elsewhere, or its windows; ``None`` if it is neither."""
+        """A map whose pixels have moved, or its windows; ``None`` if it is neither."""
         return None
 
     def derived(self, out, func, args):
@@ -241,8 +242,7 @@ class MaskedFrame:
             if of_each and set(args[1].shape[2:]) == set(args[3]) == {1} and not any(args[4]):
                 axes = template.axes
         elif func in _BATCH_NORMS:
-            names = [a.name for a in schema_of(func).arguments]
-            given = dict(zip(names, args, strict=False)) | dict(kwargs)
+            given = named_arguments(func, args, kwargs)
             training = given.get("training", given.get("train", False))
             axes = template.axes if template.axes[1] == "C" and not training else None
         elif func is aten.mm.default or func is aten.addmm.default:
@@ -278,12 +278,12 @@ class MaskedFrame:
             shown = axes[:-1] if func in ATTENTIONS and part.dim() < len(axes) else axes
             return MaskedTensor(part, block, self, shown, size_of_map, joined)
 
-        if func in _BATCH_NORMS:  # and its statistics, which nobody reads
+        if func in _BATCH_NORMS:  # and its statistics, which are not read
             return wrap(out[0]), *out[1:]
         return wrap(out) if isinstance(out, Tensor) else [wrap(part) for part in out]
 
     def _check_pixels(self, func, args, kwargs, template: MaskedTensor, parts, reading) -> None:
-        """Hold what the engine's rule says of an op against what the op does."""
+        """Compare the engine's rule for an op with what the op does."""
         axes, joined, size = reading
         old, images = template.size_of_map, len(self.grid)
         changed = torch.rand(images, *old, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -316,7 +316,7 @@ class MaskedFrame:
             if found is not None:
                 return found
         if any(x.source is not None for x in inputs):
-            # It was cut into blocks in vain: the op runs on the dense map.
+            # It was cut into blocks for nothing: the op runs on the dense map.
             out = func(*tree_map(self._before, args), **tree_map(self._before, kwargs))
         alias, x = schema_of(func).arguments[0].alias_info, args[0]
         if alias is not None and alias.is_write and isinstance(x, MaskedTensor):

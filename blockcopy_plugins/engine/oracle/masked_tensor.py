@@ -30,7 +30,7 @@ class MaskedTensor(torch.Tensor):
         axes: Letter of each dimension.
         joined: Channels in a dimension that it shares with pixels or images.
         padded: Whether it was computed from a kept map.
-        places: Of a map that is rolled, padded or cropped, which rows and columns it shows.
+        places: The rows and columns that a rolled, padded or cropped map shows.
         size_at_home: ``(H, W)`` of that map as it was.
         source: The dense map that it was cut out of.
     """
@@ -67,7 +67,7 @@ class MaskedTensor(torch.Tensor):
         return f"MaskedTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block})"
 
     def call_whole(self, function, args, name, reason, gives_map):
-        """Call a function that knows no blocks with the kept maps."""
+        """Call a function that does not know blocks, with the kept maps."""
         maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
         out = function(*tree_map(self.run.leave, args))
         return self.run.masked_again(out, maps) if gives_map else out

@@ -1,4 +1,4 @@
-"""Tokens in the masked reference: those of a map, and others of no pixel beside them."""
+"""Tokens in the masked reference: those of a map, joined with others of no pixel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ aten = torch.ops.aten
 
 
 class MaskedTokens(MaskedFrame):
-    """Tokens as a map of one row, each a block of its own.
+    """Tokens as a map of one row, in which each token is a block.
 
-    A token of no pixel is executed where any block of its image is.
+    A token of no pixel is executed if any block of its image is.
 
     Args:
         home: The frame of the map.
         x: Its tokens, ``(N, L, C)``.
         before: Tokens of no pixel before them.
-        behind: Tokens behind them.
+        behind: Tokens after them.
     """
 
     def __init__(self, home: MaskedFrame, x: MaskedTensor, before: int, behind: int) -> None:
@@ -41,7 +41,7 @@ class MaskedTokens(MaskedFrame):
 
     @property
     def ops(self) -> int:
-        """Those of the whole frame."""
+        """The ops of the whole frame."""
         return self.home.ops
 
     @ops.setter
@@ -82,7 +82,7 @@ class MaskedTokens(MaskedFrame):
 
 
 def joined_tokens(home: MaskedFrame, func, args: Sequence, kwargs: Any) -> MaskedTensor | None:
-    """A map's tokens with others beside them, ``None`` if a concatenation is none of that."""
+    """A map's tokens joined with others, ``None`` if a concatenation does something else."""
     tensors, dim = (*args, kwargs.get("dim", 0))[:2]
     maps = [i for i, tensor in enumerate(tensors) if isinstance(tensor, MaskedTensor)]
     x = tensors[maps[0]]

@@ -1,4 +1,4 @@
-"""Windows in the masked reference: maps rolled, padded and cut, and what of it is a map again.
+"""Windows in the masked reference: maps rolled, padded, cut, and put together again.
 
 All windows are computed here, from the kept map that they are cut out of. Where they are put
 together again, executed blocks of the map are used and no others.
@@ -79,7 +79,7 @@ class FrameOfWindows(MaskedFrame):
         return self.moved(x, places, out)
 
     def moved(self, x: MaskedTensor, places, out: Tensor) -> MaskedTensor:
-        """A map whose rows and columns stand elsewhere."""
+        """A map whose rows and columns have moved."""
         size = tuple(map(len, places))
         found = MaskedTensor(out, x.block, self, x.axes, size, x.joined, padded=True)
         found.places, found.size_at_home = places, x.size_at_home or x.size_of_map
@@ -168,11 +168,11 @@ def places_of(size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def places_after(func, kept: Sequence, kwargs: Mapping, x: MaskedTensor, out: Tensor):
-    """Which rows and columns stand where after a roll, padding or crop, found by moving numbers.
+    """Where rows and columns are after a roll, padding or crop, found by moving their numbers.
 
     Returns:
-        For rows and columns the number of that which each shows, -1 for none; ``None`` if the op
-        does something else too.
+        For rows and for columns, the number of the one that each shows, -1 for none; ``None`` if
+        the op does something else too.
     """
     if func not in _MOVES:
         return None

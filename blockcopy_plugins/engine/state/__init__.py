@@ -1,1 +1,1 @@
-"""What is kept of earlier frames: features alone."""
+"""What is kept of earlier frames: features only."""

@@ -72,12 +72,7 @@ class StateEntry:
         return (*self.map.shape[1:], self.block, self.map.dtype)
 
     def is_left_over(self, streams: Iterable[Stream], *wanted) -> bool:
-        """Whether it does not fit and belongs to streams that are gone, so that it can be replaced.
-
-        Args:
-            streams: Live streams.
-            *wanted: As for :meth:`check`.
-        """
+        """Whether it does not fit and no live stream uses it, so that it can be replaced."""
         if self._fits() == wanted:
             return False
         users = {used[0] for used in self._used if used is not None}
@@ -131,8 +126,8 @@ def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
 
     Args:
         shape: ``(slots, C, H, W)``.
-        dtype: Of the map.
-        device: Of the map.
+        dtype: dtype of the map.
+        device: Device of the map.
     """
     # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
     # written to outside, so it is always an ordinary tensor.

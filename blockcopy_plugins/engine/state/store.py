@@ -13,7 +13,7 @@ from .stream import Stream
 class StateStore:
     """All state of the streams whose frames have the same size.
 
-    Streams with frames of another size have a store of their own, as maps cannot share a tensor.
+    Streams with frames of another size have another store, as their maps cannot share a tensor.
 
     Attributes:
         entries: By place in the model.
@@ -41,8 +41,8 @@ class StateStore:
             key: The place.
             shape: ``(C, H, W)`` of the map.
             block: Block height and width in pixels of the map.
-            dtype: Of the map.
-            device: Of the map.
+            dtype: dtype of the map.
+            device: Device of the map.
 
         Returns:
             The entry, with room for all streams of this store.

@@ -1,4 +1,4 @@
-"""The strategies of all ops that run on blocks, a family of ops in each file."""
+"""The strategies of all ops that run on blocks, one family of ops per file."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ OPS = OpTable(
     ),
     elementwise=pointwise.pointwise,
 )
-"""The table of ops; slices of rows and columns stand behind those of channels,
-and ops that cut maps into windows or tokens behind those that need none."""
+"""The table of ops. Of several strategies for an op the last file's counts, and calls the
+others."""

@@ -11,7 +11,7 @@ from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import schema_of
+from ..torch_internals import named_arguments
 from .channels import count_product
 from .op_table import on_blocks
 from .pointwise import rows_of_images
@@ -27,11 +27,11 @@ _WINDOWS = ("RCC", "PCC", "RCCC", "PCCC")
 def batched_product(frame: Frame, func, args, kwargs):
     """``bmm`` of pixels with a matrix for each image, or with other pixels.
 
-    * ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose weights
-      are made of the image. With the heads of an attention N is N * heads.
+    * ``(N, L, C)`` times a matrix, or a matrix times ``(N, C, L)``: a 1x1 convolution whose
+      weights are computed from the image. With the heads of an attention, N is N * heads.
     * Queries ``(N, L, C)`` times keys ``(N, C, L)``: the keys are read from the whole kept map, and
       each executed pixel has a row of scores, as channels. In the same way scores read values.
-    * Windows that lie in one block each: a product of the blocks.
+    * Windows that each lie in one block: a product of the blocks.
     """
     first, second = args
     on_blocks = [isinstance(value, BlockTensor) for value in args]
@@ -40,7 +40,7 @@ def batched_product(frame: Frame, func, args, kwargs):
     if on_blocks[0] and first.axes in ("NLC", "BLC"):
         if on_blocks[1]:
             if second.axes not in (first.axes, first.axes[0] + "CL"):
-                return Decline("its maps are seen in different ways")
+                return Decline("its maps have different axes")
             second = frame.dense(second, _KEY, copy=False)
         out = _each_pixel_times(frame, first, second)
         count_product(frame, first, second[0])
@@ -57,12 +57,12 @@ def batched_product(frame: Frame, func, args, kwargs):
         return second.like(out)
     if on_blocks[0] and not on_blocks[1] and first.axes == "GWC":
         return _rows_times(frame, func, first, second)
-    return Decline("it is no product of pixels with a matrix")
+    return Decline("it is not a product of pixels with a matrix")
 
 
 @on_blocks(aten.baddbmm.default)
 def added_product(frame: Frame, func, args, kwargs):
-    """``baddbmm``: a product, and something that is added to it, such as a mask."""
+    """``baddbmm``: a product plus something, such as a mask."""
     summand, first, second = args
     if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
         return Decline("its parts have factors")
@@ -75,21 +75,20 @@ def added_product(frame: Frame, func, args, kwargs):
     aten._scaled_dot_product_flash_attention_for_cpu.default,
 )
 def attention(frame: Frame, func, args, kwargs):
-    """Fused attention of pixels of a map, or of windows that lie in one block each.
+    """Fused attention of pixels of a map, or of windows that each lie in one block.
 
     Queries are those of the executed blocks; keys and values are read from the whole kept maps.
     """
     query, key, value, *rest = args
-    names = [a.name for a in schema_of(func).arguments]
-    given = dict(zip(names, args, strict=False)) | kwargs
+    given = named_arguments(func, args, kwargs)
     mask = given.get("attn_mask")
     if not isinstance(query, BlockTensor) or given.get("enable_gqa"):
-        return Decline("its queries are no pixels, or share keys")
+        return Decline("its queries are not pixels, or share keys")
     if given.get("dropout_p") or given.get("is_causal"):
-        return Decline("it drops values, or looks back only")
+        return Decline("it uses dropout, or is causal")
     whole = query.axes in _PIXELS
     if not whole and query.axes not in _WINDOWS:
-        return Decline("nobody knows what its queries are")
+        return Decline("what its queries mean is not known")
     for_all = mask is None or (
         not isinstance(mask, BlockTensor) and (mask.dim() < query.dim() or len(mask) == 1)
     )
@@ -126,7 +125,7 @@ def attention(frame: Frame, func, args, kwargs):
         ):
             return Decline("its windows are of different maps")
         out = query.packed.new_empty((*query.packed.shape[:-1], width))
-        if out.numel():  # The kernels refuse to be given nothing.
+        if out.numel():  # The kernels refuse empty tensors.
             out = func(query.packed, key.packed, value.packed, *rest, **kwargs)
             out = out if isinstance(out, Tensor) else out[0]
     each = seen * (depth + width)
@@ -134,12 +133,12 @@ def attention(frame: Frame, func, args, kwargs):
     out = query.like(out)
     if func is aten.scaled_dot_product_attention.default:
         return out
-    # Logarithms of the sums are for a backward pass.
+    # The logarithms of the sums are for a backward pass only.
     return out, torch.empty(0, device=out.device)
 
 
 def _by_parts(query, key, value, mask: Tensor, scale: float | None):
-    """Attention with something of its own for each query, such as a table of relative places."""
+    """Attention with a separate mask row for each query, such as relative position biases."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
     if mask.dtype == torch.bool:
         scores = scores.masked_fill(mask.logical_not(), float("-inf"))
@@ -153,7 +152,7 @@ def _each_pixel_times(
 ) -> Tensor:
     """Packed ``(N, L, C)`` times ``(N, C, K)``; ``transposed``: ``(N, K, C)`` times ``(N, C, L)``.
 
-    Blocks of an image are laid side by side, so that its matrix is read as it is.
+    The blocks of an image are put side by side, so that its matrix is not copied.
     """
     packed = x.packed
     if frame.whole:
@@ -175,8 +174,8 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
         frame: The frame being run.
         x: Of axes NLC, BLC, NCLC or BCLC.
         others: Dense tensors whose first dimension has the images, or images and heads.
-        function: ``function(pixels, *others)`` gives ``(..., pixels, width)``.
-        width: See there.
+        function: ``function(pixels, *others)`` returns ``(..., pixels, width)``.
+        width: See ``function``.
         packed: The packed blocks of ``x``, ``(..., pixels, channels)``.
 
     Returns:
@@ -187,8 +186,8 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
         return function(packed, *others)
     counts = frame.blocks_of_images(x.block_layout)
     if counts is None:
-        # Their numbers change where a graph repeats this.
-        if x.block == (1, 1):  # All that an image has, for each token of it, would be too much.
+        # A graph is replayed with other numbers of blocks.
+        if x.block == (1, 1):  # A copy of all keys for each token would be too much.
             return frame.packed_like(function(_laid_out(frame, x.like(packed)), *others), x)
         rows = [
             rows_of_images(other, 0, x)
@@ -217,7 +216,7 @@ def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, p
 
 
 def _laid_out(frame: Frame, x: BlockTensor) -> Tensor:
-    """The whole map of which the executed pixels are those of ``x``, and the others nothing."""
+    """The whole map with the executed pixels of ``x``, and zeros elsewhere."""
     map_ = x.packed_map()
     whole = map_.new_zeros((frame.images, *x.size_of_map, map_.shape[1])).permute(0, 3, 1, 2)
     ops.scatter_(whole, map_, x.block_layout.by_image)
@@ -244,6 +243,6 @@ def _rows_times(frame: Frame, func, x: BlockTensor, weight: Tensor):
     elif weight.stride(0) == 0 or len(weight) == 1:
         out = torch.matmul(x.packed, weight[0])
     else:
-        return Decline("each row has a matrix of its own")
+        return Decline("each row has a separate matrix")
     count_product(frame, x, weight[0])
     return x.like(out)

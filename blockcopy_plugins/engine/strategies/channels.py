@@ -30,7 +30,7 @@ VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.defau
 def over_channels(frame: Frame, func, args, kwargs):
     """Any op of :data:`~..tensor.axes_rules.AXES_RULES`, on the packed blocks.
 
-    Views stay views: what is written to them is seen in their base.
+    Views stay views: writes to them show in their base.
     """
     x = args[0]
     found = None
@@ -46,7 +46,7 @@ def over_channels(frame: Frame, func, args, kwargs):
         size = [s if letter == "C" else -1 for s, letter in zip(args[1], axes, strict=True)]
         out = func(x.packed, size, **kwargs)
     elif func in _SQUEEZES:
-        # By the dense sizes: of the packed ones any may happen to be 1.
+        # By the dense sizes: any of the packed ones may happen to be 1.
         dims = [args[1]] if isinstance(args[1], int) else args[1]
         out = x.packed.squeeze([d for d in dims if x.shape[d] == 1])
     else:
@@ -108,7 +108,7 @@ def matrix_product(frame: Frame, func, args, kwargs):
     x, weight = args[place], args[place + 1]
     plain = type(weight) is not BlockTensor and (place == 0 or args[0].dim() == 1)
     if not isinstance(x, BlockTensor) or x.axes not in ("RC", "QC", "PC", "SC") or not plain:
-        return Decline("it is no product of pixels with a weight")
+        return Decline("it is not a product of pixels with a weight")
     count_product(frame, x, weight)
     return x.like(func(*args[:place], x.packed, *args[place + 1 :], **kwargs))
 
@@ -129,13 +129,13 @@ def _joined(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None
 
 
 def run_view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
-    """A view that was read, whatever the layout of the packed blocks: a copy, if it must be."""
+    """A view of known axes, whatever the layout of the packed blocks; a copy if necessary."""
     axes, joined, size_of_map = reading
     block = x.block
     if size_of_map != x.size_of_map:
         block = _scaled_block(frame, x, size_of_map)
         if block is None:
-            return Decline("it parts or joins rows or columns otherwise than blocks do")
+            return Decline("it splits or joins rows or columns across blocks")
     size = list(args[1])
     if -1 in size:
         size[size.index(-1)] = prod(x.shape) // -prod(size)
@@ -150,7 +150,7 @@ def run_view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
 
     try:
         out = x.packed.view(size)
-    except RuntimeError:  # torch has no other way to ask
+    except RuntimeError:  # torch offers no other way to find out
         if func is aten._unsafe_view.default:
             return made(x.packed.reshape(size))
         if not x.make_contiguous():
@@ -163,7 +163,7 @@ def run_view(frame: Frame, x: BlockTensor, func, reading: Reading, args):
 
 
 def _scaled_block(frame: Frame, x: BlockTensor, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Block of a map whose rows or columns have parted, or joined channels."""
+    """Block of a map whose rows or columns were split, or joined to channels."""
     block = []
     for width, before, after in zip(x.block, x.size_of_map, size, strict=True):
         whole, rest = divmod(width * after, before)
@@ -175,7 +175,7 @@ def _scaled_block(frame: Frame, x: BlockTensor, size: tuple[int, int]) -> tuple[
 
 
 def strides_of_view(x: BlockTensor, func, args, kwargs) -> tuple[int, ...] | None:
-    """Strides of the view that the dense tensor would have: they tell torch what is a view of it.
+    """Strides that the view of the dense tensor would have: from them torch sees what is a view.
 
     ``None`` if there is no such view.
     """

@@ -52,7 +52,7 @@ def _is_of_each_pixel(x, weight, stride, padding, transposed) -> bool:
 @on_blocks(aten.conv2d.default, takes_padded=True, cuts=always)
 @takes_groups
 def conv2d(frame: Frame, func, args, kwargs):
-    """``F.conv2d`` as it arrives in inference mode: to take it apart costs another dispatch."""
+    """``F.conv2d`` as it arrives in inference mode: decomposing it would cost another dispatch."""
     given = named_arguments(func, args, kwargs)
     groups = given.pop("groups")
     args = (*given.values(), False, (0, 0), groups)

@@ -1,4 +1,4 @@
-"""The way of an op that cannot run on blocks: it runs on the whole map, which is always right."""
+"""How an op runs that cannot run on blocks: on the whole map, which is always right."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ..torch_internals import (
 
 aten = torch.ops.aten
 
-# Which of several ops is the first to densify a map may depend on the batch: torch copies for some
-# views of two images and not for one. The state is the same.
+# Which of several ops densifies a map first may depend on the batch: for some views torch copies
+# two images but not one. The state is the same.
 _KEY = "whole map"
 
 
@@ -35,11 +35,12 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
         args: Its arguments, BlockTensors among them.
         kwargs: Its keyword arguments.
         reason: Why it does not run on blocks, for the report.
-        as_claimed: Give it contiguous maps, as the BlockTensors claimed to be to whoever chose this
-            op: a ``view`` of another layout could fail, a fused kernel could misread it.
+        as_claimed: Pass contiguous maps, since the op was chosen for contiguous
+            BlockTensors: a ``view`` of another layout could fail, a fused kernel could misread
+            it.
 
     Returns:
-        What the op returns; a BlockTensor that it changes in place keeps being one.
+        What the op returns; a BlockTensor that it changes in place stays one.
 
     Raises:
         DensifiedError: If the frame is strict.
@@ -51,7 +52,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
         out = out if as_claimed else tree_map(Tensor.contiguous, out)
         return out if written is not None else frame.derived(out, func, args)
     if isinstance(written, DenseOnUse):
-        # A padded map has no blocks: its dense form stands for it from now on.
+        # A padded map has no blocks: its dense form replaces it from now on.
         written.dense().copy_(out)
         written.version.count += 1
         if written.version.copy_of is not None:
@@ -64,11 +65,11 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
 
 
 def run_dense_and_pack(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = False):
-    """Run an op on the full map and go on with the executed blocks of its result.
+    """Run an op on the full map and return the executed blocks of its result.
 
-    For ops whose result is again a map of the whole frame, such as group norm: only the op itself
-    runs dense, not all that follows it. Falls back to a dense result where no block width fits.
-    ``as_claimed`` gives the op a contiguous map, as :func:`run_dense` does.
+    For ops whose result is again a map of the whole frame, so that only the op itself runs
+    dense and not what follows it. The result is dense where no block width fits.
+    ``as_claimed`` is as for :func:`run_dense`.
     """
     x = next(a for a in args if isinstance(a, BlockTensor))
     if x.axes != MAP or isinstance(x, DenseOnUse):

@@ -1,4 +1,4 @@
-"""Group norm: statistics of the whole map, of which only executed blocks are looked at again."""
+"""Group norm: statistics of the whole map, for which only executed blocks are read again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ aten = torch.ops.aten
 def group_norm(frame: Frame, func, args, kwargs):
     """Group norm by the statistics of the kept map.
 
-    What is kept of a block are the count, mean and spread of its groups. Those of executed blocks
-    are made anew, and with the kept ones of the others they give the statistics of the whole map.
+    The state keeps the count, mean and spread of each block's groups. Those of executed
+    blocks are computed again; with the kept ones of the others they give the statistics of the
+    whole map.
     """
     x, weight, bias, _, channels, _, groups, eps = args
     if isinstance(x, DenseOnUse) or not x.axes.startswith("NC"):
@@ -66,8 +67,8 @@ def _of_view(frame: Frame, func, args, kwargs):
 def _of_images(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(N, groups)`` of images from the moments ``(N, 1 + 2 * groups, GH, GW)``.
 
-    Blocks are joined by the distances of their means (Chan, Golub and LeVeque 1983), which takes no
-    difference of large sums.
+    Blocks are combined by the distances of their means (Chan, Golub and LeVeque 1983),
+    without differences of large sums.
     """
     groups = blocks.shape[1] // 2
     count, mean, squares = blocks.flatten(2).split((1, groups, groups), 1)

@@ -22,7 +22,7 @@ AXES = "BCHW"
 
 
 def takes_groups(strategy: Callable) -> Callable:
-    """Let a strategy for maps take maps whose groups of channels are images.
+    """Extend a strategy for maps to maps whose groups of channels are images.
 
     Args:
         strategy: Takes a map first; its result is a map, or a tuple with a map first.
@@ -36,13 +36,13 @@ def takes_groups(strategy: Callable) -> Callable:
         map_ = BlockTensor(x.packed_map(), x.size_of_map, x.block, frame)
         rest = _for_all_groups(func, args, kwargs, x.joined)
         if rest is None:
-            return Decline("its weight is made of maps")
+            return Decline("its weight is computed from maps")
         out = strategy(frame, func, (map_, *rest), {})
         if isinstance(out, Decline):
             return out
         first, *others = out if isinstance(out, tuple) else (out,)
         if not isinstance(first, BlockTensor):
-            return Decline("its result is no map of blocks")
+            return Decline("its result is not a map of blocks")
         first = _as_groups(first, x.joined)
         if not others:
             return first
@@ -60,7 +60,7 @@ def _as_groups(x: BlockTensor, groups: int) -> BlockTensor:
 
 
 def _for_all_groups(func, args, kwargs, groups: int) -> list | None:
-    """The arguments of an op behind its map, with a weight for each group where there are some."""
+    """The arguments of an op after its map, with weights repeated for each group."""
     given = named_arguments(func, args, kwargs)
     for name in ("weight", "bias"):
         if isinstance(given.get(name), BlockTensor):

@@ -1,8 +1,8 @@
-"""What is known of each op that runs on blocks, told by a decorator beside its strategy.
+"""What is known about each op that runs on blocks, declared by a decorator on its strategy.
 
 A strategy is ``strategy(frame, func, args, kwargs)``. It returns the op's result, or a
 :class:`~..decline.Decline` with the reason why these arguments cannot run on blocks; then the op
-runs on the whole map. To run one more op on blocks is one such function and one test::
+runs on the whole map. One more op on blocks takes one such function and one test::
 
     @on_blocks(aten.channel_shuffle.default)
     def shuffle(frame, func, args, kwargs): ...
@@ -33,17 +33,17 @@ _ATTRIBUTE = "_on_blocks"
 
 @dataclass(frozen=True)
 class OpOnBlocks:
-    """What is known of an op.
+    """What is known about an op.
 
     Attributes:
         strategy: Runs it.
-        takes_padded: It honours a padding, or takes positions of a pooling, as they are; any other
-            op gets them as dense tensors.
-        takes_moved: It moves rows and columns of its first argument, or cuts it into windows, and
-            may get one that is moved already; any other op gets that as a dense map.
-        cuts: ``cuts(args)``: whether it has a dense map that was made of blocks cut into blocks
-            again.
-        any_layout: On whole maps it reads a large one in whatever layout, and gives a small one.
+        takes_padded: It accepts padded maps and positions of a pooling as they are; any
+            other op gets them as dense tensors.
+        takes_moved: It moves rows and columns of its first argument, or cuts it into
+            windows, and accepts one that is already moved; any other op gets that as a dense map.
+        cuts: ``cuts(args)``: whether a dense map that was computed from blocks is cut
+            into blocks again for it.
+        any_layout: On whole maps it reads a large one in any layout and returns a small one.
     """
 
     strategy: Strategy
@@ -54,7 +54,7 @@ class OpOnBlocks:
 
 
 def always(args: Sequence) -> bool:
-    """For ops that have any dense map cut into blocks."""
+    """For ops before which any dense map is cut into blocks."""
     return True
 
 
@@ -66,7 +66,7 @@ def on_blocks(
     takes_moved: bool = False,
     modules: Iterable[type[nn.Module]] = (),
 ) -> Callable[[Strategy], Strategy]:
-    """Say that a function is the strategy of some ops; of several such decorators the outer counts.
+    """Declare a function to be the strategy of some ops; the outer of several decorators counts.
 
     Args:
         *ops: The ops.
@@ -74,8 +74,8 @@ def on_blocks(
         cuts: See :class:`OpOnBlocks`.
         any_layout: See :class:`OpOnBlocks`.
         takes_moved: See :class:`OpOnBlocks`.
-        modules: Classes of modules that are nothing but such an op and keep no state: nobody asks
-            when they run.
+        modules: Classes of modules that consist of such an op and keep no state, so that
+            no hook is needed to know when they run.
     """
 
     def note(strategy: Strategy) -> Strategy:
@@ -93,7 +93,7 @@ class OpTable:
 
     Args:
         strategies: Modules (files) with functions that :func:`on_blocks` decorates.
-        elementwise: The strategy of ops that torch's own tag calls pointwise.
+        elementwise: The strategy of ops that torch tags as pointwise.
 
     Attributes:
         ops: By op.
@@ -114,7 +114,7 @@ class OpTable:
         self._elementwise = elementwise
 
     def cuts(self, func: OpOverload, args: Sequence) -> bool:
-        """Whether an op has its first argument, a dense map, cut into blocks."""
+        """Whether the first argument of an op, a dense map, is cut into blocks for it."""
         known = self.ops.get(func)
         return known is not None and known.cuts is not None and known.cuts(args)
 
@@ -147,7 +147,7 @@ class OpTable:
         elif torch.Tag.pointwise in func.tags:
             strategy = self._elementwise
         else:
-            # In inference mode composite ops arrive whole; elsewhere torch has taken them apart.
+            # In inference mode composite ops arrive whole; elsewhere torch has decomposed them.
             out = take_apart(func, args, kwargs)
             if out is not NotImplemented:
                 return out
@@ -161,7 +161,7 @@ class OpTable:
 
 
 def _run_on_whole_maps(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool):
-    """As :func:`run_dense`; of maps that were cut into blocks for nothing as they were before."""
+    """As :func:`run_dense`; maps that were cut into blocks for this op are used uncut."""
 
     def before(value):
         if isinstance(value, BlockTensor) and value.source is not None:

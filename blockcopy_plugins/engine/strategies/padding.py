@@ -1,4 +1,4 @@
-"""``F.pad``: a note of where the padding is, which the op that reads the map then honours."""
+"""``F.pad``: a note of where the padding is, for the op that reads the map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def pads_pixels(args) -> bool:
-    """Whether ``F.pad`` has anything but channels and images to pad."""
+    """Whether ``F.pad`` pads rows or columns."""
     return any(args[1][:4])
 
 
@@ -34,7 +34,7 @@ def constant(frame: Frame, func, args, kwargs):
     if x.axes != MAP:
         return _in_its_blocks(frame, func, x, args, kwargs, value)
     if x.axes != MAP or isinstance(x, PaddedMap) or any(amounts[6:]):
-        return Decline("it pads images, or what is padded already")
+        return Decline("it pads images, or a map that is already padded")
     left, right, top, bottom = (*amounts[:4], 0, 0, 0, 0)[:4]
     if not any((left, right, top, bottom)):
         return x.like(func(x.packed, *args[1:], **kwargs))
@@ -58,7 +58,7 @@ def constant(frame: Frame, func, args, kwargs):
 def _in_its_blocks(frame: Frame, func, x: BlockTensor, args, kwargs, value):
     """Padding of a view of a map: of channels, or to the right and below within the last blocks.
 
-    Windows ask for it, whose map must have whole ones.
+    Models do so before they cut a map into windows.
     """
     amounts = list(args[1])
     pads = [(0, 0)] * x.dim()
@@ -108,7 +108,7 @@ def replicate(frame: Frame, func, args, kwargs):
 def _repeat(frame: Frame, func, args, rule, limit: int = 0):
     x, (left, right, top, bottom) = args[0], args[1]
     if x.axes != MAP or isinstance(x, PaddedMap) or min(left, right, top, bottom) < 0:
-        return Decline("it crops, or what is padded already is padded again")
+        return Decline("it crops, or pads a map that is already padded")
     height, width = x.size_of_map
     if limit and (max(top, bottom) >= height or max(left, right) >= width):
         return Decline("the padding is as large as the map")  # the dense op says so itself

@@ -13,6 +13,7 @@ from ..geometry import fits_blocks, is_half_a_window
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
+from ..torch_internals import named_arguments
 from .channels import over_channels, strides_of_view
 from .op_table import always, on_blocks
 
@@ -23,14 +24,11 @@ aten = torch.ops.aten
 def pixel_slice(frame: Frame, func, args, kwargs):
     """Slices of channels, and of rows and columns as in space-to-depth (``x[..., 1::2, ::2]``).
 
-    They are views, as in the dense model. What leaves pixels away at the far end is a crop.
+    They are views, as in the dense model. A slice without the last pixels is a crop.
     """
-    given = dict(zip(("self", "dim", "start", "end", "step"), (*args, *[None] * 4), strict=False))
-    given.update(kwargs)
-    x, dim = given["self"], (given["dim"] or 0) % args[0].dim()
-    step = 1 if given["step"] is None else given["step"]
-    size = x.shape[dim]
-    start, end, _ = slice(given["start"], given["end"]).indices(size)
+    x, dim, start, end, step = named_arguments(func, args, kwargs).values()
+    dim, size = dim % x.dim(), x.shape[dim]
+    start, end, _ = slice(start, end).indices(size)
     if (start, end, step) == (0, size, 1):
         return x.like(x.packed, x.version, strides=x.stride())
     if x.axes[dim] not in "HW":
@@ -60,12 +58,12 @@ def shuffle(frame: Frame, func, args, kwargs):
     """Pixel shuffle: channels become pixels."""
     x, times = args
     if x.axes != MAP:
-        return Decline("its input is a view of a map whose dimensions are others")
+        return Decline("its input is a view of a map with other dimensions")
     size = tuple(s * times for s in x.size_of_map)
     block = tuple(b * times for b in x.block)
     channels = x.shape[1] // (times * times)
     if not _same_blocks(frame, x, size, block):
-        return Decline("its blocks are not those of the map before")
+        return Decline("its blocks are not those of its input")
     return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
@@ -79,12 +77,12 @@ def unshuffle(frame: Frame, func, args, kwargs):
     block = tuple(b // times for b in x.block)
     channels = x.shape[1] * times * times
     if not _same_blocks(frame, x, size, block):
-        return Decline("its blocks are not those of the map before")
+        return Decline("its blocks are not those of its input")
     return BlockTensor(_moved(func, x, times, channels, block), size, block, frame)
 
 
 def _moved(func, x: BlockTensor, times: int, channels: int, block: tuple[int, int]) -> Tensor:
-    # torch gives tensors without elements back in the shape in which they came.
+    # torch returns tensors without elements in their old shape.
     if x.packed.numel():
         return func(x.packed, times)
     return x.packed.new_empty((0, channels, *block))
@@ -114,7 +112,7 @@ def patches(frame: Frame, func, args, kwargs):
 def roll(frame: Frame, func, args, kwargs):
     """``torch.roll`` by half of a window that divides blocks, as in shifted windows; of channels.
 
-    Any other shift leaves windows that no block holds, so that the whole map is needed anyway.
+    After any other shift windows lie across blocks, so the whole map would be needed anyway.
     """
     x, shifts, dims = (*args, ())[:3]
     letters = [x.axes[d] for d in dims]

@@ -10,7 +10,7 @@ from ..frame.frame import Frame
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.pending_map import INFINITY, JoinCall, PendingMap
-from ..torch_internals import is_mutable, schema_of, written_argument
+from ..torch_internals import is_mutable, named_arguments, schema_of, written_argument
 from .op_table import on_blocks
 
 aten = torch.ops.aten
@@ -26,14 +26,14 @@ _CLAMP = (
     aten.clamp_min_.default,
 )
 _SLOPES = (aten._prelu_kernel.default, aten.leaky_relu.default, aten.leaky_relu_.default)
-# By the names that the kernels know, see ops.finish_reference.
+# By their names in the kernels, see ops.finish_reference.
 _ACTIVATIONS = {
     op: name
     for name in ("sigmoid", "silu", "hardsigmoid", "hardswish", "mish")
     for op in (getattr(aten, name).default, getattr(aten, f"{name}_").default)
 }
 _GELU = (aten.gelu.default, aten.gelu_.default)
-# Of the package's own CPU kernels.
+# The package's own CPU kernels support these.
 _NORM_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -41,7 +41,7 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
     """Fuse an addition or a clamping activation into a map that is not computed yet.
 
     Returns:
-        The op's result, or ``None`` where the op has to run by itself.
+        The op's result, or ``None`` where it has to run by itself.
     """
     x = args[0]
     if func in _ADD:
@@ -63,16 +63,16 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         if func in (aten.hardtanh.default, aten.hardtanh_.default):
             low, high = (-1 if low is None else low), (1 if high is None else high)
         low, high = -INFINITY if low is None else low, INFINITY if high is None else high
-        # Bounds the wrong way round: torch gives the upper one everywhere, as the kernel does.
+        # With the bounds the wrong way round torch returns the upper one, as the kernel does.
         return x.then(x.pending.with_bounds(float(low), float(high)), in_place)
     return None
 
 
 def pending_join(x: BlockTensor) -> PendingMap | None:
-    """What computes a map that is there already, for something to follow it in one pass.
+    """A pending form of a map, possibly an existing one, so that an op can follow in one pass.
 
     Returns:
-        What is to compute it where it waits; ``None`` where such a pass is not to be had.
+        What will compute it if it is pending; ``None`` where no kernel can make such a pass.
     """
     if x.pending is not None:
         return x.pending
@@ -88,7 +88,7 @@ def fuse_activation(x: BlockTensor, name: str, in_place: bool) -> BlockTensor | 
         in_place: The op changes this tensor.
 
     Returns:
-        The result, or ``None`` where the op has to run by itself.
+        The result, or ``None`` where it has to run by itself.
     """
     if type(x) is not BlockTensor or not x.frame.kernels.joins(x):
         return None
@@ -148,7 +148,7 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
     """Fuse a batch norm by running statistics into a map that is not computed yet.
 
     Returns:
-        The result, or ``None`` where the op has to run by itself.
+        The result, or ``None`` where it has to run by itself.
     """
     norm = (weight, bias, mean, variance)
     if mean is None or variance is None:
@@ -200,7 +200,7 @@ def pointwise(frame: Frame, func, args, kwargs):
     image gives each block its image's row.
     """
     if "out" in kwargs:
-        return Decline("its result goes to a tensor that was given")
+        return Decline("it has an out= argument")
     fused = fuse(func, args, kwargs)
     if fused is not None:
         return fused
@@ -232,7 +232,7 @@ def pointwise(frame: Frame, func, args, kwargs):
 
 @on_blocks(aten.detach.default, aten.alias.default)
 def alias(frame: Frame, func, args, kwargs):
-    """``detach`` and its like: another tensor on the same memory."""
+    """``detach`` and the like: another tensor on the same memory."""
     (x, *rest) = args
     out = x.like(func(x.packed, *rest, **kwargs), x.version, strides=x.stride())
     out._full = x._full
@@ -248,10 +248,9 @@ def alias(frame: Frame, func, args, kwargs):
     aten.empty_like.default,
 )
 def copy_like(frame: Frame, func, args, kwargs):
-    """``clone``, dtype conversions and ``*_like``: one input, as many blocks out.
+    """``clone``, dtype conversions and ``*_like``: one map in, one of the same blocks out.
 
-    Packed maps are channels last whatever layout is asked for: the layout of the logical map has no
-    meaning for them.
+    Packed maps are channels last, whatever layout is requested for the dense map.
     """
     (x, *rest) = args
     if x.axes == MAP:
@@ -277,7 +276,7 @@ def copy_into(frame: Frame, func, args, kwargs):
     aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default
 )
 def new_tensor(frame: Frame, func, args, kwargs):
-    """``new_zeros`` and its like: an ordinary tensor that shares dtype and device alone."""
+    """``new_zeros`` and the like: an ordinary tensor that shares only dtype and device."""
     x, *rest = args
     return func(x.packed[:0], *rest, **kwargs)
 
@@ -291,17 +290,16 @@ def new_tensor(frame: Frame, func, args, kwargs):
 )
 def batch_norm(frame: Frame, func, args, kwargs):
     """Batch norm by running statistics."""
-    names = [a.name for a in schema_of(func).arguments]
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    given = named_arguments(func, args, kwargs)
     if args[0].axes[1] != "C":
-        return Decline("batch norm of a view whose second dimension is no channels")
+        return Decline("batch norm of a view whose second dimension is not channels")
     if given.get("training", given.get("train", False)):
         return Decline("batch norm in training mode needs the statistics of the whole map")
     x = args[0]
     eps = given["eps"] if "eps" in given else given["epsilon"]
-    out = fuse_norm(x, *(given[name] for name in names[1:5]), eps)
+    out = fuse_norm(x, *list(given.values())[1:5], eps)
     if out is None and x.packed.numel() == 0:
-        # cuDNN's refuses to be given nothing.
+        # cuDNN refuses empty tensors.
         out = x.like(torch.empty_like(x.packed))
     if out is not None:
         nothing = torch.empty(0, device="cpu")
@@ -311,7 +309,7 @@ def batch_norm(frame: Frame, func, args, kwargs):
 
 
 def _widest(tensors: list[BlockTensor]) -> BlockTensor | None:
-    """The operand with the axes of the result, or ``None`` if the operands do not go together."""
+    """The operand with the axes of the result, or ``None`` if the operands do not match."""
     first = widest = tensors[0]
     for other in tensors[1:]:
         if other.block != first.block or other.size_of_map != first.size_of_map:
@@ -324,7 +322,7 @@ def _widest(tensors: list[BlockTensor]) -> BlockTensor | None:
 
 
 def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | None:
-    """What stands for one operand beside the packed blocks, or ``None`` if nothing can."""
+    """An operand in the form of the packed blocks, or ``None`` if it has none."""
     if isinstance(value, BlockTensor):
         same = value.block == template.block and value.size_of_map == template.size_of_map
         return value.packed if same and template.axes.endswith(value.axes) else None
@@ -355,11 +353,11 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
 
 
 def rows_of_images(value: Tensor, dim: int, template: BlockTensor) -> Tensor:
-    """The part of each packed block in a dense tensor that is constant over each image.
+    """A dense tensor that is constant over each image, with one row for each packed block.
 
     Args:
         value: Its dimension ``dim`` has the images, or images and channels.
-        dim: Which.
+        dim: The dimension of the images.
         template: The packed blocks.
     """
     value = value.unflatten(dim, (template.frame.images, -1))

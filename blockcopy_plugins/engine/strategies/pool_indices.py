@@ -1,4 +1,4 @@
-"""Where the maxima of a pooling are: found on the whole map, for who looks at it."""
+"""Where the maxima of a pooling are: computed on the whole map if the model reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .densify import run_dense
 
 
 def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> PoolIndices:
-    """Where the maxima of a pooling are, for who looks at it.
+    """Where the maxima of a pooling are, computed if the model reads it.
 
     Args:
         frame: The frame being run.
@@ -27,8 +27,8 @@ def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> Poo
     def indices() -> Tensor:
         if x.version.count != count:
             raise StateError(
-                f"the indices of a max pooling in {path!r} are wanted after its input was "
-                "changed in place. Use them before, or let the op not work in place."
+                f"the indices of a max pooling in {path!r} are read after its input was "
+                "changed in place. Read them before, or use an op that does not work in place."
             )
         frame.enter(path)
         found = run_dense(frame, func, args, kwargs, "indices are positions in the whole map")[1]

@@ -32,7 +32,7 @@ def max_pool_values(frame: Frame, func, args, kwargs):
 @on_blocks(aten.max_pool2d_with_indices.default, takes_padded=True, cuts=always)
 @takes_groups
 def max_pool(frame: Frame, func, args, kwargs):
-    """Max pooling. The indices are found on the whole map, for who looks at them."""
+    """Max pooling. The indices are computed on the whole map if the model reads them."""
     x, kernel, stride, padding, dilation, ceil_mode = _pooling_arguments(func, args, kwargs)
     plan = plan_window(frame, x, kernel, stride, padding, dilation, float("-inf"), ceil_mode)
     if isinstance(plan, Decline):
@@ -50,7 +50,7 @@ def max_pool(frame: Frame, func, args, kwargs):
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
     indices = indices_on_use(frame, func, args, kwargs, values)
-    # A window that the map's edge cuts has no output, but would have one in its block.
+    # A window that crosses the map's edge has no output, but would have one in its block.
     if local and all(x.size_of_map[i] % window.stride[i] == 0 for i in (0, 1)):
         indices.in_blocks = BlockIndices(found, x.size_of_map, x.block)
     return values, indices
@@ -58,14 +58,14 @@ def max_pool(frame: Frame, func, args, kwargs):
 
 @on_blocks(aten.max_unpool2d.default, takes_padded=True)
 def max_unpool(frame: Frame, func, args, kwargs):
-    """Max unpooling of what was pooled by windows that lie side by side."""
+    """Max unpooling after a pooling whose windows do not overlap."""
     x, indices, size = args
     pooled = indices.in_blocks if isinstance(indices, PoolIndices) else None
     if pooled is None or type(x) is not BlockTensor or x.axes != MAP:
         return Decline("its positions are those of the whole map")
     fits = x.shape == indices.shape and x.block == indices.block
     if not fits or tuple(size) != pooled.size_of_map:
-        return Decline("its maps are others than those of the pooling")
+        return Decline("its maps are not those of the pooling")
     tile = pooled.size_of_map if frame.whole else pooled.block
     out = func(x.packed, pooled.packed, tile)
     return BlockTensor(out, pooled.size_of_map, pooled.block, frame)
@@ -74,7 +74,7 @@ def max_unpool(frame: Frame, func, args, kwargs):
 @on_blocks(aten.avg_pool2d.default, takes_padded=True, cuts=always)
 @takes_groups
 def avg_pool(frame: Frame, func, args, kwargs):
-    """Average pooling with torch's rules of what a window at the edge is divided by."""
+    """Average pooling, with torch's rules for the divisor of a window at the edge."""
     given = named_arguments(func, args, kwargs)
     x, kernel, ceil_mode = given["self"], pair(given["kernel_size"]), given["ceil_mode"]
     stride = pair(given["stride"] or kernel)
@@ -125,7 +125,7 @@ def _after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, in
 def _taps_at_edges(
     frame: Frame, x: BlockTensor, window: SlidingWindow, size_out, axis: int, include_pad: bool
 ) -> Tensor:
-    """How many taps each output of each block is divided by along one axis: ``(blocks, block)``."""
+    """The divisor of each output of each block along one axis: ``(blocks, block)``."""
     size, pad = x.size_of_map[axis], window.padding[axis]
     blocks = frame.layout(size_out, window.block_out).blocks[axis]
     block = window.block_out[axis]

@@ -12,7 +12,7 @@ from ..frame.frame import Frame
 from ..geometry import resized_block
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import packet_of, schema_of
+from ..torch_internals import named_arguments, packet_of
 from .densify import run_dense_and_pack
 from .groups_as_images import takes_groups
 from .op_table import always, on_blocks
@@ -66,7 +66,7 @@ def bilinear(frame: Frame, func, args, kwargs):
     if frame.whole:
         return BlockTensor(func(x.packed, *args[1:], **kwargs), size_out, block, frame)
 
-    # Inside of what makes tables alone: it is no op of each frame.
+    # Called only when tables are made, so not in every frame.
     def source(axis: int):
         return _bilinear_source(x.size_of_map[axis], size_out[axis], scales[axis], align_corners)
 
@@ -117,9 +117,8 @@ def bilinear(frame: Frame, func, args, kwargs):
     cuts=always,
 )
 def by_scale(frame: Frame, func, args, kwargs):
-    """The overloads that take a size or scale factors; so they arrive in inference mode."""
-    names = [a.name for a in schema_of(func).arguments]
-    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    """The overloads that take a size or scale factors, as they arrive in inference mode."""
+    given = named_arguments(func, args, kwargs)
     x, size, scales = args[0], given["output_size"], given["scale_factors"]
     if size is None:
         size = [int(x.size_of_map[i] * scales[i]) for i in (0, 1)]
@@ -130,21 +129,20 @@ def by_scale(frame: Frame, func, args, kwargs):
 
 @on_blocks(aten.upsample_bicubic2d.default)
 def bicubic(frame: Frame, func, args, kwargs):
-    """Bicubic resize: on the whole map, and on with blocks."""
+    """Bicubic resize: on the whole map, whose result is cut into blocks."""
     return run_dense_and_pack(frame, func, args, kwargs, "bicubic resize")
 
 
 @on_blocks(aten._upsample_bilinear2d_aa.default, aten._upsample_bicubic2d_aa.default)
 def anti_aliased(frame: Frame, func, args, kwargs):
-    """Resize with anti-aliasing: on the whole map, and on with blocks."""
+    """Resize with anti-aliasing: on the whole map, whose result is cut into blocks."""
     # torch 2.13 gets these wrong for channels-last maps of one column.
     reason = "resize with anti-aliasing"
     return run_dense_and_pack(frame, func, args, kwargs, reason, as_claimed=True)
 
 
 def _arguments(func, args, kwargs):
-    names = [a.name for a in schema_of(func).arguments]
-    given = {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **kwargs}
+    given = named_arguments(func, args, kwargs)
     size = tuple(int(v) for v in given["output_size"])
     return args[0], size, (given.get("scales_h"), given.get("scales_w"))
 

@@ -1,4 +1,4 @@
-"""Ops that sum up a whole map: means by the sums of its blocks, others on the map itself."""
+"""Ops that reduce a whole map: means by the sums of its blocks, others on the map itself."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ from .op_table import on_blocks
 
 aten = torch.ops.aten
 
-# Of a block whose sums are kept: below it is slower, measured with 96 to 960 channels.
+# Smallest block whose sums are kept: below it is slower, measured with 96 to 960 channels.
 _LEAST_PIXELS = 64
 
 
 @on_blocks(aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default, any_layout=True)
 def summary(frame: Frame, func, args, kwargs):
-    """Adaptive pooling, to a few pixels as a rule."""
+    """Adaptive pooling, usually to a few pixels."""
     return Decline("no strategy for this op")
 
 
 def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     """Mean or sum of each channel over the whole map, as squeeze and excitation reads it.
 
-    What is kept of a block are the sums of its channels. Those of executed blocks are made anew,
-    and with the kept ones of the others they give those of the map: nobody reads it, or keeps it.
-
-    Args:
-        frame: The frame being run.
-        func: The op.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
+    The state keeps the sums of each block's channels. Those of executed blocks are computed
+    again; with the kept ones of the others they give the sums of the map, which is neither read
+    nor kept.
 
     Returns:
         ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; why not for any other op.
@@ -57,12 +52,12 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     ):
         return Decline("it mixes pixels or images")
     if prod(x.block) < _LEAST_PIXELS:
-        return Decline("the sums of blocks so small take longer than those of the map")
+        return Decline("its blocks are so small that their sums take longer than those of the map")
     layout, channels = x.block_layout, x.shape[1]
     places = None if frame.whole else layout.by_image
     moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, channels)
     sums = moments[:, 1 : 1 + channels] * moments[:, :1]
-    # float32 at least, as torch sums up: kept in double they would be as large as small blocks.
+    # float32 at least, as in torch: kept in float64 they would be as large as small blocks.
     sums = sums.to(torch.promote_types(x.dtype, torch.float32))
     if frame.whole:
         sums = sums.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
-"""Tokens of a map with tokens of no pixel beside them: put together, and taken apart again.
+"""Tokens of a map together with tokens of no pixel: joined, and separated again.
 
 A transformer joins a class token, registers or queries to the tokens of a map. From there on they
-are a map of single tokens (:class:`~..frame.token_frame.TokenFrame`), until a slice takes those of
-the pixels, which are the map again.
+are a map of single tokens (:class:`~..frame.token_frame.TokenFrame`), until a slice takes the
+tokens of the pixels, which are the map again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..frame.frame import Frame
 from ..frame.inner_frame import InnerFrame
 from ..frame.token_frame import TokenFrame
 from ..tensor.block_tensor import BlockTensor
-from ..torch_internals import versions_are_counted
+from ..torch_internals import named_arguments, versions_are_counted
 from . import channels, windows
 from .op_table import on_blocks
 
@@ -26,7 +26,7 @@ _KEY = "tokens"
 
 @on_blocks(aten.cat.default)
 def cat(frame: Frame, func, args, kwargs):
-    """Concatenation of channels, or of a map's tokens with some of no pixel."""
+    """Concatenation of channels, or of a map's tokens with tokens of no pixel."""
     out = channels.cat(frame, func, args, kwargs)
     if not isinstance(out, Decline) or isinstance(frame, InnerFrame):
         return out
@@ -50,13 +50,13 @@ def _stands_beside(tensor: Tensor, x: BlockTensor) -> bool:
 
 @on_blocks(aten.slice.Tensor, takes_moved=True)
 def tokens(frame: Frame, func, args, kwargs):
-    """A slice; of tokens, those of all pixels or some of no pixel."""
+    """A slice; of tokens, those of all pixels, or some of no pixel."""
     x = args[0]
-    given = dict(zip(("self", "dim", "start", "end", "step"), args, strict=False)) | kwargs
-    dim = (given.get("dim") or 0) % x.dim()
+    _, dim, *shown = named_arguments(func, args, kwargs).values()
+    dim = dim % x.dim()
     if not _is_of_tokens(frame, x, dim):
         return windows.crop(frame, func, args, kwargs)
-    taken = range(x.shape[dim])[slice(given.get("start"), given.get("end"), given.get("step"))]
+    taken = range(x.shape[dim])[slice(*shown)]
     if taken == range(x.shape[dim]):
         return windows.crop(frame, func, args, kwargs)
     if taken == frame.pixels:
@@ -90,7 +90,7 @@ def _is_of_tokens(frame: Frame, x: BlockTensor, dim: int) -> bool:
 
 
 def _kept(x: BlockTensor, func, args, kwargs) -> Tensor:
-    """Some tokens that are no map, as an ordinary tensor, which is a view of all."""
+    """Some tokens that are not a map, as an ordinary tensor: a view of all tokens."""
     # In inference mode a view made here would not share its base's version count, see ViewedMap.
     with versions_are_counted(torch.is_inference_mode_enabled()):
         return func(x.dense_for_views(_KEY), *args[1:], **kwargs)

@@ -24,7 +24,7 @@ def transposed_convolution(frame: Frame, func, args, kwargs):
     """
     x, weight, bias, stride, padding, dilation, _, extra, groups = args
     if x.axes != MAP or isinstance(x, DenseOnUse):
-        return Decline("its input is no plain map")
+        return Decline("its input is not a plain map")
     stride, padding, dilation, extra = map(_pair, (stride, padding, dilation, extra))
     kernel = tuple(weight.shape[2:])
     size, block, first, count, skip, missing = [], [], [], [], [], []

@@ -1,11 +1,11 @@
 """Windows that blocks do not hold: maps rolled, padded, cut into windows, and put together again.
 
-Window attention pads a map to whole windows, rolls it by half of one, and sees its rows and columns
-part in a view. Each of these runs on blocks where blocks hold whole windows. Elsewhere ``F.pad``
-and ``torch.roll`` note where pixels stand (:class:`~..tensor.moved_map.MovedMap`), and the view
-reads the windows that meet executed blocks out of the kept map. They are blocks of a frame of their
-own (:class:`~..frame.window_frame.WindowFrame`) until a view, roll or crop has each pixel stand
-where it stood before.
+Window attention pads a map to whole windows, rolls it by half a window, and splits its rows and
+columns in a view. Each of these runs on blocks where blocks hold whole windows. Elsewhere
+``F.pad`` and ``torch.roll`` only note where pixels are (:class:`~..tensor.moved_map.MovedMap`),
+and the view reads the windows that overlap executed blocks from the kept map. They are the blocks
+of a separate frame (:class:`~..frame.window_frame.WindowFrame`) until a view, roll or crop has
+put every pixel back.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..tensor.axes_rules import View, axes_after
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.moved_map import MovedMap
 from ..tensor.view_axes import Reading
+from ..torch_internals import named_arguments
 from . import padding, pixels
 from .channels import VIEWS, over_channels, run_view
 from .op_table import on_blocks
@@ -30,7 +31,7 @@ aten = torch.ops.aten
 
 @on_blocks(*VIEWS, takes_moved=True)
 def view(frame: Frame, func, args, kwargs):
-    """A view; of rows and columns that part otherwise than blocks do, one of their windows."""
+    """A view; one that splits rows and columns across blocks becomes windows."""
     x = args[0]
     if type(x) is not MovedMap:
         out = over_channels(frame, func, args, kwargs)
@@ -50,7 +51,7 @@ def view(frame: Frame, func, args, kwargs):
 
 
 def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Reading | Decline:
-    """What the dimensions of a view mean that cuts a map into windows."""
+    """The meaning of the dimensions of a view that cuts a map into windows."""
     moved = type(x) is MovedMap
     if isinstance(frame, WindowFrame):
         return Decline("it cuts windows into windows")
@@ -64,7 +65,7 @@ def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Rea
         count and size % count == 0 for size, count in zip(x.size_of_map, reading.size, strict=True)
     )
     if not parts or reading.size == x.size_of_map:
-        return Decline("it parts or joins rows or columns otherwise than blocks do")
+        return Decline("it splits or joins rows or columns across blocks")
     return reading
 
 
@@ -94,7 +95,7 @@ def roll(frame: Frame, func, args, kwargs):
 
 @on_blocks(aten.constant_pad_nd.default, cuts=padding.pads_pixels, takes_moved=True)
 def pad(frame: Frame, func, args, kwargs):
-    """Constant padding of a view by more than the last blocks hold."""
+    """Constant padding of a view by more than the last blocks can hold."""
     x, amounts, value = (*args, 0)[:3]
     value = kwargs.get("value", value)
     out = None
@@ -119,14 +120,14 @@ def pad(frame: Frame, func, args, kwargs):
 
 @on_blocks(aten.slice.Tensor, takes_moved=True)
 def crop(frame: Frame, func, args, kwargs):
-    """Slices; of rows and columns that are moved, or of windows, a crop of what they show."""
+    """Slices; of moved rows and columns or of windows, a crop of the map that they show."""
     x = args[0]
-    given = dict(zip(("self", "dim", "start", "end", "step"), args, strict=False)) | kwargs
-    dim = (given.get("dim") or 0) % x.dim()
+    _, dim, *shown = named_arguments(func, args, kwargs).values()
+    dim = dim % x.dim()
     if type(x) is not MovedMap and not (isinstance(frame, WindowFrame) and x.axes[dim] in "HW"):
         return pixels.pixel_slice(frame, func, args, kwargs)
     places, letter = _places_of(x), x.axes[dim]
-    shown = slice(given.get("start"), given.get("end"), given.get("step"))
+    shown = slice(*shown)
     if places is None or letter not in "HW":
         whole = len(range(x.shape[dim])[shown]) == x.shape[dim]
         return _again(x) if whole else Decline("it takes some of the channels or images")
@@ -139,20 +140,20 @@ def crop(frame: Frame, func, args, kwargs):
 
 
 def stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
-    """Note that a copy is a view in the dense model: writes to either would be missed."""
+    """Note that a copy replaces a view: writes to one do not show in the other."""
     copy.version.copy_of = (of.version, of.version.count)
     return copy
 
 
 def _again(x: BlockTensor) -> BlockTensor:
-    """Another tensor of the same values; a slice that leaves nothing away is one."""
+    """Another tensor of the same values, as a slice of everything is."""
     if type(x) is MovedMap and x.written is None:
         return stands_for_view(MovedMap.make(x.of, x.places, x.fill, x.op), x)
     return Decline("the moved map was densified before")
 
 
 def _places_of(x: BlockTensor) -> list[Places] | None:
-    """Which rows and columns a map shows; ``None`` if it has none, or nobody knows."""
+    """Which rows and columns a map shows; ``None`` if it has none, or they are not known."""
     if type(x) is MovedMap:
         return None if x.written is not None else list(x.places)
     if type(x) is not BlockTensor or not {"H", "W"} <= set(x.axes):
@@ -167,7 +168,7 @@ def _parts(x: BlockTensor) -> tuple[BlockTensor, tuple[Places, Places], float]:
 
 
 def _moved(frame: Frame, func, x: BlockTensor, places: Sequence[Places], fill: float | None = None):
-    """A map of other rows and columns; where windows then show their map, that map."""
+    """A map of other rows and columns; the home map where windows then show exactly that."""
     places = (places[0], places[1])
     if type(x) is MovedMap:
         of = x.of
@@ -184,7 +185,7 @@ def _moved(frame: Frame, func, x: BlockTensor, places: Sequence[Places], fill: f
 
 
 def _as_it_is(frame: Frame, x: BlockTensor) -> BlockTensor:
-    """The map, whatever will be written to ``x``."""
+    """The map, unaffected by later writes to ``x``."""
     if isinstance(frame, WindowFrame):
         return x.like(x.packed.clone())
     of = x.like(x.packed)
@@ -193,7 +194,7 @@ def _as_it_is(frame: Frame, x: BlockTensor) -> BlockTensor:
 
 
 def _at_home(frame: WindowFrame, x: BlockTensor, places=None) -> BlockTensor | None:
-    """The map that windows show, if they show it as it was before it was cut."""
+    """The map that was cut into windows, if they show all of it in its place."""
     if x.size_of_map != frame.size or not {"H", "W"} <= set(x.axes):
         return None
     places = places or tuple(tuple(range(length)) for length in frame.size)

@@ -2,8 +2,8 @@
 
 Networks look at a map in more than one way: ``(N, C, H, W)``, channels last for a layer norm,
 ``(N, radix, C / radix, H, W)`` in a split attention, tokens ``(N, H * W, C)`` in a transformer's
-MLP. As long as one knows which dimensions are pixels and which are channels, all of them are views
-of the same packed blocks. A string tells, with a letter for each dimension:
+MLP. As long as it is known which dimensions are pixels and which are channels, all of these are
+views of the same packed blocks. A string says so, with a letter for each dimension:
 
 ====== =====================================================
 letter dimension
@@ -21,8 +21,8 @@ M      images, channels and rows, ``N * c * H``
 S      images, channels and pixels, ``N * c * H * W``
 ====== =====================================================
 
-Rows that part (``view(N, C, H / 2, 2, W / 2, 2)``) make a map of fewer rows, whose channels the
-inner ones are. That is how patches and windows that do not reach over blocks stay views of them.
+Rows that are split (``view(N, C, H / 2, 2, W / 2, 2)``) make a map of fewer rows, in which the
+inner ones are channels. So patches and windows that lie within blocks stay views of them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def sizes_of(
 
 
 def channels_of(axes: str, shape: Sequence[int], joined: int = 1) -> tuple[int, ...]:
-    """Size of each dimension C, and ``joined`` for one that has channels in it, in their order."""
+    """Size of each dimension C, and ``joined`` for one that contains channels, in order."""
     pairs = zip(axes, shape, strict=True)
     return tuple(
         joined if letter in JOINT else size
@@ -119,5 +119,5 @@ def channels_of(axes: str, shape: Sequence[int], joined: int = 1) -> tuple[int, 
 
 
 def split_axes(axes: str) -> str:
-    """The letters N, C, H and W that dimensions are made of."""
+    """The letters N, C, H and W that the dimensions consist of."""
     return "".join(PARTS.get(letter, letter) for letter in axes)

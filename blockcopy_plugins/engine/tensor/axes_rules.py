@@ -1,7 +1,7 @@
 """What the dimensions of a result mean, for ops that leave pixels where they are.
 
-Such ops run on packed blocks as on whole maps. A rule is ``rule(view, arguments by name)`` and
-gives the axes of the result, or ``None`` where the op mixes pixels or images after all.
+Such ops run on packed blocks as on whole maps. A rule is ``rule(view, arguments by name)``. It
+returns the axes of the result, or ``None`` where the op mixes pixels or images after all.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Rule = Callable[[View, Mapping[str, Any]], "str | Reading | None"]
 
 
 def keeps_pixels(*ops: OpOverload) -> Callable[[Rule], Rule]:
-    """Say that a function is the rule of some ops."""
+    """Declare a function to be the rule of some ops."""
 
     def note(rule: Rule) -> Rule:
         setattr(rule, _ATTRIBUTE, ops)
@@ -215,12 +215,6 @@ AXES_RULES: Mapping[OpOverload, Rule] = MappingProxyType(
 
 def axes_after(func, x: View, args: Sequence, kwargs: Mapping) -> Reading | None:
     """What the dimensions of an op's result mean, if the op leaves pixels where they are.
-
-    Args:
-        func: An op of :data:`AXES_RULES`.
-        x: Its first argument.
-        args: All its arguments.
-        kwargs: Its keyword arguments.
 
     Returns:
         The reading of each result; ``None`` if the op mixes pixels or images, or the meaning of the

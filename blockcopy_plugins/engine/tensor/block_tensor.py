@@ -1,4 +1,4 @@
-"""BlockTensor: a feature map of which only the executed blocks are there."""
+"""BlockTensor: a feature map that holds only its executed blocks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .viewed_map import ViewedMap, refuse_overlaps
 
 
 class Version:
-    """Counts the in-place changes of packed memory that several tensors may look at.
+    """Counts the in-place changes of packed memory that several tensors may share.
 
     Attributes:
         count: Changes so far.
-        shared: More than one tensor looks at the memory.
+        shared: More than one tensor uses the memory.
         viewed: Whole maps of which the model holds views.
-        mirrors: Copies that stand for views of this memory, and of whose whole maps it holds views.
+        mirrors: Copies that replace views of this memory, and that the model holds views of.
         first: The tensor that all others are slices of, as long as it lives.
-        mirror: For a copy that stands for a view, how it follows what it is a view of.
-        copy_of: For a copy that stands for a view and cannot follow, the version and the count of
-            what it is a view of.
-        is_stale: What has been written to such a copy is missing here.
+        mirror: For a copy that replaces a view, how it follows the base of that view.
+        copy_of: For a copy that replaces a view and cannot follow, the version and count
+            of the base of that view.
+        is_stale: Such a copy has been written to, and the writes are missing here.
     """
 
     __slots__ = (
@@ -58,10 +58,10 @@ class Version:
 
 
 class BlockTensor(torch.Tensor):
-    """A feature map that holds its executed blocks alone.
+    """A feature map that holds only its executed blocks.
 
-    Its shape is that of the dense map, so that model code which reads sizes works unchanged. An op
-    on it is looked up in the table of :mod:`blockcopy_plugins.engine.strategies`; what has no
+    Its shape is that of the dense map, so model code that reads sizes works unchanged. Ops on
+    it are looked up in the table of :mod:`blockcopy_plugins.engine.strategies`; one without a
     strategy runs on the densified map. It lives as long as the frame that made it.
 
     Attributes:
@@ -114,7 +114,7 @@ class BlockTensor(torch.Tensor):
             frame: The frame in which it is made.
             version: That of the tensor whose memory ``packed`` shares, if any.
             axes: Letter of each dimension.
-            strides: Those that the dense tensor would have; by default it would be contiguous.
+            strides: Strides of the dense tensor; contiguous by default.
             joined: Channels in a dimension B, P, M or S.
         """
         if axes == MAP:
@@ -151,12 +151,12 @@ class BlockTensor(torch.Tensor):
         size: tuple[int, int],
         block: tuple[int, int],
     ) -> BlockTensor:
-        """A map that is computed when it is looked at.
+        """A map that is computed when it is first read.
 
         Args:
             pending: What computes it.
             like: A map of the same frame, dtype and device.
-            channels: Its channels.
+            channels: Number of its channels.
             size: ``(H, W)`` of its dense map.
             block: Height and width of its blocks.
         """
@@ -181,10 +181,10 @@ class BlockTensor(torch.Tensor):
         return self
 
     def then(self, pending: PendingMap | None, in_place: bool) -> BlockTensor | None:
-        """This map, which is not computed yet, with one more op behind it.
+        """This map, which is not computed yet, followed by one more op.
 
         Args:
-            pending: What computes the result, ``None`` if that cannot be.
+            pending: What computes the result, ``None`` if nothing can.
             in_place: The op changes this tensor.
 
         Returns:
@@ -254,13 +254,13 @@ class BlockTensor(torch.Tensor):
         axes: str | None = None,
         strides: Sequence[int] | None = None,
     ) -> BlockTensor:
-        """A tensor of the same map size and blocks as this one with other contents.
+        """A tensor with the map size and blocks of this one and other contents.
 
         Args:
             packed: Its contents.
             version: That of this tensor if it shares its memory.
             axes: Its axes, by default those of this tensor.
-            strides: Those that the dense tensor would have; by default it would be contiguous.
+            strides: Strides of the dense tensor; contiguous by default.
         """
         axes = self.axes if axes is None else axes
         out = BlockTensor(
@@ -279,22 +279,22 @@ class BlockTensor(torch.Tensor):
 
     @property
     def memory(self) -> Tensor:
-        """:attr:`packed` as it lies there, without what views of it have been written to."""
+        """:attr:`packed` as it is, without the writes to views of it."""
         return self._packed
 
     @property
     def pending(self) -> PendingMap | None:
-        """What is yet to compute it, ``None`` if it has been computed."""
+        """What will compute it, ``None`` if it has been computed."""
         return self._pending
 
     def compute(self) -> None:
-        """Compute it now, if it waits."""
+        """Compute it now if it is pending."""
         if self._pending is not None:
             self._packed, self._pending = self._pending.compute(), None
 
     @property
     def block_layout(self) -> Layout:
-        """Which blocks are executed, and where they lie."""
+        """Which blocks are executed, and where they are."""
         return self.frame.layout(self.size_of_map, self.block)
 
     @property
@@ -308,10 +308,10 @@ class BlockTensor(torch.Tensor):
         return self.size_of_map if self.frame.whole else self.block
 
     def make_contiguous(self) -> bool:
-        """Lay ``packed`` out as this tensor claims to be, so that it has the views that it should.
+        """Lay ``packed`` out as this tensor's strides say, so that views of it are possible.
 
         Returns:
-            Whether that was possible: no other tensor looks at the same memory.
+            Whether that was possible: it is if no other tensor uses the memory.
         """
         alone = not self.version.shared and not self.version.viewed
         if alone:
@@ -329,15 +329,15 @@ class BlockTensor(torch.Tensor):
         return from_map(map_, self.axes, channels_of(self.axes, self.shape, self.joined))
 
     def dense_for_views(self, op: str) -> Tensor:
-        """A copy of this tensor's whole map, of which views go to the model.
+        """A copy of this tensor's whole map, of which the model gets views.
 
-        What the model writes to them is taken back, and they are shown what is written here.
+        Writes to the views are applied here, and writes here show in the views.
 
         Args:
             op: The op that makes the view.
 
         Returns:
-            A tensor of this one's shape, contiguous as it claims to be.
+            A tensor of this one's shape and strides.
         """
         packed = self.packed
         for viewed in self.version.viewed:
@@ -351,12 +351,12 @@ class BlockTensor(torch.Tensor):
         return map_
 
     def _root(self) -> BlockTensor:
-        """What this is a view of, where it is a copy that stands for one."""
+        """The base of the view that this copy replaces, or the tensor itself."""
         mirror = self.version.mirror
         return self if mirror is None else mirror.of._root()
 
     def _catch_up(self) -> None:
-        """Take what was written to views of this memory."""
+        """Apply what was written to views of this memory."""
         version, mirror = self.version, self.version.mirror
         missed = version.copy_of is not None and version.copy_of[0].count != version.copy_of[1]
         if version.is_stale or missed:
@@ -385,11 +385,11 @@ class BlockTensor(torch.Tensor):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Inside the context ``packed`` is written in place; maps that hold it are then outdated.
+        """A context in which ``packed`` is written in place; maps that hold it are then outdated.
 
-        Pixels of a block beyond a crop stay as they are: they are another tensor's.
+        Pixels of a block beyond a crop stay as they are: they belong to another tensor.
         """
-        # What waits may read this memory, and means it as it is now.
+        # A pending map may read this memory, and must read it as it is now.
         self.frame.compute_pending()
         self._catch_up()
         before = self.packed.clone() if self.cropped and not self.frame.whole else None
@@ -420,7 +420,7 @@ class BlockTensor(torch.Tensor):
 
     @property
     def full(self) -> StateEntry | None:
-        """The state entry that holds the present contents of this tensor, if there is one."""
+        """The state entry that holds this tensor's present contents, if there is one."""
         self._catch_up()
         if self._full is not None and self._full[1] == self.version.count:
             return self._full[0]

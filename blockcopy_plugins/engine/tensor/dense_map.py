@@ -1,10 +1,10 @@
-"""Ordinary tensors that were made of a feature map, and that may become blocks again.
+"""Dense tensors that were computed from a feature map, and that may become blocks again.
 
-An op that cannot run on blocks gives a dense tensor. So does what follows it, an attention's
-softmax and its product with the values for instance, until an op comes that would run on blocks if
-it were given some: a convolution, a pooling, a resize. There the map is cut into blocks again, if
-it is one: if it has as many images as the frame, the size of a map that the frame has had on
-blocks, and was made of maps by ops that leave pixels about where they are.
+An op that cannot run on blocks returns a dense tensor, and so do the ops after it, such as an
+attention's softmax and product with the values, until one comes that could run on blocks: a
+convolution, a pooling, a resize. There the tensor is cut into blocks again, if it is a map: if it
+has as many images as the frame and the size of a map that the frame has had on blocks, and was
+computed from maps by ops that leave pixels about where they are.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ..torch_internals import (
 
 aten = torch.ops.aten
 
-# Whole in inference mode; spatial ops are inside.
+# They arrive whole in inference mode, with spatial ops inside.
 _COMPOSITES = (aten.conv2d.padding, aten.conv_transpose2d.input, aten.pad.default)
 
-# What they give lies elsewhere than what they are given, picks by the values, or has no values yet.
+# Their results are elsewhere than their arguments, are picked by value, or have no values yet.
 _FORGET = frozenset(
     {
         aten.flip,
@@ -53,7 +53,7 @@ _FORGET = frozenset(
         aten.new_empty_strided,
     }
 )
-# Pixels by which a roll may move a map: of a shifted window.
+# Pixels by which a roll may move a map: as much as a shifted window.
 _FEW_PIXELS = 8
 
 
@@ -70,7 +70,7 @@ class MapGeometry(NamedTuple):
 
 
 class FrameMaps:
-    """What a frame's dense maps need to know of it; they do not keep the frame alive.
+    """What dense maps need to know about their frame; they do not keep it alive.
 
     Args:
         images: N.
@@ -78,8 +78,8 @@ class FrameMaps:
         cuts: ``cuts(func, args)``: whether an op reads its first argument, a map, by its blocks.
 
     Attributes:
-        writes: How many ops have written to dense maps so far.
-        read: The geometry of each dense map that an op has read by its blocks, in turn.
+        writes: Number of ops that have written to dense maps so far.
+        read: The geometry of each dense map that an op has read by its blocks, in order.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FrameMaps:
         self._with_blocks: list[weakref.ref[DenseMap]] = []
 
     def note(self, size: tuple[int, int], block: tuple[int, int]) -> None:
-        """The frame has a map of this size on blocks of this one."""
+        """Note that the frame has a map of this size with blocks of this size."""
         self._blocks.setdefault(size, block)
 
     def noted(self) -> set[MapGeometry]:
@@ -107,8 +107,8 @@ class FrameMaps:
     def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
         """The geometry of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
 
-        A map whose blocks are single pixels does not count: it may be a summary of each block, and
-        there is little to win.
+        A map whose blocks are single pixels does not count: it may be a summary of each
+        block, and little would be gained.
         """
         if len(shape) != 4 or shape[0] != self._images:
             return None
@@ -118,7 +118,7 @@ class FrameMaps:
 
     @property
     def is_over(self) -> bool:
-        """Nothing is cut any more."""
+        """Whether maps are no longer cut."""
         return self._cut is None
 
     def blocks(self, map_: DenseMap, geometry: MapGeometry) -> Tensor:
@@ -127,7 +127,7 @@ class FrameMaps:
         return self._cut(map_.plain, geometry.block)
 
     def close(self) -> None:
-        """The frame is over."""
+        """End the frame."""
         self._cut = None
         for map_ in (reference() for reference in self._with_blocks):
             if map_ is not None:
@@ -135,10 +135,10 @@ class FrameMaps:
 
 
 class DenseMap(torch.Tensor):
-    """A dense tensor that was made of a feature map of a frame.
+    """A dense tensor that was computed from a feature map of a frame.
 
-    It has memory of its own and is whatever an ordinary tensor is; compiled code may read it. It
-    keeps nothing alive but its memory, and after the frame it is a tensor like any other.
+    It has its own memory and behaves like an ordinary tensor; compiled code may read it. It
+    keeps only its memory alive, and after the frame it is a tensor like any other.
 
     Attributes:
         plain: The same memory as an ordinary tensor.
@@ -152,12 +152,7 @@ class DenseMap(torch.Tensor):
 
     @staticmethod
     def of(plain: Tensor, origin: FrameMaps) -> DenseMap:
-        """Mark a tensor.
-
-        Args:
-            plain: The tensor.
-            origin: The frame being run.
-        """
+        """Mark a tensor."""
         self = marked_as(DenseMap, plain)
         self.plain, self._origin, self._blocks = plain, origin, None
         return self
@@ -167,7 +162,7 @@ class DenseMap(torch.Tensor):
         return _run(func, args, kwargs or {})
 
     def blocks(self) -> Tensor | None:
-        """Its executed blocks, the same for all who read it; ``None`` if it has none."""
+        """Its executed blocks, cut once for all readers; ``None`` if it is not a map of blocks."""
         origin = self._origin
         geometry = origin.geometry(self.shape)
         if geometry is None or self.is_complex():
@@ -177,7 +172,7 @@ class DenseMap(torch.Tensor):
         return self._blocks[1]
 
     def forget(self) -> None:
-        """The frame is over."""
+        """End the frame."""
         self._origin = self._blocks = None
 
     def __deepcopy__(self, memo) -> Tensor:
@@ -202,12 +197,12 @@ class DenseMap(torch.Tensor):
 
 
 def plain(value: Any) -> Any:
-    """A dense map as the ordinary tensor that it is; anything else as it is."""
+    """A dense map as an ordinary tensor; anything else unchanged."""
     return value.plain if type(value) is DenseMap else value
 
 
 def derived(value: Any, origin: FrameMaps) -> Any:
-    """Mark what an op gave of a frame's maps.
+    """Mark what an op computed from a frame's maps.
 
     Args:
         value: Its result: a tensor, or several.
@@ -239,7 +234,7 @@ def _run(func: OpOverload, args, kwargs):
                 args = (blocks, *args[1:])
     writes = is_mutable(func)
     aliases = any(result.alias_info is not None for result in schema_of(func).returns)
-    # In inference mode a view, and a write to one, must be counted in its base, see ViewedMap.
+    # In inference mode a view, and a write to it, must be counted in its base, see ViewedMap.
     counts = (writes or aliases) and torch.is_inference_mode_enabled()
     with versions_are_counted(counts):
         out = func(*plain_all(args), **dict(zip(kwargs, plain_all(kwargs.values()), strict=True)))
@@ -257,7 +252,7 @@ def _run(func: OpOverload, args, kwargs):
 
 
 def _written(func, args, kwargs, out):
-    """What an op that writes returns: the argument itself, not another tensor of its memory."""
+    """The result of an op that writes: the argument itself, not another tensor on its memory."""
     for i, argument in enumerate(schema_of(func).arguments):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
@@ -265,7 +260,7 @@ def _written(func, args, kwargs, out):
         if type(target) is not DenseMap:
             continue
         if torch.Tag.inplace_view in func.tags:
-            # Sizes have changed too, and those of the other tensor of this memory have not.
+            # Its sizes have changed too; those of the other tensor on this memory have not.
             with no_torch_dispatch():
                 func(*[target, *args[1:]], **kwargs)
         if out is target.plain:
@@ -274,7 +269,7 @@ def _written(func, args, kwargs, out):
 
 
 def moves_pixels(func: OpOverload, args, origin: FrameMaps) -> bool:
-    """Whether an op's result no longer lies upon the map that it is made of."""
+    """Whether the pixels of an op's result are elsewhere than those of its argument."""
     if func is aten.index.Tensor and args[0].dim() == 4:
         return [i for i, index in enumerate(args[1]) if index is not None] != [1]
     if packet_of(func) in _FORGET or func.namespace != "aten":
@@ -308,7 +303,7 @@ def _origin_of(values) -> FrameMaps | None:
 
 
 def plain_all(values: Sequence) -> list:
-    """Arguments of an op with dense maps as the ordinary tensors that they are."""
+    """Arguments of an op, with dense maps as ordinary tensors."""
     return [
         type(value)(plain_all(value)) if type(value) in (list, tuple) else plain(value)
         for value in values

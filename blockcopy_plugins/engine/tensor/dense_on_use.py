@@ -1,4 +1,4 @@
-"""Tensors that are made only where somebody reads them: padded maps, positions of a pooling."""
+"""Tensors that are computed only if they are read: padded maps, positions of a pooling."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .block_tensor import BlockTensor, frame_of
 
 
 class DenseOnUse(BlockTensor):
-    """A tensor that any op but a few gets as an ordinary, dense one."""
+    """A tensor that all but a few ops get as an ordinary, dense tensor."""
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return frame_of(args, kwargs).dispatch(func, args, kwargs or {}, on_use=True)
 
     def dense(self) -> Tensor:
-        """The dense tensor; what is written to it is there at the next call."""
+        """The dense tensor; the next call returns it with all writes to it."""
         raise NotImplementedError
 
     def dense_for_views(self, op: str) -> Tensor:
@@ -31,11 +31,11 @@ class DenseOnUse(BlockTensor):
 
 @dataclass(frozen=True)
 class BlockIndices:
-    """Where maxima are within each block by itself, of windows that reach into no other.
+    """Where the maxima are within each block, for windows that each lie in one block.
 
     Attributes:
-        packed: int64, as the packed maxima; positions in a block of the map that was pooled, or in
-            that map in whole frames.
+        packed: int64, shaped like the packed maxima: positions in a block of the pooled
+            map, or in the whole map in whole frames.
         size_of_map: ``(H, W)`` of that map.
         block: Height and width of a block of it.
     """
@@ -46,14 +46,14 @@ class BlockIndices:
 
 
 class PoolIndices(DenseOnUse):
-    """Where the maxima of a pooling are: positions in the whole map, which blocks do not know.
+    """Where the maxima of a pooling are: positions in the whole map, which blocks do not have.
 
-    Every max pooling gives them, and hardly any model looks at them.
+    Every max pooling returns them, and hardly any model reads them.
 
     Attributes:
-        make: Gives them.
-        found: What it gave.
-        in_blocks: Where they are within blocks, for who undoes the pooling; ``None`` if windows
+        make: Computes them.
+        found: What it returned.
+        in_blocks: Where they are within blocks, for an unpooling; ``None`` if windows
             reach over blocks.
     """
 
@@ -67,7 +67,7 @@ class PoolIndices(DenseOnUse):
 
         Args:
             values: The maxima.
-            make: Gives the positions, int64, of the shape of ``values``.
+            make: Computes the positions, int64, of the shape of ``values``.
         """
         nothing = values.packed.new_empty((0, values.shape[1], 0, 0), dtype=torch.int64)
         out = BlockTensor.__new__(
@@ -94,7 +94,7 @@ class Padding:
     """One use of ``F.pad`` on a map.
 
     Attributes:
-        key: Tells it from others.
+        key: Distinguishes it from others.
         pad: Pads a dense map.
         source: ``source(axis)``, for rows (0) and columns (1): int64 ``(padded size,)``, the row of
             the map that is read, ``OUTSIDE`` where the padding is ``fill``.
@@ -110,17 +110,17 @@ class Padding:
 
 
 class PaddedMap(DenseOnUse):
-    """What ``F.pad`` gives of a BlockTensor: the kept map, and how it is to be padded.
+    """The result of ``F.pad`` for a BlockTensor: the kept map, and how to pad it.
 
-    Blocks keep their size, so that a convolution without padding of its own gives blocks as if it
-    had padded itself. Any other op but pooling gets the dense tensor. In a whole frame ``packed``
-    is the dense padded map.
+    Blocks keep their size, so a convolution without padding returns the blocks it would
+    return if it padded itself. Convolutions and poolings read it so; any other op gets the dense
+    tensor. In a whole frame ``packed`` is the dense padded map.
 
     Attributes:
         entry: The state that holds the map without its padding.
         padding: How it is padded.
-        written: A dense copy has been made; it stands for the map from then on, since the model
-            may write to it.
+        written: The dense copy, once it exists; it replaces the map, since the model may
+            write to it.
     """
 
     entry: StateEntry
@@ -129,13 +129,7 @@ class PaddedMap(DenseOnUse):
 
     @staticmethod
     def make(x: BlockTensor, entry: StateEntry, padding: Padding) -> PaddedMap:
-        """Pad a map.
-
-        Args:
-            x: The map.
-            entry: The state that holds it.
-            padding: How it is padded.
-        """
+        """Pad a map."""
         packed = padding.pad(x.packed) if x.frame.whole else x.packed
         out = BlockTensor.__new__(PaddedMap, packed, padding.size, x.block, x.frame)
         out.entry, out.padding, out.written = entry, padding, None
@@ -143,10 +137,10 @@ class PaddedMap(DenseOnUse):
 
     @property
     def packed(self) -> Tensor:
-        """The dense padded map of a whole frame.
+        """The dense padded map, in a whole frame.
 
         Raises:
-            StateError: In other frames: no block holds its padding.
+            StateError: In any other frame, where no block holds the padding.
         """
         if not self.frame.whole:
             raise StateError(f"{self!r} has no packed blocks; densify it first.")
@@ -155,7 +149,7 @@ class PaddedMap(DenseOnUse):
     def dense(self) -> Tensor:
         """See :meth:`DenseOnUse.dense`."""
         if self.written is None:
-            # Not in inference mode: the model may write to it outside.
+            # Not in inference mode: the model may write to it outside that mode.
             with torch.inference_mode(False), torch.no_grad():
                 map_ = self.frame.in_batch_order(self.entry.map)
                 self.written = self.padding.pad(map_).contiguous()

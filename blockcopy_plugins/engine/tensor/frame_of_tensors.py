@@ -1,4 +1,4 @@
-"""What tensors of blocks ask of their frame, and of each other."""
+"""What tensors of blocks need from their frame, and from each other."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class FrameOfTensors(Protocol):
         """The whole of a tensor."""
 
     def call_whole(self, function: Callable, args: Any, name: str, reason: str, gives_map: bool):
-        """Call a function that knows no blocks."""
+        """Call a function that does not know blocks."""
 
     def compute_pending(self) -> None:
-        """Compute all maps that wait."""
+        """Compute all pending maps."""
 
     def refuse_if_strict(self, op: str, reason: str) -> None:
         """Refuse to run an op on the whole map if the frame is strict."""

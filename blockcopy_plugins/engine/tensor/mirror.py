@@ -1,4 +1,4 @@
-"""Copies that stand for views: packed blocks may lie in memory in a way that has no such view."""
+"""Copies that replace views, where the memory layout of packed blocks does not allow the view."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from .frame_of_tensors import TensorOfBlocks
 
 
 class Mirror:
-    """Keeps a reshaped copy of packed blocks and the blocks themselves the same.
+    """Keeps a reshaped copy of packed blocks and the blocks themselves in step.
 
-    In the dense model the view and its base share memory: what is written to one is seen in the
-    other.
+    In the dense model the view and its base share memory: a write to one shows in the other.
 
     Args:
         of: The tensor that is viewed.
-        copy: Its packed blocks, reshaped: memory of its own.
+        copy: Its packed blocks, reshaped, in separate memory.
 
     Attributes:
-        of: A tensor of the same memory as the one that is viewed.
+        of: A tensor on the same memory as the one that is viewed.
         copy: As given.
     """
 
@@ -30,7 +29,7 @@ class Mirror:
         self._count = of.version.count
 
     def pull(self) -> bool:
-        """Take what was written to the tensor; returns whether anything was."""
+        """Apply what was written to the tensor to the copy; returns whether anything was."""
         packed = self.of.packed
         if self.of.version.count == self._count:
             return False
@@ -39,7 +38,7 @@ class Mirror:
         return True
 
     def push(self) -> None:
-        """Hand on what was written to the copy."""
+        """Apply what was written to the copy to the tensor."""
         with self.of.writing():
             packed = self.of.packed
             packed.copy_(self.copy.reshape(packed.shape))

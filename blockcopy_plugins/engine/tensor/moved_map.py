@@ -1,4 +1,4 @@
-"""Maps whose rows and columns stand elsewhere, rolled, padded or cropped, until they are read."""
+"""Maps that are rolled, padded or cropped, as a note of where their rows and columns are."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from .dense_on_use import DenseOnUse
 
 aten = torch.ops.aten
 
-# Pixels by which a map may be moved whose dense form still counts as lying upon its blocks.
+# Pixels by which a map may be moved so that its dense form may still become blocks again.
 _FEW_PIXELS = 8
 
 
 class MovedMap(DenseOnUse):
-    """A map, or a view of one, of which each row and column shows one of another map, or none.
+    """A map, or a view of one, in which each row and column shows one of another map, or none.
 
-    ``torch.roll`` and ``F.pad`` give it where blocks cannot hold their result. What cuts it into
-    windows reads them out of the map itself; anything else gets the dense tensor.
+    ``torch.roll`` and ``F.pad`` return it where blocks cannot hold their result. A view that
+    cuts it into windows reads them from the map itself; anything else gets the dense tensor.
 
     Attributes:
-        of: The map as it was: nobody else writes to this tensor.
-        places: For rows and for columns, that of ``of`` which each shows, -1 for none.
-        fill: What stands where none is shown.
+        of: The map as it was; nothing else writes to this tensor.
+        places: For rows and for columns, the one of ``of`` that each shows, -1 for none.
+        fill: Value of rows and columns that show none.
         op: What moved them.
-        path: Of the module that did.
-        written: A dense copy has been made; it stands for the map from then on, since the model
-            may write to it.
+        path: Path of the module that moved them.
+        written: The dense copy, once it exists; it replaces the map, since the model may
+            write to it.
     """
 
     of: BlockTensor
@@ -75,14 +75,14 @@ class MovedMap(DenseOnUse):
 
     @property
     def is_far(self) -> bool:
-        """Whether pixels stand further than a few from where they were."""
+        """Whether pixels are more than a few away from where they were."""
         middle = [(places, len(places) // 2) for places in self.places]
         return any(abs(places[i] - i) > _FEW_PIXELS for places, i in middle)
 
     def dense_map(self) -> Tensor:
-        """What an op on whole maps would have given: a dense map, which may become blocks again."""
+        """The map as an op on whole maps would return it; it may become blocks again."""
         if self._dense_map is None:
-            frame, reason = self.frame, "its result is read by other than windows"
+            frame, reason = self.frame, "its result is not cut into windows"
             frame.enter(self.path)
             frame.refuse_if_strict(self.op, reason)
             frame.count_densified(self.op, reason, 0)
@@ -98,7 +98,7 @@ class MovedMap(DenseOnUse):
         if self.written is None:
             self._catch_up()
             value = self.frame.dense(self.of, "moved", copy=False)
-            # Not in inference mode: the model may write to it outside.
+            # Not in inference mode: the model may write to it outside that mode.
             with torch.inference_mode(False), torch.no_grad():
                 for letter, places in zip("HW", self.places, strict=True):
                     dim = self.axes.index(letter)

@@ -1,4 +1,4 @@
-"""Maps that wait for what follows them, so that all of it is one pass over memory."""
+"""Maps whose computation is deferred, so that they and the ops after them are one pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ConvCall:
 
     Args:
         run: ``run(pending) -> Tensor``: computes packed blocks.
-        on_second_run: Called where it runs again: the model reads the sums both as they are and
-            with something done to them.
+        on_second_run: Called when it runs again, because the model reads the sums both as
+            they are and after further ops.
     """
 
     __slots__ = ("on_second_run", "run", "runs")
@@ -31,11 +31,11 @@ class ConvCall:
 
 
 class JoinCall:
-    """Maps that are there, and are to be one: a concatenation, or a single map as it is.
+    """Existing maps that become one: a concatenation, or a single map as it is.
 
     Args:
         parts: Packed blocks, or dense maps in whole frames.
-        added: What is to be added before all else, of the shape of the result.
+        added: Added before anything else, of the shape of the result.
     """
 
     __slots__ = ("added", "parts")
@@ -60,22 +60,22 @@ class JoinCall:
 
 
 class PendingMap:
-    """A map that is not computed yet, and what is to happen to its values.
+    """A map that is not computed yet, and the ops that follow.
 
-    They become ``clamp(activation(prelu(norm(values) + residual)), low, high)``. It never changes.
+    The values become ``clamp(activation(prelu(norm(values) + residual)), low, high)``. Immutable.
 
     Args:
         call: What computes the values: a convolution, with its bias, or a join.
         norm: Weight, bias, running mean and variance of a batch norm, or nothing.
-        eps: Of the batch norm.
+        eps: Epsilon of the batch norm.
         residual: Packed blocks to add.
         low: Lower bound.
         high: Upper bound.
-        slope: What values below 0 are multiplied by, ``(C,)``.
+        slope: Factor on values below 0, ``(C,)``.
         activation: See :func:`.ops.conv_blocks`.
     """
 
-    # No dataclass: some hundred are made in a frame.
+    # Not a dataclass: a frame creates hundreds of them.
     __slots__ = ("activation", "call", "eps", "high", "low", "norm", "residual", "slope")
 
     def __init__(
@@ -100,7 +100,7 @@ class PendingMap:
 
     @property
     def is_activated(self) -> bool:
-        """Whether bounds, a slope or an activation are set: then nothing can follow."""
+        """Whether bounds, a slope or an activation are set, after which nothing can follow."""
         return (
             self.low > -INFINITY
             or self.high < INFINITY
@@ -114,7 +114,7 @@ class PendingMap:
         return self.residual is None and not self.is_activated
 
     def with_norm(self, norm: tuple[Tensor | None, ...], eps: float) -> PendingMap | None:
-        """With a batch norm behind it, or ``None`` where that must be an op of its own."""
+        """With a batch norm after it, or ``None`` where that must be a separate op."""
         if self.norm or self.is_activated:
             return None
         if self.residual is not None:
@@ -124,25 +124,25 @@ class PendingMap:
         return PendingMap(self.call, norm, eps)
 
     def with_residual(self, residual: Tensor) -> PendingMap | None:
-        """With packed blocks added, or ``None`` where that must be an op of its own."""
+        """With packed blocks added, or ``None`` where that must be a separate op."""
         if not self.takes_residual:
             return None
         return PendingMap(self.call, self.norm, self.eps, residual)
 
     def with_bounds(self, low: float, high: float) -> PendingMap | None:
-        """With its values clamped, or ``None`` where that must be an op of its own."""
+        """With its values clamped, or ``None`` where that must be a separate op."""
         if self.is_activated or low != low or high != high:  # torch has a rule for NaN as a bound
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, low, high)
 
     def with_slope(self, slope: Tensor) -> PendingMap | None:
-        """With its negative values multiplied, or ``None`` where that must be an op of its own."""
+        """With its negative values multiplied, or ``None`` where that must be a separate op."""
         if self.is_activated:
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, slope=slope)
 
     def with_activation(self, activation: str) -> PendingMap | None:
-        """With an activation of that name, or ``None`` where that must be an op of its own."""
+        """With an activation of that name, or ``None`` where that must be a separate op."""
         if self.is_activated:
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, activation=activation)

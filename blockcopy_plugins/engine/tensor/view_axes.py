@@ -1,10 +1,10 @@
 """Which dimensions of a view are pixels, and which are channels: new sizes read against old ones.
 
-A view keeps the order of values in memory, so each of its dimensions is a run of factors of the old
-ones. Channels that stand side by side part and join as they like, and so do images with channels
-that follow them. Rows (or columns) may part too, as in ``view(N, C, H / 2, 2, W / 2, 2)``: then the
-map has half as many of them, and the inner factor is channels, as pixel unshuffle has it; and
-channels that directly follow rows may join them again.
+A view keeps the order of values in memory, so each of its dimensions is a run of factors of the
+old ones. Adjacent channel dimensions may be split and joined freely, and so may images with
+channels that follow them. Rows (or columns) may be split too, as in ``view(N, C, H / 2, 2, W / 2,
+2)``: then the map has half as many of them, and the inner factor is channels, as in pixel
+unshuffle; and channels that directly follow rows may be joined to them again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PARTS: Mapping[str, str] = MappingProxyType(
         "S": "NCHW",
     }
 )
-"""What a letter that stands for several dimensions is made of, outermost first."""
+"""The parts of a letter that means several dimensions, outermost first."""
 
 JOINT = "BPMS"
-"""Letters of images, rows or pixels with channels among them."""
+"""Letters of dimensions that contain channels besides images, rows or pixels."""
 
 
 class Factor(NamedTuple):
@@ -59,7 +59,7 @@ class _Option(NamedTuple):
     Attributes:
         letter: Of the dimension.
         rest: Factors behind it.
-        channels: Channels that are begun and not yet in a dimension.
+        channels: Channels that have begun and are not yet in a dimension.
         joined: See :class:`Reading`.
         rows: Size of a dimension H or W.
         joins_all: It is images with all channels behind them.
@@ -81,15 +81,15 @@ def read_view(
     Args:
         sizes: Of the view, none of them -1.
         old: Factors of the dimensions of what is viewed, in order.
-        in_windows: Where a dimension of one may be all rows as one, it is: of a map that is one
+        in_windows: Read a dimension of size 1 as all rows where it may be: the map is one
             window.
 
     Returns:
         What its dimensions mean, ``None`` if one of them mixes what must stay apart.
     """
 
-    # Of one image it may be joined with anything; joined with all channels it is the least likely.
-    # Windows part rows and columns.
+    # A single image may be joined with anything; with all channels is the least likely.
+    # Windows split rows and columns.
     def rank(options: list[_Option]) -> tuple[int, bool, int]:
         parted = [option.letter for option in options if option.rows is not None]
         joins = sum(option.joins_all for option in options)
@@ -148,7 +148,7 @@ def _options(size: int, old: tuple[Factor, ...], channels: int) -> Iterator[_Opt
 
 
 def _joined(axis: str, size: int, head: int, rest: tuple[Factor, ...]) -> Iterator[_Option]:
-    """A dimension of something and channels behind it."""
+    """A dimension of something with channels after it."""
     times, remainder = divmod(size, head) if head else (0, 1)
     count = 0
     while count < len(rest) and rest[count].letter == "C":
@@ -159,7 +159,7 @@ def _joined(axis: str, size: int, head: int, rest: tuple[Factor, ...]) -> Iterat
 
 
 def _around_channels(size: int, old: tuple[Factor, ...]) -> Iterator[_Option]:
-    """Images, all channels behind them, and rows, some of the rows, or pixels behind those."""
+    """Images, all channels after them, and rows, some of the rows, or pixels after those."""
     run = len(old) - len(_without_channels(old[1:]))
     joined, rest = _product(old[1:run]), old[run:]
     letters = "".join(factor.letter for factor in rest)

@@ -18,8 +18,8 @@ from .mirror import Mirror
 class ViewedMap:
     """A copy of a BlockTensor's whole map of which the model holds views (``x[:, :, 0]``).
 
-    In the dense model such a view and its base share memory: what is written to one is seen in the
-    other. This notices the writes, so that the engine can do the same.
+    In the dense model such a view and its base share memory: a write to one shows in the
+    other. This class notices the writes, so that the engine can do the same.
 
     Args:
         of: The tensor that is viewed.
@@ -28,7 +28,7 @@ class ViewedMap:
     Attributes:
         packed: The packed memory of ``of``.
         map: As given.
-        template: A tensor with a version of its own that says how ``packed`` is to be read.
+        template: A tensor with its own version that says how to read ``packed``.
     """
 
     def __init__(self, of: TensorOfBlocks, map_: Tensor) -> None:
@@ -40,8 +40,8 @@ class ViewedMap:
         inference = torch.is_inference_mode_enabled()
         self._counted = weakref.ref(map_) if inference else of.version.first
         self._seen = self._count()
-        # What the views were shown last. It tells which pixels were written to: other views may be
-        # of the same memory, and of the same count.
+        # What the views last showed tells which pixels were written to: other views may share the
+        # memory, and the count.
         self._shown = map_.clone()
 
     def _count(self) -> int | None:
@@ -49,7 +49,7 @@ class ViewedMap:
         return None if counted is None else version_of(counted)
 
     def show(self, map_: Tensor) -> None:
-        """Show the views what the tensor holds now; this does not count as a write by the model.
+        """Bring the views up to date with the tensor; this does not count as a write by the model.
 
         Args:
             map_: Of the shape of ``map``.
@@ -67,11 +67,11 @@ class ViewedMap:
         return written
 
     def take(self) -> Write | None:
-        """What was written to the views; ``None`` if they show what they were shown."""
+        """What was written to the views; ``None`` if nothing was."""
         changed = self.map != self._shown
         if self.map.is_floating_point() or self.map.is_complex():
             changed &= ~(self.map.isnan() & self._shown.isnan())
-        # A device is not waited for: what was not written is written anew.
+        # Without waiting for the device: pixels that were not written are written again.
         if changed.device.type == "cpu" and not changed.any():
             return None
         frame = self.template.frame
@@ -84,7 +84,7 @@ class ViewedMap:
 
 @dataclass
 class Write:
-    """What a model wrote to views of a viewed map.
+    """What the model wrote to the views of a viewed map.
 
     Attributes:
         viewed: The map.
@@ -131,7 +131,7 @@ def refuse_overlaps(writes: Sequence[tuple[Write, Mirror | None]], path: str) ->
 
 
 def _in_memory_of(packed: Tensor, where: Tensor) -> Tensor:
-    """Bool, one for each element of the memory that ``packed`` is a view of."""
+    """One bool for each element of the memory that ``packed`` is a view of."""
     elements = packed.untyped_storage().nbytes() // packed.element_size()
     marks = torch.zeros(elements, dtype=torch.bool, device=packed.device)
     marks.as_strided(packed.shape, packed.stride(), packed.storage_offset()).copy_(where)

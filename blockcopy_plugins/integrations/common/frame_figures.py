@@ -19,12 +19,7 @@ class FrameFigures:
         self._waiting: deque[tuple[FrameRecord, Any]] = deque()
 
     def add(self, record: FrameRecord, about: Any = None) -> None:
-        """Add a frame.
-
-        Args:
-            record: The frame's record.
-            about: Returned with its figures.
-        """
+        """Add a frame."""
         self._waiting.append((record, about))
 
     def known(self) -> Iterator[tuple[dict[str, float], Any]]:

@@ -61,6 +61,6 @@ def refuse_weights_of_built_model(weights: str | os.PathLike[str] | None) -> Non
     """
     if weights is not None:
         raise ConfigError(
-            f"weights={os.fspath(weights)!r} were given beside a built model, which has its own. "
+            f"weights={os.fspath(weights)!r} were given with a built model, which has its own. "
             "Give either the model or the weights."
         )

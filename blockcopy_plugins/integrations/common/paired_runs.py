@@ -16,7 +16,7 @@ from ...engine.report import Totals
 from ...engine.session import Session
 from ...errors import ConfigError
 from .frame_entry import FrameEntry
-from .policy_meter import PolicyMeter
+from .policy_meter import policy_macs
 
 
 @dataclass(frozen=True)
@@ -191,14 +191,9 @@ class PairedRuns:
     def _run_sparse(self, model: Callable, given: Any, counted: bool):
         if not counted:
             return *_timed(model, given), None
-        policy = self.handle.policy
-        with MacCounter() as counter:
-            self.handle.policy = meter = PolicyMeter(policy, counter)
-            try:
-                outputs, seconds = _timed(model, given)
-            finally:
-                self.handle.policy = policy
-        return outputs, seconds, counter.macs - meter.counted
+        with MacCounter() as counter, policy_macs(self.handle.policy, counter) as of_policy:
+            outputs, seconds = _timed(model, given)
+        return outputs, seconds, counter.macs - of_policy.counted
 
 
 def _timed(model: Callable, given: Any) -> tuple[Any, float]:

@@ -2,99 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from ...engine.macs import MacCounter
 from ...policy import Policy
-from ...policy.agreement_estimate import AgreementEstimate
 
 
-class PolicyMeter(Policy):
-    """Passes every call on to a policy and records what a counter counts meanwhile.
-
-    Args:
-        policy: The policy.
-        counter: A counter that is active during the calls.
+@dataclass
+class PolicyMacs:
+    """What a counter has counted inside a policy.
 
     Attributes:
-        counted: MACs inside the policy so far, including learning.
+        counted: MACs so far, including learning.
     """
 
-    def __init__(self, policy: Policy, counter: MacCounter) -> None:
-        self.policy = policy
-        self.counter = counter
-        self.counted = 0
+    counted: int = 0
 
-    @property
-    def needs_outputs(self) -> bool:
-        """Whether the policy wants the task's outputs."""
-        return self.policy.needs_outputs
 
-    @property
-    def needs_motion(self) -> bool:
-        """Whether the policy wants motion vectors."""
-        return self.policy.needs_motion
+@contextmanager
+def policy_macs(policy: Policy, counter: MacCounter) -> Iterator[PolicyMacs]:
+    """Record what a counter counts while the policy chooses and learns.
 
-    @property
-    def on_host(self) -> bool:
-        """Whether the policy decides in host memory."""
-        return self.policy.on_host
+    Args:
+        policy: The policy; inside the ``with`` block, its methods are measured.
+        counter: A counter that is active meanwhile.
+    """
+    macs = PolicyMacs()
 
-    @property
-    def enforces_target(self) -> bool:
-        """Whether the policy's target is a budget."""
-        return self.policy.enforces_target
+    def measured(method: Callable) -> Callable:
+        @wraps(method)
+        def call(*args, **kwargs) -> Any:
+            before = counter.macs
+            try:
+                return method(*args, **kwargs)
+            finally:
+                macs.counted += counter.macs - before
 
-    @property
-    def whole_frames_only(self) -> bool:
-        """Whether the policy picks all blocks of an image or none."""
-        return self.policy.whole_frames_only
+        return call
 
-    @property
-    def target(self) -> float | None:
-        """The policy's target; None if it has none."""
-        return getattr(self.policy, "target", None)
-
-    @property
-    def agreement(self) -> AgreementEstimate | None:
-        """What the policy knows about the agreement of outputs with dense ones."""
-        return self.policy.agreement
-
-    def select(self, frame, context):
-        """See :meth:`Policy.select`."""
-        return self._measured(self.policy.select, frame, context)
-
-    def scores(self, frame, context):
-        """See :meth:`Policy.scores`."""
-        return self.policy.scores(frame, context)
-
-    def compares(self, grid, context):
-        """See :meth:`Policy.compares`."""
-        return self.policy.compares(grid, context)
-
-    def feedback(self, frame, grid, outputs, context):
-        """See :meth:`Policy.feedback`."""
-        return self._measured(self.policy.feedback, frame, grid, outputs, context)
-
-    def reset(self, streams=None) -> None:
-        """See :meth:`Policy.reset`."""
-        self.policy.reset(streams)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Policy.state_dict`."""
-        return self.policy.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See :meth:`Policy.load_state_dict`."""
-        self.policy.load_state_dict(state)
-
-    def macs(self, frame_shape, block_size) -> dict[str, int]:
-        """See :meth:`Policy.macs`."""
-        return self.policy.macs(frame_shape, block_size)
-
-    def _measured(self, function, *args) -> Any:
-        before = self.counter.macs
-        try:
-            return function(*args)
-        finally:
-            self.counted += self.counter.macs - before
+    own = dict(vars(policy))
+    vars(policy).update({name: measured(getattr(policy, name)) for name in ("select", "feedback")})
+    try:
+        yield macs
+    finally:
+        for name in ("select", "feedback"):
+            del vars(policy)[name]
+            if name in own:
+                vars(policy)[name] = own[name]

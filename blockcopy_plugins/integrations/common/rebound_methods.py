@@ -1,9 +1,9 @@
 """Methods of single objects in place of their class's, and methods that call other functions.
 
-What follows a detector's heads is functions of its framework, which methods of many classes call.
-In a converted model some of them are to run by kernels of this package, in other models they are
-not. So its modules get methods of their own: the same code, which finds another function under the
-same name.
+After a detector's heads, methods of many classes call functions of the framework. In a converted
+model, kernels of this package replace some of these functions, but in other models they must not.
+So the model's modules get their own methods: the same code, which finds another function under
+the same name.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from torch import nn
 
 Others = Mapping[FunctionType, Callable]
-"""What is to be called in place of which functions."""
+"""The function to call in place of each of some functions."""
 
 
 @dataclass(eq=False)
 class StandIn:
-    """Base of what stands for a method of one object.
+    """Base class of replacements for a method of one object.
 
-    It is a class so that a deep copy of the object has one of its own.
+    It is a class so that a deep copy of the object has its own.
 
     Attributes:
         owner: The object.
@@ -39,7 +39,7 @@ class StandIn:
         return self
 
     def remove(self) -> None:
-        """Give the object its class's method back."""
+        """Restore the method of the object's class."""
         if self.owner.__dict__.get(self.name) is self:
             del self.owner.__dict__[self.name]
 
@@ -56,12 +56,12 @@ def stand_in_for(
     Args:
         model: The model.
         name: Of the method.
-        method: What it is in the classes that are meant; classes that have another, and modules
-            that have one of their own, keep it.
-        kind: Of the stand-ins.
+        method: The method of the classes to change. Classes with a different method, and modules
+            with their own, keep it.
+        kind: Class of the stand-ins.
 
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     for module in nn.Module.modules(model):
         if getattr(type(module), name, None) is method and name not in module.__dict__:
@@ -69,7 +69,7 @@ def stand_in_for(
 
 
 class ReboundMethod(StandIn):
-    """A method that calls other functions than its class's does.
+    """A method that calls other functions than that of its class.
 
     Args:
         owner: See :class:`StandIn`.
@@ -91,10 +91,10 @@ class ReboundMethod(StandIn):
 
 
 def calls(function: Any, others: Others) -> dict[str, Callable]:
-    """What a function would call under which name, of all that it now calls.
+    """The replacements for what a function calls, by the names under which it calls them.
 
     Args:
-        function: Anything; what is no function of Python calls nothing.
+        function: Anything; what is not a Python function calls nothing.
         others: What is to be called in place of which functions.
     """
     if not isinstance(function, FunctionType):
@@ -105,12 +105,12 @@ def calls(function: Any, others: Others) -> dict[str, Callable]:
 
 
 def rebound(function: FunctionType, others: Others) -> FunctionType:
-    """The same code with other functions in place of some that it calls."""
+    """The same code, with other functions in place of some that it calls."""
     return with_names(function, calls(function, others))
 
 
 def with_names(function: FunctionType, names: Mapping[str, Any]) -> FunctionType:
-    """The same code in a module in which some names mean something else."""
+    """The same code, with other meanings for some global names."""
     made = FunctionType(
         function.__code__,
         {**function.__globals__, **names},
@@ -126,11 +126,11 @@ def rebind_methods(owner: Any, others: Others) -> Iterator[StandIn]:
     """Let the methods of an object call other functions.
 
     Args:
-        owner: The object; methods that it has of its own stay as they are.
+        owner: The object; its own methods stay as they are.
         others: What is to be called in place of which functions.
 
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     for name in dir(type(owner)):
         method = getattr(type(owner), name, None)

@@ -56,7 +56,7 @@ def replace_roi_layers(
             maxima, is left alone.
 
     Yields:
-        What undoes it, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     if not library.has_kernel("roi_align", "cpu"):
         return

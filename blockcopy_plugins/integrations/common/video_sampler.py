@@ -65,11 +65,7 @@ class WholeVideoSampler(Sampler[int]):
         return sum(len(video) for video in self._videos)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which decides the order of the videos with ``shuffle``.
-
-        Args:
-            epoch: Number of the epoch.
-        """
+        """Set the epoch, which decides the order of the videos with ``shuffle``."""
         self.epoch = epoch
 
 

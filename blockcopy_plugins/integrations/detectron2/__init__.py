@@ -1,4 +1,4 @@
-"""Detectron2: config keys, backbone builder, predictor, data set, sampler and evaluation.
+"""Detectron2: config keys, backbone builder, predictor, dataset, sampler and evaluation.
 
 >>> cfg = get_cfg()
 >>> add_blockcopy_config(cfg)                      # before merge_from_file

@@ -34,14 +34,15 @@ class ListCall(Call):
 
 
 class MetaArchAdapter(ModelAdapter):
-    """Any meta-architecture that makes a batch of its images and hands it to its ``backbone``.
+    """Any meta-architecture that batches its images and passes the batch to its ``backbone``.
 
     ``GeneralizedRCNN``, ``ProposalNetwork``, ``PanopticFPN``, ``SemanticSegmentor``, the dense
-    detectors (``RetinaNet``, ``FCOS``), and those of the projects that are built likewise. The
-    images are normalised and padded by the model's own rules, and the padded batch is the frame.
+    detectors (``RetinaNet``, ``FCOS``), and those of Detectron2's projects that are built in the
+    same way. The images are normalised and padded by the model's own rules, and the padded batch
+    is the frame.
 
-    Streams are the ``video_id`` of the dicts; a ``frame_id`` that starts again starts the stream
-    again. Where the dicts have none, image i of a batch is stream i.
+    Streams are the ``video_id`` of the dicts; a stream starts again when its ``frame_id`` does.
+    If the dicts have no ``video_id``, image i of a batch is stream i.
 
     Args:
         model: The model.
@@ -100,8 +101,8 @@ class MetaArchAdapter(ModelAdapter):
         return ListCall(images.tensor, replace, ids, restarts, asks=asks, sizes=sizes)
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Hand the frame's blocks to the backbone in place of the batch that the model makes."""
-        # Models without the method make the batch once more, which nobody looks at.
+        """Give the frame's blocks to the backbone in place of the batch that the model makes."""
+        # Models without the method make the batch once more, which is not used.
         yield model.backbone.register_forward_pre_hook(_TakeBlocks(self))
         if "preprocess_image" not in model.__dict__ and hasattr(model, "preprocess_image"):
             model.__dict__["preprocess_image"] = _Preprocessed(self)
@@ -109,20 +110,20 @@ class MetaArchAdapter(ModelAdapter):
         yield from replace_roi_layers(model, (ROIAlign,))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """The RoI heads: they pool from the maps, or sample points of them, and keep none."""
+        """The RoI heads, which pool from the maps or sample points of them, and keep none."""
         heads = getattr(model, "roi_heads", None)
         return () if heads is None else (heads,)
 
     def reads_channels_last(self, module: nn.Module) -> bool:
-        """Whether all poolers of RoI heads do; points are sampled of maps in any layout."""
+        """Whether all poolers of RoI heads do; points are sampled from maps in any layout."""
         poolers = (part for part in nn.Module.modules(module) if isinstance(part, ROIPooler))
         return read_channels_last(layer for pooler in poolers for layer in pooler.level_poolers)
 
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Deformable convolutions, and the pooling over the image in DeepLab's ASPP.
 
-        The ASPP of a model that was trained on crops pools over windows of their size. As an op on
-        blocks a window would belong to the block of its corner, which may be far from the rest.
+        The ASPP of a model that was trained on crops pools over windows of the crops' size. On
+        blocks, a window would belong to the block of its corner, far from the rest of it.
         """
         for module in nn.Module.modules(model):
             if isinstance(module, (DeformConv, ModulatedDeformConv)):
@@ -144,9 +145,9 @@ class MetaArchAdapter(ModelAdapter):
                 yield from _predictors(head)
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
-        """Detections in pixels of the network input; of a segmentor the logits of its head."""
+        """Detections in pixels of the network input; for a segmentor, the logits of its head."""
         dicts = isinstance(outputs, (list, tuple)) and all(isinstance(x, Mapping) for x in outputs)
-        # Panoptic-DeepLab makes instances of its logits, and none of some frames.
+        # Panoptic-DeepLab derives instances from its logits, and none in some frames.
         segments = hasattr(self._model, "ins_embed_head")
         if dicts and not segments and all("instances" in x for x in outputs):
             found = zip((x["instances"] for x in outputs), call.sizes, strict=True)
@@ -162,12 +163,12 @@ class MetaArchAdapter(ModelAdapter):
         return super().take_apart(outputs, call) if found is None else found
 
     def take_blocks(self) -> Tensor | None:
-        """The blocks of the frame at work; only once, and ``None`` outside of a frame."""
+        """The blocks of the frame being run; only once, and ``None`` outside a frame."""
         blocks, self._blocks, self._images = self._blocks, None, None
         return blocks
 
     def take_images(self) -> ImageList | None:
-        """The padded batch of the frame at work, whose blocks the backbone will be given."""
+        """The padded batch of the frame being run, whose blocks the backbone will get."""
         images, self._images = self._images, None
         return images if self._blocks is not None else None
 
@@ -175,7 +176,7 @@ class MetaArchAdapter(ModelAdapter):
         model = self._model
         if hasattr(model, "preprocess_image"):
             return type(model).preprocess_image(model, batch)
-        # As the meta-architectures do that have no method for it.
+        # As meta-architectures without a method for it do.
         images = [x["image"].to(model.pixel_mean.device) for x in batch]
         return ImageList.from_tensors(
             [(x - model.pixel_mean) / model.pixel_std for x in images],
@@ -199,7 +200,7 @@ def asked_of_dicts(
         kwargs: Its keyword arguments.
     """
     if any("proposals" in given for given in batch):
-        # Proposals that are given, not found: other ones each time.
+        # Precomputed proposals differ from call to call.
         return None
     others = asked(args, kwargs)
     wanted = tuple((given.get("height"), given.get("width")) for given in batch)
@@ -214,11 +215,8 @@ def is_augmentation(model: Any) -> bool:
 def refuse_augmentation(model: Any) -> None:
     """Refuse test-time augmentation.
 
-    Args:
-        model: Any model or wrapper.
-
     Raises:
-        ConfigError: If it is a ``GeneralizedRCNNWithTTA`` or its like.
+        ConfigError: If it is a ``GeneralizedRCNNWithTTA`` or similar.
     """
     if is_augmentation(model):
         raise ConfigError(
@@ -242,7 +240,7 @@ class _TakeBlocks:
 
 @dataclass
 class _Preprocessed:
-    """Spares the model from making its batch a second time."""
+    """Saves the model from making its batch a second time."""
 
     adapter: MetaArchAdapter
 
@@ -257,13 +255,13 @@ class _Attribute:
     name: str
 
     def remove(self) -> None:
-        """Give the module its class's attribute back."""
+        """Restore the attribute of the module's class."""
         del self.module.__dict__[self.name]
 
 
 def _predictors(head: nn.Module) -> list[nn.Module]:
-    """The layers behind which a segmentation head only resizes; the head if none is known."""
-    # PointRend refines the logits of a head of its own.
+    """The layers after which a segmentation head only resizes; the head if none is known."""
+    # PointRend refines the logits of a separate head.
     inner = getattr(head, "coarse_sem_seg_head", head)
     found = [child for name, child in nn.Module.named_children(inner) if name.endswith("predictor")]
     return found or [head]
@@ -281,7 +279,7 @@ def _found(instances: Any, size: tuple[int, int]) -> FoundObjects:
 
 
 def upright_boxes(instances: Any) -> Tensor:
-    """Boxes of instances as ``x1, y1, x2, y2``; of rotated ones the upright boxes around them.
+    """Boxes of instances as ``x1, y1, x2, y2``; for rotated ones, the upright boxes around them.
 
     Args:
         instances: Detectron2's ``Instances`` with ``pred_boxes``.

@@ -15,13 +15,13 @@ from .config import OF_THE_INPUTS, blockcopy_config, has_blockcopy
 
 
 class BlockCopyBackbone(SharedBackbone, Backbone):
-    """Wraps a backbone; in eval mode it runs block-sparsely, in training as it was.
+    """Wraps a backbone, which runs block-sparsely in eval mode, unchanged in training.
 
     Its parameters and buffers are those of the wrapped backbone under the same names, so that
     checkpoints of the plain model load unchanged and checkpoints saved here load there. Its outputs
-    are dense: proposal network and heads run on whole maps. To have them on blocks too, convert the
-    whole model (:class:`BlockCopyPredictor`, ``blockcopy_``). Information gain is the change of the
-    backbone's features, and they are what ``propagate`` moves.
+    are dense: proposal network and heads run on whole maps. To run them on blocks too, convert
+    the whole model (:class:`BlockCopyPredictor`, ``blockcopy_``). Information gain is the change
+    of the backbone's features, which ``propagate`` moves.
 
     Args:
         backbone: The backbone.
@@ -48,16 +48,16 @@ class BlockCopyBackbone(SharedBackbone, Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The wrapped backbone's: frames need not be multiples of the block size."""
+        """That of the wrapped backbone: frames need not be multiples of the block size."""
         return self.inner.size_divisibility
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """The wrapped backbone's."""
+        """Those of the wrapped backbone."""
         return self.inner.padding_constraints
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and strides of the features, as the wrapped backbone has them."""
+        """Channels and strides of the wrapped backbone's features."""
         return self.inner.output_shape()
 
 
@@ -66,7 +66,7 @@ def build_blockcopy_backbone(cfg: Any, input_shape: ShapeSpec) -> BlockCopyBackb
     """The backbone of ``MODEL.BLOCKCOPY.BACKBONE`` in a :class:`BlockCopyBackbone`.
 
     Args:
-        cfg: With the keys of :func:`~.config.add_blockcopy_config`.
+        cfg: A config with the keys of :func:`~.config.add_blockcopy_config`.
         input_shape: As all builders of backbones get it.
 
     Returns:
@@ -84,7 +84,7 @@ def build_blockcopy_backbone(cfg: Any, input_shape: ShapeSpec) -> BlockCopyBackb
     if name == "build_blockcopy_backbone":
         raise ConfigError(
             "MODEL.BLOCKCOPY.BACKBONE is build_blockcopy_backbone itself; name the builder of the "
-            "backbone that is to be wrapped, such as build_resnet_fpn_backbone."
+            "backbone to wrap, such as build_resnet_fpn_backbone."
         )
     backbone = BACKBONE_REGISTRY.get(name)(cfg, input_shape)
     config = blockcopy_config(cfg)
@@ -92,7 +92,7 @@ def build_blockcopy_backbone(cfg: Any, input_shape: ShapeSpec) -> BlockCopyBackb
 
 
 def refuse_prediction_worker() -> None:
-    """Refuse to be built in a process of Detectron2's ``AsyncPredictor``.
+    """Refuse to build a backbone in a process of Detectron2's ``AsyncPredictor``.
 
     Raises:
         ConfigError: If this is one.
@@ -101,5 +101,5 @@ def refuse_prediction_worker() -> None:
         raise ConfigError(
             "an AsyncPredictor deals the frames of a video to several processes, each of which "
             "would keep the features of other frames. Use a BlockCopyPredictor, one for each "
-            "process that has videos of its own."
+            "process, and give each whole videos."
         )

@@ -13,9 +13,9 @@ from ...addresses import masked
 from ...checkpoints.model_weights import find_weights
 from ...errors import ConfigError
 
-# Set by the config, or made of it, and not in every checkpoint.
+# Set by the config or derived from it, and not in every checkpoint.
 _FROM_THE_CONFIG = ("pixel_mean", "pixel_std", "num_batches_tracked")
-# They tell of addresses as they are, with passwords and tokens.
+# They log addresses as they are, with passwords and tokens.
 _LOGGERS = (
     "iopath.common.download",
     "iopath.common.file_io",
@@ -25,10 +25,10 @@ _LOGGERS = (
 
 
 class CheckedCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, which names the weights that are missing instead of a log entry.
+    """Detectron2's checkpointer, which raises an error for missing weights instead of logging.
 
-    The model would run with random weights there. What wrappers of models put before the names and
-    other names of the entry with the weights are no differences, see
+    The model would run with random weights there. Prefixes that wrappers of models add, and other
+    names of the entry with the weights, do not matter, see
     :func:`~blockcopy_plugins.checkpoints.model_weights.find_weights`.
     """
 
@@ -74,7 +74,7 @@ class _Masked(logging.Filter):
 
 @contextmanager
 def _masked_logs() -> Iterator[None]:
-    """Inside the context secrets in addresses do not get into logs."""
+    """A context in which secrets in addresses do not get into logs."""
     hides, loggers = _Masked(), [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
         logger.addFilter(hides)

@@ -15,12 +15,12 @@ from ...options import change_options, read_options
 
 _DEFAULT = BlockCopyConfig()
 
-# Defaults of keys whose values YAML writes in another way.
+# Defaults of keys whose values have another form in YAML.
 _OF_YAML = {
     # None is 128. "auto" chooses at the first frame, and so does 0, for a command line over a file
     # that has a number.
     "block_size": None,
-    # A name ("all", "frame_difference", ...), or a text with the policy's arguments.
+    # A name ("all", "frame_difference", ...), or a string with the policy's arguments.
     "policy": "dict(type='GainPolicy', target=0.3)",
     # A list of names ("SceneCut") and of guards with their options, "dict(type='MaxAge',
     # frames=60)" or {type: MaxAge, frames: 60}.
@@ -31,25 +31,25 @@ _OF_YAML = {
 
 OF_THE_INPUTS = dict.fromkeys(
     ("interleaved", "one_video"),
-    "Detectron2's inputs say by video_id and frame_id of which video they are. Load frames by "
+    "Detectron2's inputs name their video by video_id and frame_id. Load frames with "
     "VideoFrameDataset, or put both into the dicts of your own loader.",
 )
-"""Options of MMEngine's hook that have no place here, and why."""
+"""Options of MMEngine's hook that do not apply here, and why."""
 
 
 def add_blockcopy_config(cfg: CfgNode) -> None:
     """Add the keys ``MODEL.BLOCKCOPY``; call it before ``merge_from_file``.
 
-    Each option of :class:`~blockcopy_plugins.BlockCopyConfig`, which says what they mean, is a key
-    in capital letters. Further keys:
+    Each option of :class:`~blockcopy_plugins.BlockCopyConfig` is a key in capital letters.
+    Further keys:
 
     * ``POLICY_CHECKPOINT``: file of a policy that ``tools/train_policy.py`` trained; ``""`` starts
       with an untrained one.
-    * ``BACKBONE``: with ``MODEL.BACKBONE.NAME`` ``"build_blockcopy_backbone"`` the backbone alone
-      runs on blocks, and this is the builder of the backbone that is wrapped.
+    * ``BACKBONE``: builder of the backbone to wrap, if ``MODEL.BACKBONE.NAME`` is
+      ``"build_blockcopy_backbone"``, with which only the backbone runs on blocks.
 
     Args:
-        cfg: Of ``detectron2.config.get_cfg()``; changed in place.
+        cfg: The result of ``detectron2.config.get_cfg()``; changed in place.
     """
     cfg.MODEL.BLOCKCOPY = node = CfgNode()
     for item in fields(BlockCopyConfig):
@@ -60,13 +60,13 @@ def add_blockcopy_config(cfg: CfgNode) -> None:
 
 
 def blockcopy_config(cfg: Any, **changes: Any) -> BlockCopyConfig:
-    """The options of a conversion as a config has them.
+    """The options for a conversion that a config contains.
 
     Args:
         cfg: A ``CfgNode`` with the keys of :func:`add_blockcopy_config`, or without (the defaults);
             or a lazy config, which may have ``blockcopy = dict(block_size=..., policy=...,
             policy_checkpoint=..., ...)``.
-        **changes: Options in place of the config's, as
+        **changes: Options that replace the config's, as
             :func:`~blockcopy_plugins.options.change_options` takes them.
 
     Returns:
@@ -83,7 +83,7 @@ def blockcopy_config(cfg: Any, **changes: Any) -> BlockCopyConfig:
 
 
 def has_blockcopy(cfg: Any) -> bool:
-    """Whether a config says how its model is to run block-sparsely."""
+    """Whether a config contains options for block-sparse execution."""
     return "BLOCKCOPY" in cfg.MODEL if isinstance(cfg, CfgNode) else "blockcopy" in cfg
 
 

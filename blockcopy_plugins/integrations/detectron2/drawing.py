@@ -1,4 +1,4 @@
-"""Draws the output of a model of Detectron2 into its frame."""
+"""Draws the output of a Detectron2 model on its frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw_outputs(
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw what the outputs have; see :func:`~..common.drawing.draw_frame` for the rest.
+    """Draw what the outputs contain; see also :func:`~..common.drawing.draw_frame`.
 
     Args:
         picture: The original frame, uint8 ``(H, W, 3)``, BGR.
@@ -30,9 +30,9 @@ def draw_outputs(
         grid: bool ``(GH, GW)``, True = executed.
         block_size: Side of a block in pixels of the network input.
         input_size: ``(h, w)`` of the network input, px, without its padding.
-        classes: Names of the things' classes.
+        classes: Names of the classes of things.
         palette: Colours of the classes of pixels, RGB.
-        score_threshold: Detections below are not drawn.
+        score_threshold: Lowest score of detections that are drawn.
     """
     height, width = picture.shape[:2]
     labels = outputs["sem_seg"].argmax(0) if "sem_seg" in outputs else None

@@ -1,4 +1,4 @@
-"""Evaluation on video: Detectron2's loop, with what block-sparse execution costs and changes."""
+"""Evaluation on video: Detectron2's loop, with the cost and effect of block-sparse execution."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from .video_run import VideoRun
 
 
 class BlockCopyEvaluator(DatasetEvaluator):
-    """Adds executed rate, MACs, speed-up and fidelity to what other evaluators find.
+    """Adds executed rate, MACs, speed-up and fidelity to the results of other evaluators.
 
-    Where the inputs carry ground truth (``VideoFrameDataset(ann_file=...)``), COCO's average
-    precision, or mean IoU and accuracies of a segmentor, are computed too, of the block-sparse
-    and of the dense run.
+    If the inputs have ground truth (``VideoFrameDataset(ann_file=...)``), it also computes COCO's
+    average precision, or a segmentor's mean IoU and accuracies, for the block-sparse and the
+    dense run.
 
     Args:
-        run: What is given to ``inference_on_dataset`` as its model.
+        run: The callable that is passed to ``inference_on_dataset`` as its model.
         fidelity_threshold: Score from which a dense detection has to be found.
         label_rules: How label images are read.
 
     Attributes:
-        summary: After :meth:`evaluate`, all figures, from 0 to 1, in the main process. Their names
-            are those of ``results.json``.
+        summary: After :meth:`evaluate`, all figures, from 0 to 1, in the main process, under the
+            names in ``results.json``.
         entries: After :meth:`evaluate`, figures of each frame of all processes, in the main one.
-        dataset: The data set of the frames, where it is known: it tells what was skipped.
-        skipped: What is wrong with frames that could not be read on the way.
-        partial: Why a run ended before its last frame.
+        dataset: The dataset of the frames, if known; it knows which frames were skipped.
+        skipped: What is wrong with frames that could not be read.
+        partial: Why the run ended before its last frame.
 
     Examples:
         >>> run = VideoRun(model, bc.handle(model))
@@ -75,7 +75,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
         self.run.clear()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
-        """Take over one batch, whose dense outputs the run has kept."""
+        """Take one batch, whose dense outputs the run has kept."""
         dense = self.run.dense_outputs or [None] * len(inputs)
         for given, entry, found, wanted in zip(
             inputs, self.run.last_entries, outputs, dense, strict=True
@@ -103,8 +103,8 @@ class BlockCopyEvaluator(DatasetEvaluator):
         """The figures of all processes.
 
         Returns:
-            By task, in percent as Detectron2 has them: ``bbox``, ``segm``, ``sem_seg`` where there
-            is ground truth, and ``blockcopy``. ``None`` in processes other than the main one.
+            By task, in percent as in Detectron2: ``bbox``, ``segm``, ``sem_seg`` if there is
+            ground truth, and ``blockcopy``. ``None`` in processes other than the main one.
 
         Raises:
             StateError: If a frame was evaluated twice.
@@ -129,7 +129,7 @@ class BlockCopyEvaluator(DatasetEvaluator):
         return _in_percent(self.summary)
 
     def _compare_labels(self, given: Mapping[str, Any], found: Any, wanted: Any) -> None:
-        """Count where classes agree; the label maps of all frames would fill the memory."""
+        """Count where classes agree, since the label maps of all frames would fill the memory."""
         classes = len(found)
         maps = {"blockcopy": found.argmax(0)}
         if wanted is not None:
@@ -201,19 +201,20 @@ def inference_on_video(
     on_partial: Callable[[BlockCopyEvaluator], Any] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], BlockCopyEvaluator]:
-    """Evaluate a model on video, block-sparsely; afterwards it is as it was.
+    """Evaluate a model on video, block-sparsely, and restore it afterwards.
 
     Args:
-        model: A meta-architecture; it is put into eval mode meanwhile.
-        loader: Of :func:`.sampler.build_video_test_loader`.
-        evaluators: Others that get the block-sparse outputs, or what makes one of the run.
-        config: How it is to run, by default ``BlockCopyConfig()``.
+        model: A meta-architecture; it is in eval mode meanwhile.
+        loader: A loader from :func:`.sampler.build_video_test_loader`.
+        evaluators: Further evaluators, which get the block-sparse outputs, or functions that make
+            one from the run.
+        config: How to run it, by default ``BlockCopyConfig()``.
         fidelity_threshold: See :class:`BlockCopyEvaluator`.
         label_rules: See :class:`BlockCopyEvaluator`.
-        on_partial: Called when the run ends by an error or Ctrl-C after some frames, with the
-            evaluator, whose summary is then of those frames and says so (``partial``). The
-            exception goes on. Not where there are several processes.
-        **options: Of :class:`.video_run.VideoRun`: ``dense``, ``warmup``, ...
+        on_partial: Called with the evaluator if an error or Ctrl-C ends the run after some
+            frames. Its summary then covers those frames and says so (``partial``). The exception
+            is raised again. Not called if there are several processes.
+        **options: Options of :class:`.video_run.VideoRun`: ``dense``, ``warmup``, ...
 
     Returns:
         The results by task, and the evaluator, whose ``summary`` and ``run.entries`` have the rest.
@@ -227,7 +228,7 @@ def inference_on_video(
     model.eval()
     handle = convert_model(model, config or BlockCopyConfig())
     try:
-        # One policy for all processes: without a seed each has drawn its own.
+        # One policy for all processes; without a seed each would have drawn its own.
         handle.policy.load_state_dict(comm.all_gather(handle.policy.state_dict())[0])
         run = VideoRun(model, handle, **options)
         own = BlockCopyEvaluator(run, fidelity_threshold, label_rules)
@@ -251,12 +252,12 @@ def inference_on_video(
 class BlockCopyCallbacks:
     """Converts a model while Detectron2's own evaluation loop runs, and restores it after.
 
-    For evaluators that need nothing of ours. Streams are the ``video_id`` of the inputs.
+    For evaluators that use nothing of this package. Streams are the ``video_id`` of the inputs.
 
     Args:
-        model: What is given to ``inference_on_dataset``.
-        config: How it is to run, by default ``BlockCopyConfig()``.
-        loader: The loader that the loop is given, to be checked.
+        model: The model that is passed to ``inference_on_dataset``.
+        config: How to run it, by default ``BlockCopyConfig()``.
+        loader: The loader of the loop, which is checked.
 
     Attributes:
         rates: Executed rate of each call so far.
@@ -282,7 +283,7 @@ class BlockCopyCallbacks:
         self._handle: Any = None
 
     def callbacks(self) -> dict[str, Callable[[], None]]:
-        """What ``inference_on_dataset`` takes as ``callbacks``."""
+        """The ``callbacks`` argument of ``inference_on_dataset``."""
         return {
             "on_start": self.start,
             "after_inference": self.note,
@@ -291,12 +292,12 @@ class BlockCopyCallbacks:
 
     def start(self) -> None:
         """Convert the model."""
-        if self._handle is not None:  # the last loop failed and never came to its end
+        if self._handle is not None:  # the last loop failed before its end
             self.end()
         self._handle = convert_model(self.model, self.config)
 
     def note(self) -> None:
-        """Take note of a call."""
+        """Note a call."""
         self.rates.append(self._handle.last.executed_rate)
 
     def end(self) -> None:
@@ -306,7 +307,7 @@ class BlockCopyCallbacks:
 
 
 def frame_objects(instances: Any) -> FrameObjects:
-    """Detections of a frame as they are kept for evaluation.
+    """Detections of a frame in the form that evaluation keeps.
 
     Args:
         instances: Detectron2's ``Instances``, in pixels of the original frame.
@@ -330,7 +331,7 @@ def _accuracy(
     frames: int,
     labelled: int,
 ) -> dict[str, float]:
-    """Figures of one of the runs, by the names that MMEngine's metrics have."""
+    """Figures of one of the runs, under the names of MMEngine's metrics."""
     annotated = [found for found in objects if found["truth"] is not None]
     figures = {
         "video/frames": float(frames),
@@ -363,7 +364,7 @@ def _merged(parts: Sequence[Mapping[str, LabelAgreement]]) -> dict[str, LabelAgr
 
 
 def _dataset_of(loader: Any) -> Any:
-    """The data set of videos behind a loader and Detectron2's mapping."""
+    """The dataset of videos inside a loader and Detectron2's mapping."""
     dataset = getattr(loader, "dataset", None)
     while dataset is not None and not hasattr(dataset, "skipped_frames"):
         dataset = getattr(dataset, "_dataset", None)

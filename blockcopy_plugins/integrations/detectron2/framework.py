@@ -1,4 +1,4 @@
-"""What of Detectron2 is converted, and how its configs are read."""
+"""Which models of Detectron2 are converted, and how its configs are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .adapter import MetaArchAdapter
 from .model_config import ModelConfig
 
 DEFAULT_SIZE = (800, 1333)
-"""Height and width of a frame, px, where the config does not say how large it makes images."""
+"""Height and width of a frame, px, if the config does not say to what size it resizes images."""
 
 
 class Detectron2(Framework):
@@ -23,7 +23,7 @@ class Detectron2(Framework):
         return MetaArchAdapter(model) if MetaArchAdapter.fits(model) else None
 
     def model_of_config(self, path: str) -> ConfigModel:
-        """See :meth:`Framework.model_of_config`; of a YAML file or a lazy config."""
+        """See :meth:`Framework.model_of_config`; for a YAML file or a lazy config."""
         source = ModelConfig.of(path)
         size = DEFAULT_SIZE
         for step in source.augmentations():

@@ -32,10 +32,10 @@ class LabelAgreement:
             found: Integers ``(H, W)``, a tensor or an array.
             truth: The same.
             ignore_index: True label of pixels that do not count.
-            name: What the truth is, for errors.
+            name: Name of the truth, for errors.
 
         Raises:
-            ConfigError: If the sizes differ, or the truth has a label beyond the classes.
+            ConfigError: If the sizes differ, or the truth has a label outside the classes.
         """
         found, truth = (
             np.asarray(x.detach().cpu() if hasattr(x, "detach") else x).astype(np.int64)
@@ -44,7 +44,7 @@ class LabelAgreement:
         if found.shape != truth.shape:
             raise ConfigError(
                 f"{name} has the shape {truth.shape}, but the frame is {found.shape}; label images "
-                "hold one class index a pixel, at the size of the frames."
+                "hold one class index per pixel, at the size of the frames."
             )
         counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
         classes = len(self.counts)
@@ -73,8 +73,8 @@ def read_labels(path: str, rules: LabelRules) -> np.ndarray:
     """Class indices of a label image.
 
     Args:
-        path: The image, one class index a pixel.
-        rules: How they are to be read.
+        path: The image, with one class index per pixel.
+        rules: How to read it.
 
     Returns:
         int64 ``(H, W)``.

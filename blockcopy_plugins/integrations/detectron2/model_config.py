@@ -1,4 +1,4 @@
-"""A Detectron2 config file, YAML or lazy, as what is needed to run its model on video."""
+"""What is needed of a Detectron2 config, YAML or lazy, to run its model on video."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..common.given_config import check_config_file
 from .checked_weights import CheckedCheckpointer
 from .config import add_blockcopy_config
 
-# Projects with keys of their own, and the functions that add them.
+# Projects with additional keys, and the functions that add them.
 _PROJECTS = (
     ("detectron2.projects.point_rend", "add_pointrend_config"),
     ("detectron2.projects.deeplab", "add_deeplab_config"),
@@ -34,7 +34,7 @@ _PROJECTS = (
 
 
 class ModelConfig(ABC):
-    """What a config says of its model, its weights and how images become inputs.
+    """What a config says about its model, its weights and how images become inputs.
 
     Attributes:
         cfg: The config itself.
@@ -45,7 +45,7 @@ class ModelConfig(ABC):
 
     @staticmethod
     def of(cfg: Any, opts: Sequence[str] = ()) -> ModelConfig:
-        """The config of a file, or one that was read already.
+        """Read the config of a file, or take one that has been read.
 
         Args:
             cfg: Path of a YAML file or of a lazy config, a ``CfgNode``, or a lazy config.
@@ -56,7 +56,7 @@ class ModelConfig(ABC):
             The config.
 
         Raises:
-            ConfigError: If there is no such file, it cannot be read, or it asks for test-time
+            ConfigError: If there is no such file, it cannot be read, or it enables test-time
                 augmentation.
         """
         if isinstance(cfg, ModelConfig):
@@ -75,7 +75,7 @@ class ModelConfig(ABC):
     @property
     @abstractmethod
     def weights(self) -> str:
-        """Where the config's weights are; ``''`` where it names none."""
+        """Where the config's weights are; ``''`` if it names none."""
 
     @property
     @abstractmethod
@@ -85,50 +85,50 @@ class ModelConfig(ABC):
     @property
     @abstractmethod
     def dataset(self) -> str:
-        """Name of the data set that the config tests on; ``''`` where it names none."""
+        """Name of the dataset that the config tests on; ``''`` if it names none."""
 
     @property
     def metadata(self) -> Any:
-        """``Metadata`` of that data set, ``None`` without one."""
+        """``Metadata`` of that dataset, ``None`` without one."""
         return MetadataCatalog.get(self.dataset) if self.dataset else None
 
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes of things, where the config's data set has them.
+        """Names of the classes of things, if the config's dataset has them.
 
-        A lazy config without a data set may have ``metadata = dict(classes=[...])``.
+        A lazy config without a dataset may have ``metadata = dict(classes=[...])``.
         """
         found = getattr(self.metadata, "thing_classes", None)
         return tuple(found) if found else None
 
     def palette(self) -> list[tuple[int, int, int]] | None:
-        """Colours of the classes of pixels, where the data set has them."""
+        """Colours of the classes of pixels, if the dataset has them."""
         return getattr(self.metadata, "stuff_colors", None) or None
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse what breaks streams.
+        """Refuse options that break streams.
 
         Raises:
-            ConfigError: If the config asks for it.
+            ConfigError: If the config has one.
         """
 
     @abstractmethod
     def augmentations(self) -> list[T.Augmentation]:
-        """What is done to a test image, a resize as a rule."""
+        """The augmentations of a test image, usually a resize."""
 
     def build(self, weights: str | None = None) -> nn.Module:
-        """The model in eval mode with its weights loaded.
+        """Build the model, in eval mode and with its weights loaded.
 
         Args:
-            weights: In place of the config's: a file in Detectron2's own format or one of those
-                that its checkpointer reads. ``''`` leaves the model with random weights.
+            weights: Weights that replace the config's: a file in Detectron2's own format or
+                another that its checkpointer reads. ``''`` leaves the model with random weights.
 
         Returns:
             The model.
 
         Raises:
-            ConfigError: If the model cannot be built, there is no such file, or it has not all
-                weights of the model.
+            ConfigError: If the model cannot be built, there is no such file, or it lacks weights
+                of the model.
             OSError: If the weights cannot be fetched from an address.
         """
         weights = self.weights if weights is None else os.fspath(weights)
@@ -179,7 +179,7 @@ class YamlModelConfig(ModelConfig):
             )
 
     def augmentations(self) -> list[T.Augmentation]:
-        """As ``DefaultPredictor`` has them."""
+        """Those of ``DefaultPredictor``."""
         size = self.cfg.INPUT.MIN_SIZE_TEST
         return [T.ResizeShortestEdge([size, size], self.cfg.INPUT.MAX_SIZE_TEST)]
 
@@ -191,7 +191,7 @@ class LazyModelConfig(ModelConfig):
     """A lazy config with ``model``, ``dataloader`` and perhaps ``train``.
 
     Raises:
-        ConfigError: If it has no ``model``, or one that is not to be called.
+        ConfigError: If it has no ``model``, or one that is not a ``LazyCall``.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -260,8 +260,8 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
     """Read a config file.
 
     Args:
-        path: A YAML file, the keys of this package and of Detectron2's own projects among its keys
-            or not; or a lazy config, in Python or as ``LazyConfig.save`` writes it.
+        path: A YAML file, which may have keys of this package and of Detectron2's own projects;
+            or a lazy config, in Python or as ``LazyConfig.save`` writes it.
         opts: See :meth:`ModelConfig.of`.
 
     Returns:
@@ -288,9 +288,6 @@ def read_config(path: str, opts: Sequence[str] = ()) -> Any:
 def is_lazy(path: str) -> bool:
     """Whether a config file of Detectron2 is a lazy one.
 
-    Args:
-        path: The file.
-
     Raises:
         OSError: It is YAML, and cannot be read.
     """
@@ -304,11 +301,11 @@ def is_lazy(path: str) -> bool:
 def prepare_image(
     image: np.ndarray, augmentations: Sequence[T.Augmentation], input_format: str
 ) -> Tensor:
-    """A frame as a model's input.
+    """Prepare a frame as a model's input.
 
     Args:
         image: uint8 ``(H, W, 3)``, BGR.
-        augmentations: Of :meth:`ModelConfig.augmentations`.
+        augmentations: See :meth:`ModelConfig.augmentations`.
         input_format: Order of the model's channels.
 
     Returns:
@@ -322,7 +319,7 @@ def prepare_image(
 
 
 def _with_projects(path: str) -> CfgNode:
-    """The file's config, with the keys of as few projects as it needs."""
+    """The file's config, with the keys of as few projects as necessary."""
     first = None
     for count in range(len(_PROJECTS) + 1):
         for chosen in itertools.combinations(_PROJECTS, count):
@@ -352,7 +349,7 @@ def _pairs(opts: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _of_the_config(what: str) -> Iterator[None]:
-    """Say that it is the config which what is built of it does not fit."""
+    """Report errors in building a part of the config as errors of the config."""
     try:
         yield
     except BlockCopyError:
@@ -360,7 +357,7 @@ def _of_the_config(what: str) -> Iterator[None]:
     except Exception as error:
         raise ConfigError(
             f"the {what} of the config cannot be built: {type(error).__name__}: "
-            f"{_in_a_line(error)}. Correct the config, or what changes it on the command line."
+            f"{_in_a_line(error)}. Correct the config, or the changes to it on the command line."
         ) from error
 
 

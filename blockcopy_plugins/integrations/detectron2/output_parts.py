@@ -1,4 +1,4 @@
-"""Outputs of Detectron2's models, taken apart into what can be moved."""
+"""Outputs of Detectron2's models, taken apart into parts that can be moved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...propagation import MapPart, Region
 from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 
 _FOUND = InstanceNames("pred_boxes", "scores", "pred_classes", "pred_masks", "pred_keypoints")
-# Logits of proposals are not scores that could fall by a factor: they are only copied.
+# Logits of proposals are not scores that a factor could lower: they are only copied.
 _PROPOSED = InstanceNames("proposal_boxes", "", "", "", "")
 _INSTANCES = {"instances": _FOUND, "proposals": _PROPOSED}
 _SEM_SEG, _PANOPTIC = "sem_seg", "panoptic_seg"
@@ -22,7 +22,7 @@ _SEM_SEG, _PANOPTIC = "sem_seg", "panoptic_seg"
 
 @dataclass(frozen=True)
 class _InstancesForm:
-    """How to make ``Instances`` of objects again."""
+    """How to rebuild ``Instances`` from objects."""
 
     form: InstanceForm
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class _InstancesForm:
 
 @dataclass(frozen=True)
 class _MapForm:
-    """How to make a map, or a map of segments with what is known of each, again."""
+    """How to rebuild a map, or a map of segments with the info on each."""
 
     segments: tuple[dict[str, Any], ...] | None = None
 
@@ -48,8 +48,8 @@ class DictParts(OutputParts):
     """Detectron2's list of dicts, one for each image.
 
     Args:
-        images: Of each image its parts.
-        forms: Of each image, by key, how to make the value of its parts again.
+        images: The parts of each image.
+        forms: For each image, by key, how to rebuild the value from its parts.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ def take_dicts_apart(outputs: Any, sizes: Sequence[tuple[int, int]]) -> DictPart
         sizes: ``(H, W)`` of each image in the batch, px, before it was padded.
 
     Returns:
-        The parts; ``None`` if the outputs are no list of dicts of instances, proposals, semantic
-        and panoptic segmentations.
+        The parts; ``None`` if the outputs are not a list of dicts of instances, proposals,
+        semantic and panoptic segmentations.
     """
     if not isinstance(outputs, (list, tuple)) or len(outputs) != len(sizes):
         return None

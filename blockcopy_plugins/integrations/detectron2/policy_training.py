@@ -1,4 +1,4 @@
-"""Trains a policy on video, without labels; the model stands still."""
+"""Trains a policy on video, without labels; the model does not change."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def train_policy(
     """Let a policy learn online from all videos.
 
     The model runs block-sparsely in eval mode, without gradients, and its weights do not change.
-    Each epoch runs all videos from their starts, and the policy goes on learning.
+    Each epoch runs all videos from the start, and the policy keeps learning.
 
     Args:
-        model: A meta-architecture; afterwards it is as it was.
-        loader: Of :func:`.sampler.build_video_test_loader`.
-        config: How the model is to run, with the policy that is to learn.
+        model: A meta-architecture, which is restored afterwards.
+        loader: A loader from :func:`.sampler.build_video_test_loader`.
+        config: How to run the model, with the policy to train.
         epochs: How often to run the videos.
         after_frame: Called with the policy's figures of a frame (``executed_rate``,
             ``information_gain``, ``reward``, ``loss``, ...), ``frame`` and ``epoch``.

@@ -1,4 +1,4 @@
-"""A predictor for the frames of videos, in the manner of Detectron2's ``DefaultPredictor``."""
+"""A predictor for the frames of videos, like Detectron2's ``DefaultPredictor``."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from .model_config import ModelConfig, prepare_image
 
 
 class BlockCopyPredictor(Closing):
-    """Runs a model on one frame after the other, block-sparsely.
+    """Runs a model block-sparsely on one frame after the other.
 
-    As ``DefaultPredictor``, it loads the weights, takes BGR images of any size, resizes them by the
-    config's rule, and returns the model's output for the one image. Unlike it, it keeps the state
-    of each video: frames of one stream are given in order.
+    Like ``DefaultPredictor``, it loads the weights, takes BGR images of any size, resizes them by
+    the config's rule, and returns the model's output for the one image. Unlike it, it keeps the
+    state of each video, so the frames of a stream must come in order.
 
     Args:
         cfg: A ``CfgNode``, a lazy config, or the path of a config file.
-        config: How the model is to run; ``None`` takes the config's ``MODEL.BLOCKCOPY`` (of a lazy
-            config its ``blockcopy``), or the defaults. A model whose backbone is a
+        config: How to run the model; ``None`` takes the config's ``MODEL.BLOCKCOPY``
+            (``blockcopy`` in a lazy config), or the defaults. A model whose backbone is a
             :class:`BlockCopyBackbone` keeps that backbone's options.
-        weights: In place of the config's weights.
-        model: A built model in place of the config's, with its weights. It is restored by
-            :meth:`close`.
+        weights: Weights that replace the config's.
+        model: A built model with its weights, which replaces the config's. :meth:`close` restores
+            it.
 
     Attributes:
         cfg: The config.
         model: The model; converted until :meth:`close`.
         handle: Its :class:`~blockcopy_plugins.engine.session.Session`: policy, state, last frame.
-        metadata: Of the data set that the config tests on, ``None`` without one.
+        metadata: ``Metadata`` of the dataset that the config tests on, ``None`` without one.
         input_format: Order of the channels of the model's input.
-        input_size: ``(h, w)`` of the last frame as the model got it, px, before it was padded.
+        input_size: ``(h, w)`` of the last frame in the network's input, px, without padding.
 
     Raises:
         ConfigError: If a config or option is wrong, or it is made in one of the processes of an
@@ -94,7 +94,8 @@ class BlockCopyPredictor(Closing):
             The model's output for it: ``instances``, ``sem_seg`` and the like.
 
         Raises:
-            FrameError: If the image is none, or of another size than the stream's before.
+            FrameError: If it is not such an array, or has another size than the stream's frames
+                before.
             StateError: If the predictor is closed, or was made in another process.
         """
         self._check()
@@ -103,7 +104,7 @@ class BlockCopyPredictor(Closing):
             return self.model([inputs])[0]
 
     def run_dense(self, original_image: np.ndarray) -> dict[str, Any]:
-        """Run the plain model on a frame; streams and policy stay as they are.
+        """Run the plain model on a frame, without touching streams and policy.
 
         Args:
             original_image: uint8 ``(H, W, 3)``, BGR.
@@ -112,7 +113,7 @@ class BlockCopyPredictor(Closing):
             The model's output for it.
 
         Raises:
-            FrameError: If the image is none.
+            FrameError: If it is not such an array.
             StateError: If the predictor is closed, or was made in another process.
         """
         self._check()
@@ -121,10 +122,10 @@ class BlockCopyPredictor(Closing):
             return self.model([inputs])[0]
 
     def reset(self, stream: Hashable | None = None) -> None:
-        """Begin anew: the next frame is executed fully. What the policy learned stays.
+        """Start again: the next frame is executed fully. The policy keeps what it has learned.
 
         Args:
-            stream: A stream; ``None`` for all. One that is not live needs no reset.
+            stream: A stream; ``None`` for all. A stream that is not live needs no reset.
         """
         if stream is None:
             self.handle.reset()
@@ -140,7 +141,7 @@ class BlockCopyPredictor(Closing):
     def __getstate__(self) -> dict[str, Any]:
         raise StateError(
             "a BlockCopyPredictor cannot be sent to another process: the frames of a stream need "
-            "the state that the frame before left. Make one predictor in each process, and give "
+            "the state of the previous frame. Make one predictor in each process, and give "
             "each whole videos."
         )
 
@@ -181,10 +182,10 @@ def convert_model(model: nn.Module, config: BlockCopyConfig) -> Session:
 
     Args:
         model: A meta-architecture.
-        config: How it is to run.
+        config: How to run it.
 
     Returns:
-        The handle of the model, or of its wrapped backbone, all of whose streams are forgotten.
+        The session of the model, or of its wrapped backbone, whose streams are all forgotten.
     """
     for module in nn.Module.modules(model):
         if isinstance(module, BlockCopyBackbone):
@@ -195,10 +196,10 @@ def convert_model(model: nn.Module, config: BlockCopyConfig) -> Session:
 
 
 def restore_model(model: nn.Module) -> None:
-    """Undo :func:`convert_model`; a :class:`BlockCopyBackbone` stays and forgets its streams.
+    """Undo :func:`convert_model`; a :class:`BlockCopyBackbone` stays, and forgets its streams.
 
     Args:
-        model: What was converted.
+        model: The model that was converted.
     """
     for module in nn.Module.modules(model):
         if isinstance(module, BlockCopyBackbone):

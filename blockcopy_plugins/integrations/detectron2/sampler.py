@@ -1,4 +1,4 @@
-"""Samplers that keep videos whole, loaders that use them, and what must not deal out frames."""
+"""Samplers that keep videos whole, loaders that use them, and a check for other loaders."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class VideoSampler(WholeVideoSampler):
 
     Args:
         dataset: A :class:`VideoFrameDataset`.
-        shuffle: Visit the process's videos in random order, another one each epoch. Their frames
-            stay in order.
+        shuffle: Visit the process's videos in a new random order each epoch. Their frames stay in
+            order.
         seed: Seed of the order.
 
     Raises:
-        ConfigError: The data set cannot say which video a frame is of.
+        ConfigError: If the dataset does not know which video a frame belongs to.
     """
 
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int = 0) -> None:
@@ -42,13 +42,13 @@ def build_video_test_loader(
     num_workers: int = 0,
     shuffle: bool = False,
 ) -> DataLoader:
-    """A loader of video frames, as ``build_detection_test_loader`` makes one of images.
+    """Make a loader of video frames, as ``build_detection_test_loader`` does for images.
 
     Args:
         dataset: The frames.
-        mapper: Makes inputs of them.
+        mapper: Turns them into inputs.
         batch_size: Videos that run at the same time, one frame of each in a batch.
-        num_workers: Processes that load; each decodes the frames that the others return, too.
+        num_workers: Processes that load; each also decodes the frames that the others return.
         shuffle: Visit the videos in random order.
 
     Returns:
@@ -64,10 +64,10 @@ def build_video_test_loader(
 
 
 def refuse_cut_videos(loader: Any) -> None:
-    """Refuse a loader that deals the frames of a video to several processes, or out of order.
+    """Refuse a loader that splits the frames of a video among processes, or shuffles them.
 
     Args:
-        loader: A ``DataLoader``, or any iterable: what has no sampler passes.
+        loader: A ``DataLoader``, or any iterable; one without a sampler is accepted.
 
     Raises:
         ConfigError: If its sampler does so.

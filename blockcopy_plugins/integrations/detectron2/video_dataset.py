@@ -1,4 +1,4 @@
-"""Frames of videos as a data set of Detectron2: dicts, one for each frame."""
+"""Frames of videos as a dataset of Detectron2: one dict for each frame."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from ...errors import ConfigError
 from .model_config import prepare_image
 
 _MOST_OPEN = 64
-"""Video files that a process keeps open at the same time."""
+"""Number of video files that a process keeps open at the same time."""
 
 
 class VideoFrameDataset(Dataset):
-    """Frames of videos, one frame an item.
+    """Frames of videos, one frame per item.
 
-    An item is a dict in Detectron2's manner: ``file_name`` (of a video file ``PATH#NUMBER``),
-    ``image_id``, ``height``, ``width``, and besides ``video_id`` (index in ``videos``),
+    An item is a dict as in Detectron2: ``file_name`` (``PATH#NUMBER`` for a video file),
+    ``image_id``, ``height``, ``width``, and in addition ``video_id`` (index in ``videos``),
     ``frame_id`` (index in the video's selected frames; 0 starts a stream), ``frame_number`` (index
     in the file), ``frame_time`` (seconds by the file, or ``None``), ``video_name``, ``video_path``,
     ``video_length``, ``frame`` (uint8 ``(H, W, 3)``, BGR), and, for annotated frames,
     ``ground_truth`` (a list of objects with ``bbox`` xyxy px and ``bbox_label``) or ``label_image``
     (path of an image of class indices).
-    :class:`VideoFrameMapper` makes it an input of the model.
+    :class:`VideoFrameMapper` turns it into an input of the model.
 
     Args:
         videos: Video files, folders of frames, or patterns.
-        ann_file: Ground truth, one for all videos or one for each: COCO json or MOTChallenge gt.txt
-            of a detector, folders of label images of a segmentor.
-        frames: ``(start, stop)``, numbers of the first frame and of the one to stop before.
+        ann_file: Ground truth, one for all videos or one for each: COCO json or MOTChallenge
+            gt.txt for a detector, folders of label images for a segmentor.
+        frames: ``(start, stop)``: number of the first frame, and of the one after the last.
         stride: Distance from one frame to the next.
         classes: Names of the classes, in the order of the model's.
         label_rules: How label images are named and read.
-        strict_frames: Raise where a frame cannot be read. By default such frames are left out, with
+        strict_frames: Raise if a frame cannot be read. By default such frames are left out, with
             a warning; the others keep their ``frame_number``.
-        first_frame_number: What annotations of video files call the first frame, 0 or 1. None takes
-            0, unless it is certainly 1, and refuses what may be either.
+        first_frame_number: Number of a video file's first frame in the annotations, 0 or 1.
+            ``None`` finds out, and raises if it may be either.
 
     Raises:
         ConfigError: Contradictory arguments, a missing path, annotations that do not fit.
@@ -116,7 +116,7 @@ class VideoFrameDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A frame.
+        """Read a frame.
 
         Raises:
             FrameError: If it cannot be read.
@@ -129,7 +129,7 @@ class VideoFrameDataset(Dataset):
 
     @property
     def skipped_frames(self) -> dict[str, Any]:
-        """The selected frames that cannot be read: how many, of which videos, and why."""
+        """The selected frames that cannot be read: how many, in which videos, and why."""
         return skipped_frames(self._listed)
 
     @property
@@ -138,16 +138,12 @@ class VideoFrameDataset(Dataset):
         return self._notes.summary() if self._annotated else None
 
     def video_of(self, index: int) -> int:
-        """Index in ``videos`` of the video that an item is of.
-
-        Args:
-            index: Index of the item.
-        """
+        """Index in ``videos`` of the video that an item belongs to."""
         return self._items[index]["video_id"]
 
     @property
     def video_names(self) -> list[str]:
-        """Short names of the videos, in their order."""
+        """Short names of the videos, in order."""
         return list(dict.fromkeys(item["video_name"] for item in self._items))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,15 +158,15 @@ class VideoFrameDataset(Dataset):
 
 
 class VideoFrameMapper:
-    """Makes an item of :class:`VideoFrameDataset` an input of a model.
+    """Turns an item of :class:`VideoFrameDataset` into an input of a model.
 
-    ``image`` is float32 ``(3, h, w)``, resized by the config's rule; all else stays in the dict,
-    but the frame itself unless it is to be drawn on.
+    ``image`` is float32 ``(3, h, w)``, resized by the config's rule; everything else stays in the
+    dict, except the frame itself unless ``keep_frame`` is set.
 
     Args:
-        augmentations: What is done to the frame: :meth:`.model_config.ModelConfig.augmentations`.
+        augmentations: See :meth:`.model_config.ModelConfig.augmentations`.
         image_format: Order of the model's channels, ``'BGR'`` or ``'RGB'``.
-        keep_frame: Keep ``frame``.
+        keep_frame: Keep ``frame``, to draw on it.
     """
 
     def __init__(
@@ -198,7 +194,7 @@ def _ground_truth(
     rules: LabelRules,
     told: tuple[AnnotationNotes, int | None],
 ) -> tuple[list[VideoAnnotations | None], list[dict[int, str]]]:
-    """Of each video its objects and its label images, whichever the files hold."""
+    """The objects or label images of each video, whichever the files contain."""
     if not ann_file:
         return [None] * len(references), [{}] * len(references)
     if isinstance(ann_file, (str, os.PathLike)):

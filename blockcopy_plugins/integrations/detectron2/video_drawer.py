@@ -1,4 +1,4 @@
-"""Writes a video of each video that is evaluated, with results and executed blocks."""
+"""Writes a video with results and executed blocks for each video that is evaluated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .video_run import VideoRun
 logger = logging.getLogger(__name__)
 
 OVERLAY_ENDING = ".mp4"
-"""How the names of the written videos end."""
+"""End of the names of the written videos."""
 
 
 class VideoDrawer(DatasetEvaluator):
@@ -29,14 +29,14 @@ class VideoDrawer(DatasetEvaluator):
     The inputs must hold the frames themselves: ``VideoFrameMapper(keep_frame=True)``.
 
     Args:
-        run: What is given to ``inference_on_dataset`` as its model.
-        folder: Where the videos are written.
-        score_threshold: Detections below are not drawn.
-        classes: Names of the things' classes.
+        run: The callable that is passed to ``inference_on_dataset`` as its model.
+        folder: Folder of the written videos.
+        score_threshold: Lowest score of detections that are drawn.
+        classes: Names of the classes of things.
         palette: Colours of the classes of pixels, RGB.
 
     Attributes:
-        paths: The videos that are whole.
+        paths: The videos that are complete.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class VideoDrawer(DatasetEvaluator):
         self.paths = []
 
     def plan(self, videos: Sequence[str], names: Sequence[str]) -> None:
-        """Name the videos to be written, before the first frame is run.
+        """Name the videos to write, before the first frame is run.
 
         Args:
-            videos: Paths of all that are read.
+            videos: Paths of all videos that are read.
             names: Their names, in the same order.
 
         Raises:
@@ -79,7 +79,7 @@ class VideoDrawer(DatasetEvaluator):
         """Draw the frame of a batch.
 
         Raises:
-            ConfigError: If there are several frames in it, or the inputs hold none.
+            ConfigError: If the batch has several frames, or the inputs do not contain the frame.
         """
         if len(inputs) != 1 or "frame" not in inputs[0]:
             raise ConfigError(
@@ -108,7 +108,7 @@ class VideoDrawer(DatasetEvaluator):
         self._finish()
 
     def end_early(self) -> None:
-        """End the video at work, if one is: it shows what was done by then."""
+        """End the video that is open, if any; it shows what was done so far."""
         try:
             self._finish()
         except (OSError, StateError) as error:
@@ -116,7 +116,7 @@ class VideoDrawer(DatasetEvaluator):
             self._writer = self._name = None
 
     def abort(self) -> None:
-        """Drop the video at work, if one is."""
+        """Drop the video that is open, if any."""
         if self._writer is not None:
             self._writer.abort()
         self._writer = self._name = None

@@ -1,4 +1,4 @@
-"""Runs each batch of frames block-sparsely, and dense beside it, and takes note of the cost."""
+"""Runs each batch of frames block-sparsely and dense, and records the cost."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 class VideoRun:
     """A converted model as the callable that ``inference_on_dataset`` takes.
 
-    Streams are the ``video_id`` of the inputs; a stream begins anew where its video does, and is
-    forgotten when its video is in no batch any more. Inputs without one are taken for pictures that
-    have nothing to do with each other: each is executed fully, and a warning says so once.
+    Streams are the ``video_id`` of the inputs. A stream starts again when its video does, and is
+    forgotten once its video is no longer in the batch. Inputs without a ``video_id`` count as
+    unrelated pictures: each is executed fully, and a warning says so once.
 
     Args:
         model: The model, converted, in eval mode.
-        handle: Of the model, or of its wrapped backbone.
-        **options: Of :class:`~..common.paired_runs.RunOptions`.
+        handle: Session of the model, or of its wrapped backbone.
+        **options: See :class:`~..common.paired_runs.RunOptions`.
 
     Attributes:
-        dense_outputs: Of the last call, ``None`` where it did not run dense.
+        dense_outputs: Dense outputs of the last call, ``None`` if it did not run dense.
         entries: Figures of all frames so far.
-        last_entries: Those of the last call.
+        last_entries: Figures of the frames of the last call.
 
     Raises:
         ConfigError: If an option is out of range.
@@ -53,7 +53,7 @@ class VideoRun:
 
     @property
     def totals(self) -> Totals:
-        """What the engine counted since the last :meth:`clear`."""
+        """The engine's counts since the last :meth:`clear`."""
         return self._runs.totals
 
     def clear(self) -> None:
@@ -66,14 +66,14 @@ class VideoRun:
         """Run the next frames.
 
         Args:
-            inputs: One dict for each image, of different videos.
+            inputs: One dict for each image; each image belongs to a different video.
 
         Returns:
             The outputs of the block-sparse run.
 
         Raises:
-            ConfigError: If the policy is to start again with a video and there are several in the
-                batch.
+            ConfigError: If the policy is to start again with each video and the batch has
+                several.
         """
         with self.handle.named(self._begin(inputs)):
             found = self._runs.run(self.model, lambda: inputs, inputs[0])
@@ -87,14 +87,14 @@ class VideoRun:
         return found.outputs["blockcopy"]
 
     def _begin(self, inputs: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Streams of a batch; what has ended is forgotten."""
+        """Streams of a batch; those that have ended are forgotten."""
         ids, restarts = self._ids.read([SimpleNamespace(metainfo=x) for x in inputs])
         handle = self.handle
         if ids is None:
             if not self._pictures:
                 logger.warning(
-                    "the inputs have no video_id, so each image is executed fully, as if it had "
-                    "nothing to do with the one before; load frames by VideoFrameDataset."
+                    "the inputs have no video_id, so each image is executed fully, as if it were "
+                    "unrelated to the previous one; load frames with VideoFrameDataset."
                 )
             handle.reset()
             ids = tuple(f"picture {self._pictures + i}" for i in range(len(inputs)))

@@ -1,4 +1,4 @@
-"""MMDetection: how its detectors are called and where their blocks end."""
+"""MMDetection: how its detectors are called, and which of their parts run on blocks."""
 
 from .adapter import DetectorAdapter
 

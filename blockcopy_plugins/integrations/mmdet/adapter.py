@@ -1,4 +1,4 @@
-"""Detectors of MMDetection: backbone, neck and dense heads on blocks, all behind them dense."""
+"""Detectors of MMDetection: backbone, neck and dense heads on blocks, what follows them dense."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .proposals import rank_proposals
 from .roi_extraction import replace_extractors
 
 MAP_TO_MAP = ("backbone", "neck")
-"""Parts of a detector that take or give feature maps as they are."""
+"""Parts of a detector that take or return feature maps."""
 
 _READING = (BaseDenseHead._predict_by_feat_single, RPNHead._predict_by_feat_single)
 
@@ -41,9 +41,9 @@ class DetectorAdapter(SampleAdapter):
         return isinstance(model, BaseDetector)
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Let the RoI extractors read maps as they lie, and kernels run what follows heads.
+        """Let RoI extractors read channels-last maps, and run what follows the heads by kernels.
 
-        That gets float32, and gives what the framework's functions give.
+        The kernels get float32 and return what the framework's functions return.
         """
         yield from super().attach(model)
         yield from replace_roi_layers(model, (RoIAlign,))
@@ -55,29 +55,29 @@ class DetectorAdapter(SampleAdapter):
         yield from keep_priors(model)
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """RoI extractors: they read maps and keep none."""
+        """The RoI extractors, which read maps and keep none."""
         modules = nn.Module.modules(model)
         return (module for module in modules if isinstance(module, BaseRoIExtractor))
 
     def reads_channels_last(self, module: nn.Module) -> bool:
-        """Whether all layers of a RoI extractor do; what comes before them does anyway."""
+        """Whether all layers of a RoI extractor do; all parts before it do anyway."""
         return read_channels_last(module.roi_layers)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
-        """All heads beside the RoI head, whose decoding needs whole maps."""
+        """All heads except the RoI head; their decoding needs whole maps."""
         for name, child in nn.Module.named_children(model):
             if name not in MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
                 yield child
 
     def outputs_are_read(self, module: nn.Module) -> bool:
-        """Whether a head's maps go to MMDetection's own decoding, which makes boxes of them."""
+        """Whether a head's maps go to MMDetection's own decoding, which turns them into boxes."""
         kind = type(module)
         return (
             isinstance(module, BaseDenseHead)
             and kind.predict is BaseDenseHead.predict
             and kind.predict_by_feat is BaseDenseHead.predict_by_feat
             and kind._predict_by_feat_single in _READING
-            # What a loss of its own does with them nobody knows.
+            # What a custom loss does with them is not known.
             and not getattr(getattr(module, "loss_cls", None), "custom_cls_channels", False)
         )
 
@@ -92,7 +92,7 @@ class DetectorAdapter(SampleAdapter):
 
 
 def found_in(sample: Any, found: Any) -> FoundObjects:
-    """Instances with the scale of their image.
+    """The instances of an image, with its scale.
 
     Args:
         sample: The image's data sample.
@@ -111,7 +111,7 @@ def found_in(sample: Any, found: Any) -> FoundObjects:
 
 
 def _padded_before(metainfo: Mapping[str, Any]) -> tuple[float, float]:
-    """What the pipeline pads above and to the left of the image, px of the network input.
+    """Padding above and to the left of the image, px of the network input.
 
     CenterNet's and CornerNet's pipelines put the image in the middle (``border``), as LetterResize
     of MMYOLO does (``pad_param``); both list top, bottom, left, right.

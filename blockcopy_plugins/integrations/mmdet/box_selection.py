@@ -1,8 +1,8 @@
-"""What detectors of MMDetection keep of their boxes, by this package's kernels.
+"""Selects the boxes that detectors of MMDetection keep, by this package's kernels.
 
-mmcv's suppression on a CPU looks at one pair of boxes after the other, and MMDetection sorts all
-scores of a map to take the first thousand. Here the same boxes come out in the same order; only of
-equal scores, to which torch's sort gives an order that it does not promise, the first come first.
+mmcv's suppression on a CPU compares one pair of boxes after the other, and MMDetection sorts all
+scores of a map to take the first thousand. Here the same boxes come out in the same order, except
+that equal scores, whose order torch's sort does not specify, stay in their original order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..common.rebound_methods import StandIn, rebind_methods, rebound, with_name
 
 
 def is_served(*tensors: Any) -> bool:
-    """Whether the kernels take some tensors: float32, in host memory, no gradients wanted."""
+    """Whether the kernels support some tensors: float32, in host memory, without gradients."""
     return all(
         type(tensor) is Tensor
         and tensor.device.type == "cpu"
@@ -44,7 +44,7 @@ def nms(
     max_num: int = -1,
     **former: Any,
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`mmcv.ops.nms`; ``former`` are names that its arguments once had."""
+    """See :func:`mmcv.ops.nms`; ``former`` are former names of its arguments."""
     if former or not is_served(boxes, scores) or boxes.shape[1:] != (4,):
         given = dict(former) if iou_threshold is None else {"iou_threshold": iou_threshold}
         given |= {"offset": offset, "score_threshold": score_threshold, "max_num": max_num}
@@ -89,11 +89,8 @@ _OTHERS = {
 def select_boxes_fast(model: nn.Module) -> Iterator[StandIn]:
     """Let the heads of a detector select boxes by the kernels.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     if library.has_kernel("suppress_boxes", "cpu"):
         for module in nn.Module.modules(model):

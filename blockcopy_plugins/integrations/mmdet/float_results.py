@@ -1,7 +1,7 @@
-"""What the heads of a bfloat16 detector find, as float32 for what comes after them.
+"""The results of a bfloat16 detector's heads as float32, for what comes after them.
 
-MMDetection's decoding and suppression refuse bfloat16, and where they would take it, boxes would be
-rounded to 8 px of an image of 2000.
+MMDetection's decoding and suppression refuse bfloat16 or, where they accept it, round boxes to 8
+px in an image of 2000.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _MAP_TO_MAP = ("backbone", "neck")
 
 
 def widen_head_results(model: nn.Module) -> Iterator[RemovableHandle]:
-    """Let what leaves a detector's heads as bfloat16 be float32; a dense detector needs it as well.
+    """Convert a detector head's bfloat16 results to float32; a dense detector needs it as well.
 
     Args:
         model: A detector of MMDetection, converted or not.
 
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     for module in _heads(model):
         yield module.register_forward_hook(_widen)
 
 
 def _heads(model: nn.Module) -> Iterator[nn.Module]:
-    """The dense heads, and those of the RoI heads by which boxes and masks are predicted."""
+    """The dense heads, and the RoI heads that predict boxes and masks."""
     for name, child in nn.Module.named_children(model):
         if name in _MAP_TO_MAP:
             continue

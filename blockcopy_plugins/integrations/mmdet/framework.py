@@ -1,4 +1,4 @@
-"""What of MMDetection is converted."""
+"""Which models of MMDetection are converted."""
 
 from __future__ import annotations
 

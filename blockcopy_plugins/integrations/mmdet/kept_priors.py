@@ -1,4 +1,4 @@
-"""Anchors and points of MMDetection's heads, made once for maps of one size."""
+"""Anchors and points of MMDetection's heads, computed once for maps of one size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _METHOD = "grid_priors"
 
 @dataclass(eq=False)
 class KeptPriors(StandIn):
-    """Stands in for ``grid_priors`` of one generator, which makes the same in each frame.
+    """Replaces ``grid_priors`` of one generator, which returns the same in each frame.
 
-    They are made again for maps of another size, when an attribute of the generator is another one,
-    and when somebody has written to them.
+    They are computed again for maps of another size, when an attribute of the generator was
+    replaced, and when they have been written to.
     """
 
     _key: Hashable = None
@@ -33,7 +33,7 @@ class KeptPriors(StandIn):
         sizes = tuple(tuple(map(int, size)) for size in featmap_sizes)
         key = (sizes, args, tuple(sorted(kwargs.items())))
         if key != self._key or not self._are_as_they_were():
-            # A frame's inference mode does not count who writes.
+            # In a frame's inference mode, writes are not counted.
             with torch.inference_mode(False), torch.no_grad():
                 priors = self.original(featmap_sizes, *args, **kwargs)
             if not all(type(each) is Tensor for each in priors):
@@ -58,11 +58,8 @@ class KeptPriors(StandIn):
 def keep_priors(model: nn.Module) -> Iterator[StandIn]:
     """Let the heads of a detector keep their priors.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     for module in nn.Module.modules(model):
         generator = module.__dict__.get("prior_generator")

@@ -19,7 +19,7 @@ _METHOD = "_predict_by_feat_single"
 
 @dataclass(eq=False)
 class PastedMasks(StandIn):
-    """Stands in for :meth:`FCNMaskHead._predict_by_feat_single`."""
+    """Replaces :meth:`FCNMaskHead._predict_by_feat_single`."""
 
     def __call__(
         self, mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale=False, activate_map=False
@@ -30,7 +30,7 @@ class PastedMasks(StandIn):
         if not (served and rescale and threshold >= 0) or activate_map:
             given = (mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale, activate_map)
             return self.original(*given)
-        # In place as in the class: who called it reads the boxes of the image afterwards.
+        # In place, as in the class: the caller reads the boxes of the image afterwards.
         bboxes /= bboxes.new_tensor(img_meta["scale_factor"]).repeat((1, 2))
         each = torch.arange(len(labels))
         masks = mask_preds[:, 0] if self.owner.class_agnostic else mask_preds[each, labels]
@@ -41,11 +41,8 @@ class PastedMasks(StandIn):
 def paste_masks_fast(model: nn.Module) -> Iterator[StandIn]:
     """Let the mask heads of a detector paste by the kernel.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     if not library.has_kernel("paste_masks", "cpu"):
         return

@@ -22,7 +22,7 @@ _METHOD = "_predict_by_feat_single"
 
 @dataclass(eq=False)
 class RankedProposals(StandIn):
-    """Stands in for :meth:`RPNHead._predict_by_feat_single`; the same boxes in the same order."""
+    """Replaces :meth:`RPNHead._predict_by_feat_single`: the same boxes in the same order."""
 
     def __call__(
         self, cls_score_list, bbox_pred_list, score_factor_list, mlvl_priors, img_meta, cfg,
@@ -45,7 +45,7 @@ class RankedProposals(StandIn):
         return head._bbox_post_process(results, cfg, rescale, with_nms, img_meta)
 
     def _best(self, logits: Tensor, deltas: Tensor, priors: Any, most: int):
-        """Scores, deltas and priors of one level that go on."""
+        """Scores, deltas and priors of the candidates of one level."""
         head = self.owner
         logits = logits.permute(1, 2, 0).reshape(-1, head.cls_out_channels)
         scores = logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[:, :-1]
@@ -54,7 +54,7 @@ class RankedProposals(StandIn):
         if not 0 < most < len(scores):
             return scores, deltas.permute(1, 2, 0).reshape(-1, size), priors
         scores, places = top_scores(scores, most)
-        # Of an anchor the deltas lie a map apart: only those of the kept ones are read.
+        # The deltas of an anchor lie a map apart, so only those of the kept anchors are read.
         anchors, columns = deltas.shape[0] // size, deltas.shape[2]
         cells, anchor = places // anchors, places % anchors
         each = deltas.unflatten(0, (anchors, size))
@@ -64,11 +64,8 @@ class RankedProposals(StandIn):
 def rank_proposals(model: nn.Module) -> Iterator[StandIn]:
     """Let the RPN of a detector rank by the kernel.
 
-    Args:
-        model: A detector of MMDetection.
-
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     if not library.has_kernel("top_scores", "cpu"):
         return

@@ -12,13 +12,14 @@ from ..common.roi_layers import read_channels_last
 
 
 class ChannelsLastExtractor:
-    """Stands in for the forward of a :class:`SingleRoIExtractor` whose layers read such maps.
+    """Replaces the forward of a :class:`SingleRoIExtractor` whose layers read such maps.
 
-    Coordinates stay float32, where the extractor rounds them to the maps' type: of bfloat16 an
-    image of 2000 px has places that lie 8 px apart. Maps that no region is taken from are not read.
+    Coordinates stay float32, whereas the extractor rounds them to the dtype of the maps: in
+    bfloat16, to steps of 8 px in an image of 2000 px. Maps from which no region is taken are not
+    read.
 
     Args:
-        extractor: Its layers were replaced before.
+        extractor: The extractor, whose layers have been replaced.
     """
 
     def __init__(self, extractor: SingleRoIExtractor) -> None:
@@ -29,7 +30,7 @@ class ChannelsLastExtractor:
         self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
     ) -> Tensor:
         """See :meth:`SingleRoIExtractor.forward`."""
-        # Of one level the extractor scales nothing.
+        # With a single level the extractor scales nothing.
         if len(feats) == 1 or torch.is_grad_enabled() or rois.device.type != "cpu":
             return self._forward(feats, rois, roi_scale_factor)
         extractor = self._extractor
@@ -45,19 +46,19 @@ class ChannelsLastExtractor:
         return found
 
     def remove(self) -> None:
-        """Give the extractor its class's forward back."""
+        """Restore the forward of the extractor's class."""
         if self._extractor.__dict__.get("forward") is self:
             del self._extractor.__dict__["forward"]
 
 
 def replace_extractors(model: nn.Module):
-    """Let the extractors of a detector read maps as they lie, where all their layers do.
+    """Let the extractors of a detector read channels-last maps, if all of their layers do.
 
     Args:
-        model: Its RoI layers were replaced before.
+        model: A detector whose RoI layers have been replaced.
 
     Yields:
-        What takes that away again, by ``remove()``.
+        Objects whose ``remove()`` undoes it.
     """
     for module in nn.Module.modules(model):
         if (

@@ -27,24 +27,24 @@ class TrackerAdapter(SampleAdapter):
     Frames of the inputs ``(1, T, C, H, W)`` run one after the other. Backbone, neck and dense heads
     of the detector run on blocks; RoI heads, re-identification and association run dense. Streams
     are the ``video_id`` of the frames' data samples; without one, all frames belong to one stream,
-    which a ``frame_id`` of 0 starts again.
+    which starts again at a ``frame_id`` of 0.
 
     Args:
         model: The tracker.
 
     Raises:
-        ConfigError: If it looks at several frames at once.
+        ConfigError: If it takes several frames at once.
     """
 
     _KIND = "tracker"
-    runs_once = "its tracks go on with each run"
+    runs_once = "each run continues its tracks"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         if not isinstance(getattr(model, "detector", None), BaseDetector):
             raise ConfigError(
-                f"{type(model).__name__} has no detector that looks at one frame at a time, "
-                "expected a tracker as ByteTrack, SORT, QDTrack or MaskTrack R-CNN. Convert its "
+                f"{type(model).__name__} has no detector that takes one frame at a time, "
+                "expected a tracker such as ByteTrack, SORT or MaskTrack R-CNN. Convert its "
                 "backbone, bc.blockcopy_(model.backbone, ...), and give it the frames in order."
             )
         self._detector = DetectorAdapter()
@@ -71,8 +71,8 @@ class TrackerAdapter(SampleAdapter):
         if mode != "predict" or not isinstance(inputs, Tensor) or inputs.dim() != 5:
             raise FrameError(
                 f"the tracker was called for mode {mode!r} with inputs {shape}, expected 'predict' "
-                "and a tensor (1, T, C, H, W) of frames: tracker.test_step(data), as its data set "
-                "gives it. Call restore_(model) before training."
+                "and a tensor (1, T, C, H, W) of frames: tracker.test_step(data), as its dataset "
+                "returns it. Call restore_(model) before training."
             )
         if len(inputs) != 1 or not samples or len(samples) != 1:
             raise FrameError(
@@ -116,7 +116,7 @@ class TrackerAdapter(SampleAdapter):
         return at_network_scale([found_in(sample, found)], tuple(call.frame.shape[2:]))
 
     def take_apart(self, outputs: Any, call: Call) -> None:
-        """A frame of which no block runs is one more frame for the tracks."""
+        """Nothing: a frame without executed blocks is still one more frame for the tracks."""
         return None
 
     def _turn(

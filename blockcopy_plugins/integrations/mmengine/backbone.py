@@ -12,9 +12,9 @@ from ..common.shared_backbone import SharedBackbone
 
 _OF_THE_HOOK = dict.fromkeys(
     ("interleaved", "one_video"),
-    "a backbone gets images and is not told of which video they are. Say it in a "
+    "a backbone gets images and does not know their videos. Name these with a "
     "custom_hooks=[dict(type='blockcopy_plugins.BlockCopyHook', ...)] beside it, or name streams "
-    "by bc.streams; without either, image i of each batch is stream i.",
+    "with bc.streams; without either, image i of each batch is stream i.",
 )
 
 

@@ -46,9 +46,6 @@ class MMEngine(Framework):
 def frame_size(config: Config) -> tuple[int, int]:
     """Height and width that the config's test pipeline resizes images to, px.
 
-    Args:
-        config: A whole config.
-
     Returns:
         The size, or :data:`DEFAULT_SIZE` if the pipeline does not say.
     """

@@ -88,11 +88,7 @@ class BlockCopyHook(Hook):
         self._by_hand = True
 
     def end(self, runner: Runner) -> None:
-        """Log the report and restore the model after :meth:`begin`.
-
-        Args:
-            runner: The runner.
-        """
+        """Log the report and restore the model after :meth:`begin`."""
         self._end(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -172,13 +168,13 @@ class BlockCopyHook(Hook):
                 framework.check_backbone(model)
             self._handle = handle(wrapped[0].inner)
             self._names_streams = StreamIds()
-            self._say_what_the_backbone_decides()
+            self._refuse_options_of_backbone()
         else:
             blockcopy_(model, self.config)
             self._handle = handle(model)
             self._names_streams = None
 
-    def _say_what_the_backbone_decides(self) -> None:
+    def _refuse_options_of_backbone(self) -> None:
         """Refuse options that a wrapped backbone, which has its own, would ignore."""
 
         def shown(config: BlockCopyConfig, name: str) -> Any:
@@ -254,9 +250,6 @@ class BlockCopyHook(Hook):
 
 def find_hook(runner: Runner) -> BlockCopyHook:
     """The runner's :class:`BlockCopyHook`.
-
-    Args:
-        runner: The runner.
 
     Raises:
         ConfigError: If there is none, or more than one.

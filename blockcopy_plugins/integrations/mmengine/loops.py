@@ -154,7 +154,7 @@ class BlockCopyTestLoop(BaseLoop):
         self.entries = tuple(entries)
         try:
             self.summary, self.entries = self._summary(entries, runs, partial)
-        except Exception as error:  # the problem is the news; figures without metrics are better
+        except Exception as error:  # the problem matters more than the metrics
             print_log(
                 f"no metrics of the frames that were run: {error}",
                 logger="current",

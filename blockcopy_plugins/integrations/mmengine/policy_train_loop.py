@@ -30,7 +30,7 @@ class PolicyTrainLoop(BaseLoop):
 
     The model runs block-sparsely in eval mode, without gradients, and its weights do not change;
     the policy learns from each frame on its own, with its own optimizer. Each epoch runs all videos
-    from their starts, and the policy goes on learning. Training hooks get the policy's figures
+    from the start, and the policy keeps learning. Training hooks get the policy's figures
     (``executed_rate``, ``information_gain``, ``reward``, ``loss``, ...) as outputs, so that loggers
     and visualization backends receive them as ``train/...``; on a GPU, those of the previous frame,
     so that nothing has to wait.
@@ -53,7 +53,7 @@ class PolicyTrainLoop(BaseLoop):
         check_epochs("max_epochs", max_epochs)
         if get_world_size() > 1:
             raise ConfigError(
-                f"{get_world_size()} processes would each train a policy of their own. Use one."
+                f"{get_world_size()} processes would each train a separate policy. Use one."
             )
         self.progress = progress
         self.max_epochs = max_epochs

@@ -48,7 +48,7 @@ class SampleAdapter(ModelAdapter):
         "converted by itself (BlockCopyBackbone) can be a graph"
     )
 
-    # What errors call the model.
+    # Name of the model in errors.
     _KIND = "model"
 
     def __init__(self) -> None:

@@ -17,8 +17,8 @@ from ..common.moving_instances import InstanceForm, InstanceNames, objects_of
 _NAMES = InstanceNames("bboxes", "scores", "labels", "masks", "keypoints")
 _LOGITS = "seg_logits"
 
-# What results depend on besides the picture: how it was scaled to the network's input, and the text
-# that a model for texts is asked for.
+# What results depend on besides the picture: how it was scaled to the network's input, and the
+# text given to a model that takes texts.
 _ASKED = (
     "ori_shape",
     "img_shape",

@@ -32,7 +32,7 @@ class VideoSampler(WholeVideoSampler):
         seed: Seed of the order, by default one that all processes share.
 
     Raises:
-        ConfigError: The dataset cannot say which video a frame is of.
+        ConfigError: The dataset does not know which video a frame belongs to.
     """
 
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a test on video has to know about the kind of model: its metric and its fidelity."""
+"""What a test on video needs to know about a kind of model: its metric and its fidelity."""
 
 from __future__ import annotations
 
@@ -192,11 +192,7 @@ def task_for(kind: type | None, fidelity_threshold: float = 0.3) -> Task:
 
 
 def task_of(config: Config) -> Task:
-    """The task of a config's model, found without building it.
-
-    Args:
-        config: The config.
-    """
+    """The task of a config's model, found without building it."""
     kind = config.model.get("type")
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(config.get("default_scope")) as registry:

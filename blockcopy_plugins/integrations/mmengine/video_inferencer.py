@@ -195,7 +195,7 @@ class VideoInferencer(Closing):
         if self._clips is not None and len(sources) > 1:
             raise ConfigError(
                 f"{len(sources)} sources were given, but a tracker has the tracks of one video. "
-                "Make a VideoInferencer with a model of its own for each."
+                "Make a VideoInferencer with a separate model for each."
             )
         running: list[_Stream] = []
         try:
@@ -222,7 +222,7 @@ class VideoInferencer(Closing):
         """
         if self._clips is not None:
             raise ConfigError(
-                "a tracker's tracks go on with each run, so that it cannot be run dense beside: "
+                "each run continues a tracker's tracks, so it cannot be run dense beside: "
                 "run a second VideoInferencer with policy='all', or the tracker itself."
             )
         inputs, sample = self._pipeline(frame, 0, "dense")
@@ -338,7 +338,7 @@ class VideoInferencer(Closing):
 
 @dataclass(eq=False)
 class _Stream:
-    """A running source: id of its stream, its place among the sources, size of its frames."""
+    """A running source: id of its stream, its index among the sources, size of its frames."""
 
     id: int
     number: int

@@ -49,7 +49,7 @@ class Ultralytics(Framework):
         """See :meth:`Framework.build`: ``'yolo11n.yaml'``, ``'yolov8s-seg.yaml'``."""
         if not name.endswith((".yaml", ".yml")):
             raise ConfigError(
-                f"ultralytics:{name} is no description of a model, expected a .yaml such as "
+                f"ultralytics:{name} is not a description of a model, expected a .yaml such as "
                 "yolo11n.yaml; weights are not needed."
             )
         try:

@@ -39,9 +39,6 @@ class Budget:
         """Return the blocks in the bucket for a call, its own deposit included.
 
         Negative if more was executed than was paid for.
-
-        Args:
-            context: The call's context.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement allowance()")
 

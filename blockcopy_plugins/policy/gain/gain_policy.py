@@ -25,7 +25,7 @@ from blockcopy_plugins.policy.information_gain import (
     build_information_gain,
 )
 from blockcopy_plugins.policy.picture import cells_per_block
-from blockcopy_plugins.policy.task_output import Detections, TaskOutput
+from blockcopy_plugins.policy.task_output import Detections, TaskOutputs
 
 from .allotment import Allotment, next_share
 from .features import NAMES, prior
@@ -170,11 +170,7 @@ class GainPolicy(Policy):
         return look.allotment.compared([memory and memory.trial for memory in look.known], grid)
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float]:
         """See what the executed blocks brought, learn from it, and settle the budget.
 
@@ -337,7 +333,7 @@ class GainPolicy(Policy):
     def _changes(
         self,
         look: Look,
-        outputs: Sequence[TaskOutput] | None,
+        outputs: TaskOutputs,
         geometry: Geometry,
         grid: Tensor,
         executed: list[int],

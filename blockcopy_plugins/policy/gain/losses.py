@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
 
 from blockcopy_plugins.policy.agreement import output_agreement, thinned
 from blockcopy_plugins.policy.information_gain import FeatureChange, InformationGain
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import TaskOutputs
 
 from .blocks_or_whole import BlocksOrWhole, Measure
 from .look import Look
@@ -19,7 +19,7 @@ from .skipped_worth import SkippedWorth
 
 def measure_losses(
     look: Look,
-    outputs: Sequence[TaskOutput] | None,
+    outputs: TaskOutputs,
     host: Tensor,
     agreements: Mapping[int, Tensor],
     gain: InformationGain,

@@ -12,7 +12,7 @@ from blockcopy_plugins.policy.agreement import output_agreement, thinned
 from blockcopy_plugins.policy.base import PolicyContext
 from blockcopy_plugins.policy.budget import Budget
 from blockcopy_plugins.policy.information_gain import FeatureChange, InformationGain
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import TaskOutputs
 
 
 def spent_blocks(
@@ -45,7 +45,7 @@ def spent_blocks(
 
 def agreements_of(
     context: PolicyContext,
-    outputs: Sequence[TaskOutput] | None,
+    outputs: TaskOutputs,
     budget: Budget,
     gain: InformationGain,
 ) -> dict[int, Tensor]:

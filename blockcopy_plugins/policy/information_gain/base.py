@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blockcopy_plugins.errors import FrameError
 from blockcopy_plugins.policy.picture import cells_per_block, cells_to_grid
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import TaskOutput, TaskOutputs
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,13 @@ class InformationGain:
     def is_finite(self, output: TaskOutput) -> Tensor | None:
         """Say whether an output is finite without waiting for the device that it is on.
 
-        Args:
-            output: As for :meth:`summarise`.
-
         Returns:
             A bool scalar on the device. If it turns out to be False, the summary is unusable. None,
             as here, if :meth:`summarise` checks this itself.
         """
         return None
 
-    def are_finite(
-        self, outputs: Sequence[TaskOutput] | None, device: torch.device
-    ) -> Tensor | None:
+    def are_finite(self, outputs: TaskOutputs, device: torch.device) -> Tensor | None:
         """Say for each output of a batch whether it is finite, like :meth:`is_finite`.
 
         Args:
@@ -157,11 +152,7 @@ class InformationGain:
 
 
 def outputs_not_finite(streams: Sequence[Hashable]) -> FrameError:
-    """The error for outputs that turned out, a frame later, not to have been finite.
-
-    Args:
-        streams: The streams of these outputs.
-    """
+    """The error for outputs that turned out, a frame later, not to have been finite."""
     return FrameError(
         f"the dense output of stream {', '.join(map(repr, streams))} held NaN or infinity; the "
         "network that made it is broken, or its input was. On a GPU this is found with the frame "

@@ -26,7 +26,7 @@ from blockcopy_plugins.policy.picture import (
     picture_statistics,
     reduce_picture,
 )
-from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.policy.task_output import TaskOutputs
 
 from .experience import Experience
 from .learner import Learner
@@ -177,11 +177,7 @@ class RLPolicy(Policy):
         return look.logits if look is not None and look.context is context else None
 
     def feedback(
-        self,
-        frame: Tensor,
-        grid: Tensor,
-        outputs: Sequence[TaskOutput] | None,
-        context: PolicyContext,
+        self, frame: Tensor, grid: Tensor, outputs: TaskOutputs, context: PolicyContext
     ) -> dict[str, float | Tensor]:
         """Compute the reward, keep what the next frame needs, and update when an update is due.
 

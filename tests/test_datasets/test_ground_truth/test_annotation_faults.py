@@ -231,8 +231,8 @@ FILES = {
     "utf-8 with a mark": ("utf-8-sig", None),
     "utf-16": ("utf-16", None),
     "utf-32": ("utf-32", None),
-    "latin-1": ("latin-1", "no text file.*save it in UTF-8"),
-    "utf-16 without a mark": ("utf-16-le", "no valid json|no text file|whose frame is"),
+    "latin-1": ("latin-1", "not a text file.*save it in UTF-8"),
+    "utf-16 without a mark": ("utf-16-le", "not valid json|not a text file|whose frame is"),
 }
 
 

@@ -181,10 +181,10 @@ def test_coco_by_file_name(tmp_path):
 def test_coco_files_that_do_not_fit(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{")
-    with pytest.raises(ConfigError, match="no valid json"):
+    with pytest.raises(ConfigError, match="not valid json"):
         read_coco(path, [CLIP])
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="no COCO file.*images"):
+    with pytest.raises(ConfigError, match="not a COCO file.*images"):
         read_coco(path, [CLIP])
     write_coco(path)
     with pytest.raises(ConfigError, match=r"'person', 'car', 'dog'.*\('tree',\)"):

@@ -85,7 +85,7 @@ def programs(net):
 
 
 def nearly_the_same(found, wanted):
-    """The same op may add in another order where its operands lie elsewhere in memory."""
+    """The same op may sum in another order if its operands have moved in memory."""
     for a, b in zip(tree_leaves(found), tree_leaves(wanted), strict=True):
         scale = b.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
         torch.testing.assert_close(a, b, atol=2e-6 * scale, rtol=0.0, equal_nan=True)
@@ -307,7 +307,7 @@ def test_a_path_that_changes_later_is_found_out(caplog):
     report = programs(nets[0])
     assert report.compared == 1
     (reason,) = report.eager_calls
-    assert "something else than in frames before" in reason
+    assert "did not do what it did in earlier frames" in reason
     assert any("something else" in record.getMessage() for record in caplog.records)
     call(nets[1], frame, grid_of(35, draw))
     nearly_the_same(
@@ -362,8 +362,8 @@ class Reads(nn.Module):
         ("numpy", "numpy"),
         ("mask", "index"),
         ("nonzero", "nonzero"),
-        ("buffer", "was there before the frame"),
-        ("kept", "another one in each frame"),
+        ("buffer", "existed before the frame"),
+        ("kept", "differs from frame to frame"),
         ("random", "random numbers"),
         ("number", "a int"),
         ("array", "numpy"),

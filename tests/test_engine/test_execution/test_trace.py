@@ -39,6 +39,5 @@ def test_what_writes_to_a_view_of_something_from_outside_is_refused():
     outside = torch.zeros(8)
     trace = record(lambda: outside[2:4].add_(1))
     assert (
-        trace.obstacle
-        == "it writes into a tensor that was there before the frame in module '(root)'"
+        trace.obstacle == "it writes into a tensor that existed before the frame in module '(root)'"
     )
