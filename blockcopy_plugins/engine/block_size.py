@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from math import lcm
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from .frame.frame import Frame
 from .geometry import grid_size
 from .state.store import StateStore
 
-USUAL = 64
-LARGE = 128
+SMALL, USUAL, LARGE = 32, 64, 128
 # The share of the MACs that could run on blocks that a block size may leave on whole maps.
 _LEFT = 0.02
+# How often the first frame is run to see the strides.
+_LOOKS = 3
 
 
 def choose_block_size(macs: Mapping[Fraction, int]) -> int:
@@ -30,17 +32,20 @@ def choose_block_size(macs: Mapping[Fraction, int]) -> int:
 
     This is 64 px, which at the same executed rate is at least as good as 128 px; 32 px are no
     better (measured in ``docs/results.md``; speed depends on the machine and is not considered).
-    It is 128 px if strides that do not divide 64 have more than 2 % of the network's MACs, which
-    would then run on whole maps, and 128 px leave fewer there.
+    If strides that do not divide 64 have more than 2 % of the network's MACs, which would then run
+    on whole maps, it is the nearest size to 64 from 32 to 128 px that leaves no more than this
+    there, or the one that leaves the least.
 
     Args:
         macs: MACs of the ops that run on blocks, by stride.
     """
-    usual, large = (
-        sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
-        for size in (USUAL, LARGE)
-    )
-    return LARGE if usual > _LEFT * sum(macs.values()) and large < usual else USUAL
+    allowed = _LEFT * sum(macs.values())
+
+    def cost(size: int) -> tuple[int, int]:
+        left = sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
+        return left if left > allowed else 0, abs(size - USUAL)
+
+    return min(range(SMALL, LARGE + 1), key=cost)
 
 
 def resolve_block_size(
@@ -49,17 +54,34 @@ def resolve_block_size(
     """Choose the block size of a converted model, by running its first frame once more.
 
     That run executes all blocks, on a state of its own that is thrown away; only its strides count.
+    What has strides that do not divide its blocks, such as patches of 14 px, would tell nothing of
+    the layers behind: the frame is then run with blocks that such strides divide.
 
     Returns:
         Its options with that block size.
     """
+    size, tried = LARGE, set()
+    while size not in tried and len(tried) < _LOOKS:
+        tried.add(size)
+        macs, tiles = _look_at_strides(converted, call, original, size)
+        refused = (size / width for tile in tiles for width in tile if Fraction(width) % 1)
+        period = lcm(*(Fraction(stride).numerator for stride in refused))
+        if 1 < period <= LARGE:
+            size = max(1, round(LARGE / period)) * period
+    return replace(converted.config, block_size=choose_block_size(macs))
+
+
+def _look_at_strides(
+    converted: ConvertedModel, call: Call, original: Callable, size: int
+) -> tuple[Mapping[Fraction, int], set]:
+    """MACs by stride with blocks of a size, and the blocks of the maps that ops gave or refused."""
     config, frame = converted.config, call.frame
     store = StateStore()
     streams = [store.add_stream(image, image) for image in range(len(frame))]
     host = torch.ones(
-        (len(frame), *grid_size(*frame.shape[2:], LARGE)), dtype=torch.bool, device="cpu"
+        (len(frame), *grid_size(*frame.shape[2:], size)), dtype=torch.bool, device="cpu"
     )
-    probe = replace(converted, config=replace(config, block_size=LARGE, strict=False))
+    probe = replace(converted, config=replace(config, block_size=size, strict=False))
     blocks = (host.to(frame.device), host)
     work = FrameRun(probe, call, original, *blocks, store, streams, GeometryCache())
     try:
@@ -68,7 +90,7 @@ def resolve_block_size(
     finally:
         work.close()
         converted.active.end()
-    return replace(config, block_size=choose_block_size(strides.macs))
+    return strides.macs, strides.counts.tiles
 
 
 class _StrideFrame(Frame):

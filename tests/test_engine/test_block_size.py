@@ -49,9 +49,13 @@ def strides(**macs):
         (strides(s4=50, s64=50), 64),
         (strides(s4=97, s128=3), 128),
         (strides(s4=99, s128=1), 64),
-        # 128 px would not help these.
-        (strides(s4=50, s3=50), 64),
+        (strides(s14=100), 70),
+        (strides(s14=50, s28=50), 56),
+        (strides(s4=50, s3=50), 60),
+        (strides(s32=50, s96=50), 96),
+        # No size would help these.
         (strides(s4=50, s256=50), 64),
+        (strides(s32=60, s14=40), 64),
         ({}, 64),
     ],
 )
@@ -67,6 +71,9 @@ def test_the_rule(macs, wanted):
         (Pyramid(6, light_from=5), LARGE, 64),
         (nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(2)), nn.Conv2d(3, 64, 32, 32)),
          LARGE, 128),
+        # Patches of 14 px, and half of their maps behind them.
+        (nn.Conv2d(3, 16, 14, 14), (224, 336), 70),
+        (nn.Sequential(nn.Conv2d(3, 16, 14, 14), nn.Conv2d(16, 64, 3, 2, 1)), (224, 336), 56),
     ],
 )  # fmt: skip
 @torch.inference_mode()

@@ -22,6 +22,7 @@ from ..torch_internals import (
     OpOverload,
     TorchDispatchMode,
     is_mutable,
+    named_arguments,
     no_torch_function,
     schema_of,
     tree_leaves,
@@ -159,7 +160,7 @@ class TraceRecorder(TorchDispatchMode):
     def _dispatch(self, func, args, kwargs):
         if func in READS or (func in BY_INDEX and _by_mask(args[1])):
             self._refuse(f"{func} reads values")
-        elif torch.Tag.nondeterministic_seeded in func.tags:
+        elif _draws(func, args, kwargs):
             self._refuse(f"{func} draws random numbers")
         elif func is not torch.ops.prim.device.default:
             # Composite ops arrive whole in inference mode; inside they may read values.
@@ -283,6 +284,15 @@ def nearly_the_same(a: Tensor, b: Tensor) -> bool:
     scale = a.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
     close = 64 * torch.finfo(a.dtype).eps * scale
     return torch.allclose(a, b, rtol=0.0, atol=close, equal_nan=True)
+
+
+def _draws(func: OpOverload, args, kwargs) -> bool:
+    """Whether an op draws random numbers; some that can do not, such as attention in eval mode."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    given = named_arguments(func, args, kwargs)
+    never = given.get("dropout_p") == 0 or given.get("train") is False
+    return not never and given.get("training") is not False
 
 
 def _by_mask(indices: Sequence[Tensor | None]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from blockcopy_plugins.engine.execution.trace import TraceRecorder
 from blockcopy_plugins.engine.torch_internals import no_modes
@@ -41,3 +43,20 @@ def test_what_writes_to_a_view_of_something_from_outside_is_refused():
     assert (
         trace.obstacle == "it writes into a tensor that existed before the frame in module '(root)'"
     )
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_attention_is_random_only_where_it_drops(dropout):
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 8, 4)
+    obstacle = record(lambda: F.scaled_dot_product_attention(x, x, x, dropout_p=dropout)).obstacle
+    assert (obstacle is None) == (dropout == 0)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_dropout_is_random_only_in_training(train, inference):
+    x = torch.randn(8)
+    with torch.inference_mode(inference):
+        obstacle = record(lambda: F.dropout(x, 0.5, train)).obstacle
+    assert (obstacle is None) == (not train)
