@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,9 +75,39 @@ def parts(net):
     return bc.report(net).programs.parts
 
 
-@pytest.mark.parametrize("kind", ["mask_rcnn", "RetinaHead", "FCOSHead"])
+def published(path, least_score):
+    """A config of MMDetection without its weights."""
+    import mmdet
+    from mmengine.config import Config
+
+    file = Path(mmdet.__file__).parent / ".mim" / "configs" / path
+    if not file.exists():
+        pytest.skip(f"MMDetection is installed without {path}")
+    found = Config.fromfile(file).model
+    found.backbone.pop("init_cfg", None)
+    found.test_cfg.score_thr = least_score
+    return found
+
+
+def config_of(tiny, kind):
+    if kind == "mask_rcnn":
+        return tiny.mask_rcnn()
+    if kind.endswith("Head"):
+        return tiny.one_stage(kind)
+    if kind == "rtmdet":
+        return published("rtmdet/rtmdet_tiny_8xb32-300e_coco.py", 0.3)
+    return published("yolox/yolox_tiny_8xb8-300e_coco.py", 0.2)
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("yolox", "rtmdet")]
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "RetinaHead", "FCOSHead", *SLOW])
 def test_detectors(tiny, kind):
-    model = tiny.build(tiny.mask_rcnn() if kind == "mask_rcnn" else tiny.one_stage(kind))
+    model = tiny.build(config_of(tiny, kind))
+    if kind == "rtmdet":
+        for layer in model.bbox_head.rtm_reg:
+            layer.bias.data.fill_(3.0)  # boxes with an area
     nets = pair(model)
 
     def step(net, i):
@@ -84,6 +115,82 @@ def test_detectors(tiny, kind):
 
     run(nets, step, COUNTS, torch.Generator().manual_seed(1))
     found = parts(nets[0])
-    assert found.made >= 6 and found.replayed >= 19 and not found.eager_calls, str(
-        bc.report(nets[0])
-    )
+    assert found.made >= 6 and found.replayed >= 19 and not found.eager_calls
+    assert "with data samples" in next(iter(bc.report(nets[0]).programs.eager_calls))
+    figures = [bc.report(net).as_dict() for net in nets]
+    for each in figures:
+        for name in ("ms_model", "ms_policy", "programs"):
+            del each[name]
+    assert figures[0] == figures[1]
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("pspnet", "danet", "ocr")]
+
+
+@pytest.mark.parametrize("kind", ["deeplabv3plus", "point_rend", *SLOW])
+def test_segmentors(tiny_seg, kind):
+    nets = pair(tiny_seg.build(tiny_seg.config(kind)))
+
+    def step(net, i):
+        return net.test_step(tiny_seg.batch([tiny_seg.picture(SIZE, i)]))
+
+    run(nets, step, COUNTS, torch.Generator().manual_seed(1))
+    found = parts(nets[0])
+    assert found.replayed >= 10, str(bc.report(nets[0]))
+
+
+def test_videos_that_come_and_go(tiny):
+    nets = pair(tiny.build(tiny.one_stage("RetinaHead")))
+    draw = torch.Generator().manual_seed(1)
+    frames = {"a": 0, "b": 0, "c": 0}
+    batches = [["a"]] * 4 + [["b"]] * 3 + [["a", "b"]] * 4 + [["b"], ["c"], ["a"]] + [["c"]] * 3
+    for i, videos in enumerate(batches):
+        grid = grid_of(5 + i % 3, draw, len(videos))
+        given = {
+            "video_id": videos,
+            "frame_id": [frames[video] for video in videos],
+            "scale": [1.0] * len(videos),
+        }
+        found = []
+        for net in nets:
+            bc.handle(net).policy.function.grid = grid
+            batch = tiny.batch([tiny.picture(SIZE, i + j) for j in range(len(videos))], **given)
+            with torch.no_grad():
+                found.append(tensors(net.test_step(batch)))
+        for video in videos:
+            frames[video] += 1
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    assert parts(nets[0]).replayed >= 12
+
+
+def test_frames_of_another_size(tiny):
+    nets = pair(tiny.build(tiny.one_stage("FCOSHead")))
+    draw = torch.Generator().manual_seed(1)
+    for i in range(20):
+        size, shape = ((96, 128), (3, 4)) if i // 5 % 2 else ((64, 160), (2, 5))
+        grid = torch.rand(1, *shape, generator=draw) < 0.5
+        grid[0, 0, 0] = True
+        found = []
+        for net in nets:
+            if i % 5 == 0:
+                bc.reset_(net)
+            bc.handle(net).policy.function.grid = grid
+            with torch.no_grad():
+                found.append(tensors(net.test_step(tiny.batch([tiny.picture(size, i)]))))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    assert parts(nets[0]).replayed >= 10
+
+
+def test_restored_detectors_have_their_own_forwards(tiny):
+    model = tiny.build(tiny.one_stage("RetinaHead"))
+    before = {path: set(vars(module)) for path, module in model.named_modules()}
+    net, _ = pair(model)
+
+    def step(net, i):
+        return net.test_step(tiny.batch([tiny.picture(SIZE, i)]))
+
+    run((net, net), step, COUNTS[:5], torch.Generator().manual_seed(1))
+    bc.restore_(net)
+    assert {path: set(vars(module)) for path, module in net.named_modules()} == before

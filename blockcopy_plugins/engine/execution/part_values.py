@@ -221,9 +221,8 @@ def refuse_ties(x: BlockTensor, frame: Frame) -> None:
     version = x.version
     tied = x.cropped or x.source is not None or version.viewed or version.mirrors
     if type(x) is not BlockTensor or x.frame is not frame:
-        raise CaptureError(
-            f"it is given, or gives, a {type(x).__name__} of {type(x.frame).__name__}"
-        )
+        kind = type(x).__name__ if x.frame is frame else "map of windows or tokens"
+        raise CaptureError(f"it is given, or gives, a {kind}")
     if tied or version.mirror is not None or version.copy_of is not None:
         raise CaptureError("it is given, or gives, a map that is a view of another")
 
