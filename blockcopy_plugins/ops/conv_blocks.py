@@ -72,7 +72,7 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
     "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
     "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
     "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-    "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
+    "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None) -> Tensor",
     fake=_conv_blocks_fake,
 )
 def conv_blocks(
@@ -95,6 +95,7 @@ def conv_blocks(
     workspace: Tensor,
     slope: Tensor | None = None,
     activation: str = "",
+    size: Sequence[int] | None = None,
 ) -> Tensor:
     """Convolve executed blocks, and apply the ops that follow to the sums before they are stored.
 
@@ -102,7 +103,7 @@ def conv_blocks(
     The inputs are read in place: executed blocks from ``packed``, the others from ``source``.
 
     Args:
-        source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``blocks``,
+        source: ``(S, C, H, W)``, the full map; channels last, or it is copied. Without ``rows``,
             the packed blocks themselves, each of which is convolved separately.
         packed: ``(n, C, bh, bw)``, the content of the blocks in this frame, or None if ``source``
             holds it already.
@@ -126,9 +127,12 @@ def conv_blocks(
         workspace: uint8 ``(bytes,)``, scratch memory; grows if it is too small.
         slope: ``(C_out,)``, what values below 0 are multiplied by, or None.
         activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.
+        size: Height and width of the result as a full map, or None. With it, pixels of blocks
+            that stick out of the map need not be computed.
 
     Returns:
-        ``(n, C_out, *block_out)``, channels last.
+        ``(n, C_out, *block_out)``, channels last; with ``size``, pixels outside the full map have
+        any finite values.
 
     Raises:
         ValueError: If shapes do not fit each other, or there is no such activation.
@@ -136,7 +140,7 @@ def conv_blocks(
         IndexError: If an index is out of range.
     """
     check_no_grad("conv_blocks", source, weight)
-    if blocks is None:
+    if rows is None:
         windows = source
     else:
         if packed is not None:

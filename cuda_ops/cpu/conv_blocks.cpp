@@ -226,7 +226,8 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            at::IntArrayRef stride, at::IntArrayRef dilation,
                            at::IntArrayRef block_out, const std::optional<at::Tensor>& residual,
                            double low, double high, const at::Tensor& workspace,
-                           const std::optional<at::Tensor>& slope, c10::string_view activation) {
+                           const std::optional<at::Tensor>& slope, c10::string_view activation,
+                           at::OptionalIntArrayRef size) {
   const ConvElement element = element_of("conv_blocks", source);
   check_weight(weight);
   check_pair("stride", stride, 1);
@@ -264,9 +265,9 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   std::vector<int32_t> row_blocks;
   std::vector<int32_t> col_blocks;
   std::vector<int32_t> col_runs;
-  if (blocks.has_value()) {
-    TORCH_CHECK_VALUE(rows.has_value() && cols.has_value(),
-                      "blockcopy::conv_blocks: blocks need rows and cols; pass all three or none");
+  if (rows.has_value() || cols.has_value()) {
+    TORCH_CHECK_VALUE(blocks.has_value() && rows.has_value() && cols.has_value(),
+                      "blockcopy::conv_blocks: rows and cols need each other and blocks");
     const GatherGeometry g = check_gather(map, *blocks, *rows, *cols);
     check_indices(g, block_data(*blocks), rows->const_data_ptr<int32_t>(),
                   cols->const_data_ptr<int32_t>());
@@ -304,13 +305,25 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     col_runs = runs_of(*cols, col_blocks);
     from.col_runs = col_runs.data();
   } else {
-    TORCH_CHECK_VALUE(!rows.has_value() && !cols.has_value() && !packed.has_value(),
-                      "blockcopy::conv_blocks: rows, cols and packed need blocks");
+    TORCH_CHECK_VALUE(!packed.has_value(),
+                      "blockcopy::conv_blocks: packed needs blocks, rows and cols");
     TORCH_CHECK_VALUE(from.map_h >= reach_h && from.map_w >= reach_w,
                       "blockcopy::conv_blocks: source blocks of ", from.map_h, "x", from.map_w,
                       " pixels are smaller than the ", reach_h, "x", reach_w,
                       " that blocks of ", block_out, " read");
     problem.count = map.size(0);
+  }
+  if (size.has_value()) {
+    check_pair("size", *size, 1);
+    TORCH_CHECK_VALUE(blocks.has_value() && blocks->scalar_type() == at::kInt &&
+                          blocks->is_contiguous() &&
+                          blocks->sizes() == at::IntArrayRef({problem.count, 3}),
+                      "blockcopy::conv_blocks: size needs blocks, int32 (", problem.count, ", 3)");
+    if ((*size)[0] % block_out[0] != 0 || (*size)[1] % block_out[1] != 0) {
+      problem.places = blocks->const_data_ptr<int32_t>();
+      problem.map_h = (*size)[0];
+      problem.map_w = (*size)[1];
+    }
   }
 
   const at::Tensor out =
@@ -345,7 +358,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                    (depthwise ? packed_bytes(kernels_of(*header), weight) : 0);
   const ConvKernels& kernels = kernels_of(*header);
   const bool winograd = header->winograd != 0;
-  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && blocks.has_value()),
+  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && rows.has_value()),
                     "blockcopy::conv_blocks: weights were prepared for Winograd, which needs "
                     "blocks, and stride 1, found ", stride);
 
@@ -358,15 +371,19 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                                        : kernels.direct_scratch(problem)) /
                               static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
   const int64_t zeros = (shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
-  const int64_t needed = zeros + scratch * threads + static_cast<int64_t>(kAlignment);
+  // The taps of a row of the kernel may be read as one.
+  const int64_t beyond = (shape.kernel_w * shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
+  const int64_t start = zeros + beyond;
+  const int64_t needed = start + scratch * threads + static_cast<int64_t>(kAlignment);
   if (workspace.numel() < needed) {
     workspace.resize_({needed});
   }
   char* memory = aligned(workspace);
-  std::memset(memory, 0, zeros);
+  std::memset(memory, 0, start);
   problem.source.zeros = memory;
+  problem.source.beyond = memory + zeros;
   at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    char* own = memory + zeros + scratch * at::get_thread_num();
+    char* own = memory + start + scratch * at::get_thread_num();
     for (int64_t task = begin; task < end; ++task) {
       if (winograd) {
         kernels.winograd(problem, threads, task, own);
@@ -389,7 +406,7 @@ TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-      "Tensor(b!) workspace, Tensor? slope=None, str activation='') -> Tensor",
+      "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None) -> Tensor",
       tags);
   m.def("conv_kernels() -> str[]");
 }

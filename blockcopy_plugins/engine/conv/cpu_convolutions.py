@@ -167,20 +167,23 @@ class CpuConvolutions:
     ) -> BlockTensor:
         """See :class:`~.implementation.ConvImplementation`."""
         window = plan.shape.window
-        places = fresh = None
+        places = fresh = size = None
+        if not frame.whole:
+            layout = frame.layout_of(plan.blocks)
+            places = layout.by_slot
+            if not plan.shape.local or x.block_layout is layout:
+                size = plan.shape.size_out
         if plan.shape.local:
             source = x.packed
         elif frame.whole:
             if not isinstance(x, PaddedMap):  # whose map is kept already
                 frame.keep(x, STATE_OP, plan.border)
             source, places = x.packed, frame.image_places
+        elif isinstance(x, PaddedMap):
+            source = x.entry.map
         else:
-            places = frame.layout_of(plan.blocks).by_slot
-            if isinstance(x, PaddedMap):
-                source = x.entry.map
-            else:
-                source = frame.keep(x, STATE_OP, plan.border).map
-                fresh = x.packed if plan.near else None
+            source = frame.keep(x, STATE_OP, plan.border).map
+            fresh = x.packed if plan.near else None
         prepared = self.prepared.of(weight, plan.winograd)
         workspace = self.workspace
 
@@ -205,6 +208,7 @@ class CpuConvolutions:
                 workspace,
                 pending.slope,
                 pending.activation,
+                size,
             )
 
         return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, self.fuse)

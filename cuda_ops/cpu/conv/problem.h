@@ -62,7 +62,8 @@ struct ConvSource {
   const int32_t* col_blocks;
   const int32_t* executed;
   int64_t grid_h, grid_w;
-  const void* zeros;  // a pixel outside the image
+  const void* zeros;   // a pixel outside the image
+  const void* beyond;  // the same somewhere else: all inputs of outputs outside the image
 };
 
 struct ConvProblem {
@@ -71,6 +72,10 @@ struct ConvProblem {
   ConvSource source;
   int64_t count;             // blocks
   int64_t block_h, block_w;  // of the result
+  // The result as a whole map, of which only outputs inside have a meaning: block i lies at
+  // places[3 * i + 1] and places[3 * i + 2], counted in blocks. Null: all are inside.
+  const int32_t* places;
+  int64_t map_h, map_w;
   const void* weight;        // as pack_weight or pack_winograd left it
   ConvEpilogue epilogue;
   void* out;  // (count, block_h, block_w, channels_out)
