@@ -16,6 +16,7 @@ from .op_table import on_blocks
 aten = torch.ops.aten
 
 _ADD = (aten.add.Tensor, aten.add_.Tensor)
+_MUL = (aten.mul.Tensor, aten.mul_.Tensor)
 _RELU = (aten.relu.default, aten.relu_.default)
 _CLAMP = (
     aten.clamp.default,
@@ -46,6 +47,8 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
     x = args[0]
     if func in _ADD:
         return _fuse_add(func, args, kwargs)
+    if func in _MUL:
+        return _fuse_gate(func, args, kwargs)
     if func in _SLOPES:
         return _fuse_slope(func, args, kwargs)
     if func in _ACTIVATIONS and not kwargs:
@@ -117,6 +120,26 @@ def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
             slope = slope.expand(channels).contiguous()
     found = pending_join(x)
     return x.then(found.with_slope(slope), is_mutable(func))
+
+
+def _fuse_gate(func, args, kwargs) -> BlockTensor | None:
+    """``x * sigmoid(x)`` and the like, as published networks spell out their activations."""
+    one, other = args[:2]
+    if kwargs or type(one) is not BlockTensor or type(other) is not BlockTensor:
+        return None
+    if one.shape != other.shape or one.block != other.block:
+        return None
+    in_place = is_mutable(func)
+    for x, gate in ((one, other), (other, one)):
+        if gate.pending is None or not gate.pending.activation:
+            continue
+        if in_place and (x is not one or x.pending is None):
+            continue
+        found = pending_join(x)
+        found = None if found is None else found.gated_by(gate.pending)
+        if found is not None:
+            return x.then(found, in_place)
+    return None
 
 
 def _fuse_add(func, args, kwargs) -> BlockTensor | None:

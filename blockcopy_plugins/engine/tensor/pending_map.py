@@ -9,6 +9,8 @@ from torch import Tensor
 from ... import ops
 
 INFINITY = float("inf")
+# What a map times an activation of itself is.
+_GATES = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 
 
 class ConvCall:
@@ -43,6 +45,13 @@ class JoinCall:
     def __init__(self, parts: Sequence[Tensor], added: Tensor | None = None) -> None:
         self.parts = parts
         self.added = added
+
+    def is_same(self, other: ConvCall | JoinCall) -> bool:
+        """Whether another call joins the same maps."""
+        if not isinstance(other, JoinCall) or len(self.parts) != len(other.parts):
+            return False
+        pairs = zip((*self.parts, self.added), (*other.parts, other.added), strict=True)
+        return all(one is another for one, another in pairs)
 
     def run(self, pending: PendingMap) -> Tensor:
         """Join them."""
@@ -146,6 +155,22 @@ class PendingMap:
         if self.is_activated:
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, activation=activation)
+
+    def gated_by(self, gate: PendingMap) -> PendingMap | None:
+        """Multiplied by an activation of the same values, such as ``x * sigmoid(x)``.
+
+        Args:
+            gate: The activated values.
+
+        Returns:
+            The product as one activation, ``None`` where it must be a separate op.
+        """
+        one, other = self.call, gate.call
+        same = one is other or (isinstance(one, JoinCall) and one.is_same(other))
+        same = same and self.norm is gate.norm and self.eps == gate.eps
+        if not same or self.residual is not gate.residual or gate.activation not in _GATES:
+            return None
+        return self.with_activation(_GATES[gate.activation])
 
     def compute(self) -> Tensor:
         """Run it.

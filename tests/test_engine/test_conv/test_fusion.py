@@ -169,6 +169,15 @@ ACTS = {
     "sigmoid": torch.sigmoid,
     "silu_": lambda x: F.silu(x, inplace=True),
     "hardswish": F.hardswish,
+    "x * sigmoid": lambda x: x * torch.sigmoid(x),
+    "sigmoid * x": lambda x: x.sigmoid().mul(x),
+    "mul_ sigmoid": lambda x: x.mul_(x.sigmoid()),
+    "sigmoid mul_": lambda x: x.sigmoid().mul_(x),
+    "x * hardsigmoid": lambda x: x * F.hardsigmoid(x),
+    "x * silu": lambda x: x * F.silu(x),
+    "relu * sigmoid": lambda x: F.relu(x) * torch.sigmoid(x),
+    "gate of another": lambda x: x * torch.sigmoid(x + 1),
+    "gate twice": lambda x: (lambda gate: x * gate + gate)(torch.sigmoid(x)),
     "hardsigmoid": F.hardsigmoid,
     "gelu": F.gelu,
     "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -315,6 +324,20 @@ def test_without_fusion_all_of_it_runs(rate):
     assert ran["conv_blocks"] == 5
     assert ran["add"] == 2 and ran["relu"] == 5
     assert sum(count for name, count in ran.items() if "batch_norm" in name) == 5
+
+
+@native
+@pytest.mark.parametrize("rate", [2.0, 0.5])
+@pytest.mark.parametrize(
+    "act", ["x * sigmoid", "sigmoid * x", "mul_ sigmoid", "x * hardsigmoid", "module silu"]
+)
+def test_activations_that_are_spelled_out_are_part_of_the_convolution(act, rate):
+    converted = Converted(Drawn([(3, 1, "affine", "none", act, ("norm", "add", "act"))]))
+    for warm in (2.0, 0.5):
+        converted.step(warm)
+    ran = counted(converted, rate)
+    assert ran["conv_blocks"] == 3
+    assert [name for name in ("join_maps", "mul", "mul_", "sigmoid") if ran[name]] == []
 
 
 class RawAndActivated(nn.Module):
