@@ -16,6 +16,15 @@ bool takes(Py_ssize_t given, Py_ssize_t wanted) {
   return false;
 }
 
+// The attributes of an object, or a dict itself.
+THPObjectPtr attributes_of(PyObject* object) {
+  if (PyDict_Check(object)) {
+    Py_INCREF(object);
+    return THPObjectPtr(object);
+  }
+  return THPObjectPtr(PyObject_GenericGetDict(object, nullptr));
+}
+
 // values_of(objects: tuple) -> list: for each object the number of its attributes, then each.
 PyObject* values_of(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!takes(count, 1)) {
@@ -23,7 +32,7 @@ PyObject* values_of(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
   THPObjectPtr found(PyList_New(0));
   for (Py_ssize_t i = 0; found && i < PyTuple_Size(args[0]); ++i) {
-    THPObjectPtr attributes(PyObject_GenericGetDict(PyTuple_GetItem(args[0], i), nullptr));
+    THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
     THPObjectPtr size(attributes ? PyLong_FromSsize_t(PyDict_Size(attributes)) : nullptr);
     if (!size || PyList_Append(found, size) != 0) {
       return nullptr;
@@ -47,7 +56,7 @@ PyObject* have_values(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const Py_ssize_t all = PyList_Size(wanted);
   Py_ssize_t next = 0;
   for (Py_ssize_t i = 0; i < PyTuple_Size(args[0]); ++i) {
-    THPObjectPtr attributes(PyObject_GenericGetDict(PyTuple_GetItem(args[0], i), nullptr));
+    THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
     if (!attributes) {
       return nullptr;
     }
@@ -98,21 +107,23 @@ PyObject* lie_at(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-// any_has(objects: tuple, name: str) -> bool: whether an object has an attribute of its own by this
-// name that is true.
+// any_has(objects: tuple, *names: str) -> bool: whether an object has an attribute of its own by one
+// of these names that is true.
 PyObject* any_has(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (!takes(count, 2)) {
+  if (count == 0) {
+    takes(count, 1);
     return nullptr;
   }
   for (Py_ssize_t i = 0; i < PyTuple_Size(args[0]); ++i) {
-    THPObjectPtr attributes(PyObject_GenericGetDict(PyTuple_GetItem(args[0], i), nullptr));
-    PyObject* value = attributes ? PyDict_GetItemWithError(attributes, args[1]) : nullptr;
-    const int is_true = value ? PyObject_IsTrue(value) : 0;
-    if (is_true < 0 || PyErr_Occurred()) {
-      return nullptr;
+    THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
+    for (Py_ssize_t name = 1; attributes && name < count; ++name) {
+      PyObject* value = PyDict_GetItemWithError(attributes, args[name]);
+      if (value && PyObject_IsTrue(value) == 1) {
+        Py_RETURN_TRUE;
+      }
     }
-    if (is_true) {
-      Py_RETURN_TRUE;
+    if (PyErr_Occurred()) {
+      return nullptr;
     }
   }
   if (PyErr_Occurred()) {

@@ -15,17 +15,18 @@ _NATIVE = extension_module()
 
 
 def values_of(objects: tuple[object, ...]) -> list[object]:
-    """The attributes of objects, for :func:`have_values`."""
+    """The attributes of objects, or the values of dicts, for :func:`have_values`."""
     if _NATIVE is not None:
         return _NATIVE.values_of(objects)
-    return [part for found in objects for part in (len(vars(found)), *vars(found).values())]
+    parts = map(_attributes, objects)
+    return [value for part in parts for value in (len(part), *part.values())]
 
 
 def have_values(objects: tuple[object, ...], values: list[object]) -> bool:
     """Whether the attributes of objects are the ones of before, by identity.
 
     Args:
-        objects: Such as the modules of a model.
+        objects: Such as the modules of a model, or dicts.
         values: What :func:`values_of` gave for them.
     """
     if _NATIVE is not None:
@@ -47,8 +48,17 @@ def addresses_of(tensors: tuple[dict[str, Tensor | None], ...]) -> list[int]:
     return [value.data_ptr() for part in tensors for value in part.values() if value is not None]
 
 
-def any_has(objects: tuple[object, ...], name: str) -> bool:
-    """Whether one of some objects has an attribute of its own by this name, and it is true."""
+def any_has(objects: tuple[object, ...], *names: str) -> bool:
+    """Whether one of some objects has an attribute of its own by one of these names that is true.
+
+    Args:
+        objects: Such as the modules of a model, or dicts of attributes.
+        *names: Of attributes.
+    """
     if _NATIVE is not None:
-        return _NATIVE.any_has(objects, name)
-    return any(vars(found).get(name) for found in objects)
+        return _NATIVE.any_has(objects, *names)
+    return any(_attributes(found).get(name) for found in objects for name in names)
+
+
+def _attributes(found: object) -> dict[str, object]:
+    return found if isinstance(found, dict) else vars(found)

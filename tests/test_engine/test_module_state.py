@@ -61,6 +61,18 @@ def test_what_is_inside_of_an_attribute_is_not_looked_at(state, net):
     assert not changed(lambda net: net[0].seen.append(1), state, net)
 
 
+def test_a_parameter_that_is_another_is_seen_in_its_dict(state, net):
+    objects = (net[0], net[0]._parameters, net[0]._buffers)
+    values = state.values_of(objects)
+    net[0].weight.data = net[0].weight.data.clone()
+    assert state.have_values(objects, values)
+    net[0].weight = nn.Parameter(net[0].weight.data)
+    assert not state.have_values(objects, values)
+    values = state.values_of(objects)
+    net[0].register_buffer("more", torch.zeros(1))
+    assert not state.have_values(objects, values)
+
+
 def test_fewer_objects_and_more_are_others(state, net):
     objects = tuple(net.modules())
     values = state.values_of(objects)
@@ -90,13 +102,17 @@ def test_what_any_object_has(state, net):
     assert not state.any_has(objects, "training") and not state.any_has(objects, "unknown")
     net[2].train()
     assert state.any_has(objects, "training") and not state.any_has((), "training")
+    assert state.any_has(objects, "unknown", "training") and not state.any_has(objects)
+    assert state.any_has(({"a": 1},), "a") and not state.any_has(({"a": 0},), "a")
 
 
 @pytest.mark.skipif(not has_extension(), reason="the kernels are not built")
 def test_native_looks_refuse_other_arguments():
     native = module_state._NATIVE
     with pytest.raises(TypeError, match="expected 2 arguments, got 1"):
-        native.any_has(())
+        native.have_values(())
+    with pytest.raises(TypeError, match="expected 1 arguments, got 0"):
+        native.any_has()
     with pytest.raises(TypeError, match="expected a tensor, got int"):
         native.lie_at(({"a": 1},), [0])
     with pytest.raises(AttributeError):

@@ -91,8 +91,7 @@ class FramePrograms(ReplayExecutor):
 
     def has_changed(self, converted: ConvertedModel) -> bool:
         """See :class:`ReplayExecutor`."""
-        moved = super().has_changed(converted)
-        return self._attributes.have_changed(converted) or moved
+        return self._attributes.have_changed(converted)
 
     def kind(self, call: Call) -> Hashable:
         """See :class:`ReplayExecutor`."""

@@ -79,11 +79,9 @@ class ModelPart:
 
     def has_changed(self) -> bool:
         """Whether it is another than at the call before."""
-        moved = self.watch.has_moved(self.converted)
-        if self._attributes.have_changed(self.converted):
-            self.changes += 1
-            return True
-        return moved
+        changed = self._attributes.have_changed(self.converted)
+        self.changes += changed
+        return changed
 
     def take_away(self) -> None:
         """Give the module its own forward back."""

@@ -57,7 +57,7 @@ class ModelWatch:
 
 
 class AttributeWatch:
-    """Checks whether attributes of a model's modules were replaced since the last call.
+    """Checks whether attributes, parameters or buffers were replaced since the last call.
 
     It compares identities and does not look inside lists or objects. It takes some
     microseconds for each hundred modules.
@@ -65,7 +65,7 @@ class AttributeWatch:
 
     def __init__(self) -> None:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
-        self._objects: tuple[nn.Module, ...] = ()
+        self._objects: tuple[object, ...] = ()
         self._values: list[object] = []
 
     def __reduce__(self):
@@ -77,6 +77,9 @@ class AttributeWatch:
         if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
         self._modules = converted.modules
-        self._objects = tuple(module for _, module in converted.modules)
+        modules = tuple(module for _, module in converted.modules)
+        # A tensor that lies elsewhere is still the same, and a program reads it where it lies.
+        kept = (part for m in modules for part in (m._parameters, m._buffers))
+        self._objects = (*modules, *kept)
         self._values = values_of(self._objects)
         return True
