@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..addresses import masked
-from ..damaged_files import DAMAGED_FILE_ERRORS
+from ..damaged_files import DAMAGED_FILE_ERRORS, instead_of_a_checkpoint
 from ..errors import BlockCopyError, ConfigError
 
 # Names that trainers give the entry with the parameters, averaged ones last: 'state_dict' is the
@@ -122,25 +122,8 @@ def readable_weights(path: str | os.PathLike[str]) -> Iterator[None]:
         text = str(error).strip().splitlines()[:1] or [""]
         raise ConfigError(
             f"the checkpoint {masked(os.fspath(path))!r} cannot be loaded "
-            f"({type(error).__name__}: {masked(text[0])[:200]}). {_instead_of_a_checkpoint(path)}"
+            f"({type(error).__name__}: {masked(text[0])[:200]}). {instead_of_a_checkpoint(path)}"
         ) from error
-
-
-def _instead_of_a_checkpoint(path: str | os.PathLike[str]) -> str:
-    """What a file is that cannot be loaded, and what to do."""
-    start = b""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        start = file.read(256).lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return (
-            "It is a web page, as hosts send that ask back before a large file: open the address "
-            "in a browser, and answer there."
-        )
-    if start.startswith(b"version https://git-lfs"):
-        return (
-            "It is the pointer that Git LFS leaves in place of a file: fetch that by git lfs pull."
-        )
-    return "It is damaged or not a file that torch.save wrote; copy or download it again."
 
 
 def _candidates(content: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..damaged_files import DAMAGED_FILE_ERRORS, instead_of_a_checkpoint
 from .key_rules import CheckpointError
 
 # Names that trainers give the entry with the parameters.
 _WRAPPERS = ("state_dict", "model")
 # The prefix that DataParallel adds to each key.
 _PREFIX = "module."
-# The errors that torch.load's reader may raise.
-_OF_DAMAGED_FILES = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -58,23 +47,16 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(256)
-    if not start:
-        raise CheckpointError(f"{str(path)!r} is empty; download it again.")
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise CheckpointError(
-            f"{str(path)!r} is a web page, not a checkpoint. File hosts ask for confirmation "
-            "before they send a large file: open the address in a browser and confirm there."
-        )
+    path.open("rb").close()  # A file that cannot be opened is not a damaged one.
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except DAMAGED_FILE_ERRORS as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CheckpointError(_holds_objects(path, error)) from error
-        raise CheckpointError(_no_checkpoint(path)) from error
-    except _OF_DAMAGED_FILES as error:
-        raise CheckpointError(_no_checkpoint(path)) from error
+        raise CheckpointError(
+            f"{str(path)!r} ({path.stat().st_size} bytes) cannot be loaded. "
+            f"{instead_of_a_checkpoint(path)}"
+        ) from error
 
 
 def _holds_objects(path: Path, error: Exception) -> str:
@@ -87,13 +69,6 @@ def _holds_objects(path: Path, error: Exception) -> str:
         "parameters out, with the packages that wrote it installed, and convert the result:\n"
         f"  python -c \"import torch; found = torch.load({str(path)!r}, map_location='cpu', "
         f"weights_only=False); torch.save(found['state_dict'], {plain!r})\""
-    )
-
-
-def _no_checkpoint(path: Path) -> str:
-    return (
-        f"{str(path)!r} ({path.stat().st_size} bytes) is not a file that torch.save wrote, or it "
-        "is damaged; download it again."
     )
 
 

@@ -24,15 +24,7 @@ from .torch_internals import any_is_compiled, dispatch_modes, no_modes
 def enter_eagerly(
     session: Session, original: Callable, args: tuple, kwargs: dict[str, Any], compiled: bool
 ) -> Any:
-    """See :func:`~.entry.enter`.
-
-    Args:
-        session: The model's session.
-        original: The model's own forward.
-        args: Positional arguments of the call.
-        kwargs: Keyword arguments of the call.
-        compiled: Whether torch.compile was asked to compile the call.
-    """
+    """See :func:`~.entry.enter`; ``compiled`` if torch.compile was asked to compile the call."""
     if torch.jit.is_tracing() and not session.is_paused:
         raise tracing_error(
             session, "torch.jit.trace, which counters of operations and exporters use"

@@ -18,14 +18,8 @@ def enter(session: Session, original: Callable, args: tuple, kwargs: dict[str, A
     torch.compile does not compile the call, and one warning says so: the blocks that run differ
     from frame to frame, and the kernels that run them are compiled already.
 
-    Args:
-        session: The model's session.
-        original: The model's own forward.
-        args: Positional arguments of the call.
-        kwargs: Keyword arguments of the call.
-
     Returns:
-        What the model returns, with dense tensors.
+        What the model's own forward, ``original``, returns, with dense tensors.
     """
     if is_exporting():
         if session.is_paused:

@@ -111,13 +111,8 @@ class Session:
     def run(self, original: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Execute one call of the model block-sparsely.
 
-        Args:
-            original: The model's own forward.
-            args: Positional arguments of the call.
-            kwargs: Keyword arguments of the call.
-
         Returns:
-            What the model returns, with dense tensors.
+            What the model's own forward, ``original``, returns, with dense tensors.
 
         Raises:
             FrameError: If the frame is not a finite floating-point ``(N, C, H, W)`` tensor of its

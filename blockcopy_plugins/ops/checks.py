@@ -1,7 +1,8 @@
 """Argument checks that the pure-PyTorch twins and the fake kernels of the operators share.
 
 The C++ kernels make the same checks and raise the same exception types: ``ValueError`` for shapes
-and layouts, ``TypeError`` for dtypes, ``IndexError`` for indices.
+and layouts, ``TypeError`` for dtypes, ``IndexError`` for indices. Operator names (``op``) and
+argument names (``name``) are for the messages.
 """
 
 from __future__ import annotations
@@ -30,11 +31,6 @@ _NUMBER_DTYPES = frozenset(
 def check_map(op: str, name: str, tensor: Tensor) -> None:
     """Check that a feature map or packed tensor is 4-D with a dtype that can be copied.
 
-    Args:
-        op (str): Operator name, for the message.
-        name (str): Argument name, for the message.
-        tensor (Tensor): Value of the argument.
-
     Raises:
         ValueError: If it is not 4-D.
         TypeError: If its dtype is complex, quantised or otherwise not a plain number.
@@ -58,13 +54,7 @@ def check_map(op: str, name: str, tensor: Tensor) -> None:
 def check_tensor(
     name: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
-    """Check the dtype and shape of an argument.
-
-    Args:
-        name (str): Argument name, for the message.
-        tensor (Tensor): Value of the argument; nothing is checked if it is None.
-        dtype (torch.dtype): The dtype it must have.
-        shape (tuple[int, ...]): The shape it must have.
+    """Check the dtype and shape of an argument, unless it is None.
 
     Raises:
         TypeError: If the dtype is a different one.
@@ -84,12 +74,6 @@ def check_tensor(
 
 def check_table(op: str, name: str, table: Tensor, state: Tensor) -> None:
     """Check dtype, rank, layout and device of an index table (not its values).
-
-    Args:
-        op (str): Operator name, for the message.
-        name (str): Argument name, for the message.
-        table (Tensor): Value of the argument; int32, 2-D, contiguous.
-        state (Tensor): The map whose device the table must share.
 
     Raises:
         TypeError: If the dtype is not int32.
@@ -125,11 +109,6 @@ def check_table(op: str, name: str, table: Tensor, state: Tensor) -> None:
 def check_blocks(op: str, blocks: Tensor, state: Tensor) -> None:
     """Check the ``blocks`` argument (not its values): int32 (n, 3) on the device of ``state``.
 
-    Args:
-        op (str): Operator name, for the message.
-        blocks (Tensor): int32 (n, 3), columns (slot, gy, gx).
-        state (Tensor): The map whose device it must share.
-
     Raises:
         TypeError: If the dtype is not int32.
         ValueError: If shape, layout or device do not fit.
@@ -147,13 +126,6 @@ def check_blocks(op: str, blocks: Tensor, state: Tensor) -> None:
 def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None:
     """Check that every index lies in ``[low, high)``. Reads the values, so it waits for the device.
 
-    Args:
-        op (str): Operator name, for the message.
-        name (str): Name of the values, for the message.
-        values (Tensor): Integer tensor of any shape, possibly empty.
-        low (int): Smallest value allowed.
-        high (int): First value that is too large.
-
     Raises:
         IndexError: If a value is out of range; the message names it.
     """
@@ -167,11 +139,6 @@ def check_range(op: str, name: str, values: Tensor, low: int, high: int) -> None
 
 def check_fill(op: str, fill: float, dtype: torch.dtype) -> None:
     """Check that ``fill`` can be stored in ``dtype`` (infinities and NaN need a float type).
-
-    Args:
-        op (str): Operator name, for the message.
-        fill (float): Value for positions outside the image.
-        dtype (torch.dtype): Dtype of the map.
 
     Raises:
         ValueError: If the value has no representation: a fraction, infinity or NaN for an integer
@@ -197,10 +164,6 @@ def check_fill(op: str, fill: float, dtype: torch.dtype) -> None:
 def check_no_grad(op: str, *tensors: Tensor) -> None:
     """Refuse to break a graph silently: the operators have no backward.
 
-    Args:
-        op (str): Operator name, for the message.
-        *tensors (Tensor): Tensor arguments that could require grad.
-
     Raises:
         RuntimeError: If gradients are recorded and a tensor requires one.
     """
@@ -213,11 +176,6 @@ def check_no_grad(op: str, *tensors: Tensor) -> None:
 
 def check_channels_last(op: str, name: str, tensor: Tensor) -> None:
     """Check that a tensor which is written in place is dense in channels-last order.
-
-    Args:
-        op (str): Operator name, for the message.
-        name (str): Argument name, for the message.
-        tensor (Tensor): 4-D value of the argument.
 
     Raises:
         ValueError: If it has another layout.
@@ -236,9 +194,6 @@ def mutation_mode(target: Tensor) -> torch.inference_mode:
     """Context in which ``target`` may be written in place, whichever mode it was made in.
 
     An inference tensor has no version counter, so PyTorch lets only inference mode write to it.
-
-    Args:
-        target (Tensor): Tensor to write.
 
     Returns:
         torch.inference_mode: Context manager that changes nothing for an ordinary tensor.

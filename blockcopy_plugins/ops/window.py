@@ -64,14 +64,7 @@ def tap_table(
     gathered with it. This pays if the dilation is wider than a block, because the contiguous window
     of :func:`window_table` would then consist mostly of pixels that no tap reads.
 
-    Args:
-        blocks: Number of blocks along this axis.
-        block_out: Width of a block in pixels of the *output* map.
-        size: Width of the *input* map in pixels. Positions beyond it are ``OUTSIDE``.
-        kernel: Number of taps.
-        stride: Step between outputs, in input pixels.
-        padding: Padding before the first input pixel.
-        dilation: Distance of the taps, in input pixels.
+    The arguments are those of :func:`window_table`.
 
     Returns:
         int32 ``(blocks, block_out * kernel)``.

@@ -187,7 +187,7 @@ class TraceRecorder(TorchDispatchMode):
         own: Sequence[Tensor],
         sizes: dict[tuple[int, int], int],
     ) -> Trace:
-        """End the frame and return its trace.
+        """Return the trace, once the frame has run.
 
         Args:
             results: Tensors that the frame returned.

@@ -89,13 +89,7 @@ class Frame(FrameContext, BlockPacking):
         self._run = table.run
 
     def dispatch(self, func, args, kwargs, on_use: bool = False):
-        """Run an aten op on the BlockTensors of this frame.
-
-        Args:
-            func: The op.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
-            on_use: Whether :class:`DenseOnUse` tensors are among them.
+        """Run an aten op on BlockTensors, with ``on_use`` also on :class:`DenseOnUse` tensors.
 
         Raises:
             StateError: If the frame is over.

@@ -17,16 +17,10 @@ ATTENTIONS = (
 
 
 def axes_by_itself(func, args: Sequence, kwargs: Mapping, maps: Sequence) -> str | None:
-    """Axes of a result in which each pixel, or window, depends only on itself.
+    """Axes of a result in which each pixel, or window, depends only on itself; else ``None``.
 
-    Args:
-        func: ``bmm``, or one of :data:`ATTENTIONS`.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-        maps: The masked tensors among them.
-
-    Returns:
-        The axes, ``None`` if it depends on more.
+    ``func`` is ``bmm`` or one of :data:`ATTENTIONS`, and ``maps`` are the masked tensors among its
+    arguments.
     """
     alike = len({x.axes for x in maps}) == 1
     if func in ATTENTIONS:

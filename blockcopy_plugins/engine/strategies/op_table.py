@@ -119,17 +119,9 @@ class OpTable:
         return known is not None and known.cuts is not None and known.cuts(args)
 
     def run(self, frame: Frame, func: OpOverload, args, kwargs, on_use: bool = False):
-        """Execute an aten op that met a BlockTensor of ``frame``.
+        """Execute an aten op that met a BlockTensor of ``frame``; on blocks, it returns some too.
 
-        Args:
-            frame: The frame being run.
-            func: The op.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
-            on_use: There are :class:`~..tensor.dense_on_use.DenseOnUse` tensors among them.
-
-        Returns:
-            The op's result: BlockTensors where it ran on blocks.
+        With ``on_use``, :class:`~..tensor.dense_on_use.DenseOnUse` tensors are among its arguments.
         """
         known = self.ops.get(func)
         as_claimed = known is None or not known.any_layout

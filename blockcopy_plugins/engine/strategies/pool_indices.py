@@ -12,15 +12,7 @@ from .densify import run_dense
 
 
 def indices_on_use(frame: Frame, func, args, kwargs, values: BlockTensor) -> PoolIndices:
-    """Where the maxima of a pooling are, computed if the model reads it.
-
-    Args:
-        frame: The frame being run.
-        func: ``max_pool2d_with_indices``.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-        values: The maxima.
-    """
+    """Where the maxima (``values``) of a max pooling are, computed if the model reads it."""
     x = args[0]
     count, path = x.version.count, frame.path
 
