@@ -18,6 +18,7 @@ BUILT = any((ROOT / "blockcopy_plugins").glob("_C.*"))
 sys.path.insert(0 if BUILT else len(sys.path), str(ROOT))
 
 import blockcopy_plugins  # noqa: E402
+from tests.tool_process import keep_configs_as_they_are  # noqa: E402
 
 # Processes that tests start are to import the same one, from whatever folder.
 _PACKAGE = str(Path(blockcopy_plugins.__file__).resolve().parents[1])
@@ -33,6 +34,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("ci")
+
+
+# Many tests there look at what one fixture has run.
+_COSTLY_FIXTURES = {"test_tools", "test_configs", "test_integrations", "test_benchmarks"}
+
+
+def pytest_collection_modifyitems(items):
+    """Costly fixtures first: who has nothing left to do takes over tests from another's end."""
+    items.sort(key=lambda item: not _COSTLY_FIXTURES.intersection(item.path.parts))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configs_as_they_are():
+    keep_configs_as_they_are()
 
 
 @pytest.fixture(autouse=True)

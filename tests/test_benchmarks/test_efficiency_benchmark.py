@@ -246,8 +246,10 @@ def test_command_writes_consistent_json(tmp_path):
     pytest.importorskip("mmdet")
     pytest.importorskip("matplotlib")
     target, plot = tmp_path / "results.json", tmp_path / "plot.png"
+    thin = ROOT / "configs/_base_/models/mask-rcnn_r18-thin_fpn.py"
     done = run(
-        *"efficiency --sizes 64x128 --block-sizes 64,32 --rates 1,0.5 --dtypes float32".split(),
+        *("efficiency", "--models", str(thin)),
+        *"--sizes 64x128 --block-sizes 64,32 --rates 1,0.5 --dtypes float32".split(),
         *"--threads 1 --repeats 2 --warmup 1 --whole-detector --peers onnxruntime".split(),
         *("--json", str(target), "--plot", str(plot)),
     )
@@ -270,7 +272,7 @@ def test_command_writes_consistent_json(tmp_path):
         assert row["blocks"] == {64: 2, 32: 8}[row["block_size"]]
         assert row["speedup"] == pytest.approx(dense / sparse)
         assert row["efficiency"] == pytest.approx(dense / sparse * row["executed"] / row["blocks"])
-        assert row["macs_dense"] > 100 * row["macs_policy"] > 0
+        assert row["macs_dense"] > 10 * row["macs_policy"] > 0
         assert row["deviation"] < 1e-4 and row["dense_layout"] in LAYOUTS
     (check,) = results["checks"]
     assert max(check["against_dense"], check["against_reference"]) < 1e-4

@@ -313,17 +313,15 @@ def gpu_check(*arguments, timeout=300):
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-@needs_compiler
 def test_the_command_on_a_machine_without_a_gpu(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     file = tmp_path / "found.json"
-    result = gpu_check("--sections", "parity", "--json", str(file))
+    result = gpu_check("--sections", "parity", "--minutes", "0.1", "--json", str(file))
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(file.read_text())
     assert found["device"] == "cpu" and found["machine"]["gpu"] is None
-    assert found["sections"]["parity"]["status"] == "passed"
-    assert len(found["sections"]["parity"]["rows"]) == 7
+    assert found["sections"]["parity"]["status"] == "skipped", "6 s are too few for it"
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
     result = gpu_check("--device", "cuda")
     assert result.returncode == 255 and "finds no GPU" in result.stderr
@@ -358,6 +356,8 @@ def test_bad_arguments(arguments, words):
     assert result.returncode == 2 and words in result.stderr
 
 
+@pytest.mark.slow
+@needs_compiler
 def test_all_sections_on_a_machine_without_a_gpu(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -368,6 +368,7 @@ def test_all_sections_on_a_machine_without_a_gpu(tmp_path):
     found = json.loads(file.read_text())["sections"]
     assert {section["status"] for section in found.values()} == {"passed"}
     assert not any(section.get("cut_short") for section in found.values())
+    assert len(found["parity"]["rows"]) == 7
 
 
 @pytest.mark.weekly

@@ -1,7 +1,7 @@
 """Every config's full path on the look-alike: clips, warm-up of the policy, evaluation, results.
 
 By the real tool in real processes, with random weights. Models are narrow here (a config's own
-widths are run by the tests marked slow), frames 256x512, clips short. What the figures have to be
+widths are run by the tests marked weekly), frames 256x512, clips short. What the figures have to be
 for a model that is right is checked in test_ground_truth.py.
 """
 
@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +21,8 @@ pytest.importorskip("mmseg")
 
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+
+from tests.tool_process import run_tool  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 4
@@ -48,7 +46,7 @@ class Case:
         few: Options that leave fewer boxes to look at, for any width.
         biases: Parameters that are set, so that random weights find something.
         dense_ops: Modules that need the whole map, by the paper's networks: pooled over the image.
-        with_all: Whether the run with all blocks is among the tests that are not slow.
+        with_all: Whether all blocks are run too, in tests that are not weekly ones.
     """
 
     config: str
@@ -150,29 +148,6 @@ def write_weights(case, options, root, path):
     torch.save({"state_dict": weights}, path)
 
 
-def start(folder, case, options, root, name, *arguments):
-    options = {
-        **options,
-        "custom_hooks.0.block_size": 64,
-        "custom_hooks.0.policy.seed": 0,
-    }
-    for dataset in ("test_dataloader.dataset", "policy_warm_up.dataset"):
-        options[f"{dataset}.data_root"] = str(root)
-        options[f"{dataset}.clip"] = (1 - FRAMES, 0)
-        options[f"{dataset}.pipeline.1.scale"] = (512, 256)
-    command = [sys.executable, ROOT / "tools/test_video.py", ROOT / "configs" / case.config]
-    command += ["weights.pth", "--out", f"{name}.json", "--work-dir", f"work_{name}", *arguments]
-    command += ["--cfg-options", *(f"{key}={value!r}" for key, value in options.items())]
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 @dataclass(frozen=True)
 class Run:
     """What the tool said and wrote."""
@@ -182,59 +157,31 @@ class Run:
     frames: list[dict]
 
 
-def finish(process, folder, name):
-    words, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-4000:]
+def run(folder, case, options, root, name, *arguments):
+    options = {
+        **options,
+        "custom_hooks.0.block_size": 64,
+        "custom_hooks.0.policy.seed": 0,
+    }
+    for dataset in ("test_dataloader.dataset", "policy_warm_up.dataset"):
+        options[f"{dataset}.data_root"] = str(root)
+        options[f"{dataset}.clip"] = (1 - FRAMES, 0)
+        options[f"{dataset}.pipeline.1.scale"] = (512, 256)
+    command = [ROOT / "tools/test_video.py", ROOT / "configs" / case.config]
+    command += ["weights.pth", "--out", f"{name}.json", "--work-dir", f"work_{name}", *arguments]
+    command += ["--cfg-options", *(f"{key}={value!r}" for key, value in options.items())]
+    done = run_tool(command, folder, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
 
     def refuse(constant):
         raise ValueError(f"{constant} is no JSON")
 
     lines = (folder / f"{name}_frames.jsonl").read_text().splitlines()
     return Run(
-        words,
+        done.stdout,
         json.loads((folder / f"{name}.json").read_text(), parse_constant=refuse),
         [json.loads(line, parse_constant=refuse) for line in lines],
     )
-
-
-def run(case, options, root, folder, with_all):
-    """The config as it is and, at the same time, with all blocks executed."""
-    started = {"learned": start(folder, case, options, root, "learned", "--warm-up-clips", CLIPS)}
-    if with_all:
-        started["all"] = start(folder, case, options, root, "all", "--policy", "all")
-    try:
-        return {name: finish(process, folder, name) for name, process in started.items()}
-    finally:
-        for process in started.values():
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-@pytest.fixture(scope="module")
-def small_runs(request, cityscapes, tmp_path_factory):
-    """Function of a case's name: its runs. Two cases run at the same time."""
-    wanted = [
-        item.callspec.params["name"]
-        for item in request.session.items
-        if getattr(item, "originalname", "") == test_config_from_clips_to_metrics.__name__
-    ]
-
-    def prepare(name):
-        case, folder = CASES[name], tmp_path_factory.mktemp(name)
-        options = {**case.narrow, **case.few}
-        # Not in a thread of its own: the default scope of registries is one for all.
-        write_weights(case, options, cityscapes, folder / "weights.pth")
-        return pool.submit(run, case, options, cityscapes, folder, case.with_all), folder
-
-    def finished(name):
-        future, folder = futures[name]
-        return future.result(), folder
-
-    with ThreadPoolExecutor(2) as pool:
-        futures = {name: prepare(name) for name in wanted}
-        yield finished
-        pool.shutdown(cancel_futures=True)
 
 
 def check_results(case, run):
@@ -304,19 +251,30 @@ def check_all(case, run, learned):
     assert results["macs_dense"] == learned.results["macs_dense"]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_config_from_clips_to_metrics(name, small_runs):
-    runs, folder = small_runs(name)
-    check_learned(CASES[name], runs["learned"], folder)
-    if "all" in runs:
-        check_all(CASES[name], runs["all"], runs["learned"])
+def check(case, options, root, folder, with_all):
+    """The config as it is and, if asked for, with all blocks executed."""
+    write_weights(case, options, root, folder / "weights.pth")
+    learned = run(folder, case, options, root, "learned", "--warm-up-clips", CLIPS)
+    check_learned(case, learned, folder)
+    if with_all:
+        found = run(folder, case, options, root, "all", "--policy", "all")
+        check_all(case, found, learned)
+
+
+# The others differ from these in their networks alone.
+QUICK = ("csp", "swiftnet_r18", "maskrcnn")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in CASES if n not in QUICK)],
+)
+def test_config_from_clips_to_metrics(name, cityscapes, tmp_path):
+    case = CASES[name]
+    check(case, {**case.narrow, **case.few}, cityscapes, tmp_path, case.with_all)
 
 
 @pytest.mark.weekly
 @pytest.mark.parametrize("name", CASES)
 def test_config_at_its_own_width(name, cityscapes, tmp_path):
-    case = CASES[name]
-    write_weights(case, case.few, cityscapes, tmp_path / "weights.pth")
-    runs = run(case, case.few, cityscapes, tmp_path, with_all=True)
-    check_learned(case, runs["learned"], tmp_path)
-    check_all(case, runs["all"], runs["learned"])
+    check(CASES[name], CASES[name].few, cityscapes, tmp_path, with_all=True)

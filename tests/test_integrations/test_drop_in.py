@@ -20,6 +20,7 @@ pytest.importorskip("mmdet")
 cv2 = pytest.importorskip("cv2")
 
 from tests.test_integrations import tiny_projects as projects  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 8
@@ -194,14 +195,7 @@ def project(tmp_path_factory, environment):
     names = [f"{i:03d}.png" for i in range(FRAMES)]
     for name, frame in zip(names, projects.pictures(FRAMES), strict=True):
         assert cv2.imwrite(str(folder / "data/frames" / name), frame)
-    done = subprocess.run(
-        [sys.executable, "prepare.py", *names],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_tool(["prepare.py", *names], folder, environment)
     assert done.returncode == 0, done.stderr
     truth = json.loads((folder / "data/frames.json").read_text())
     assert len(truth["annotations"]) > FRAMES, "else the metrics would say nothing"
@@ -235,28 +229,23 @@ for name in names:
 
 @pytest.fixture(scope="module")
 def runs(project, environment):
-    """Exit status and output of two processes; the first is just what a user starts."""
+    """Status and output of two processes; the first is just what a user starts."""
     entry = str(stock_test())
     # The project without us comes before anything of ours is imported; the one that fails is last.
     others = ["detector", *(name for name in _LINES if name != "all_blocks")]
-    commands = {
-        "all_blocks": [entry, "all_blocks.py", "weights.pth", "--work-dir", "work/all_blocks"]
-        + ["--out", "all_blocks.pkl"],
-        "others": ["-c", _ONE_AFTER_THE_OTHER, entry, *others],
-    }
-    running = {
-        name: subprocess.Popen(
-            [sys.executable, *command],
+    command = [entry, "all_blocks.py", "weights.pth", "--work-dir", "work/all_blocks"]
+    done = {
+        "all_blocks": subprocess.run(
+            [sys.executable, *command, "--out", "all_blocks.pkl"],
             cwd=project,
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
-        )
-        for name, command in commands.items()
+            timeout=300,
+        ),
+        "others": run_tool(["-c", _ONE_AFTER_THE_OTHER, entry, *others], project, environment),
     }
-    output = {name: process.communicate(timeout=300)[0] for name, process in running.items()}
-    return {name: (process.returncode, output[name]) for name, process in running.items()}
+    return {name: (one.returncode, one.stdout + one.stderr) for name, one in done.items()}
 
 
 def log_of(project, name):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ pytest.importorskip("mmseg")
 
 ROOT = Path(__file__).resolve().parents[2]
 from tests.test_tools import tiny_segmentor as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 # DeepLabV3+ as in our config, but narrow, on images of their own.
 CONFIG = """
@@ -83,14 +82,7 @@ def test_their_script_runs_our_config(tmp_path):
     shutil.copy(ROOT / "configs/deeplabv3plus_blockcopy.py", tmp_path)
     (tmp_path / "theirs.py").write_text(CONFIG)
     (tmp_path / "test.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "test.py"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_tool(["test.py"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("FOUND")[2])
     assert found["dense"]["mIoU"] > 1

@@ -30,6 +30,13 @@ KINDS = {
     "qdtrack": "qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py",  # noqa: E501
     "masktrack_rcnn": "masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py",  # noqa: E501
 }
+# What makes the heads of boxes, masks and tracks narrow.
+WIDTHS = {
+    "Shared2FCBBoxHead": ["fc_out_channels"],
+    "FCNMaskHead": ["conv_out_channels"],
+    "QuasiDenseEmbedHead": ["conv_out_channels", "fc_out_channels", "embed_channels"],
+    "RoIEmbedHead": ["fc_out_channels"],
+}
 SIZES = ((96, 160), (128, 96))
 BLOCK = 64
 
@@ -54,10 +61,20 @@ def small(kind: str) -> Config:
         detector.test_cfg.update(score_thr=0.01)
     else:
         detector.backbone.update(base_channels=8, stem_channels=8)
-        detector.neck.in_channels = [32, 64, 128, 256]
+        detector.neck.update(in_channels=[32, 64, 128, 256], out_channels=32)
+        detector.rpn_head.update(in_channels=32, feat_channels=32)
         detector.rpn_head.pop("init_cfg", None)
         detector.test_cfg.rpn.update(nms_pre=50, max_per_img=50)
         detector.test_cfg.rcnn.update(score_thr=0.01, max_per_img=50)
+        for parts in (detector.roi_head, model.get("track_head") or {}):
+            for name, part in parts.items():
+                if name.endswith("roi_extractor"):
+                    part.out_channels = 32
+                    # Random boxes are far larger than the frame; 0 samples them at each pixel.
+                    part.roi_layer.sampling_ratio = 2
+                elif name.endswith("_head"):
+                    part.update(in_channels=32)
+                    part.update({k: 32 for k in WIDTHS[part.type]})
     # No box suppresses another: which of two equal ones does would turn on the last digit.
     for stage in (detector.test_cfg, detector.test_cfg.get("rpn"), detector.test_cfg.get("rcnn")):
         if stage and "nms" in stage:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import av
 
+from tests.tool_process import ToolProcess, run_tool
+
 ROOT = Path(__file__).resolve().parents[2]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPED_BEFORE_SHOWING = """
@@ -54,15 +56,18 @@ class KilledTool:
     outputs: Sequence[str]
     more: tuple[str, ...] = ()
 
-    def begin(self, *more: str) -> subprocess.Popen:
-        """Start it as a terminal does."""
+    def begin(self, *more: str, from_nothing: bool = False) -> subprocess.Popen | ToolProcess:
+        """Start it as a terminal does; imports of the frameworks are there but ``from_nothing``."""
+        script = ROOT / f"tools/{self.script}.py"
+        if not from_nothing:
+            return ToolProcess([script, *self.arguments, *more], self.place)
 
         def as_in_a_terminal():
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
 
         return subprocess.Popen(
-            [sys.executable, str(ROOT / f"tools/{self.script}.py"), *self.arguments, *more],
+            [sys.executable, str(script), *self.arguments, *more],
             cwd=self.place,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
             text=True,
@@ -78,7 +83,7 @@ class KilledTool:
             Status, what it said on both streams, and the names of the files that it wrote.
         """
         before = self.digests()
-        process = self.begin()
+        process = self.begin(from_nothing=after is not None)
         if after is None:
             wait_for_frames(process)
         else:
@@ -111,7 +116,7 @@ class KilledTool:
             The number of unfinished files that it left.
         """
         before = self.digests()
-        process = self.begin()
+        process = self.begin(from_nothing=after is not None)
         if after is None:
             wait_for_frames(process)
         else:
@@ -179,19 +184,13 @@ def stopped_before_showing(script: str, arguments: Sequence[str], place: Path) -
     Returns:
         What it said on both streams.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _STOPPED_BEFORE_SHOWING, str(ROOT / "tools"), script, *arguments],
-        cwd=place,
-        text=True,
-        capture_output=True,
-        timeout=240,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    command = ["-c", _STOPPED_BEFORE_SHOWING, ROOT / "tools", script, *arguments]
+    done = run_tool(command, place)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
-def wait_for_frames(process: subprocess.Popen) -> None:
+def wait_for_frames(process: subprocess.Popen | ToolProcess) -> None:
     """Until the progress bar tells of a frame."""
     said, began = "", time.monotonic()
     while not re.search(r"frames: *\d.*[0-9.](s/frame|frame/s)", said[-400:]):

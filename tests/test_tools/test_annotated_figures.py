@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -14,6 +11,7 @@ pytest.importorskip("mmdet")
 av = pytest.importorskip("av")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 FRAMES, LOST = 8, 4
 CATEGORIES = [{"id": 1, "name": "person"}]
@@ -150,14 +148,7 @@ def outcome(tmp_path_factory):
         boxes = found_by_mmdetection(folder)
     assert all(boxes)
     write_annotations(folder, boxes)
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(RUNS)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=400,
-    )
+    done = run_tool(["-c", _DRIVER, tiny.ROOT / "tools", json.dumps(RUNS)], folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FOUND")[2])
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -13,6 +10,7 @@ import pytest
 pytest.importorskip("mmdet")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 # What is appended to the config, and what the tools have to say of it.
 BOTH = {
@@ -80,14 +78,7 @@ def runs(tmp_path_factory):
     for name, (line, _) in RUNS.items():
         configs[name] = name.replace(" ", "_") + ".py"
         (folder / configs[name]).write_text(f"{base}\n{line}\n")
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(configs)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=400,
-    )
+    done = run_tool(["-c", _DRIVER, tiny.ROOT / "tools", json.dumps(configs)], folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, json.loads(done.stdout.rpartition("FOUND")[2])
 

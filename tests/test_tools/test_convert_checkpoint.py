@@ -26,6 +26,7 @@ def _load(path: Path):
 
 
 from tests.test_checkpoints import source_states as sources  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def swiftnet(tmp_path):
 
 
 def process(folder, *arguments):
-    """Run the tool in another folder than the clone's."""
+    """Start the tool from nothing, in another folder than the clone's."""
     return subprocess.run(
         [sys.executable, str(TOOL), *(str(argument) for argument in arguments)],
         cwd=folder,
@@ -81,7 +82,7 @@ def test_what_is_written_loads_into_the_model(tool, swiftnet, tmp_path):
     from mmengine.registry import MODELS, DefaultScope
     from mmengine.runner import load_checkpoint
 
-    done = process(tmp_path, "auto", swiftnet.name, "new/out.pth")
+    done = run_tool([TOOL, "auto", swiftnet.name, "new/out.pth"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "swiftnet-blockcopy-rn18" in done.stdout and "193 of the model's 193" in done.stdout
     out = tmp_path / "new" / "out.pth"
@@ -98,7 +99,7 @@ def test_a_damaged_file_ends_it_with_a_message(swiftnet, tmp_path):
     state = torch.load(swiftnet)["state_dict"]
     del state["module.spp.spp.spp0.conv.weight"]
     torch.save(state | {"module.surplus": torch.zeros(1)}, swiftnet)
-    done = process(tmp_path, "swiftnet-blockcopy-rn18", swiftnet.name, "out.pth")
+    done = run_tool([TOOL, "swiftnet-blockcopy-rn18", swiftnet.name, "out.pth"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
     assert "surplus" in done.stderr and "neck.spp.levels.0.conv.weight" in done.stderr
@@ -106,7 +107,7 @@ def test_a_damaged_file_ends_it_with_a_message(swiftnet, tmp_path):
 
 
 def test_a_file_that_is_not_there_ends_it_with_a_message(tmp_path):
-    done = process(tmp_path, "pedestron-csp", "nowhere.pth", "out.pth")
+    done = run_tool([TOOL, "pedestron-csp", "nowhere.pth", "out.pth"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "nowhere.pth" in done.stderr
 

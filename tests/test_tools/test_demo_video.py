@@ -26,6 +26,7 @@ cv2 = pytest.importorskip("cv2")
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools/demo_video.py"
 from tests.test_integrations import tiny_projects as projects  # noqa: E402
+from tests.tool_process import ToolProcess, run_tool  # noqa: E402
 
 SUMMARY = r"{frames} frames, executed rate {rate} %, [\d.]+ ms per frame"
 
@@ -78,16 +79,15 @@ def place(tmp_path_factory):
     return folder
 
 
-def begin(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+def start(folder, *arguments):
+    """Run the tool from nothing."""
+    return subprocess.run(
+        [sys.executable, *map(str, (TOOL, *arguments))],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Where tests run in the background, Ctrl-C is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        timeout=300,
     )
 
 
@@ -153,10 +153,9 @@ print('FOUND' + json.dumps(found))
 @pytest.fixture(scope="module")
 def runs(place):
     everything = {**RUNS, **{name: arguments for name, (arguments, _) in MISTAKES.items()}}
-    done = begin(place, "-c", _DRIVER, TOOL.parent, json.dumps(everything))
-    out, err = done.communicate(timeout=300)
-    assert done.returncode == 0, err
-    return json.loads(out.rpartition("FOUND")[2])
+    done = run_tool(["-c", _DRIVER, TOOL.parent, json.dumps(everything)], place)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.rpartition("FOUND")[2])
 
 
 def test_video_of_a_detector(place, runs):
@@ -280,13 +279,13 @@ def test_mistakes_end_in_one_message(place, runs, name):
 def test_without_a_config_it_is_the_demo_detector(place):
     """One process just as a newcomer starts it."""
     clip = ROOT / "demo/vtest_excerpt.mp4"
-    process = begin(place, TOOL, clip, "demo.mp4", "--frames", "3")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "note: no --config is given: this is the demo's detector" in err
+    done = start(place, clip, "demo.mp4", "--frames", "3")
+    assert done.returncode == 0, done.stderr
+    assert "note: no --config is given: this is the demo's detector" in done.stderr
     assert re.search(
-        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\n.*the model .*\nwrote demo.mp4$", out.strip()
-    ), out
+        SUMMARY.format(frames=3, rate=r"[\d.]+") + r"\n.*the model .*\nwrote demo.mp4$",
+        done.stdout.strip(),
+    ), done.stdout
     assert len(decoded(place / "demo.mp4")[0]) == 3
 
 
@@ -319,7 +318,7 @@ def test_camera_until_ctrl_c(place):
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}/live"
-        process = begin(place, TOOL, address, "live.mp4", *DETECTOR, "--policy", "none")
+        process = ToolProcess([TOOL, address, "live.mp4", *DETECTOR, "--policy", "none"], place)
         said, began = "", time.monotonic()
         while not re.search(r"frames: [1-9]\d*frame", said):  # it is at work
             said += process.stderr.read(1)
@@ -347,8 +346,7 @@ def test_camera_until_ctrl_c(place):
 
 def test_help_is_quick_and_explains(place):
     began = time.monotonic()
-    process = begin(place, TOOL, "--help")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and time.monotonic() - began < 5
+    done = start(place, "--help")
+    assert done.returncode == 0 and time.monotonic() - began < 5
     for word in ("IN", "OUT", "rtsp://", "--config", "--policy-checkpoint", "--dense-too"):
-        assert word in out
+        assert word in done.stdout

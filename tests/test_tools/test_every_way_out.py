@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -21,6 +19,7 @@ pytest.importorskip("av")
 
 from tests.test_tools import killed_tool as killed  # noqa: E402
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import ToolProcess, run_tool  # noqa: E402
 
 FRAMES = 1500
 INPUTS = ("long.mp4", "tiny.py", "tiny.pth")
@@ -109,10 +108,9 @@ sys.exit(tool.run(tool.main, tool.parse_args(sys.argv[3:])))
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_signal_whose_exception_is_lost_ends_a_tool_between_frames(place, tool):
-    command = [sys.executable, "-c", LOST, str(killed.ROOT / "tools"), tool, *TOOLS[tool][0]]
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = ToolProcess(["-c", LOST, killed.ROOT / "tools", tool, *TOOLS[tool][0]], place)
     killed.wait_for_frames(process)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM and time.monotonic() - began < 20
@@ -153,16 +151,8 @@ def test_a_late_error_keeps_what_was_done(place):
         "test_dataloader['dataset']['pipeline'].insert(2, dict(type='mmengine.Late'))\n"
         "del late, sys, TRANSFORMS\n"
     )
-    process = subprocess.run(
-        [
-            *(sys.executable, str(tiny.ROOT / "tools/test_video.py"), "late_config.py"),
-            *TOOLS["test_video"][0][1:],
-        ],
-        cwd=place,
-        text=True,
-        capture_output=True,
-        timeout=240,
-    )
+    command = [tiny.ROOT / "tools/test_video.py", "late_config.py", *TOOLS["test_video"][0][1:]]
+    process = run_tool(command, place)
     assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr[-3000:]
     results = json.loads((place / "results.json").read_text())
     assert results["frames"] == 20 and results["partial"]["frames_run"] == 20

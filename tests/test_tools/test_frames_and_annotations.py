@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -15,6 +12,7 @@ av = pytest.importorskip("av")
 cv2 = pytest.importorskip("cv2")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 TEST = ["tiny.py", "--no-dense-too", "--policy", "all", "--work-dir", "wd"]
 RUNS = {
@@ -99,14 +97,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(place):
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(RUNS)],
-        cwd=place,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=400,
-    )
+    done = run_tool(["-c", _DRIVER, tiny.ROOT / "tools", json.dumps(RUNS)], place)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FOUND")[2])
 

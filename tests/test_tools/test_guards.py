@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -14,6 +12,7 @@ import torch
 pytest.importorskip("mmdet")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 TOOL = tiny.ROOT / "tools/test_video.py"
 LENGTHS = {"a": 17, "b": 9}
@@ -63,17 +62,10 @@ def test_video(folder, *arguments):
     """Run the tool on both clips; returns its output, results, and grids of each video."""
     (folder / "grids.jsonl").unlink(missing_ok=True)
     clips = [f"{name}.mp4" for name in LENGTHS]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "tiny.py", "--video", *clips, "--out", "out.json", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"])),
-        },
-        text=True,
-        capture_output=True,
-        timeout=300,
+    done = run_tool(
+        [TOOL, "tiny.py", "--video", *clips, "--out", "out.json", *arguments],
+        folder,
+        {"PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"]))},
     )
     assert done.returncode == 0, done.stderr
     grids: dict[int, list[torch.Tensor]] = {}

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("mmdet")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 DEMO = ["--config", "tiny.py"]
 TEST = ["tiny.py", "--work-dir", "wd"]
@@ -165,14 +166,7 @@ def outcome(tmp_path_factory):
     (folder / "frames").mkdir()
     cv2.imwrite(str(folder / "frames/0.png"), np.zeros((128, 160, 3), np.uint8))
     before = content(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(tiny.ROOT / "tools"), json.dumps(MISTAKES)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    done = run_tool(["-c", _DRIVER, tiny.ROOT / "tools", json.dumps(MISTAKES)], folder)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("FOUND")[2]), before, content(folder)
 
@@ -203,17 +197,12 @@ def test_the_remedy_works(tmp_path):
     for seed, name in enumerate(("a", "y/a", "a_blockcopy", "A")):
         tiny.write_clip(tmp_path / f"{name}.mp4", 1 + seed, seed)
     before = content(tmp_path)
-    done = subprocess.run(
-        [
-            *(sys.executable, str(tiny.ROOT / "tools/test_video.py"), "tiny.py", "--no-dense-too"),
-            *("--video", "a.mp4", "y/a.mp4", "a_blockcopy.mp4", "A.mp4", "--show-dir", "show"),
-            *("--work-dir", "wd", "--policy", "none"),
-        ],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    command = [
+        *(tiny.ROOT / "tools/test_video.py", "tiny.py", "--no-dense-too"),
+        *("--video", "a.mp4", "y/a.mp4", "a_blockcopy.mp4", "A.mp4", "--show-dir", "show"),
+        *("--work-dir", "wd", "--policy", "none"),
+    ]
+    done = run_tool(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert before.items() <= content(tmp_path).items()
     av = pytest.importorskip("av")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,6 +14,7 @@ pytest.importorskip("mmdet")
 pytest.importorskip("av")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 POLICY = "dict(type='EveryNthFramePolicy', n=3)"
 
@@ -53,19 +51,8 @@ def place(tmp_path_factory):
 
 
 def test_video(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(tiny.ROOT / "tools/test_video.py"), "tiny.py", "--video", "pan.mp4",
-         "--policy", POLICY, "--out", "out.json", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"])),
-        },
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )  # fmt: skip
+    command = [tiny.ROOT / "tools/test_video.py", "tiny.py", "--video", "pan.mp4"]
+    done = run_tool([*command, "--policy", POLICY, "--out", "out.json", *arguments], folder)
     return done, json.loads((folder / "out.json").read_text()) if not done.returncode else None
 
 

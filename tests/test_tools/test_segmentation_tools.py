@@ -16,6 +16,7 @@ pytest.importorskip("mmseg")
 
 _HERE = Path(__file__).resolve().parent
 from tests.test_tools import tiny_segmentor as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 TOOLS = _HERE.parents[1] / "tools"
 
@@ -34,7 +35,7 @@ def place(tmp_path_factory):
 
 
 def start(folder, *command):
-    """Run a command in another folder than the clone's, on one thread."""
+    """Run a command from nothing in another folder than the clone's, on one thread."""
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,
@@ -46,14 +47,13 @@ def start(folder, *command):
 
 
 def tool(folder, name, *arguments):
-    return start(folder, sys.executable, TOOLS / name, *arguments)
+    return run_tool([TOOLS / name, *arguments], folder)
 
 
 def test_a_config_without_the_hook_with_labels_of_some_frames(place):
-    done = tool(
+    done = start(
         place,
-        "test_video.py",
-        "without_hook.py",
+        *(sys.executable, TOOLS / "test_video.py", "without_hook.py"),
         *("--video", "a/frames", "--ann", "a/labels", "--policy", "all"),
         *("--out", "out/all.json", "--show-dir", "shown", "--work-dir", "work"),
     )
@@ -175,8 +175,7 @@ def mistakes(place):
         labels[5, 5] = label
         cv2.imwrite(str(place / name), labels)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, place / "other.pth")
-    script = place / "mistakes.py"
-    script.write_text(
+    script = (
         "import contextlib, importlib, io, json, sys\n"
         f"sys.path.insert(0, {str(TOOLS)!r})\n"
         "module = importlib.import_module('test_video')\n"
@@ -188,7 +187,7 @@ def mistakes(place):
         "    found[name] = (status, err.getvalue())\n"
         "print('FOUND' + json.dumps(found))\n"
     )
-    done = start(place, sys.executable, script, json.dumps(MISTAKES))
+    done = run_tool(["-c", script, json.dumps(MISTAKES)], place)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("FOUND")[2])
 

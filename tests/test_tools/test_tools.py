@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("mmdet")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 TOOLS = tiny.ROOT / "tools"
 KEYS = {
@@ -49,7 +50,7 @@ def place(tmp_path_factory):
 
 
 def start(folder, *command, **options):
-    """Run a command in another folder than the clone's, on one thread."""
+    """Run a command from nothing in another folder than the clone's, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(part) for part in command],
@@ -63,7 +64,7 @@ def start(folder, *command, **options):
 
 
 def tool(folder, name, *arguments):
-    return start(folder, sys.executable, TOOLS / name, *arguments)
+    return run_tool([TOOLS / name, *arguments], folder)
 
 
 def read(path):
@@ -146,9 +147,10 @@ def test_what_a_run_leaves_and_says(place, all_blocks):
 
 
 def test_policy_is_trained_and_then_used(place):
-    trained = tool(
+    trained = start(
         place,
-        "train_policy.py",
+        sys.executable,
+        TOOLS / "train_policy.py",
         "tiny.py",
         "--video",
         "a.mp4",
@@ -364,8 +366,7 @@ def mistakes(place):
     (place / "bare.py").write_text("_base_ = './tiny.py'\ntest_dataloader = None\n")
     (place / "bare_data.py").write_text(text.replace("load_from =", "unused ="))
     (place / "empty.py").write_text("a = 1\n")
-    script = place / "mistakes.py"
-    script.write_text(
+    script = (
         "import contextlib, importlib, io, json, sys\n"
         f"sys.path.insert(0, {str(TOOLS)!r})\n"
         "found = {}\n"
@@ -377,7 +378,7 @@ def mistakes(place):
         "    found[name] = (status, err.getvalue())\n"
         "print('FOUND' + json.dumps(found))\n"
     )
-    done = start(place, sys.executable, script, json.dumps(MISTAKES))
+    done = run_tool(["-c", script, json.dumps(MISTAKES)], place)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("FOUND")[2])
 

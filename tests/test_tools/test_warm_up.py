@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -19,6 +16,7 @@ pytest.importorskip("mmseg")
 from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader  # noqa: E402
 from examples.tiny_cityscapes import make_tiny_cityscapes  # noqa: E402
+from tests.tool_process import run_tool  # noqa: E402
 
 _HERE = Path(__file__).resolve().parent
 CONFIGS = _HERE.parents[1] / "configs"
@@ -81,14 +79,7 @@ def place(tmp_path_factory):
 
 def tool(folder, name, *arguments):
     """Run a tool in another folder than the clone's, on one thread."""
-    return subprocess.run(
-        [sys.executable, str(TOOLS / name), *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
+    return run_tool([TOOLS / name, *arguments], folder)
 
 
 def results_of(folder):

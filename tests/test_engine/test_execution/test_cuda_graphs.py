@@ -293,17 +293,22 @@ random_network = dict(
 )
 
 
-@given(**random_network)
-@settings(max_examples=25)
-def test_random_networks(**drawn):
-    check_random_network(**drawn)
+def numbers_of_cases(quick, slow, weekly):
+    return [
+        quick,
+        pytest.param(slow, marks=pytest.mark.slow),
+        pytest.param(weekly, marks=pytest.mark.weekly),
+    ]
 
 
-@pytest.mark.slow
-@given(**random_network)
-@settings(max_examples=600)
-def test_random_networks_thoroughly(**drawn):
-    check_random_network(**drawn)
+@pytest.mark.parametrize("cases", numbers_of_cases(25, 150, 600))
+def test_random_networks(cases):
+    @given(**random_network)
+    @settings(max_examples=cases)
+    def run(**drawn):
+        check_random_network(**drawn)
+
+    run()
 
 
 # -- streams ---------------------------------------------------------------------------------------
@@ -351,17 +356,14 @@ def check_streams(taken, seed):
     return backend
 
 
-@given(taken=steps, seed=st.integers(0, 99))
-@settings(max_examples=8)
-def test_streams_come_and_go(taken, seed):
-    check_streams(taken, seed)
+@pytest.mark.parametrize("cases", numbers_of_cases(8, 75, 300))
+def test_streams_come_and_go(cases):
+    @given(taken=steps, seed=st.integers(0, 99))
+    @settings(max_examples=cases)
+    def run(taken, seed):
+        check_streams(taken, seed)
 
-
-@pytest.mark.slow
-@given(taken=steps, seed=st.integers(0, 99))
-@settings(max_examples=300)
-def test_streams_come_and_go_thoroughly(taken, seed):
-    check_streams(taken, seed)
+    run()
 
 
 def test_a_new_slot_moves_the_maps_and_ends_their_graphs():
