@@ -278,7 +278,22 @@ def copy_like(frame: Frame, func, args, kwargs):
     (x, *rest) = args
     if x.axes == MAP:
         kwargs = {k: v for k, v in kwargs.items() if k != "memory_format"}
+    elif func is aten.clone.default and x.axes[0] == "N" and x.axes.endswith("HW"):
+        return x.like(_with_channels_last(x.packed))
     return x.like(func(x.packed, *rest, **kwargs))
+
+
+def _with_channels_last(packed: Tensor) -> Tensor:
+    """A copy of ``(n, ..., h, w)`` in which the channels of a pixel lie side by side.
+
+    So does what a convolution takes; after a channel shuffle it is a map again, by a view.
+    """
+    pixels_first = packed.movedim((-2, -1), (1, 2))
+    return (
+        torch.empty_like(pixels_first, memory_format=torch.contiguous_format)
+        .copy_(pixels_first)
+        .movedim((1, 2), (-2, -1))
+    )
 
 
 @on_blocks(aten.copy_.default)

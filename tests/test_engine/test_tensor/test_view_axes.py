@@ -144,3 +144,34 @@ def test_the_published_channel_shuffle_stays_on_blocks(fastestdet, images):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     report = bc.report(fastestdet)
     assert report.share_on_blocks > 0.98 and not report.dense_ops
+
+
+class Shuffled(nn.Module):
+    """Channels of two groups in turn, as in ShuffleNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 4, 3, 1, 1)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x):
+        x = self.first(x)
+        images, channels, height, width = x.shape
+        x = x.view(images, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        x = x.view(images, channels, height, width)
+        self.seen.append(x)
+        return self.last(x)
+
+
+def test_shuffled_channels_lie_as_convolutions_read_them():
+    torch.manual_seed(0)
+    net = Shuffled().eval()
+    grids = [torch.rand(2, 3, 4) < rate for rate in (2.0, 0.5)]
+    frames = [torch.randn(2, 3, 24, 32) for _ in grids]
+    reference = MaskedReference(net, 8)
+    wanted = [reference(grid, frame) for grid, frame in zip(grids, frames, strict=True)]
+    left = list(grids)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=8, policy=lambda f, c: left.pop(0)))
+    for frame, expected in zip(frames, wanted, strict=True):
+        torch.testing.assert_close(net(frame), expected, rtol=1e-4, atol=1e-5)
+        assert net.seen[-1].packed.is_contiguous(memory_format=torch.channels_last)
