@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
     from ..policy.guards import GuardCounts
     from .execution.cuda_graphs import GraphReport
-    from .execution.frame_programs import ProgramReport
+    from .execution.model_programs import ModelProgramReport
     from .propagation_report import PropagationReport
 
 # Share of the MACs on blocks below which block-sparse execution hardly saves anything.
@@ -133,7 +133,7 @@ class Report:
     modules: dict[str, ModuleMacs]
     block_sizes: tuple[int, ...]
     graphs: GraphReport | None = None
-    programs: ProgramReport | None = None
+    programs: ModelProgramReport | None = None
     guards: tuple[GuardReport, ...] = ()
     agreement: AgreementEstimate | None = None
     propagation: PropagationReport | None = None

@@ -13,6 +13,7 @@ and its children are parts from then on.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,18 +56,12 @@ class PartPrograms(FramePrograms):
         if not work.executed or is_watched():
             return work.run_eagerly()
         frame = work.open(RecordedFrame)
-        calls: dict[ModelPart, int] = {}
-
-        def run_part(part: ModelPart, args: tuple, kwargs: Mapping[str, Any]) -> Any:
-            # Parts within it are its own.
+        frame.run_part = partial(self._run_part, work, frame, {})
+        try:
+            return work.run(frame, work.call.frame)
+        finally:
+            # It would keep the frame alive.
             frame.run_part = None
-            try:
-                return self._run_part(work, frame, part, calls, args, kwargs)
-            finally:
-                frame.run_part = run_part
-
-        frame.run_part = run_part
-        return work.run(frame, work.call.frame)
 
     def rearrange(self, converted: ConvertedModel) -> bool:
         """Replace the forwards of parts, and give back those of parts that were given up.
@@ -101,21 +96,57 @@ class PartPrograms(FramePrograms):
         self,
         work: FrameRun,
         frame: RecordedFrame,
-        part: ModelPart,
         calls: dict[ModelPart, int],
+        part: ModelPart,
         args: tuple,
         kwargs: Mapping[str, Any],
     ) -> Any:
+        run_part, frame.run_part = frame.run_part, None  # Parts within it are its own.
+        try:
+            number = calls[part] = calls.get(part, -1) + 1
+            inputs = self._inputs(part, frame, args, kwargs, is_first=number == 0)
+            if inputs is None:
+                return part.run(*args, **kwargs)
+            return self._run_by_program(work, frame, part, number, inputs, args, kwargs)
+        finally:
+            frame.run_part = run_part
+
+    def _inputs(
+        self,
+        part: ModelPart,
+        frame: RecordedFrame,
+        args: tuple,
+        kwargs: Mapping[str, Any],
+        is_first: bool,
+    ) -> PartInputs | None:
+        """What a part is given, ``None`` if no program may stand for it now.
+
+        Args:
+            part: The part.
+            frame: The frame being run.
+            args: Positional arguments of the part.
+            kwargs: Keyword arguments.
+            is_first: Whether it is the first call of the part in the frame.
+        """
         if part.is_over:
-            return part.run(*args, **kwargs)
-        number = calls[part] = calls.get(part, -1) + 1
+            return None
         try:
             inputs = PartInputs(frame, args, kwargs)
         except CaptureError as error:
             self._give_up(part, str(error))
-            return part.run(*args, **kwargs)
-        if not inputs.has_blocks or not self._may_run(part, is_first=number == 0):
-            return part.run(*args, **kwargs)
+            return None
+        return inputs if inputs.has_blocks and self._may_run(part, is_first) else None
+
+    def _run_by_program(
+        self,
+        work: FrameRun,
+        frame: RecordedFrame,
+        part: ModelPart,
+        number: int,
+        inputs: PartInputs,
+        args: tuple,
+        kwargs: Mapping[str, Any],
+    ) -> Any:
         pool = work.cache.parts
         if pool.generation != self._generation or len(pool.programs) + len(pool.last) > _MOST:
             pool.clear()
@@ -131,12 +162,7 @@ class PartPrograms(FramePrograms):
         return result
 
     def _may_run(self, part: ModelPart, is_first: bool) -> bool:
-        """Whether a program may stand for a part now.
-
-        Args:
-            part: The part.
-            is_first: Whether it is the first call of the part in the frame.
-        """
+        """Whether a part is still one, and as it was."""
         obstacle = part.watch.obstacle(part.converted)
         if obstacle is not None:
             self._note(f"{part.path!r}: {obstacle}")

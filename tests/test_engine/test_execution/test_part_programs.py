@@ -59,7 +59,7 @@ class Draws(nn.Module):
     def forward(self, x):
         maps = self.between(self.first(x))
         found = self.second(list(maps), scale=2.0)
-        return found["sum"], F.relu(found["same"]), maps[0]
+        return found["sum"], F.relu(found["same"]), *maps
 
 
 def parts(net):
@@ -204,7 +204,7 @@ class Inside(Draws):
         self.first = nn.ModuleDict({"all": Draws()})
 
     def forward(self, x):
-        x, y, z = self.first["all"](x)
+        x, y, z, _ = self.first["all"](x)
         return self.second([z, y])["sum"], x
 
 
