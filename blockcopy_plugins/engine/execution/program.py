@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -31,17 +32,20 @@ class Multiple:
 class Numbers:
     """What integers of two frames of one model mean.
 
-    An integer that is the same in both, whose maps have different numbers of executed blocks, is
-    the same in all frames; another one must be a multiple of the number of executed blocks.
+    An integer that is the same in both is the same in all frames that have the numbers of executed
+    blocks that both have; another one must be a multiple of a number in which they differ.
 
     Args:
         one: Of the first frame.
-        other: Of the second. They are all the same, or none of them is; see :func:`can_join`.
+        other: Of the second; see :func:`can_join`.
+
+    Attributes:
+        fixed: The numbers of executed blocks that both have.
     """
 
     def __init__(self, one: Sizes, other: Sizes) -> None:
         self._pairs = [(blocks, n, other[blocks]) for blocks, n in one.items()]
-        self.fixed = one == other
+        self.fixed = {blocks: n for blocks, n, m in self._pairs if n == m}
 
     def join(self, a: int, b: int) -> int | Multiple:
         """What stands for ``a`` in the first frame and ``b`` in the second.
@@ -64,13 +68,15 @@ class Numbers:
 def can_join(one: Sizes, other: Sizes) -> bool:
     """Whether two frames tell what their integers mean.
 
-    They do where the numbers of blocks of all maps differ, and are more than one: layouts in memory
-    with a single block are ambiguous. Where none differs they tell it for frames of these numbers.
+    They do where the numbers that differ are more than one, as layouts in memory with a single
+    block are ambiguous, and have grown by different factors: maps cut into windows have numbers of
+    their own.
     """
     if one.keys() != other.keys():
         return False
-    differ = [one[blocks] != other[blocks] for blocks in one]
-    return all(differ) and min(*one.values(), *other.values()) > 1 or not any(differ)
+    differ = [(n, other[blocks]) for blocks, n in one.items() if n != other[blocks]]
+    factors = {Fraction(m, n) for n, m in differ if min(n, m) > 1}
+    return len(factors) == len(differ)
 
 
 class Program:
@@ -85,7 +91,7 @@ class Program:
 
     Attributes:
         blocks: Rows and columns of blocks of the maps whose numbers of executed blocks it takes.
-        fixed: Those numbers, where it is for frames with these alone.
+        fixed: Those of these numbers that a frame must have.
         names: What it is to be given, see :class:`~.trace.Given`.
         kept: The tensors that it reads and writes beside that.
     """
@@ -95,7 +101,7 @@ class Program:
             raise Mismatch(f"{len(one.steps)} ops became {len(other.steps)}")
         self._numbers = Numbers(one.sizes, other.sizes)
         self.blocks = tuple(one.sizes)
-        self.fixed = dict(one.sizes) if self._numbers.fixed else None
+        self.fixed = self._numbers.fixed
         for a, b in zip(one.roots, other.roots, strict=True):
             if not (a.same_as(b) if isinstance(a, Kept) else a == b):
                 raise Mismatch("a tensor from outside the frame is another one in each frame")
