@@ -53,8 +53,8 @@ def zoo_families(report: dict[str, Any]) -> str:
                 f"{100 * row['share']:.1f} %",
                 f"{row['law_1']:.0e}",
                 f"{row['law_3']:.0e}",
-                f"{row['dense_ms'] / row['blocks_ms']:.2f}×",
-                f"{row['efficiency']:.2f}",
+                f"{row['dense_ms'] / row['blocks_ms']:.2f}×" if "dense_ms" in row else "–",
+                f"{row['efficiency']:.2f}" if "efficiency" in row else "–",
                 _whole_map_ops(row["dense_ops"]),
             )
             for row in report["rows"]

@@ -12,6 +12,15 @@ from typing import Any
 from _cli import say_what_was_left_out
 
 _OF_TRUTH = " (ground truth)"
+# Of metrics from 0 to 1.
+_WORDS = {
+    "mIoU": "mIoU",
+    "aAcc": "pixel accuracy",
+    "mAcc": "class accuracy",
+    **{name: name for name in ("HOTA", "MOTA", "IDF1")},
+    "bbox_mAP": "bbox AP",
+    "segm_mAP": "segm AP",
+}
 
 
 def results_of(
@@ -183,5 +192,4 @@ def _in_words(name: str) -> str | None:
         return "temporal consistency"
     if name.endswith(("_AP", "_AP50")):
         return name.replace("_", " ") + _OF_TRUTH
-    words = {"mIoU": "mIoU", "aAcc": "pixel accuracy", "mAcc": "class accuracy"}.get(name)
-    return words and words + _OF_TRUTH
+    return _WORDS.get(name) and _WORDS[name] + _OF_TRUTH

@@ -8,6 +8,9 @@ Any detection config of MMDetection and any segmentation config of MMSegmentatio
 pipeline loads the frames, and if it has no BlockCopyHook, one with the defaults is added. A
 Detectron2 config, YAML or lazy, works too; its options are also given by --cfg-options KEY=VALUE.
 
+A tracker of MMDetection is tested on the config's own dataset, by the config's own metrics (MOTA,
+IDF1, HOTA, AP of videos), without --video.
+
 A config that brings its own clips needs no --video. With a key policy_warm_up, the policy first
 learns on other clips, without labels (it is kept as WORK_DIR/warm_up/policy.pth), and is then
 evaluated; this is the paper's protocol in one command:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,15 +32,15 @@ def measure(architecture: Architecture) -> dict:
     return _row(architecture, found, start)
 
 
-def measure_named(network: NamedNetwork) -> dict:
-    """One row of a family's results: a batch of one, and E."""
+def measure_named(network: NamedNetwork, speed: bool = True) -> dict:
+    """One row of a family's results: a batch of one, and E unless ``speed`` is off."""
     from .named import build_named, efficiency
 
     start = time.perf_counter()
     unit = build_named(network)
     found = [check(network, unit, 1)]
-    speed = efficiency(network, unit)
-    return {**_row(network, found, start), **speed}
+    figures = efficiency(network, unit) if speed else {}
+    return {**_row(network, found, start), **figures}
 
 
 def _row(architecture: Architecture | NamedNetwork, found: list, start: float) -> dict:
@@ -68,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"networks of these, by name, instead of the zoos of MMDetection and MMSegmentation: "
         f"{','.join(FAMILIES)}",
     )
+    parser.add_argument(
+        "--speed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of families, also measure E (default); the laws do not depend on the machine's load",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--json", type=Path, help="file to write, zoo.json or zoo_families.json where all ran"
@@ -81,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown := set(families) - set(FAMILIES):
             parser.error(f"unknown families {sorted(unknown)}; known are {', '.join(FAMILIES)}")
         wanted = [network for network in NETWORKS if network.package in families]
-        measured, default = measure_named, _FOLDER / "zoo_families.json"
+        measured = partial(measure_named, speed=args.speed)
+        default = _FOLDER / "zoo_families.json"
         default = default if set(families) == set(FAMILIES) else None
     out = args.json or (None if args.only else default)
     results = {

@@ -13,7 +13,6 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.errors import ConfigError
 
 pytest.importorskip("mmdet", reason="needs MMDetection")
-pytest.importorskip("lap", reason="needs lap, as MMDetection's ByteTrack does")
 cv2 = pytest.importorskip("cv2")
 
 from mmengine.evaluator import BaseMetric  # noqa: E402
@@ -54,10 +53,16 @@ def scope():
 
 @pytest.fixture()
 def config(tmp_path):
-    """Two videos of one size in MMDetection's own format, and a small ByteTrack."""
+    """A small ByteTrack with two videos."""
+    pytest.importorskip("lap", reason="needs lap, as MMDetection's ByteTrack does")
     config = trackers.small("bytetrack")
     # Boxes found by chance make no track that a Kalman filter can follow.
     config.model.tracker.init_track_thr = 1.1
+    return with_videos(config, tmp_path)
+
+
+def with_videos(config, tmp_path):
+    """Two videos of one size in MMDetection's own format as the data set of a config."""
     videos, images = [], []
     for number in (1, 2):
         videos.append(dict(id=number, name=f"v{number}", width=160, height=96))
@@ -138,3 +143,90 @@ def test_a_tracker_in_a_video_inferencer(config):
         assert infer.handle.report().frames == FRAMES
         with pytest.raises(ConfigError, match="a separate model for each"):
             next(infer.batch([iter(frames), iter(frames)]))
+
+
+@METRICS.register_module()
+class NumbersOfTracks(BaseMetric):
+    """How many tracks there are in each frame, and how many different ones in each video."""
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            for frame in sample["video_data_samples"]:
+                found, key = frame.pred_track_instances, (frame.video_id, frame.frame_id)
+                self.results.append((*key, found.instances_id.tolist(), found.bboxes.sum()))
+
+    def evaluate(self, size):
+        return self.compute_metrics(self.results)
+
+    def compute_metrics(self, results):
+        found = {}
+        for video, frame, ids, boxes in results:
+            found[f"v{video}/{frame}/tracks"] = float(len(ids))
+            found[f"v{video}/{frame}/boxes"] = float(boxes)
+        for number in {video for video, *_ in results}:
+            names = {i for video, _, ids, _ in results if video == number for i in ids}
+            found[f"v{number}/names"] = float(len(names))
+        return found
+
+
+@pytest.fixture()
+def own_tracks(tmp_path):
+    """A small QDTrack, which takes any box for the beginning of a track."""
+    config = trackers.small("qdtrack")
+    config.model.tracker.update(init_score_thr=0.0, obj_score_thr=0.0)
+    config = with_videos(config, tmp_path)
+    config.test_evaluator = dict(type="NumbersOfTracks")
+    return config
+
+
+def tested(config, policy):
+    """The metrics of the config's own test, and of the loop that runs both ways."""
+    from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
+
+    torch.manual_seed(0)
+    runner = Runner.from_cfg(copy.deepcopy(config))
+    weights = runner.model.state_dict()
+    plain = runner.test()
+    config = copy.deepcopy(config)
+    hook = dict(type="blockcopy_plugins.BlockCopyHook", block_size=64, policy=policy)
+    config.custom_hooks = [hook]
+    loader = video_dataloader.video_dataloader(config)
+    video_config.for_testing(config, loader, warmup=0)
+    runner = Runner.from_cfg(config)
+    runner.model.load_state_dict(weights)
+    return plain, runner.test(), runner.test_loop
+
+
+def part(metrics, name):
+    return {k[len(name) + 1 :]: v for k, v in metrics.items() if k.startswith(f"{name}/v")}
+
+
+@pytest.mark.parametrize("policy", ["all", "none"])
+def test_dense_and_block_sparse_tracks_side_by_side(own_tracks, policy):
+    plain, metrics, loop = tested(own_tracks, policy)
+    assert len(plain) == 2 * (2 * FRAMES + 1)
+    assert all(value > 0 for name, value in plain.items() if name.endswith("tracks"))
+    # Neither run has a part in the other's tracks.
+    assert part(metrics, "dense") == pytest.approx(plain, rel=1e-4)
+    sparse = part(metrics, "blockcopy")
+    if policy == "all":
+        assert sparse == pytest.approx(plain, rel=1e-3)
+        assert metrics["fidelity/bbox_AP"] == pytest.approx(1)
+    else:
+        # Frames of nothing have the boxes of their video's first.
+        boxes = [[sparse[f"v{v}/{t}/boxes"] for t in range(FRAMES)] for v in (1, 2)]
+        assert boxes == [[pytest.approx(b[0])] * FRAMES for b in boxes]
+        assert sparse != pytest.approx(plain, rel=1e-4)
+    rate = 1 if policy == "all" else 1 / FRAMES
+    assert metrics["executed_rate"] == pytest.approx(rate)
+    summary = loop.summary
+    assert summary["frames"] == 2 * FRAMES and metrics["ms_dense"] > 0
+    assert [video["frames"] for video in summary["videos"]] == [FRAMES] * 2
+    assert summary["macs_dense"] > 0
+
+
+def test_a_tracker_is_tested_on_its_own_dataset_alone(own_tracks):
+    from blockcopy_plugins.integrations.mmengine import video_dataloader
+
+    with pytest.raises(ConfigError, match="leave out --video"):
+        video_dataloader.video_dataloader(own_tracks, ["street.mp4"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 Sizes = dict[tuple[int, int], int]
 """Number of executed blocks, by rows and columns of blocks of a map."""
@@ -23,18 +24,20 @@ class Multiple:
 class Numbers:
     """The meaning of the integers of two frames of one model.
 
-    The two frames have different numbers of executed blocks. An integer that is nevertheless
-    the same in both is the same in all frames; any other must be a multiple of the number of
-    executed blocks.
+    An integer that is the same in both is the same in all frames that have the numbers of executed
+    blocks that both have; any other must be a multiple of a number in which the two differ.
 
     Args:
         one: Sizes of the first frame.
-        other: Sizes of the second. All are equal to the first's, or none; see :func:`can_join`.
+        other: Sizes of the second; see :func:`can_join`.
+
+    Attributes:
+        fixed: The numbers of executed blocks that both have.
     """
 
     def __init__(self, one: Sizes, other: Sizes) -> None:
         self._pairs = [(blocks, n, other[blocks]) for blocks, n in one.items()]
-        self.fixed = one == other
+        self.fixed = {blocks: n for blocks, n, m in self._pairs if n == m}
 
     def join(self, a: int, b: int) -> int | Multiple:
         """The expression that is ``a`` in the first frame and ``b`` in the second.
@@ -57,10 +60,11 @@ class Numbers:
 def can_join(one: Sizes, other: Sizes) -> bool:
     """Whether two frames show what their integers mean.
 
-    They do if the numbers of blocks of all maps differ and exceed one: memory layouts of a
-    single block are ambiguous. If none differs, they show it for frames with these numbers only.
+    They do if the numbers that differ exceed one, as memory layouts of a single block are
+    ambiguous, and have grown by different factors: maps cut into windows have numbers of their own.
     """
     if one.keys() != other.keys():
         return False
-    differ = [one[blocks] != other[blocks] for blocks in one]
-    return all(differ) and min(*one.values(), *other.values()) > 1 or not any(differ)
+    differ = [(n, other[blocks]) for blocks, n in one.items() if n != other[blocks]]
+    factors = {Fraction(m, n) for n, m in differ if min(n, m) > 1}
+    return len(factors) == len(differ)

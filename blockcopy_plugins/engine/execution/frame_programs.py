@@ -51,6 +51,9 @@ _EACH = 512
 _MOST = 64
 # After so many successive frames that differ from the previous one, none is recorded any more.
 _PATIENCE = 4
+# Successive frames that are recorded without a program, and then how many for one that is: to write
+# a frame down costs more than to run it.
+_WAIT, _SELDOM = 16, 8
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class FramePrograms(ReplayExecutor):
                 pool.last.pop(key, None)
                 continue
             sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
-            if found is None and made.program.fixed in (None, sizes):
+            if found is None and made.program.fixed.items() <= sizes.items():
                 found = made
         return found
 
@@ -183,26 +186,27 @@ class FramePrograms(ReplayExecutor):
         work: FrameRun,
         frame: RecordedFrame,
     ) -> Any:
+        waited = pool.waited[key] = pool.waited.get(key, 0) + 1
+        if waited > _WAIT and waited % _SELDOM:
+            return work.run(frame, work.call.frame)
         result, recording = self._record(kind, work, frame)
         if recording is None:
             return result
-        last = pool.last.get(key)
+        last, pool.last[key] = pool.last.get(key), recording
         if last is None or not can_join(last.trace.sizes, recording.trace.sizes):
-            if last is None or len(last.trace.steps) != len(recording.trace.steps):
-                pool.last[key] = recording
             return result
         try:
             made = self._make(last, recording, work)
             self._check(made, result, work, frame)
         except Mismatch as error:
             pool.strangers[key] = pool.strangers.get(key, 0) + 1
-            pool.last[key] = recording
             if pool.strangers[key] >= _PATIENCE:
                 self._refuse(pool, key, kind, f"frames did not do the same: {error}")
             return result
         pool.strangers.pop(key, None)
+        pool.waited.pop(key, None)
         programs = pool.programs.setdefault(key, [])
-        if made.program.fixed is None:
+        if not made.program.fixed:
             programs.clear()
             pool.last.pop(key, None)
         programs.append(made)

@@ -27,7 +27,7 @@ class Program:
 
     Attributes:
         blocks: The maps, by rows and columns of blocks, whose numbers of executed blocks it takes.
-        fixed: Those numbers, if it is only for frames that have them.
+        fixed: Those of these numbers that a frame must have.
         names: Names of its inputs, see :class:`~.trace.Given`.
         kept: The other tensors that it reads and writes.
     """
@@ -37,7 +37,7 @@ class Program:
             raise Mismatch(f"{len(one.steps)} ops became {len(other.steps)}")
         self._numbers = Numbers(one.sizes, other.sizes)
         self.blocks = tuple(one.sizes)
-        self.fixed = dict(one.sizes) if self._numbers.fixed else None
+        self.fixed = self._numbers.fixed
         for a, b in zip(one.roots, other.roots, strict=True):
             if not (a.same_as(b) if isinstance(a, Kept) else a == b):
                 raise Mismatch("a tensor from outside the frame differs from frame to frame")

@@ -54,13 +54,15 @@ class ProgramPool:
 
     Attributes:
         last: The last recorded frame of each key.
-        programs: By key: one for all frames, or some for frames of one number of blocks each.
+        programs: By key: one for all frames, or some for frames of certain numbers of blocks.
+        waited: By key, the number of successive frames for which there was no program.
         strangers: By key, the number of successive frames that differed from the one before.
         generation: The generation of :class:`FramePrograms` for which this pool is valid.
     """
 
     last: dict[Hashable, Recording] = field(default_factory=dict)
     programs: dict[Hashable, list[FrameProgram]] = field(default_factory=dict)
+    waited: dict[Hashable, int] = field(default_factory=dict)
     strangers: dict[Hashable, int] = field(default_factory=dict)
     generation: int = 0
 
@@ -70,5 +72,5 @@ class ProgramPool:
 
     def clear(self) -> None:
         """Forget all."""
-        for part in (self.last, self.programs, self.strangers):
+        for part in (self.last, self.programs, self.waited, self.strangers):
             part.clear()

@@ -9,6 +9,7 @@ from blockcopy_plugins.integrations.mmengine.policy_checkpoint_hook import Polic
 from blockcopy_plugins.integrations.mmengine.policy_curve_hook import PolicyCurveHook
 from blockcopy_plugins.integrations.mmengine.policy_train_loop import PolicyTrainLoop
 from blockcopy_plugins.integrations.mmengine.sampler import VideoBatchSampler, VideoSampler
+from blockcopy_plugins.integrations.mmengine.tracking_loop import BlockCopyTrackingLoop
 from blockcopy_plugins.integrations.mmengine.video_hook import BlockCopyVideoHook
 from blockcopy_plugins.integrations.mmengine.video_inferencer import FrameOutput, VideoInferencer
 from blockcopy_plugins.policy.policy_file import load_policy, save_policy
@@ -17,6 +18,7 @@ __all__ = [
     "BlockCopyBackbone",
     "BlockCopyHook",
     "BlockCopyTestLoop",
+    "BlockCopyTrackingLoop",
     "BlockCopyVideoHook",
     "CheckpointCheckHook",
     "FrameOutput",

@@ -19,7 +19,7 @@ from ...evaluation import TemporalConsistencyMetric
 from ...registry import LOOPS
 from ..common.comparison import plain, run_summary, summarise
 from ..common.frame_entry import FrameEntry
-from ..common.paired_runs import PairedRuns, RunOptions
+from ..common.paired_runs import BatchRuns, PairedRuns, RunOptions
 from ..common.partial_run import partial_run
 from ..common.readable_batches import ReadableBatches
 from .hook import find_hook, unwrap
@@ -79,17 +79,12 @@ class BlockCopyTestLoop(BaseLoop):
     ) -> None:
         super().__init__(runner, dataloader)
         self.options = RunOptions(dense, warmup, mac_samples, restart_policy)
-        if not hasattr(self.dataloader.dataset, "video_of"):
-            raise ConfigError(
-                f"BlockCopyTestLoop needs frames of videos, but the dataset is a "
-                f"{type(self.dataloader.dataset).__name__}. Use "
-                "dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...)."
-            )
         self.task = task_for(type(unwrap(runner.model)), fidelity_threshold)
+        self._check_dataset()
         self.progress = progress
         self.temporal_consistency = temporal_consistency
         names = ("dense", "blockcopy") if dense else ("blockcopy",)
-        self.evaluators = {name: self._build_evaluator(evaluator) for name in names}
+        self.evaluators = {name: self._build_evaluator(evaluator, name) for name in names}
         self.evaluator = self.evaluators["blockcopy"]
         self._share_flows()
         meta = getattr(self.dataloader.dataset, "metainfo", None)
@@ -150,7 +145,7 @@ class BlockCopyTestLoop(BaseLoop):
         self, entries: list[FrameEntry], runs: PairedRuns, problem: BaseException
     ) -> None:
         """The figures of a run that ended early, marked as such."""
-        partial = partial_run(problem, len(entries), len(self.dataloader.dataset))
+        partial = partial_run(problem, len(entries), self._frames())
         self.entries = tuple(entries)
         try:
             self.summary, self.entries = self._summary(entries, runs, partial)
@@ -162,10 +157,27 @@ class BlockCopyTestLoop(BaseLoop):
             )
             self.summary = plain({**summarise(entries), "partial": partial})
 
+    def _frames(self) -> int:
+        return len(self.dataloader.dataset)
+
+    def _check_dataset(self) -> None:
+        if not hasattr(self.dataloader.dataset, "video_of"):
+            raise ConfigError(
+                f"BlockCopyTestLoop needs frames of videos, but the dataset is a "
+                f"{type(self.dataloader.dataset).__name__}. Use "
+                "dataset=dict(type='blockcopy_plugins.VideoFrameDataset', videos=...)."
+            )
+
     @torch.no_grad()
     def _run_iter(self, index: int, data_batch: dict, runs: PairedRuns) -> list[FrameEntry]:
-        runner = self.runner
-        runner.call_hook("before_test_iter", batch_idx=index, data_batch=data_batch)
+        hook = dict(batch_idx=index, data_batch=data_batch)
+        self.runner.call_hook("before_test_iter", **hook)
+        outputs = self._run_batch(data_batch, runs)
+        self.runner.call_hook("after_test_iter", **hook, outputs=outputs)
+        return list(self.last_entries)
+
+    def _run_batch(self, data_batch: dict, runs: PairedRuns) -> list[Any]:
+        """Run a batch both ways and set :attr:`last_entries`; return the block-sparse outputs."""
         check_packed(data_batch)
         infos = [dict(sample.metainfo) for sample in data_batch["data_samples"]]
         self._start_videos(infos, runs)
@@ -176,22 +188,22 @@ class BlockCopyTestLoop(BaseLoop):
             return {**data_batch, "data_samples": samples}
 
         with known_metainfo(data_batch["data_samples"]):
-            found = runs.run(runner.model.test_step, fresh, infos[0])
+            found = runs.run(self.runner.model.test_step, fresh, infos[0])
+        self.last_entries = self._judged(found, data_batch, infos)
+        return found.outputs["blockcopy"]
+
+    def _judged(
+        self, found: BatchRuns, data_batch: dict, infos: Sequence[Mapping[str, Any]]
+    ) -> tuple[FrameEntry, ...]:
+        """Pass the outputs of both runs to the metrics; return the figures of the images."""
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=found.outputs[name], data_batch=data_batch)
         if self.options.dense:
             self.task.compare(found.outputs["blockcopy"], found.outputs["dense"])
-        self.last_entries = tuple(
+        return tuple(
             found.entry(i, {**info, **{name: int(info[name]) for name in _IDS}})
             for i, info in enumerate(infos)
         )
-        runner.call_hook(
-            "after_test_iter",
-            batch_idx=index,
-            data_batch=data_batch,
-            outputs=found.outputs["blockcopy"],
-        )
-        return list(self.last_entries)
 
     def _start_videos(self, infos: Sequence[Mapping[str, Any]], runs: PairedRuns) -> None:
         missing = [key for key in _IDS if key not in infos[0]]
@@ -207,7 +219,7 @@ class BlockCopyTestLoop(BaseLoop):
         if begins:
             runs.start_video(len(infos))
 
-    def _build_evaluator(self, evaluator: Any) -> Evaluator:
+    def _build_evaluator(self, evaluator: Any, run: str) -> Evaluator:
         if isinstance(evaluator, Evaluator):
             evaluator = copy.deepcopy(evaluator)
         else:

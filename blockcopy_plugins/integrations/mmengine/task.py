@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, MODELS
 
 from ...datasets.ground_truth import LabelRules
+from ...datasets.ground_truth.frame_objects import FrameObjects
 from ...evaluation import (
     FrameDetectionMetric,
     FrameSegmentationMetric,
@@ -127,15 +128,54 @@ class DetectionTask(Task):
             next(m for m in evaluators[name].metrics if isinstance(m, self.metric_type))
             for name in ("blockcopy", "dense")
         )
-        found = detection_fidelity(
+        return self._agreement(
             [result.predictions for result in sparse.last_results],
             [result.predictions for result in dense.last_results],
-            self.threshold,
         )
+
+    def _agreement(self, sparse: Sequence[FrameObjects], dense: Sequence[FrameObjects]) -> Fidelity:
+        found = detection_fidelity(sparse, dense, self.threshold)
         reason = None
         if all(value != value for value in found.values()):
             reason = f"the dense run has no detection of score {self.threshold} or more"
         return {**found, "score_threshold": self.threshold}, reason
+
+
+class TrackingTask(DetectionTask):
+    """Tracks, judged by the metrics of the tracker's own dataset.
+
+    Args:
+        threshold: Lowest score of a dense track's box that has to be found.
+    """
+
+    def metric_config(
+        self, config: Config, rules: LabelRules
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """The config's own metrics."""
+        return config.get("test_evaluator") or config.get("val_evaluator")
+
+    def begin(self, dataset_meta: Mapping[str, Any] | None) -> None:
+        """Drop the boxes of an earlier run."""
+        self._boxes: list[tuple[FrameObjects, FrameObjects]] = []
+
+    def compare(self, sparse: Sequence[Any], dense: Sequence[Any]) -> None:
+        """Keep the boxes of the tracks."""
+        for pair in zip(sparse, dense, strict=True):
+            for frames in zip(*(clip.video_data_samples for clip in pair), strict=True):
+                self._boxes.append(tuple(map(_boxes_of_tracks, frames)))
+
+    def fidelity(self, evaluators: Mapping[str, Evaluator], frames: int) -> Fidelity:
+        """Average precision with the boxes of the dense tracks as ground truth."""
+        gathered = [pair for part in all_gather_object(self._boxes) for pair in part]
+        if not is_main_process():
+            return None, None
+        return self._agreement([sparse for sparse, _ in gathered], [dense for _, dense in gathered])
+
+
+def _boxes_of_tracks(sample: Any) -> FrameObjects:
+    found = sample.pred_track_instances
+    boxes = {name: found[name] for name in ("bboxes", "scores", "labels")}
+    return FrameObjects.from_predictions(boxes, tuple(sample.ori_shape[:2]))
 
 
 class SegmentationTask(Task):
@@ -180,14 +220,18 @@ def task_for(kind: type | None, fidelity_threshold: float = 0.3) -> Task:
     """The task of a kind of model.
 
     Args:
-        kind: The model's class; all but segmentors of MMSegmentation count as detectors.
+        kind: The model's class; all but segmentors of MMSegmentation and trackers of MMDetection
+            count as detectors.
         fidelity_threshold: See :class:`DetectionTask`.
     """
-    # If the framework has not been imported, there is no segmentor.
-    framework = sys.modules.get("mmseg.models.segmentors.base")
-    if framework is not None and isinstance(kind, type):
-        if issubclass(kind, framework.BaseSegmentor):
+    # If the framework has not been imported, there is no segmentor, and no tracker.
+    segmentors = sys.modules.get("mmseg.models.segmentors.base")
+    trackers = sys.modules.get("mmdet.models.mot.base")
+    if isinstance(kind, type):
+        if segmentors is not None and issubclass(kind, segmentors.BaseSegmentor):
             return SegmentationTask()
+        if trackers is not None and issubclass(kind, trackers.BaseMOTModel):
+            return TrackingTask(fidelity_threshold)
     return DetectionTask(fidelity_threshold)
 
 

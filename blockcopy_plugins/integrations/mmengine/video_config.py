@@ -14,7 +14,7 @@ from ...datasets.ground_truth import LabelRules
 from ...errors import ConfigError
 from ...options import change_options, read_options
 from ..common.given_config import check_config_file
-from .task import task_of
+from .task import TrackingTask, task_of
 
 DEFAULT_HOOK = dict(
     type="blockcopy_plugins.BlockCopyHook",
@@ -22,6 +22,7 @@ DEFAULT_HOOK = dict(
     policy=dict(type="GainPolicy", target=0.3),
 )
 _LOOP = "BlockCopyTestLoop"
+_TRACKING_LOOP = "BlockCopyTrackingLoop"
 
 
 def read_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -176,7 +177,7 @@ def policy_learns(config: Config) -> bool:
 
 
 def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Config:
-    """Prepare a config for ``Runner.test()`` with :class:`BlockCopyTestLoop`.
+    """Prepare a config for ``Runner.test()`` with :class:`BlockCopyTestLoop`, or that of trackers.
 
     Args:
         config: Changed in place.
@@ -187,15 +188,17 @@ def for_testing(config: Config, dataloader: dict[str, Any], **loop: Any) -> Conf
     Returns:
         The same config.
     """
-    _without_training(config)
+    task = task_of(config)
     rules = LabelRules(**(dataloader["dataset"].get("label_rules") or {}))
-    config.test_evaluator = task_of(config).metric_config(config, rules)
+    config.test_evaluator = task.metric_config(config, rules)
+    _without_training(config)
     config.test_dataloader = dataloader
     own = dict(config.get("test_cfg") or {})
-    if str(own.pop("type", "")).rpartition(".")[2] != _LOOP:
+    kind = _TRACKING_LOOP if isinstance(task, TrackingTask) else _LOOP
+    if str(own.pop("type", "")).rpartition(".")[2] != kind:
         own = {}
     given = {name: value for name, value in loop.items() if value is not None}
-    config.test_cfg = {**own, **given, "type": f"blockcopy_plugins.{_LOOP}"}
+    config.test_cfg = {**own, **given, "type": f"blockcopy_plugins.{kind}"}
     return config
 
 

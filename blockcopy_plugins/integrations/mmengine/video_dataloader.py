@@ -18,7 +18,7 @@ from ...datasets.video_list import list_videos
 from ...engine.propagation import Propagation
 from ...errors import ConfigError
 from ...options import read_options
-from .task import DetectionTask, task_of
+from .task import DetectionTask, TrackingTask, task_of
 from .video_config import has_hook, hook_options
 
 
@@ -36,9 +36,10 @@ def video_dataloader(
     """A dataloader of video frames with the config's own test pipeline and classes.
 
     Args:
-        config: Config of a detector or segmentor. Its ``test_dataloader`` may have any dataset. The
-            settings of a ``VideoFrameDataset`` are kept unless arguments replace them, and without
-            videos, a dataset of clips (``CityscapesVideoDataset``) is used as it is.
+        config: Config of a detector or segmentor, or of a tracker, whose dataloader is taken as it
+            is. Its ``test_dataloader`` may have any dataset. The settings of a
+            ``VideoFrameDataset`` are kept unless arguments replace them, and without videos, a
+            dataset of clips (``CityscapesVideoDataset``) is used as it is.
         videos: Video files, folders of frames or patterns.
         ann_file: Ground truth, one for all videos or one for each: files for a detector, folders of
             label images for a segmentor.
@@ -66,6 +67,14 @@ def video_dataloader(
         raise ConfigError(
             f"the config's test_dataloader is {loader!r:.80}, expected a dict with a dataset."
         )
+    if isinstance(task_of(config), TrackingTask):
+        if videos or ann_file or start or frames is not None or clips is not None:
+            raise ConfigError(
+                "a tracker is tested on the config's own dataset, by whose annotations its tracks "
+                "are judged: leave out --video, --ann, --start, --frames and --clips. "
+                "tools/demo_video.py and VideoInferencer run it on any video."
+            )
+        return loader
     found = _innermost(loader.get("dataset") or {})
     if not isinstance(found, dict):
         raise ConfigError(

@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.execution.frame_programs import FramePrograms
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
 from tests.test_engine import test_property_graphs as graphs
+from tests.test_engine.test_strategies.test_windows import Windowed
 
 SIZE, BLOCK = (40, 56), 8
 SHAPE = (5, 7)
@@ -276,6 +278,31 @@ class Outside(nn.Module):
     def forward(self, x):
         y, z = self.net(x)
         return (-y if self.state["turn"]() else y), z
+
+
+@pytest.mark.parametrize("counts", [[6] * 12, [6, 9, 7, 12, 5, 8] * 2])
+@pytest.mark.parametrize("how", ["plain", "fused"])
+def test_windows_have_numbers_of_their_own(counts, how):
+    torch.manual_seed(0)
+    nets = pair(Windowed(3, how))
+    run(nets, [35, *counts], torch.Generator().manual_seed(1))
+    assert programs(nets[0]).replayed >= 4
+
+
+def test_frames_that_are_recorded_in_vain_are_so_more_and_more_rarely(monkeypatch):
+    nets = pair(Net())
+    recorded = []
+    record = FramePrograms._record
+
+    def noted(self, *args):
+        recorded.append(1)
+        return record(self, *args)
+
+    monkeypatch.setattr(FramePrograms, "_record", noted)
+    # One block in every other frame: such pairs do not tell what their integers mean.
+    run(nets, [1, 2] * 10, torch.Generator().manual_seed(1))
+    assert programs(nets[0]) is None
+    assert len(recorded) == 16
 
 
 def test_a_path_that_changes_in_each_frame_is_refused():
