@@ -709,7 +709,7 @@ def test_a_tensor_beside_the_frame():
         with bc.dense(net):
             near(found, flat(reference(bc.handle(net).last.grid, frame, shift)))
     assert backend.warm_ups == 0
-    assert "called with a Tensor beside the frame" in next(iter(bc.report(net).graphs.eager_calls))
+    assert "called with a Tensor besides the frame" in next(iter(bc.report(net).graphs.eager_calls))
 
 
 def test_arguments_are_part_of_the_kind():

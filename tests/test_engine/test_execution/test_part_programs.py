@@ -310,7 +310,7 @@ def test_a_path_that_changes_later_is_found_out():
     for executed in [3, 4, 5, 6, 7, 8, 9, 10]:
         call(nets[0], frame, grid_of(executed, draw))
     (reason,) = parts(nets[0]).eager_calls
-    assert "'second': the model did something else than in frames before" in reason
+    assert "'second': the model did not do what it did in earlier frames" in reason
     frame, ones = torch.randn(1, 3, *SIZE, generator=draw), grid_of(35, draw)
     nearly_the_same(call(nets[0], frame, ones), call(nets[1], frame, ones))
 
