@@ -41,7 +41,7 @@ class ModelWatch:
         return None
 
     def has_moved(self, converted: ConvertedModel) -> bool:
-        """Whether a parameter or buffer has moved, or a module was replaced, since the last call."""
+        """Whether a parameter, buffer or module was moved or replaced since the last call."""
         self._look_at(converted)
         rebuilt, self._is_rebuilt = self._is_rebuilt, False
         if self._memory is not None and not rebuilt and lie_at(self._values, self._memory):
