@@ -289,3 +289,15 @@ def memory(report: dict[str, Any]) -> str:
             f"{run['beyond_dense_copies']:.2f}."
         )
     return "\n\n".join([*parts, in_a_line(report["machine"])])
+
+
+def light(report: dict[str, Any]) -> str:
+    """Frames of light networks, dense and with less and less executed."""
+    rows = []
+    for network in report["networks"]:
+        height, width = network["size"]
+        cells = (f"{row['sparse_ms']:.1f} (**{row['efficiency']:.2f}**)" for row in network["rows"])
+        rows.append([network["model"], f"{height}×{width}", f"{network['dense_ms']:.1f}", *cells])
+    rates = (f"{100 * rate:g} %" for rate in report["settings"]["rates"])
+    head = ["network", "frame", "dense", *rates]
+    return table(head, rows) + "\n\n" + in_a_line(report["machine"])
