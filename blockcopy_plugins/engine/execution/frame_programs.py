@@ -10,8 +10,8 @@ A program replaces the model's Python, so it is trusted only as far as it has be
 * It is made from two frames that ran the same ops. Frames that read values (``.item()``,
   ``bool(x)``, ``x[mask]``) or write to tensors that outlive them are refused.
 * It is run once after the second of them, and must reproduce its results.
-* It is dropped when a parameter, a buffer or an attribute of a module is replaced, a hook is
-  added, or the state has moved.
+* It is dropped when a module, or a parameter, a buffer or an attribute of one is replaced, a hook
+  is added, or the state has moved.
 * From time to time (after 8, 64 and 512 frames, and every further 512) a frame runs eagerly and
   is compared with it. That finds models that depend on something invisible from outside, such as
   a global counter.

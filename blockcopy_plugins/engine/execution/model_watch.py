@@ -14,10 +14,13 @@ class ModelWatch:
 
     def __init__(self) -> None:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
+        self._children: tuple[dict, ...] = ()
+        self._children_seen: list[object] = []
         self._hooks: list[dict] = []
         self._values: tuple[dict, ...] = ()
         self._hooks_seen = -1
         self._memory: list[int] | None = None
+        self._is_rebuilt = False
 
     def obstacle(self, converted: ConvertedModel) -> str | None:
         """Why the model cannot be replayed, ``None`` if it can."""
@@ -28,7 +31,7 @@ class ModelWatch:
         # The package's own hooks stay: a different number means that others were added.
         if hooks == self._hooks_seen:
             return None
-        for path, module in converted.modules:
+        for path, module in nn.Module.named_modules(converted.model):
             for found in forward_hooks(module):
                 for hook in found.values():
                     # Hooks of the model itself run around the whole call, also around a replay.
@@ -38,26 +41,32 @@ class ModelWatch:
         return None
 
     def has_moved(self, converted: ConvertedModel) -> bool:
-        """Whether a parameter or buffer has moved in memory since the last call."""
+        """Whether a parameter or buffer has moved, or a module was replaced, since the last call."""
         self._look_at(converted)
-        if self._memory is not None and lie_at(self._values, self._memory):
+        rebuilt, self._is_rebuilt = self._is_rebuilt, False
+        if self._memory is not None and not rebuilt and lie_at(self._values, self._memory):
             return False
         before, self._memory = self._memory, addresses_of(self._values)
         return before is not None
 
     def _look_at(self, converted: ConvertedModel) -> None:
-        if self._modules is converted.modules:
+        same = self._modules is converted.modules
+        if same and have_values(self._children, self._children_seen):
             return
+        self._is_rebuilt = same
         self._modules = converted.modules
-        modules = [module for path, module in converted.modules if path]
-        self._hooks = [hooks for module in modules for hooks in forward_hooks(module)]
+        # Modules may have come since the model was converted.
+        modules = tuple(nn.Module.modules(converted.model))
+        self._children = tuple(module._modules for module in modules)
+        self._children_seen = values_of(self._children)
+        self._hooks = [hooks for module in modules[1:] for hooks in forward_hooks(module)]
         parts = ("_parameters", "_buffers")
-        self._values = tuple(getattr(m, part) for part in parts for _, m in converted.modules)
+        self._values = tuple(getattr(m, part) for part in parts for m in modules)
         self._hooks_seen = -1
 
 
 class AttributeWatch:
-    """Checks whether attributes, parameters or buffers were replaced since the last call.
+    """Checks whether attributes, parameters, buffers or modules were replaced since the last call.
 
     It compares identities and does not look inside lists or objects. It takes some
     microseconds for each hundred modules.
@@ -77,9 +86,10 @@ class AttributeWatch:
         if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
         self._modules = converted.modules
-        modules = tuple(module for _, module in converted.modules)
+        # Modules may have come since the model was converted.
+        modules = tuple(nn.Module.modules(converted.model))
         # A tensor that lies elsewhere is still the same, and a program reads it where it lies.
-        kept = (part for m in modules for part in (m._parameters, m._buffers))
+        kept = (part for m in modules for part in (m._parameters, m._buffers, m._modules))
         self._objects = (*modules, *kept)
         self._values = values_of(self._objects)
         return True

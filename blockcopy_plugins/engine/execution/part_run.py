@@ -17,6 +17,7 @@ from ..state.store import StateStore
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import MapGeometry
 from .block_numbers import Sizes
+from .capture_guard import CaptureError
 from .frame_run import FrameRun
 from .model_part import ModelPart
 from .part_values import BlocksForm, PartInputs, PartResults
@@ -201,6 +202,7 @@ class PartRun:
         self.converted = part.converted
         self.part = part
         self._frame = here.frame
+        self._inputs = inputs
         self._results = PartResults(here.frame, inputs)
         self._given = args, kwargs
         self._left: dict[str, Any] = dict(work.call.left)
@@ -221,7 +223,13 @@ class PartRun:
         return self.part.run(*args, **kwargs)
 
     def leaves_of(self, result: Any) -> tuple[list[Tensor | None], Hashable]:
-        """See :meth:`FrameRun.leaves_of`."""
+        """See :meth:`FrameRun.leaves_of`.
+
+        Raises:
+            CaptureError: If there is anything that a program could not do again.
+        """
+        if self._inputs.have_changed(*self._given):
+            raise CaptureError("it changes the lists or dicts that it is given")
         before = self._left
         left = {k: v for k, v in self.call.left.items() if v is not before.get(k)}
         return self._results.leaves_of((result, left))

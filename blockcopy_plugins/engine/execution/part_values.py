@@ -95,6 +95,7 @@ class PartInputs:
         self.tensors: list[Tensor] = []
         self._frame = frame
         self.form = self._read(args), self._read(kwargs)
+        self._given = _structure((args, kwargs))
 
     @property
     def has_blocks(self) -> bool:
@@ -104,6 +105,15 @@ class PartInputs:
     def fulls(self) -> list[StateEntry | None]:
         """The state that holds each of the maps."""
         return [x.full if type(x) is BlockTensor else None for x in self.leaves]
+
+    def have_changed(self, args: tuple, kwargs: Mapping[str, Any]) -> bool:
+        """Whether the part has changed lists or dicts that it was given.
+
+        Args:
+            args: See the class.
+            kwargs: See the class.
+        """
+        return _structure((args, kwargs)) != self._given
 
     def _read(self, value: Any) -> Hashable:
         kind = type(value)
@@ -225,6 +235,15 @@ def refuse_ties(x: BlockTensor, frame: Frame) -> None:
         raise CaptureError(f"it is given, or gives, a {kind}")
     if tied or version.mirror is not None or version.copy_of is not None:
         raise CaptureError("it is given, or gives, a map that is a view of another")
+
+
+def _structure(value: Any) -> Hashable:
+    """What lists and dicts hold, tensors by identity."""
+    if isinstance(value, (tuple, list)):
+        return (type(value), *map(_structure, value))
+    if isinstance(value, Mapping):
+        return (type(value), tuple(value), *map(_structure, value.values()))
+    return id(value) if isinstance(value, Tensor) else Constant(type(value), value)
 
 
 def _memory(tensor: Tensor) -> int:

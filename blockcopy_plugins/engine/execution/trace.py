@@ -112,6 +112,7 @@ class Trace:
         roots: The tensors that they were given, in the order of first use.
         results: What the frame returned: registers and roots, ``None`` for what is not a tensor.
         sizes: Number of executed blocks, by rows and columns of blocks of a map.
+        leaves_more: Whether somebody keeps a tensor that it made and that is no result.
         obstacle: Why the frame cannot be repeated by its ops, ``None`` if it can.
     """
 
@@ -119,6 +120,7 @@ class Trace:
     roots: list[Given | Kept] = field(default_factory=list)
     results: list[Register | Root | None] = field(default_factory=list)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    leaves_more: bool = False
     obstacle: str | None = None
 
 
@@ -209,9 +211,17 @@ class TraceRecorder(TorchDispatchMode):
         # Tensors without memory have no address.
         if self._written - {_memory(tensor) for tensor in own} - {0}:
             self._refuse("it writes into a tensor that existed before the frame")
+        trace.leaves_more = self._leaves_more({_memory(tensor) for tensor in own})
         # This must not keep the frame's inputs alive.
         self._roots, self._trace = [], Trace()
         return trace
+
+    def _leaves_more(self, own: set[int]) -> bool:
+        """Whether something that the ops made still lives, and is neither a result nor ``own``."""
+        known = self._known.items()
+        made = ((tensor, value) for tensor, value in known if isinstance(value, Register))
+        results = set(self._trace.results)
+        return any(value not in results and _memory(tensor) not in own for tensor, value in made)
 
     def _add(self, func, args, kwargs, out) -> None:
         made = [self._made(part) for part in out] if type(out) in (list, tuple) else self._made(out)

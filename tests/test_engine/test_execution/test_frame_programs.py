@@ -248,6 +248,33 @@ def test_an_attribute_that_changes_is_seen():
     assert programs(nets[0]).replayed >= 6
 
 
+def test_modules_that_are_replaced_are_seen():
+    torch.manual_seed(0)
+    nets = pair(Net())
+    draw = torch.Generator().manual_seed(1)
+    counts = [35, 5, 9, 4, 6]
+    run(nets, counts, draw)
+    for net, module in zip(nets, same_modules(nn.Conv2d(8, 8, 1), nn.Tanh()), strict=True):
+        net.wise = module
+    run(nets, counts, draw)
+    for net in nets:  # Of a module that came later.
+        net.wise[1] = nn.Sigmoid()
+    run(nets, counts, draw)
+    for net in nets:
+        net.wise[0].weight = nn.Parameter(torch.ones(8, 8, 1, 1))
+    run(nets, counts, draw)
+    assert programs(nets[0]).replayed >= 8
+    calls = []
+    nets[0].wise[1].register_forward_hook(lambda *_: calls.append(1))
+    run(nets, counts, draw)
+    assert len(calls) == len(counts)
+
+
+def same_modules(*layers):
+    one = nn.Sequential(*layers).eval()
+    return one, copy.deepcopy(one)
+
+
 class Counts(Turns):
     def forward(self, x):
         self.count += 1
@@ -390,7 +417,7 @@ class Reads(nn.Module):
         ("mask", "index"),
         ("nonzero", "nonzero"),
         ("buffer", "existed before the frame"),
-        ("kept", "differs from frame to frame"),
+        ("kept", "is kept, and is not among its results"),
         ("random", "random numbers"),
         ("number", "a int"),
         ("array", "numpy"),

@@ -267,6 +267,58 @@ def test_maps_that_share_memory_are_written_to_together(how):
     assert parts(nets[0]).replayed >= 3
 
 
+class Leaves(nn.Module):
+    """The first part leaves a map otherwise than by its results, and the model reads it there."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.first, self.second = LeavesItIn(how), Tail()
+        self.how = how
+
+    def forward(self, x):
+        torch.rand(1).item()
+        into = {} if self.how == "dict" else [x] if self.how == "list" else None
+        maps = self.first(x, into)
+        if self.how == "dict":
+            found = into["map"]
+        else:
+            found = (self.first.kept if into is None else into)[-1]
+        return self.second(maps)["sum"] + F.max_pool2d(found, 4)
+
+
+class LeavesItIn(Net):
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.how, self.kept = how, []
+
+    def forward(self, x, into):
+        maps = super().forward(x)
+        left = maps[0].sigmoid().mean(1, keepdim=True)
+        if self.how == "dict":
+            into["map"] = left
+        elif self.how == "list":
+            into.append(left)
+        else:
+            self.kept[:] = [left]
+        return maps
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("dict", "changes the lists or dicts"),
+        ("list", "changes the lists or dicts"),
+        ("attribute", "is kept, and is not among its results"),
+    ],
+)
+def test_what_a_part_leaves_elsewhere_is_there_in_each_frame(how, reason):
+    torch.manual_seed(0)
+    nets = pair(Leaves(how))
+    run(nets, COUNTS, torch.Generator().manual_seed(1))
+    (found,) = parts(nets[0]).eager_calls
+    assert found.startswith("'first'") and reason in found
+
+
 class Turning(Tail):
     """Goes by what no module shows."""
 
