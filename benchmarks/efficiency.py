@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import command
 from .efficiency_contest import Contest
-from .efficiency_figures import Setting
+from .efficiency_figures import PEERS, Setting
 from .efficiency_report import print_tables, save_plot
 
 # torch comes later: the allocator and OpenMP's settings must be in place before it.
@@ -66,9 +66,21 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--peers",
         type=command.names,
         default=[],
-        help="other dense engines beside torch: torch.compile,onnxruntime,openvino "
+        help=f"other dense engines beside torch: {','.join(PEERS)} "
         "(pip install 'blockcopy_plugins[peers]'; torch.compile needs a C++ compiler). One that "
         "is not there or fails is reported with the reason",
+    )
+    parser.add_argument(
+        "--calibration-clip",
+        metavar="FILE",
+        help="video whose frames openvino-int8 is quantised with (default the demo clip)",
+    )
+    parser.add_argument(
+        "--calibration-frames",
+        type=int,
+        default=24,
+        metavar="N",
+        help="how many, from all over the clip; one more is compared (default 24)",
     )
     parser.add_argument(
         "--whole-detector",
@@ -110,12 +122,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--plot", help="PNG to write")
     args = parser.parse_args(argv)
-    unknown = set(args.peers) - {"torch.compile", "onnxruntime", "openvino"}
+    unknown = set(args.peers) - set(PEERS)
     if unknown:
         parser.error(
-            f"--peers: {', '.join(sorted(unknown))} unknown; expected some of "
-            "torch.compile,onnxruntime,openvino"
+            f"--peers: {', '.join(sorted(unknown))} unknown; expected some of {','.join(PEERS)}"
         )
+    if args.calibration_frames < 1:
+        parser.error(f"--calibration-frames {args.calibration_frames}: expected at least 1")
     if args.plot and Path(args.plot).suffix.lower() != ".png":
         parser.error(f"--plot {args.plot}: expected a file that ends in .png")
     return args
@@ -137,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
     torch.backends.cudnn.benchmark = True
     from .check import check
     from .machine import describe
+    from .quantised import CLIP, Quantiser
 
+    quantiser = Quantiser(args.calibration_clip or CLIP, args.calibration_frames)
     there, absent = command.usable_devices(args.devices)
     results = {
         "benchmark": "efficiency",
@@ -156,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         there, args.threads, args.models, args.sizes, args.dtypes
     ):
         setting = Setting(model, size, dtype, device, threads)
-        contest = Contest(setting, args)
+        contest = Contest(setting, args, quantiser)
         with command.progress(contest.steps(), str(setting)) as bar:
             rows, peers = contest.part(bar)
             results["rows"] += rows

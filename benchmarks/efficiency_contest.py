@@ -10,9 +10,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .efficiency_figures import LAYOUTS, Setting, efficiency_row, fastest_engine
+
+if TYPE_CHECKING:
+    from .quantised import Quantiser
 
 # torch comes later: the allocator and OpenMP's settings must be in place before it.
 
@@ -26,9 +29,10 @@ class Contest:
     Args:
         setting: What is measured.
         args: Of the command line.
+        quantiser: For engines of 8 bits.
     """
 
-    def __init__(self, setting: Setting, args: argparse.Namespace) -> None:
+    def __init__(self, setting: Setting, args: argparse.Namespace, quantiser: Quantiser) -> None:
         import torch
 
         from .clock import Clock
@@ -36,6 +40,7 @@ class Contest:
 
         self.setting = setting
         self.args = args
+        self.quantiser = quantiser
         torch.set_num_threads(setting.threads)
         self.clock = Clock(setting.device, args.clock)
         self.dtype = getattr(torch, setting.dtype)
@@ -122,7 +127,7 @@ class Contest:
                     )
         del wanted
         actions: dict[Any, Callable] = {"torch": lambda index: self.dense(frames[index])}
-        # They run one frame, that they were made for; no speed depends on the values.
+        # They run one frame each; no speed depends on the values.
         actions |= {peer.name: lambda index, peer=peer: peer.run() for peer in peers}
         times, policy_times, executed = self._alternate(actions, sparse, bar)
 
@@ -132,6 +137,7 @@ class Contest:
                 "engine": peer.name,
                 "version": peer.version,
                 "setting": peer.setting,
+                "exact": peer.exact,
                 "deviation": peer.deviation,
                 "ms": statistics.median(times[peer.name]),
                 "times": times[peer.name],
@@ -139,8 +145,9 @@ class Contest:
             for peer in peers
         ]
         fastest = fastest_engine(statistics.median(times["torch"]), figures)
+        int8_ms = next((figure["ms"] for figure in figures if not figure["exact"]), None)
         rows = [
-            self._row(block, rate, sparse[block], times, policy_times, executed, fastest)
+            self._row(block, rate, sparse[block], times, policy_times, executed, fastest, int8_ms)
             | {"deviation": deviations[block]}
             for block, rate in itertools.product(self.args.block_sizes, self.args.rates)
         ]
@@ -231,7 +238,9 @@ class Contest:
         gc.unfreeze()
         return times, policy_times, executed
 
-    def _row(self, block, rate, sparse, times, policy_times, executed, fastest) -> dict:
+    def _row(
+        self, block, rate, sparse, times, policy_times, executed, fastest, int8_ms=None
+    ) -> dict:
         import blockcopy_plugins as bc
 
         key = (block, rate)
@@ -248,6 +257,7 @@ class Contest:
                 sparse=times[key],
                 policy=policy_times[key],
                 fastest=fastest,
+                int8_ms=int8_ms,
             ),
         }
         if sparse is not None:
@@ -269,7 +279,16 @@ class Contest:
         for name in self.args.peers:
             try:
                 frame = self._frame_in(self.layout, 0)
-                made.append(make_peer(name, self.dense, frame, self.setting.threads))
+                made.append(
+                    make_peer(
+                        name,
+                        self.dense,
+                        frame,
+                        self.setting.threads,
+                        self.setting.model,
+                        self.quantiser,
+                    )
+                )
             except PeerUnavailable as error:
                 absent.append({**asdict(self.setting), "engine": name, "reason": str(error)})
         return made, absent

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+PEERS = ("torch.compile", "onnxruntime", "openvino", "openvino-int8")
 LAYOUTS = ("channels_last", "contiguous")
 
 
@@ -42,6 +43,7 @@ def efficiency_row(
     sparse: Sequence[float],
     policy: Sequence[float],
     fastest: tuple[str, float] | None = None,
+    int8_ms: float | None = None,
 ) -> dict:
     """Figures of one rate, from its times.
 
@@ -53,11 +55,13 @@ def efficiency_row(
         policy: Milliseconds of the policy in each of them. Their mean counts, not their median:
             most frames have no update in them.
         fastest: Name and milliseconds of the fastest dense engine, by default torch.
+        int8_ms: Milliseconds of a dense frame in 8 bits, where an engine did that.
 
     Returns:
         ``rate``, ``dense_ms``, ``model_ms``, ``policy_ms``, ``sparse_ms`` (the sum of the two
         before), ``speedup``, ``efficiency``, ``policy_share`` (of the dense time), ``fastest`` and
-        ``speedup_over_fastest``, and the ``times`` themselves.
+        ``speedup_over_fastest``, ``speedup_over_int8`` (None where not measured), and the ``times``
+        themselves.
     """
     rate = executed / blocks
     dense_ms, model_ms = statistics.median(dense), statistics.median(sparse)
@@ -77,19 +81,23 @@ def efficiency_row(
         "efficiency": dense_ms / sparse_ms * rate,
         "fastest": {"engine": name, "ms": fastest_ms},
         "speedup_over_fastest": fastest_ms / sparse_ms,
+        "speedup_over_int8": int8_ms and int8_ms / sparse_ms,
         "times": {"dense": list(dense), "sparse": list(sparse), "policy": list(policy)},
     }
 
 
 def fastest_engine(torch_ms: float, peers: Sequence[dict]) -> tuple[str, float]:
-    """Name and milliseconds of the fastest dense engine.
+    """Name and milliseconds of the fastest dense engine, of those that give torch's outputs.
 
     Args:
         torch_ms: Of torch.
-        peers: Figures of the other engines; those without ``ms`` were not there.
+        peers: Figures of the other engines; those without ``ms`` were not there, those that are not
+            ``exact`` compute in lower precision than asked for.
     """
     engines = [("torch", torch_ms)]
-    engines += [(peer["engine"], peer["ms"]) for peer in peers if peer.get("ms")]
+    engines += [
+        (peer["engine"], peer["ms"]) for peer in peers if peer.get("ms") and peer.get("exact", True)
+    ]
     return min(engines, key=lambda engine: engine[1])
 
 

@@ -19,6 +19,8 @@ def print_tables(results: dict) -> None:
         with_peers = any(row["fastest"]["engine"] != "torch" for row in rows)
         head = ["block", "rate", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
         head += ["fastest dense", "ms", "speed-up"] if with_peers else []
+        with_int8 = rows[0].get("speedup_over_int8") is not None
+        head += ["over INT8"] if with_int8 else []
         lines = []
         for row in rows:
             line = [
@@ -34,10 +36,13 @@ def print_tables(results: dict) -> None:
                 fastest = row["fastest"]
                 line += [fastest["engine"], f"{fastest['ms']:.1f}"]
                 line += [f"{row['speedup_over_fastest']:.2f}"]
+            line += [f"{row['speedup_over_int8']:.2f}"] if with_int8 else []
             lines.append(line)
         command.print_columns(head, lines)
     for peer in results["peers"]:
-        told = f"{peer['ms']:.1f} ms" if "ms" in peer else f"absent: {peer['reason']}"
+        told = f"absent: {peer.get('reason')}"
+        if "ms" in peer:
+            told = f"{peer['ms']:.1f} ms, outputs deviate by {peer['deviation']:.2g}"
         print(f"{peer['engine']} on {setting_of(peer)}: {told}")
     for setting, rows in itertools.groupby(results["whole"], key=setting_of):
         print(f"\nwhole model, {setting}")

@@ -1,9 +1,10 @@
 """Light networks: dense and block-sparse frames in turn, by CPU time, without a policy.
 
-``python -m benchmarks.light --models enet,erfnet,cgnet --sizes 360x480 --json light.json``
+``python -m benchmarks.light --models enet,erfnet,yolox_nano@416x416 --json light.json``
 
 The grid is dictated, so that the times are of the model alone. Dense is torch in the faster memory
 layout, batch norms folded into the convolutions before them (for both sides), in inference mode.
+Networks of MMDetection and MMSegmentation are as these libraries run them.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     from .clock import Clock
     from .grids import draw_grid, executed_blocks
     from .networks import build
+    from .networks.openmmlab import OPENMMLAB, build_openmmlab
 
     clock = Clock("cpu", args.clock)
-    net = folded(build(name, seed=args.seed)).to(memory_format=torch.channels_last)
+    make = build_openmmlab if name in OPENMMLAB else build
+    net = make(name, seed=args.seed)
+    net = (net if name in OPENMMLAB else folded(net)).to(memory_format=torch.channels_last)
     layouts = {
         "channels_last": torch.channels_last,
         "contiguous": torch.contiguous_format,
@@ -114,7 +118,13 @@ def main(argv: Sequence[str] | None = None) -> dict:
         What goes into the JSON file.
     """
     parser = command.new_parser("light", __doc__)
-    parser.add_argument("--models", type=command.names, default=["enet", "erfnet", "cgnet"])
+    parser.add_argument(
+        "--models",
+        type=command.names,
+        default=["enet", "erfnet", "cgnet"],
+        metavar="NAME[@HxW],...",
+        help="of benchmarks.networks, each with a size of its own or those of --sizes",
+    )
     parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
     parser.add_argument("--block-size", type=int, default=64, metavar="PX")
     parser.add_argument("--rates", type=command.rates, default=[1.0, 0.5, 0.25, 0.125])
@@ -138,8 +148,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "settings": command.settings_of(args, "json"),
         "networks": [],
     }
-    for name in args.models:
-        for size in args.sizes:
+    for model in args.models:
+        name, _, own = model.partition("@")
+        for size in command.sizes(own) if own else args.sizes:
             found = measure(name, size, args.block_size, args)
             results["networks"].append(found)
             command.write_json(results, args.json)

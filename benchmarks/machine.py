@@ -85,7 +85,8 @@ def _commit() -> str | None:
 def in_a_line(machine: dict[str, Any]) -> str:
     """A machine as :func:`describe` has it, in a line of Markdown."""
     gpu = f"{machine['gpu']['name']}, " if machine.get("gpu") else ""
+    plural = "" if machine["threads"] == 1 else "s"
     return (
-        f"*{machine['cpu']}, {gpu}{machine['threads']} threads, torch {machine['torch']}, "
+        f"*{machine['cpu']}, {gpu}{machine['threads']} thread{plural}, torch {machine['torch']}, "
         f"allocator: {machine['allocator']}, load before {machine['load_1min']}.*"
     )

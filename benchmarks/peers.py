@@ -12,8 +12,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +23,13 @@ from torch.utils._pytree import tree_leaves
 
 from .deviation import deviation
 
-PEERS = ("torch.compile", "onnxruntime", "openvino")
+if TYPE_CHECKING:
+    from .quantised import Quantiser
 
 # Largest deviation from torch's outputs, relative to their largest value.
 _TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.2}
+# Of 8 bits the deviation is a result, told beside the time; above this it is another network.
+_INEXACT_TOLERANCE = 1.0
 
 
 class PeerUnavailable(Exception):
@@ -36,19 +41,27 @@ class Peer:
     """An engine with the region loaded.
 
     Attributes:
-        name: One of ``PEERS``.
+        name: One of ``efficiency_figures.PEERS``.
         version: Of the engine.
         setting: How it runs, for the record.
         run: Runs the frame that it was made for and gives the outputs in the order of
             ``tree_leaves``.
-        deviation: Of its outputs from torch's, relative to their largest value.
+        expected: Outputs of an engine of lower precision are compared with these, which are dense
+            in float32; None for an engine whose outputs should be torch's for the frame given.
+        deviation: Of its outputs from those, relative to their largest value.
     """
 
     name: str
     version: str
     setting: str
     run: Callable[[], Sequence]
+    expected: Sequence[Tensor] | None = None
     deviation: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether its outputs are those of torch in the same dtype, but for rounding."""
+        return self.expected is None
 
 
 class FlatRegion(nn.Module):
@@ -67,14 +80,24 @@ class FlatRegion(nn.Module):
         return tuple(tree_leaves(self.region(frame)))
 
 
-def make_peer(name: str, region: nn.Module, frame: Tensor, threads: int) -> Peer:
+def make_peer(
+    name: str,
+    region: nn.Module,
+    frame: Tensor,
+    threads: int,
+    network: str = "",
+    quantiser: Quantiser | None = None,
+) -> Peer:
     """Load the region into an engine and compare its outputs with torch's.
 
     Args:
-        name: One of ``PEERS``.
+        name: One of ``efficiency_figures.PEERS``.
         region: The dense region, eval mode.
-        frame: ``(1, 3, H, W)``, the frame that it will run.
+        frame: ``(1, 3, H, W)``, the frame that it will run; an engine of 8 bits runs one of its
+            clip in its place, of the same size.
         threads: Of the engine.
+        network: Name of the region's network, by which the quantiser knows it again.
+        quantiser: For engines of 8 bits; by default a new one.
 
     Returns:
         The engine, run once.
@@ -86,6 +109,7 @@ def make_peer(name: str, region: nn.Module, frame: Tensor, threads: int) -> Peer
         "torch.compile": _torch_compile,
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
+        "openvino-int8": partial(_openvino_int8, network=network, quantiser=quantiser),
     }[name]
     try:
         with _quiet():
@@ -97,13 +121,17 @@ def make_peer(name: str, region: nn.Module, frame: Tensor, threads: int) -> Peer
     # Whatever an engine that is not ours fails with, the others and we are still to be measured.
     except Exception as error:
         raise PeerUnavailable(f"{type(error).__name__}: {_first_lines(error)}") from error
-    with torch.no_grad():
-        wanted = tree_leaves(region(frame))
+    if peer.exact:
+        with torch.no_grad():
+            wanted = tree_leaves(region(frame))
+        tolerance = _TOLERANCE[str(frame.dtype).removeprefix("torch.")]
+    else:
+        wanted, tolerance = list(peer.expected), _INEXACT_TOLERANCE
     try:
         peer.deviation = deviation(got, wanted)
     except ValueError as error:
         raise PeerUnavailable(f"its outputs are not those of torch: {error}") from error
-    if not peer.deviation <= _TOLERANCE[str(frame.dtype).removeprefix("torch.")]:
+    if not peer.deviation <= tolerance:
         raise PeerUnavailable(f"its outputs deviate from torch's by {peer.deviation:.2g}")
     return peer
 
@@ -130,12 +158,17 @@ def _quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _import(name: str, package: str | None = None):
+def import_engine(name: str):
+    """The module of an engine.
+
+    Raises:
+        PeerUnavailable: If it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise PeerUnavailable(
-            f"{package or name} is not installed: pip install 'blockcopy_plugins[peers]'"
+            f"{name} is not installed: pip install 'blockcopy_plugins[peers]'"
         ) from error
 
 
@@ -185,7 +218,7 @@ def export_onnx(region: nn.Module, frame: Tensor, path: Path) -> str:
     Raises:
         PeerUnavailable: If none could.
     """
-    _import("onnx")
+    import_engine("onnx")
     flat = FlatRegion(region).eval()
     failures = []
     for exporter, options in (
@@ -203,7 +236,7 @@ def export_onnx(region: nn.Module, frame: Tensor, path: Path) -> str:
 
 
 def _onnxruntime(region: nn.Module, frame: Tensor, threads: int) -> Peer:
-    ort = _import("onnxruntime")
+    ort = import_engine("onnxruntime")
     providers = ["CPUExecutionProvider"]
     if frame.device.type == "cuda":
         if "CUDAExecutionProvider" not in ort.get_available_providers():
@@ -260,29 +293,77 @@ def _bound_run(ort, session, name: str, frame: Tensor) -> Callable:
 
 
 def _openvino(region: nn.Module, frame: Tensor, threads: int) -> Peer:
-    openvino = _import("openvino")
+    import_engine("openvino")
+    _refuse_cuda(frame)
+    shared = copy.deepcopy(region).float() if frame.dtype != torch.float32 else region
+    model, exporter = read_into_openvino(shared, frame.float())
+    run, _ = _compile_openvino(model, frame.float(), frame.dtype, threads)
+    version = importlib.metadata.version("openvino")
+    return Peer("openvino", version, f"latency, exported by {exporter}", run)
+
+
+def _openvino_int8(
+    region: nn.Module, frame: Tensor, threads: int, network: str, quantiser: Quantiser | None
+) -> Peer:
+    from .quantised import Quantiser
+
+    _refuse_cuda(frame)
+    quantiser = Quantiser() if quantiser is None else quantiser
+    found = quantiser.quantise(network, region, tuple(frame.shape[2:]))
+    run, compiled = _compile_openvino(found.model, found.frame, frame.dtype, threads)
+    if not _convolutions_in_8_bits(compiled):
+        raise PeerUnavailable("OpenVINO runs no convolution in 8 bits on this processor")
+    setting = (
+        f"latency, nncf {found.version} on {found.calibrated} frames, exported by {found.exporter}"
+    )
+    version = importlib.metadata.version("openvino")
+    return Peer("openvino-int8", version, setting, run, found.expected)
+
+
+def _refuse_cuda(frame: Tensor) -> None:
     if frame.device.type == "cuda":
         raise PeerUnavailable("OpenVINO has no CUDA device")
+
+
+def read_into_openvino(region: nn.Module, frame: Tensor) -> tuple[Any, str]:
+    """A region as a model of OpenVINO, not compiled.
+
+    Args:
+        region: The dense region, float32.
+        frame: float32 ``(1, 3, H, W)``, the only size that the model is for.
+
+    Returns:
+        The model, and which of torch's exporters wrote it.
+
+    Raises:
+        PeerUnavailable: If none could.
+    """
+    openvino = import_engine("openvino")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "region.onnx"
+        exporter = export_onnx(region, frame, path)
+        return openvino.Core().read_model(path), exporter
+
+
+def _compile_openvino(
+    model, frame: Tensor, dtype: torch.dtype, threads: int
+) -> tuple[Callable[[], Sequence], Any]:
+    """What runs the float32 frame, computing in a dtype, and the compiled model."""
+    openvino = import_engine("openvino")
     precision = {
         torch.float32: openvino.Type.f32,
         torch.bfloat16: openvino.Type.bf16,
         torch.float16: openvino.Type.f16,
-    }[frame.dtype]
-    shared = copy.deepcopy(region).float() if frame.dtype != torch.float32 else region
-    core = openvino.Core()
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "region.onnx"
-        exporter = export_onnx(shared, frame.float(), path)
-        model = core.read_model(path)
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": precision,
-            },
-        )
+    }[dtype]
+    compiled = openvino.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+        },
+    )
     found = compiled.get_property("INFERENCE_PRECISION_HINT")
     if found != precision:
         raise PeerUnavailable(
@@ -291,11 +372,20 @@ def _openvino(region: nn.Module, frame: Tensor, threads: int) -> Peer:
         )
     request = compiled.create_infer_request()
     # A copy of its own: OpenVINO would not keep shared memory alive.
-    request.set_input_tensor(openvino.Tensor(frame.float().contiguous().numpy()))
+    request.set_input_tensor(openvino.Tensor(frame.contiguous().numpy()))
 
     def run():
         request.infer()
         return [tensor.data for tensor in request.output_tensors]
 
-    version = importlib.metadata.version("openvino")
-    return Peer("openvino", version, f"latency, exported by {exporter}", run)
+    return run, compiled
+
+
+def _convolutions_in_8_bits(compiled) -> int:
+    """Convolutions that a compiled model runs in 8 bits."""
+    infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    return sum(
+        "convolution" in str(info["layerType"].value).lower()
+        and str(info["runtimePrecision"].value) in ("i8", "u8")
+        for info in infos
+    )

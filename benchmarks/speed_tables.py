@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from benchmarks.efficiency_figures import fastest_engine
 from benchmarks.machine import in_a_line
 from benchmarks.markdown import table
 from benchmarks.table_cells import (
@@ -25,6 +26,8 @@ def efficiency(report: dict[str, Any]) -> str:
     with_peers = any("ms" in peer for peer in report["peers"])
     head = [*columns, "executed", "dense ms", "sparse ms", "of which policy", "speed-up", "E"]
     head += ["fastest dense", "speed-up over it"] if with_peers else []
+    with_int8 = any(row.get("speedup_over_int8") for row in rows)
+    head += ["speed-up over INT8"] if with_int8 else []
     lines = []
     for row in rows:
         line = [cell(name, row[name]) for name in columns]
@@ -40,6 +43,9 @@ def efficiency(report: dict[str, Any]) -> str:
             fastest = row["fastest"]
             line += [f"{fastest['engine']}, {fastest['ms']:.0f} ms"]
             line += [f"{row['speedup_over_fastest']:.2f}×"]
+        if with_int8:
+            over = row.get("speedup_over_int8")
+            line += [f"{over:.2f}×" if over else "–"]
         lines.append(line)
     return table(head, lines) + "\n\n" + in_a_line(report["machine"])
 
@@ -71,7 +77,11 @@ def speed(report: dict[str, Any]) -> str:
 
 
 def peers(report: dict[str, Any]) -> str:
-    """Milliseconds of a dense frame by engine, and why one is absent."""
+    """Milliseconds of a dense frame by engine, and why one is absent.
+
+    Engines of lower precision than the dtype are told with their deviation, and are not marked as
+    the fastest.
+    """
     refuse_older(report["rows"], "fastest")
     keys = ("model", "size", "dtype", "device", "threads")
     columns = differing(report["rows"], keys)
@@ -88,12 +98,15 @@ def peers(report: dict[str, Any]) -> str:
         torch_ms = next(row["dense_ms"] for row in report["rows"] if of_setting(row))
         found = {peer["engine"]: peer for peer in report["peers"] if of_setting(peer)}
         times = [torch_ms, *(found.get(engine, {}).get("ms") for engine in engines)]
-        least = min(ms for ms in times if ms is not None)
+        inexact = {name for name, peer in found.items() if not peer.get("exact", True)}
+        least = fastest_engine(torch_ms, list(found.values()))[1]
         line = [cell(name, here[name]) for name in columns]
         for engine, ms in zip(["torch", *engines], times, strict=True):
             if ms is None:
                 number = reasons.setdefault(_reason(engine, found), len(reasons) + 1)
                 line.append(f"– ({number})")
+            elif engine in inexact:
+                line.append(f"{ms:.0f} (error {found[engine]['deviation']:.1%})")
             else:
                 line.append(f"**{ms:.0f}**" if ms == least else f"{ms:.0f}")
         lines.append(line)
@@ -276,3 +289,15 @@ def memory(report: dict[str, Any]) -> str:
             f"{run['beyond_dense_copies']:.2f}."
         )
     return "\n\n".join([*parts, in_a_line(report["machine"])])
+
+
+def light(report: dict[str, Any]) -> str:
+    """Frames of light networks, dense and with less and less executed."""
+    rows = []
+    for network in report["networks"]:
+        height, width = network["size"]
+        cells = (f"{row['sparse_ms']:.1f} (**{row['efficiency']:.2f}**)" for row in network["rows"])
+        rows.append([network["model"], f"{height}×{width}", f"{network['dense_ms']:.1f}", *cells])
+    rates = (f"{100 * rate:g} %" for rate in report["settings"]["rates"])
+    head = ["network", "frame", "dense", *rates]
+    return table(head, rows) + "\n\n" + in_a_line(report["machine"])

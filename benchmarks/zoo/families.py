@@ -43,7 +43,7 @@ def _all(package: str, *rows: tuple[str, str], **more: Any) -> tuple[NamedNetwor
     return tuple(NamedNetwork(package, name, covers, **more) for name, covers in rows)
 
 
-_SQUARE = {"size": (224, 224), "timed": (448, 448), "convolutional": False}
+_SQUARE = {"size": (224, 224), "timed": (224, 224), "convolutional": False}
 
 NETWORKS: tuple[NamedNetwork, ...] = (
     *_all(
@@ -79,9 +79,15 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("retinanet_resnet50_fpn", "dense head, P6 and P7"),
         ("retinanet_resnet50_fpn_v2", "group norm in the head"),
         ("fcos_resnet50_fpn", "group norm, centre-ness"),
-        ("ssd300_vgg16", "ceil_mode pooling, dilation, no padding"),
         block=128,
         size=(128, 160),
+        timed=(384, 384),
+    ),
+    *_all(
+        "torchvision",
+        ("ssd300_vgg16", "ceil_mode pooling, dilation, no padding"),
+        block=128,
+        size=(300, 300),
         timed=(384, 384),
     ),
     *_all(
@@ -120,12 +126,12 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("tf_efficientnetv2_s/features", "same padding"),
         ("convnextv2_atto/features", "norm of the response"),
         ("repvgg_a0/features", "branches"),
-        ("nfnet_l0/features", "standardised weights"),
         ("edgenext_xx_small/features", "attention over channels"),
         ("fastvit_t8/features", "convolutions that mix"),
         ("ghostnet_100/features", "ghost modules"),
         ("inception_v3/features", "kernels 1x7 and 7x1"),
     ),
+    *_all("timm", ("nfnet_l0/features", "standardised weights"), dtype="float64"),
     *_all(
         "timm",
         ("mobilevit_s/features", "attention in patches"),
@@ -182,7 +188,6 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("linknet/resnet18", "transposed convolutions"),
         ("fpn/resnet34", "pyramid"),
         ("pspnet/resnet34", "pyramid pooling"),
-        ("pan/resnet34", "attention pyramid"),
         ("deeplabv3/resnet18", "dilations"),
         ("deeplabv3plus/resnet34", "dilated, separable"),
         ("unet/efficientnet-b0", "squeeze and excitation"),
@@ -190,6 +195,8 @@ NETWORKS: tuple[NamedNetwork, ...] = (
         ("segformer/resnet18", "linear decoder"),
         ("upernet/resnet18", "pyramid pooling"),
     ),
+    # Three poolings on stride 16.
+    *_all("smp", ("pan/resnet34", "attention pyramid"), size=(128, 192)),
 )
 
 FAMILIES = tuple(dict.fromkeys(network.package for network in NETWORKS))

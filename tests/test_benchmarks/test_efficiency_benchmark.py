@@ -78,6 +78,14 @@ def test_engines_that_are_absent_are_not_the_fastest():
     assert fastest_engine(80.0, []) == ("torch", 80.0)
 
 
+def test_engines_of_lower_precision_are_not_the_fastest_but_compared():
+    peers = [{"engine": "a", "ms": 20.0, "exact": False}, {"engine": "b", "ms": 90.0}]
+    assert fastest_engine(100.0, peers) == ("b", 90.0)
+    times = dict(executed=1, blocks=4, dense=[200.0], sparse=[45.0], policy=[5.0])
+    assert efficiency_row(**times, int8_ms=20.0)["speedup_over_int8"] == 0.4
+    assert efficiency_row(**times)["speedup_over_int8"] is None
+
+
 def test_lines_of_the_plot_are_called_by_what_differs(tmp_path, monkeypatch):
     from blockcopy_plugins.visualization import speedup
 
@@ -110,6 +118,7 @@ def test_lines_of_the_plot_are_called_by_what_differs(tmp_path, monkeypatch):
         ["--dtypes", "int8"],
         ["--devices", "tpu"],
         ["--peers", "tensorrt"],
+        ["--calibration-frames", "0"],
         ["--plot", "x.jpg"],
     ],
 )

@@ -75,6 +75,18 @@ def test_peers():
     assert "openvino 1.2 (fast)" in text
 
 
+def test_int8_stands_beside_its_error_and_is_not_the_fastest():
+    report = efficiency_report()
+    found = dict(SETTING, model="m", dtype="float32", engine="openvino-int8", setting="nncf")
+    report["peers"].append(found | dict(version="1", ms=98.4, deviation=0.0341, exact=False))
+    text = tables.peers(report)
+    assert "| float32 | 400 | **307** | 512 | 98 (error 3.4%) |" in text
+    report["rows"][0]["speedup_over_int8"] = 0.8
+    text = tables.efficiency(report)
+    assert "| speed-up over it | speed-up over INT8 |" in text
+    assert "| openvino, 307 ms | 2.50× | 0.80× |" in text and "| 2.50× | – |" in text
+
+
 def test_whole():
     text = tables.whole(efficiency_report())
     assert "| float32 | 25.0% | 400 | 123 | **1.50×** | 3.25× |" in text
