@@ -144,14 +144,12 @@ struct Program : torch::CustomClassHolder {
 
   static void take(const Step& step, const torch::jit::Stack& stack,
                    std::vector<at::Tensor>& values) {
-    const auto keep = [&](size_t i, const IValue& value) {
-      if (step.results[i] >= 0) {
-        values[step.results[i]] = value.toTensor();
-      }
-    };
     if (!step.returns_list) {
       for (size_t i = 0; i < step.results.size(); ++i) {
-        keep(i, stack[i]);
+        // An op that gives nothing has one result here, which nobody reads.
+        if (step.results[i] >= 0) {
+          values[step.results[i]] = stack[i].toTensor();
+        }
       }
       return;
     }
@@ -159,7 +157,9 @@ struct Program : torch::CustomClassHolder {
     TORCH_CHECK(list.size() == step.results.size(), step.op.schema().name(), " gave ", list.size(),
                 " tensors, ", step.results.size(), " in the recorded frame");
     for (size_t i = 0; i < step.results.size(); ++i) {
-      keep(i, list[i]);
+      if (step.results[i] >= 0) {
+        values[step.results[i]] = list[i];
+      }
     }
   }
 
