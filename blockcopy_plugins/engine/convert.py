@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +186,28 @@ def handle(model: nn.Module) -> Session:
         ConfigError: If the module is not converted.
     """
     return _conversion(model).session
+
+
+@contextmanager
+def detached(model: nn.Module) -> Iterator[None]:
+    """A context in which the modules of a converted model may be replaced.
+
+    Its streams are forgotten; policy, options and figures stay.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ConfigError: If it is not converted.
+    """
+    conversion = _conversion(model)
+    conversion.detach()
+    try:
+        yield
+    finally:
+        conversion.session.converted.read_modules()
+        conversion.session.reset()
+        conversion.attach()
 
 
 def restore_(model: nn.Module) -> nn.Module:

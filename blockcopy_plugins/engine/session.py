@@ -64,7 +64,6 @@ class Session:
         plain_frames: Decides which whole frames run as in the plain model.
         last: Record of the last call, ``None`` before the first.
         totals: Sums over all calls.
-        bare_modules: The model's modules without their paths.
     """
 
     def __init__(self, converted: ConvertedModel, policy: Policy) -> None:
@@ -83,7 +82,6 @@ class Session:
         self.last: FrameRecord | None = None
         self.totals = Totals()
         self._buckets = Buckets(config.buckets)
-        self.bare_modules = tuple(module for _, module in converted.modules)
         self._lock = CallLock()
         self._named: ThreadValue[tuple[Hashable, ...] | None] = ThreadValue(None)
         self._motion: ThreadValue[tuple[MotionField | None, ...] | None] = ThreadValue(None)
@@ -184,7 +182,7 @@ class Session:
             self._drop(live)
         frame = call.frame
         check_frame(frame)
-        check_eval_mode(self.converted.modules, self.bare_modules)
+        check_eval_mode(self.converted.modules, self.converted.bare_modules)
         if self.config.check_finite:
             on_host = frame.device.type == "cpu" and self.graphs.backend is None
             check_finite(frame, self.reads, at_once=on_host)

@@ -222,7 +222,8 @@ def test_copies_and_pickles(yolo, videos, dense):
     yolo.model.eval(), loaded.eval()
     with torch.no_grad(), bc.dense(yolo):
         wanted = yolo.model(frame)[0]
-    torch.testing.assert_close(loaded(frame)[0], wanted, rtol=1e-3, atol=1e-2)
+    # Boxes in pixels, of random weights.
+    torch.testing.assert_close(loaded(frame)[0], wanted, rtol=1e-3, atol=5e-2)
     assert bc.report(loaded).frames == 1
 
 

@@ -26,6 +26,7 @@ class ConvertedModel:
         convolutions: Runs them.
         active: The frame that it runs now.
         paused: Whether this thread's calls run dense.
+        bare_modules: The modules without their paths.
     """
 
     model: nn.Module
@@ -35,6 +36,15 @@ class ConvertedModel:
     convolutions: ConvPlanner
     active: ActiveFrame = field(default_factory=ActiveFrame)
     paused: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
+    bare_modules: tuple[nn.Module, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bare_modules = tuple(module for _, module in self.modules)
+
+    def read_modules(self) -> None:
+        """Take the model's modules as they are now."""
+        self.modules = tuple(nn.Module.named_modules(self.model))
+        self.bare_modules = tuple(module for _, module in self.modules)
 
     @classmethod
     def of(cls, model: nn.Module, config: BlockCopyConfig, adapter: ModelAdapter) -> ConvertedModel:

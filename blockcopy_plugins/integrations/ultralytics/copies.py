@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ...engine.convert import handle
+from ...engine.convert import detached, handle
 from .source import BatchSource
 
 
@@ -78,14 +78,9 @@ class FusedOnBlocks:
 
     def __call__(self, *args, **kwargs):
         """Fuse the norms into the convolutions, and attach the engine's hooks again."""
-        found = handle(self.model)
-        found.detach()
-        try:
+        with detached(self.model):
             self.model.fuse(*args, **kwargs)
-        finally:
-            found.reset()
-            found.attach()
-        adapter = found.adapter
+        adapter = handle(self.model).adapter
         if adapter.copies.parent is not None:
             # Predictors fuse what they have copied.
             adapter.copies = adapter.copies.parent

@@ -80,8 +80,11 @@ FRAMEWORK = Ultralytics()
 
 
 def _copies(model: nn.Module) -> Copies | None:
-    found = vars(model).get("_blockcopy")
-    return getattr(found.adapter, "copies", None) if found is not None else None
+    try:
+        adapter = handle(model).adapter
+    except ConfigError:
+        return None
+    return getattr(adapter, "copies", None)
 
 
 def _is_ours(callback: object) -> bool:
