@@ -48,7 +48,7 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     from .clock import Clock
     from .grids import draw_grid, executed_blocks
     from .networks import build
-    from .networks.openmmlab import OPENMMLAB, build_openmmlab
+    from .openmmlab_networks import OPENMMLAB, build_openmmlab
 
     clock = Clock("cpu", args.clock)
     make = build_openmmlab if name in OPENMMLAB else build
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         type=command.names,
         default=["enet", "erfnet", "cgnet"],
         metavar="NAME[@HxW],...",
-        help="of benchmarks.networks, each with a size of its own or those of --sizes",
+        help="of benchmarks.networks and benchmarks.openmmlab_networks, each with a size of its own or those of --sizes",
     )
     parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
     parser.add_argument("--block-size", type=int, default=64, metavar="PX")
