@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         type=command.names,
         default=["enet", "erfnet", "cgnet"],
         metavar="NAME[@HxW],...",
-        help="of benchmarks.networks and benchmarks.openmmlab_networks, each with a size of its own or those of --sizes",
+        help="of benchmarks.networks and openmmlab_networks, each with its own size or --sizes",
     )
     parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
     parser.add_argument("--block-size", type=int, default=64, metavar="PX")
