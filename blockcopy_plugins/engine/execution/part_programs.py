@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block_numbers import Mismatch
 from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
 from .frame_programs import FramePrograms, is_watched, run_program
@@ -186,6 +187,12 @@ class PartPrograms(FramePrograms):
             work.part.is_over = True
             return result, None
         return result, recording if frame.is_steady else None
+
+    def _make(self, one: Recording, other: Recording, work: PartRun) -> FrameProgram:
+        if one.trace.leaves_more or other.trace.leaves_more:
+            # Another part may read it: each frame would have to leave one.
+            raise Mismatch("a tensor that it makes is kept, and is not among its results")
+        return super()._make(one, other, work)
 
     def _replay(self, made: FrameProgram, work: PartRun, frame: PartOfFrame, pixels: Tensor) -> Any:
         if not frame.goes_on(made.recorded):

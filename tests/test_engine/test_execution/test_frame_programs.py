@@ -417,7 +417,7 @@ class Reads(nn.Module):
         ("mask", "index"),
         ("nonzero", "nonzero"),
         ("buffer", "existed before the frame"),
-        ("kept", "is kept, and is not among its results"),
+        ("kept", "differs from frame to frame"),
         ("random", "random numbers"),
         ("number", "a int"),
         ("array", "numpy"),
