@@ -330,14 +330,7 @@ class Totals:
         self.torch_convolutions.update(counts.by_torch)
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
-        for key, op in counts.by_op.items():
-            kept = self.dense_ops.setdefault(key, Densified(op.path, op.op, op.reason))
-            kept.count += op.count
-            kept.macs += op.macs
-        for path, (executed, dense) in counts.modules.items():
-            kept = self.modules.setdefault(path, [0, 0])
-            kept[0] += executed
-            kept[1] += dense
+        counts.add_by_place(self.dense_ops, self.modules)
         if counts.outside is not None:
             self.outside_frames += len(grid)
             for path, macs in counts.outside.items():

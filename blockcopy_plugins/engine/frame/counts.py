@@ -54,12 +54,23 @@ class FrameCounts:
         self.blocks_dense += other.blocks_dense
         self.densified += other.densified
         self.tiles |= other.tiles
-        for key, op in other.by_op.items():
-            found = self.by_op.setdefault(key, Densified(op.path, op.op, op.reason))
+        other.add_by_place(self.by_op, self.modules)
+        self.by_torch.update(other.by_torch)
+
+    def add_by_place(
+        self, by_op: dict[tuple[str, str], Densified], modules: dict[str, list[int]]
+    ) -> None:
+        """Add what ran to sums by op and by module.
+
+        Args:
+            by_op: Sums in the form of :attr:`by_op`.
+            modules: Sums in the form of :attr:`modules`.
+        """
+        for key, op in self.by_op.items():
+            found = by_op.setdefault(key, Densified(op.path, op.op, op.reason))
             found.count += op.count
             found.macs += op.macs
-        for path, (executed, dense) in other.modules.items():
-            found = self.modules.setdefault(path, [0, 0])
-            found[0] += executed
-            found[1] += dense
-        self.by_torch.update(other.by_torch)
+        for path, (executed, dense) in self.modules.items():
+            sums = modules.setdefault(path, [0, 0])
+            sums[0] += executed
+            sums[1] += dense

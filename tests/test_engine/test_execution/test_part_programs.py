@@ -329,14 +329,19 @@ class Turning(Tail):
         return found
 
 
-def test_a_path_that_changes_in_each_frame_is_given_up():
+def turning_pair():
+    """A pair whose second part goes by a number, and that number in a list."""
     torch.manual_seed(0)
-    turn = [0]
-    net = Draws()
+    net, turn = Draws(), [0]
     net.second = Turning()
     nets = pair(net)
     for net in nets:
         net.second.turn = turn
+    return nets, turn
+
+
+def test_a_path_that_changes_in_each_frame_is_given_up():
+    nets, turn = turning_pair()
     draw = torch.Generator().manual_seed(1)
     for executed in (35, 5, 9, 4, 6, 8, 3, 10, 7, 5, 6):
         turn[0] += 1
@@ -348,13 +353,7 @@ def test_a_path_that_changes_in_each_frame_is_given_up():
 
 
 def test_a_path_that_changes_later_is_found_out():
-    torch.manual_seed(0)
-    turn = [0]
-    net = Draws()
-    net.second = Turning()
-    nets = pair(net)
-    for net in nets:
-        net.second.turn = turn
+    nets, turn = turning_pair()
     draw = torch.Generator().manual_seed(1)
     run(nets, [35, 5, 9, 4, 6], draw)
     turn[0] = 1
