@@ -25,21 +25,45 @@ THPObjectPtr attributes_of(PyObject* object) {
   return THPObjectPtr(PyObject_GenericGetDict(object, nullptr));
 }
 
-// values_of(objects: tuple) -> list: for each object the number of its attributes, then each.
+// CPython numbers the contents of its dicts: a number that has not changed says that nothing in the
+// dict has. From 3.13 on we do without, as it is about to be removed (PEP 699).
+#if PY_VERSION_HEX < 0x030D0000
+constexpr bool kHasVersions = true;
+uint64_t version_of(PyObject* dict) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#pragma GCC diagnostic pop
+}
+#else
+constexpr bool kHasVersions = false;
+uint64_t version_of(PyObject*) { return 0; }
+#endif
+
+// values_of(objects: tuple) -> list: the versions of their dicts of attributes as a bytearray, then
+// for each object the number of its attributes, and the name and the value of each.
 PyObject* values_of(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!takes(count, 1)) {
     return nullptr;
   }
-  THPObjectPtr found(PyList_New(0));
-  for (Py_ssize_t i = 0; found && i < PyTuple_Size(args[0]); ++i) {
+  const Py_ssize_t objects = PyTuple_Size(args[0]);
+  THPObjectPtr found(objects < 0 ? nullptr : PyList_New(1));
+  PyObject* versions = found ? PyByteArray_FromStringAndSize(nullptr, objects * sizeof(uint64_t))
+                             : nullptr;
+  if (!versions || PyList_SetItem(found, 0, versions) != 0) {
+    return nullptr;
+  }
+  auto* version = reinterpret_cast<uint64_t*>(PyByteArray_AsString(versions));
+  for (Py_ssize_t i = 0; i < objects; ++i) {
     THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
     THPObjectPtr size(attributes ? PyLong_FromSsize_t(PyDict_Size(attributes)) : nullptr);
     if (!size || PyList_Append(found, size) != 0) {
       return nullptr;
     }
+    version[i] = version_of(attributes);
     PyObject *name, *value;
     for (Py_ssize_t at = 0; PyDict_Next(attributes, &at, &name, &value);) {
-      if (PyList_Append(found, value) != 0) {
+      if (PyList_Append(found, name) != 0 || PyList_Append(found, value) != 0) {
         return nullptr;
       }
     }
@@ -53,23 +77,39 @@ PyObject* have_values(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
   PyObject* wanted = args[1];
-  const Py_ssize_t all = PyList_Size(wanted);
-  Py_ssize_t next = 0;
-  for (Py_ssize_t i = 0; i < PyTuple_Size(args[0]); ++i) {
+  const Py_ssize_t all = PyList_Size(wanted), objects = PyTuple_Size(args[0]);
+  PyObject* versions = all > 0 ? PyList_GetItem(wanted, 0) : nullptr;
+  if (!versions || objects < 0 || !PyByteArray_Check(versions)) {
+    PyErr_Format(PyExc_TypeError, "expected a tuple, and the list that values_of gave for it");
+    return nullptr;
+  }
+  if (PyByteArray_Size(versions) != objects * static_cast<Py_ssize_t>(sizeof(uint64_t))) {
+    Py_RETURN_FALSE;
+  }
+  auto* version = reinterpret_cast<uint64_t*>(PyByteArray_AsString(versions));
+  Py_ssize_t next = 1;
+  for (Py_ssize_t i = 0; i < objects; ++i) {
     THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
     if (!attributes) {
       return nullptr;
     }
     const Py_ssize_t size = PyDict_Size(attributes);
-    if (next + size >= all || PyLong_AsSsize_t(PyList_GetItem(wanted, next++)) != size) {
+    const uint64_t its_version = version_of(attributes);
+    if (kHasVersions && version[i] == its_version) {
+      next += 1 + 2 * size;
+      continue;
+    }
+    if (next + 2 * size >= all || PyLong_AsSsize_t(PyList_GetItem(wanted, next++)) != size) {
       Py_RETURN_FALSE;
     }
     PyObject *name, *value;
     for (Py_ssize_t at = 0; PyDict_Next(attributes, &at, &name, &value);) {
-      if (value != PyList_GetItem(wanted, next++)) {
+      if (name != PyList_GetItem(wanted, next) || value != PyList_GetItem(wanted, next + 1)) {
         Py_RETURN_FALSE;
       }
+      next += 2;
     }
+    version[i] = its_version;
   }
   if (PyErr_Occurred()) {
     return nullptr;
@@ -104,6 +144,45 @@ PyObject* lie_at(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
   return PyBool_FromLong(next == all);
+  END_HANDLE_TH_ERRORS
+}
+
+// are_as_seen(references: tuple, seen: list) -> bool: whether tensors, which are referred to weakly,
+// live and have these versions and addresses, the version before the address of each.
+PyObject* are_as_seen(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (!takes(count, 2)) {
+    return nullptr;
+  }
+  const Py_ssize_t all = PyTuple_Size(args[0]);
+  if (all < 0 || PyList_Size(args[1]) != 2 * all) {
+    return PyErr_Occurred() ? nullptr : PyBool_FromLong(false);
+  }
+  for (Py_ssize_t i = 0; i < all; ++i) {
+    PyObject* reference = PyTuple_GetItem(args[0], i);
+#if PY_VERSION_HEX < 0x030D0000
+    PyObject* tensor = PyWeakref_GetObject(reference);
+    Py_XINCREF(tensor);
+#else
+    PyObject* tensor = nullptr;
+    PyWeakref_GetRef(reference, &tensor);
+#endif
+    THPObjectPtr held(tensor);
+    if (PyErr_Occurred()) {
+      return nullptr;
+    }
+    if (!tensor || tensor == Py_None) {
+      Py_RETURN_FALSE;
+    }
+    TORCH_CHECK_TYPE(THPVariable_Check(tensor), "expected a tensor, got ",
+                     Py_TYPE(tensor)->tp_name);
+    const auto& found = THPVariable_Unpack(tensor);
+    if (PyLong_AsLongLong(PyList_GetItem(args[1], 2 * i)) != found._version() ||
+        PyLong_AsVoidPtr(PyList_GetItem(args[1], 2 * i + 1)) != found.const_data_ptr()) {
+      return PyErr_Occurred() ? nullptr : PyBool_FromLong(false);
+    }
+  }
+  return PyBool_FromLong(true);
   END_HANDLE_TH_ERRORS
 }
 
@@ -142,5 +221,6 @@ PyMethodDef module_state_methods[] = {
     {"values_of", fast(values_of), METH_FASTCALL, "Attributes of objects, one after the other."},
     {"have_values", fast(have_values), METH_FASTCALL, "Whether objects have these attributes."},
     {"lie_at", fast(lie_at), METH_FASTCALL, "Whether tensors in dicts lie at these addresses."},
+    {"are_as_seen", fast(are_as_seen), METH_FASTCALL, "Whether nobody wrote to tensors."},
     {"any_has", fast(any_has), METH_FASTCALL, "Whether an attribute of any object is true."},
     {nullptr, nullptr, 0, nullptr}};

@@ -80,7 +80,7 @@ class MacsByPath(MacCounter):
         """What the frame does not count itself, by module path: ops that got no BlockTensor."""
         rest = dict(self.by_path)
         counts = self.frame.counts
-        for path, (executed, _) in counts.modules.items():
+        for path, (executed, _) in counts.by_module().items():
             rest[path] = rest.get(path, 0) - executed
         for op in counts.by_op.values():
             rest[op.path] = rest.get(op.path, 0) - op.macs

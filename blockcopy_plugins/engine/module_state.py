@@ -15,15 +15,15 @@ _NATIVE = extension_module()
 
 
 def values_of(objects: tuple[object, ...]) -> list[object]:
-    """The attributes of objects, or the values of dicts, for :func:`have_values`."""
+    """The attributes of objects, or what dicts hold, for :func:`have_values`."""
     if _NATIVE is not None:
         return _NATIVE.values_of(objects)
     parts = map(_attributes, objects)
-    return [value for part in parts for value in (len(part), *part.values())]
+    return [value for part in parts for value in (len(part), *part, *part.values())]
 
 
 def have_values(objects: tuple[object, ...], values: list[object]) -> bool:
-    """Whether the attributes of objects are the ones of before, by identity.
+    """Whether the attributes of objects have the names and, by identity, the values of before.
 
     Args:
         objects: Such as the modules of a model, or dicts.

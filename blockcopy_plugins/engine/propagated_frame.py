@@ -409,5 +409,5 @@ def _of_nothing(counts: FrameCounts) -> FrameCounts:
     return FrameCounts(
         blocks_dense=counts.blocks_dense + counts.densified,
         tiles=counts.tiles,
-        modules={path: [0, dense] for path, (_, dense) in counts.modules.items()},
+        modules={path: [0, dense] for path, (_, dense) in counts.by_module().items()},
     )

@@ -289,17 +289,11 @@ class Totals:
     calls: int = 0
     frames: int = 0
     executed: float = 0.0
-    macs_blocks: int = 0
-    macs_blocks_dense: int = 0
-    macs_densified: int = 0
+    counts: FrameCounts = field(default_factory=FrameCounts)
     seconds: dict[str, float] = field(default_factory=dict)
-    dense_ops: dict[tuple[str, str], Densified] = field(default_factory=dict)
-    modules: dict[str, list[int]] = field(default_factory=dict)
     outside: dict[str, int] = field(default_factory=dict)
     outside_frames: int = 0
-    tiles: set[tuple[Rational, Rational]] = field(default_factory=set)
     guards: GuardCounts | None = None
-    torch_convolutions: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def add(
         self,
@@ -323,14 +317,9 @@ class Totals:
         for ran in (grid, twice):
             if ran is not None:
                 self.executed += int(ran.count_nonzero()) / ran[0].numel()
-        self.macs_blocks += counts.blocks
-        self.macs_blocks_dense += counts.blocks_dense
-        self.macs_densified += counts.densified
-        self.tiles |= counts.tiles
-        self.torch_convolutions.update(counts.by_torch)
+        self.counts.add(counts)
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
-        counts.add_by_place(self.dense_ops, self.modules)
         if counts.outside is not None:
             self.outside_frames += len(grid)
             for path, macs in counts.outside.items():
@@ -342,8 +331,9 @@ class Totals:
     def hardly_any_on_blocks(self) -> bool:
         """Whether hardly anything of the model runs on blocks; known without a report."""
         outside = sum(self.outside.values()) * self.frames / max(self.outside_frames, 1)
-        total = self.macs_blocks_dense + self.macs_densified + outside
-        return total > 0 and self.macs_blocks_dense < _HARDLY_ANY * total
+        on_blocks = self.counts.blocks_dense
+        total = on_blocks + self.counts.densified + outside
+        return total > 0 and on_blocks < _HARDLY_ANY * total
 
     def guard_reports(self) -> tuple[GuardReport, ...]:
         """What each guard did."""
@@ -369,10 +359,11 @@ class Totals:
         plain_frames: int = 0,
     ) -> Report:
         """The means of the calls that were added."""
-        frames, calls = max(self.frames, 1), max(self.calls, 1)
+        frames, calls, counts = max(self.frames, 1), max(self.calls, 1), self.counts
+        by_module = counts.by_module().items()
         outside = {p: m / self.outside_frames for p, m in self.outside.items()}
-        modules = {p: ModuleMacs(e / frames, d / frames) for p, (e, d) in self.modules.items()}
-        for op in self.dense_ops.values():
+        modules = {p: ModuleMacs(e / frames, d / frames) for p, (e, d) in by_module}
+        for op in counts.by_op.values():
             if op.macs:
                 found = modules.get(op.path, ModuleMacs())
                 modules[op.path] = found + ModuleMacs(densified=op.macs / frames)
@@ -384,22 +375,22 @@ class Totals:
             block_size=block_size,
             policy=policy,
             target=target,
-            macs_dense=(self.macs_blocks_dense + self.macs_densified) / frames,
-            macs_executed=(self.macs_blocks + self.macs_densified) / frames,
-            macs_densified=self.macs_densified / frames,
+            macs_dense=(counts.blocks_dense + counts.densified) / frames,
+            macs_executed=(counts.blocks + counts.densified) / frames,
+            macs_densified=counts.densified / frames,
             macs_outside=sum(outside.values()),
             ms_model=1e3 * self.seconds.get("model", 0.0) / calls,
             ms_policy=1e3 * self.seconds.get("policy", 0.0) / calls,
             state_bytes=state_bytes,
             kernel_bytes=kernel_bytes,
-            dense_ops=tuple(Densified(**vars(op)) for op in self.dense_ops.values()),
+            dense_ops=tuple(Densified(**vars(op)) for op in counts.by_op.values()),
             modules=modules,
-            block_sizes=suitable_block_sizes(block_size, self.tiles),
+            block_sizes=suitable_block_sizes(block_size, counts.tiles),
             graphs=graphs,
             programs=programs,
             guards=self.guard_reports(),
             agreement=agreement,
             propagation=propagation,
             plain_frames=plain_frames,
-            torch_convolutions=dict(self.torch_convolutions),
+            torch_convolutions=dict(counts.by_torch),
         )

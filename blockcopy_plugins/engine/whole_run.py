@@ -77,8 +77,8 @@ class WholeRun:
     def counts(self) -> FrameCounts:
         """MACs of both runs, next to those of one dense frame."""
         first, again = self._work.counts, self._again.counts
-        modules = {path: list(macs) for path, macs in first.modules.items()}
-        for path, (executed, dense) in again.modules.items():
+        modules = {path: list(macs) for path, macs in first.by_module().items()}
+        for path, (executed, dense) in again.by_module().items():
             modules.setdefault(path, [0, dense])[0] += executed
         return FrameCounts(
             # Ops on whole maps ran twice, too.

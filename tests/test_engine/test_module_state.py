@@ -43,6 +43,7 @@ def changed(change, state, net):
         lambda net: delattr(net[2], "inplace"),
         lambda net: net.train(False) and None,
         lambda net: net[1].__dict__.update(eps=1e-3),
+        lambda net: setattr(net[2], "renamed", net[2].__dict__.popitem()[1]),
     ],
 )
 def test_an_attribute_that_is_another_is_seen(change, state, net):
@@ -78,7 +79,18 @@ def test_fewer_objects_and_more_are_others(state, net):
     values = state.values_of(objects)
     assert not state.have_values(objects[:-1], values)
     assert not state.have_values((*objects, nn.ReLU()), values)
-    assert not state.have_values((), values) and state.have_values((), [])
+    assert not state.have_values((), values)
+    assert state.have_values((), state.values_of(()))
+    assert not state.have_values(objects, state.values_of(()))
+
+
+def test_the_same_value_set_again_is_no_change(state, net):
+    assert not changed(lambda net: setattr(net[2], "inplace", net[2].inplace), state, net)
+
+
+def test_other_objects_with_as_many_attributes_are_others(state, net):
+    values = state.values_of((net[2],))
+    assert not state.have_values((nn.ReLU(inplace=True),), values)
 
 
 def test_tensors_that_lie_elsewhere(state, net):

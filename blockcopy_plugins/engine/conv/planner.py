@@ -13,7 +13,7 @@ from ..tensor.block_tensor import BlockTensor
 from .block_windows import is_local, plan_window
 from .cpu_convolutions import CpuConvolutions
 from .implementation import ConvImplementation, ConvShape
-from .prepared_weights import PreparedWeight
+from .prepared_weights import WeightsInUse
 from .region_convolution import convolve_regions
 from .torch_convolutions import TorchConvolutions
 
@@ -145,9 +145,9 @@ class ConvPlanner:
         """Memory of prepared weights and scratch, in bytes."""
         return sum(tensor.numel() for tensor in self.memory())
 
-    def prepared_among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
-        """The weights whose prepared layout is among some tensors."""
-        return () if self.cpu is None else self.cpu.prepared.among(tensors)
+    def weights_among(self, tensors: Iterable[Tensor]) -> WeightsInUse | None:
+        """The weights whose prepared layout is among some tensors; ``None`` without kernels."""
+        return None if self.cpu is None else self.cpu.prepared.among(tensors)
 
     def clear(self) -> None:
         """Give back weights and scratch memory."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..torch_internals import no_modes, version_of
-from .weight_watch import WeightWatch
+from .weight_watch import WeightWatch, are_as_seen
 
 
 @dataclass(eq=False)
@@ -49,10 +49,14 @@ class PreparedWeights:
 
     Args:
         prepare: ``prepare(weight, winograd)`` lays a weight out, uint8 ``(bytes,)``.
+
+    Attributes:
+        times_dropped: How often some were given up.
     """
 
     def __init__(self, prepare: Callable[[Tensor, bool], Tensor]) -> None:
         self._prepare = prepare
+        self.times_dropped = 0
         self._kept: dict[tuple[int, bool], PreparedWeight] = {}
         self._turns: list[tuple[int, bool]] = []
 
@@ -87,10 +91,10 @@ class PreparedWeights:
         """All of them."""
         return [found.packed for found in self._kept.values()]
 
-    def among(self, tensors: Iterable[Tensor]) -> tuple[PreparedWeight, ...]:
+    def among(self, tensors: Iterable[Tensor]) -> WeightsInUse:
         """Those whose prepared layout is among some tensors."""
         asked = set(map(id, tensors))
-        return tuple(p for p in self._kept.values() if id(p.packed) in asked)
+        return WeightsInUse(self, [p for p in self._kept.values() if id(p.packed) in asked])
 
     def look_at_one(self) -> None:
         """Check the next weight for writes; called once a frame, so that each has its turn."""
@@ -102,13 +106,39 @@ class PreparedWeights:
         found = self._kept.get(key)
         if found is not None and not found.watch.next_part_is_the_same():
             found.dropped = True
+            self.times_dropped += 1
             del self._kept[key]
 
     def clear(self) -> None:
         """Give all of them back."""
         for found in self._kept.values():
             found.dropped = True
+        self.times_dropped += 1
         self._kept.clear()
+
+
+class WeightsInUse:
+    """Some prepared weights, which are looked at together.
+
+    Args:
+        kept: All of the model.
+        used: Some of them.
+    """
+
+    def __init__(self, kept: PreparedWeights, used: Sequence[PreparedWeight]) -> None:
+        self._kept = kept
+        self._used = used
+        self._times_dropped = -1
+        self._weights = tuple(prepared.weight for prepared in used)
+        self._seen = [number for p in used for number in (p.version, p.memory)]
+
+    def are_current(self) -> bool:
+        """Whether all weights are unchanged, see :meth:`PreparedWeight.is_current`."""
+        if self._times_dropped != self._kept.times_dropped:
+            if any(prepared.dropped for prepared in self._used):
+                return False
+            self._times_dropped = self._kept.times_dropped
+        return are_as_seen(self._weights, self._seen)
 
 
 @dataclass

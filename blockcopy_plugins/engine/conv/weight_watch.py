@@ -1,17 +1,38 @@
-"""Notices writes to a weight that torch does not count: through ``.data``, NumPy or a pointer."""
+"""Notices writes to weights, also those that torch does not count.
+
+Such are writes through ``.data``, NumPy or a pointer.
+"""
 
 from __future__ import annotations
 
-import weakref
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 
-from ..torch_internals import no_modes
+from ...ops.library import extension_module
+from ..torch_internals import no_modes, version_of
+
+_NATIVE = extension_module()
 
 # Number of values in a part.
 _PART = 1 << 16
 _INTEGERS = {2: torch.int16, 4: torch.int32}
+
+
+def are_as_seen(tensors: tuple[ReferenceType[Tensor], ...], seen: list[int]) -> bool:
+    """Whether tensors are there, and nobody has written to them or moved them.
+
+    Args:
+        tensors: They, which need not live any more.
+        seen: The version and the address of each, as they were.
+    """
+    if _NATIVE is not None:
+        return _NATIVE.are_as_seen(tensors, seen)
+    found = [tensor() for tensor in tensors]
+    if any(tensor is None for tensor in found):
+        return False
+    return seen == [n for tensor in found for n in (version_of(tensor), tensor.data_ptr())]
 
 
 class WeightWatch:
@@ -25,7 +46,7 @@ class WeightWatch:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = weakref.ref(weight)
+        self._weight = ref(weight)
         self._turn = 0
         integers = _INTEGERS.get(weight.element_size())
         if integers is None or not weight.numel() or not _is_dense(weight):

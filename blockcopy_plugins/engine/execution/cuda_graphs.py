@@ -173,9 +173,8 @@ class FrameGraphs(ReplayExecutor):
         if claimed(work.store, work.streams):
             # A frame of this number failed half-way: what this one claims cannot be known.
             return work.run_eagerly()
-        for entry in work.store.entries.values():
-            # Streams may have come since the warm-up; a graph needs all memory in place.
-            entry.grow(work.store.capacity)
+        # Streams may have come since the warm-up; a graph needs all memory in place.
+        work.store.grow()
         lists = pool.warm[key]
         lists.freeze(lists.read(work.host, work.slots))
         frame = work.open(StaticFrame, inputs=inputs, lists=lists, hold_results=True)

@@ -158,7 +158,7 @@ class FramePrograms(ReplayExecutor):
     ) -> FrameProgram | None:
         found = None
         for made in reversed(pool.programs.get(key, ())):
-            if not (made.recorded.holds(work.store) and made.has_its_weights()):
+            if not made.is_valid(work.store):
                 pool.programs[key].remove(made)
                 pool.last.pop(key, None)
                 continue
@@ -257,8 +257,8 @@ class FramePrograms(ReplayExecutor):
             raise Mismatch("results or state are others")
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
-        prepared = work.converted.convolutions.prepared_among(program.kept)
-        return FrameProgram(program, other.spec, other.recorded, counted, prepared)
+        weights = work.converted.convolutions.weights_among(program.kept)
+        return FrameProgram(program, other.spec, other.recorded, counted, weights)
 
     def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
         """Repeat a frame that has just run; the state already holds what it writes.

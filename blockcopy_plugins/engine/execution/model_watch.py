@@ -16,9 +16,9 @@ class ModelWatch:
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
         self._children: tuple[dict, ...] = ()
         self._children_seen: list[object] = []
-        self._hooks: list[dict] = []
+        self._hooks: tuple[dict, ...] = ()
+        self._hooks_seen: list[object] | None = None
         self._values: tuple[dict, ...] = ()
-        self._hooks_seen = -1
         self._memory: list[int] | None = None
         self._is_rebuilt = False
 
@@ -27,9 +27,7 @@ class ModelWatch:
         if has_global_forward_hooks():
             return "there are forward hooks on all modules, which a replay would not call"
         self._look_at(converted)
-        hooks = sum(map(len, self._hooks))
-        # The package's own hooks stay: a different number means that others were added.
-        if hooks == self._hooks_seen:
+        if self._hooks_seen is not None and have_values(self._hooks, self._hooks_seen):
             return None
         for path, module in nn.Module.named_modules(converted.model):
             for found in forward_hooks(module):
@@ -37,7 +35,7 @@ class ModelWatch:
                     # Hooks of the model itself run around the whole call, also around a replay.
                     if path and getattr(hook, "active", None) is not converted.active:
                         return f"module {path!r} has a forward hook, which a replay would not call"
-        self._hooks_seen = hooks
+        self._hooks_seen = values_of(self._hooks)
         return None
 
     def has_moved(self, converted: ConvertedModel) -> bool:
@@ -59,10 +57,10 @@ class ModelWatch:
         modules = tuple(nn.Module.modules(converted.model))
         self._children = tuple(module._modules for module in modules)
         self._children_seen = values_of(self._children)
-        self._hooks = [hooks for module in modules[1:] for hooks in forward_hooks(module)]
+        self._hooks = tuple(hooks for module in modules[1:] for hooks in forward_hooks(module))
         parts = ("_parameters", "_buffers")
         self._values = tuple(getattr(m, part) for part in parts for m in modules)
-        self._hooks_seen = -1
+        self._hooks_seen = None
 
 
 class AttributeWatch:

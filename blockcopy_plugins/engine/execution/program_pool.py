@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ..conv.prepared_weights import PreparedWeight
+from ..conv.prepared_weights import WeightsInUse
+from ..state.store import StateStore
 from ..torch_internals import TreeSpec
 from .program import Program
 from .recorded_frame import CountedFrame, CountedOp
@@ -22,7 +23,7 @@ class FrameProgram:
         spec: The structure of the results, whose leaves are the tensors that the ops return.
         recorded: What the host did.
         counted: Its MACs.
-        prepared: Weights in the kernels' layout that it reads.
+        weights: Weights that it reads in the kernels' layout, ``None`` without kernels.
         replayed: Frames that it has run.
     """
 
@@ -30,12 +31,17 @@ class FrameProgram:
     spec: TreeSpec
     recorded: Recorded
     counted: CountedFrame
-    prepared: tuple[PreparedWeight, ...]
+    weights: WeightsInUse | None
     replayed: int = 0
+    _memory: object = None
 
-    def has_its_weights(self) -> bool:
-        """Whether all prepared weights match the present weights."""
-        return all(weight.is_current() for weight in self.prepared)
+    def is_valid(self, store: StateStore) -> bool:
+        """Whether the state lies where it did, and the prepared weights match the present ones."""
+        if self._memory is not store.memory:
+            if not self.recorded.holds(store):
+                return False
+            self._memory = store.memory
+        return self.weights is None or self.weights.are_current()
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..frame.counts import FrameCounts
+from ..frame.counts import BlocksOfRuns, FrameCounts, MacsOfProgram
 from ..frame.layout import Layout
 from ..torch_internals import no_modes
 from .block_numbers import Multiple, Numbers, Sizes
@@ -123,27 +123,29 @@ class CountedFrame:
         numbers: Numbers,
     ) -> None:
         self._counts = counts
-        self._ops: dict[str, list] = {}
+        modules: dict[str, list] = {}
+        total: dict[tuple[int, int] | None, int] = {}
         for a, b in zip(one, other, strict=True):
             value = numbers.join(a.executed, b.executed)
-            parts = self._ops.setdefault(a.path, [{}, 0])
             blocks, factor = None, value
             if isinstance(value, Multiple):
                 blocks, factor = value.blocks, value.factor
-            parts[0][blocks] = parts[0].get(blocks, 0) + factor
-            parts[1] += a.dense
+            its = modules.setdefault(a.path, [{}, 0])
+            its[1] += a.dense
+            for factors in (its[0], total):
+                factors[blocks] = factors.get(blocks, 0) + factor
+        self._total = total
+        self._macs = MacsOfProgram({path: (*its,) for path, its in modules.items()})
 
     def of(self, sizes: Sizes) -> FrameCounts:
         """MACs of a frame with these numbers of executed blocks."""
         found = self._counts
-        modules = {}
-        total = 0
-        for path, (parts, dense) in self._ops.items():
-            executed = 0
-            for blocks, factor in parts.items():
-                executed += factor if blocks is None else factor * sizes[blocks]
-            modules[path] = [executed, dense]
-            total += executed
+        total = sum(n if b is None else n * sizes[b] for b, n in self._total.items())
         return FrameCounts(
-            total, found.blocks_dense, found.densified, found.tiles, found.by_op, modules
+            total,
+            found.blocks_dense,
+            found.densified,
+            found.tiles,
+            found.by_op,
+            programs={self._macs: BlocksOfRuns(1, dict(sizes))},
         )

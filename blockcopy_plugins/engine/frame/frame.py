@@ -227,7 +227,9 @@ class Frame(FrameContext, BlockPacking):
         if self.executed:
             self.touched_state = True
             self._write(entry.map, x, border)
-        entry.border = border
+        if border != entry.border:
+            entry.border = border
+            self.store.memory = object()
         x.full = entry
         return entry
 

@@ -18,17 +18,22 @@ class StateStore:
     Attributes:
         entries: By place in the model.
         streams: By stream id.
+        memory: Another object whenever a map comes, goes or moves, the streams become more, or ops
+            read further into blocks than before: who remembers it need not look at the entries.
     """
 
     capacity: int = 0
     entries: dict[StateKey, StateEntry] = field(default_factory=dict)
     streams: dict[Hashable, Stream] = field(default_factory=dict)
+    memory: object = field(default_factory=object)
 
     def add_stream(self, stream_id: Hashable, token: int) -> Stream:
         """Give a new stream the lowest free slot."""
         taken = {stream.slot for stream in self.streams.values()}
         slot = next(i for i in range(len(taken) + 1) if i not in taken)
-        self.capacity = max(self.capacity, slot + 1)
+        if slot >= self.capacity:
+            self.capacity = slot + 1
+            self.memory = object()
         self.streams[stream_id] = Stream(token=token, slot=slot)
         return self.streams[stream_id]
 
@@ -58,15 +63,27 @@ class StateStore:
             map_ = allocate_map((self.capacity, *shape), dtype, device)
             found = StateEntry(key, map_, tuple(block))
             self.entries[key] = found
+            self.memory = object()
         else:
             found.check(*shape, block, dtype)
-            found.grow(self.capacity)
+            self._grow(found)
         return found
+
+    def grow(self) -> None:
+        """Give all maps room for all streams."""
+        for entry in self.entries.values():
+            self._grow(entry)
+
+    def _grow(self, entry: StateEntry) -> None:
+        if len(entry.map) < self.capacity:
+            entry.grow(self.capacity)
+            self.memory = object()
 
     def drop_state(self) -> None:
         """Free the memory of the maps if no stream will read them again."""
         if all(stream.stateless for stream in self.streams.values()):
             self.entries.clear()
+            self.memory = object()
 
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""

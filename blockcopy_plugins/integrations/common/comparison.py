@@ -151,7 +151,7 @@ def merge_dense_ops(parts: Iterable[Totals], frames: int) -> list[dict[str, Any]
     """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for totals in parts:
-        for key, op in totals.dense_ops.items():
+        for key, op in totals.counts.by_op.items():
             kept = merged.setdefault(
                 key, {"path": op.path, "op": op.op, "reason": op.reason, "count": 0, "macs": 0}
             )

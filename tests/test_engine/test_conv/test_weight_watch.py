@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import nn
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.conv.weight_watch import WeightWatch
+from blockcopy_plugins.engine.conv import weight_watch
+from blockcopy_plugins.engine.conv.weight_watch import WeightWatch, are_as_seen
+from blockcopy_plugins.ops.library import has_extension
 
 pytestmark = pytest.mark.skipif(not bc.ops.conv_kernels(), reason="no kernels for this processor")
 
@@ -93,3 +96,26 @@ def test_where_nothing_can_be_seen_nothing_is_said():
         watch = WeightWatch(weight)
         weight.data.add_(1)
         assert watch.next_part_is_the_same()
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_tensors_that_nobody_has_written_to(is_native, monkeypatch):
+    if not is_native:
+        monkeypatch.setattr(weight_watch, "_NATIVE", None)
+    elif not has_extension():
+        pytest.skip("the kernels are not built")
+    tensors = [torch.zeros(3), torch.ones(2)]
+    references = tuple(map(ref, tensors))
+    seen = [n for t in tensors for n in (t._version, t.data_ptr())]
+    assert are_as_seen(references, seen) and are_as_seen((), [])
+    assert not are_as_seen(references[:1], seen)
+    tensors[1].add_(0)
+    assert not are_as_seen(references, seen)
+    seen[2] = tensors[1]._version
+    assert are_as_seen(references, seen)
+    tensors[0].data = torch.zeros(3)
+    assert not are_as_seen(references, seen)
+    seen[1] = tensors[0].data_ptr()
+    assert are_as_seen(references, seen)
+    del tensors[0]
+    assert not are_as_seen(references, seen)

@@ -155,7 +155,7 @@ def test_its_cost_follows_the_executed_rate():
     executed = []
     for _ in range(2):
         net(torch.randn(1, 3, *SIZE))
-        executed.append(bc.handle(net).last.counts.modules[""])
+        executed.append(bc.handle(net).last.counts.by_module()[""])
     pixels = SIZE[0] * SIZE[1]
     # Scores and their product with the values, of each of two heads of 4 channels.
     assert executed[0] == [pixels * pixels * 2 * 8] * 2
