@@ -16,7 +16,7 @@ from ..torch_internals import no_modes, version_of
 _NATIVE = extension_module()
 
 # Number of values in a part.
-_PART = 1 << 16
+_PART = 1 << 14
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 
 

@@ -79,7 +79,7 @@ def test_one_value_is_seen_when_its_part_comes_round(pair, place):
 def test_every_value_counts(dtype, layout):
     draw = np.random.default_rng(0)
     weight = torch.randn(70, 40, 5, 5).to(dtype).to(memory_format=layout)
-    parts = -(-weight.numel() // (1 << 16))
+    parts = -(-weight.numel() // weight_watch._PART)
     watch = WeightWatch(weight)
     assert parts == 2
     for place in zip(*(draw.integers(0, side, 12) for side in weight.shape), strict=True):
