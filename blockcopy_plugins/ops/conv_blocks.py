@@ -159,7 +159,10 @@ def conv_blocks(
 
 
 def _count_flops(*args, out_val: Tensor) -> int:
-    return 2 * out_val.numel() * args[5][0].numel()
+    weight = args[5]
+    # Zeros with which a kernel was filled up are no part of the convolution.
+    values = getattr(weight, "values_but_zeros", weight.numel())
+    return 2 * out_val.numel() * values // len(weight)
 
 
 FLOPS: Mapping[object, Callable[..., int]] = MappingProxyType({conv_blocks.overload: _count_flops})

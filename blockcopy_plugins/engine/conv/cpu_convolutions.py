@@ -21,6 +21,7 @@ from ..tensor.dense_on_use import PaddedMap
 from ..tensor.pending_map import PendingMap
 from .implementation import STATE_OP, ConvShape
 from .pending_conv import PendingConvolutions
+from .phases import Phases
 from .prepared_weights import PreparedWeights
 
 _WINOGRAD_TILE = 4
@@ -64,7 +65,8 @@ class CpuConvolutions:
         kernels: One of :func:`blockcopy_plugins.ops.conv_kernels`.
 
     Attributes:
-        prepared: Weights in the kernels' layout.
+        prepared: Weights in the kernels' layout, and those of transposed convolutions with their
+            phases stacked.
         workspace: Scratch memory, uint8.
     """
 
@@ -126,7 +128,7 @@ class CpuConvolutions:
         window, size_out = shape.window, shape.size_out
         layout = frame.layout(size_out, window.block_out)
         tile = size_out if frame.whole else window.block_out
-        winograd = not shape.local and self.is_by_winograd(weight, window, tile)
+        winograd = not shape.local and self.is_by_winograd(weight.shape[1], window, tile)
         plan = CpuConvPlan(shape, tile, layout.blocks, winograd)
         if shape.local:
             return plan
@@ -163,9 +165,15 @@ class CpuConvolutions:
         return plan
 
     def run(
-        self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, plan: CpuConvPlan
+        self,
+        frame: Frame,
+        x: BlockTensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        plan: CpuConvPlan,
+        waits: bool = True,
     ) -> BlockTensor:
-        """See :class:`~.implementation.ConvImplementation`."""
+        """See :class:`~.implementation.ConvImplementation`; it is deferred only if it ``waits``."""
         window = plan.shape.window
         places = fresh = size = None
         if not frame.whole:
@@ -211,15 +219,61 @@ class CpuConvolutions:
                 size,
             )
 
-        return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, self.fuse)
+        waits = waits and self.fuse
+        return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, waits)
 
-    def is_by_winograd(self, weight: Tensor, window: SlidingWindow, block: Sequence[int]) -> bool:
-        """Whether a convolution of blocks of a size runs by Winograd's algorithm."""
+    def transpose(
+        self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, shape: ConvShape
+    ) -> BlockTensor | None:
+        """Convolve a map by a transposed convolution: all phases of its outputs at once.
+
+        Args:
+            frame: The frame being run.
+            x: ``(N, C, H, W)``.
+            weight: ``(C, C_out, kh, kw)``.
+            bias: ``(C_out,)`` or None.
+            shape: The transposed convolution, with the map and the blocks that it gives.
+
+        Returns:
+            ``(N, C_out, *size_out)``; ``None`` if the kernels do not run it.
+        """
+        given, size, block = shape.window, shape.size_out, shape.window.block_out
+        phases = Phases.of(given.kernel, given.stride, given.padding)
+        if max(phases.first) > 0 or not isinstance(weight, nn.Parameter):
+            return None
+        size_of_phase = tuple(-(-size[i] // given.stride[i]) for i in (0, 1))
+        if not shape.local and max(phases.taps) < 3:
+            by_three = phases.with_taps((3, 3))
+            tile = size_of_phase if frame.whole else x.block
+            if self.is_by_winograd(weight.shape[0], _window_of(by_three, x.block), tile):
+                phases = by_three
+        stacked = self.prepared.of(weight, phases)
+        if self.not_supported_reasons(x, stacked, 1):
+            return None
+        shape = shape._replace(window=_window_of(phases, x.block), size_out=size_of_phase)
+        key = (frame.path, "transposed", frame.images, frame.whole, x.size_of_map, x.block, phases)
+        plan = frame.plans.convolutions.get(key)
+        if plan is None:
+            plan = frame.plans.convolutions[key] = self.plan(frame, x, stacked, shape)
+        if bias is not None:
+            bias = bias.repeat(given.stride[0] * given.stride[1])
+        found = self.run(frame, x, stacked, bias, plan, waits=False).packed
+        tile = size if frame.whole else block
+        return BlockTensor(phases.side_by_side(found, tile), size, block, frame)
+
+    def is_by_winograd(self, channels: int, window: SlidingWindow, block: Sequence[int]) -> bool:
+        """Whether a convolution of blocks of a size runs by Winograd's algorithm.
+
+        Args:
+            channels: That it reads.
+            window: Kernel, stride and dilation.
+            block: Height and width of what one result holds.
+        """
         if (
             not self.winograd
             or window.kernel != (3, 3)
             or window.stride != (1, 1)
-            or weight.shape[1] % _WINOGRAD_CHANNELS
+            or channels % _WINOGRAD_CHANNELS
         ):
             return False
         outputs = 1
@@ -242,8 +296,19 @@ def _border(x: BlockTensor, window: SlidingWindow) -> int:
     return EVERYTHING if 2 * reach >= min(x.block) else reach
 
 
-def _prepare(kernels: str, weight: Tensor, winograd: bool) -> Tensor:
-    return ops.conv_prepare(weight, winograd, kernels)
+def _window_of(phases: Phases, block: tuple[int, int]) -> SlidingWindow:
+    """The window of all phases of a transposed convolution of blocks of its input."""
+    padding = -phases.first[0], -phases.first[1]
+    return SlidingWindow(phases.taps, (1, 1), padding, (1, 1), block)
+
+
+def _prepare(kernels: str, weight: Tensor, how: bool | Phases) -> Tensor:
+    """A weight in the kernels' layout (for Winograd's algorithm or not), or with stacked phases."""
+    if isinstance(how, Phases):
+        stacked = nn.Parameter(how.stack(weight), requires_grad=False)
+        stacked.values_but_zeros = weight.numel()
+        return stacked
+    return ops.conv_prepare(weight, how, kernels)
 
 
 def _bytes(size: int) -> Tensor:

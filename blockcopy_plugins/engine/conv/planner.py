@@ -122,6 +122,15 @@ class ConvPlanner:
         )
         return chosen.plan(frame, x, weight, shape)
 
+    def transpose(
+        self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, shape: ConvShape
+    ) -> BlockTensor | None:
+        """Convolve a map by a transposed convolution; see :meth:`CpuConvolutions.transpose`."""
+        plain = shape.groups == 1 and shape.window.dilation == (1, 1)
+        if self.cpu is None or not plain:
+            return None
+        return self.cpu.transpose(frame, x, weight, bias, shape)
+
     def convolve_regions(self, frame: Frame, x: Tensor, module: nn.Conv2d) -> Tensor | None:
         """Convolve an ordinary tensor, see :func:`~.region_convolution.convolve_regions`."""
         return None if self.cpu is None else convolve_regions(self.cpu, frame, x, module)
@@ -143,7 +152,7 @@ class ConvPlanner:
 
     def bytes(self) -> int:
         """Memory of prepared weights and scratch, in bytes."""
-        return sum(tensor.numel() for tensor in self.memory())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.memory())
 
     def weights_among(self, tensors: Iterable[Tensor]) -> WeightsInUse | None:
         """The weights whose prepared layout is among some tensors; ``None`` without kernels."""

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..torch_internals import no_modes, version_of
-from .weight_watch import WeightWatch, are_as_seen
+from .weight_watch import WeightSample, WeightWatch, are_as_seen
+
+_Key = tuple[int, Hashable]
 
 
 @dataclass(eq=False)
 class PreparedWeight:
-    """A weight in the kernels' layout.
+    """A weight as kernels take it.
 
     Attributes:
         weight: The weight.
         version: Its version when it was laid out.
         memory: Its address at that time.
-        packed: uint8 ``(bytes,)``.
+        packed: What was made of it: uint8 ``(bytes,)`` in the kernels' layout, or another weight.
         watch: Sees writes that do not change the version.
+        sample: Sees some of them at once, where what was made is another weight.
         dropped: Whether it has been given up.
     """
 
@@ -31,6 +34,7 @@ class PreparedWeight:
     memory: int
     packed: Tensor
     watch: WeightWatch
+    sample: WeightSample | None = None
     dropped: bool = False
 
     def is_current(self) -> bool:
@@ -41,6 +45,7 @@ class PreparedWeight:
             and weight is not None
             and self.version == version_of(weight)
             and self.memory == weight.data_ptr()
+            and (self.sample is None or self.sample.is_the_same())
         )
 
 
@@ -48,42 +53,44 @@ class PreparedWeights:
     """The prepared weights of a model.
 
     Args:
-        prepare: ``prepare(weight, winograd)`` lays a weight out, uint8 ``(bytes,)``.
+        prepare: ``prepare(weight, how)`` makes of a weight what kernels take.
 
     Attributes:
         times_dropped: How often some were given up.
     """
 
-    def __init__(self, prepare: Callable[[Tensor, bool], Tensor]) -> None:
+    def __init__(self, prepare: Callable[[Tensor, Hashable], Tensor]) -> None:
         self._prepare = prepare
         self.times_dropped = 0
-        self._kept: dict[tuple[int, bool], PreparedWeight] = {}
-        self._turns: list[tuple[int, bool]] = []
+        self._kept: dict[_Key, PreparedWeight] = {}
+        self._turns: list[_Key] = []
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __contains__(self, key: tuple[Tensor, bool]) -> bool:
-        weight, winograd = key
-        return (id(weight), winograd) in self._kept
+    def __contains__(self, key: tuple[Tensor, Hashable]) -> bool:
+        weight, how = key
+        return (id(weight), how) in self._kept
 
-    def of(self, weight: Tensor, winograd: bool) -> Tensor:
-        """The weight in the kernels' layout.
+    def of(self, weight: Tensor, how: Hashable) -> Tensor:
+        """What kernels take for a weight.
 
         Args:
-            weight: ``(C_out, C / groups, kh, kw)``.
-            winograd: For Winograd's algorithm.
+            weight: The weight.
+            how: See the class.
         """
-        key = (id(weight), winograd)
+        key = (id(weight), how)
         found = self._kept.get(key)
         if found is None or found.weight() is not weight or not found.is_current():
             # Not part of the frame: modes that record or count its ops must not see this.
             with no_modes(), torch.inference_mode(False), torch.no_grad():
-                packed = self._prepare(weight, winograd)
+                packed = self._prepare(weight, how)
             # It lives as long as the weight.
             reference = weakref.ref(weight, _Forget(self._kept, key))
             watch = WeightWatch(weight)
-            found = PreparedWeight(reference, version_of(weight), weight.data_ptr(), packed, watch)
+            sample = WeightSample(weight) if isinstance(packed, nn.Parameter) else None
+            seen = version_of(weight), weight.data_ptr()
+            found = PreparedWeight(reference, *seen, packed, watch, sample)
             self._kept[key] = found
         return found.packed
 
@@ -131,6 +138,7 @@ class WeightsInUse:
         self._times_dropped = -1
         self._weights = tuple(prepared.weight for prepared in used)
         self._seen = [number for p in used for number in (p.version, p.memory)]
+        self._samples = [prepared.sample for prepared in used if prepared.sample is not None]
 
     def are_current(self) -> bool:
         """Whether all weights are unchanged, see :meth:`PreparedWeight.is_current`."""
@@ -138,15 +146,16 @@ class WeightsInUse:
             if any(prepared.dropped for prepared in self._used):
                 return False
             self._times_dropped = self._kept.times_dropped
-        return are_as_seen(self._weights, self._seen)
+        are_same = all(sample.is_the_same() for sample in self._samples)
+        return are_same and are_as_seen(self._weights, self._seen)
 
 
 @dataclass
 class _Forget:
     """Drops what was prepared for a weight that no longer exists."""
 
-    prepared: dict[tuple[int, bool], PreparedWeight]
-    key: tuple[int, bool]
+    prepared: dict[_Key, PreparedWeight]
+    key: _Key
 
     def __call__(self, reference: weakref.ref) -> None:
         found = self.prepared.get(self.key)

@@ -17,6 +17,7 @@ _NATIVE = extension_module()
 
 # Number of values in a part.
 _PART = 1 << 14
+_SAMPLE = 16
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
@@ -35,11 +36,32 @@ def are_as_seen(tensors: tuple[ReferenceType[Tensor], ...], seen: list[int]) -> 
     return seen == [n for tensor in found for n in (version_of(tensor), tensor.data_ptr())]
 
 
+class WeightSample:
+    """A few values of a weight that the kernels do not read themselves.
+
+    Args:
+        weight: A parameter.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        with no_modes(), torch.inference_mode(False), torch.no_grad():
+            values = weight.detach()
+            flat = values.view(-1) if values.is_contiguous() else values.flatten(1)[0]
+            self._values = flat[:: max(1, len(flat) // _SAMPLE)]
+            self._before = self._values.clone()
+
+    def is_the_same(self) -> bool:
+        """Whether they are as they were."""
+        with no_modes():
+            return torch.equal(self._values, self._before)
+
+
 class WeightWatch:
     """Remembers the values of a weight.
 
-    The kernels compare a few values in every call, so they see a write to most of it at once.
-    A write to only a few values is seen when it is their part's turn to be summed.
+    The kernels compare a few values in every call (:class:`WeightSample` where they cannot), so
+    that a write to most of it is seen at once. A write to only a few values is seen when it is
+    their part's turn to be summed.
 
     Args:
         weight: A parameter in host memory, without gaps; nothing is seen of any other.

@@ -22,6 +22,11 @@ class BlockKernels(Protocol):
     def convolve(self, frame: Any, x: BlockTensor, weight: Tensor, bias: Tensor | None, *how: Any):
         """Convolve a map, or leave it pending so that the ops after it can be fused."""
 
+    def transpose(
+        self, frame: Any, x: BlockTensor, weight: Tensor, bias: Tensor | None, shape: Any
+    ):
+        """Convolve a map by a transposed convolution, ``None`` where torch is to do it."""
+
     def convolve_regions(self, frame: Any, x: Tensor, module: Any) -> Tensor | None:
         """Convolve an ordinary tensor."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from ... import ops
+from ...ops.block_conv import SlidingWindow
 from ...ops.window import window_table
+from ..conv.implementation import ConvShape
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..geometry import ceil_div, fits_blocks
@@ -51,6 +53,12 @@ def transposed_convolution(frame: Frame, func, args, kwargs):
     local = local and layout is x.block_layout
     if local:
         count = x.block
+    window = SlidingWindow(kernel, stride, padding, dilation, block)
+    of_block = x.block[0] * x.block[1] * per_pixel
+    shape = ConvShape(window, size, local, groups, dense, of_block)
+    found = frame.kernels.transpose(frame, x, weight, bias, shape)
+    if found is not None:
+        return found
     executed = dense if frame.whole else layout.executed * count[0] * count[1] * per_pixel
     frame.count_blocks(executed, dense, block)
     if frame.whole:
