@@ -101,12 +101,13 @@ int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
 void fill_winograd(const ConvKernels& kernels, const ConvShape& shape, const at::Tensor& weight,
                    float* packed) {
   constexpr int64_t kAtOnce = 6;
-  const at::Tensor points = at::empty({9, kernels.winograd_points}, at::kDouble);
-  kernels.winograd_matrix(points.mutable_data_ptr<double>());
+  const int64_t of_kernel = shape.kernel_h * shape.kernel_w, all = kernels.winograd_points(shape);
+  const at::Tensor points = at::empty({of_kernel, all}, at::kDouble);
+  kernels.winograd_matrix(shape, points.mutable_data_ptr<double>());
   // In double, so that the weights bring no rounding but that of their storage.
-  const at::Tensor taps = weight.reshape({-1, 9}).to(at::kDouble);
-  for (int64_t first = 0; first < kernels.winograd_points; first += kAtOnce) {
-    const int64_t count = std::min(kAtOnce, kernels.winograd_points - first);
+  const at::Tensor taps = weight.reshape({-1, of_kernel}).to(at::kDouble);
+  for (int64_t first = 0; first < all; first += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, all - first);
     const at::Tensor values =
         at::matmul(taps, points.narrow(1, first, count)).to(at::kFloat).t().contiguous();
     at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
@@ -155,10 +156,12 @@ at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string
                     std::string(kernels), "'; it has ", conv_kernels());
   const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
   if (winograd) {
-    TORCH_CHECK_VALUE(shape.kernel_h == 3 && shape.kernel_w == 3 &&
-                          shape.channels % chosen->lanes == 0,
-                      "blockcopy::conv_prepare: Winograd needs a 3x3 kernel and a multiple of ",
-                      chosen->lanes, " input channels, found ", weight.sizes(),
+    const bool is_known = (shape.kernel_h == 3 || shape.kernel_h == 1) &&
+                          (shape.kernel_w == 3 || shape.kernel_w == 1) &&
+                          shape.kernel_h * shape.kernel_w > 1;
+    TORCH_CHECK_VALUE(is_known && shape.channels % chosen->lanes == 0,
+                      "blockcopy::conv_prepare: Winograd needs a 3x3, 3x1 or 1x3 kernel and a "
+                      "multiple of ", chosen->lanes, " input channels, found ", weight.sizes(),
                       "; pass winograd=False");
   }
   const int64_t depthwise = weight.size(1) == 1 ? 4 * weight.numel() : 0;

@@ -254,6 +254,7 @@ direct = st.builds(
 )
 by_winograd = st.builds(
     dict,
+    kernel=st.sampled_from(((3, 3), (3, 3), (3, 1), (1, 3))),
     dilation=st.sampled_from(((1, 1), (1, 1), (2, 1), (2, 2), (3, 5), (11, 12))),
     padding=st.tuples(st.integers(0, 12), st.integers(0, 12)),
     channels=st.sampled_from((16, 32, 48)),
@@ -541,6 +542,8 @@ PREPARE_ERRORS = {
     "empty": (ValueError, torch.float32, (0, 4, 3, 3), False, ""),
     "three dimensions": (ValueError, torch.float32, (4, 4, 3), False, ""),
     "Winograd of 5x5": (ValueError, torch.float32, (4, 16, 5, 5), True, ""),
+    "Winograd of 5x1": (ValueError, torch.float32, (4, 16, 5, 1), True, ""),
+    "Winograd of 1x1": (ValueError, torch.float32, (4, 16, 1, 1), True, ""),
     "Winograd of 12 channels": (ValueError, torch.float32, (4, 12, 3, 3), True, ""),
     "unknown kernels": (ValueError, torch.float32, (4, 4, 3, 3), False, "mmx"),
 }

@@ -25,7 +25,10 @@ from .phases import Phases
 from .prepared_weights import PreparedWeights
 
 _WINOGRAD_TILE = 4
-_WINOGRAD_CHANNELS = 16
+# The fewest channels with which a kernel gains. One that multiplies half as much, and not a quarter,
+# gains nothing where two products of bfloat16 take as long as one.
+_WINOGRAD_CHANNELS = {(3, 3): 16, (3, 1): 32, (1, 3): 32}
+_WINOGRAD_MULTIPLE = 16
 # A tile that crosses the block's edge costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
 
@@ -61,7 +64,7 @@ class CpuConvolutions:
 
     Args:
         fuse: Defer a convolution until the batch norm, addition and activation after it are known.
-        winograd: Run 3x3 convolutions of stride 1 by Winograd's algorithm.
+        winograd: Run 3x3, 3x1 and 1x3 convolutions of stride 1 by Winograd's algorithm.
         kernels: One of :func:`blockcopy_plugins.ops.conv_kernels`.
 
     Attributes:
@@ -128,7 +131,8 @@ class CpuConvolutions:
         window, size_out = shape.window, shape.size_out
         layout = frame.layout(size_out, window.block_out)
         tile = size_out if frame.whole else window.block_out
-        winograd = not shape.local and self.is_by_winograd(weight.shape[1], window, tile)
+        is_winograd = self.is_by_winograd(weight.shape[1], weight.dtype, window, tile)
+        winograd = is_winograd and not shape.local
         plan = CpuConvPlan(shape, tile, layout.blocks, winograd)
         if shape.local:
             return plan
@@ -245,7 +249,8 @@ class CpuConvolutions:
         if not shape.local and max(phases.taps) < 3:
             by_three = phases.with_taps((3, 3))
             tile = size_of_phase if frame.whole else x.block
-            if self.is_by_winograd(weight.shape[0], _window_of(by_three, x.block), tile):
+            window = _window_of(by_three, x.block)
+            if self.is_by_winograd(weight.shape[0], weight.dtype, window, tile):
                 phases = by_three
         stacked = self.prepared.of(weight, phases)
         if self.not_supported_reasons(x, stacked, 1):
@@ -261,23 +266,28 @@ class CpuConvolutions:
         tile = size if frame.whole else block
         return BlockTensor(phases.side_by_side(found, tile), size, block, frame)
 
-    def is_by_winograd(self, channels: int, window: SlidingWindow, block: Sequence[int]) -> bool:
+    def is_by_winograd(
+        self, channels: int, dtype: torch.dtype, window: SlidingWindow, block: Sequence[int]
+    ) -> bool:
         """Whether a convolution of blocks of a size runs by Winograd's algorithm.
 
         Args:
             channels: That it reads.
+            dtype: Of the map.
             window: Kernel, stride and dilation.
             block: Height and width of what one result holds.
         """
-        if (
-            not self.winograd
-            or window.kernel != (3, 3)
-            or window.stride != (1, 1)
-            or channels % _WINOGRAD_CHANNELS
-        ):
+        if not self.winograd or window.stride != (1, 1) or channels % _WINOGRAD_MULTIPLE:
+            return False
+        if channels < _WINOGRAD_CHANNELS.get(window.kernel, channels + 1):
+            return False
+        if dtype == torch.bfloat16 and 1 in window.kernel:
             return False
         outputs = 1
-        for side, dilation in zip(block, window.dilation, strict=True):
+        for side, taps, dilation in zip(block, window.kernel, window.dilation, strict=True):
+            if taps == 1:
+                outputs *= side
+                continue
             # With dilation d, every d-th output belongs to a separate convolution.
             outputs_of_each = ceil(side / dilation)
             tiles = min(dilation, side) * ceil(outputs_of_each / _WINOGRAD_TILE)

@@ -44,7 +44,7 @@ def convolve_regions(
     macs = len(x) * size_out[0] * size_out[1] * weight.numel()
     if min(size_out) < 1 or macs < _LEAST_MACS:
         return None
-    if not cpu.is_by_winograd(weight.shape[1], window, size_out):
+    if not cpu.is_by_winograd(weight.shape[1], x.dtype, window, size_out):
         return None
     rows, cols = frame.tables(
         ("whole", window),

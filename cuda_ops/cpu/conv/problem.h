@@ -128,10 +128,10 @@ struct ConvKernels {
   int64_t (*depthwise_scratch)(const ConvProblem&);
   void (*depthwise)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
 
-  // The same for 3x3 kernels of stride 1 and a multiple of `lanes` channels.
-  int64_t winograd_points;
-  // (9, points): the contribution of one weight of a kernel to each point.
-  void (*winograd_matrix)(double* matrix);
+  // The same for 3x3, 3x1 and 1x3 kernels of stride 1 and a multiple of `lanes` channels.
+  int64_t (*winograd_points)(const ConvShape&);
+  // (taps, points): the contribution of one weight of a kernel to each point.
+  void (*winograd_matrix)(const ConvShape&, double* matrix);
   int64_t (*winograd_size)(const ConvShape&);
   // `weight`: (C_out, C_in) of one point, in float32, whatever the element.
   void (*pack_winograd)(const ConvShape&, int64_t point, const float* weight, float* packed);
