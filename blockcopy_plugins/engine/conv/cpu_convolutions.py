@@ -25,7 +25,7 @@ from .phases import Phases
 from .prepared_weights import PreparedWeights
 
 _WINOGRAD_TILE = 4
-# The fewest channels with which a kernel gains. One that multiplies half as much, and not a quarter,
+# The fewest channels with which a kernel gains. One that multiplies half as much (not a quarter)
 # gains nothing where two products of bfloat16 take as long as one.
 _WINOGRAD_CHANNELS = {(3, 3): 16, (3, 1): 32, (1, 3): 32}
 _WINOGRAD_MULTIPLE = 16
