@@ -21,6 +21,7 @@ from blockcopy_plugins.ops.library import extension_status, has_extension, has_k
 from blockcopy_plugins.ops.match_boxes import match_boxes
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
+from blockcopy_plugins.ops.pool_blocks import pool_blocks
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
 from blockcopy_plugins.ops.scatter import scatter_
@@ -51,6 +52,7 @@ __all__ = [
     "match_boxes",
     "paint_regions",
     "planes",
+    "pool_blocks",
     "reduce_picture",
     "resize_blocks",
     "scale_shift",

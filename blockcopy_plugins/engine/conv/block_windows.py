@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from math import lcm
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -92,10 +93,34 @@ def is_local(x: BlockTensor, window: SlidingWindow, size_out: tuple[int, int]) -
     )
 
 
-def gather_windows(
-    frame: Frame, op: str, x: BlockTensor, window: SlidingWindow, size_out, fill: float
-) -> Tensor:
-    """The executed blocks of a map, with everything that their windows read.
+class WindowSource(NamedTuple):
+    """Where the windows of executed blocks are.
+
+    Attributes:
+        map: ``(slots, C, H, W)``.
+        places: The executed blocks of the result, int32 ``(n, 3)``; see :func:`~...ops.gather`.
+        rows: The rows of the map that each row of blocks reads, int32 ``(GH, wh)``.
+        cols: The same for columns.
+        fill: Value outside the map.
+    """
+
+    map: Tensor
+    places: Tensor
+    rows: Tensor
+    cols: Tensor
+    fill: float
+
+
+def window_source(
+    frame: Frame,
+    op: str,
+    x: BlockTensor,
+    window: SlidingWindow,
+    size_out: tuple[int, int],
+    fill: float,
+    contiguous: bool = False,
+) -> WindowSource:
+    """Where the executed blocks of a map are, with everything that their windows read.
 
     Args:
         frame: The frame being run.
@@ -104,30 +129,36 @@ def gather_windows(
         window: Shape of the op.
         size_out: ``(H, W)`` of its result.
         fill: Value outside the map.
-
-    Returns:
-        ``(n_executed, C, wh, ww)``.
+        contiguous: Windows are contiguous, even if most of them is not read.
     """
+    make = window.contiguous_table if contiguous else window.table
     layout = frame.layout(size_out, window.block_out)
     if isinstance(x, PaddedMap):
         rows, cols = frame.tables(
-            (window, x.padding.key),
+            (window, contiguous, x.padding.key),
             x.size_of_map,
             window.block_out,
             lambda axis, size, _: through(
-                window.table(axis, layout.blocks[axis], size), x.padding.source(axis)
+                make(axis, layout.blocks[axis], size), x.padding.source(axis)
             ),
         )
         fill = fill if x.padding.fill is None else x.padding.fill
-        return ops.gather(x.entry.map, layout.by_slot, rows, cols, fill)
+        return WindowSource(x.entry.map, layout.by_slot, rows, cols, fill)
     entry = frame.keep(x, op)
     rows, cols = frame.tables(
-        window,
+        (window, contiguous),
         x.size_of_map,
         window.block_out,
-        lambda axis, size, _: window.table(axis, layout.blocks[axis], size),
+        lambda axis, size, _: make(axis, layout.blocks[axis], size),
     )
-    return ops.gather(entry.map, layout.by_slot, rows, cols, fill)
+    return WindowSource(entry.map, layout.by_slot, rows, cols, fill)
+
+
+def gather_windows(
+    frame: Frame, op: str, x: BlockTensor, window: SlidingWindow, size_out, fill: float
+) -> Tensor:
+    """The windows of :func:`window_source`, ``(n_executed, C, wh, ww)``."""
+    return ops.gather(*window_source(frame, op, x, window, size_out, fill))
 
 
 def pair(value) -> tuple[int, int]:

@@ -12,11 +12,12 @@ from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
-from ..tensor.dense_on_use import BlockIndices, PaddedMap, PoolIndices
+from ..tensor.dense_on_use import PaddedMap, PoolIndices
 from ..torch_internals import named_arguments
 from .groups_as_images import takes_groups
 from .op_table import always, on_blocks
 from .pool_indices import indices_on_use
+from .pool_kernels import pool_by_kernels
 
 aten = torch.ops.aten
 
@@ -39,21 +40,19 @@ def max_pool(frame: Frame, func, args, kwargs):
         return plan
     window, size_out = plan
     local = is_local(x, window, size_out) and not ceil_mode
-    found = None
-    if frame.whole:
-        out, found = _run_whole(frame, func, args, kwargs, local)
+    out = pool_by_kernels(frame, str(func), x, window, size_out, local)
+    if out is not None:
+        pass
+    elif frame.whole:
+        out = _run_whole(frame, func, args, kwargs, local)[0]
     elif local:
-        out, found = func(x.packed, window.kernel, window.stride)
+        out = func(x.packed, window.kernel, window.stride)[0]
     else:
         gathered = gather_windows(frame, str(func), x, window, size_out, float("-inf"))
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
-    indices = indices_on_use(frame, func, args, kwargs, values)
-    # A window that crosses the map's edge has no output, but would have one in its block.
-    if local and all(x.size_of_map[i] % window.stride[i] == 0 for i in (0, 1)):
-        indices.in_blocks = BlockIndices(found, x.size_of_map, x.block)
-    return values, indices
+    return values, indices_on_use(frame, func, args, kwargs, values, local)
 
 
 @on_blocks(aten.max_unpool2d.default, takes_padded=True)
@@ -67,7 +66,7 @@ def max_unpool(frame: Frame, func, args, kwargs):
     if not fits or tuple(size) != pooled.size_of_map:
         return Decline("its maps are not those of the pooling")
     tile = pooled.size_of_map if frame.whole else pooled.block
-    out = func(x.packed, pooled.packed, tile)
+    out = func(x.packed, pooled.make(), tile)
     return BlockTensor(out, pooled.size_of_map, pooled.block, frame)
 
 
@@ -86,7 +85,13 @@ def avg_pool(frame: Frame, func, args, kwargs):
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
     local = uniform and is_local(x, window, size_out) and not ceil_mode
-    if frame.whole:
+    out = None
+    if uniform:
+        scale = 1 / (divisor or kernel[0] * kernel[1])
+        out = pool_by_kernels(frame, str(func), x, window, size_out, local, scale)
+    if out is not None:
+        pass
+    elif frame.whole:
         out = _run_whole(frame, func, args, kwargs, local)
     elif local:
         out = F.avg_pool2d(x.packed, kernel, stride, divisor_override=divisor)

@@ -34,13 +34,13 @@ class BlockIndices:
     """Where the maxima are within each block, for windows that each lie in one block.
 
     Attributes:
-        packed: int64, shaped like the packed maxima: positions in a block of the pooled
-            map, or in the whole map in whole frames.
+        make: Computes them, int64, shaped like the packed maxima: positions in a block of the
+            pooled map, or in the whole map in whole frames.
         size_of_map: ``(H, W)`` of that map.
         block: Height and width of a block of it.
     """
 
-    packed: Tensor
+    make: Callable[[], Tensor]
     size_of_map: tuple[int, int]
     block: tuple[int, int]
 
