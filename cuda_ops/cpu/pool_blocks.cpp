@@ -25,6 +25,7 @@ struct Pooling {
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
   bool largest;
   float scale;
+  float nothing;  // the result of no pixels
 };
 
 inline float widen(float value) { return value; }
@@ -50,27 +51,25 @@ inline void narrow(float value, uint16_t* out) {
 inline float larger(float a, float b) { return b > a || b != b ? b : a; }
 
 // One row of windows: along it, a tap of output `o` is column cols[o * stride + tap * dilation] of
-// the map, -1 outside. `pixels`: a row of the map, (columns, channels). `Channels`: 0 if it is known
-// only now.
-template <typename T, int Channels>
+// the map, -1 outside. `pixels`: a row of the map, (columns, channels).
+template <typename T>
 inline __attribute__((always_inline)) void pool_along(const Pooling& p, const T* pixels,
                                                       const int32_t* cols, int64_t outputs,
                                                       int64_t channels, float* out) {
-  const int64_t count = Channels > 0 ? Channels : channels;
-  for (int64_t o = 0; o < outputs; ++o, out += count, cols += p.stride_w) {
-    std::fill_n(out, count, p.largest ? -std::numeric_limits<float>::infinity() : 0.0f);
+  for (int64_t o = 0; o < outputs; ++o, out += channels, cols += p.stride_w) {
+    std::fill_n(out, channels, p.nothing);
     for (int64_t tap = 0; tap < p.kernel_w; ++tap) {
       const int32_t column = cols[tap * p.dilation_w];
       if (column < 0) {
         continue;
       }
-      const T* pixel = pixels + column * count;
+      const T* pixel = pixels + column * channels;
       if (p.largest) {
-        for (int64_t c = 0; c < count; ++c) {
+        for (int64_t c = 0; c < channels; ++c) {
           out[c] = larger(out[c], widen(pixel[c]));
         }
       } else {
-        for (int64_t c = 0; c < count; ++c) {
+        for (int64_t c = 0; c < channels; ++c) {
           out[c] += widen(pixel[c]);
         }
       }
@@ -78,15 +77,31 @@ inline __attribute__((always_inline)) void pool_along(const Pooling& p, const T*
   }
 }
 
-template <typename T>
-inline __attribute__((always_inline)) void pool_along(const Pooling& p, const T* pixels,
-                                                      const int32_t* cols, int64_t outputs,
-                                                      int64_t channels, float* out) {
-  // A picture has three channels: too few for a loop over vectors.
-  if (channels == 3) {
-    pool_along<T, 3>(p, pixels, cols, outputs, channels, out);
-  } else {
-    pool_along<T, 0>(p, pixels, cols, outputs, channels, out);
+// The same for a picture: three channels are too few for vectors, and lie in registers.
+template <bool Largest, typename T>
+void pool_picture(const Pooling& p, const T* pixels, const int32_t* cols, int64_t outputs,
+                  float* out) {
+  for (int64_t o = 0; o < outputs; ++o, out += 3, cols += p.stride_w) {
+    float first = p.nothing, second = p.nothing, third = p.nothing;
+    for (int64_t tap = 0; tap < p.kernel_w; ++tap) {
+      const int32_t column = cols[tap * p.dilation_w];
+      if (column < 0) {
+        continue;
+      }
+      const T* pixel = pixels + column * 3;
+      if constexpr (Largest) {
+        first = larger(first, widen(pixel[0]));
+        second = larger(second, widen(pixel[1]));
+        third = larger(third, widen(pixel[2]));
+      } else {
+        first += widen(pixel[0]);
+        second += widen(pixel[1]);
+        third += widen(pixel[2]);
+      }
+    }
+    out[0] = first;
+    out[1] = second;
+    out[2] = third;
   }
 }
 
@@ -104,7 +119,7 @@ BLOCKCOPY_CLONES void pool_row(const Pooling& p, const uint16_t* pixels, const i
 template <typename T>
 inline __attribute__((always_inline)) void pool_across(const Pooling& p, const float* const* rows,
                                                        int64_t count, float* sums, T* out) {
-  std::fill_n(sums, count, p.largest ? -std::numeric_limits<float>::infinity() : 0.0f);
+  std::fill_n(sums, count, p.nothing);
   for (int64_t tap = 0; tap < p.kernel_h; ++tap) {
     const float* row = rows[tap * p.dilation_h];
     if (row == nullptr) {
@@ -120,9 +135,8 @@ inline __attribute__((always_inline)) void pool_across(const Pooling& p, const f
       }
     }
   }
-  const float scale = p.largest ? 1.0f : p.scale;
   for (int64_t i = 0; i < count; ++i) {
-    narrow(sums[i] * scale, out + i);
+    narrow(sums[i] * p.scale, out + i);
   }
 }
 
@@ -158,8 +172,16 @@ void pool(const Pooling& p, const at::Tensor& map, const GatherGeometry& g, cons
         const int32_t row = rows[block.grid_y * g.window_h + above + y];
         if (row >= 0) {
           places[y] = pooled.data() + y * row_size;
-          pool_row(p, from + (block.slot * map_h + row) * map_w * channels,
-                   cols + block.grid_x * g.window_w, wide, channels, pooled.data() + y * row_size);
+          const T* pixels = from + (block.slot * map_h + row) * map_w * channels;
+          const int32_t* columns = cols + block.grid_x * g.window_w;
+          float* into = pooled.data() + y * row_size;
+          if (channels != 3) {
+            pool_row(p, pixels, columns, wide, channels, into);
+          } else if (p.largest) {
+            pool_picture<true>(p, pixels, columns, wide, into);
+          } else {
+            pool_picture<false>(p, pixels, columns, wide, into);
+          }
         }
       }
       for (int64_t y = first; y < last; ++y) {
@@ -210,8 +232,12 @@ at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tens
   check_indices(g, block_data(blocks), row_table, col_table);
   const int64_t high = outputs_of("rows", g.window_h, kernel[0], stride[0], dilation[0]);
   const int64_t wide = outputs_of("cols", g.window_w, kernel[1], stride[1], dilation[1]);
-  const Pooling pooling = {kernel[0],   kernel[1],   stride[0], stride[1],
-                           dilation[0], dilation[1], largest,   static_cast<float>(scale)};
+  Pooling pooling = {kernel[0],   kernel[1],   stride[0], stride[1],
+                     dilation[0], dilation[1], largest,   static_cast<float>(scale), 0.0f};
+  if (largest) {
+    pooling.scale = 1.0f;
+    pooling.nothing = -std::numeric_limits<float>::infinity();
+  }
   const at::Tensor out = at::empty({g.count, map.size(1), high, wide},
                                    map.options().memory_format(at::MemoryFormat::ChannelsLast));
   if (out.numel() == 0) {

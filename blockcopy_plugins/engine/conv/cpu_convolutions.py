@@ -21,7 +21,7 @@ from ..tensor.dense_on_use import PaddedMap
 from ..tensor.pending_map import PendingMap
 from .implementation import STATE_OP, ConvShape
 from .pending_conv import PendingConvolutions
-from .phases import Phases
+from .phases import Phases, Repeats
 from .prepared_weights import PreparedWeights
 
 _WINOGRAD_TILE = 4
@@ -261,7 +261,9 @@ class CpuConvolutions:
         if plan is None:
             plan = frame.plans.convolutions[key] = self.plan(frame, x, stacked, shape)
         if bias is not None:
-            bias = bias.repeat(given.stride[0] * given.stride[1])
+            times = Repeats(given.stride[0] * given.stride[1])
+            is_kept = isinstance(bias, nn.Parameter)
+            bias = self.prepared.of(bias, times) if is_kept else times.of(bias)
         found = self.run(frame, x, stacked, bias, plan, waits=False).packed
         tile = size if frame.whole else block
         return BlockTensor(phases.side_by_side(found, tile), size, block, frame)
@@ -312,8 +314,10 @@ def _window_of(phases: Phases, block: tuple[int, int]) -> SlidingWindow:
     return SlidingWindow(phases.taps, (1, 1), padding, (1, 1), block)
 
 
-def _prepare(kernels: str, weight: Tensor, how: bool | Phases) -> Tensor:
-    """A weight in the kernels' layout (for Winograd's algorithm or not), or with stacked phases."""
+def _prepare(kernels: str, weight: Tensor, how: bool | Phases | Repeats) -> Tensor:
+    """A weight in the kernels' layout (for Winograd's algorithm or not), or for stacked phases."""
+    if isinstance(how, Repeats):
+        return nn.Parameter(how.of(weight), requires_grad=False)
     if isinstance(how, Phases):
         stacked = nn.Parameter(how.stack(weight), requires_grad=False)
         stacked.values_but_zeros = weight.numel()

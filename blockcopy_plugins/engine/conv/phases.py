@@ -103,6 +103,21 @@ class Phases:
         return found.contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """The bias of a transposed convolution for all of its phases.
+
+    Attributes:
+        times: Phases.
+    """
+
+    times: int
+
+    def of(self, bias: Tensor) -> Tensor:
+        """``(times * C_out,)`` of ``(C_out,)``."""
+        return bias.repeat(self.times)
+
+
 def _reads(phase: int, kernel: int, stride: int, padding: int) -> list[Pair]:
     """What a phase reads along one axis: inputs relative to ``q``, and the taps they meet.
 

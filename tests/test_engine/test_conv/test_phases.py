@@ -115,5 +115,9 @@ def test_a_changed_weight_is_stacked_anew_also_in_a_program():
             model.up.weight.data = model.up.weight.data + 1
         assert torch.allclose(net(frame), dense(frame), atol=1e-4)
         for model in (net, dense):
-            model.up.weight.data.mul_(0.5)  # torch does not count this one
+            model.up.bias.add_(1)
+        assert torch.allclose(net(frame), dense(frame), atol=1e-4)
+        for model in (net, dense):
+            model.up.bias.data.add_(1)  # torch does not count these
+            model.up.weight.data.mul_(0.5)
         assert torch.allclose(net(frame), dense(frame), atol=1e-4)
