@@ -48,7 +48,7 @@ inline void narrow(float value, uint16_t* out) {
 }
 
 // NaN wins, as in torch's max pooling.
-inline float larger(float a, float b) { return b > a || b != b ? b : a; }
+inline float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
 
 // One row of windows: along it, a tap of output `o` is column cols[o * stride + tap * dilation] of
 // the map, -1 outside. `pixels`: a row of the map, (columns, channels).
@@ -77,31 +77,28 @@ inline __attribute__((always_inline)) void pool_along(const Pooling& p, const T*
   }
 }
 
-// The same for a picture: three channels are too few for vectors, and lie in registers.
+// The same for a picture, whose three channels are too few for a loop over vectors: a pixel is one.
+typedef float Pixel __attribute__((vector_size(16)));
+
 template <bool Largest, typename T>
 void pool_picture(const Pooling& p, const T* pixels, const int32_t* cols, int64_t outputs,
                   float* out) {
   for (int64_t o = 0; o < outputs; ++o, out += 3, cols += p.stride_w) {
-    float first = p.nothing, second = p.nothing, third = p.nothing;
+    Pixel found = {p.nothing, p.nothing, p.nothing, 0.0f};
     for (int64_t tap = 0; tap < p.kernel_w; ++tap) {
       const int32_t column = cols[tap * p.dilation_w];
       if (column < 0) {
         continue;
       }
       const T* pixel = pixels + column * 3;
+      const Pixel value = {widen(pixel[0]), widen(pixel[1]), widen(pixel[2]), 0.0f};
       if constexpr (Largest) {
-        first = larger(first, widen(pixel[0]));
-        second = larger(second, widen(pixel[1]));
-        third = larger(third, widen(pixel[2]));
+        found = (value > found) | (value != value) ? value : found;
       } else {
-        first += widen(pixel[0]);
-        second += widen(pixel[1]);
-        third += widen(pixel[2]);
+        found += value;
       }
     }
-    out[0] = first;
-    out[1] = second;
-    out[2] = third;
+    std::memcpy(out, &found, 3 * sizeof(float));
   }
 }
 
