@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import os
 import statistics
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ def folded(net):
     return net.eval()
 
 
-def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespace) -> dict:
-    """Medians of one network at one size."""
+def measure(name: str, size: tuple[int, int], dtype: str, args: argparse.Namespace) -> dict:
+    """Medians of one network at one size and in one dtype."""
     import torch
 
     import blockcopy_plugins as bc
@@ -50,10 +51,11 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     from .networks import build
     from .openmmlab_networks import OPENMMLAB, build_openmmlab
 
-    clock = Clock("cpu", args.clock)
+    clock, block, element = Clock("cpu", args.clock), args.block_size, getattr(torch, dtype)
     make = build_openmmlab if name in OPENMMLAB else build
     net = make(name, seed=args.seed)
-    net = (net if name in OPENMMLAB else folded(net)).to(memory_format=torch.channels_last)
+    net = net if name in OPENMMLAB else folded(net)
+    net = net.to(element, memory_format=torch.channels_last)
     layouts = {
         "channels_last": torch.channels_last,
         "contiguous": torch.contiguous_format,
@@ -63,7 +65,7 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=block, policy=policy, programs=args.programs))
     draw = torch.Generator().manual_seed(args.seed)
     frames = [
-        torch.randn(1, 3, *size, generator=draw).contiguous(memory_format=torch.channels_last)
+        torch.randn(1, 3, *size, generator=draw).to(element, memory_format=torch.channels_last)
         for _ in range(3)
     ]
     grid = -(-size[0] // block), -(-size[1] // block)
@@ -103,6 +105,7 @@ def measure(name: str, size: tuple[int, int], block: int, args: argparse.Namespa
     return {
         "model": name,
         "size": list(size),
+        "dtype": dtype,
         "block_size": block,
         "dense_layout": layout,
         "dense_ms": medians[layout],
@@ -126,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         help="of benchmarks.networks and openmmlab_networks, each with its own size or --sizes",
     )
     parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
+    parser.add_argument("--dtypes", type=command.dtypes, default=["float32"], metavar="DTYPE,...")
     parser.add_argument("--block-size", type=int, default=64, metavar="PX")
     parser.add_argument("--rates", type=command.rates, default=[1.0, 0.5, 0.25, 0.125])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -150,15 +154,16 @@ def main(argv: Sequence[str] | None = None) -> dict:
     }
     for model in args.models:
         name, _, own = model.partition("@")
-        for size in command.sizes(own) if own else args.sizes:
-            found = measure(name, size, args.block_size, args)
+        sizes = command.sizes(own) if own else args.sizes
+        for size, dtype in itertools.product(sizes, args.dtypes):
+            found = measure(name, size, dtype, args)
             results["networks"].append(found)
             command.write_json(results, args.json)
             told = ", ".join(
                 f"{row['rate']:.1%} {row['sparse_ms']:.1f} ms (E {row['efficiency']:.2f})"
                 for row in found["rows"]
             )
-            print(f"{name} {size[0]}x{size[1]}: dense {found['dense_ms']:.1f} ms; {told}")
+            print(f"{name} {size[0]}x{size[1]} {dtype}: dense {found['dense_ms']:.1f} ms; {told}")
     return results
 
 

@@ -297,7 +297,8 @@ def light(report: dict[str, Any]) -> str:
     for network in report["networks"]:
         height, width = network["size"]
         cells = (f"{row['sparse_ms']:.1f} (**{row['efficiency']:.2f}**)" for row in network["rows"])
-        rows.append([network["model"], f"{height}×{width}", f"{network['dense_ms']:.1f}", *cells])
+        name = [network["model"], f"{height}×{width}", network["dtype"]]
+        rows.append([*name, f"{network['dense_ms']:.1f}", *cells])
     rates = (f"{100 * rate:g} %" for rate in report["settings"]["rates"])
-    head = ["network", "frame", "dense", *rates]
+    head = ["network", "frame", "dtype", "dense", *rates]
     return table(head, rows) + "\n\n" + in_a_line(report["machine"])
