@@ -141,7 +141,7 @@ def crop(frame: Frame, func, args, kwargs):
 
 def stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
     """Note that a copy replaces a view: writes to one do not show in the other."""
-    copy.version.copy_of = (of.version, of.version.count)
+    copy.version.replace_view(of.version)
     return copy
 
 
