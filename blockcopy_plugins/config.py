@@ -28,7 +28,7 @@ class BlockCopyConfig:
     Attributes:
         block_size: Side of a block in pixels of the network's input. A multiple of the network's
             total stride keeps every layer on blocks; otherwise, layers whose stride does not divide
-            their block run dense. ``'auto'`` means 64, or what the strides need from 32 to 128; to
+            their block run dense. ``'auto'`` means 64, or what the strides need from 32 to 256; to
             find out, the first frame is run once more.
         policy: What picks the blocks: ``dict(type='GainPolicy', target=0.3)``, the name of a
             built-in policy (``'all'``), a policy object, or a callable ``f(frame, context) ->

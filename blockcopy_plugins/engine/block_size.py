@@ -20,9 +20,10 @@ from .frame.frame import Frame
 from .geometry import grid_size
 from .state.store import StateStore
 
-SMALL, USUAL, LARGE = 32, 64, 128
-# The share of the MACs that could run on blocks that a block size may leave on whole maps.
-_LEFT = 0.02
+SMALL, USUAL, LARGE, LARGEST = 32, 64, 128, 256
+# The share of the MACs that could run on blocks that a block size may leave on whole maps, and the
+# share for which blocks get larger than LARGE.
+_LEFT, _MUCH = 0.02, 0.1
 # How often the first frame is run to see the strides.
 _LOOKS = 3
 
@@ -34,18 +35,22 @@ def choose_block_size(macs: Mapping[Fraction, int]) -> int:
     better (measured in ``docs/results.md``; speed depends on the machine and is not considered).
     If strides that do not divide 64 have more than 2 % of the network's MACs, which would then run
     on whole maps, it is the nearest size to 64 from 32 to 128 px that leaves no more than this
-    there, or the one that leaves the least.
+    there, or the one that leaves the least. If that is more than 10 %, as with patches of 14 px
+    beside a stride of 32, a size to 256 px will do that leaves no more than 2 %.
 
     Args:
         macs: MACs of the ops that run on blocks, by stride.
     """
-    allowed = _LEFT * sum(macs.values())
+    total = sum(macs.values())
 
     def cost(size: int) -> tuple[int, int]:
         left = sum(count for stride, count in macs.items() if (size / stride).denominator != 1)
-        return left if left > allowed else 0, abs(size - USUAL)
+        return left if left > _LEFT * total else 0, abs(size - USUAL)
 
-    return min(range(SMALL, LARGE + 1), key=cost)
+    usual, larger = (
+        min(sizes, key=cost) for sizes in (range(SMALL, LARGE + 1), range(LARGE + 1, LARGEST + 1))
+    )
+    return larger if cost(usual)[0] > _MUCH * total and not cost(larger)[0] else usual
 
 
 def resolve_block_size(
@@ -55,25 +60,27 @@ def resolve_block_size(
 
     That run executes all blocks, on a state of its own that is thrown away; only its strides count.
     What has strides that do not divide its blocks, such as patches of 14 px, would tell nothing of
-    the layers behind: the frame is then run with blocks that such strides divide.
+    the layers behind: the frame is then run with blocks that all strides seen so far divide.
 
     Returns:
         Its options with that block size.
     """
-    size, tried = LARGE, set()
+    size, tried, refused = LARGE, set(), set()
+    macs: Counter[Fraction] = Counter()
     while size not in tried and len(tried) < _LOOKS:
         tried.add(size)
-        macs, tiles = _look_at_strides(converted, call, original, size)
-        refused = (size / width for tile in tiles for width in tile if Fraction(width) % 1)
-        period = lcm(*(Fraction(stride).numerator for stride in refused))
-        if 1 < period <= LARGE:
+        seen, tiles = _look_at_strides(converted, call, original, size)
+        macs |= seen
+        refused |= {Fraction(size / width) for tile in tiles for width in tile if width % 1}
+        period = lcm(*(stride.numerator for stride in refused))
+        if 1 < period <= LARGEST:
             size = max(1, round(LARGE / period)) * period
     return replace(converted.config, block_size=choose_block_size(macs))
 
 
 def _look_at_strides(
     converted: ConvertedModel, call: Call, original: Callable, size: int
-) -> tuple[Mapping[Fraction, int], set]:
+) -> tuple[Counter[Fraction], set]:
     """MACs by stride with blocks of a size, and the blocks of the maps that ops gave or refused."""
     config, frame = converted.config, call.frame
     store = StateStore()

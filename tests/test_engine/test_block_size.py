@@ -38,6 +38,18 @@ class Pyramid(nn.Module):
         return outputs
 
 
+class Branches(nn.Module):
+    """Patches of 14 px beside a branch of stride 32, as in adapters of transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 64, 14, 14)
+        self.branch = nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Conv2d(64, 256, 4, 4))
+
+    def forward(self, x):
+        return self.patches(x), self.branch(x)
+
+
 def strides(**macs):
     return {Fraction(int(name[1:])): count for name, count in macs.items()}
 
@@ -53,9 +65,11 @@ def strides(**macs):
         (strides(s14=50, s28=50), 56),
         (strides(s4=50, s3=50), 60),
         (strides(s32=50, s96=50), 96),
-        # No size would help these.
-        (strides(s4=50, s256=50), 64),
-        (strides(s32=60, s14=40), 64),
+        # Larger blocks only where much would be left, and nothing is left then.
+        (strides(s32=60, s14=40), 224),
+        (strides(s32=5, s14=95), 70),
+        (strides(s4=50, s256=50), 256),
+        (strides(s64=50, s14=50), 64),
         ({}, 64),
     ],
 )
@@ -74,6 +88,7 @@ def test_the_rule(macs, wanted):
         # Patches of 14 px, and half of their maps behind them.
         (nn.Conv2d(3, 16, 14, 14), (224, 336), 70),
         (nn.Sequential(nn.Conv2d(3, 16, 14, 14), nn.Conv2d(16, 64, 3, 2, 1)), (224, 336), 56),
+        (Branches(), (224, 448), 224),
     ],
 )  # fmt: skip
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Means over whole maps from the kept sums of blocks: the masked reference, and no map is kept."""
+"""Means and norms over maps from the kept sums of blocks: the masked reference, no map is kept."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ SQUEEZES = {
     "mean": lambda x: x.mean((2, 3)),
     "negative": lambda x: torch.mean(x, dim=(-1, -2), keepdim=True),
     "sum": lambda x: x.sum((2, 3), keepdim=True) / 1000,
+    "norm": lambda x: torch.norm(x, p=2, dim=(2, 3), keepdim=True) / 30,
+    "norm of channels last": lambda x: x.permute(0, 2, 3, 1).norm(dim=(1, 2), keepdim=True) / 30,
+    "mean of channels last": lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+    "mean of tokens": lambda x: x.flatten(2).mT.mean(1) + x.flatten(2).mean(-1),
     "twice": lambda x: F.adaptive_avg_pool2d(x, 1) + x.relu().mean((3, 2), True),
 }
 
@@ -96,7 +100,12 @@ def test_blocks_of_few_pixels_are_summed_with_the_map():
 
 
 @pytest.mark.parametrize(
-    "squeeze", [lambda x: x.mean((1, 2)), lambda x: x.mean((2, 3), dtype=torch.float64)]
+    "squeeze",
+    [
+        lambda x: x.mean((1, 2)),
+        lambda x: x.mean((2, 3), dtype=torch.float64),
+        lambda x: torch.linalg.vector_norm(x, 1, dim=(2, 3)),
+    ],
 )
 def test_other_means_run_on_the_whole_map(squeeze):
     net = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1)).eval()

@@ -211,9 +211,7 @@ class PartRun:
         """Run it eagerly, and note what the host does; maps that it gives are computed."""
 
         def run() -> Any:
-            result = self.run_eagerly()
-            self._results.compute(result)
-            return result
+            return self._results.apart(self.run_eagerly())
 
         return here.record(run)
 

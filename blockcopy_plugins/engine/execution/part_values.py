@@ -13,7 +13,7 @@ from ..frame.frame import Frame
 from ..state.entry import StateEntry
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import DenseMap, plain
-from ..torch_internals import tree_flatten, tree_leaves, tree_unflatten
+from ..torch_internals import tree_flatten, tree_unflatten
 from .capture_guard import CaptureError
 
 _CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
@@ -156,12 +156,22 @@ class PartResults:
         self._frame = frame
         self._inputs = inputs.leaves
 
-    @staticmethod
-    def compute(value: Any) -> None:
-        """Compute the maps among results."""
-        for leaf in tree_leaves(value):
+    def apart(self, value: Any) -> Any:
+        """Results as tensors of their own: computed, and without the bases that views keep alive.
+
+        Args:
+            value: The results.
+        """
+        leaves, spec = tree_flatten(value)
+        known = {id(leaf): leaf for leaf in self._inputs}
+        for leaf in leaves:
             if isinstance(leaf, BlockTensor):
                 leaf.compute()
+                if type(leaf) is BlockTensor and leaf._is_view() and id(leaf) not in known:
+                    known[id(leaf)] = leaf.apart()
+        if len(known) == len(self._inputs):
+            return value
+        return tree_unflatten([known.get(id(leaf), leaf) for leaf in leaves], spec)
 
     def leaves_of(self, value: Any) -> tuple[list[Tensor | None], Hashable]:
         """Take results apart.
@@ -233,7 +243,7 @@ def refuse_ties(x: BlockTensor, frame: Frame) -> None:
     if type(x) is not BlockTensor or x.frame is not frame:
         kind = type(x).__name__ if x.frame is frame else "map of windows or tokens"
         raise CaptureError(f"it is given, or gives, a {kind}")
-    if tied or version.mirror is not None or version.copy_of is not None:
+    if tied or version.mirror is not None or version.others():
         raise CaptureError("it is given, or gives, a map that is a view of another")
 
 

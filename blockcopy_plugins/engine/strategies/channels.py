@@ -25,7 +25,13 @@ _SQUEEZES = (aten.squeeze.dim, aten.squeeze.dims)
 VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
 
-@on_blocks(aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, any_layout=True)
+@on_blocks(
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.amax.default,
+    aten.linalg_vector_norm.default,
+    any_layout=True,
+)
 @on_blocks(*AXES_RULES)
 def over_channels(frame: Frame, func, args, kwargs):
     """Any op of :data:`~..tensor.axes_rules.AXES_RULES`, on the packed blocks.

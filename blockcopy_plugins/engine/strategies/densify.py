@@ -54,9 +54,7 @@ def run_dense(frame: Frame, func, args, kwargs, reason: str, as_claimed: bool = 
     if isinstance(written, DenseOnUse):
         # A padded map has no blocks: its dense form replaces it from now on.
         written.dense().copy_(out)
-        written.version.count += 1
-        if written.version.copy_of is not None:
-            written.version.copy_of[0].is_stale = True
+        written.version.note_write()
         return written
     # The op wrote into a copy of the map: take the executed blocks back from there.
     with written.writing():

@@ -125,6 +125,11 @@ class OpTable:
         """
         known = self.ops.get(func)
         as_claimed = known is None or not known.any_layout
+        if known is None and torch.Tag.pointwise not in func.tags:
+            # In inference mode composite ops arrive whole; elsewhere torch has decomposed them.
+            out = take_apart(func, args, kwargs)
+            if out is not NotImplemented:
+                return out
         if on_use and any(type(x) is MovedMap for x in tree_leaves((args, kwargs))):
             out = None
             if known is not None and known.takes_moved and type(args[0]) is MovedMap:
@@ -139,10 +144,6 @@ class OpTable:
         elif torch.Tag.pointwise in func.tags:
             strategy = self._elementwise
         else:
-            # In inference mode composite ops arrive whole; elsewhere torch has decomposed them.
-            out = take_apart(func, args, kwargs)
-            if out is not NotImplemented:
-                return out
             return _run_on_whole_maps(frame, func, args, kwargs, "no strategy for this op", True)
         out = strategy(frame, func, args, kwargs)
         if isinstance(out, Decline):

@@ -1,4 +1,4 @@
-"""Ops that reduce a whole map: means by the sums of its blocks, others on the map itself."""
+"""Ops that reduce a whole map: means and norms by sums of blocks, others on the map itself."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor
 from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
-from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
+from ..torch_internals import named_arguments
 from .op_table import on_blocks
 
 aten = torch.ops.aten
 
+_SUMS = (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default)
+_AXES = ("NCHW", "NHWC", "NCL", "NLC")
 # Smallest block whose sums are kept: below it is slower, measured with 96 to 960 channels.
 _LEAST_PIXELS = 64
 
@@ -28,43 +30,53 @@ def summary(frame: Frame, func, args, kwargs):
 
 
 def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
-    """Mean or sum of each channel over the whole map, as squeeze and excitation reads it.
+    """Mean, sum or Euclidean norm of each channel over all pixels of the map.
 
-    The state keeps the sums of each block's channels. Those of executed blocks are computed
-    again; with the kept ones of the others they give the sums of the map, which is neither read
-    nor kept.
+    Squeeze and excitation reads means, a global response norm reads norms. The state keeps the
+    sums of each block's channels. Those of executed blocks are computed again; with the kept ones
+    of the others they give the sums of the map, which is neither read nor kept.
 
     Returns:
-        ``(N, C)``, or ``(N, C, 1, 1)`` with ``keepdim``; why not for any other op.
+        One value for each image and channel; why not for any other op.
     """
-    if func not in (aten.mean.dim, aten.sum.dim_IntList):
+    if func not in _SUMS or not isinstance(args[0], BlockTensor):
         return Decline("it mixes pixels or images")
-    x, dims, keepdim = (*args, None, False)[:3]
-    keepdim = kwargs.get("keepdim", keepdim)
+    x, given = args[0], named_arguments(func, args, kwargs)
+    dims = [dim % x.dim() for dim in given["dim"] or ()]
     if (
-        not isinstance(x, BlockTensor)
-        or isinstance(x, DenseOnUse)
-        or x.axes != MAP
+        isinstance(x, DenseOnUse)
+        or x.axes not in _AXES
         or not x.is_floating_point()
-        or dims is None
-        or sorted(dim % 4 for dim in dims) != [2, 3]
-        or kwargs.get("dtype") is not None
+        or {x.axes[dim] for dim in dims} not in ({"H", "W"}, {"L"})
+        or given.get("dtype") is not None
+        or given.get("ord", 2) != 2
     ):
         return Decline("it mixes pixels or images")
     if prod(x.block) < _LEAST_PIXELS:
         return Decline("its blocks are so small that their sums take longer than those of the map")
-    layout, channels = x.block_layout, x.shape[1]
+    sums = _sums_of_blocks(frame, x, squared=func is aten.linalg_vector_norm.default)
+    layout = x.block_layout
+    kept = frame.keep(BlockTensor(sums, layout.blocks, (1, 1), frame), str(func))
+    out = frame.in_batch_order(kept.map).sum((2, 3))
+    if func is aten.mean.dim:
+        out = out / prod(x.size_of_map)
+    elif func is aten.linalg_vector_norm.default:
+        out = out.sqrt()
+    for dim in sorted(dims) if given.get("keepdim") else ():
+        out = out.unsqueeze(dim)
+    return frame.derived(out.to(x.dtype), func, args)
+
+
+def _sums_of_blocks(frame: Frame, x: BlockTensor, squared: bool) -> Tensor:
+    """Sums of the channels of each block, or of their squares, as a map of one pixel for each."""
+    layout, map_ = x.block_layout, x.packed_map()
+    channels = map_.shape[1]
     places = None if frame.whole else layout.by_image
-    moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, channels)
-    sums = moments[:, 1 : 1 + channels] * moments[:, :1]
+    moments = ops.block_moments(map_, places, x.block, layout.blocks, x.size_of_map, channels)
+    count, means = moments[:, :1], moments[:, 1 : 1 + channels]
+    sums = moments[:, 1 + channels :] + count * means.square() if squared else means * count
     # float32 at least, as in torch: kept in float64 they would be as large as small blocks.
     sums = sums.to(torch.promote_types(x.dtype, torch.float32))
     if frame.whole:
-        sums = sums.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)
-    else:
-        sums = sums[:, :, None, None]
-    kept = frame.keep(BlockTensor(sums, layout.blocks, (1, 1), frame), str(func))
-    out = frame.in_batch_order(kept.map).sum((2, 3), keepdim=bool(keepdim))
-    if func is aten.mean.dim:
-        out = out / (x.size_of_map[0] * x.size_of_map[1])
-    return frame.derived(out.to(x.dtype), func, args)
+        return sums.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)
+    return sums[:, :, None, None]

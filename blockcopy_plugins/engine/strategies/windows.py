@@ -33,6 +33,9 @@ aten = torch.ops.aten
 def view(frame: Frame, func, args, kwargs):
     """A view; one that splits rows and columns across blocks becomes windows."""
     x = args[0]
+    if type(x) is BlockTensor and x.axes.find("N") > 0 and frame.images == 1:
+        args = (_image_first(x, func, args, kwargs), *args[1:])
+        x = args[0]
     if type(x) is not MovedMap:
         out = over_channels(frame, func, args, kwargs)
         if isinstance(frame, WindowFrame) and isinstance(out, BlockTensor):
@@ -48,6 +51,20 @@ def view(frame: Frame, func, args, kwargs):
     windows = WindowFrame.of(frame, of, places, (height, width))
     cut = stands_for_view(windows.cut(of, fill), x)
     return run_view(windows, cut, func, reading, args)
+
+
+def _image_first(x: BlockTensor, func, args, kwargs) -> BlockTensor:
+    """The same with the one image as the first dimension, if the view is then better understood.
+
+    A dimension of size 1 may stand anywhere, and ``torch.einsum`` puts it behind the others.
+    """
+    view = View(x.axes, tuple(x.shape), 1, x.size_of_map, x.joined)
+    found = axes_after(func, view, args, kwargs)
+    # Channels and then pixels are images and channels, as the heads of an attention are.
+    if found is not None and not (found.axes[0] == "C" and set(found.axes) & {"R", "Q"}):
+        return x
+    image = x.axes.index("N")
+    return aten.permute.default(x, [image, *(i for i in range(x.dim()) if i != image)])
 
 
 def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Reading | Decline:
@@ -141,7 +158,7 @@ def crop(frame: Frame, func, args, kwargs):
 
 def stands_for_view(copy: BlockTensor, of: BlockTensor) -> BlockTensor:
     """Note that a copy replaces a view: writes to one do not show in the other."""
-    copy.version.copy_of = (of.version, of.version.count)
+    copy.version.replace_view(of.version)
     return copy
 
 

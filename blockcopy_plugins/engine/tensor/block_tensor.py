@@ -15,46 +15,9 @@ from ..state.entry import StateEntry
 from ..torch_internals import no_torch_function_of_subclass, wrapper_of
 from .axes import MAP, channels_of, from_map, sizes_of, to_map
 from .frame_of_tensors import FrameOfTensors
-from .mirror import Mirror
 from .pending_map import PendingMap
+from .version import Version
 from .viewed_map import ViewedMap, refuse_overlaps
-
-
-class Version:
-    """Counts the in-place changes of packed memory that several tensors may share.
-
-    Attributes:
-        count: Changes so far.
-        shared: More than one tensor uses the memory.
-        viewed: Whole maps of which the model holds views.
-        mirrors: Copies that replace views of this memory, and that the model holds views of.
-        first: The tensor that all others are slices of, as long as it lives.
-        mirror: For a copy that replaces a view, how it follows the base of that view.
-        copy_of: For a copy that replaces a view and cannot follow, the version and count
-            of the base of that view.
-        is_stale: Such a copy has been written to, and the writes are missing here.
-    """
-
-    __slots__ = (
-        "copy_of",
-        "count",
-        "first",
-        "is_stale",
-        "mirror",
-        "mirrors",
-        "shared",
-        "viewed",
-    )
-
-    def __init__(self, first: BlockTensor, mirror: Mirror | None = None) -> None:
-        self.count = 0
-        self.shared = False
-        self.viewed: list[ViewedMap] = []
-        self.mirrors: list[BlockTensor] = []
-        self.first = weakref.ref(first)
-        self.mirror = mirror
-        self.copy_of: tuple[Version, int] | None = None
-        self.is_stale = False
 
 
 class BlockTensor(torch.Tensor):
@@ -131,7 +94,7 @@ class BlockTensor(torch.Tensor):
         self.block = block
         self.frame = frame
         if version is None:
-            self.version = Version(self)
+            self.version = Version()
         else:
             self.version = version
             version.shared = True
@@ -170,7 +133,7 @@ class BlockTensor(torch.Tensor):
         self.size_of_map = (size[0], size[1])
         self.block = block
         self.frame = frame
-        self.version = Version(self)
+        self.version = Version()
         self.cropped = False
         self._full = None
         self.read_only = None
@@ -197,7 +160,7 @@ class BlockTensor(torch.Tensor):
                 pending, self, self.shape[1], self.size_of_map, self.block
             )
         self._pending = pending
-        self.version.count += 1
+        self.version.note_write()
         return self
 
     def __init__(self, *args, **kwargs) -> None:
@@ -267,6 +230,15 @@ class BlockTensor(torch.Tensor):
             packed, self.size_of_map, self.block, self.frame, version, axes, strides, self.joined
         )
         out.cropped = version is not None and self.cropped
+        return out
+
+    def apart(self) -> BlockTensor:
+        """Another tensor on the same memory, of which autograd does not know what it is a view of.
+
+        Autograd keeps the base of a view, and with it all that the base holds.
+        """
+        out = self.like(self.packed, self.version, strides=self.stride())
+        out._full, out.source = self._full, self.source
         return out
 
     @property
@@ -342,6 +314,7 @@ class BlockTensor(torch.Tensor):
         packed = self.packed
         for viewed in self.version.viewed:
             if viewed.packed is packed:
+                viewed.count_writes_through(self)
                 return viewed.map
         map_ = self.frame.dense(self, op, copy=True, contiguous=True)
         self.version.viewed.append(ViewedMap(self, map_))
@@ -358,8 +331,7 @@ class BlockTensor(torch.Tensor):
     def _catch_up(self) -> None:
         """Apply what was written to views of this memory."""
         version, mirror = self.version, self.version.mirror
-        missed = version.copy_of is not None and version.copy_of[0].count != version.copy_of[1]
-        if version.is_stale or missed:
+        if version.is_stale:
             raise StateError(
                 "a map and the windows that a view cuts it into are copies of each other on "
                 "blocks, and one was written to in place before the other is read, as module "
@@ -402,13 +374,11 @@ class BlockTensor(torch.Tensor):
 
     def _changed(self, by: ViewedMap | None = None) -> None:
         self._outdate(by)
-        if self.version.copy_of is not None:
-            self.version.copy_of[0].is_stale = True
         if self.version.mirror is not None:
             self.version.mirror.push()
 
     def _outdate(self, by: ViewedMap | None = None) -> None:
-        self.version.count += 1
+        self.version.note_write()
         for viewed in self.version.viewed:
             if viewed is not by:
                 shown = viewed.template.like(viewed.packed)

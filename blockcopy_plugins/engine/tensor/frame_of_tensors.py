@@ -51,10 +51,9 @@ class FrameOfTensors(Protocol):
 
 
 class VersionOfMemory(Protocol):
-    """How often packed memory was written to, see :class:`~.block_tensor.Version`."""
+    """How often packed memory was written to, see :class:`~.version.Version`."""
 
     count: int
-    first: Callable[[], Tensor | None]
     mirror: Any
 
 
@@ -65,6 +64,7 @@ class TensorOfBlocks(Protocol):
     version: VersionOfMemory
     packed: Tensor
     memory: Tensor
+    _base: Tensor | None
 
     def like(self, packed: Tensor, version: Any = None) -> Any:
         """A tensor of the same map with other contents."""

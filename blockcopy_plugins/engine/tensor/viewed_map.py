@@ -35,18 +35,30 @@ class ViewedMap:
         self.packed = of.memory
         self.map = map_
         self.template = of.like(of.memory)
-        # Autograd makes a view share the version count of its base, inference mode, which has no
-        # autograd, that of the copy. If the base is gone, so are its views.
-        inference = torch.is_inference_mode_enabled()
-        self._counted = weakref.ref(map_) if inference else of.version.first
-        self._seen = self._count()
+        self._counted: list[weakref.ref[Tensor]] = []
+        self.count_writes_through(of)
         # What the views last showed tells which pixels were written to: other views may share the
         # memory, and the count.
         self._shown = map_.clone()
 
-    def _count(self) -> int | None:
-        counted = self._counted()
-        return None if counted is None else version_of(counted)
+    def count_writes_through(self, of: TensorOfBlocks) -> None:
+        """Notice writes to views that are about to be made of a tensor on the same memory.
+
+        Args:
+            of: The tensor.
+        """
+        # Autograd makes a view share the version count of its base, inference mode, which has no
+        # autograd, that of the copy. If the base is gone, so are its views.
+        counted = of if of._base is None else of._base
+        if torch.is_inference_mode_enabled():
+            counted = self.map
+        if all(known() is not counted for known in self._counted):
+            self._counted.append(weakref.ref(counted))
+            self._seen = self._count()
+
+    def _count(self) -> list[int]:
+        counted = (known() for known in self._counted)
+        return [version_of(tensor) for tensor in counted if tensor is not None]
 
     def show(self, map_: Tensor) -> None:
         """Bring the views up to date with the tensor; this does not count as a write by the model.
@@ -62,7 +74,7 @@ class ViewedMap:
     def written(self) -> bool:
         """Whether anything was written to a view since the last call (or to its base, perhaps)."""
         count = self._count()
-        written = count is not None and count != self._seen
+        written = count != self._seen
         self._seen = count
         return written
 

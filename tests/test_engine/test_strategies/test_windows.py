@@ -76,18 +76,23 @@ class WindowBlock(nn.Module):
         n, h, w, c = x.shape
         side, shift = self.side, self.shift
         below, right = -h % side, -w % side
-        x = F.pad(x, (0, 0, 0, right, 0, below))
         size = (h + below, w + right)
-        if shift:
+        first = self.how == "rolled first"  # As in SwinV2 of timm, which pads by nothing, too.
+        if shift and first:
+            x = torch.roll(x, (-shift, -shift), (1, 2))
+        x = F.pad(x, (0, 0, 0, right, 0, below))
+        if shift and not first:
             x = torch.roll(x, (-shift, -shift), (1, 2))
         windows = part(x, side).view(-1, side * side, c)
         if self.how == "dense inside":  # An op that nobody knows to run on blocks.
             windows = torch.flip(windows, (1,))
         windows = self.attend(windows, masks(*size, side, shift) if shift else None)
         x = join(windows.view(-1, side, side, c), n, *size)
+        if first:
+            x = x[:, :h, :w, :].contiguous()
         if shift:
             x = torch.roll(x, (shift, shift), (1, 2))
-        return x[:, :h, :w, :].contiguous() if below or right else x
+        return x[:, :h, :w, :].contiguous() if (below or right) and not first else x
 
     def forward(self, x):
         mixed = self.mix(self.norms[0](x))
@@ -118,7 +123,7 @@ def run(net, images, size, **options):
     return run_on_random_grids(net, images, size, BLOCK, **options)
 
 
-HOWS = ["plain", "fused", "no shortcut"]
+HOWS = ["plain", "fused", "no shortcut", "rolled first"]
 
 
 @pytest.mark.parametrize("how", HOWS)
