@@ -56,7 +56,7 @@ class InnerFrame(Frame):
         self.maps = None
         self.inner_frames = {}
         self.whole_map_inputs = home.whole_map_inputs
-        self._run = home._run
+        self._table = home._table
         self._streams, self._path, self._calls = home._streams, home._path, home._calls
 
     # -- what is the home's ------------------------------------------------------------------------

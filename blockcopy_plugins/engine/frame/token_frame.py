@@ -30,6 +30,8 @@ class TokenFrame(InnerFrame):
         tokens: All tokens.
     """
 
+    of_tokens = True
+
     def __init__(self, home: Frame, of: BlockTensor, tokens: Tokens) -> None:
         super().__init__(home, of, tokens, tokens.count, _TOKEN)
         self._maps = {

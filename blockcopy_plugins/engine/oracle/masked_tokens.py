@@ -28,6 +28,8 @@ class MaskedTokens(MaskedFrame):
         tensors: Tokens ``(N, count, C)``, those of pixels as masked tensors.
     """
 
+    of_tokens = True
+
     def __init__(self, home: MaskedFrame, tensors: Sequence[Tensor]) -> None:
         super().__init__(home.kept, home.grid, home.streams, 1, home.repack)
         self.home, self.maps = home, home.maps

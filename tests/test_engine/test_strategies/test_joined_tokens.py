@@ -1,0 +1,149 @@
+"""Tokens of several maps joined: linear layers, norms, deformable and full attention, splits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import blockcopy_plugins as bc
+from tests.test_engine.random_grids import run_on_random_grids
+
+BLOCK, CHANNELS, HEADS, POINTS = 16, 8, 2, 3
+
+
+class DeformableAttention(nn.Module):
+    """Each token reads a few places of each level, as in Deformable DETR."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.value = nn.Linear(CHANNELS, CHANNELS)
+        self.offsets = nn.Linear(CHANNELS, HEADS * levels * POINTS * 2)
+        self.weights = nn.Linear(CHANNELS, HEADS * levels * POINTS)
+        self.out = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x, places, sizes, padded, at):
+        n, tokens, _ = x.shape
+        value = self.value(x).masked_fill(padded[..., None], 0.0)
+        query = x + places
+        offsets = self.offsets(query).view(n, tokens, HEADS, self.levels, POINTS, 2)
+        weights = self.weights(query).view(n, tokens, HEADS, -1).softmax(-1)
+        wide = torch.tensor([[w, h] for h, w in sizes], dtype=x.dtype)
+        at = at[:, :, None, :, None] + offsets / wide[None, None, None, :, None]
+        values = value.view(n, tokens, HEADS, -1).split([h * w for h, w in sizes], 1)
+        read = []
+        for level, (h, w) in enumerate(sizes):
+            of = values[level].flatten(2).transpose(1, 2).reshape(n * HEADS, -1, h, w)
+            points = (2 * at - 1)[:, :, :, level].transpose(1, 2).flatten(0, 1)
+            read.append(F.grid_sample(of, points, align_corners=False))
+        weights = weights.transpose(1, 2).reshape(n * HEADS, 1, tokens, -1)
+        out = (torch.stack(read, -2).flatten(-2) * weights).sum(-1)
+        return self.out(out.view(n, -1, tokens).transpose(1, 2).contiguous())
+
+
+class FullAttention(nn.Module):
+    """Each token reads all tokens of all levels."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.own = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True)
+
+    def forward(self, x, places, *_):
+        query = x + places
+        return self.own(query, query, x, need_weights=False)[0]
+
+
+class Encoder(nn.Module):
+    """Maps of several strides, an encoder of their joined tokens, and convolutions after it."""
+
+    def __init__(self, size, strides, attention, parted, registers=0) -> None:
+        super().__init__()
+        self.parted, self.strides = parted, strides
+        self.sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in strides]
+        self.stems = nn.ModuleList(nn.Conv2d(3, CHANNELS, 3, s, 1) for s in strides)
+        count = sum(h * w for h, w in self.sizes)
+        self.places = nn.Parameter(torch.randn(1, count + registers, CHANNELS))
+        self.registers = nn.Parameter(torch.randn(1, registers, CHANNELS)) if registers else None
+        self.levels = nn.Parameter(torch.randn(len(strides), CHANNELS))
+        self.attention = attention(len(strides))
+        self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(2))
+        self.mlp = nn.Sequential(nn.Linear(CHANNELS, 16), nn.ReLU(), nn.Linear(16, CHANNELS))
+        self.heads = nn.ModuleList(nn.Conv2d(CHANNELS, 4, 3, 1, 1) for _ in strides)
+
+    def parts(self, x, sizes):
+        if self.parted == "split":
+            return x.split(sizes, 1)
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        if self.parted == "narrow":
+            return [x.narrow(1, end - size, size) for size, end in zip(sizes, ends, strict=True)]
+        # By pixels last, as D-FINE and Mask2Former do.
+        return [part.transpose(1, 2) for part in x.permute(0, 2, 1).split(sizes, -1)]
+
+    def forward(self, x):
+        maps = [stem(x) for stem in self.stems]
+        tokens = [m.flatten(2).transpose(1, 2) + e for m, e in zip(maps, self.levels, strict=True)]
+        sizes = [h * w for h, w in self.sizes]
+        if self.registers is not None:  # Between the first and the second level.
+            tokens.insert(1, self.registers.expand(len(x), -1, -1))
+            sizes.insert(1, self.registers.shape[1])
+        joined = torch.cat(tokens, 1)
+        padded = torch.zeros(joined.shape[:2], dtype=torch.bool)
+        padded[:, -1] = True
+        at = []
+        for h, w in self.sizes:
+            rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+            at.append(torch.stack([(columns + 0.5) / w, (rows + 0.5) / h], -1).flatten(0, 1))
+        at = torch.cat(at)[None, :, None].repeat(len(x), 1, len(self.sizes), 1)
+        given = (self.places, self.sizes, padded, at)
+        y = self.norms[0](joined + self.attention(joined, *given))
+        y = self.norms[1](y + self.mlp(y))
+        parts = self.parts(y, sizes)
+        if self.registers is not None:
+            parts = [part for i, part in enumerate(parts) if i != 1]
+        out = []
+        for part, (h, w), head in zip(parts, self.sizes, self.heads, strict=True):
+            out.append(head(part.transpose(1, 2).reshape(len(x), CHANNELS, h, w)))
+        return (*out, y)
+
+
+def drawn(seed: int):
+    """An encoder of random levels and a batch of frames for it."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    strides = draw.sample([2, 4, 8, 16], draw.choice([2, 3]))
+    size = draw.choice([(32, 48), (48, 32), (40, 56), (32, 40)])
+    attention = draw.choice([DeformableAttention, DeformableAttention, FullAttention])
+    registers = draw.choice([0, 3]) if attention is FullAttention else 0
+    parted = draw.choice(["split", "narrow", "last"])
+    net = Encoder(size, strides, attention, parted, registers).eval()
+    options = dict(pack=draw.random() < 0.5, strict=True)
+    options["mode"] = draw.choice([torch.no_grad, torch.inference_mode])
+    return net, draw.choice([1, 1, 2, 3]), size, options
+
+
+def check(net, images, size, **options):
+    found, wanted, dense = run_on_random_grids(net, images, size, BLOCK, **options)
+    torch.testing.assert_close(found[0], dense, rtol=1e-4, atol=1e-5)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_joined_tokens_of_executed_pixels_run(seed):
+    net, images, size, options = drawn(seed)
+    found = check(net, images, size, **options)
+    assert all(torch.equal(a, b) for a, b in zip(found[2], found[1], strict=True))
+    assert bc.report(net).dense_ops == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 180))
+def test_more_joined_tokens(seed):
+    net, images, size, options = drawn(seed)
+    check(net, images, size, **options)
+    assert bc.report(net).dense_ops == ()
