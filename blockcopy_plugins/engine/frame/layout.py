@@ -116,6 +116,18 @@ class Tokens:
             range(end - part.count, end) for part, end in zip(self.parts, ends, strict=True)
         )
 
+    def as_many_in_each(self, grid: tuple[int, int]) -> bool:
+        """Whether each block of a grid has as many tokens, so that their number follows from it.
+
+        Args:
+            grid: Rows and columns of blocks.
+        """
+        return all(
+            isinstance(part, PixelTokens)
+            and part.size == tuple(b * n for b, n in zip(part.block, grid, strict=True))
+            for part in self.parts
+        )
+
     def executed(self, grid: Tensor) -> Tensor:
         """See :class:`Windows`; bool ``(N, 1, tokens)``."""
         return torch.cat([part.executed(grid) for part in self.parts], 1).unsqueeze(1)

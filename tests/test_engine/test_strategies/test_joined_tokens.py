@@ -147,3 +147,20 @@ def test_more_joined_tokens(seed):
     net, images, size, options = drawn(seed)
     check(net, images, size, **options)
     assert bc.report(net).dense_ops == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "attention", "images"),
+    [
+        ((32, 48), DeformableAttention, 1),  # Blocks and tokens grow by the same factor.
+        ((40, 56), DeformableAttention, 1),
+        ((32, 48), FullAttention, 2),
+        ((40, 56), DeformableAttention, 2),
+    ],
+)
+def test_programs_run_any_number_of_joined_tokens(size, attention, images):
+    torch.manual_seed(0)
+    net = Encoder(size, (4, 8), attention, "split").eval()
+    check(net, images, size, count=12)
+    programs = bc.report(net).programs
+    assert programs.replayed > 0
