@@ -305,7 +305,15 @@ class Frame(FrameContext, BlockPacking):
 
     # -- functions that do not know blocks ---------------------------------------------------------
 
-    def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
+    def call_whole(
+        self,
+        function: Callable,
+        args,
+        name: str,
+        reason: str,
+        gives_map: bool,
+        gives_tokens_of: Tensor | None = None,
+    ):
         """Call a function that does not know BlockTensors, with whole maps.
 
         Args:
@@ -315,6 +323,8 @@ class Frame(FrameContext, BlockPacking):
             reason: Why it does not run on blocks.
             gives_map: Whether its result is a map of the whole frame, whose executed blocks are
                 used from then on.
+            gives_tokens_of: The argument whose tokens ``(N, L, ...)`` those of its result
+                ``(N, L, C)`` are; if it runs on blocks, its executed tokens are used from then on.
 
         Returns:
             Its result.
@@ -324,6 +334,11 @@ class Frame(FrameContext, BlockPacking):
         """
         args, maps = self.make_whole(args, name, reason)
         out = function(*args)
+        of = gives_tokens_of
+        if isinstance(of, BlockTensor) and of.axes.rstrip("C") == "NL":
+            if out.dim() == 3 and out.shape[:2] == of.shape[:2]:
+                like = of.like(of.packed.flatten(2), axes="NLC")
+                return like.like(of.frame.packed_like(out, like))
         return self.pack_again(out, maps[0]) if gives_map else out
 
     def make_whole(

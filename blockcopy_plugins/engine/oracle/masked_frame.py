@@ -58,6 +58,8 @@ _POINTWISE = (
     aten.fill_.Scalar,
     aten.fill_.Tensor,
     aten.zero_.default,
+    aten.masked_fill_.Scalar,
+    aten.masked_fill_.Tensor,
 )
 # A dense map is cut into blocks for them.
 _CUT = (

@@ -34,7 +34,12 @@ class DeformableAttention(nn.Module):
         weights = self.weights(query).view(n, tokens, HEADS, -1).softmax(-1)
         wide = torch.tensor([[w, h] for h, w in sizes], dtype=x.dtype)
         at = at[:, :, None, :, None] + offsets / wide[None, None, None, :, None]
-        values = value.view(n, tokens, HEADS, -1).split([h * w for h, w in sizes], 1)
+        return self.out(self.read(value.view(n, tokens, HEADS, -1), at, weights, sizes))
+
+    def read(self, values, at, weights, sizes):
+        """Weighted sums of what is read at places, ``(N, L, C)``."""
+        n, tokens = at.shape[:2]
+        values = values.split([h * w for h, w in sizes], 1)
         read = []
         for level, (h, w) in enumerate(sizes):
             of = values[level].flatten(2).transpose(1, 2).reshape(n * HEADS, -1, h, w)
@@ -42,7 +47,17 @@ class DeformableAttention(nn.Module):
             read.append(F.grid_sample(of, points, align_corners=False))
         weights = weights.transpose(1, 2).reshape(n * HEADS, 1, tokens, -1)
         out = (torch.stack(read, -2).flatten(-2) * weights).sum(-1)
-        return self.out(out.view(n, -1, tokens).transpose(1, 2).contiguous())
+        return out.view(n, -1, tokens).transpose(1, 2).contiguous()
+
+
+class CompiledAttention(DeformableAttention):
+    """The same, read by a function that knows no blocks, as mmcv's compiled op on a GPU."""
+
+    def read(self, values, at, weights, sizes):
+        if not hasattr(values, "call_whole"):
+            return super().read(values, at, weights, sizes)
+        given = (values, at, weights, sizes)
+        return values.call_whole(super().read, given, "read", "compiled", False, at)
 
 
 class FullAttention(nn.Module):
@@ -107,7 +122,7 @@ class Encoder(nn.Module):
         out = []
         for part, (h, w), head in zip(parts, self.sizes, self.heads, strict=True):
             out.append(head(part.transpose(1, 2).reshape(len(x), CHANNELS, h, w)))
-        return (*out, y)
+        return (*out, y, y[:, 2:-1])
 
 
 def drawn(seed: int):
@@ -164,3 +179,82 @@ def test_programs_run_any_number_of_joined_tokens(size, attention, images):
     check(net, images, size, count=12)
     programs = bc.report(net).programs
     assert programs.replayed > 0
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_result_of_a_compiled_op_is_tokens_again(images):
+    torch.manual_seed(0)
+    net = Encoder((32, 48), (4, 8), CompiledAttention, "split").eval()
+    check(net, images, (32, 48))
+    assert {found.op for found in bc.report(net).dense_ops} == {"read"}
+    macs = dict(bc.report(net).modules)["attention.out"]
+    assert macs.executed < macs.dense
+
+
+class Crossed(nn.Module):
+    """Each token reads the pixel of the second level that is in the other half of the picture."""
+
+    def forward(self, x):
+        fine, coarse = (F.avg_pool2d(x[:, :2], size, size) for size in (2, 4))
+        joined = torch.cat([m.flatten(2).transpose(1, 2) for m in (fine, coarse)], 1)
+        left, right = (0.5, 0.0), (-0.5, 0.0)
+        other = torch.tensor([left, left, right, right] * 2 + [left, right])[None, :, None]
+        places = joined[..., None, :] * 0 + other
+        coarse = joined.split([8, 2], 1)[1].transpose(1, 2).view(1, 2, 1, 2)
+        read = F.grid_sample(coarse, places, mode="nearest", align_corners=False)
+        return 10 * joined + read.flatten(2).transpose(1, 2)
+
+
+def test_executed_tokens_read_kept_values():
+    """By hand: a left and a right block, of one value each."""
+    frames = [((1.0, 2.0), (True, True)), ((3.0, 5.0), (True, False)), ((7.0, 9.0), (False, True))]
+    # 10 * 1 + 2, and 10 * 2 + 1; left new with right as kept; right new with left as kept.
+    wanted = [(12.0, 21.0), (10 * 3 + 2.0, 21.0), (32.0, 10 * 9 + 3.0)]
+    grids = [torch.tensor([[grid]]) for _, grid in frames]
+    net = Crossed().eval()
+    bc.blockcopy_(
+        net, bc.BlockCopyConfig(block_size=4, policy=lambda f, c: grids.pop(0), strict=True)
+    )
+    for (values, _), (left, right) in zip(frames, wanted, strict=True):
+        picture = torch.tensor(values).repeat_interleave(4).expand(1, 3, 4, 8)
+        found = net(picture.contiguous())
+        halves = torch.tensor([left, left, right, right] * 2 + [left, right])
+        torch.testing.assert_close(found, halves[None, :, None].expand(1, 10, 2))
+
+
+class WithDenseLevel(nn.Module):
+    """One level is computed by an op that runs on whole maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList(nn.Conv2d(3, CHANNELS, s, s) for s in (4, 8))
+        self.linear = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x):
+        fine, coarse = (stem(x) for stem in self.stems)
+        maps = fine, coarse.cumsum(3)
+        joined = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        y = self.linear(joined)
+        y.masked_fill_(torch.arange(y.shape[1])[None, :, None] % 3 == 0, 0.5)
+        return y, *y.split([m.flatten(2).shape[2] for m in maps], 1)
+
+
+def test_a_dense_level_is_of_no_pixel():
+    torch.manual_seed(0)
+    net = WithDenseLevel().eval()
+    check(net, 2, (32, 48))
+    assert {found.op for found in bc.report(net).dense_ops} == {"aten.cumsum.default"}
+
+
+def test_its_cost_follows_the_executed_rate():
+    """A quarter of the blocks: a quarter of the tokens of each level."""
+    net = Encoder((64, 64), (4, 8), DeformableAttention, "split").eval()
+    grids = [torch.ones(1, 4, 4, dtype=torch.bool), torch.zeros(1, 4, 4, dtype=torch.bool)]
+    grids[1][:, :2, :2] = True
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=BLOCK, policy=lambda f, c: grids.pop(0)))
+    with torch.no_grad():
+        for _ in range(2):
+            net(torch.randn(1, 3, 64, 64))
+    for part in ("attention.value", "mlp.0"):
+        macs = dict(bc.report(net).modules)[part]
+        assert macs.executed == macs.dense * (1 + 0.25) / 2
