@@ -360,8 +360,10 @@ class MaskedFrame:
         if getattr(values, "padded", False):
             return None
         self.ops += 1
-        merged = [x.run.merge(x, i) if isinstance(x, MaskedTensor) else x
-                  for i, x in enumerate((values, places), 1)]
+        merged = [
+            x.run.merge(x, i) if isinstance(x, MaskedTensor) else x
+            for i, x in enumerate((values, places), 1)
+        ]
         out = func(*merged, *how)
         shown = axes[0] + "C" + axes[1:3]
         size = places.size_of_map

@@ -84,9 +84,7 @@ def on_blocks(
     """
 
     def note(strategy: Strategy) -> Strategy:
-        entry = OpOnBlocks(
-            strategy, takes_padded, cuts, any_layout, takes_moved, several_frames
-        )
+        entry = OpOnBlocks(strategy, takes_padded, cuts, any_layout, takes_moved, several_frames)
         known, classes = getattr(strategy, _ATTRIBUTE, ((), ()))
         known = (*known, *((op, entry) for op in ops))
         setattr(strategy, _ATTRIBUTE, (known, (*classes, *modules)))
