@@ -116,6 +116,26 @@ class Tokens:
             range(end - part.count, end) for part, end in zip(self.parts, ends, strict=True)
         )
 
+    def within(self, tokens: range) -> tuple[PixelTokens | OtherTokens, ...]:
+        """The parts that some of the tokens consist of.
+
+        Args:
+            tokens: Which ones.
+
+        Returns:
+            Nothing if they are not all tokens of some parts, or of no map.
+        """
+        inside = [
+            (part, own)
+            for part, own in zip(self.parts, self.ranges, strict=True)
+            if own.start >= tokens.start and own.stop <= tokens.stop
+        ]
+        parts = tuple(part for part, _ in inside)
+        maps = any(isinstance(part, PixelTokens) for part in parts)
+        if not maps or range(inside[0][1].start, inside[-1][1].stop) != tokens:
+            return ()
+        return parts
+
     def as_many_in_each(self, grid: tuple[int, int]) -> bool:
         """Whether each block of a grid has as many tokens, so that their number follows from it.
 

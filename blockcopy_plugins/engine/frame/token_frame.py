@@ -26,19 +26,22 @@ class TokenFrame(InnerFrame):
 
     Args:
         home: The frame of the maps.
-        of: The tokens of one of them, ``(N, L, C)``.
-        tokens: All tokens.
+        tokens: All tokens, among them those of a map.
     """
 
     of_tokens = True
 
-    def __init__(self, home: Frame, of: BlockTensor, tokens: Tokens) -> None:
-        super().__init__(home, of, tokens, tokens.count, _TOKEN)
-        self._maps = {
-            pixels: part
-            for pixels, part in zip(tokens.ranges, tokens.parts, strict=True)
-            if isinstance(part, PixelTokens)
-        }
+    def __init__(self, home: Frame, tokens: Tokens) -> None:
+        first = next(part for part in tokens.parts if isinstance(part, PixelTokens))
+        super().__init__(home, first.size, first.block, tokens, tokens.count, _TOKEN)
+
+    @staticmethod
+    def of(home: Frame, tokens: Tokens) -> TokenFrame:
+        """See the class; the same for all tokens of the same kind."""
+        found = home.inner_frames.get(tokens)
+        if found is None:
+            found = home.inner_frames[tokens] = TokenFrame(home, tokens)
+        return found
 
     @staticmethod
     def joined(home: Frame, values: Sequence[Tensor]) -> BlockTensor:
@@ -50,9 +53,8 @@ class TokenFrame(InnerFrame):
                 dense tensors of tokens of no pixel.
 
         Returns:
-            ``(N, tokens, C)``, of the frame that all joins of the same kind share.
+            ``(N, tokens, C)``.
         """
-        of = next(value for value in values if isinstance(value, BlockTensor))
         tokens = Tokens(
             tuple(
                 PixelTokens(value.size_of_map, value.block)
@@ -61,9 +63,7 @@ class TokenFrame(InnerFrame):
                 for value in values
             )
         )
-        frame = home.inner_frames.get(tokens)
-        if frame is None:
-            frame = home.inner_frames[tokens] = TokenFrame(home, of, tokens)
+        frame = TokenFrame.of(home, tokens)
         if home.whole:
             packed = [value.packed if isinstance(value, BlockTensor) else value for value in values]
             packed = torch.cat(packed, 1)
@@ -75,31 +75,37 @@ class TokenFrame(InnerFrame):
             packed = packed.flatten(2).mT
         return BlockTensor(packed, frame.size, _TOKEN, frame, axes="NLC")
 
-    def is_map(self, tokens: range) -> bool:
-        """Whether these are the tokens of all pixels of a map."""
-        return tokens in self._maps
-
-    def at_home(self, x: BlockTensor, parts: Sequence[range]) -> list[BlockTensor]:
-        """The tokens of pixels as blocks of their maps.
+    def taken(self, x: BlockTensor, ranges: Sequence[range]) -> list[BlockTensor | None]:
+        """Some of all tokens: those of one map as its blocks, those of several parts joined.
 
         Args:
             x: A tensor of this frame that has a dimension of tokens.
-            parts: For each map its tokens, see :meth:`is_map`.
+            ranges: Which tokens.
+
+        Returns:
+            For each range a tensor, ``None`` where it is not all of some parts, a map among them.
         """
-        home = self.home
-        laid = None if self.whole else _laid_out(x)
-        found = []
-        for pixels in parts:
-            size, block = self._maps[pixels].size, self._maps[pixels].block
-            first, count = pixels.start, len(pixels)
-            if laid is None:
-                packed = x.packed.narrow(x.axes.index("L"), first, count).clone()
-            else:
-                map_ = laid[:, first : first + count].unflatten(1, size).permute(0, 3, 1, 2)
-                packed = home.packed_from(map_, block)
-                packed = from_map(packed, x.axes, channels_of(x.axes, x.shape, x.joined))
-            found.append(BlockTensor(packed, size, block, home, axes=x.axes, joined=x.joined))
-        return found
+        found = [self.parts.within(range_) for range_ in ranges]
+        laid = None if self.whole or not any(found) else _laid_out(x)
+        return [
+            self._taken(x, range_, parts, laid) if parts else None
+            for range_, parts in zip(ranges, found, strict=True)
+        ]
+
+    def _taken(self, x: BlockTensor, range_: range, parts: tuple, laid: Tensor | None):
+        if len(parts) == 1:
+            frame, size, block = self.home, parts[0].size, parts[0].block
+        else:
+            frame = TokenFrame.of(self.home, Tokens(parts))
+            size, block = frame.size, _TOKEN
+        first, count = range_.start, len(range_)
+        if laid is None:
+            packed = x.packed.narrow(x.axes.index("L"), first, count).clone()
+        else:
+            map_ = laid[:, first : first + count].unflatten(1, size).permute(0, 3, 1, 2)
+            packed = frame.packed_from(map_, block)
+            packed = from_map(packed, x.axes, channels_of(x.axes, x.shape, x.joined))
+        return BlockTensor(packed, size, block, frame, axes=x.axes, joined=x.joined)
 
 
 def _laid_out(x: BlockTensor) -> Tensor:

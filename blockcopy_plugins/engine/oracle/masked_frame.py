@@ -112,6 +112,7 @@ class MaskedFrame:
         self.maps = FrameMaps(len(grid), self.cut, _is_cut)
         self.ops = 0
         self.whole_map_inputs = []
+        self.tokens = {}
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
         """Pixels of executed blocks, bool ``(N, 1, H, W)``."""

@@ -15,6 +15,7 @@ from .masked_tensor import MaskedTensor, value_of
 
 aten = torch.ops.aten
 
+Part = tuple[int, "tuple[tuple[int, int], tuple[int, int]] | None"]
 _TAKE = (aten.slice.Tensor, aten.select.int, aten.split_with_sizes.default, aten.split.Tensor)
 
 
@@ -25,26 +26,31 @@ class MaskedTokens(MaskedFrame):
 
     Args:
         home: The frame of the maps.
-        tensors: Tokens ``(N, count, C)``, those of pixels as masked tensors.
+        parts: What they are, in order: how many tokens, and size and block of their map or ``None``
+            for those of no pixel.
     """
 
     of_tokens = True
 
-    def __init__(self, home: MaskedFrame, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, home: MaskedFrame, parts: Sequence[Part]) -> None:
         super().__init__(home.kept, home.grid, home.streams, 1, home.repack)
-        self.home, self.maps = home, home.maps
+        self.home, self.maps, self.parts = home, home.maps, parts
         any_of = home.grid.flatten(1).any(1, keepdim=True)
-        masks, self.parts, count = [], {}, 0
-        for tensor in tensors:
-            numbers = tuple(range(count, count + tensor.shape[1]))
-            count += len(numbers)
-            if isinstance(tensor, MaskedTensor):
-                self.parts[numbers] = tensor
-                masks.append(home.mask(tensor.size_of_map, tensor.block).flatten(1))
-            else:
-                masks.append(any_of.expand(-1, len(numbers)))
+        masks = [
+            any_of.expand(-1, count) if of is None else home.mask(*of).flatten(1)
+            for count, of in parts
+        ]
         self._mask = torch.cat(masks, 1)[:, None, None]
-        self.size, self.blocks = (1, count), MaskedBlocks((1, count), 1)
+        self.size = (1, sum(count for count, _ in parts))
+        self.blocks = MaskedBlocks(self.size, 1)
+
+    @staticmethod
+    def of(home: MaskedFrame, parts: Sequence[Part]) -> MaskedTokens:
+        """See the class; the same for all tokens of the same kind."""
+        key = tuple(parts)
+        if key not in home.tokens:
+            home.tokens[key] = MaskedTokens(home, key)
+        return home.tokens[key]
 
     @property
     def ops(self) -> int:
@@ -83,16 +89,31 @@ class MaskedTokens(MaskedFrame):
             taken = tuple(taken.movedim(dim, 0).flatten(1)[:, 0].tolist())
             if len(taken) == x.shape[dim]:
                 return super().execute(func, args, kwargs)
-            if taken in self.parts:
+            if self._parts_of(taken):
                 return self._taken(x, func(x.value, *args[1:], **kwargs), taken)
         self.ops += 1
         return func(self.merge(x, 0), *args[1:], **kwargs)
 
+    def _parts_of(self, numbers: tuple[int, ...]) -> list[Part]:
+        """The successive parts that have these numbers, a map among them."""
+        for first in range(len(self.parts)):
+            start = sum(count for count, _ in self.parts[:first])
+            for last in range(first + 1, len(self.parts) + 1):
+                found = self.parts[first:last]
+                own = range(start, start + sum(count for count, _ in found))
+                if tuple(own) == numbers and any(of for _, of in found):
+                    return list(found)
+        return []
+
     def _taken(self, x: MaskedTensor, value: Tensor, numbers: tuple[int, ...]) -> Tensor:
-        """Tokens of one map, or some others of which nothing is masked."""
-        of = self.parts.get(numbers)
-        if of is not None:
-            return MaskedTensor(value, of.block, self.home, x.axes, of.size_of_map, x.joined)
+        """Tokens of one map or of several parts, or some others of which nothing is masked."""
+        found = self._parts_of(numbers)
+        if len(found) == 1:
+            ((_, (size, block)),) = found
+            return MaskedTensor(value, block, self.home, x.axes, size, x.joined)
+        if found:
+            run = MaskedTokens.of(self.home, found)
+            return MaskedTensor(value, (1, 1), run, x.axes, run.size, x.joined)
         self.ops += 1
         dim = x.axes.index("L")
         return self.merge(x, 0).index_select(dim, torch.tensor(numbers, dtype=torch.int64))
@@ -109,6 +130,12 @@ def joined_tokens(home: MaskedFrame, func, args: Sequence, kwargs: Any) -> Maske
             return None
         if getattr(tensor, "axes", "NLC") != "NLC" or getattr(tensor, "padded", False):
             return None
-    run = MaskedTokens(home, tensors)
+    run = MaskedTokens.of(
+        home,
+        [
+            (x.shape[1], (x.size_of_map, x.block) if isinstance(x, MaskedTensor) else None)
+            for x in tensors
+        ],
+    )
     value = func([value_of(tensor) for tensor in tensors], dim)
     return run._masked(value, (1, 1), "NLC", run.size)

@@ -92,14 +92,13 @@ def parts(frame: Frame, func, args, kwargs):
 
 
 def _taken(frame: TokenFrame, x: BlockTensor, dim: int, parts: Sequence[range]) -> list[Tensor]:
-    """Parts of all tokens: maps at home, and the rest as an ordinary tensor."""
-    maps = [part for part in parts if frame.is_map(part)]
-    at_home = iter(frame.at_home(x, maps) if maps else ())
+    """Parts of all tokens, on blocks where they are those of maps, else as ordinary tensors."""
+    found = frame.taken(x, parts)
     return [
-        windows.stands_for_view(next(at_home), x)
-        if frame.is_map(part)
-        else _kept(aten.slice.Tensor, x, dim, part.start, part.stop, part.step)
-        for part in parts
+        _kept(aten.slice.Tensor, x, dim, part.start, part.stop, part.step)
+        if on_blocks is None
+        else windows.stands_for_view(on_blocks, x)
+        for part, on_blocks in zip(parts, found, strict=True)
     ]
 
 

@@ -258,3 +258,34 @@ def test_its_cost_follows_the_executed_rate():
     for part in ("attention.value", "mlp.0"):
         macs = dict(bc.report(net).modules)[part]
         assert macs.executed == macs.dense * (1 + 0.25) / 2
+
+
+class Subsets(nn.Module):
+    """Tokens of several parts are taken out, and two joins of the same kind are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList(nn.Conv2d(3, CHANNELS, s, s) for s in (4, 8, 16))
+        self.queries = nn.Parameter(torch.randn(1, 3, CHANNELS))
+        self.linear = nn.Linear(CHANNELS, CHANNELS)
+        self.attention = FullAttention(3)
+
+    def forward(self, x):
+        maps = [stem(x).flatten(2).transpose(1, 2) for stem in self.stems]
+        fine, middle, coarse = (m.shape[1] for m in maps)
+        joined = torch.cat([*maps, self.queries.expand(len(x), -1, -1)], 1)
+        pixels = self.linear(joined[:, :-3])
+        some = self.linear(pixels[:, fine:])
+        both = some + torch.cat(maps[1:], 1) * 2
+        both = both + self.attention(both, 0.5)
+        rest, queries = joined.split([fine, middle + coarse + 3], 1)[1], joined[:, -3:]
+        rest = self.linear(rest)
+        return pixels, both, rest, queries, *both.split([middle, coarse], 1), joined[:, 1:]
+
+
+@pytest.mark.parametrize(("images", "pack"), [(1, True), (2, True), (2, False)])
+def test_tokens_of_several_parts_are_taken(images, pack):
+    torch.manual_seed(0)
+    net = Subsets().eval()
+    check(net, images, (32, 48), pack=pack, strict=True)
+    assert bc.report(net).dense_ops == ()
