@@ -290,4 +290,4 @@ def test_tokens_of_several_parts_are_taken(images, pack):
     check(net, images, (32, 48), pack=pack, strict=True)
     report = bc.report(net)
     assert report.dense_ops == ()
-    assert all(macs.outside == 0 for _, macs in report.modules)
+    assert all(macs.outside == 0 for macs in report.modules.values())
