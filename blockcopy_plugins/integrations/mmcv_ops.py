@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 
 from torch.autograd import Function
 from torch.utils._pytree import tree_leaves
@@ -22,6 +23,8 @@ _GIVE_MAPS = frozenset(
         "CARAFENaiveFunction",
     }
 )
+# By the place of the argument whose tokens those of the result are.
+_GIVE_TOKENS = MappingProxyType({"MultiScaleDeformableAttnFunction": 3})
 
 
 def teach_compiled_ops() -> None:
@@ -55,6 +58,7 @@ def _with_whole_maps(forward: Callable, name: str) -> Callable:
             name.removesuffix("Function"),
             "a compiled op, which knows no blocks",
             name in _GIVE_MAPS,
+            args[_GIVE_TOKENS[name]] if name in _GIVE_TOKENS else None,
         )
 
     return with_whole_maps

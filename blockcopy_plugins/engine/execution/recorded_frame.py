@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..frame.counts import BlocksOfRuns, FrameCounts, MacsOfProgram
-from ..frame.layout import Layout
+from ..frame.layout import Layout, Tokens
 from ..torch_internals import no_modes
 from .block_numbers import Multiple, Numbers, Sizes
 from .replayed_frame import ReplayedFrame
@@ -64,8 +64,12 @@ class RecordedFrame(ReplayedFrame):
 
     @property
     def sizes(self) -> Sizes:
-        """Executed blocks of the maps of this frame."""
-        return {blocks: layout.executed for blocks, layout in self._layouts.items()}
+        """Executed blocks of the maps of this frame, and tokens, unless they follow from blocks."""
+        return {
+            blocks: layout.executed
+            for blocks, layout in self._layouts.items()
+            if not (isinstance(blocks, Tokens) and blocks.as_many_in_each(self.grid_size))
+        }
 
     def given(self, name: Hashable, pixels: Tensor) -> Tensor:
         """One of the tensors that differ from frame to frame.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import ops
+from ..composite import take_apart
 from ..geometry import resized_block
 from ..state.entry import EVERYTHING, StateEntry
 from ..state.store import StateStore
@@ -55,10 +56,13 @@ class Frame(FrameContext, BlockPacking):
     Attributes:
         channels_last: Whether results are returned in this layout.
         kernels: As given.
+        of_tokens: Its maps are one row of tokens.
         maps: What dense maps need to know of the frame, ``None`` if none are cut into blocks again.
         pending_maps: Maps that may not be computed yet.
         whole_map_inputs: The inputs of the modules that need whole maps and have not returned yet.
     """
+
+    of_tokens = False
 
     def __init__(
         self,
@@ -86,7 +90,7 @@ class Frame(FrameContext, BlockPacking):
         # By what they consist of: windows and tokens.
         self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
-        self._run = table.run
+        self._table = table
 
     def dispatch(self, func, args, kwargs, on_use: bool = False):
         """Run an aten op on BlockTensors, with ``on_use`` also on :class:`DenseOnUse` tensors.
@@ -98,15 +102,18 @@ class Frame(FrameContext, BlockPacking):
         if kwargs:
             in_kwargs = _check_open(self, func, kwargs.values())
             dense, other = dense or in_kwargs[0], other or in_kwargs[1]
-        if other:
+        if other and not self._table.takes_several_frames(func):
             return self.dispatch_of_several(func, args, kwargs)
         if dense:
             args = plain_all(args)
             kwargs = dict(zip(kwargs, plain_all(kwargs.values()), strict=True))
-        return self._run(self, func, args, kwargs, on_use)
+        return self._table.run(self, func, args, kwargs, on_use)
 
     def dispatch_of_several(self, func, args, kwargs):
         """Run an op on tensors of this frame and of an inner one, which become dense."""
+        out = take_apart(func, args, kwargs)
+        if out is not NotImplemented:
+            return out
         reason = "its operands are cut in different ways: into blocks, windows or tokens"
         self.refuse_if_strict(str(func), reason)
         self.count_densified(str(func), reason, 0)
@@ -300,7 +307,15 @@ class Frame(FrameContext, BlockPacking):
 
     # -- functions that do not know blocks ---------------------------------------------------------
 
-    def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
+    def call_whole(
+        self,
+        function: Callable,
+        args,
+        name: str,
+        reason: str,
+        gives_map: bool,
+        gives_tokens_of: Tensor | None = None,
+    ):
         """Call a function that does not know BlockTensors, with whole maps.
 
         Args:
@@ -310,6 +325,8 @@ class Frame(FrameContext, BlockPacking):
             reason: Why it does not run on blocks.
             gives_map: Whether its result is a map of the whole frame, whose executed blocks are
                 used from then on.
+            gives_tokens_of: The argument whose tokens ``(N, L, ...)`` those of its result
+                ``(N, L, C)`` are; if it runs on blocks, its executed tokens are used from then on.
 
         Returns:
             Its result.
@@ -319,6 +336,11 @@ class Frame(FrameContext, BlockPacking):
         """
         args, maps = self.make_whole(args, name, reason)
         out = function(*args)
+        of = gives_tokens_of
+        if isinstance(of, BlockTensor) and of.axes.rstrip("C") == "NL":
+            if out.dim() == 3 and out.shape[:2] == of.shape[:2]:
+                like = of.like(of.packed.flatten(2), axes="NLC")
+                return like.like(of.frame.packed_like(out, like))
         return self.pack_again(out, maps[0]) if gives_map else out
 
     def make_whole(

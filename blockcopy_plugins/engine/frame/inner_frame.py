@@ -23,7 +23,8 @@ class InnerFrame(Frame):
 
     Args:
         home: The frame of the map.
-        of: A map of it, or a view of one.
+        size_at_home: ``(H, W)`` of the map.
+        block_at_home: Height and width of its blocks.
         parts: The parts, and which of them run.
         size: ``(H, W)`` of the map that is cut into them.
         part: Height and width of a part in pixels of that map.
@@ -31,20 +32,21 @@ class InnerFrame(Frame):
     Attributes:
         home: As given.
         parts: As given.
-        size_at_home: ``(H, W)`` of the map.
-        block_at_home: Height and width of its blocks.
+        size_at_home: As given.
+        block_at_home: As given.
     """
 
     def __init__(
         self,
         home: Frame,
-        of: BlockTensor,
+        size_at_home: tuple[int, int],
+        block_at_home: tuple[int, int],
         parts: Parts,
         size: tuple[int, int],
         part: tuple[int, int],
     ) -> None:
         self.home, self.parts, self.part = home, parts, part
-        self.size_at_home, self.block_at_home = of.size_of_map, of.block
+        self.size_at_home, self.block_at_home = size_at_home, block_at_home
         self.images, self.size, self.block_size = home.images, size, max(part)
         self.grid, self.grid_size = home.grid, parts.count
         self.full, self.whole, self.slots = home.full, home.whole, home.slots
@@ -56,7 +58,7 @@ class InnerFrame(Frame):
         self.maps = None
         self.inner_frames = {}
         self.whole_map_inputs = home.whole_map_inputs
-        self._run = home._run
+        self._table = home._table
         self._streams, self._path, self._calls = home._streams, home._path, home._calls
 
     # -- what is the home's ------------------------------------------------------------------------

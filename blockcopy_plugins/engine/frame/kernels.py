@@ -37,5 +37,8 @@ class OpRunner(Protocol):
     def run(self, frame: Any, func: Any, args: Any, kwargs: Any, on_use: bool = False) -> Any:
         """Execute an op that got a BlockTensor."""
 
+    def takes_several_frames(self, func: Any) -> bool:
+        """Whether the arguments of an op may be of several frames."""
+
     def cuts(self, func: Any, args: Sequence) -> bool:
         """Whether a dense map as first argument of this op is cut into blocks."""

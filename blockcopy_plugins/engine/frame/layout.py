@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -50,38 +51,106 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """The pixels of a map one by one, with tokens of no pixel before and after them.
-
-    Such a token runs if any block of its image does, since it may read all pixels.
+class PixelTokens:
+    """The pixels of a map one by one.
 
     Attributes:
-        before: Tokens before the pixels, such as a class token.
-        behind: Tokens after them.
         size: ``(H, W)`` of the map.
         block: Height and width of its blocks.
     """
 
-    before: int
-    behind: int
     size: tuple[int, int]
     block: tuple[int, int]
 
     @property
-    def count(self) -> tuple[int, int]:
-        """One row of all tokens."""
-        return 1, self.before + self.size[0] * self.size[1] + self.behind
+    def count(self) -> int:
+        """Pixels."""
+        return self.size[0] * self.size[1]
 
     def executed(self, grid: Tensor) -> Tensor:
-        """See :class:`Windows`; bool ``(N, 1, tokens)``."""
+        """Which pixels lie in executed blocks: bool ``(N, pixels)``, see :class:`Windows`."""
         rows, columns = (
             (torch.arange(length, device="cpu") // width).clamp(max=blocks - 1)
             for length, width, blocks in zip(self.size, self.block, grid.shape[1:], strict=True)
         )
-        pixels = grid[:, rows][:, :, columns].flatten(1)
-        any_of = grid.flatten(1).any(1, keepdim=True)
-        before, behind = (any_of.expand(-1, count) for count in (self.before, self.behind))
-        return torch.cat([before, pixels, behind], 1).unsqueeze(1)
+        return grid[:, rows][:, :, columns].flatten(1)
+
+
+@dataclass(frozen=True)
+class OtherTokens:
+    """Tokens of no pixel, such as a class token, registers or queries.
+
+    They run if any block of their image does, since they may read all pixels.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+    def executed(self, grid: Tensor) -> Tensor:
+        """Whether they run: bool ``(N, count)``, see :class:`Windows`."""
+        return grid.flatten(1).any(1, keepdim=True).expand(-1, self.count)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one or several maps, and of no pixel, one after the other.
+
+    Attributes:
+        parts: What they are, in order.
+    """
+
+    parts: tuple[PixelTokens | OtherTokens, ...]
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """One row of all tokens."""
+        return 1, sum(part.count for part in self.parts)
+
+    @property
+    def ranges(self) -> tuple[range, ...]:
+        """Which of all tokens those of each part are."""
+        ends = tuple(accumulate(part.count for part in self.parts))
+        return tuple(
+            range(end - part.count, end) for part, end in zip(self.parts, ends, strict=True)
+        )
+
+    def within(self, tokens: range) -> tuple[PixelTokens | OtherTokens, ...]:
+        """The parts that some of the tokens consist of.
+
+        Args:
+            tokens: Which ones.
+
+        Returns:
+            Nothing if they are not all tokens of some parts, or of no map.
+        """
+        inside = [
+            (part, own)
+            for part, own in zip(self.parts, self.ranges, strict=True)
+            if own.start >= tokens.start and own.stop <= tokens.stop
+        ]
+        parts = tuple(part for part, _ in inside)
+        maps = any(isinstance(part, PixelTokens) for part in parts)
+        if not maps or range(inside[0][1].start, inside[-1][1].stop) != tokens:
+            return ()
+        return parts
+
+    def as_many_in_each(self, grid: tuple[int, int]) -> bool:
+        """Whether each block of a grid has as many tokens, so that their number follows from it.
+
+        Args:
+            grid: Rows and columns of blocks.
+        """
+        return all(
+            isinstance(part, PixelTokens)
+            and part.size == tuple(b * n for b, n in zip(part.block, grid, strict=True))
+            for part in self.parts
+        )
+
+    def executed(self, grid: Tensor) -> Tensor:
+        """See :class:`Windows`; bool ``(N, 1, tokens)``."""
+        return torch.cat([part.executed(grid) for part in self.parts], 1).unsqueeze(1)
 
     def and_more(self, rows: int, columns: int) -> Windows:
         """See :class:`Windows`.

@@ -42,7 +42,8 @@ class WindowFrame(InnerFrame):
         window: tuple[int, int],
     ) -> None:
         met = (blocks_met(places[i], window[i], of.block[i], home.grid_size[i]) for i in (0, 1))
-        super().__init__(home, of, Windows(*met), (len(places[0]), len(places[1])), window)
+        size = (len(places[0]), len(places[1]))
+        super().__init__(home, of.size_of_map, of.block, Windows(*met), size, window)
         self.places = places
         self._key = (of.size_of_map, of.block)
 

@@ -58,6 +58,8 @@ _POINTWISE = (
     aten.fill_.Scalar,
     aten.fill_.Tensor,
     aten.zero_.default,
+    aten.masked_fill_.Scalar,
+    aten.masked_fill_.Tensor,
 )
 # A dense map is cut into blocks for them.
 _CUT = (
@@ -87,7 +89,12 @@ class MaskedFrame:
         streams: Stream of each image.
         block_size: Side of a block in pixels of the input.
         repack: Cut a dense map into blocks again before an op that can run on blocks.
+
+    Attributes:
+        of_tokens: Its maps are one row of tokens.
     """
+
+    of_tokens = False
 
     def __init__(
         self,
@@ -105,6 +112,7 @@ class MaskedFrame:
         self.maps = FrameMaps(len(grid), self.cut, _is_cut)
         self.ops = 0
         self.whole_map_inputs = []
+        self.tokens = {}
 
     def mask(self, size: Sequence[int], block: tuple[int, int]) -> Tensor:
         """Pixels of executed blocks, bool ``(N, 1, H, W)``."""
@@ -199,6 +207,10 @@ class MaskedFrame:
 
     def execute(self, func, args, kwargs):
         """Run an op with masked tensors among its arguments."""
+        if func is aten.grid_sampler_2d.default:
+            found = self.sampled(func, args)
+            if found is not None:
+                return found
         maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, MaskedTensor)]
         aligned = len({(*x.block, *x.size_of_map) for x in maps}) == 1
         if aligned and not any(x.padded for x in maps):
@@ -255,7 +267,8 @@ class MaskedFrame:
         elif func in AXES_RULES and args[0] is template and len(maps) == 1:
             shape = tuple(template.shape)
             size = template.size_of_map
-            view = View(template.axes, shape, len(self.grid), size, template.joined)
+            given = (template.axes, shape, len(self.grid), size, template.joined)
+            view = View(*given, of_tokens=self.of_tokens)
             reading = axes_after(func, view, args, kwargs)
             if reading is not None:
                 axes, joined, size_of_map = reading
@@ -338,6 +351,24 @@ class MaskedFrame:
             value, queries.block, queries.axes, queries.size_of_map, queries.joined
         )
         return masked if value is out else (masked, *out[1:])
+
+    def sampled(self, func, args):
+        """Values of a kept map at places of pixels; ``None`` if the places are not pixels'."""
+        values, places, *how = args
+        axes = getattr(places, "axes", None)
+        if axes not in ("NLCC", "BLCC", "NHWC") or places.padded or places.places is not None:
+            return None
+        if getattr(values, "padded", False):
+            return None
+        self.ops += 1
+        merged = [
+            x.run.merge(x, i) if isinstance(x, MaskedTensor) else x
+            for i, x in enumerate((values, places), 1)
+        ]
+        out = func(*merged, *how)
+        shown = axes[0] + "C" + axes[1:3]
+        size = places.size_of_map
+        return places.run._masked(out, places.block, shown, size, places.joined)
 
     def _before(self, value):
         if not isinstance(value, MaskedTensor):

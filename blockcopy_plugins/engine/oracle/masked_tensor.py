@@ -66,10 +66,13 @@ class MaskedTensor(torch.Tensor):
     def __repr__(self, *, tensor_contents=None) -> str:
         return f"MaskedTensor(shape={tuple(self.shape)}, axes={self.axes}, block={self.block})"
 
-    def call_whole(self, function, args, name, reason, gives_map):
+    def call_whole(self, function, args, name, reason, gives_map, gives_tokens_of=None):
         """Call a function that does not know blocks, with the kept maps."""
         maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]
         out = function(*tree_map(self.run.leave, args))
+        of = gives_tokens_of
+        if getattr(of, "axes", "").startswith("NLC") and out.shape[:2] == of.shape[:2]:
+            return of.run._masked(out, of.block, "NLC", of.size_of_map)
         return self.run.masked_again(out, maps) if gives_map else out
 
     @classmethod

@@ -33,6 +33,10 @@ class FrameOfWindows(MaskedFrame):
         """See :class:`MaskedFrame`; windows among maps of blocks become dense."""
         maps = [v for v in tree_leaves((args, kwargs)) if isinstance(v, MaskedTensor)]
         if any(x.run is not maps[0].run for x in maps):
+            sampled = func is aten.grid_sampler_2d.default
+            found = self.sampled(func, args) if sampled else None
+            if found is not None:
+                return found
             args, kwargs = tree_map(self._dense_windows, (list(args), dict(kwargs)))
             return func(*args, **kwargs)
         if maps[0].run is not self:

@@ -116,7 +116,7 @@ def attention(frame: Frame, func, args, kwargs):
             out = func(query, key.contiguous(), value.contiguous(), *rest, **kwargs)
             return out if isinstance(out, Tensor) else out[0]
 
-        out = _of_each_image(frame, query, (key, value), attend, width)
+        out = of_each_image(frame, query, (key, value), attend, width)
     else:
         if not all(
             isinstance(x, BlockTensor)
@@ -163,11 +163,11 @@ def _each_pixel_times(
         out = torch.matmul(packed, matrices[0])
     else:
         width = matrices.shape[2]
-        out = _of_each_image(frame, x, (matrices,), torch.bmm, width, packed)
+        out = of_each_image(frame, x, (matrices,), torch.bmm, width, packed)
     return out.mT if transposed else out
 
 
-def _of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, packed=None):
+def of_each_image(frame: Frame, x: BlockTensor, others, function, width: int, packed=None):
     """Call a function of the pixels of each image together.
 
     Args:

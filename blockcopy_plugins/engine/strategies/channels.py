@@ -41,7 +41,8 @@ def over_channels(frame: Frame, func, args, kwargs):
     x = args[0]
     found = None
     if isinstance(x, BlockTensor):
-        view = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined)
+        shape, size = tuple(x.shape), x.size_of_map
+        view = View(x.axes, shape, frame.images, size, x.joined, of_tokens=frame.of_tokens)
         found = axes_after(func, view, args, kwargs)
     if found is None:
         return over_all_pixels(frame, func, args, kwargs)

@@ -41,6 +41,8 @@ class OpOnBlocks:
             other op gets them as dense tensors.
         takes_moved: It moves rows and columns of its first argument, or cuts it into
             windows, and accepts one that is already moved; any other op gets that as a dense map.
+        several_frames: Its arguments may be of several frames: of the picture's blocks, of
+            windows, of tokens. Any other op gets those that are not of the outer one densely.
         cuts: ``cuts(args)``: whether a dense map that was computed from blocks is cut
             into blocks again for it.
         any_layout: On whole maps it reads a large one in any layout and returns a small one.
@@ -51,6 +53,7 @@ class OpOnBlocks:
     cuts: Callable[[Sequence], bool] | None = None
     any_layout: bool = False
     takes_moved: bool = False
+    several_frames: bool = False
 
 
 def always(args: Sequence) -> bool:
@@ -64,6 +67,7 @@ def on_blocks(
     cuts: Callable[[Sequence], bool] | None = None,
     any_layout: bool = False,
     takes_moved: bool = False,
+    several_frames: bool = False,
     modules: Iterable[type[nn.Module]] = (),
 ) -> Callable[[Strategy], Strategy]:
     """Declare a function to be the strategy of some ops; the outer of several decorators counts.
@@ -74,12 +78,13 @@ def on_blocks(
         cuts: See :class:`OpOnBlocks`.
         any_layout: See :class:`OpOnBlocks`.
         takes_moved: See :class:`OpOnBlocks`.
+        several_frames: See :class:`OpOnBlocks`.
         modules: Classes of modules that consist of such an op and keep no state, so that
             no hook is needed to know when they run.
     """
 
     def note(strategy: Strategy) -> Strategy:
-        entry = OpOnBlocks(strategy, takes_padded, cuts, any_layout, takes_moved)
+        entry = OpOnBlocks(strategy, takes_padded, cuts, any_layout, takes_moved, several_frames)
         known, classes = getattr(strategy, _ATTRIBUTE, ((), ()))
         known = (*known, *((op, entry) for op in ops))
         setattr(strategy, _ATTRIBUTE, (known, (*classes, *modules)))
@@ -117,6 +122,11 @@ class OpTable:
         """Whether the first argument of an op, a dense map, is cut into blocks for it."""
         known = self.ops.get(func)
         return known is not None and known.cuts is not None and known.cuts(args)
+
+    def takes_several_frames(self, func: OpOverload) -> bool:
+        """See :class:`OpOnBlocks`."""
+        known = self.ops.get(func)
+        return known is not None and known.several_frames
 
     def run(self, frame: Frame, func: OpOverload, args, kwargs, on_use: bool = False):
         """Execute an aten op that met a BlockTensor of ``frame``; on blocks, it returns some too.

@@ -199,6 +199,8 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
     aten.fill_.Scalar,
     aten.fill_.Tensor,
     aten.zero_.default,
+    aten.masked_fill_.Scalar,
+    aten.masked_fill_.Tensor,
     modules=(
         nn.Identity,
         nn.ReLU,

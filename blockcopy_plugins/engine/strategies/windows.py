@@ -72,6 +72,8 @@ def _reading_of_windows(frame: Frame, func, x: BlockTensor, args, kwargs) -> Rea
     moved = type(x) is MovedMap
     if isinstance(frame, WindowFrame):
         return Decline("it cuts windows into windows")
+    if frame.of_tokens:
+        return Decline("it parts tokens or images")
     if moved and x.written is not None:
         return Decline("the moved map was densified before")
     seen = View(x.axes, tuple(x.shape), frame.images, x.size_of_map, x.joined, moved)

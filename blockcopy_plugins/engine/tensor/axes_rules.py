@@ -35,6 +35,7 @@ class View:
         size: ``(H, W)`` of the map.
         joined: Channels in its dimension B, P, M or S, 1 if it has none.
         in_windows: See :func:`~.view_axes.read_view`.
+        of_tokens: See :func:`~.view_axes.read_view`.
     """
 
     axes: str
@@ -43,6 +44,7 @@ class View:
     size: tuple[int, int]
     joined: int = 1
     in_windows: bool = False
+    of_tokens: bool = False
 
 
 Rule = Callable[[View, Mapping[str, Any]], "str | Reading | None"]
@@ -199,7 +201,7 @@ def _viewed(x: View, given: Mapping) -> Reading | None:
     channels = iter(channels_of(x.axes, x.shape, x.joined))
     parts = split_axes(x.axes)
     factors = [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts]
-    return read_view(size, factors, x.in_windows)
+    return read_view(size, factors, x.in_windows, x.of_tokens)
 
 
 AXES_RULES: Mapping[OpOverload, Rule] = MappingProxyType(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -206,9 +206,9 @@ class BlockTensor(torch.Tensor):
         self.frame.count_densified(op, "it reads the whole map", 0)
         return self.frame.dense(self, op, copy=True, contiguous=True)
 
-    def call_whole(self, function: Callable, args, name: str, reason: str, gives_map: bool):
+    def call_whole(self, *args, **kwargs):
         """See :meth:`Frame.call_whole`."""
-        return self.frame.call_whole(function, args, name, reason, gives_map)
+        return self.frame.call_whole(*args, **kwargs)
 
     def like(
         self,

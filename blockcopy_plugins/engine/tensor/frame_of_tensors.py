@@ -37,7 +37,15 @@ class FrameOfTensors(Protocol):
     def dense(self, x: Any, op: str, copy: bool, contiguous: bool = False) -> Tensor:
         """The whole of a tensor."""
 
-    def call_whole(self, function: Callable, args: Any, name: str, reason: str, gives_map: bool):
+    def call_whole(
+        self,
+        function: Callable,
+        args: Any,
+        name: str,
+        reason: str,
+        gives_map: bool,
+        gives_tokens_of: Tensor | None = None,
+    ):
         """Call a function that does not know blocks."""
 
     def compute_pending(self) -> None:

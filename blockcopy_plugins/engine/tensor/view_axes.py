@@ -74,7 +74,10 @@ class _Option(NamedTuple):
 
 
 def read_view(
-    sizes: Sequence[int], old: Sequence[Factor], in_windows: bool = False
+    sizes: Sequence[int],
+    old: Sequence[Factor],
+    in_windows: bool = False,
+    of_tokens: bool = False,
 ) -> Reading | None:
     """Read the sizes of a view.
 
@@ -83,6 +86,7 @@ def read_view(
         old: Factors of the dimensions of what is viewed, in order.
         in_windows: Read a dimension of size 1 as all rows where it may be: the map is one
             window.
+        of_tokens: It is a row of tokens: a dimension of size 1 is not read as that row.
 
     Returns:
         What its dimensions mean, ``None`` if one of them mixes what must stay apart.
@@ -90,10 +94,11 @@ def read_view(
 
     # A single image may be joined with anything; with all channels is the least likely.
     # Windows split rows and columns.
-    def rank(options: list[_Option]) -> tuple[int, bool, int]:
+    def rank(options: list[_Option]) -> tuple[int, int, bool, int]:
         parted = [option.letter for option in options if option.rows is not None]
         joins = sum(option.joins_all for option in options)
-        return joins, len(parted) == 1, -len(parted) if in_windows else 0
+        rows = sum(option.letter in "HGM" for option in options) if of_tokens else 0
+        return joins, rows, len(parted) == 1, -len(parted) if in_windows else 0
 
     found = min(_parse(tuple(sizes), tuple(old), 1), key=rank, default=None)
     if found is None:

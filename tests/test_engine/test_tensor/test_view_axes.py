@@ -63,6 +63,13 @@ def test_dimensions_read_by_hand(old, new, wanted):
     assert tuple(read_view(new, factors(old))) == wanted
 
 
+@pytest.mark.parametrize(("of_tokens", "axes"), [(True, "BCLC"), (False, "BHWC")])
+def test_a_row_of_tokens_is_not_a_dimension(of_tokens, axes):
+    old = factors((("N", N), ("C", 4), ("H", 1), ("W", 30), ("C", 5)))
+    found = read_view((N * 4, 1, 30, 5), old, of_tokens=of_tokens)
+    assert tuple(found) == (axes, 4, (1, 30))
+
+
 @pytest.mark.parametrize(("old", "new"), MIXES)
 def test_dimensions_that_mix_what_must_stay_apart(old, new):
     assert read_view(new, factors(old)) is None
