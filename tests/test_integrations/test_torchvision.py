@@ -209,3 +209,72 @@ def test_a_segmentor_and_a_classifier_are_called_as_ever():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *args, **kwargs: pytest.fail(str(args[0])))
         classifier(frames[1])
+
+
+class Dictated:
+    """A policy that executes so many blocks, others in each frame; all of them in the first."""
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.draw = torch.Generator().manual_seed(0)
+
+    def __call__(self, frame, context):
+        grid = torch.zeros(context.grid_shape, dtype=torch.bool).flatten()
+        grid[torch.randperm(len(grid), generator=self.draw)[: self.blocks]] = True
+        return grid.view(context.grid_shape)
+
+
+@pytest.mark.parametrize("name", ["FasterRCNN", "RetinaNet"])
+def test_backbone_and_heads_are_replayed_as_programs(name):
+    found = {}
+    frames = video((128, 192), 5, 12)
+    for programs in (True, False):
+        model = build(name)
+        options = bc.BlockCopyConfig(block_size=BLOCK, policy=Dictated(2), programs=programs)
+        bc.blockcopy_(model, options)
+        found[programs] = [model([frame]) for frame in frames]
+        report = bc.report(model)
+        if programs:
+            parts = report.programs.parts
+            told = str(report)
+            # From the fourth frame on: the backbone, and the head after it.
+            assert parts.replayed >= 2 * (len(frames) - 5), told
+            assert not parts.eager_calls, told
+    assert all(map(same, found[True], found[False]))
+
+
+@pytest.mark.parametrize("name", ["FasterRCNN", "MaskRCNN"])
+def test_boxes_and_masks_move_with_the_picture(name):
+    model = build(name)
+    policy = dict(type="EveryNthFramePolicy", n=4)
+    shift = (8, -4)
+    bc.blockcopy_(
+        model,
+        bc.BlockCopyConfig(
+            block_size=BLOCK,
+            policy=policy,
+            propagate="move",
+            motion=lambda frame, context: [shift] * len(frame),
+        ),
+    )
+    height, width = 96, 144
+    frames = video((height, width), 6, 3)
+    first, *rest = [model([frame])[0] for frame in frames]
+    assert len(first["boxes"]) >= 3
+    ratio = 128 / height  # pixels of the network's input per pixel of the picture
+    limits = torch.tensor([width, height] * 2, dtype=torch.float64)
+    for age, later in enumerate(rest, 1):
+        step = torch.tensor(shift * 2, dtype=torch.float64) / ratio * age
+        moved = first["boxes"] + step
+        there = ((moved[:, 2:] > 0) & (moved[:, :2] < limits[:2])).all(1)
+        wanted = moved[there].clamp_min(0).minimum(limits)
+        torch.testing.assert_close(later["boxes"], wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(later["scores"], first["scores"][there] * 0.98**age)
+        assert torch.equal(later["labels"], first["labels"][there])
+        assert set(later) == set(first)
+        if name == "MaskRCNN":
+            x, y = (round(float(side)) for side in step[:2])
+            wanted = torch.zeros_like(first["masks"][there])
+            wanted[..., :y, x:] = first["masks"][there][..., -y:, :-x]
+            assert torch.equal(later["masks"], wanted) and wanted.any()
+    assert bc.report(model).propagation.moved == 2

@@ -263,3 +263,55 @@ def test_pictures_of_no_predictor_have_nothing_to_do_with_each_other(yolo, video
         backend(torch.rand(2, 3, 128, 192))
     report = bc.report(yolo)
     assert report.frames == 6 and report.executed_rate == 1.0
+
+
+def moving(policy, **motion):
+    return bc.BlockCopyConfig(block_size=64, policy=policy, propagate="move", **motion)
+
+
+def test_boxes_move_with_the_picture(yolo, videos, dense):
+    policy = dict(type="EveryNthFramePolicy", n=FRAMES)
+    bc.blockcopy_(yolo, moving(policy, motion=lambda frame, context: [(8, -4)] * len(frame)))
+    first, *rest = boxes(yolo.predict(videos[0], **OPTIONS))
+    assert same(first, dense[0][0]) and len(first) >= 3
+    for age, later in enumerate(rest, 1):
+        moved = first.clone()
+        moved[:, :4] += torch.tensor([8.0, -4, 8, -4]) * age
+        moved[:, 4] *= 0.98**age
+        there = (moved[:, 2:4] > 0).all(1) & (moved[:, 0] < 192) & (moved[:, 1] < 128)
+        moved = moved[there & (moved[:, 4] > OPTIONS["conf"])]
+        moved[:, :4] = moved[:, :4].clamp_min(0).minimum(torch.tensor([192.0, 128, 192, 128]))
+        assert len(moved) >= 3
+        torch.testing.assert_close(later, moved, rtol=1e-4, atol=1e-2)
+    assert bc.report(yolo).propagation.moved == FRAMES - 1
+
+
+def test_boxes_that_do_not_move_are_copied_bit_for_bit(yolo):
+    frame = torch.rand(1, 3, 128, 192)
+    policy = dict(type="EveryNthFramePolicy", n=3)
+    bc.blockcopy_(yolo.model, moving(policy, motion=lambda frame, context: [(0, 0)] * len(frame)))
+    yolo.model.eval()
+    first, *rest = [yolo.model(frame + 0.01 * t)[0].clone() for t in range(3)]
+    assert all(torch.equal(later, first) for later in rest)
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolov10n"])
+def test_what_a_head_says_of_a_box_moves_with_it(name):
+    from blockcopy_plugins.integrations.ultralytics.output_parts import read_objects, write_objects
+
+    torch.manual_seed(0)
+    model = YOLO(f"{name}.yaml", verbose=False).model.eval()
+    head, size = model.model[-1], (128, 192)
+    with torch.no_grad():
+        given = model(torch.rand(1, 3, *size))[0]
+    given = (given[0] if isinstance(given, tuple) else given)[0]
+    rows = given.clone() if name == "yolov10n" else given.T.clone()
+    found = read_objects(given, head, size, least_score=0.0, overlap=0.5)
+    assert len(found) >= 3
+    written = rows.clone()
+    write_objects(written, found, head)
+    # Put back where they were they are what they were; the others have lost their scores.
+    place = found.others["index"]
+    torch.testing.assert_close(written[place], rows[place], rtol=1e-5, atol=1e-4)
+    rest = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, place, False)
+    assert rest.any() and not written[rest][:, 4].any()

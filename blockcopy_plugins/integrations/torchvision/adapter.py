@@ -11,8 +11,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ...engine.adapter import Call, ModelAdapter, Removable, asked
+from ...engine.output_parts import OutputParts
 from ...errors import FrameError
 from ..common.network_scale import FoundObjects, at_network_scale
+from .output_parts import take_dicts_apart
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,11 @@ class ImagesCall(Call):
 
     Attributes:
         scales: For each image, pixels of the network's input per own pixel, rows and columns.
+        sizes: ``(h, w)`` of each image as it was given, px.
     """
 
     scales: tuple[tuple[float, float], ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class DetectionAdapter(ModelAdapter):
@@ -82,6 +86,7 @@ class DetectionAdapter(ModelAdapter):
             replace=replace,
             asks=None if others is None else (tuple(sizes), tuple(own), others),
             scales=tuple((s[0] / o[0], s[1] / o[1]) for s, o in zip(sizes, own, strict=True)),
+            sizes=tuple(own),
         )
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
@@ -105,6 +110,11 @@ class DetectionAdapter(ModelAdapter):
         """Detections in pixels of the network input, from those in pixels of the image."""
         found = [_found(*one) for one in zip(outputs, call.scales, strict=True)]
         return at_network_scale(found, tuple(call.frame.shape[2:]))
+
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """Boxes, masks and keypoints in pixels of the image."""
+        found = take_dicts_apart(outputs, call.scales, call.sizes)
+        return super().take_apart(outputs, call) if found is None else found
 
     def take_transformed(self) -> ImageList | None:
         """The blocks of the current frame, once; ``None`` outside of a frame."""
