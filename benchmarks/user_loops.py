@@ -65,8 +65,9 @@ def measure(loop: Loop, clip: Clip, args: argparse.Namespace) -> dict[str, Any]:
     for step in range(args.warmup + args.repeats):
         for way in WAYS:
             if way == "dictated" and step:
-                grid = bc.handle(owners[way]).last.host_grid
-                policies[way].grid = random_grid(RATE, tuple(grid.shape), draw)
+                # Ultralytics runs a copy, with a policy of its own.
+                session = bc.handle(owners[way])
+                session.policy.grid = random_grid(RATE, tuple(session.last.host_grid.shape), draw)
             start = clock.start()
             result = next(loops[way])
             seconds = clock.between(start, clock.stop())

@@ -12,6 +12,7 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.ops import library
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision")
 
@@ -209,6 +210,34 @@ def test_a_segmentor_and_a_classifier_are_called_as_ever():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *args, **kwargs: pytest.fail(str(args[0])))
         classifier(frames[1])
+
+
+@pytest.mark.skipif(not library.has_kernel("roi_align", "cpu"), reason="no compiled kernels")
+def test_regions_are_pooled_by_the_kernel_as_torchvision_pools_them():
+    torch.manual_seed(0)
+    model = build("MaskRCNN").float()
+    heads = model.roi_heads
+    poolers = [heads.box_roi_pool, heads.mask_roi_pool]
+    sizes = [(128, 192), (120, 192)]
+    maps = OrderedDict((str(i), torch.randn(2, 8, 32 >> i, 48 >> i)) for i in range(4))
+    corners = torch.rand(2, 40, 2) * torch.tensor([150.0, 100.0])
+    boxes = [torch.cat((c, c + 2 + 150 * torch.rand(40, 2) ** 3), 1) for c in corners]
+    wanted = [pooler(maps, boxes, sizes) for pooler in poolers]
+    bc.blockcopy_(model, config())
+    adapter = bc.handle(model).adapter
+    assert adapter.reads_channels_last(heads)
+    given = OrderedDict(
+        (name, map_.contiguous(memory_format=torch.channels_last)) for name, map_ in maps.items()
+    )
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(
+            "torchvision.ops.poolers.roi_align", lambda *a, **k: pytest.fail("torchvision's own")
+        )
+        found = [pooler(given, boxes, sizes) for pooler in poolers]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    bc.restore_(model)
+    assert not any("forward" in vars(pooler) for pooler in poolers)
 
 
 class Dictated:

@@ -15,6 +15,7 @@ from ...engine.output_parts import OutputParts
 from ...errors import FrameError
 from ..common.network_scale import FoundObjects, at_network_scale
 from .output_parts import take_dicts_apart
+from .roi_pooling import pools_channels_last, replace_poolers
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,16 @@ class DetectionAdapter(ModelAdapter):
         given = _Transformed(self, model.transform)
         model.transform.__dict__["forward"] = given
         yield given
+        yield from replace_poolers(model)
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI heads, which pool from the maps and keep none."""
         heads = getattr(model, "roi_heads", None)
         return () if heads is None else (heads,)
+
+    def reads_channels_last(self, module: nn.Module) -> bool:
+        """See :meth:`ModelAdapter.reads_channels_last`."""
+        return pools_channels_last(module)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RPN's head, or the head of a dense detector."""
