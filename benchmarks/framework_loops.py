@@ -56,7 +56,7 @@ class Loop:
 
     Attributes:
         name: For people.
-        package: Without which it cannot be run.
+        packages: Without which it cannot be run.
         make: Makes the object that users call.
         run: ``run(object, clip, threshold)`` gives the result of one frame after the other; of
             objects those with scores above the threshold.
@@ -66,7 +66,7 @@ class Loop:
     """
 
     name: str
-    package: str
+    packages: tuple[str, ...]
     make: Callable[[], Any]
     run: Callable[[Any, Clip, float], Iterator[Any]]
     scores: Callable[[Any], Sequence[float]] | None
@@ -89,7 +89,7 @@ def _yolo(name: str, size: int) -> Loop:
 
     return Loop(
         f"YOLO('{name}').predict(video, stream=True, imgsz={size})",
-        "ultralytics",
+        ("ultralytics",),
         make,
         run,
         lambda result: result.boxes.conf.tolist(),
@@ -119,7 +119,7 @@ def _torchvision(name: str) -> Loop:
 
     return Loop(
         f"{name}([image])",
-        "torchvision",
+        ("torchvision",),
         make,
         run,
         lambda result: result[0]["scores"].tolist(),
@@ -155,7 +155,7 @@ def _pipeline(task: str, kind: str, processor: str) -> Loop:
 
     return Loop(
         f"pipeline({task!r}), {kind}",
-        "transformers",
+        ("transformers", "torchvision"),
         make,
         run,
         scores if finds_objects else None,
@@ -181,21 +181,27 @@ def _tracker() -> Loop:
         detector.neck.update(in_channels=[128, 256, 512], out_channels=128, num_csp_blocks=1)
         detector.bbox_head.update(in_channels=128, feat_channels=128)
         model = init_track_model(config, device="cpu")
-        _normalise(model.detector)
+        _normalise(model.detector, scale=255.0)
+        for layer in model.detector.bbox_head.multi_level_conv_reg:
+            # Boxes of four strides: a tracker cannot follow boxes of no height.
+            layer.weight.data *= 0.01
+            layer.bias.data.copy_(torch.tensor([0.0, 0.0, 1.4, 1.4]))
         return model
 
     def run(model: Any, clip: Clip, threshold: float) -> Iterator[Any]:
         from mmdet.apis import inference_mot
 
         model.detector.test_cfg.score_thr = threshold
-        model.tracker.obj_score_thrs = dict(high=threshold, low=threshold)
-        model.tracker.init_track_thr = threshold
+        # Without a threshold there are thousands of boxes; none of them is tracked.
+        tracked = threshold or 1.0
+        model.tracker.obj_score_thrs = dict(high=tracked, low=tracked)
+        model.tracker.init_track_thr = tracked
         for number, picture in enumerate(clip.pictures):
             yield inference_mot(model, picture, number, len(clip.pictures))
 
     return Loop(
         "inference_mot, ByteTrack, YOLOX-s",
-        "mmdet",
+        ("mmdet", "lap"),
         make,
         run,
         lambda result: result[0].pred_instances.scores.tolist(),
@@ -203,11 +209,16 @@ def _tracker() -> Loop:
     )
 
 
-def _normalise(model: torch.nn.Module) -> None:
-    """Statistics of batch norms with which random weights leave no denormals."""
+def _normalise(model: torch.nn.Module, scale: float = 1.0) -> None:
+    """Set the statistics of batch norms so that random weights leave no denormals.
+
+    Args:
+        model: Takes frames ``(N, 3, H, W)``.
+        scale: Largest value in them.
+    """
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        draw_statistics_(model, torch.rand(1, 3, 256, 256, generator=draw), draw)
+        draw_statistics_(model, scale * torch.rand(1, 3, 256, 256, generator=draw), draw)
 
 
 LOOPS: tuple[Loop, ...] = (
