@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.machine import in_a_line
 from benchmarks.markdown import table
+from benchmarks.table_cells import refuse_older
 
 
 def zoo(report: dict[str, Any]) -> str:
@@ -65,24 +66,40 @@ def zoo_families(report: dict[str, Any]) -> str:
 
 
 def user_loops(report: dict[str, Any]) -> str:
-    """Whole frames as users of each framework see them."""
+    """Whole loops over a video as users of each framework write them."""
+    refuse_older(report["rows"], "policy_ms")
     rows = [
         (
             f"`{row['name']}`",
             f"{row['size'][1]}×{row['size'][0]}",
-            f"{100 * row['rate']:.0f} %",
             f"{row['dense_ms']:.0f}",
             f"{row['ours_ms']:.0f}",
-            f"{row['speedup']:.2f}×",
+            f"**{row['speedup']:.2f}×**",
+            f"{100 * row['policy_rate']:.0f} %",
+            f"{row['policy_ms']:.0f}",
+            f"{row['policy_speedup']:.2f}×",
+            " + ".join(
+                f"{row[key]} {what}"
+                for key, what in (("frames_replayed", "frames"), ("parts_replayed", "parts"))
+                if row[key]
+            )
+            or "–",
         )
         for row in report["rows"]
     ]
-    head = ("call", "picture", "executed", "dense ms", "block-sparse ms", "speed-up")
-    machines = dict.fromkeys(
-        f"*{m['cpu']}, {m['threads']} thread, torch {m['torch']}, a loaded machine.*"
-        for m in (row["machine"] for row in report["rows"])
-    )
-    return "\n\n".join([table(head, rows), *machines])
+    head = (
+        "call", "picture", "dense ms", f"{100 * report['rate']:.0f} % ms", "speed-up",
+        "default policy", "ms", "speed-up", "by programs",
+    )  # fmt: skip
+    machines: dict[str, dict[str, str]] = {}
+    for row in report["rows"]:
+        machine = f"{in_a_line(row['machine'])[:-2]}, {row['settings']['clock']} time"
+        machines.setdefault(machine, {}).update(row["versions"])
+    lines = [
+        f"{machine}; {', '.join(f'{name} {found}' for name, found in versions.items())}.*"
+        for machine, versions in machines.items()
+    ]
+    return "\n\n".join([table(head, rows), *lines])
 
 
 def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:

@@ -1,222 +1,213 @@
-"""Whole frames as users of each framework see them: from the picture in memory to the result.
+"""Whole loops over a video as users of each framework write them: from its frames to the results.
 
-``python -m benchmarks.user_loops`` runs what is installed, dense beside block-sparse in turn in one
-process, with random weights, a dictated quarter of the blocks and one thread, and writes
-``benchmarks/results/user_loops.json``. The figures are CPU time, so that what else runs on the
-machine counts for less.
+``python -m benchmarks.user_loops --json benchmarks/results/user_loops.json``
+
+Runs what is installed; rows that the file has from other environments stay. A loop is run dense,
+with a dictated quarter of the blocks (the policy costs nothing), and by the default policy with
+that quarter as its target, frame by frame in turn in one process. Times are medians of a frame,
+those of the default policy and rates are means; frames in which programs are made or compared with
+the model are left out. Weights are random, and the threshold of scores is set so that about
+--detections objects are found in the first frame, dense. The pictures are those of the demo's clip,
+scaled.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import json
+import os
 import statistics
-import time
+import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from . import command
 
-import blockcopy_plugins as bc
+if TYPE_CHECKING:
+    from .framework_loops import Clip, Loop
 
-from .machine import describe
+# torch comes later: the allocator and OpenMP's settings must be in place before it.
 
-_RESULTS = Path(__file__).resolve().parent / "results" / "user_loops.json"
 RATE = 0.25
+WAYS = ("dense", "dictated", "learned")
 
 
-@dataclass(frozen=True)
-class Loop:
-    """One user-level call.
+def measure(loop: Loop, clip: Clip, args: argparse.Namespace) -> dict[str, Any]:
+    """One row.
 
-    Attributes:
-        name: For people.
-        package: Without which it cannot be run.
-        make: Makes the object that users call, with random weights.
-        call: ``call(object, picture)`` runs a frame, uint8 ``(H, W, 3)``.
-        size: ``(H, W)`` of the pictures, px.
-        block: Block size, px.
+    Args:
+        loop: What is measured.
+        clip: Frames of its size.
+        args: The command line.
     """
+    import torch
 
-    name: str
-    package: str
-    make: Callable[[], Any]
-    call: Callable[[Any, np.ndarray], Any]
-    size: tuple[int, int]
-    block: int = 64
+    import blockcopy_plugins as bc
+    from blockcopy_plugins.policy.dictated import DictatedPolicy
 
+    from .clock import Clock
+    from .grids import random_grid
 
-def _yolo(name: str, size: int) -> Loop:
-    def make() -> Any:
-        from ultralytics import YOLO
-
-        return YOLO(f"{name}.yaml", verbose=False)
-
-    def call(yolo: Any, picture: np.ndarray) -> Any:
-        return yolo.predict(picture, imgsz=size, verbose=False, save=False)
-
-    height = size * 3 // 4
-    return Loop(f"YOLO('{name}').predict, {size}", "ultralytics", make, call, (height, size))
-
-
-def _torchvision(name: str) -> Loop:
-    def make() -> Any:
-        from torchvision.models import get_model
-
-        return get_model(name, weights=None, weights_backbone=None).eval()
-
-    def call(model: Any, picture: np.ndarray) -> Any:
-        image = torch.from_numpy(picture).permute(2, 0, 1).float().div(255)
-        with torch.inference_mode():
-            return model([image])
-
-    return Loop(f"{name}([image])", "torchvision", make, call, (600, 800), 128)
-
-
-def _pipeline(task: str, kind: str, processor: str) -> Loop:
-    def make() -> Any:
-        import transformers
-
-        from blockcopy_plugins.integrations.framework import framework_called
-
-        model = framework_called("transformers").build(kind)
-        size = dict(height=640, width=640)
-        return transformers.pipeline(
-            task, model=model, image_processor=getattr(transformers, processor)(size=size)
-        )
-
-    def call(pipe: Any, picture: np.ndarray) -> Any:
-        from PIL import Image
-
-        return pipe(Image.fromarray(picture))
-
-    return Loop(f"pipeline({task!r}), {kind}", "transformers", make, call, (480, 640))
-
-
-def _tracker() -> Loop:
-    def make() -> Any:
-        import mmdet
-        from mmdet.apis import init_track_model
-        from mmdet.utils import register_all_modules
-        from mmengine.config import Config
-
-        register_all_modules()
-        folder = Path(mmdet.__path__[0]) / ".mim/configs/bytetrack"
-        config = Config.fromfile(
-            folder / "bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py"
-        )
-        detector = config.model.detector
-        detector.pop("init_cfg", None)
-        detector.backbone.update(deepen_factor=0.33, widen_factor=0.5)
-        detector.neck.update(in_channels=[128, 256, 512], out_channels=128, num_csp_blocks=1)
-        detector.bbox_head.update(in_channels=128, feat_channels=128)
-        return init_track_model(config, device="cpu")
-
-    def call(model: Any, picture: np.ndarray) -> Any:
-        from mmdet.apis import inference_mot
-
-        model.frames_seen = getattr(model, "frames_seen", -1) + 1
-        return inference_mot(model, picture, model.frames_seen, 10_000)
-
-    return Loop("inference_mot, ByteTrack, YOLOX-s", "mmdet", make, call, (800, 1440))
-
-
-LOOPS: tuple[Loop, ...] = (
-    _yolo("yolo11n", 640),
-    _yolo("yolo11n", 1280),
-    _yolo("yolov8s", 640),
-    _yolo("yolov8s", 1280),
-    _torchvision("fasterrcnn_resnet50_fpn"),
-    _torchvision("retinanet_resnet50_fpn"),
-    _pipeline("image-segmentation", "SegformerForSemanticSegmentation", "SegformerImageProcessor"),
-    _pipeline("object-detection", "RTDetrForObjectDetection", "RTDetrImageProcessor"),
-    _tracker(),
-)
-
-
-class _Quarter:
-    """A policy that executes as many blocks as it is told, others in each frame."""
-
-    def __init__(self) -> None:
-        self._draw = torch.Generator().manual_seed(0)
-
-    def __call__(self, frame: Tensor, context: Any) -> Tensor:
-        count = context.grid_shape[1] * context.grid_shape[2]
-        grid = torch.zeros(context.grid_shape[0], count, dtype=torch.bool)
-        grid[:, torch.randperm(count, generator=self._draw)[: max(1, round(RATE * count))]] = True
-        return grid.view(context.grid_shape)
-
-
-def pictures(size: tuple[int, int], count: int) -> list[np.ndarray]:
-    """Frames of noise of the scale of pictures, uint8 ``(H, W, 3)``."""
-    random = np.random.default_rng(0)
-    cells = random.integers(0, 255, (-(-size[0] // 16), -(-size[1] // 16), 3), dtype=np.uint8)
-    background = cells.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
-    frames = []
-    for t in range(count):
-        frame = background.copy()
-        frame[100:200, 20 * t : 20 * t + 100] = (255, 30, 30)
-        frames.append(frame)
-    return frames
-
-
-def measure(loop: Loop, rounds: int) -> dict[str, Any]:
-    """One row: medians of the CPU time of a frame, dense and block-sparse in turn."""
-    torch.manual_seed(0)
-    dense = loop.make()
-    torch.manual_seed(0)
-    ours = loop.make()
-    bc.blockcopy_(ours, bc.BlockCopyConfig(block_size=loop.block, policy=_Quarter()))
-    spent: dict[str, list[float]] = {"dense": [], "ours": []}
-    for number, picture in enumerate(pictures(loop.size, rounds + 2)):
-        for name, owner in (("dense", dense), ("ours", ours)):
-            start = time.process_time()
-            loop.call(owner, picture)
-            if number > 1:
-                spent[name].append(time.process_time() - start)
-    report = copy.copy(bc.report(ours))
-    record = bc.handle(ours).last
-    times = {name: 1e3 * statistics.median(found) for name, found in spent.items()}
+    clock = Clock("cpu", args.clock)
+    policies = {"dictated": DictatedPolicy(), "learned": dict(type="GainPolicy", target=RATE)}
+    owners = {}
+    for way in WAYS:
+        torch.manual_seed(args.seed)
+        owners[way] = loop.make()
+    threshold, found = threshold_for(loop, owners["dense"], clip, args.detections)
+    for way, policy in policies.items():
+        bc.blockcopy_(owners[way], bc.BlockCopyConfig(block_size=loop.block, policy=policy))
+    loops = {way: loop.run(owner, clip, threshold) for way, owner in owners.items()}
+    spent: dict[str, list[float]] = {way: [] for way in WAYS}
+    rates: dict[str, list[float]] = {way: [] for way in policies}
+    checks = dict.fromkeys(WAYS, 0)
+    objects = []
+    draw = torch.Generator().manual_seed(args.seed)
+    for step in range(args.warmup + args.repeats):
+        for way in WAYS:
+            if way == "dictated" and step:
+                # Ultralytics runs a copy, with a policy of its own.
+                session = bc.handle(owners[way])
+                session.policy.grid = random_grid(RATE, tuple(session.last.host_grid.shape), draw)
+            start = clock.start()
+            result = next(loops[way])
+            seconds = clock.between(start, clock.stop())
+            checked, checks[way] = checks[way], programs_checked(owners[way], way)
+            if step < args.warmup or checks[way] != checked:
+                continue
+            spent[way].append(1e3 * seconds)
+            if way in rates:
+                rates[way].append(float(bc.handle(owners[way]).last.host_grid.float().mean()))
+            elif loop.scores is not None:
+                objects.append(len(loop.scores(result)))
+    report = bc.report(owners["dictated"])
+    times = {way: statistics.median(spent[way]) for way in WAYS}
+    # It may execute much in one frame and nothing in the next.
+    times["learned"] = statistics.mean(spent["learned"])
+    programs = report.programs
+    parts = None if programs is None else programs.parts
     return {
         "name": loop.name,
         "size": list(loop.size),
+        "network_size": list(bc.handle(owners["dictated"]).last.size),
         "block": loop.block,
         "dense_ms": round(times["dense"], 1),
-        "ours_ms": round(times["ours"], 1),
-        "speedup": round(times["dense"] / times["ours"], 2),
-        "rate": float(record.host_grid.float().mean()),
+        "ours_ms": round(times["dictated"], 1),
+        "speedup": round(times["dense"] / times["dictated"], 2),
+        "rate": statistics.mean(rates["dictated"]),
+        "policy": "GainPolicy",
+        "policy_ms": round(times["learned"], 1),
+        "policy_speedup": round(times["dense"] / times["learned"], 2),
+        "policy_rate": round(statistics.mean(rates["learned"]), 3),
         "share_on_blocks": round(report.share_on_blocks, 4),
+        "frames_replayed": 0 if programs is None else programs.replayed,
+        "parts_replayed": 0 if parts is None else parts.replayed,
+        "threshold": threshold,
+        "objects_first": found,
+        "objects": round(statistics.mean(objects), 1) if objects else None,
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is installed; rows of other environments stay in the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.user_loops", description=__doc__)
-    parser.add_argument("--only", default="", help="loops with this in their name")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, default=_RESULTS)
+def programs_checked(owner: Any, way: str) -> int:
+    """How often programs were made or compared with the model; that takes much of a frame.
+
+    Later it happens in one of 512 frames.
+    """
+    import blockcopy_plugins as bc
+
+    programs = None if way == "dense" else bc.report(owner).programs
+    if programs is None:
+        return 0
+    found = [programs] if programs.parts is None else [programs, programs.parts]
+    return sum(each.made + each.compared for each in found)
+
+
+def threshold_for(loop: Loop, owner: Any, clip: Clip, wanted: int) -> tuple[float, int | None]:
+    """The threshold of scores with which about so many objects are found in the first frame.
+
+    Random weights find nothing or everything; so there is the work of a busy scene.
+
+    Args:
+        loop: The loop.
+        owner: What it runs, dense.
+        clip: Its frames.
+        wanted: How many.
+
+    Returns:
+        The threshold, and how many objects have scores above it; 0 and ``None`` for a loop without
+        objects.
+    """
+    if loop.scores is None:
+        return 0.0, None
+    scores = sorted(loop.scores(next(loop.run(owner, clip, 0.0))), reverse=True)
+    if len(scores) <= wanted:
+        return 0.0, len(scores)
+    return (scores[wanted - 1] + scores[wanted]) / 2, wanted
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print and write.
+
+    Returns:
+        What goes into the JSON file.
+    """
+    parser = command.new_parser("user_loops", __doc__)
+    parser.add_argument("--only", default="", metavar="TEXT", help="loops with this in their name")
+    parser.add_argument(
+        "--detections", type=int, default=20, help="objects in a frame (default 20)"
+    )
+    parser.add_argument("--repeats", type=int, default=12, help="frames that count (default 12)")
+    parser.add_argument("--warmup", type=int, default=8, help="frames before them (default 8)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default all cores")
+    parser.add_argument("--seed", type=int, default=0)
+    command.add_clock(parser)
+    parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args(argv)
+    allocator = command.prepare_process(args.clock)
+    import json
+    from importlib.metadata import packages_distributions, version
+    from importlib.util import find_spec
+
+    import torch
+
+    from .framework_loops import LOOPS, Clip
+    from .machine import describe
+    from .quantised import CLIP
+
+    torch.set_num_threads(args.threads)
+    machine = describe(allocator)
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    kept = json.loads(args.json.read_text())["rows"] if args.json.exists() else []
+    kept = json.loads(args.json.read_text())["rows"] if args.json and args.json.exists() else []
     rows = {row["name"]: row for row in kept}
+    distributions = packages_distributions()
     for loop in LOOPS:
-        if args.only not in loop.name or find_spec(loop.package) is None:
+        if args.only not in loop.name:
             continue
-        row = rows[loop.name] = {**measure(loop, args.rounds), "machine": describe("default")}
-        print(f"{row['name']:60s} {row['dense_ms']:8.1f} {row['ours_ms']:8.1f} {row['speedup']}x")
+        missing = [name for name in loop.packages if find_spec(name) is None]
+        if missing:
+            print(f"{loop.name} is left out: {', '.join(missing)} not installed", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            frames = args.warmup + args.repeats
+            clip = Clip.scaled(CLIP, frames, loop.size, Path(folder) / "clip.mp4")
+            row = measure(loop, clip, args)
+        row["versions"] = {name: version(distributions[name][0]) for name in loop.packages}
+        row["machine"] = machine
+        row["settings"] = command.settings_of(args, "json", "only")
+        rows[loop.name] = row
+        print(
+            f"{loop.name}: dense {row['dense_ms']} ms; {row['rate']:.1%} dictated "
+            f"{row['ours_ms']} ms ({row['speedup']}x); {row['policy_rate']:.1%} by "
+            f"{row['policy']} {row['policy_ms']} ms ({row['policy_speedup']}x)",
+            flush=True,
+        )
         found = [rows[known.name] for known in LOOPS if known.name in rows]
-        result = {"benchmark": "user_loops", "rate": RATE, "rows": found}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+        results = {"benchmark": "user_loops", "weights": "random", "rate": RATE, "rows": found}
+        command.write_json(results, args.json)
+    return {"benchmark": "user_loops", "rate": RATE, "rows": list(rows.values())}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -139,6 +139,21 @@ class ModelAdapter:
         """Whether such a module takes channels-last maps; others get contiguous ones."""
         return False
 
+    def is_inner_hook(self, hook: Callable) -> bool:
+        """Whether a forward hook of a module belongs to the model itself.
+
+        Such a hook hands what it sees to a call of a module around its own, as part of what that
+        one computes. Programs of the outer one repeat it; other hooks have to be called.
+
+        Args:
+            hook: The hook, or one that runs before forward.
+        """
+        return False
+
+    def is_observed(self) -> bool:
+        """Whether inner hooks, if they ran now, would hand something to a call that has begun."""
+        return False
+
     def dense_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """Modules that need dense inputs.
 

@@ -66,7 +66,9 @@ class TreeParts(OutputParts):
         return tree_unflatten(joined, self._spec)
 
 
-def take_tree_apart(outputs: Any, images: int, size: tuple[int, int]) -> OutputParts | None:
+def take_tree_apart(
+    outputs: Any, images: int, size: tuple[int, int], movable: int | None = None
+) -> OutputParts | None:
     """Split outputs that consist of tensors in lists, tuples and dicts.
 
     Maps are tensors ``(N, C, h, w)``, and integer and bool ``(N, h, w)``, whose pixels are roughly
@@ -76,6 +78,8 @@ def take_tree_apart(outputs: Any, images: int, size: tuple[int, int]) -> OutputP
         outputs: What a model returned.
         images: N, images of the batch.
         size: ``(H, W)`` of the network's input, px.
+        movable: How many of the outputs' leaves, from the first, are moved if they are maps; the
+            others are copied. By default all are moved.
 
     Returns:
         The parts, or ``None`` if the outputs contain something of an unknown kind.
@@ -84,7 +88,7 @@ def take_tree_apart(outputs: Any, images: int, size: tuple[int, int]) -> OutputP
     if not all(isinstance(leaf, (Tensor, *_SIMPLE)) for leaf in leaves):
         return None
     region = Region.whole(size)
-    places = [i for i, leaf in enumerate(leaves) if _is_map(leaf, images, region)]
+    places = [i for i, leaf in enumerate(leaves[:movable]) if _is_map(leaf, images, region)]
     parts = tuple(
         {str(i): MapPart(leaves[i][image], region) for i in places} for image in range(images)
     )

@@ -29,8 +29,8 @@ def object_shift(
         boxes: float32 ``(K, 4)`` in host memory, ``x1, y1, x2, y2`` in the frame before, px of the
             network's input.
         displacement: The present frame's.
-        masks: ``(K, h, w)``, or ``None``. Only motion on the mask counts, if it has at least four
-            samples.
+        masks: ``(K, h, w)``, of numbers above 0 on the object or of probabilities (floating point),
+            or ``None``. Only motion on the mask counts, if it has at least four samples.
         mask_scale: Pixels of the masks per pixel of the network's input, rows and columns.
         mask_shift: float32 ``(K, 2)``, how far the objects have moved since they had these masks,
             px of the network's input.
@@ -52,7 +52,7 @@ def object_shift(
         column = (x0 * mask_scale[1]).long().clamp_(0, masks.shape[2] - 1)[:, None]
         index = torch.arange(len(masks))[:, None, None]
         index, row, column = (part.to(masks.device) for part in (index, row, column))
-        found = masks[index, row, column].cpu() > 0
+        found = masks[index, row, column].cpu() > (0.5 if masks.is_floating_point() else 0)
         enough = found.sum((1, 2)) >= _LEAST
         on = found | ~enough[:, None, None]
     # Twice: the second time at the place found the first time.

@@ -121,6 +121,20 @@ def test_profile():
     assert "gather" not in text and "| **frame** | **10.0** | **4.0** |" in text
 
 
+def test_user_loops():
+    row = dict(name="f(x)", size=[480, 640], dense_ms=50.4, ours_ms=16.6, speedup=3.04, rate=0.25)
+    row |= dict(policy_ms=20.2, policy_speedup=2.5, policy_rate=0.262, machine=MACHINE)
+    row |= dict(frames_replayed=0, parts_replayed=24, settings=dict(clock="cpu"))
+    row["versions"] = dict(torchvision="1.2")
+    other = dict(row, name="g(x)", frames_replayed=12, parts_replayed=0, versions=dict(lap="3"))
+    text = tables.user_loops(dict(rate=0.25, rows=[row, other]))
+    assert "| `f(x)` | 640×480 | 50 | 17 | **3.04×** | 26 % | 20 | 2.50× | 24 parts |" in text
+    assert "| 2.50× | 12 frames |" in text
+    assert text.count("a CPU") == 1 and text.endswith("cpu time; torchvision 1.2, lap 3.*")
+    with pytest.raises(tables.OlderResult, match="policy_ms"):
+        tables.user_loops(dict(rate=0.25, rows=[dict(name="f(x)")]))
+
+
 def test_only_what_is_between_markers_changes(tmp_path, monkeypatch, capsys):
     document = tmp_path / "doc.md"
     document.write_text(

@@ -12,6 +12,7 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.errors import FrameError
+from blockcopy_plugins.ops import library
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision")
 
@@ -209,3 +210,100 @@ def test_a_segmentor_and_a_classifier_are_called_as_ever():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *args, **kwargs: pytest.fail(str(args[0])))
         classifier(frames[1])
+
+
+@pytest.mark.skipif(not library.has_kernel("roi_align", "cpu"), reason="no compiled kernels")
+def test_regions_are_pooled_by_the_kernel_as_torchvision_pools_them():
+    torch.manual_seed(0)
+    model = build("MaskRCNN").float()
+    heads = model.roi_heads
+    poolers = [heads.box_roi_pool, heads.mask_roi_pool]
+    sizes = [(128, 192), (120, 192)]
+    maps = OrderedDict((str(i), torch.randn(2, 8, 32 >> i, 48 >> i)) for i in range(4))
+    corners = torch.rand(2, 40, 2) * torch.tensor([150.0, 100.0])
+    boxes = [torch.cat((c, c + 2 + 150 * torch.rand(40, 2) ** 3), 1) for c in corners]
+    wanted = [pooler(maps, boxes, sizes) for pooler in poolers]
+    bc.blockcopy_(model, config())
+    adapter = bc.handle(model).adapter
+    assert adapter.reads_channels_last(heads)
+    given = OrderedDict(
+        (name, map_.contiguous(memory_format=torch.channels_last)) for name, map_ in maps.items()
+    )
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(
+            "torchvision.ops.poolers.roi_align", lambda *a, **k: pytest.fail("torchvision's own")
+        )
+        found = [pooler(given, boxes, sizes) for pooler in poolers]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    bc.restore_(model)
+    assert not any("forward" in vars(pooler) for pooler in poolers)
+
+
+class Dictated:
+    """A policy that executes so many blocks, others in each frame; all of them in the first."""
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.draw = torch.Generator().manual_seed(0)
+
+    def __call__(self, frame, context):
+        grid = torch.zeros(context.grid_shape, dtype=torch.bool).flatten()
+        grid[torch.randperm(len(grid), generator=self.draw)[: self.blocks]] = True
+        return grid.view(context.grid_shape)
+
+
+@pytest.mark.parametrize("name", ["FasterRCNN", "RetinaNet"])
+def test_backbone_and_heads_are_replayed_as_programs(name):
+    found = {}
+    frames = video((128, 192), 5, 12)
+    for programs in (True, False):
+        model = build(name)
+        options = bc.BlockCopyConfig(block_size=BLOCK, policy=Dictated(2), programs=programs)
+        bc.blockcopy_(model, options)
+        found[programs] = [model([frame]) for frame in frames]
+        report = bc.report(model)
+        if programs:
+            parts = report.programs.parts
+            # The backbone, and the head once its parent is known to be no part: two frames are
+            # recorded after the first.
+            assert parts.made >= 2 and parts.replayed >= 2 * (len(frames) - 4), str(report)
+            assert set(parts.eager_calls.values()) <= {1}, str(report)
+    assert all(map(same, found[True], found[False]))
+
+
+@pytest.mark.parametrize("name", ["FasterRCNN", "MaskRCNN"])
+def test_boxes_and_masks_move_with_the_picture(name):
+    model = build(name)
+    policy = dict(type="EveryNthFramePolicy", n=4)
+    shift = (8, -4)
+    bc.blockcopy_(
+        model,
+        bc.BlockCopyConfig(
+            block_size=BLOCK,
+            policy=policy,
+            propagate="move",
+            motion=lambda frame, context: [shift] * len(frame),
+        ),
+    )
+    height, width = 96, 144
+    frames = video((height, width), 6, 3)
+    first, *rest = [model([frame])[0] for frame in frames]
+    assert len(first["boxes"]) >= 3
+    ratio = 128 / height  # pixels of the network's input per pixel of the picture
+    limits = torch.tensor([width, height] * 2, dtype=torch.float64)
+    for age, later in enumerate(rest, 1):
+        step = torch.tensor(shift * 2, dtype=torch.float64) / ratio * age
+        moved = first["boxes"] + step
+        there = ((moved[:, 2:] > 0) & (moved[:, :2] < limits[:2])).all(1)
+        wanted = moved[there].clamp_min(0).minimum(limits)
+        torch.testing.assert_close(later["boxes"], wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(later["scores"], first["scores"][there] * 0.98**age)
+        assert torch.equal(later["labels"], first["labels"][there])
+        assert set(later) == set(first)
+        if name == "MaskRCNN":
+            x, y = (round(float(side)) for side in step[:2])
+            wanted = torch.zeros_like(first["masks"][there])
+            wanted[..., :y, x:] = first["masks"][there][..., -y:, :-x]
+            assert torch.equal(later["masks"], wanted) and wanted.any()
+    assert bc.report(model).propagation.moved == 2

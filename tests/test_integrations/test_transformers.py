@@ -236,3 +236,49 @@ def test_a_model_of_texts_is_refused():
     )
     with pytest.raises(ConfigError, match="input_ids"):
         bc.blockcopy_(transformers.BertModel(small).eval())
+
+
+def half(frame, context):
+    """Other blocks in each frame."""
+    grid = torch.zeros(context.grid_shape, dtype=torch.bool).flatten()
+    seed = int(1e4 * frame.mean().abs())
+    grid[torch.randperm(len(grid), generator=torch.Generator().manual_seed(seed))[::2]] = True
+    return grid.view(context.grid_shape)
+
+
+def with_and_without_programs(frames):
+    """Replayed frames, and the models."""
+    nets = []
+    for programs in (True, False):
+        options = bc.BlockCopyConfig(block_size=BLOCK, policy=half, programs=programs)
+        nets.append(bc.blockcopy_(segformer(), options))
+    for t in range(frames):
+        found, wanted = (
+            net(pixel_values=tensor((128, 192), 2, t), output_hidden_states=True) for net in nets
+        )
+        maps = [*found.hidden_states, found.logits], [*wanted.hidden_states, wanted.logits]
+        assert len(maps[0]) == 5
+        for one, other in zip(*maps, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    return bc.report(nets[0]).programs.replayed, nets
+
+
+def test_hooks_by_which_a_model_collects_its_own_outputs_are_no_obstacle_to_programs():
+    replayed, nets = with_and_without_programs(8)
+    hooked = [m for m in nets[0].modules() if len(m._forward_hooks) > len(m._forward_pre_hooks)]
+    if not hooked:
+        pytest.skip("this version of transformers collects outputs without hooks")
+    assert replayed >= 4, str(bc.report(nets[0]))
+
+
+def test_what_a_model_around_collects_is_not_replayed():
+    capturing = pytest.importorskip("transformers.utils.output_capturing")
+    replayed, (net, _) = with_and_without_programs(8)
+    token = capturing._active_collector.set({"hidden_states": []})
+    try:
+        net(pixel_values=tensor((128, 192), 2, 8), output_hidden_states=True)
+    finally:
+        capturing._active_collector.reset(token)
+    assert bc.report(net).programs.replayed == replayed
+    net(pixel_values=tensor((128, 192), 2, 9), output_hidden_states=True)
+    assert bc.report(net).programs.replayed == replayed + 1

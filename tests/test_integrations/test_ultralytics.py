@@ -127,6 +127,7 @@ def test_a_video_is_never_given_the_one_before(yolo, videos, dense):
 
 
 def test_tracking_frame_by_frame_goes_on_with_the_stream(yolo, videos):
+    pytest.importorskip("lap", reason="Ultralytics' trackers need lap")
     bc.blockcopy_(yolo, config("none"))
     frames = list(_frames(videos[0]))
     options = {**OPTIONS, "stream": False, "persist": True}
@@ -263,3 +264,75 @@ def test_pictures_of_no_predictor_have_nothing_to_do_with_each_other(yolo, video
         backend(torch.rand(2, 3, 128, 192))
     report = bc.report(yolo)
     assert report.frames == 6 and report.executed_rate == 1.0
+
+
+def moving(policy, **motion):
+    return bc.BlockCopyConfig(block_size=64, policy=policy, propagate="move", **motion)
+
+
+def test_boxes_move_with_the_picture(yolo):
+    from ultralytics.utils.nms import non_max_suppression
+
+    model, size = yolo.model.eval(), torch.tensor([192.0, 128.0])
+    for branch in model.model[-1].cv3:
+        branch[-1].weight.data *= 0.05  # scores that differ
+    policy = dict(type="EveryNthFramePolicy", n=3)
+    bc.blockcopy_(model, moving(policy, motion=lambda frame, context: [(8, -4)] * len(frame)))
+    frames = torch.rand(3, 1, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    outputs = [model(frame)[0].clone() for frame in frames]
+    # What Ultralytics' own suppression finds, moved by hand.
+    first = non_max_suppression(outputs[0].clone(), 0.1, 0.7)[0]
+    for age in (1, 2):
+        moved = first.clone()
+        moved[:, :4] += torch.tensor([8.0, -4, 8, -4]) * age
+        moved[:, 4] *= 0.98**age
+        there = (moved[:, 2:4] > 0).all(1) & (moved[:, :2] < size).all(1) & (moved[:, 4] > 0.1)
+        moved = moved[there]
+        moved[:, :4] = moved[:, :4].clamp_min(0).minimum(size.repeat(2))
+        later = non_max_suppression(outputs[age].clone(), 0.1, 1.0)[0]
+        assert 3 <= len(moved) < 300 and len(later) == len(moved)
+        distance = (later[None] - moved[:, None]).abs().amax(-1)
+        assert (distance.amin(0) < 0.01).all() and (distance.amin(1) < 0.01).all()
+    assert bc.report(model).propagation.moved == 2
+
+
+def test_moved_boxes_are_suppressed_as_the_predictor_says(yolo, videos):
+    policy = dict(type="EveryNthFramePolicy", n=FRAMES)
+    bc.blockcopy_(yolo, moving(policy, motion=lambda frame, context: [(8, 0)] * len(frame)))
+    strict = {**OPTIONS, "conf": 0.5, "iou": 0.3}
+    first, *rest = boxes(yolo.predict(videos[0], **strict))
+    assert len(first) >= 3 and all(len(later) for later in rest)
+    assert all(len(later) <= len(first) and (later[:, 4] > 0.5).all() for later in rest)
+
+
+def test_boxes_that_do_not_move_are_copied_bit_for_bit(yolo):
+    frame = torch.rand(1, 3, 128, 192)
+    policy = dict(type="EveryNthFramePolicy", n=3)
+    bc.blockcopy_(yolo.model, moving(policy, motion=lambda frame, context: [(0, 0)] * len(frame)))
+    yolo.model.eval()
+    first, *rest = [yolo.model(frame + 0.01 * t)[0].clone() for t in range(3)]
+    assert all(torch.equal(later, first) for later in rest)
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolo26n"])
+def test_what_a_head_says_of_a_box_moves_with_it(name):
+    from blockcopy_plugins.integrations.ultralytics.output_parts import read_objects, write_objects
+
+    torch.manual_seed(0)
+    model = YOLO(f"{name}.yaml", verbose=False).model.eval()
+    if name == "yolo26n":
+        model.end2end = True
+    head, size = model.model[-1], (128, 192)
+    with torch.no_grad():
+        given = model(torch.rand(1, 3, *size))[0]
+    given = (given[0] if isinstance(given, tuple) else given)[0]
+    rows = given.clone() if name == "yolo26n" else given.T.clone()
+    found = read_objects(given, head, size, least_score=0.0, overlap=0.5)
+    assert len(found) >= 3
+    written = rows.clone()
+    write_objects(written, found, head)
+    # Put back where they were they are what they were; the others have lost their scores.
+    place = found.others["index"]
+    torch.testing.assert_close(written[place], rows[place], rtol=1e-5, atol=1e-4)
+    rest = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, place, False)
+    assert rest.any() and not written[rest][:, 4].any()

@@ -53,6 +53,8 @@ class ModelPart:
         watch: Looks at it before each call.
         changes: How often in turn its attributes were others at a call than at the one before.
         recordings: How often in turn it was recorded, and no program ran.
+        is_called: It has been called in some frame.
+        frames_uncalled: In how many it was not, before that.
         is_over: No program will stand for it any more.
         descends: Its children are to be parts then.
     """
@@ -65,6 +67,8 @@ class ModelPart:
         self.watch = ModelWatch()
         self.changes = 0
         self.recordings = 0
+        self.is_called = False
+        self.frames_uncalled = 0
         self.is_over = self.descends = False
         self._attributes = AttributeWatch()
         module.__dict__["forward"] = PartForward(converted.active, self)

@@ -8,6 +8,8 @@ from ..module_state import addresses_of, have_values, lie_at, values_of
 from ..torch_internals import forward_hooks, has_global_forward_hooks
 from .converted_model import ConvertedModel
 
+_UNCALLED = "module {!r} has a forward hook, which a replay would not call"
+
 
 class ModelWatch:
     """Checks a converted model before each call: a few microseconds for each hundred modules."""
@@ -19,6 +21,7 @@ class ModelWatch:
         self._hooks: tuple[dict, ...] = ()
         self._hooks_seen: list[object] | None = None
         self._values: tuple[dict, ...] = ()
+        self._inner: str | None = None
         self._memory: list[int] | None = None
         self._is_rebuilt = False
 
@@ -27,15 +30,21 @@ class ModelWatch:
         if has_global_forward_hooks():
             return "there are forward hooks on all modules, which a replay would not call"
         self._look_at(converted)
-        if self._hooks_seen is not None and have_values(self._hooks, self._hooks_seen):
-            return None
-        for path, module in nn.Module.named_modules(converted.model):
-            for found in forward_hooks(module):
-                for hook in found.values():
-                    # Hooks of the model itself run around the whole call, also around a replay.
-                    if path and getattr(hook, "active", None) is not converted.active:
-                        return f"module {path!r} has a forward hook, which a replay would not call"
-        self._hooks_seen = values_of(self._hooks)
+        # The package's own hooks stay.
+        if self._hooks_seen is None or not have_values(self._hooks, self._hooks_seen):
+            self._inner = None
+            for path, module in nn.Module.named_modules(converted.model):
+                # Hooks of the model itself run around the whole call, also around a replay.
+                own = (h for found in forward_hooks(module) for h in found.values() if path)
+                for hook in own:
+                    if getattr(hook, "active", None) is converted.active:
+                        continue
+                    if not converted.adapter.is_inner_hook(hook):
+                        return _UNCALLED.format(path)
+                    self._inner = path
+            self._hooks_seen = values_of(self._hooks)
+        if self._inner is not None and converted.adapter.is_observed():
+            return _UNCALLED.format(self._inner)
         return None
 
     def has_moved(self, converted: ConvertedModel) -> bool:

@@ -7,7 +7,8 @@ and give blocks, or dense maps, and there a program does what one of a whole fra
 BlockTensors that are made anew of what the program gave.
 
 Parts are found by themselves: first the model's children. What cannot be a program is left alone,
-and its children are parts from then on.
+and its children are parts from then on; so are those of what is not called as a module (a tracker
+asks its detector to ``predict``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _LEAST_OPS = 8
 # Calls in turn between which attributes changed, and that were recorded, until a part is given up.
 _PATIENCE = 4
 _RECORDINGS = 32
+# Frames in which a part was not called, until its children are to be parts.
+_UNCALLED = 2
 # Kinds of calls that a store has programs for; with more it begins anew.
 _MOST = 256
 
@@ -59,10 +62,15 @@ class PartPrograms(FramePrograms):
         frame = work.open(RecordedFrame)
         frame.run_part = partial(self._run_part, work, frame, {})
         try:
-            return work.run(frame, work.call.frame)
+            result = work.run(frame, work.call.frame)
         finally:
             # It would keep the frame alive.
             frame.run_part = None
+        for part in self._parts or ():
+            if not part.is_called:
+                part.frames_uncalled += 1
+                part.is_over = part.descends = part.frames_uncalled >= _UNCALLED
+        return result
 
     def rearrange(self, converted: ConvertedModel) -> bool:
         """Replace the forwards of parts, and give back those of parts that were given up.
@@ -103,6 +111,7 @@ class PartPrograms(FramePrograms):
         kwargs: Mapping[str, Any],
     ) -> Any:
         run_part, frame.run_part = frame.run_part, None  # Parts within it are its own.
+        part.is_called = True
         try:
             number = calls[part] = calls.get(part, -1) + 1
             inputs = self._inputs(part, frame, args, kwargs, is_first=number == 0)

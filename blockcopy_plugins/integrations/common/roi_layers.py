@@ -6,7 +6,7 @@ a detector whose maps come from blocks, they would take half of the remaining ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class ChannelsLastRoIAlign:
 
     def __call__(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool the regions ``(K, 5)`` of maps ``(N, C, H, W)``."""
-        if not _is_served(input, rois):
+        if not is_served(input, rois):
             return self._forward(input, rois)
         layer = self._layer
         size = layer.output_size
@@ -76,7 +76,30 @@ def read_channels_last(layers: Iterable[nn.Module]) -> bool:
     return bool(found) and all(found)
 
 
-def _is_served(map_: Tensor, rois: Tensor) -> bool:
+def pool_by_level(
+    pool: Callable[[int, Tensor], Tensor], levels: Tensor, count: int, rois: Tensor, found: Tensor
+) -> Tensor:
+    """Pool each region from the level of a pyramid that is meant for it.
+
+    Args:
+        pool: ``pool(level, rois)`` gives what it pools, ``(k, C, *size)``.
+        levels: int ``(K,)``, the level of each region.
+        count: Number of levels. One from which no region is taken is not read.
+        rois: ``(K, 5)``, the regions.
+        found: ``(K, C, *size)``; written to.
+
+    Returns:
+        ``found``.
+    """
+    for level in range(count):
+        its = (levels == level).nonzero()[:, 0]
+        if len(its):
+            found[its] = pool(level, rois[its])
+    return found
+
+
+def is_served(map_: Tensor, rois: Tensor) -> bool:
+    """Whether the kernel pools such regions of such a map: on a CPU, without gradients."""
     return (
         type(map_) is Tensor
         and type(rois) is Tensor

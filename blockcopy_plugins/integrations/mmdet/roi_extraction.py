@@ -8,7 +8,7 @@ import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 
-from ..common.roi_layers import read_channels_last
+from ..common.roi_layers import pool_by_level, read_channels_last
 
 
 class ChannelsLastExtractor:
@@ -39,11 +39,12 @@ class ChannelsLastExtractor:
             rois = extractor.roi_rescale(rois, roi_scale_factor)
         size = extractor.roi_layers[0].output_size
         found = feats[0].new_empty(len(rois), extractor.out_channels, *size)
-        for level, (layer, map_) in enumerate(zip(extractor.roi_layers, feats, strict=False)):
-            its = (levels == level).nonzero()[:, 0]
-            if len(its):
-                found[its] = layer(map_, rois[its])
-        return found
+        layers = extractor.roi_layers
+
+        def pool(level: int, its: Tensor) -> Tensor:
+            return layers[level](feats[level], its)
+
+        return pool_by_level(pool, levels, min(len(layers), len(feats)), rois, found)
 
     def remove(self) -> None:
         """Restore the forward of the extractor's class."""

@@ -11,8 +11,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ...engine.adapter import Call, ModelAdapter, Removable, asked
+from ...engine.output_parts import OutputParts
 from ...errors import FrameError
 from ..common.network_scale import FoundObjects, at_network_scale
+from .output_parts import take_dicts_apart
+from .roi_pooling import pools_channels_last, replace_poolers
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,11 @@ class ImagesCall(Call):
 
     Attributes:
         scales: For each image, pixels of the network's input per own pixel, rows and columns.
+        sizes: ``(h, w)`` of each image as it was given, px.
     """
 
     scales: tuple[tuple[float, float], ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class DetectionAdapter(ModelAdapter):
@@ -82,6 +87,7 @@ class DetectionAdapter(ModelAdapter):
             replace=replace,
             asks=None if others is None else (tuple(sizes), tuple(own), others),
             scales=tuple((s[0] / o[0], s[1] / o[1]) for s, o in zip(sizes, own, strict=True)),
+            sizes=tuple(own),
         )
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
@@ -89,11 +95,16 @@ class DetectionAdapter(ModelAdapter):
         given = _Transformed(self, model.transform)
         model.transform.__dict__["forward"] = given
         yield given
+        yield from replace_poolers(model)
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI heads, which pool from the maps and keep none."""
         heads = getattr(model, "roi_heads", None)
         return () if heads is None else (heads,)
+
+    def reads_channels_last(self, module: nn.Module) -> bool:
+        """See :meth:`ModelAdapter.reads_channels_last`."""
+        return pools_channels_last(module)
 
     def dense_outputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RPN's head, or the head of a dense detector."""
@@ -105,6 +116,11 @@ class DetectionAdapter(ModelAdapter):
         """Detections in pixels of the network input, from those in pixels of the image."""
         found = [_found(*one) for one in zip(outputs, call.scales, strict=True)]
         return at_network_scale(found, tuple(call.frame.shape[2:]))
+
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """Boxes, masks and keypoints in pixels of the image."""
+        found = take_dicts_apart(outputs, call.scales, call.sizes)
+        return super().take_apart(outputs, call) if found is None else found
 
     def take_transformed(self) -> ImageList | None:
         """The blocks of the current frame, once; ``None`` outside of a frame."""

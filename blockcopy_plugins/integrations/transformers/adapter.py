@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,11 @@ from ...engine.adapter import Call, ModelAdapter, first_map
 from ..common.batched_frames import join_batches, split_calls
 from ..common.task_boxes import query_boxes
 from ..common.task_maps import depth_logits, mask_logits
+
+try:
+    from transformers.utils import output_capturing
+except ImportError:  # Before version 5 there were no such hooks.
+    output_capturing = None
 
 # Outputs that may be a map of the frame. Attentions, hidden states and what decoders compute from
 # queries have four dimensions, too.
@@ -52,6 +57,17 @@ class PixelValuesAdapter(ModelAdapter):
     def join_turns(self, outputs: Sequence[Any]) -> Any:
         """Join the outputs of the images to those of a batch."""
         return join_batches(outputs)
+
+    def is_inner_hook(self, hook: Callable) -> bool:
+        """The hooks by which a model collects its own hidden states and attentions."""
+        return (
+            hasattr(output_capturing, "_active_collector")
+            and getattr(hook, "__module__", None) == output_capturing.__name__
+        )
+
+    def is_observed(self) -> bool:
+        """Whether a model around collects what modules inside return."""
+        return bool(output_capturing._active_collector.get())
 
     def task_outputs(self, outputs: Any, call: Call) -> list | None:
         """Boxes, or maps of classes, masks' classes, keypoints, depth or features."""

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ...engine.adapter import Call, ModelAdapter, Removable
 from ...engine.convert import handle
+from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
 from ..common.batched_frames import join_batches, split_calls
 from .copies import Copies, FusedOnBlocks
 from .found import detections_of
+from .output_parts import take_head_apart
 
 
 class YoloAdapter(ModelAdapter):
@@ -81,6 +83,16 @@ class YoloAdapter(ModelAdapter):
         model = self._model()
         found = None if model is None else detections_of(outputs, model.model[-1], call.frame)
         return super().task_outputs(outputs, call) if found is None else found
+
+    def take_apart(self, outputs: Any, call: Call) -> OutputParts | None:
+        """Boxes that suppression keeps, and all else that is in the outputs."""
+        model, source = self._model(), self.copies.source
+        options = {} if source is None or model is None else source.suppression(model)
+        size = tuple(call.frame.shape[2:])
+        found = None
+        if model is not None:
+            found = take_head_apart(outputs, model.model[-1], size, **options)
+        return super().take_apart(outputs, call) if found is None else found
 
     def _streams_of(self, call: Call, model: nn.Module, named: bool) -> tuple[tuple, bool]:
         images, source = len(call.frame), self.copies.source

@@ -39,6 +39,17 @@ class BatchSource:
         predictor = None if self._predictor is None else self._predictor()
         return predictor is not None and running_in(predictor) is model
 
+    def suppression(self, model: Any) -> dict[str, float]:
+        """The running predictor's own options of suppression.
+
+        Returns:
+            ``least_score`` and ``overlap``; nothing if no predictor runs this model.
+        """
+        if not self.runs(model):
+            return {}
+        options = self._predictor().args
+        return {"least_score": options.conf, "overlap": options.iou}
+
     def read(self, images: int, named: bool) -> tuple[tuple[Hashable, ...], bool]:
         """The streams of the current batch, in the order of its images.
 

@@ -224,6 +224,30 @@ def test_what_cannot_be_a_program_leaves_its_parts():
     assert not any("forward" in vars(m) for m in nets[0].modules())
 
 
+class Asked(nn.Module):
+    """Asks the model in it by another method than by calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Draws()
+
+    def forward(self, x):
+        return Draws.forward(self.inner, x)  # Not its call, as a tracker's detector.predict().
+
+
+def test_children_of_what_is_not_called_are_parts():
+    torch.manual_seed(0)
+    nets = pair(Asked())
+    run(nets, (*COUNTS, *COUNTS[1:]), torch.Generator().manual_seed(1))
+    assert parts(nets[0]).replayed >= 20 and not parts(nets[0]).eager_calls
+    forwards = [
+        path
+        for path, module in nets[0].named_modules()
+        if isinstance(module.__dict__.get("forward"), PartForward)
+    ]
+    assert forwards == ["inner.first", "inner.second"]
+
+
 class Ties(nn.Module):
     """Gives maps that are tied to what it is given, or to each other."""
 
