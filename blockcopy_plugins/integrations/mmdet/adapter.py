@@ -18,7 +18,7 @@ from ..common.network_scale import FoundObjects, at_network_scale
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..mmengine.sample_adapter import SampleAdapter
 from .box_selection import select_boxes_fast
-from .float_results import widen_head_results
+from .bfloat16_detectors import run_in_bfloat16
 from .kept_priors import keep_priors
 from .mask_pasting import paste_masks_fast
 from .proposals import rank_proposals
@@ -48,7 +48,7 @@ class DetectorAdapter(SampleAdapter):
         yield from super().attach(model)
         yield from replace_roi_layers(model, (RoIAlign,))
         yield from replace_extractors(model)
-        yield from widen_head_results(model)
+        yield from run_in_bfloat16(model)
         yield from rank_proposals(model)
         yield from paste_masks_fast(model)
         yield from select_boxes_fast(model)
