@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from ...engine.adapter import Call, ModelAdapter, Removable, asked
 from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
 from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.repeated_regions import repeat_regions
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..common.stream_ids import StreamIds
 from .box_selection import select_boxes_fast
@@ -116,6 +117,7 @@ class MetaArchAdapter(ModelAdapter):
         yield from replace_roi_layers(model, (ROIAlign,))
         yield from select_boxes_fast(model)
         yield from paste_masks_fast(model)
+        yield from repeat_regions(model, _region_heads(model))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI heads, which pool from the maps or sample points of them, and keep none."""
@@ -265,6 +267,16 @@ class _Attribute:
     def remove(self) -> None:
         """Restore the attribute of the module's class."""
         del self.module.__dict__[self.name]
+
+
+def _region_heads(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The heads that compute something for each region, and the names of the methods."""
+    heads = getattr(model, "roi_heads", None)
+    for name, method in (("box_head", "forward"), ("mask_head", "layers")):
+        found = getattr(heads, name, None)
+        for head in found if isinstance(found, nn.ModuleList) else (found,):
+            if hasattr(type(head), method):
+                yield head, method
 
 
 def _predictors(head: nn.Module) -> list[nn.Module]:

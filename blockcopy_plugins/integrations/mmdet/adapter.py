@@ -15,10 +15,11 @@ from torch import nn
 
 from ...engine.adapter import Call, Removable
 from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.repeated_regions import repeat_regions
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..mmengine.sample_adapter import SampleAdapter
+from .bfloat16_detectors import region_heads, run_in_bfloat16
 from .box_selection import select_boxes_fast
-from .bfloat16_detectors import run_in_bfloat16
 from .kept_priors import keep_priors
 from .mask_pasting import paste_masks_fast
 from .proposals import rank_proposals
@@ -53,6 +54,7 @@ class DetectorAdapter(SampleAdapter):
         yield from paste_masks_fast(model)
         yield from select_boxes_fast(model)
         yield from keep_priors(model)
+        yield from repeat_regions(model, ((head, "forward") for head in region_heads(model)))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI extractors, which read maps and keep none."""

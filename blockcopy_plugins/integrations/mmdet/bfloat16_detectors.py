@@ -38,15 +38,19 @@ def run_in_bfloat16(model: nn.Module) -> Iterator[RemovableHandle]:
 def _heads(model: nn.Module) -> Iterator[nn.Module]:
     """The dense heads, and the RoI heads whose results are decoded."""
     for name, child in nn.Module.named_children(model):
-        if name in _MAP_TO_MAP:
-            continue
-        if not hasattr(child, "bbox_roi_extractor"):
+        if name not in _MAP_TO_MAP and not hasattr(child, "bbox_roi_extractor"):
             yield child
-            continue
-        for part in nn.Module.children(child):
-            for head in part if isinstance(part, nn.ModuleList) else (part,):
-                if hasattr(head, "predict_by_feat"):
-                    yield head
+    yield from region_heads(model)
+
+
+def region_heads(model: nn.Module) -> Iterator[nn.Module]:
+    """The heads of a detector's RoI head whose results are decoded, those of all stages."""
+    for child in nn.Module.children(model):
+        if hasattr(child, "bbox_roi_extractor"):
+            for part in nn.Module.children(child):
+                for head in part if isinstance(part, nn.ModuleList) else (part,):
+                    if hasattr(head, "predict_by_feat"):
+                        yield head
 
 
 def _narrow(module: nn.Module, args: tuple) -> tuple | None:
