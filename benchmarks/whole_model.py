@@ -28,12 +28,12 @@ def as_it_can_run(model: nn.Module, layout: torch.memory_format) -> nn.Module:
     from mmcv.ops import RoIAlign
 
     from blockcopy_plugins.integrations.common.roi_layers import replace_roi_layers
-    from blockcopy_plugins.integrations.mmdet.float_results import widen_head_results
+    from blockcopy_plugins.integrations.mmdet.bfloat16_detectors import run_in_bfloat16
     from blockcopy_plugins.integrations.mmdet.roi_extraction import replace_extractors
 
     if next(model.parameters()).dtype == torch.bfloat16:
         layout = torch.channels_last
-        for _ in widen_head_results(model):
+        for _ in run_in_bfloat16(model):
             pass
         for _ in replace_roi_layers(model, (RoIAlign,)):
             pass

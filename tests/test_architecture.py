@@ -78,7 +78,7 @@ ALSO = {
     "mmengine": {"mmdet"},
     "mmdet": {"mmengine", "mmcv"},
     "mmseg": {"mmengine"},
-    "detectron2": {"omegaconf"},
+    "detectron2": {"omegaconf", "torchvision"},
     "ultralytics": {"torchvision"},
 }
 FOLDERS = sorted(p.parent.name for p in (PACKAGE / "integrations").glob("*/__init__.py"))

@@ -58,10 +58,13 @@ class ModelAdapter:
             ``None`` if they can.
         runs_once: Why a frame of such models cannot be run a second time, to compare; ``None`` if
             it can.
+        conv_wrappers: Subclasses of ``nn.Conv2d`` whose forward is its, followed by their ``norm``
+            and their ``activation``, of which each may be ``None``.
     """
 
     graph_obstacle: str | None = None
     runs_once: str | None = None
+    conv_wrappers: frozenset[type[nn.Conv2d]] = frozenset()
 
     def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
         """Split a call into calls that are run one after the other.

@@ -82,7 +82,9 @@ class Conversion:
         model, adapter, active = converted.model, converted.adapter, converted.active
         has_kernels = converted.convolutions.cpu is not None
         for path, module in converted.modules:
-            shortcut = shortcut_for(active, path, module) if path and has_kernels else None
+            shortcut = None
+            if path and has_kernels:
+                shortcut = shortcut_for(active, path, module, adapter.conv_wrappers)
             if shortcut is not None:
                 module.__dict__["forward"] = shortcut
             # Where stateless modules begin and end does not matter, and they are the majority.

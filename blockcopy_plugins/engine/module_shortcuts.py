@@ -7,6 +7,7 @@ everything else they call the module's own forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,6 +82,17 @@ class ConvShortcut(ModuleShortcut):
         return self.run_original(input)
 
 
+class ConvWrapperShortcut(ConvShortcut):
+    """A convolution that calls its own norm and activation afterwards."""
+
+    def __call__(self, input):
+        """See the forward of the module's class."""
+        out = super().__call__(input)
+        for part in (self.module.norm, self.module.activation):
+            out = out if part is None else part(out)
+        return out
+
+
 class NormShortcut(ModuleShortcut):
     """A batch norm."""
 
@@ -114,16 +126,26 @@ class ReluShortcut(ModuleShortcut):
         return self.run_original(input)
 
 
-def shortcut_for(active: ActiveFrame, path: str, module: nn.Module) -> ModuleShortcut | None:
-    """The shortcut that replaces a module's forward, ``None`` for most modules."""
+def shortcut_for(
+    active: ActiveFrame, path: str, module: nn.Module, conv_wrappers: frozenset[type] = frozenset()
+) -> ModuleShortcut | None:
+    """The shortcut that replaces a module's forward, ``None`` for most modules.
+
+    Args:
+        active: The frame that the model is running.
+        path: Of the module.
+        module: The module.
+        conv_wrappers: See :attr:`~.adapter.ModelAdapter.conv_wrappers`.
+    """
     if "forward" in module.__dict__:
         return None
     forward = type(module).forward
-    if forward is nn.Conv2d.forward:
+    if forward is nn.Conv2d.forward or type(module) in conv_wrappers:
         # Other padding modes are separate ops, and torch reads the strings.
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
-        return ConvShortcut(active, path, module, module.forward)
+        kind = ConvShortcut if forward is nn.Conv2d.forward else ConvWrapperShortcut
+        return kind(active, path, module, MethodType(nn.Conv2d.forward, module))
     if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
         return NormShortcut(active, path, module, module.forward)
     if forward is nn.ReLU.forward:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from blockcopy_plugins.integrations.common.rebound_methods import StandIn, stand_in_for
+from blockcopy_plugins.integrations.common.rebound_methods import (
+    StandIn,
+    rebind_methods,
+    stand_in_for,
+)
 
 
 class Head(nn.Module):
@@ -31,3 +35,29 @@ def test_only_the_method_that_is_meant_gets_a_stand_in_until_it_is_removed():
     for each in put:
         each.remove()
     assert model[0].found() == "the class's" and model[2].found() == "the user's own"
+
+
+def of_the_framework(x):
+    return f"the framework's {x}"
+
+
+class Calling(nn.Module):
+    def found(self):
+        return of_the_framework(1)
+
+    def all_found(self):
+        return [of_the_framework(i) for i in range(2)]
+
+    @staticmethod
+    def found_of(x):
+        return of_the_framework(x)
+
+
+def test_methods_call_other_functions_in_comprehensions_too():
+    head = Calling()
+    put = list(rebind_methods(head, {of_the_framework: lambda x: f"our {x}"}))
+    assert head.found() == "our 1" and head.all_found() == ["our 0", "our 1"]
+    assert head.found_of(3) == Calling().found_of(3) == "the framework's 3"
+    for each in put:
+        each.remove()
+    assert head.found() == "the framework's 1" and not vars(head).keys() & {"found", "all_found"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
@@ -21,6 +22,9 @@ def convolve_regions(
 ) -> Tensor | None:
     """Convolve an ordinary tensor by Winograd's algorithm, each image as one block.
 
+    In bfloat16 torch's convolution is as fast if the input lies channels last, and so are the
+    layers that follow.
+
     Args:
         cpu: The kernels.
         frame: The frame being run.
@@ -31,7 +35,7 @@ def convolve_regions(
         ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
     """
     weight = module.weight
-    if x.dim() != 4 or x.dtype != torch.float32:
+    if x.dim() != 4 or x.dtype not in (torch.float32, torch.bfloat16):
         return None
     if cpu.not_supported_reasons(x, weight, module.groups):
         return None
@@ -46,6 +50,9 @@ def convolve_regions(
         return None
     if not cpu.is_by_winograd(weight.shape[1], x.dtype, window, size_out):
         return None
+    if x.dtype == torch.bfloat16:
+        x = x.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight, module.bias, window.stride, window.padding, window.dilation)
     rows, cols = frame.tables(
         ("whole", window),
         x.shape[2:],

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType
+from inspect import getattr_static
+from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -100,8 +101,16 @@ def calls(function: Any, others: Others) -> dict[str, Callable]:
     if not isinstance(function, FunctionType):
         return {}
     known = function.__globals__
-    found = {name: known.get(name) for name in function.__code__.co_names}
+    found = {name: known.get(name) for name in _names_in(function.__code__)}
     return {n: others[f] for n, f in found.items() if isinstance(f, FunctionType) and f in others}
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    """The global names in a function, comprehensions and functions within it included."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_in(inner)
 
 
 def rebound(function: FunctionType, others: Others) -> FunctionType:
@@ -126,13 +135,14 @@ def rebind_methods(owner: Any, others: Others) -> Iterator[StandIn]:
     """Let the methods of an object call other functions.
 
     Args:
-        owner: The object; its own methods stay as they are.
+        owner: The object; its own methods stay as they are, and so do static methods.
         others: What is to be called in place of which functions.
 
     Yields:
         Objects whose ``remove()`` undoes it.
     """
-    for name in dir(type(owner)):
-        method = getattr(type(owner), name, None)
-        if name not in owner.__dict__ and calls(method, others):
+    kind = type(owner)
+    for name in dir(kind):
+        is_changed = name not in owner.__dict__ and calls(getattr(kind, name, None), others)
+        if is_changed and not isinstance(getattr_static(kind, name), staticmethod):
             yield ReboundMethod(owner, name, others).put()

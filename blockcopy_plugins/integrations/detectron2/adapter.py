@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from detectron2.layers import ASPP, DeformConv, ModulatedDeformConv, ROIAlign
+from detectron2.layers import ASPP, Conv2d, DeformConv, ModulatedDeformConv, ROIAlign
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import BoxMode, ImageList, RotatedBoxes
@@ -17,8 +17,11 @@ from ...engine.adapter import Call, ModelAdapter, Removable, asked
 from ...engine.output_parts import OutputParts
 from ...errors import ConfigError, FrameError
 from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.repeated_regions import repeat_regions
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..common.stream_ids import StreamIds
+from .box_selection import select_boxes_fast
+from .mask_pasting import paste_masks_fast
 from .output_parts import take_dicts_apart
 
 
@@ -56,6 +59,7 @@ class MetaArchAdapter(ModelAdapter):
         "suppression, results of the image's size) depends on the picture; a backbone converted "
         "by itself (BlockCopyBackbone) can be a graph"
     )
+    conv_wrappers = frozenset({Conv2d})
 
     def __init__(self, model: nn.Module) -> None:
         refuse_augmentation(model)
@@ -101,13 +105,19 @@ class MetaArchAdapter(ModelAdapter):
         return ListCall(images.tensor, replace, ids, restarts, asks=asks, sizes=sizes)
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Give the frame's blocks to the backbone in place of the batch that the model makes."""
+        """Give the frame's blocks to the backbone in place of the batch that the model makes.
+
+        RoI layers read channels-last maps, and kernels run what follows the heads.
+        """
         # Models without the method make the batch once more, which is not used.
         yield model.backbone.register_forward_pre_hook(_TakeBlocks(self))
         if "preprocess_image" not in model.__dict__ and hasattr(model, "preprocess_image"):
             model.__dict__["preprocess_image"] = _Preprocessed(self)
             yield _Attribute(model, "preprocess_image")
         yield from replace_roi_layers(model, (ROIAlign,))
+        yield from select_boxes_fast(model)
+        yield from paste_masks_fast(model)
+        yield from repeat_regions(model, _region_heads(model))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI heads, which pool from the maps or sample points of them, and keep none."""
@@ -257,6 +267,16 @@ class _Attribute:
     def remove(self) -> None:
         """Restore the attribute of the module's class."""
         del self.module.__dict__[self.name]
+
+
+def _region_heads(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The heads that compute something for each region, and the names of the methods."""
+    heads = getattr(model, "roi_heads", None)
+    for name, method in (("box_head", "forward"), ("mask_head", "layers")):
+        found = getattr(heads, name, None)
+        for head in found if isinstance(found, nn.ModuleList) else (found,):
+            if hasattr(type(head), method):
+                yield head, method
 
 
 def _predictors(head: nn.Module) -> list[nn.Module]:

@@ -15,10 +15,11 @@ from torch import nn
 
 from ...engine.adapter import Call, Removable
 from ..common.network_scale import FoundObjects, at_network_scale
+from ..common.repeated_regions import repeat_regions
 from ..common.roi_layers import read_channels_last, replace_roi_layers
 from ..mmengine.sample_adapter import SampleAdapter
+from .bfloat16_detectors import region_heads, run_in_bfloat16
 from .box_selection import select_boxes_fast
-from .float_results import widen_head_results
 from .kept_priors import keep_priors
 from .mask_pasting import paste_masks_fast
 from .proposals import rank_proposals
@@ -48,11 +49,12 @@ class DetectorAdapter(SampleAdapter):
         yield from super().attach(model)
         yield from replace_roi_layers(model, (RoIAlign,))
         yield from replace_extractors(model)
-        yield from widen_head_results(model)
+        yield from run_in_bfloat16(model)
         yield from rank_proposals(model)
         yield from paste_masks_fast(model)
         yield from select_boxes_fast(model)
         yield from keep_priors(model)
+        yield from repeat_regions(model, ((head, "forward") for head in region_heads(model)))
 
     def read_only_inputs(self, model: nn.Module) -> Iterable[nn.Module]:
         """The RoI extractors, which read maps and keep none."""

@@ -20,19 +20,10 @@ from torch import Tensor, nn
 
 from ...ops import library
 from ...ops.suppress_boxes import suppress_boxes
-from ...ops.top_scores import above, top_scores
+from ...ops.top_scores import above
+from ..common.best_scores import best_above
+from ..common.kernel_inputs import is_served
 from ..common.rebound_methods import StandIn, rebind_methods, rebound, with_names
-
-
-def is_served(*tensors: Any) -> bool:
-    """Whether the kernels support some tensors: float32, in host memory, without gradients."""
-    return all(
-        type(tensor) is Tensor
-        and tensor.device.type == "cpu"
-        and tensor.dtype == torch.float32
-        and not (tensor.requires_grad and torch.is_grad_enabled())
-        for tensor in tensors
-    )
 
 
 def nms(
@@ -68,10 +59,7 @@ def select_scores(
     served = is_served(scores) and scores.dim() == 2 and topk >= 0 and scores.is_contiguous()
     if not served or not isinstance(results, (dict, type(None))):
         return filter_scores_and_topk(scores, score_thr, topk, results)
-    places = above(scores, score_thr)
-    values, order = top_scores(scores.view(-1)[places], topk)
-    places = places[order]
-    kept, labels = places // scores.shape[1], places % scores.shape[1]
+    values, kept, labels = best_above(scores, score_thr, topk)
     its = None if results is None else {name: value[kept] for name, value in results.items()}
     return values, labels, kept, its
 

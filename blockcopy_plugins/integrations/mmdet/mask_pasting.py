@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ...ops import library
 from ...ops.paste_masks import paste_masks
+from ..common.kernel_inputs import is_served
 from ..common.rebound_methods import StandIn, stand_in_for
-from .box_selection import is_served
 
 _METHOD = "_predict_by_feat_single"
 

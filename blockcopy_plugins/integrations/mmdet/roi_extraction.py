@@ -30,12 +30,12 @@ class ChannelsLastExtractor:
         self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
     ) -> Tensor:
         """See :meth:`SingleRoIExtractor.forward`."""
-        # With a single level the extractor scales nothing.
-        if len(feats) == 1 or torch.is_grad_enabled() or rois.device.type != "cpu":
+        if torch.is_grad_enabled() or rois.device.type != "cpu":
             return self._forward(feats, rois, roi_scale_factor)
         extractor = self._extractor
         levels = extractor.map_roi_levels(rois, len(feats))
-        if roi_scale_factor is not None:
+        # With a single level the extractor scales nothing.
+        if roi_scale_factor is not None and len(feats) > 1:
             rois = extractor.roi_rescale(rois, roi_scale_factor)
         size = extractor.roi_layers[0].output_size
         found = feats[0].new_empty(len(rois), extractor.out_channels, *size)
