@@ -128,13 +128,13 @@ ERRORS = {
     "two images of one id": (set_in("images", 1, "id", 1), r"id of images\[1\].*is 1"),
     "width 0": (set_in("images", 1, "width", 0), r"width of images\[1\].*0"),
     "width without height": (drop("images", 1, "height"), r"images\[1\].*no height"),
-    "turned by a quarter": (
+    "rotated by 90 degrees": (
         lambda c: [i.update(width=100, height=200) for i in c["images"]],
-        r"100x200 px \(width x height\).*200x100.*turned by a quarter",
+        r"100x200 px \(width x height\).*200x100.*rotated by 90 degrees",
     ),
-    "another shape": (
+    "another aspect ratio": (
         lambda c: [i.update(width=200, height=150) for i in c["images"]],
-        r"200x150 px.*another shape",
+        r"200x150 px.*another aspect ratio",
     ),
     "all annotations of no image": (
         lambda c: [a.update(image_id=a["image_id"] + 100) for a in c["annotations"]],
@@ -288,8 +288,8 @@ def test_annotations_of_one_id_are_all_used_with_a_remark(tmp_path):
     (annotations,), notes = read(tmp_path / "a.json", found)
     assert boxes_of(annotations) == notes.kept == 6
     assert notes.lines() == [
-        f"annotations of {str(tmp_path / 'a.json')!r} have ids that others have too (2 of them); "
-        "all are used: if they stand in the file twice, remove them"
+        f"2 annotations of {str(tmp_path / 'a.json')!r} have the id of another one; all are used: "
+        "if the file lists annotations twice, remove the copies"
     ]
 
 
