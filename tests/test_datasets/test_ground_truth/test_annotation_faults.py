@@ -178,7 +178,7 @@ LEFT_OUT = {
         "outside of the frame",
     ),
     "bbox outside": (set_in("annotations", 1, "bbox", [500, 5, 4, 4]), 5, "outside of the frame"),
-    "of no image": (set_in("annotations", 1, "image_id", 77), 5, "of no image in the file"),
+    "of no image": (set_in("annotations", 1, "image_id", 77), 5, "no image in the file"),
     "unknown category": (
         lambda c: (
             c["categories"].append({"id": 6, "name": "dog"}),
@@ -376,7 +376,7 @@ def test_the_name_of_the_file_is_believed_before_its_number(tmp_path):
         image.update(frame_id=number, file_name=f"clip/{number:06d}.png")
     (annotations,), notes = read(tmp_path / "a.json", found, videos=[every_fifth])
     assert annotations.image_ids == {0: 1, 1: 2, 2: 3}
-    assert "file_name is believed" in " ".join(notes.lines())
+    assert "file_name, which is believed" in " ".join(notes.lines())
     # The suffix alone makes no other name.
     for image in found["images"]:
         image["file_name"] = image["file_name"].replace(".png", ".jpg")
@@ -540,7 +540,7 @@ def test_what_the_sequence_says_of_its_size(tmp_path):
     found, notes = read_lines(tmp_path / "gt/gt.txt", ["1,1,21,11,40,60,1"])
     assert found.frames[0][0]["bbox"] == [10, 5, 30, 35] and "400x200" in notes.lines()[0]
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=100\nimHeight=200\n")
-    with pytest.raises(ConfigError, match="seqinfo.ini.*100x200 px.*quarter"):
+    with pytest.raises(ConfigError, match="seqinfo.ini.*100x200 px.*90 degrees"):
         read_lines(tmp_path / "gt/gt.txt", ["1,1,21,11,40,60,1"])
 
 
