@@ -131,8 +131,7 @@ def test_other_weights_and_attributes(kind):
         assert kind.report(nets[0]).replayed > before
 
 
-@pytest.mark.parametrize("name", KINDS)
-@given(
+drawn = dict(
     nodes=st.lists(
         st.tuples(graphs.ops.operators(graphs.MIX), graphs.back, graphs.back),
         min_size=3,
@@ -144,8 +143,9 @@ def test_other_weights_and_attributes(kind):
     mode=st.sampled_from(("no_grad", "inference")),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=50, phases=graphs.PHASES, deadline=None)
-def test_any_graph_is_what_it_is_without(name, nodes, outputs, counts, images, mode, seed):
+
+
+def check(name, nodes, outputs, counts, images, mode, seed):
     torch.manual_seed(seed)
     halves = graphs.Graph(nodes, outputs), graphs.Graph(nodes, [])
     for half in halves:
@@ -154,3 +154,18 @@ def test_any_graph_is_what_it_is_without(name, nodes, outputs, counts, images, m
     with graphs.laws.MODES[mode]():
         draw = torch.Generator().manual_seed(seed)
         run(nets, [35 * images, *counts, *counts], draw, images)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@given(**drawn)
+@settings(max_examples=20, phases=graphs.PHASES)
+def test_any_graph_is_what_it_is_without(name, **case):
+    check(name, **case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+@given(**drawn)
+@settings(max_examples=60, phases=graphs.PHASES)
+def test_any_graph_at_length_is_what_it_is_without(name, **case):
+    check(name, **case)
