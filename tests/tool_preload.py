@@ -1,4 +1,4 @@
-"""What the process that tools are forked from has done once, for all of them; see `tool_process`."""
+"""Work done once in the process that all tools are forked from; see `tool_process`."""
 
 from __future__ import annotations
 

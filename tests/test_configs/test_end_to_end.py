@@ -78,7 +78,7 @@ CASES = {
             "model.neck.in_channels": [64, 128, 256],
             "model.neck.out_channels": 16,
             "model.bbox_head.in_channels": 48,
-            "model.bbox_head.feat_channels": 16,
+            "model.bbox_head.feat_channels": 32,  # a multiple of the groups of its norm
         },
         # Boxes of some 60 px.
         biases={"bbox_head.center_pred.bias": 0.0, "bbox_head.scale_pred.bias": math.log(15)},
