@@ -74,7 +74,7 @@ def blockcopy_(
 
 
 def handle(model: object) -> Session:
-    """The session of a converted model, of the module that runs of it.
+    """The session of a converted model, or of the module in it that runs.
 
     Raises:
         ConfigError: If the model is not converted.

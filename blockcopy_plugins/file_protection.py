@@ -79,10 +79,10 @@ def local_path(path: str | os.PathLike[str]) -> str | None:
 
 
 def _files_in_playlist(path: str, seen: frozenset[str] = frozenset()) -> list[str]:
-    """The files that a playlist (HLS, FFmpeg's concat, DASH) and those in it name, as far as known.
+    """The files that a playlist (HLS, FFmpeg's concat, DASH) names, and those in playlists in it.
 
-    Whatever could be the name of a file is looked for, in quotes, between tags, as a line or behind
-    the first word of one: of too many only an output has to have another name.
+    Everything that may be a name counts: what is in quotes or between tags, each line, and each
+    line without its first word. One name too many only means that an output may not have it.
     """
     if path in seen or not os.path.isfile(path):
         return []

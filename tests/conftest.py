@@ -45,6 +45,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not _COSTLY_FIXTURES.intersection(item.path.parts))
 
 
+def pytest_collection_finish():
+    """Keep the garbage collector from looking through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _configs_as_they_are():
     keep_configs_as_they_are()

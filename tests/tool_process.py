@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 _FORKS = multiprocessing.get_context("forkserver")
-# What is not installed is passed over.
-_FORKS.set_forkserver_preload(["cv2", "mmdet.apis", "mmseg.apis", "yapf.yapflib.yapf_api"])
+_FORKS.set_forkserver_preload(["tests.tool_preload"])
 
 
 class ToolProcess:

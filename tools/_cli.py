@@ -174,7 +174,7 @@ def check_score(option: str, score: float) -> None:
 
     Args:
         option: What the tool calls it.
-        score: Of the command line.
+        score: The value given.
 
     Raises:
         ConfigError: It is not from 0 to 1.

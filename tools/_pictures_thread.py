@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-_WAITING = 3  # pictures that wait; where they take longer than the model, that waits for them
+_WAITING = 3  # pictures in the queue; if drawing is slower than the model, the model waits
 
 
 class PicturesThread:
@@ -42,7 +42,7 @@ class PicturesThread:
         """Return a line that says where the time of the ``with`` block went.
 
         Args:
-            milliseconds: Of each run of a model, None for one that was not timed.
+            milliseconds: Time of each run of a model, None for one that was not timed.
         """
         model = sum(ms for ms in milliseconds if ms is not None) / 1e3
         rest = max(self._total - model - self.waited, 0.0)

@@ -46,7 +46,7 @@ class Recording:
 
         Args:
             frame: With ``index`` and ``time`` of the frame.
-            picture: uint8 (H, W, 3), BGR; of another size than the first one it is resized.
+            picture: uint8 (H, W, 3), BGR; resized if its size is not that of the first one.
         """
         size = self.writer.frame_size
         if size is not None and picture.shape[:2] != size:

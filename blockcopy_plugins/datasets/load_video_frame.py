@@ -27,8 +27,7 @@ class LoadVideoFrame(BaseTransform):
     Args:
         to_float32: Return the frame as float32 instead of uint8.
         max_open_videos: Number of video files that are kept open at the same time. If more are read
-            in turns, each turn decodes its file from the start: keep it above the number of
-            streams.
+            in turn, each turn decodes its file from the start: keep it above the number of streams.
         motion: Export the motion vectors of videos, for `MotionVectorPolicy`.
 
     Raises:

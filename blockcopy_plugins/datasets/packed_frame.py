@@ -30,21 +30,21 @@ def check_packed(packed: Any) -> None:
         or not all(hasattr(one, "metainfo") for one in samples)
     ):
         raise ConfigError(
-            "the test pipeline gives no inputs and data_samples of one picture; let it begin with "
-            "LoadImageFromFile and end in PackDetInputs or PackSegInputs (test-time augmentation "
-            "is not for streams)"
+            "the test pipeline does not give inputs and data_samples of one picture; it must begin "
+            "with LoadImageFromFile and end with PackDetInputs or PackSegInputs (test-time "
+            "augmentation is not for streams)"
         )
 
 
 @contextmanager
 def known_metainfo(samples: Sequence[Any]) -> Iterator[None]:
-    """Say which entry of the data samples a model looked for in vain.
+    """A context that names the entry of data samples that a model looked for in vain.
 
     Args:
-        samples: Data samples that the model is called with inside.
+        samples: The data samples with which the model is called in the context.
 
     Raises:
-        ConfigError: The model has asked for an entry that they lack.
+        ConfigError: The model asked for an entry that they lack.
     """
     try:
         yield

@@ -87,16 +87,16 @@ def adapt_pipeline(
 
 
 def _check_steady(names: Sequence[str], pipeline: Sequence[Mapping[str, Any] | Callable]) -> None:
-    """Refuse what would turn over or cut each frame of a video in another way."""
+    """Refuse transforms that would flip or crop each frame of a video differently."""
     for name, transform in zip(names, pipeline, strict=True):
         own = transform if isinstance(transform, Mapping) else getattr(transform, "__dict__", {})
         never = name == "RandomFlip" and not own.get("prob")
-        # CenterNet's and CornerNet's RandomCenterCropPad pads alike in its test mode.
+        # In test mode, RandomCenterCropPad (CenterNet, CornerNet) pads every frame alike.
         if name.startswith("Random") and not never and not own.get("test_mode"):
             raise ConfigError(
-                f"the test pipeline has {name}, which changes each frame in another way: blocks "
-                "that are skipped would keep what was elsewhere in the picture, and results would "
-                "not fit the frame. Leave it out; it belongs to training."
+                f"the test pipeline has {name}, which changes each frame differently: skipped "
+                "blocks would keep what was elsewhere in the picture, and results would not fit "
+                "the frame. Leave it out; it belongs to training."
             )
 
 

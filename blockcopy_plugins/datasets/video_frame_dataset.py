@@ -77,7 +77,7 @@ class VideoFrameDataset(BaseDataset):
         label_rules: How label images are named and read: fields of `LabelRules`. By default, as
             defined by the dataset that ``metainfo`` names.
         first_frame_number: The number that annotations of video files give to the first frame, 0 or
-            1. None means 0, unless it is certainly 1, and refuses annotations that may mean either.
+            1. None means 0 unless it must be 1, and refuses annotations that may mean either.
         trust_frame_count: Use the number of frames that a video file states instead of decoding the
             file once to count them. This saves time; if the file states too many, reading the
             missing frame raises. Frames are then not looked at beforehand.

@@ -56,7 +56,7 @@ def detection_ap(
     if len(ground_truth) != len(predictions):
         raise ConfigError(
             f"there is ground truth of {len(ground_truth)} frames, but predictions of "
-            f"{len(predictions)}; give one entry a frame, empty where there is nothing"
+            f"{len(predictions)}; give one entry per frame, an empty one if there is nothing"
         )
     evaluation = _InMemoryEvaluation(ground_truth, predictions, iou_type, max_detections, sizes)
     names = ["AP", "AP50", "AP75"]

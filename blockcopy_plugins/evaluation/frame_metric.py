@@ -66,7 +66,7 @@ class FrameMetric(BaseMetric):
         gathered.sort(key=lambda result: result.key)
         if len(gathered) != size:
             logger.warning(
-                "%d frames were evaluated, but the dataset has %d; the metrics are of the former",
+                "%d frames were evaluated, but the dataset has %d; the metrics cover the former",
                 len(gathered),
                 size,
             )

@@ -139,8 +139,8 @@ class FrameSegmentationMetric(FrameMetric):
         if truth.shape != found.shape:
             raise ConfigError(
                 f"{name} has the shape {tuple(truth.shape)}, but the frame is "
-                f"{tuple(found.shape)}; label images hold one class index a pixel, at the size of "
-                "the frames, and LoadAnnotations stands behind Resize in the pipeline"
+                f"{tuple(found.shape)}; label images hold one class index per pixel, at the size "
+                "of the frames, and LoadAnnotations comes after Resize in the pipeline"
             )
         if int(found.max()) >= classes:
             raise ConfigError(

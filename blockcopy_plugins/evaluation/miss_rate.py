@@ -127,8 +127,8 @@ def miss_rate_curve(
     subset's smallest divided by 1.25 and below its largest times 1.25. In the order of falling
     scores, each takes the pedestrian of the subset, not yet taken, with the largest intersection
     over union of at least 0.5. One that finds none is left out if at least half of its own area
-    lies in something ignored (any number may), else it is a false positive. Pedestrians outside of
-    the subset are ignored. Of equal scores, the first detection comes first.
+    lies in something ignored, which may take any number of detections; otherwise it is a false
+    positive. Pedestrians outside the subset are ignored. Equal scores keep their order.
 
     Args:
         ground_truth: See `log_average_miss_rate`.
@@ -173,7 +173,7 @@ def _paired(
     if len(ground_truth) != len(predictions):
         raise ConfigError(
             f"there is ground truth of {len(ground_truth)} frames, but predictions of "
-            f"{len(predictions)}; give one entry a frame, empty where there is nothing"
+            f"{len(predictions)}; give one entry per frame, an empty one if there is nothing"
         )
     frames = []
     for index, (truth, found) in enumerate(zip(ground_truth, predictions, strict=True)):

@@ -32,9 +32,9 @@ def estimate_flow(previous: np.ndarray, present: np.ndarray) -> OpticalFlow:
     """Flow from a frame back to the previous one, by OpenCV's DIS.
 
     The method is that of Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016
-    (OpenCV's preset ``MEDIUM``). It is reliable where the forward flow leads back, so not where
-    something was hidden or outside in the previous frame: with backward flow b and forward flow f,
-    |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 px^2, with f at the place that b leads to
+    (OpenCV's preset ``MEDIUM``). It counts as reliable where the forward flow leads back, that is,
+    not where something was hidden or outside the previous frame: with backward flow b and forward
+    flow f, |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 px^2, with f at the place that b leads to
     (Sundaram et al., "Dense Point Trajectories by GPU-Accelerated Large Displacement Optical
     Flow", ECCV 2010).
 

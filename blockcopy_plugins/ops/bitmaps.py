@@ -118,7 +118,7 @@ def check_bitmaps(op: str, name: str, bits: Tensor, regions: Tensor) -> None:
         tuple(bits.shape) == (count,) and bits.is_contiguous(),
         lambda: (
             f"blockcopy::{op}: {name} has shape {tuple(bits.shape)}, expected contiguous "
-            f"({count}), as its regions have bytes"
+            f"({count},), the bytes of its regions"
         ),
     )
 
@@ -128,7 +128,7 @@ def _check_crop(masks: Tensor, indices: Tensor, regions: Tensor) -> None:
         masks.dtype in (torch.bool, torch.uint8),
         lambda: (
             f"blockcopy::crop_masks: masks have dtype {masks.dtype}, expected torch.bool, or "
-            "torch.uint8 for eight pixels a byte"
+            "torch.uint8 for eight pixels per byte"
         ),
     )
     torch._check_type(
@@ -171,7 +171,7 @@ def _check_cover(
             ranges.dim() == 2 and ranges.shape[1] == 2 and ranges.is_contiguous(),
             lambda name=name, ranges=ranges: (
                 f"blockcopy::cover_cells: {name} have shape {tuple(ranges.shape)}, expected "
-                "contiguous (n, 2): first pixel and behind the last"
+                "contiguous (n, 2): first pixel and one after the last"
             ),
         )
     check_regions_shape("cover_cells", "regions", regions)

@@ -22,12 +22,12 @@ def conv_obstacles(x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
         groups: Groups of channels.
 
     Returns:
-        The reasons in words; nothing if it can where there are kernels
+        The reasons in words; empty if it can, given kernels for this processor
         (:func:`.conv_blocks.conv_kernels`).
     """
     dtype = weight.dtype
     depthwise = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
-    # Asked in each frame, of each convolution: words only where there are some to say.
+    # Asked for each convolution of each frame: text is made only if there is a reason.
     if (
         (groups == 1 or depthwise)
         and dtype == x.dtype
@@ -58,9 +58,9 @@ def _of_dtype(weight: Tensor, depthwise: bool) -> list[str]:
     if weight.shape[1] % 2:
         return ["it is bfloat16 and has an odd number of channels"]
     # Tiles of AMX, which oneDNN uses, are faster than vectors.
-    return ["this processor has AMX, by which torch is faster"] if _has_amx() else []
+    return ["this processor has AMX, with which torch is faster"] if _has_amx() else []
 
 
 def _has_amx() -> bool:
-    # Not a public name: where a version of torch lacks it, as where there are no tiles.
+    # Not a public name; a version of torch that lacks it counts as having no tiles.
     return getattr(torch.cpu, "_is_amx_tile_supported", bool)()

@@ -32,7 +32,7 @@ R = TypeVar("R", covariant=True)
 
 
 class Operator(Protocol[P, R]):
-    """A function of which :func:`operator` has made an operator.
+    """A function that :func:`operator` has turned into an operator.
 
     Attributes:
         reference: The function as it was written: the operator's pure-PyTorch twin.
@@ -64,7 +64,7 @@ def _load_extension() -> tuple[bool, str]:
         if error.name != EXTENSION_MODULE:
             raise
         failure = _build_note().get("extension")
-        remedy = "mend that" if failure else "install a C++ compiler"
+        remedy = "fix that" if failure else "install a C++ compiler"
         return False, (
             f"not built ({failure or error}); {remedy} and run "
             "`pip install -e . --no-build-isolation` to build it"
@@ -154,11 +154,11 @@ def register_operator(schema: str, reference: Callable, fake: Callable) -> torch
 
 
 def operator(schema: str, fake: Callable) -> Callable[[Callable[P, R]], Operator[P, R]]:
-    """Make an operator of its pure-PyTorch twin; a call then runs the kernel of the device.
+    """Turn a pure-PyTorch twin into an operator; a call then runs the kernel for the device.
 
     Args:
         schema (str): As for :func:`register_operator`, with the name and arguments of the function.
-        fake (Callable): Shape function for meta and fake tensors, of those of the function's
+        fake (Callable): Shape function for meta and fake tensors; it takes those of the function's
             arguments that it names.
 
     Returns:

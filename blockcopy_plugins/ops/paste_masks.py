@@ -47,8 +47,8 @@ def _fake(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     """Stretch the mask of each box over the box and cut it at a threshold.
 
-    Bilinear, with the corners of the mask's outer pixels on those of the box; a pixel around the
-    box belongs to what is looked at, everything beyond is False.
+    Bilinear, with the corners of the mask's outer pixels on those of the box. Pixels more than one
+    outside the box are False.
 
     Args:
         masks: float32 ``(n, h, w)``.
@@ -58,8 +58,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
         threshold: Least value of a pixel of the mask. A box that is not finite has no pixels.
 
     Returns:
-        bool ``(n, height, width)``. Of a large result on a CPU, memory that holds no mask is taken
-        only when it is first read.
+        bool ``(n, height, width)``. On a CPU, parts of a large result that hold no mask take memory
+        only once they are read.
 
     Raises:
         ValueError: If a shape does not fit.

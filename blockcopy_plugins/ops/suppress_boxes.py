@@ -37,7 +37,7 @@ def _fake(boxes: Tensor, order: Tensor) -> Tensor:
     fake=_fake,
 )
 def suppress_boxes(boxes: Tensor, order: Tensor, threshold: float, offset: float = 0.0) -> Tensor:
-    """Keep of boxes that overlap the first in an order, mostly those with the highest scores.
+    """Of boxes that overlap, keep the first in an order, usually that of falling scores.
 
     A box is left out if its IoU with a kept one before it is above the threshold, both rounded as
     in ``nms`` of mmcv and torchvision: the same boxes are kept.

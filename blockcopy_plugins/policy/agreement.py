@@ -11,7 +11,7 @@ from blockcopy_plugins.ops.match_boxes import box_iou
 from .task_output import Detections, TaskOutput, check_task_output
 
 _IOU = 0.5
-# Pixels of a map that :func:`thinned` leaves, about, at least.
+# About the smallest number of pixels that :func:`thinned` leaves of a map.
 _COMPARED = 40_000
 
 
@@ -54,7 +54,7 @@ def output_agreement(found: TaskOutput, wanted: TaskOutput, labels: bool = True)
 
 
 def thinned(output: TaskOutput) -> TaskOutput:
-    """Return an output of which every so many rows and columns of a large map are left.
+    """Return an output of which, for a large map, only every so many rows and columns are left.
 
     Enough to tell how far two agree; detections stay as they are.
     """

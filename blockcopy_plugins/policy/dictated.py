@@ -18,7 +18,7 @@ from .task_output import TaskOutputs
 class DictatedPolicy(Policy):
     """Executes its ``grid``; another policy may work beside it, and is timed.
 
-    With one beside, the executed rate is exact while the time of a frame has a policy's work in it.
+    The executed rate is then exact, while a frame's time includes a policy's work.
 
     Args:
         beside: Looks at each frame and learns of it as if it had chosen; its choice is dropped.
@@ -49,7 +49,7 @@ class DictatedPolicy(Policy):
         self._marks: list[tuple[Any, Any]] = []
 
     def seconds(self) -> float:
-        """Time spent in the policy beside since this was last asked, once the device is there."""
+        """Time spent in the policy beside since this was last asked; waits for the device."""
         total = sum(self._between(first, second) for first, second in self._marks)
         self._marks.clear()
         return total

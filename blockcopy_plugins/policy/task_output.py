@@ -46,19 +46,19 @@ class Detections:
         count = self.boxes.shape[0]
         if tuple(self.scores.shape) != (count,) or not self.scores.is_floating_point():
             raise FrameError(
-                f"scores must be a float tensor ({count},), one a box, found "
+                f"scores must be a float tensor ({count},), one per box, found "
                 f"{self.scores.dtype} {tuple(self.scores.shape)}"
             )
         if tuple(self.labels.shape) != (count,) or self.labels.dtype != torch.int64:
             raise FrameError(
-                f"labels must be an int64 tensor ({count},), one a box, found "
+                f"labels must be an int64 tensor ({count},), one per box, found "
                 f"{self.labels.dtype} {tuple(self.labels.shape)}"
             )
         if self.masks is not None:
             shape = tuple(self.masks.shape)
             if len(shape) != 3 or shape[0] != count or self.masks.dtype != torch.bool:
                 raise FrameError(
-                    f"masks must be a bool tensor ({count}, h, w), one a box, found "
+                    f"masks must be a bool tensor ({count}, h, w), one per box, found "
                     f"{self.masks.dtype} {shape}"
                 )
             if count and 0 in shape[1:]:

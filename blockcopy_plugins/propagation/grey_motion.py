@@ -29,8 +29,8 @@ _LEAST_SIDE = 32  # px of the reduced picture; below it OpenCV's flow fails or s
 class GreyMotion(Motion):
     """Base class of estimates by small grey pictures, compared by OpenCV.
 
-    A cell's confidence says how much better the previous picture explains the present one after it
-    is moved than as it was. It is 1 if moving at least halves the difference, or if hardly any
+    A cell's confidence says how much better the previous picture explains the present one once it
+    has been moved. It is 1 if moving at least halves the difference, or if hardly any
     difference is left, and 0 if moving does not reduce it. A cell whose content comes from outside
     the picture, or from a quarter of its width away, is unknown. If the moved picture is a
     different one as a whole (a cut), nothing is known.

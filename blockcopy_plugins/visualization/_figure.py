@@ -67,7 +67,7 @@ def save_png(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part.png")
     try:
-        # No date and version: the same data gives the same file.
+        # Without date and version, the same data gives the same file.
         figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
         os.replace(partial, path)
     finally:

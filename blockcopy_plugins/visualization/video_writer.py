@@ -38,7 +38,7 @@ _IN_PARTS = {
 class VideoWriter:
     """Writes frames to an MP4 file (H.264, yuv420p, index in front) that browsers play as it loads.
 
-    The file appears under its name only when the writer was closed. Until then the frames go to a
+    The file appears under its name only once the writer is closed. Until then the frames go to a
     hidden part file beside it (`part_files`). If an exception leaves the ``with`` block, that file
     is removed, so that an aborted run neither leaves a broken video nor harms an older one; with
     ``keep_partial`` the exception ends the video where it is instead. If the disk is full, the

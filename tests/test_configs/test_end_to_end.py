@@ -59,6 +59,14 @@ class Case:
     with_all: bool = False
 
 
+_CHANNELS_OF_FPN = (
+    "model.neck.out_channels",
+    "model.rpn_head.in_channels",
+    "model.rpn_head.feat_channels",
+    *(f"model.roi_head.{part}_roi_extractor.out_channels" for part in ("bbox", "mask")),
+    *(f"model.roi_head.{part}_head.in_channels" for part in ("bbox", "mask")),
+    "model.roi_head.mask_head.conv_out_channels",
+)
 CASES = {
     "csp": Case(
         "csp_blockcopy.py",
@@ -66,10 +74,11 @@ CASES = {
         0.3,
         {
             "model.backbone.depth": 18,
-            "model.neck.in_channels": [128, 256, 512],
-            "model.neck.out_channels": 32,
-            "model.bbox_head.in_channels": 96,
-            "model.bbox_head.feat_channels": 32,
+            "model.backbone.base_channels": 32,
+            "model.neck.in_channels": [64, 128, 256],
+            "model.neck.out_channels": 16,
+            "model.bbox_head.in_channels": 48,
+            "model.bbox_head.feat_channels": 32,  # a multiple of the groups of its norm
         },
         # Boxes of some 60 px.
         biases={"bbox_head.center_pred.bias": 0.0, "bbox_head.scale_pred.bias": math.log(15)},
@@ -95,6 +104,13 @@ CASES = {
         "swiftnet_r18_blockcopy.py",
         LABELS,
         0.5,
+        {
+            "model.backbone.stem_channels": 32,
+            "model.backbone.base_channels": 32,
+            "model.neck.in_channels": [32, 64, 128, 256],
+            "model.neck.channels": 64,
+            "model.decode_head.in_channels": 64,
+        },
         dense_ops=frozenset({"neck.spp"}),
         with_all=True,
     ),
@@ -108,6 +124,8 @@ CASES = {
         {
             "model.backbone.depth": 18,
             "model.neck.in_channels": [64, 128, 256, 512],
+            **dict.fromkeys(_CHANNELS_OF_FPN, 64),
+            "model.roi_head.bbox_head.fc_out_channels": 128,
         },
         {"model.test_cfg.rpn.max_per_img": 50, "model.test_cfg.rcnn.max_per_img": 20},
         # Persons, of 8 classes and the background.

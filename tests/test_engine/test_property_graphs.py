@@ -80,8 +80,15 @@ PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 
 
 @given(**case)
-@settings(max_examples=120, phases=PHASES)
+@settings(max_examples=50, phases=PHASES)
 def test_any_graph(**drawn):
+    check(**drawn)
+
+
+@pytest.mark.slow
+@given(**case)
+@settings(max_examples=120, phases=PHASES)
+def test_any_graph_at_length(**drawn):
     check(**drawn)
 
 

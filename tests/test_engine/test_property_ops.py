@@ -85,8 +85,15 @@ MIX = [*ops.OPERATORS, *["Conv", "Resize", "AvgPool", "Transposed", "InPlace"] *
 
 
 @given(spec=ops.operators(MIX), bare=st.booleans(), **call)
-@settings(max_examples=450, phases=PHASES)
+@settings(max_examples=180, phases=PHASES)
 def test_any_op(**drawn):
+    check(**drawn)
+
+
+@pytest.mark.slow
+@given(spec=ops.operators(MIX), bare=st.booleans(), **call)
+@settings(max_examples=450, phases=PHASES)
+def test_any_op_at_length(**drawn):
     check(**drawn)
 
 

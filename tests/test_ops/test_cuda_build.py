@@ -311,7 +311,7 @@ def test_the_reason_is_told_where_there_is_no_extension(note, monkeypatch):
     note(extension="compiling failed: a.cpp:1:1: error: no", cuda=None, architectures=None)
     assert library._load_extension() == (
         False,
-        "not built (compiling failed: a.cpp:1:1: error: no); mend that and run "
+        "not built (compiling failed: a.cpp:1:1: error: no); fix that and run "
         "`pip install -e . --no-build-isolation` to build it",
     )
     note(extension=None, cuda=None, architectures=None)

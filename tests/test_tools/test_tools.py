@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ import pytest
 pytest.importorskip("mmdet")
 
 from tests.test_tools import tiny_detector as tiny  # noqa: E402
-from tests.tool_process import run_tool  # noqa: E402
+from tests.tool_process import ToolProcess, run_tool  # noqa: E402
 
 TOOLS = tiny.ROOT / "tools"
 KEYS = {
@@ -197,33 +198,39 @@ def test_policy_is_trained_and_then_used(place):
     assert results["macs_policy"] > 0
 
 
-def test_two_processes_give_the_metrics_of_one(place):
+def under_torchrun(folder, *command):
+    """Run two processes by torchrun itself; returns its exit status and messages."""
+    module = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    module += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return start(folder, sys.executable, "-m", *module, *command)
+
+
+def as_under_torchrun(folder, *command):
+    """The same by two forked processes with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        ToolProcess(command, folder, {**group, "WORLD_SIZE": "2", "RANK": n, "LOCAL_RANK": n})
+        for n in ("0", "1")
+    ]
+    messages = [rank.communicate()[1] for rank in ranks]
+    done = [
+        subprocess.CompletedProcess(rank.args, rank.returncode, stderr=said)
+        for rank, said in zip(ranks, messages, strict=True)
+    ]
+    return max(done, key=lambda process: process.returncode != 0)
+
+
+@pytest.mark.parametrize(
+    "launch", [as_under_torchrun, pytest.param(under_torchrun, marks=pytest.mark.slow)]
+)
+def test_two_processes_give_the_metrics_of_one(place, launch):
     clips = ["--video", "a.mp4", "b.mp4", "c.mp4", "--ann", "a.json", "--work-dir", "work"]
     tiny.write_coco(place / "a.json", "a", 7)
     one = tool(place, "test_video.py", "tiny.py", *clips, "--out", "out/one.json")
-    two = start(
-        place,
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "0",
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        TOOLS / "test_video.py",
-        "tiny.py",
-        *clips,
-        "--out",
-        "out/two.json",
-        "--show-dir",
-        "two",
-        "--launcher",
-        "pytorch",
-    )
+    outputs = ["--out", "out/two.json", "--show-dir", "two", "--launcher", "pytorch"]
+    two = launch(place, TOOLS / "test_video.py", "tiny.py", *clips, *outputs)
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
 

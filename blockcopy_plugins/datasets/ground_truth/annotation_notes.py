@@ -1,4 +1,4 @@
-"""What was left out of annotations, and what was concluded from them: never without a word."""
+"""Collects what was left out of annotations and what was inferred from them, to be reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AnnotationNotes:
 
         Args:
             text: A sentence without its full stop, the same words for all of a kind.
-            example: Where, if it may be so in many places; the first of a kind is kept.
+            example: Where, if there may be many places; the first of a kind is kept.
         """
         count, first = self._remarks.get(text, (0, example))
         self._remarks[text] = (count + 1, first)

@@ -1,4 +1,4 @@
-"""Values of annotation files, taken for what they are or refused with their place."""
+"""Checked values of annotation files; an error says where a wrong value is."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Entry:
         return ConfigError(f"{field} of {self.place} is {found}; expected {expected}")
 
     def has(self, field: str) -> bool:
-        """Whether a field says something; null says as little as its absence."""
+        """Whether a field has a value; null counts as absent."""
         return self.values.get(field) is not None
 
     def identity(self, field: str) -> str:
-        """An id in the form in which ids are compared: 7, 7.0 and '7' are the same one.
+        """An id in the form in which ids are compared: 7, 7.0 and '7' are the same.
 
         Raises:
             ConfigError: It is missing, or neither a whole number nor a text.
@@ -72,12 +72,12 @@ class Entry:
         """A finite number.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: It is not one.
         """
         return finite(self.values.get(field), lambda: self.error(field, "a finite number"))
 
     def flag(self, field: str) -> bool:
-        """A yes or no, which COCO writes as 0 or 1; absent means no.
+        """A flag, which COCO writes as 0 or 1; absent means False.
 
         Raises:
             ConfigError: It is something else.
@@ -90,7 +90,7 @@ class Entry:
         raise self.error(field, "0 or 1")
 
     def frame_number(self, field: str) -> int | None:
-        """The number of a frame, or None where the field says nothing.
+        """The number of a frame, or None if the field has no value.
 
         Raises:
             ConfigError: It is not a whole number, or negative.
@@ -107,10 +107,10 @@ class Entry:
         raise self.error(field, "a whole number from 0, the frame's place in its video")
 
     def size(self) -> tuple[int, int] | None:
-        """Height and width of an image, px, or None where they are not stated.
+        """Height and width of an image, px, or None if they are not stated.
 
         Raises:
-            ConfigError: One of them is not a positive number, or is missing beside the other.
+            ConfigError: One of them is not a positive number, or only one of them is stated.
         """
         if not self.has("width") and not self.has("height"):
             return None
@@ -127,7 +127,7 @@ def read_text(path: str) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
-        ConfigError: It is empty, compressed, or no such text.
+        ConfigError: It is empty, compressed, or not such a text.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -135,7 +135,7 @@ def read_text(path: str) -> str:
         raise ConfigError(f"{path!r} is empty; export it again, or copy it again")
     if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
         raise ConfigError(f"{path!r} is compressed; unpack it, and give the file that is in it")
-    # That of UTF-32 begins as that of UTF-16 does.
+    # UTF-32's mark begins like UTF-16's.
     marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8-sig")
@@ -150,7 +150,7 @@ def finite(value: Any, error: Any) -> float:
 
     Args:
         value: What was found.
-        error: Makes the error of anything else.
+        error: Makes the error to raise for anything else.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

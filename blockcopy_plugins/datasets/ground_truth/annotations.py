@@ -33,11 +33,11 @@ def read_annotations(
         videos: The videos that it annotates; exactly one for MOTChallenge.
         classes: The names of the classes by label. None takes the file's.
         mot_class: Class of the boxes of a MOTChallenge file that state none, and of pedestrians.
-        notes: Takes what is left out and what is concluded; None logs it.
+        notes: Collects what is left out and what is inferred; None logs it.
         first_frame_number: See `read_coco`; MOTChallenge's files count from 1.
 
     Returns:
-        Of each video its ground truth, or None if the file has none.
+        The ground truth of each video, or None if the file has none.
 
     Raises:
         ConfigError: There is no such file, it cannot be read, holds a wrong value, does not fit the

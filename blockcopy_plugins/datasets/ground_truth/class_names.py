@@ -18,7 +18,7 @@ def check_class_names(classes: Sequence[str], argument: str = "classes") -> tupl
         argument: What they are given as.
 
     Raises:
-        ConfigError: They are one text, whose letters would be taken for names, or no texts.
+        ConfigError: They are a single text, whose letters would be taken for names, or not texts.
     """
     if isinstance(classes, (str, bytes)):
         raise ConfigError(
@@ -38,7 +38,7 @@ def check_class_names(classes: Sequence[str], argument: str = "classes") -> tupl
 
 
 class ClassNames:
-    """Finds the label of a name, also where it is spelled in another way.
+    """Finds the label of a name, even if it is spelled slightly differently.
 
     Upper and lower case, blanks at the ends, and ``traffic_light`` for ``traffic light`` make no
     difference, unless two classes would then be one.

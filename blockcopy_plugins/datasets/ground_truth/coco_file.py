@@ -44,19 +44,18 @@ def read_coco(
     with or without suffix; with one video on both sides, without looking). Only the frames that the
     file lists are annotated. See `FrameFinder` and `first_number`.
 
-    Ids may be numbers or texts, 7 and '7' are the same one. Where ``width`` and ``height`` of the
-    images say that the file was made at another size of the same shape, boxes and masks are brought
-    to that of the frames. Annotations that cannot be used (of a category that is not among the
-    classes, without a box, outside of the frame) are left out and counted; values that are wrong
-    are errors.
+    Ids may be numbers or texts; 7 and '7' are the same. If ``width`` and ``height`` of the images
+    say that the file was made at another size with the same aspect ratio, boxes and masks are
+    scaled to the frames. Annotations that cannot be used (of a category that is not among the
+    classes, without a box, outside the frame) are left out and counted; wrong values are errors.
 
     Args:
         path: The file.
         videos: The videos to annotate.
         classes: Names of the classes by label. None takes the file's categories in their order.
-        notes: Takes what is left out and what is concluded; None logs it.
-        first_frame_number: What ``frame_id`` calls the first frame, 0 or 1. None takes 0, unless it
-            is certainly 1, and refuses what may be either.
+        notes: Collects what is left out and what is inferred; None logs it.
+        first_frame_number: What ``frame_id`` calls the first frame, 0 or 1. None takes 0 unless it
+            must be 1, and raises if it may be either.
 
     Returns:
         The ground truth of each video, or None if the file lists none of its frames.
@@ -103,7 +102,7 @@ def read_coco(
         image_id = annotation.identity("image_id")
         if image_id not in ids:
             dangling += 1
-            own_notes.leave_out("their image_id is of no image in the file", annotation.place)
+            own_notes.leave_out("no image in the file has their image_id", annotation.place)
             continue
         index = ids[image_id]
         place = places[index]
@@ -133,13 +132,13 @@ def read_coco(
 def _all_have_masks(
     path: str, instances: Mapping[Place, list[dict[str, Any]]], notes: AnnotationNotes
 ) -> bool:
-    """Whether masks can be compared; what is found of an object without one would be wrong."""
+    """Whether masks can be compared; detections of objects without one would count as wrong."""
     found = [one for frame in instances.values() for one in frame]
     masked = sum("mask" in one for one in found)
     if 0 < masked < len(found):
         notes.remark(
-            f"{len(found) - masked} of the {len(found)} annotations that are used of {path!r} have "
-            "no segmentation, so that boxes are compared and masks are not"
+            f"{len(found) - masked} of the {len(found)} annotations used from {path!r} have no "
+            "segmentation, so boxes are compared and masks are not"
         )
     return 0 < masked == len(found)
 
@@ -187,7 +186,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which a key that occurs twice would lose one of its values."""
+    """A JSON object; a key that occurs twice would lose one of its values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -197,13 +196,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _remark_ids(path: str, annotations: Sequence[Entry], notes: AnnotationNotes) -> None:
-    """Ids of annotations are not used; that they are not unique may tell of a faulty export."""
+    """Annotation ids are not used, but duplicates may be the sign of a faulty export."""
     own = [str(entry.values["id"]) for entry in annotations if entry.has("id")]
     repeated = len(own) - len(set(own))
     if repeated:
         notes.remark(
-            f"annotations of {path!r} have ids that others have too ({repeated} of them); all are "
-            "used: if they stand in the file twice, remove them"
+            f"{repeated} annotations of {path!r} have the id of another one; all are used: if the "
+            "file lists annotations twice, remove the copies"
         )
 
 
@@ -227,7 +226,7 @@ def _labels(
     classes: Sequence[str] | None,
     notes: AnnotationNotes,
 ) -> tuple[tuple[str, ...], dict[str, tuple[str, int | None]]]:
-    """Names of the classes, and of each category id its name and label."""
+    """Names of the classes, and the name and label of each category id."""
     _unique_ids(categories)
     for category in categories:
         if not isinstance(category.values.get("name"), str) or not category.values["name"].strip():
@@ -255,7 +254,7 @@ def _scales(
     videos: Sequence[VideoReference],
     notes: AnnotationNotes,
 ) -> list[tuple[float, float]]:
-    """Of each image the pixels of its frame to one of the file's, rows and columns."""
+    """Pixels of the frame per pixel of the file, for each image, rows and columns."""
     scales = []
     for image, place in zip(images, places, strict=True):
         scale = (1.0, 1.0)
@@ -266,7 +265,7 @@ def _scales(
                 stated = image.size()
                 notes.remark(
                     f"{path!r} was made for frames of {stated[1]}x{stated[0]} px (width x height); "
-                    f"its boxes are brought to the {video.size[1]}x{video.size[0]} px of "
+                    f"its boxes are scaled to the {video.size[1]}x{video.size[0]} px of "
                     f"{video.path!r}"
                 )
         scales.append(scale)
@@ -302,7 +301,7 @@ class _InstanceReader:
             area = annotation.number("area")
             if area < 0:
                 raise annotation.error("area", "a number of pixels, not below 0")
-        # All values are right; now whether they are of use.
+        # All values are valid; now check whether they can be used.
         if label is None:
             return self._left_out(f"the category {name!r} is not among the classes", annotation)
         if box is None:

@@ -17,18 +17,18 @@ Place = tuple[int, int]
 
 
 class FrameFinder:
-    """Tells images to frames by all that a COCO file says of them.
+    """Finds the frames of images by everything that a COCO file says of them.
 
-    The name of a frame's own file comes first; its number (``video_id`` and ``frame_id``) is taken
-    where there are no such names, as in video files. Where both are there and differ the name is
+    The name of a frame's own file comes first; its number (``video_id`` and ``frame_id``) is used
+    if there are no such names, as in video files. If the two contradict each other, the name is
     believed, with a remark.
 
     Args:
         path: The annotation file.
         listed: Its ``videos``.
         videos: The videos that are wanted.
-        notes: Takes the remarks.
-        first: What the user says of the number of the first frame, 0 or 1, or None.
+        notes: Collects the remarks.
+        first: Number of the first frame, 0 or 1, as the user says; or None.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FrameFinder:
         self.notes = notes
         self.first = first
         self._of_id = self._match_videos(listed)
-        # Of each frame of a folder its path's parts, by the last part and by that without suffix.
+        # The parts of each frame's path, by file name, with and without its suffix.
         self._by_name: dict[str, list[tuple[tuple[str, ...], Place]]] = defaultdict(list)
         self._by_stem: dict[str, list[tuple[tuple[str, ...], Place]]] = defaultdict(list)
         for index, video in enumerate(videos):
@@ -54,7 +54,7 @@ class FrameFinder:
                 self._by_stem[os.path.splitext(parts[-1])[0]].append((parts, (index, frame)))
 
     def places(self, images: Sequence[Entry]) -> list[Place | None]:
-        """The frame of each image, None of one that is of no frame here.
+        """The frame of each image, None for an image of no frame here.
 
         Args:
             images: All images of the file.
@@ -63,7 +63,7 @@ class FrameFinder:
             ConfigError: An image could be of several frames, or numbers do not fit a video.
         """
         found: list[Place | None] = [None] * len(images)
-        numbered: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of video: image, number
+        numbered: dict[int, list[tuple[int, int]]] = defaultdict(list)  # video: (image, number)
         differing: list[str] = []
         unplaced: list[str] = []
         named: set[int] = set()
@@ -82,8 +82,8 @@ class FrameFinder:
                 unplaced.append(image.place)
         if differing:
             self.notes.remark(
-                f"the frame_id of {len(differing)} images is not the place of the file that "
-                f"file_name names, and file_name is believed (the first: {differing[0]})"
+                f"the frame_id of {len(differing)} images contradicts their file_name, which is "
+                f"believed (the first: {differing[0]})"
             )
         if unplaced:
             self.notes.remark(

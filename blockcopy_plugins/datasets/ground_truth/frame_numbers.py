@@ -18,17 +18,17 @@ def first_number(
 ) -> int:
     """The number that a file's annotations give the first frame.
 
-    By default that is 0. Numbers that begin at 1 may be counted from 1 instead, as FFmpeg and many
-    annotation tools do: where they end with the number of frames that is certain, and where it
-    cannot be told, somebody has to say it.
+    By default that is 0. Numbers that begin at 1 may instead count from 1, as FFmpeg and many
+    annotation tools do. This is certain if the last one is the number of frames; if it cannot be
+    told, the user has to say.
 
     Args:
         numbers: All numbers of the video's frames.
-        length: Number of its frames, where it is known.
-        what: What has the numbers, with their file, for messages.
+        length: Number of its frames, if known.
+        what: What is numbered, with its file, for messages.
         video: Path of the video.
         stated: What the user says, 0 or 1, or None.
-        notes: Takes note of a conclusion.
+        notes: Collects what is inferred.
 
     Returns:
         0 or 1.
@@ -52,9 +52,9 @@ def first_number(
             )
         else:
             raise ConfigError(
-                f"{what} begin at 1 for {video!r}, so that nobody can tell whether they count from "
-                "0, and the first frame is not annotated, or from 1. Say which: --ann-first 0 or "
-                "--ann-first 1 (of a data set: first_frame_number)"
+                f"{what} begin at 1 for {video!r}: they may count from 1, or from 0 without an "
+                "annotation of the first frame. Say which: --ann-first 0 or --ann-first 1 (for a "
+                "data set: first_frame_number)"
             )
     base = base or 0
     if length is not None and highest - base >= length:
@@ -63,5 +63,5 @@ def first_number(
             " they belong to another video or to another excerpt"
         )
     if lowest < base:
-        raise ConfigError(f"{what} count from 1, as was said, but one of {video!r} is {lowest}")
+        raise ConfigError(f"{what} count from 1, as stated, but one of {video!r} is {lowest}")
     return base

@@ -146,9 +146,9 @@ class FrameObjects:
                 ``bbox_label``, and perhaps ``ignore_flag``, ``iscrowd``, ``area`` and ``mask``
                 (polygons or run-length code). An ignored instance without the key ``iscrowd``
                 counts as crowd, as in MMDetection, where the flag comes from COCO's ``iscrowd``.
-                Of pedestrians also ``height`` (of the full body, px), and ``vis_ratio`` or
-                ``bbox_vis`` (the visible part, x1, y1, x2, y2); where some have neither of the two,
-                those are fully visible.
+                Pedestrians may also have ``height`` (of the full body, px), and ``vis_ratio`` or
+                ``bbox_vis`` (the visible part, x1, y1, x2, y2); without either of the two they
+                count as fully visible.
             size: Height and width of the original image, px.
 
         Raises:

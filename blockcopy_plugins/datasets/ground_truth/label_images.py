@@ -75,8 +75,8 @@ def find_label_images(
     """Find the label images of frames. Not every frame needs one.
 
     A video's label images lie in the subfolder that has its name, or in the folder itself. For a
-    folder of frames, a label image has the name of its frame (but for the dataset's suffixes:
-    ``x_leftImg8bit.png`` and ``x_gtFine_labelTrainIds.png``); where no names agree, the same last
+    folder of frames, a label image has the name of its frame (except for the dataset's suffixes:
+    ``x_leftImg8bit.png`` and ``x_gtFine_labelTrainIds.png``) or, if no names agree, the same last
     number. For a video file, the last number in the name is that of the frame, from 0; see
     `first_number`.
 
@@ -84,12 +84,12 @@ def find_label_images(
         folder: The folder.
         videos: The videos.
         rules: The dataset's suffixes.
-        notes: Takes what is concluded; None logs it.
+        notes: Collects what is inferred; None logs it.
         first_frame_number: Number of the label image of a video file's first frame, 0 or 1. None
-            takes 0, unless it is certainly 1, and refuses what may be either.
+            takes 0 unless it must be 1, and raises if it may be either.
 
     Returns:
-        Of each video the paths of its label images by frame number.
+        For each video, the paths of its label images by frame number.
 
     Raises:
         ConfigError: There is no such folder or no label image in it, none belongs to a frame, two
@@ -126,8 +126,8 @@ def find_label_images(
     if not any(found):
         raise ConfigError(
             f"no label image ({', '.join(sorted(_SUFFIXES))}) in {folder!r} belongs to a frame of "
-            f"{[video.path for video in videos]}; they have the names of their frames, with "
-            f"{rules.seg_map_suffix!r} in the place of {rules.img_suffix!r}, or their numbers"
+            f"{[video.path for video in videos]}; label images are named like their frames, with "
+            f"{rules.seg_map_suffix!r} in place of {rules.img_suffix!r}, or by their numbers"
         )
     return found
 
@@ -163,7 +163,8 @@ def _of_video(
         if len(found) > len({frames[i] for i in found}):
             raise ConfigError(
                 f"the frames of {video.path!r} and the label images in {folder!r} have no names in "
-                "common, and several frames the same number; name the label images as the frames"
+                "common, and several frames have the same number; name the label images like the "
+                "frames"
             )
         if found:
             return found
@@ -179,7 +180,7 @@ def _check_same_beginning(
         if len(own) > 1 and labels == [number + shift for number in own]:
             raise ConfigError(
                 f"the label images in {folder!r} are numbered {labels[0]} to {labels[-1]}, and the "
-                f"frames of {video.path!r} {own[0]} to {own[-1]}; name the label images as the "
+                f"frames of {video.path!r} {own[0]} to {own[-1]}; name the label images like the "
                 "frames"
             )
 
@@ -203,7 +204,7 @@ def _stem(name: str, suffix: str) -> str:
 
 
 def _check_whole_numbers(folder: str, names: Sequence[str], suffix: str) -> None:
-    """Refuse times such as ``0.5.png`` and ``-1.png``, of which the last digits are no number."""
+    """Refuse names such as ``0.5.png`` and ``-1.png``, whose last digits are not the number."""
     found = [re.fullmatch(r"(.*?)([0-9]+)\D*", _stem(name, suffix)) for name in names]
     before = {match[1] for match in found if match}
     odd = [
@@ -214,8 +215,8 @@ def _check_whole_numbers(folder: str, names: Sequence[str], suffix: str) -> None
     ]
     if odd:
         raise ConfigError(
-            f"{odd[0]!r} in {folder!r} is not the number of a frame; name the label images as the "
-            "frames, or number them from 0 without signs and decimals"
+            f"{odd[0]!r} in {folder!r} is not the number of a frame; name the label images like "
+            "the frames, or number them from 0 without signs and decimals"
         )
 
 

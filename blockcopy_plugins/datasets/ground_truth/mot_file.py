@@ -55,22 +55,22 @@ def read_mot(
     """Read a MOTChallenge ``gt.txt``.
 
     A line is ``frame,id,left,top,width,height,conf,...``. Lines of 8 or 9 columns go on with class
-    and visibility, as of MOT16 and later; those of 10 with world coordinates, which are not used.
-    The class is a line of ``labels.txt`` beside the file, as annotation tools export it, or one of
-    MOTChallenge's own: of those a pedestrian is of ``label``, what only looks like one is to be
-    ignored, and the others count if the classes have their name, else they are left out.
+    and visibility, as in MOT16 and later; those of 10 with world coordinates, which are not used.
+    The class is the number of a line of ``labels.txt`` beside the file, as annotation tools export
+    it, or else one of MOTChallenge's own. Of the latter, pedestrians get ``label``, whatever only
+    looks like one is ignored, and others count if their name is among the classes.
 
     Frame ``n`` is the ``n``-th decoded frame, from 1. The format counts pixels from 1 as well, so 1
-    is subtracted from ``left`` and ``top``. ``conf`` 0 means: to be ignored. Frames without a line
-    are annotated as empty. A ``seqinfo.ini`` beside or above the file tells the size of the frames
-    that it was made for.
+    is subtracted from ``left`` and ``top``. Boxes with a ``conf`` of 0 are ignored. Frames without
+    a line are annotated as empty. A ``seqinfo.ini`` beside or above the file gives the size of the
+    frames that it was made for.
 
     Args:
         path: The file.
         label: Label of boxes whose class is not stated, and of pedestrians.
         classes: Names of the classes by label.
         video: The video that is annotated.
-        notes: Takes what is left out and what is concluded; None logs it.
+        notes: Collects what is left out and what is inferred; None logs it.
 
     Returns:
         The ground truth.
@@ -101,7 +101,7 @@ def read_mot(
         if track >= 0 and (frame, track, kind) in seen:
             raise ConfigError(
                 f"line {number} of {path!r} has the id {track} in frame {frame}, as line "
-                f"{seen[frame, track, kind]}; expected an object once a frame"
+                f"{seen[frame, track, kind]}; expected each object once per frame"
             )
         seen[frame, track, kind] = number
         place = f"line {number} of {path!r}"
@@ -157,7 +157,7 @@ class _ClassFinder:
         self._known: dict[int | None, tuple[int | None, bool, str]] = {}
 
     def kind(self, number: int, row: Sequence[str]) -> int | None:
-        """The class of a line, None where it states none."""
+        """The class of a line, None if it states none."""
         if len(row) not in (8, 9):
             return None
         kind = _whole(self.path, number, row, 7, "class")
@@ -168,12 +168,12 @@ class _ClassFinder:
             what = "MOTChallenge's classes, 1 to 13" if self.own is None else "labels.txt"
             raise ConfigError(
                 f"line {number} of {self.path!r} has the class {kind} in column 8, which is not "
-                f"among {what}; name the classes, one a line, in a file labels.txt beside it"
+                f"among {what}; name the classes, one per line, in a file labels.txt beside it"
             )
         return kind
 
     def label(self, kind: int | None) -> tuple[int | None, bool, str]:
-        """Label of a class, whether it is to be ignored, and why it has none."""
+        """Label of a class, whether to ignore it, and why it has no label."""
         if kind not in self._known:
             self._known[kind] = self._find(kind)
         return self._known[kind]
@@ -227,7 +227,7 @@ def _whole(path: str, number: int, row: Sequence[str], at: int, name: str) -> in
 
 
 def _scale(path: str, video: VideoReference | None, notes: AnnotationNotes) -> tuple[float, float]:
-    """Pixels of the frames to those of the file, by the sequence's own description."""
+    """Pixels of the frames per pixel of the file, by the sequence's own description."""
     if video is None or video.size is None:
         return 1.0, 1.0
     folder = Path(os.path.abspath(path)).parent
@@ -242,13 +242,13 @@ def _scale(path: str, video: VideoReference | None, notes: AnnotationNotes) -> t
         section = described["Sequence"]
         stated = (int(section["imHeight"]), int(section["imWidth"]))
     except (configparser.Error, KeyError, ValueError):  # ConfigError too
-        return 1.0, 1.0  # it is of something else, or says nothing
+        return 1.0, 1.0  # it describes something else, or nothing
     if min(stated) < 1:
         return 1.0, 1.0
     scale = frame_scale(stated, video.size, repr(str(found)), video.path)
     if scale != (1.0, 1.0):
         notes.remark(
-            f"{path!r} was made for frames of {stated[1]}x{stated[0]} px; its boxes are brought to "
+            f"{path!r} was made for frames of {stated[1]}x{stated[0]} px; its boxes are scaled to "
             f"the {video.size[1]}x{video.size[0]} px of {video.path!r}"
         )
     return scale

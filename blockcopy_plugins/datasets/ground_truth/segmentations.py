@@ -19,12 +19,12 @@ def read_segmentation(
 
     Args:
         entry: The annotation.
-        size: Height and width that the file's coordinates are of, px, where they are known.
-        scale: Pixels of the frame to one of those, rows and columns.
+        size: Height and width of the picture that the coordinates refer to, px, if known.
+        scale: Pixels of the frame per pixel of that picture, rows and columns.
 
     Returns:
-        Polygons or a run-length code, None where there is none; and whether parts of fewer than
-        three points were left out.
+        Polygons or a run-length code, None if there is none; and whether parts of fewer than three
+        points were left out.
 
     Raises:
         ConfigError: It is none of these, or a run-length code is of another size or corrupt.
@@ -100,7 +100,7 @@ def _run_lengths(
 
 
 def _runs(counts: Any) -> list[int] | None:
-    """The lengths of the runs, or None if they are none: the decoder itself would read beyond."""
+    """The lengths of the runs, or None if invalid: the decoder itself would read out of bounds."""
     if isinstance(counts, list):
         right = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
         return list(counts) if right else None

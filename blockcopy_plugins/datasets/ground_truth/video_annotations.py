@@ -1,4 +1,4 @@
-"""What annotations have to know of a video, and what they say of it."""
+"""What readers of annotations need to know of a video, and what they return for it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from blockcopy_plugins.datasets.ground_truth.frame_objects import FrameObjects
 
 @dataclass(frozen=True)
 class VideoReference:
-    """A video, as far as annotations have to find it.
+    """What identifies a video and its frames in annotations.
 
     Attributes:
         path: Path of the video file or of the folder of frames.
         name: The name it goes by.
         frame_names: File names of its frames, for a folder; None for a video file.
-        length: Number of frames, where it is known.
-        folder: Folder of the frames, where ``path`` is not that folder.
-        size: Height and width of its frames, px, where they are known.
+        length: Number of frames, if known.
+        folder: Folder of the frames, if ``path`` is not that folder.
+        size: Height and width of its frames, px, if known.
     """
 
     path: str
@@ -31,7 +31,7 @@ class VideoReference:
     size: tuple[int, int] | None = None
 
     def frame_path(self, frame: int) -> str:
-        """Path of a frame's image; of a video file ``PATH#NUMBER``.
+        """Path of a frame's image; for a video file ``PATH#NUMBER``.
 
         Args:
             frame: Frame number, from 0.

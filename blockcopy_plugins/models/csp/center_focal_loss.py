@@ -17,7 +17,7 @@ class CenterFocalLoss(nn.Module):
     cell away.
 
     Args:
-        gamma: Exponent of the amount that is missing from a right score.
+        gamma: Exponent of the distance of a score from the right one.
         beta: Exponent of one minus the Gaussian, the weight of a negative.
         loss_weight: Factor of the loss.
     """

@@ -10,8 +10,8 @@ from ...checkpoints import KeyRules
 def _foreground_first(key: str, tensor: Tensor) -> Tensor:
     """Bring the box head's classes into today's order.
 
-    MMDetection 0.x has background as class 0, also with its own deltas, which nothing uses. Today
-    background is the last class and has no deltas.
+    In MMDetection 0.x, background is class 0, and has deltas that nothing uses. Today background is
+    the last class and has no deltas.
 
     Args:
         key: The target key.

@@ -95,7 +95,7 @@ class MGANRoIHead(StandardRoIHead):
             sampling_results=results,
             rcnn_train_cfg=self.train_cfg,
         )["loss_bbox"]
-        # Priors of an image are its positive ones and then its negative ones.
+        # An image's priors: first the positive ones, then the negative ones.
         positive = torch.cat(
             [
                 torch.arange(len(result.priors), device=rois.device) < len(result.pos_priors)

@@ -24,7 +24,7 @@ class SwiftNetNeck(BaseModule):
         channels: Channels of all maps of the decoder.
         grids: Cells of the pyramid's grids, see :class:`SpatialPyramidPooling`.
         norm_cfg: Norms of the upsampling modules.
-        pooling_norm_cfg: Norms of the pyramid; the default is slow, like the authors'.
+        pooling_norm_cfg: Norms of the pyramid; by default slow to adapt, like the authors'.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
 
     Raises:

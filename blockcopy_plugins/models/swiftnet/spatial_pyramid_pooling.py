@@ -22,7 +22,7 @@ class SpatialPyramidPooling(BaseModule):
         grids: Cells of each level's grid from top to bottom; from left to right, this number times
             the ratio of the map's width to its height. The authors' list ends with a 1 that their
             three levels do not use.
-        norm_cfg: All norms. The authors' has ``momentum=0.005``.
+        norm_cfg: The norm of all layers. The authors' has ``momentum=0.005``.
         init_cfg: How weights are drawn or where they are loaded from, see MMEngine.
     """
 

@@ -50,7 +50,6 @@ class FidelityBudget(RateBudget):
     executed only for comparisons are not paid for by the rate, and are reported: 1 / ``every`` of
     all in the long run, and less if the policy saves up for whole frames, as its savings then pay
     for the comparison. All streams of a model share the budget and its comparisons.
-    comparisons.
 
     Args:
         fidelity: Mean agreement to hold, above 0 and below 1.

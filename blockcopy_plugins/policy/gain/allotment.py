@@ -34,8 +34,8 @@ _CORRECTION = 0.1
 # stale ones between them would spoil the new ones.
 _MARGIN = 1.1
 _NEARLY_ALL = 0.75
-# Gain on this few blocks comes from objects before a still background. These move on while a budget
-# is saved up, and read little that is stale around them: the best of them run in each frame.
+# Gain on this few blocks comes from objects in front of a still background. They move on while a
+# budget is saved up, and little around them is stale: the best of their blocks run in each frame.
 _FEW = 0.3
 
 
@@ -111,7 +111,7 @@ class Allotment:
         self.skipped = [SkippedWorth() if memory is None else memory.skipped for memory in memories]
         self.moving = [False] * len(memories)
         self._budgets: list[float] = []
-        # Images of which all blocks run that are worth it.
+        # Images in which all blocks run that are worth it.
         self._priced: list[int] = []
         for image, memory in enumerate(memories):
             own = 0.0 if memory is None else min(rate * memory.share, 1.0) * blocks

@@ -38,7 +38,7 @@ _STEP = 0.2
 
 
 class Measure(Enum):
-    """What a loss is of: 1 minus an agreement with the network's whole frame."""
+    """The outputs whose loss, 1 minus their agreement with a whole frame's, is measured."""
 
     BLOCKS = "blocks"
     """The output of executed blocks among others, of the same frame."""
@@ -52,8 +52,8 @@ class BlocksOrWhole:
     While whole frames run (:attr:`runs_blocks` is False), each tells how much the output before it
     has lost, as old as the budget has made it. While blocks run, at the end of a stretch a frame is
     run on its blocks and then whole (:attr:`wants_comparison`), and a whole frame follows. As long
-    as blocks lose less, each stretch is longer than the one before. Before the first one it is the
-    skipped blocks' worth that tells.
+    as blocks lose less, each stretch is longer than the one before. Whether to begin the first one
+    depends on the skipped blocks' worth.
 
     Attributes:
         runs_blocks: Whether the budget of each frame is spent on its best blocks; otherwise it is
@@ -96,8 +96,8 @@ class BlocksOrWhole:
         """Take a measure, and decide how to go on.
 
         Args:
-            measure: What it is of.
-            loss: 1 minus an agreement; what is not finite is passed over.
+            measure: What was measured.
+            loss: 1 minus an agreement; ignored if it is not finite.
             age: Frames since the whole frame whose output it is of, at least 1.
             rate: Executed rate of the stream, above 0 and below 1.
             skipped: What the blocks that would not run are worth.

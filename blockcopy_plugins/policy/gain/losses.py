@@ -27,11 +27,11 @@ def measure_losses(
     """Tell the trials of a batch's streams (:mod:`.blocks_or_whole`) what its whole frames show.
 
     Args:
-        look: Of the batch.
-        outputs: Of its images; None where the integration gives none.
+        look: The batch's.
+        outputs: Those of its images; None if the integration gives none.
         host: bool ``(N, GH, GW)`` in host memory, all that has run.
-        agreements: Of the images that ran on their blocks and then whole, 0-dim.
-        gain: The policy's; that of features says that the outputs are no logits.
+        agreements: Those of the images that ran on their blocks and then whole, 0-dim.
+        gain: The policy's; if it is one of features, the outputs are not logits.
     """
     context, allotment = look.context, look.allotment
     for image, memory in enumerate(look.known):

@@ -109,8 +109,8 @@ def picture_change(before: Tensor, now: Tensor) -> Tensor:
     """How much a picture changed.
 
     Args:
-        before: Of :func:`tile_values`; NaN where there was no frame.
-        now: Of the next frame, in the same shape.
+        before: The :func:`tile_values` of a frame; NaN where there was none.
+        now: Those of the next frame.
 
     Returns:
         float32 ``(N,)``, in standard deviations of the picture, NaN where there was no frame.

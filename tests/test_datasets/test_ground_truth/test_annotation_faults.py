@@ -128,13 +128,13 @@ ERRORS = {
     "two images of one id": (set_in("images", 1, "id", 1), r"id of images\[1\].*is 1"),
     "width 0": (set_in("images", 1, "width", 0), r"width of images\[1\].*0"),
     "width without height": (drop("images", 1, "height"), r"images\[1\].*no height"),
-    "turned by a quarter": (
+    "rotated by 90 degrees": (
         lambda c: [i.update(width=100, height=200) for i in c["images"]],
-        r"100x200 px \(width x height\).*200x100.*turned by a quarter",
+        r"100x200 px \(width x height\).*200x100.*rotated by 90 degrees",
     ),
-    "another shape": (
+    "another aspect ratio": (
         lambda c: [i.update(width=200, height=150) for i in c["images"]],
-        r"200x150 px.*another shape",
+        r"200x150 px.*another aspect ratio",
     ),
     "all annotations of no image": (
         lambda c: [a.update(image_id=a["image_id"] + 100) for a in c["annotations"]],
@@ -178,7 +178,7 @@ LEFT_OUT = {
         "outside of the frame",
     ),
     "bbox outside": (set_in("annotations", 1, "bbox", [500, 5, 4, 4]), 5, "outside of the frame"),
-    "of no image": (set_in("annotations", 1, "image_id", 77), 5, "of no image in the file"),
+    "of no image": (set_in("annotations", 1, "image_id", 77), 5, "no image in the file"),
     "unknown category": (
         lambda c: (
             c["categories"].append({"id": 6, "name": "dog"}),
@@ -288,8 +288,8 @@ def test_annotations_of_one_id_are_all_used_with_a_remark(tmp_path):
     (annotations,), notes = read(tmp_path / "a.json", found)
     assert boxes_of(annotations) == notes.kept == 6
     assert notes.lines() == [
-        f"annotations of {str(tmp_path / 'a.json')!r} have ids that others have too (2 of them); "
-        "all are used: if they stand in the file twice, remove them"
+        f"2 annotations of {str(tmp_path / 'a.json')!r} have the id of another one; all are used: "
+        "if the file lists annotations twice, remove the copies"
     ]
 
 
@@ -376,7 +376,7 @@ def test_the_name_of_the_file_is_believed_before_its_number(tmp_path):
         image.update(frame_id=number, file_name=f"clip/{number:06d}.png")
     (annotations,), notes = read(tmp_path / "a.json", found, videos=[every_fifth])
     assert annotations.image_ids == {0: 1, 1: 2, 2: 3}
-    assert "file_name is believed" in " ".join(notes.lines())
+    assert "file_name, which is believed" in " ".join(notes.lines())
     # The suffix alone makes no other name.
     for image in found["images"]:
         image["file_name"] = image["file_name"].replace(".png", ".jpg")
@@ -540,7 +540,7 @@ def test_what_the_sequence_says_of_its_size(tmp_path):
     found, notes = read_lines(tmp_path / "gt/gt.txt", ["1,1,21,11,40,60,1"])
     assert found.frames[0][0]["bbox"] == [10, 5, 30, 35] and "400x200" in notes.lines()[0]
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nimWidth=100\nimHeight=200\n")
-    with pytest.raises(ConfigError, match="seqinfo.ini.*100x200 px.*quarter"):
+    with pytest.raises(ConfigError, match="seqinfo.ini.*100x200 px.*90 degrees"):
         read_lines(tmp_path / "gt/gt.txt", ["1,1,21,11,40,60,1"])
 
 

@@ -135,8 +135,8 @@ def test_masks_are_compared_where_all_have_one(tmp_path, masked):
     assert annotations.has_masks == (objects.masks is not None) == (len(masked) == 2)
     if len(masked) == 1:
         assert notes.lines() == [
-            f"1 of the 2 annotations that are used of {str(path)!r} have no segmentation, so that "
-            "boxes are compared and masks are not"
+            f"1 of the 2 annotations used from {str(path)!r} have no segmentation, so boxes are "
+            "compared and masks are not"
         ]
     else:
         assert notes.lines() == []

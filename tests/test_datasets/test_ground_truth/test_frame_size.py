@@ -43,14 +43,14 @@ def test_the_same_shape_but_for_rounding(stated, frame):
     ],
 )
 def test_another_shape(stated, frame):
-    with pytest.raises(ConfigError, match="which is another shape") as told:
+    with pytest.raises(ConfigError, match="which is another aspect ratio") as told:
         scale(stated, frame)
     assert f"gt.json states {stated[0]}x{stated[1]} px" in str(told.value)
     assert f"'a.mp4' have {frame[0]}x{frame[1]} px" in str(told.value)
 
 
 def test_turned_by_a_quarter():
-    with pytest.raises(ConfigError, match="turned by a quarter"):
+    with pytest.raises(ConfigError, match="rotated by 90 degrees"):
         scale((1080, 1920), (1920, 1080))
 
 

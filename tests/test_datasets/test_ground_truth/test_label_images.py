@@ -124,7 +124,7 @@ def test_a_label_image_belongs_to_one_video(tmp_path):
         (None, ["a.jpg"], "no folder of label images"),
         (["a.txt"], ["a.jpg"], "no label image .*belongs to a frame"),
         (["x.png"], ["a.jpg", "b.jpg"], "no label image .*belongs to a frame"),
-        (["1.png"], ["a_1.jpg", "b_1.jpg"], "several frames the same number"),
+        (["1.png"], ["a_1.jpg", "b_1.jpg"], "several frames have the same number"),
         (["x_1.png", "y_1.png"], ["a_1.jpg"], "'.*x_1.png' and '.*y_1.png'"),
         (["a.png", "a.bmp"], ["a.jpg"], None),
     ],
