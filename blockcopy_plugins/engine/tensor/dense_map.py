@@ -25,6 +25,7 @@ from ..torch_internals import (
     no_torch_function_of_subclass,
     packet_of,
     schema_of,
+    tree_map,
     versions_are_counted,
 )
 
@@ -151,8 +152,8 @@ class DenseMap(torch.Tensor):
     __torch_function__ = no_torch_function_of_subclass
 
     @staticmethod
-    def of(plain: Tensor, origin: FrameMaps) -> DenseMap:
-        """Mark a tensor."""
+    def of(plain: Tensor, origin: FrameMaps | None) -> DenseMap:
+        """Mark a tensor; without an origin, it is never cut into blocks."""
         self = marked_as(DenseMap, plain)
         self.plain, self._origin, self._blocks = plain, origin, None
         return self
@@ -246,9 +247,18 @@ def _run(func: OpOverload, args, kwargs):
         if origin is not None:
             origin.writes += 1
         return _written(func, args, kwargs, out)
-    if origin is None or moves_pixels(func, args, origin):
-        return out
-    return derived(out, origin)
+    if origin is not None and moves_pixels(func, args, origin):
+        origin = None
+    if counts:
+        # It knows its base, and torch accepts such a tensor from below only within another.
+        return tree_map(
+            lambda value: DenseMap.of(value, origin) if _is_plain(value) else value, out
+        )
+    return out if origin is None else derived(out, origin)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and type(value) is not DenseMap
 
 
 def _written(func, args, kwargs, out):

@@ -348,3 +348,35 @@ def test_a_crop_that_is_a_map_by_chance_is_an_error_that_names_the_option():
         run(net, grids, frames)
     widths[:] = [SIZE[1] - 4, 20]
     run(net, grids, frames, repack=False)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x[0, 0, 0, 0].item(),
+        lambda x: x[0, 0, 1, :3].tolist()[1],
+        lambda x: x[0, 0].diagonal().sum(),
+        lambda x: torch.cumsum(x, 2).transpose(2, 3)[0].max(),
+        lambda x: torch.cumsum(x, 2).unbind(3)[0].unbind(2)[0][0][0],
+        lambda x: torch.cumsum(x, 2).transpose(2, 3).chunk(2, 1)[1][0, 0, 0].zero_().sum(),
+    ],
+)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_views_of_any_number_of_dimensions(read, mode):
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.after = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.before(x) + 1
+            return self.after(x * (1 + read(x)))
+
+    torch.manual_seed(0)
+    net = Reads().eval()
+    dense, frame = copy.deepcopy(net), torch.randn(1, 3, 32, 48)
+    bc.blockcopy_(net, bc.BlockCopyConfig(16, "all"))
+    with mode():
+        wanted = dense(frame)
+        for _ in range(2):
+            assert torch.allclose(net(frame), wanted, atol=1e-5 * float(wanted.abs().max()))
