@@ -198,8 +198,9 @@ def _viewed(x: View, given: Mapping) -> Reading | None:
     sizes = {"N": x.images, "H": x.size[0], "W": x.size[1]}
     channels = iter(channels_of(x.axes, x.shape, x.joined))
     parts = split_axes(x.axes)
-    factors = [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts]
-    return read_view(size, factors, x.in_windows)
+    factors = (Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts)
+    # Channels of size 1 may stand between what a view joins.
+    return read_view(size, [f for f in factors if f != ("C", 1)], x.in_windows)
 
 
 AXES_RULES: Mapping[OpOverload, Rule] = MappingProxyType(
