@@ -17,6 +17,7 @@ aten = torch.ops.aten
 
 _ADD = (aten.add.Tensor, aten.add_.Tensor)
 _MUL = (aten.mul.Tensor, aten.mul_.Tensor)
+_DIV = (aten.div.Tensor, aten.div_.Tensor)
 _RELU = (aten.relu.default, aten.relu_.default)
 _CLAMP = (
     aten.clamp.default,
@@ -45,6 +46,8 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
         The op's result, or ``None`` where it has to run by itself.
     """
     x = args[0]
+    if func in (*_ADD, *_MUL, *_DIV) and isinstance(args[1], (int, float)):
+        return _fuse_number(func, args, kwargs)
     if func in _ADD:
         return _fuse_add(func, args, kwargs)
     if func in _MUL:
@@ -120,6 +123,20 @@ def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
             slope = slope.expand(channels).contiguous()
     found = pending_join(x)
     return x.then(found.with_slope(slope), is_mutable(func))
+
+
+def _fuse_number(func, args, kwargs) -> BlockTensor | None:
+    """The numbers of ``x * relu6(x + 3) / 6``."""
+    x, number = args
+    if kwargs or type(x) is not BlockTensor or x.pending is None or not x.frame.kernels.joins(x):
+        return None
+    if func in _ADD:
+        found = None if is_mutable(func) else x.pending.with_shift(float(number))
+    elif func in _DIV:
+        found = x.pending.with_factor(1.0 / number) if number else None
+    else:
+        found = x.pending.with_factor(float(number))
+    return x.then(found, is_mutable(func))
 
 
 def _fuse_gate(func, args, kwargs) -> BlockTensor | None:

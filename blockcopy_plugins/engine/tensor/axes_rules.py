@@ -200,7 +200,9 @@ def _viewed(x: View, given: Mapping) -> Reading | None:
     sizes = {"N": x.images, "H": x.size[0], "W": x.size[1]}
     channels = iter(channels_of(x.axes, x.shape, x.joined))
     parts = split_axes(x.axes)
-    factors = [Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts]
+    factors = (Factor(p, next(channels) if p == "C" else sizes[p]) for p in parts)
+    # Channels of size 1 may stand between what a view joins.
+    factors = [factor for factor in factors if factor != ("C", 1)]
     return read_view(size, factors, x.in_windows, x.of_tokens)
 
 

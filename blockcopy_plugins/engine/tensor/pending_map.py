@@ -11,6 +11,9 @@ from ... import ops
 INFINITY = float("inf")
 # What a map times an activation of itself is.
 _GATES = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
+# relu6(x + 3) is six times a hard sigmoid.
+_SHIFT, _SIX = 3.0, 6.0
+_NEARLY = 1e-6
 
 
 class ConvCall:
@@ -71,7 +74,8 @@ class JoinCall:
 class PendingMap:
     """A map that is not computed yet, and the ops that follow.
 
-    The values become ``clamp(activation(prelu(norm(values) + residual)), low, high)``. Immutable.
+    The values become ``clamp(activation(prelu(norm(values) + residual)), low, high)``, and then
+    ``(... + shift) * factor``. Immutable.
 
     Args:
         call: What computes the values: a convolution, with its bias, or a join.
@@ -82,10 +86,23 @@ class PendingMap:
         high: Upper bound.
         slope: Factor on values below 0, ``(C,)``.
         activation: See :func:`.ops.conv_blocks`.
+        shift: The 3 of a hard sigmoid that is spelled out, as long as its bounds are missing.
+        factor: The 6 of one whose division is missing.
     """
 
     # Not a dataclass: a frame creates hundreds of them.
-    __slots__ = ("activation", "call", "eps", "high", "low", "norm", "residual", "slope")
+    __slots__ = (
+        "activation",
+        "call",
+        "eps",
+        "factor",
+        "high",
+        "low",
+        "norm",
+        "residual",
+        "shift",
+        "slope",
+    )
 
     def __init__(
         self,
@@ -97,6 +114,8 @@ class PendingMap:
         high: float = INFINITY,
         slope: Tensor | None = None,
         activation: str = "",
+        shift: float = 0.0,
+        factor: float = 1.0,
     ) -> None:
         self.call = call
         self.norm = norm
@@ -106,6 +125,8 @@ class PendingMap:
         self.high = high
         self.slope = slope
         self.activation = activation
+        self.shift = shift
+        self.factor = factor
 
     @property
     def is_activated(self) -> bool:
@@ -115,6 +136,7 @@ class PendingMap:
             or self.high < INFINITY
             or self.slope is not None
             or self.activation != ""
+            or self.shift != 0.0
         )
 
     @property
@@ -140,6 +162,9 @@ class PendingMap:
 
     def with_bounds(self, low: float, high: float) -> PendingMap | None:
         """With its values clamped, or ``None`` where that must be a separate op."""
+        if self.shift and (low, high) == (0.0, _SIX):
+            kept = (self.call, self.norm, self.eps, self.residual)
+            return PendingMap(*kept, activation="hardsigmoid", factor=_SIX)
         if self.is_activated or low != low or high != high:  # torch has a rule for NaN as a bound
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, low, high)
@@ -156,6 +181,19 @@ class PendingMap:
             return None
         return PendingMap(self.call, self.norm, self.eps, self.residual, activation=activation)
 
+    def with_shift(self, shift: float) -> PendingMap | None:
+        """With a number added, as a hard sigmoid begins; ``None`` for any other."""
+        if self.is_activated or shift != _SHIFT:
+            return None
+        return PendingMap(self.call, self.norm, self.eps, self.residual, shift=shift)
+
+    def with_factor(self, factor: float) -> PendingMap | None:
+        """With the division by 6 of a hard sigmoid or hard swish; ``None`` for any other."""
+        if self.factor == 1.0 or abs(self.factor * factor - 1.0) > _NEARLY:
+            return None
+        kept = (self.call, self.norm, self.eps, self.residual)
+        return PendingMap(*kept, activation=self.activation)
+
     def gated_by(self, gate: PendingMap) -> PendingMap | None:
         """Multiplied by an activation of the same values, such as ``x * sigmoid(x)``.
 
@@ -170,7 +208,10 @@ class PendingMap:
         same = same and self.norm is gate.norm and self.eps == gate.eps
         if not same or self.residual is not gate.residual or gate.activation not in _GATES:
             return None
-        return self.with_activation(_GATES[gate.activation])
+        if self.is_activated:
+            return None
+        kept = (self.call, self.norm, self.eps, self.residual)
+        return PendingMap(*kept, activation=_GATES[gate.activation], factor=gate.factor)
 
     def compute(self) -> Tensor:
         """Run it.
@@ -179,9 +220,11 @@ class PendingMap:
             Packed blocks, channels last.
         """
         call = self.call
-        if isinstance(call, JoinCall):
-            return call.run(self)
-        call.runs += 1
-        if call.runs == 2:
-            call.on_second_run()
-        return call.run(self)
+        if not isinstance(call, JoinCall):
+            call.runs += 1
+            if call.runs == 2:
+                call.on_second_run()
+        out = call.run(self)
+        if self.shift:
+            return out + self.shift
+        return out if self.factor == 1.0 else out * self.factor

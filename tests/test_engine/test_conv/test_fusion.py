@@ -176,6 +176,12 @@ ACTS = {
     "x * hardsigmoid": lambda x: x * F.hardsigmoid(x),
     "x * silu": lambda x: x * F.silu(x),
     "relu * sigmoid": lambda x: F.relu(x) * torch.sigmoid(x),
+    "x * relu6(x + 3) / 6": lambda x: x * F.relu6(x + 3) / 6,
+    "relu6(x + 3) / 6 * x": lambda x: (F.relu6(x + 3.0, inplace=True).div_(6.0)).mul(x),
+    "x * hardtanh(x + 3) * (1 / 6)": lambda x: x * F.hardtanh(x + 3, 0.0, 6.0) * (1 / 6),
+    "x * relu6(x + 3), halved": lambda x: x * F.relu6(x + 3) / 2,
+    "x + 3, read twice": lambda x: (lambda y: F.relu6(y) / 6 + y * x)(x + 3),
+    "x + 3, in other bounds": lambda x: F.hardtanh(x + 3, 0.0, 5.0),
     "gate of another": lambda x: x * torch.sigmoid(x + 1),
     "gate twice": lambda x: (lambda gate: x * gate + gate)(torch.sigmoid(x)),
     "hardsigmoid": F.hardsigmoid,
@@ -329,7 +335,17 @@ def test_without_fusion_all_of_it_runs(rate):
 @native
 @pytest.mark.parametrize("rate", [2.0, 0.5])
 @pytest.mark.parametrize(
-    "act", ["x * sigmoid", "sigmoid * x", "mul_ sigmoid", "x * hardsigmoid", "module silu"]
+    "act",
+    [
+        "x * sigmoid",
+        "sigmoid * x",
+        "mul_ sigmoid",
+        "x * hardsigmoid",
+        "module silu",
+        "x * relu6(x + 3) / 6",
+        "relu6(x + 3) / 6 * x",
+        "x * hardtanh(x + 3) * (1 / 6)",
+    ],
 )
 def test_activations_that_are_spelled_out_are_part_of_the_convolution(act, rate):
     converted = Converted(Drawn([(3, 1, "affine", "none", act, ("norm", "add", "act"))]))
@@ -337,7 +353,8 @@ def test_activations_that_are_spelled_out_are_part_of_the_convolution(act, rate)
         converted.step(warm)
     ran = counted(converted, rate)
     assert ran["conv_blocks"] == 3
-    assert [name for name in ("join_maps", "mul", "mul_", "sigmoid") if ran[name]] == []
+    alone = ("join_maps", "mul", "mul_", "sigmoid", "add", "div", "div_", "hardtanh", "hardtanh_")
+    assert [name for name in alone if ran[name]] == []
 
 
 class RawAndActivated(nn.Module):

@@ -54,6 +54,7 @@ class Partitioned(nn.Module):
         ((56, 84), 7, 2, False, torch.no_grad),
         ((64, 96), 4, 1, False, torch.inference_mode),
         ((64, 96), 4, 1, True, torch.no_grad),
+        ((28, 28), 7, 1, True, torch.no_grad),  # one window
     ],
 )
 def test_any_grid_is_the_masked_reference(size, side, images, pack, mode, across):
