@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from blockcopy_plugins.errors import ConfigError
+from blockcopy_plugins.part_files import whole_file
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; black is kept for references.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5230")
@@ -22,7 +21,7 @@ def new_figure(width: float, height: float) -> Figure:
     """Makes an empty figure that lays itself out.
 
     Args:
-        width (float): Inches; a saved picture has 100 px per inch by default.
+        width (float): Inches; a saved picture has 100 px per inch.
         height (float): Inches.
 
     Returns:
@@ -46,13 +45,12 @@ def line_style(index: int) -> dict[str, str]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def save_png(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
+def save_png(figure: Figure, path: str | Path) -> Path:
     """Saves a figure as PNG; the file appears complete or not at all.
 
     Args:
         figure (Figure): The figure.
         path (str | Path): Must end in ``.png``; missing folders are made.
-        dpi (int): Pixels per inch. Defaults to 100.
 
     Returns:
         Path: The file.
@@ -64,12 +62,7 @@ def save_png(figure: Figure, path: str | Path, dpi: int = 100) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ConfigError(f"a plot is saved as PNG, to a path that ends in .png, but got '{path}'")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part.png")
-    try:
+    with whole_file(path) as part:
         # Without date and version, the same data gives the same file.
-        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
     return path

@@ -80,7 +80,7 @@ PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 
 
 @given(**case)
-@settings(max_examples=50, phases=PHASES)
+@settings(max_examples=80, phases=PHASES)
 def test_any_graph(**drawn):
     check(**drawn)
 

@@ -85,7 +85,7 @@ MIX = [*ops.OPERATORS, *["Conv", "Resize", "AvgPool", "Transposed", "InPlace"] *
 
 
 @given(spec=ops.operators(MIX), bare=st.booleans(), **call)
-@settings(max_examples=180, phases=PHASES)
+@settings(max_examples=300, phases=PHASES)
 def test_any_op(**drawn):
     check(**drawn)
 

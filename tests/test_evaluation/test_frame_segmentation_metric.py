@@ -117,7 +117,7 @@ def test_a_whole_frame_of_ignored_pixels_counts_nothing():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (sample(0, [[0, 1]], [[0, 1, 1]]), "has the shape.*behind Resize"),
+        (sample(0, [[0, 1]], [[0, 1, 1]]), "has the shape.*after Resize"),
         (sample(0, [[0, 1]], [[0, -1]], seg_map_path="x.png"), "x.png holds the labels -1 to 0"),
         (sample(0, [[0, 3]], [[0, 1]]), "finds the class 3, but the dataset names 3 classes"),
         (dict(video_id=0, frame_id=0), "lacks pred_sem_seg.*VideoFrameDataset"),

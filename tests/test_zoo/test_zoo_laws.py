@@ -13,8 +13,6 @@ from tests.test_zoo.laws import TOLERANCE, check, share_on_blocks
 
 ALL = DETECTORS + SEGMENTORS
 BY_NAME = {architecture.name: architecture for architecture in ALL}
-
-
 # Layers that are there several times, all alike.
 FEWER_LAYERS = {"DETR R18": {"model.encoder.num_layers": 2, "model.decoder.num_layers": 2}}
 

@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from blockcopy_plugins.errors import ConfigError
 
 
-def check_class_names(classes: Sequence[str], argument: str = "classes") -> tuple[str, ...]:
+def check_class_names(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of classes as a tuple.
 
     Args:
         classes: The names.
-        argument: What they are given as.
 
     Raises:
         ConfigError: They are a single text, whose letters would be taken for names, or not texts.
     """
     if isinstance(classes, (str, bytes)):
         raise ConfigError(
-            f"{argument} must be a sequence of names, but got the text {classes!r}; write "
-            f"{argument}=({classes!r},) (with the comma)"
+            f"classes must be a sequence of names, but got the text {classes!r}; write "
+            f"classes=({classes!r},) (with the comma)"
         )
     try:
         names = tuple(classes)
@@ -32,7 +31,7 @@ def check_class_names(classes: Sequence[str], argument: str = "classes") -> tupl
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise ConfigError(
-            f"{argument} must be a sequence of names, but got {classes!r}; each name is a text"
+            f"classes must be a sequence of names, but got {classes!r}; each name is a text"
         )
     return names
 
