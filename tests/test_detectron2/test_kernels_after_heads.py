@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -71,10 +72,12 @@ def test_a_restored_model_has_its_own_methods_again(pristine):
     model = copy.deepcopy(pristine["mask_rcnn_R_50_FPN"])
     bc.blockcopy_(model, ALL)
     twin = copy.deepcopy(model)
-    pairs = zip(stand_ins(twin), stand_ins(model), strict=True)
-    assert all(a.owner is not b.owner for a, b in pairs)
+    read = pickle.loads(pickle.dumps(model))
+    for other in (twin, read):
+        pairs = zip(stand_ins(other), stand_ins(model), strict=True)
+        assert all(a.owner is not b.owner for a, b in pairs)
     bc.restore_(model)
-    assert not stand_ins(model) and stand_ins(twin)
+    assert not stand_ins(model) and stand_ins(twin) and stand_ins(read)
 
 
 def test_raw_results_stay_those_of_the_model(pristine):

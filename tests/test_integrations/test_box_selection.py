@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -74,6 +75,17 @@ def test_a_restored_model_has_its_own_methods_again(tiny):
     )
     bc.restore_(model)
     assert not stand_ins(model) and stand_ins(twin)
+
+
+def test_a_pickled_detector_selects_as_before(tiny):
+    model = tiny.build(tiny.mask_rcnn())
+    bc.blockcopy_(model, ALL)
+    wanted = run(model, tiny)
+    twin = pickle.loads(pickle.dumps(model))
+    assert len(stand_ins(twin)) == len(stand_ins(model))
+    assert not {id(each.owner) for each in stand_ins(twin)} & set(map(id, model.modules()))
+    for (name, a), (_, b) in zip(run(twin, tiny), wanted, strict=True):
+        assert torch.equal(a, b), name
 
 
 @pytest.mark.parametrize("most", [-1, 5, 40, 100_000])

@@ -11,9 +11,15 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.adapter import ModelAdapter
+from blockcopy_plugins.integrations.common import repeated_regions
 from blockcopy_plugins.integrations.common.rebound_methods import StandIn
 from blockcopy_plugins.integrations.common.repeated_regions import repeat_regions
 from blockcopy_plugins.policy.dictated import DictatedPolicy
+
+
+@pytest.fixture(autouse=True)
+def _small_heads_too(monkeypatch):
+    monkeypatch.setattr(repeated_regions, "_LEAST_VALUES", 0)
 
 
 class Head(nn.Module):
@@ -97,6 +103,12 @@ def test_only_new_regions_are_computed(dtype):
     features[3, 0, 0, 0] += 1  # hardly any of it
     features[4, 3, 4, 3] += 1
     assert run(features)[0] == 3
+
+
+def test_small_heads_compute_all_regions(monkeypatch):
+    _, first, run, _ = converted(Head())
+    monkeypatch.undo()
+    assert run(first)[0] == 40
 
 
 def test_features_written_over_those_of_the_last_frame_are_computed():

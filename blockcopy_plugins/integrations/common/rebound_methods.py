@@ -20,6 +20,23 @@ Others = Mapping[FunctionType, Callable]
 """The function to call in place of each of some functions."""
 
 
+class NamedOthers(dict):
+    """Such functions as a pickle refers to them: by where they stand, as they have no names.
+
+    Args:
+        module: ``__name__`` of the module in which they stand.
+        name: Under which name.
+        others: The functions.
+    """
+
+    def __init__(self, module: str, name: str, others: Others) -> None:
+        super().__init__(others)
+        self.__module__, self._name = module, name
+
+    def __reduce__(self) -> str:
+        return self._name
+
+
 @dataclass(eq=False)
 class StandIn:
     """Base class of replacements for a method of one object.

@@ -21,8 +21,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ...engine.convert import handle
 from .rebound_methods import StandIn
 
-# Fewer regions are not worth looking at.
+# Fewer regions, or fewer values of all of them, are not worth looking at.
 _LEAST = 16
+_LEAST_VALUES = 1_000_000
 # Below this share of repeated regions, taking the others apart costs more than it saves.
 _LEAST_SHARE = 1 / 16
 # Values of a region by which it is looked up.
@@ -104,6 +105,7 @@ class RepeatedRegions(StandIn):
             and features.device.type == "cpu"
             and features.dim() > 1
             and len(features) >= _LEAST
+            and features.numel() >= _LEAST_VALUES
             and features.is_contiguous()
             and not torch.is_grad_enabled()
         )

@@ -28,7 +28,7 @@ from ...ops.suppress_boxes import suppress_boxes
 from ...ops.top_scores import top_scores
 from ..common.best_scores import best_above
 from ..common.kernel_inputs import is_served
-from ..common.rebound_methods import StandIn, rebind_methods, rebound, stand_in_for
+from ..common.rebound_methods import NamedOthers, StandIn, rebind_methods, rebound, stand_in_for
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -60,12 +60,18 @@ _best = rebound(fast_rcnn_inference_single_image, {detectron2_batched_nms: batch
 _proposals = rebound(find_top_rpn_proposals, {detectron2_batched_nms: batched_nms})
 _predict_proposals = rebound(RPN.predict_proposals, {find_top_rpn_proposals: _proposals})
 
-_OTHERS = {
-    detectron2_batched_nms: batched_nms,
-    fast_rcnn_inference: rebound(fast_rcnn_inference, {fast_rcnn_inference_single_image: _best}),
-    fast_rcnn_inference_single_image: _best,
-    find_top_rpn_proposals: _proposals,
-}
+_OTHERS = NamedOthers(
+    __name__,
+    "_OTHERS",
+    {
+        detectron2_batched_nms: batched_nms,
+        fast_rcnn_inference: rebound(
+            fast_rcnn_inference, {fast_rcnn_inference_single_image: _best}
+        ),
+        fast_rcnn_inference_single_image: _best,
+        find_top_rpn_proposals: _proposals,
+    },
+)
 
 
 class RankedProposals(StandIn):

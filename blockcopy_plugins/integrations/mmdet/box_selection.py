@@ -23,7 +23,7 @@ from ...ops.suppress_boxes import suppress_boxes
 from ...ops.top_scores import above
 from ..common.best_scores import best_above
 from ..common.kernel_inputs import is_served
-from ..common.rebound_methods import StandIn, rebind_methods, rebound, with_names
+from ..common.rebound_methods import NamedOthers, StandIn, rebind_methods, rebound, with_names
 
 
 def nms(
@@ -66,12 +66,16 @@ def select_scores(
 
 _batched_nms = with_names(batched_nms, {"nms": nms})
 
-_OTHERS = {
-    mmcv_nms: nms,
-    batched_nms: _batched_nms,
-    multiclass_nms: rebound(multiclass_nms, {batched_nms: _batched_nms}),
-    filter_scores_and_topk: select_scores,
-}
+_OTHERS = NamedOthers(
+    __name__,
+    "_OTHERS",
+    {
+        mmcv_nms: nms,
+        batched_nms: _batched_nms,
+        multiclass_nms: rebound(multiclass_nms, {batched_nms: _batched_nms}),
+        filter_scores_and_topk: select_scores,
+    },
+)
 
 
 def select_boxes_fast(model: nn.Module) -> Iterator[StandIn]:
