@@ -128,6 +128,7 @@ DILATED = dict(CONV, dilation=(13, 13), padding=(13, 13))
 ON_BLOCKS = [
     ("SqueezeExcite", dict(kind="mean")),
     ("SqueezeExcite", dict(kind="adaptive")),
+    ("SqueezeExcite", dict(kind="grn")),
     ("SplitAttention", {}),
     ("Conv", CONV),
     ("Conv", dict(CONV, kernel=(7, 7), stride=(2, 2), padding=(3, 3))),
@@ -233,7 +234,6 @@ ON_WHOLE_MAPS = [
     ("Resize", dict(RESIZE, mode="area", size=(7, 9)), "adaptive_avg_pool2d"),
     ("InstanceNorm", dict(affine=True), ""),
     ("AdaptivePool", dict(bins=(2, 2), kind="avg", corners=False), "adaptive_avg_pool2d"),
-    ("SqueezeExcite", dict(kind="grn"), "norm"),
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
     ("Unfold", dict(kind="unfold"), "im2col"),

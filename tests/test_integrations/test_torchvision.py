@@ -173,8 +173,9 @@ def test_task_outputs_are_in_pixels_of_the_network_input():
     torch.testing.assert_close(seen.boxes, expected, rtol=0.02, atol=0.5)
 
 
-def test_copies_pickles_and_restore():
-    model = build("RetinaNet")
+@pytest.mark.parametrize("name", ["RetinaNet", "FasterRCNN"])
+def test_copies_pickles_and_restore(name):
+    model = build(name)
     with torch.no_grad():
         wanted = model([VIDEOS[0][1]])
     bc.blockcopy_(model, config())

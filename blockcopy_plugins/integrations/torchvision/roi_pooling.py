@@ -26,7 +26,6 @@ class ChannelsLastPooler:
 
     def __init__(self, pooler: MultiScaleRoIAlign) -> None:
         self._pooler = pooler
-        self._forward = pooler.forward
 
     def __call__(
         self,
@@ -38,7 +37,7 @@ class ChannelsLastPooler:
         pooler = self._pooler
         maps = [map_ for name, map_ in x.items() if name in pooler.featmap_names]
         if pooler.scales is None or not all(is_served(m, b) for m in maps for b in boxes):
-            return self._forward(x, boxes, image_shapes)
+            return type(pooler).forward(pooler, x, boxes, image_shapes)
         images = [torch.full_like(own[:, :1], i) for i, own in enumerate(boxes)]
         rois = torch.cat((torch.cat(images), torch.cat(list(boxes))), 1).float()
         size, sampling = tuple(pooler.output_size), max(int(pooler.sampling_ratio), 0)
