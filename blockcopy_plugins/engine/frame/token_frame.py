@@ -92,11 +92,11 @@ class TokenFrame(InnerFrame):
             for range_, parts in zip(ranges, found, strict=True)
         ]
 
-    def _taken(self, x: BlockTensor, range_: range, parts: tuple, laid: Tensor | None):
+    def _taken(self, x: BlockTensor, range_: range, parts: Sequence, laid: Tensor | None):
         if len(parts) == 1:
             frame, size, block = self.home, parts[0].size, parts[0].block
         else:
-            frame = TokenFrame.of(self.home, Tokens(parts))
+            frame = TokenFrame.of(self.home, Tokens(tuple(parts)))
             size, block = frame.size, _TOKEN
         first, count = range_.start, len(range_)
         if laid is None:
