@@ -6,11 +6,8 @@ import contextlib
 import gc
 import importlib
 
-# What is not installed is passed over.
-for name in (
-    *("cv2", "av", "mmdet.apis", "mmseg.apis", "yapf.yapflib.yapf_api", "torch._dynamo"),
-    *("blockcopy_plugins.integrations.mmengine", "blockcopy_plugins.visualization"),
-):
+# What is not installed is passed over. The package itself is for the tools to import.
+for name in ("cv2", "av", "mmdet.apis", "mmseg.apis", "yapf.yapflib.yapf_api", "torch._dynamo"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 # A collection need not look through all that was imported, in any of the processes.
