@@ -6,9 +6,9 @@ Runs what is installed; rows that the file has from other environments stay. A l
 with a dictated quarter of the blocks (the policy costs nothing), and by the default policy with
 that quarter as its target, frame by frame in turn in one process. Times are medians of a frame,
 those of the default policy and rates are means. Of the dictated frames, those in which programs are
-made or compared with the model are left out; of the default policy's, none is. Weights are random, and the threshold of scores is set so that about
---detections objects are found in the first frame, dense. The pictures are those of the demo's clip,
-scaled.
+made or compared with the model are left out; of the default policy's, none is. Weights are random,
+and the threshold of scores is set so that about --detections objects are found in the first frame,
+dense. The pictures are those of the demo's clip, scaled.
 """
 
 from __future__ import annotations
