@@ -303,6 +303,7 @@ def test_moved_boxes_are_suppressed_as_the_predictor_says(yolo, videos):
     first, *rest = boxes(yolo.predict(videos[0], **strict))
     assert len(first) >= 3 and all(len(later) for later in rest)
     assert all(len(later) <= len(first) and (later[:, 4] > 0.5).all() for later in rest)
+    assert bc.report(yolo).propagation.moved == FRAMES - 1
 
 
 def test_boxes_that_do_not_move_are_copied_bit_for_bit(yolo):
