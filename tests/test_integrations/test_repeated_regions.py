@@ -137,6 +137,7 @@ def test_whole_frames_compute_all_regions():
     "change",
     [
         lambda head: head.conv.weight.mul_(2),
+        lambda head: head.conv.weight.data.mul_(2),
         lambda head: head.conv.register_parameter("bias", nn.Parameter(torch.ones(6))),
         lambda head: head.conv.load_state_dict(nn.Conv2d(4, 6, 3).state_dict()),
     ],

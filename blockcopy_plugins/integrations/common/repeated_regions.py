@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ...engine.conv.weight_watch import WeightSample
 from ...engine.convert import handle
 from .rebound_methods import StandIn
 
@@ -40,6 +41,7 @@ class _LastFrame:
     keys: Tensor
     results: list[Tensor]
     weights: list[tuple[Tensor, int]]
+    samples: list[WeightSample]
 
 
 @dataclass(eq=False)
@@ -77,7 +79,8 @@ class RepeatedRegions(StandIn):
         self._calls += 1
         is_trial = self._calls & (self._calls - 1) == 0
         pairs = None
-        if not (is_trial or all(frame.full) or last is None) and _are_same(weights, last.weights):
+        may_repeat = not (is_trial or all(frame.full) or last is None)
+        if may_repeat and _are_same(weights, last):
             pairs = _repeated(features, keys, last)
         if pairs is None:
             results = self.original(features)
@@ -90,7 +93,11 @@ class RepeatedRegions(StandIn):
             self._is_left_alone = True
         else:
             kept = [each.clone() for each in leaves]
-            self._last[slots] = _LastFrame(features, keys, kept, weights)
+            if last is not None and _are_same(weights, last):
+                samples = last.samples
+            else:
+                samples = [WeightSample(weight) for weight, _ in weights]
+            self._last[slots] = _LastFrame(features, keys, kept, weights, samples)
             if len(self._last) > _MOST:
                 self._last.popitem(last=False)
         if self._is_left_alone:
@@ -152,10 +159,13 @@ def _keys_of(features: Tensor) -> Tensor:
     return (bits * (2 * places * 0x9E3779B1 + 1)).sum(1)
 
 
-def _are_same(weights: list[tuple[Tensor, int]], others: list[tuple[Tensor, int]]) -> bool:
-    pairs = zip(weights, others, strict=False)
+def _are_same(weights: list[tuple[Tensor, int]], last: _LastFrame) -> bool:
+    pairs = zip(weights, last.weights, strict=False)
     same = all(a is b and version == before for (a, version), (b, before) in pairs)
-    return same and len(weights) == len(others)
+    if not same or len(weights) != len(last.weights):
+        return False
+    # Writes that torch does not count show in the values.
+    return all(sample.is_the_same() for sample in last.samples)
 
 
 def _repeated(features: Tensor, keys: Tensor, last: _LastFrame) -> tuple[Tensor, Tensor] | None:
