@@ -14,6 +14,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/values.h"
 
 namespace blockcopy {
 namespace {
@@ -27,25 +28,6 @@ struct Pooling {
   float scale;
   float nothing;  // the result of no pixels
 };
-
-inline float widen(float value) { return value; }
-
-inline float widen(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-inline void narrow(float value, float* out) { *out = value; }
-
-inline void narrow(float value, uint16_t* out) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  // To the nearest, ties to even; NaN stays NaN.
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  *out = static_cast<uint16_t>(value == value ? rounded : 0x7fc0u);
-}
 
 // NaN wins, as in torch's max pooling.
 inline float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
@@ -107,7 +89,7 @@ BLOCKCOPY_CLONES void pool_row(const Pooling& p, const float* pixels, const int3
   pool_along(p, pixels, cols, outputs, channels, out);
 }
 
-BLOCKCOPY_CLONES void pool_row(const Pooling& p, const uint16_t* pixels, const int32_t* cols,
+BLOCKCOPY_CLONES void pool_row(const Pooling& p, const BFloat* pixels, const int32_t* cols,
                                int64_t outputs, int64_t channels, float* out) {
   pool_along(p, pixels, cols, outputs, channels, out);
 }
@@ -133,7 +115,7 @@ inline __attribute__((always_inline)) void pool_across(const Pooling& p, const f
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    narrow(sums[i] * p.scale, out + i);
+    narrow(sums[i] * p.scale, out[i]);
   }
 }
 
@@ -143,7 +125,7 @@ BLOCKCOPY_CLONES void pool_rows(const Pooling& p, const float* const* rows, int6
 }
 
 BLOCKCOPY_CLONES void pool_rows(const Pooling& p, const float* const* rows, int64_t count,
-                                float* sums, uint16_t* out) {
+                                float* sums, BFloat* out) {
   pool_across(p, rows, count, sums, out);
 }
 
@@ -243,7 +225,7 @@ at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tens
   if (map.scalar_type() == at::kFloat) {
     pool<float>(pooling, map, g, block_data(blocks), row_table, col_table, out);
   } else {
-    pool<uint16_t>(pooling, map, g, block_data(blocks), row_table, col_table, out);
+    pool<BFloat>(pooling, map, g, block_data(blocks), row_table, col_table, out);
   }
   return out;
 }
