@@ -397,7 +397,7 @@ LOAD, RESIZE = (
 )
 KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 FAULTY = {
-    "packs nothing": ([LOAD, RESIZE], "end in PackDetInputs"),
+    "packs nothing": ([LOAD, RESIZE], "end with PackDetInputs"),
     "loads nothing": ([dict(type="PackDetInputs", meta_keys=("img_id",))], "begin with LoadImage"),
     "augments": (
         [

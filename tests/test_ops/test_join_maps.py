@@ -75,6 +75,8 @@ def test_activations_are_torchs(run, dtype, name):
     wanted = ACTIVATIONS[name](x.double())
     found = run([x], None, [], 0.0, None, None, -INFINITY, INFINITY, name)
     tolerance = 4e-7 if dtype == torch.float32 else 4e-3
+    if name == "gelu" and run is join_maps.reference and dtype == torch.float32:
+        tolerance = 2e-6  # of torch itself, with AVX-512
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
 
 
@@ -83,7 +85,10 @@ def test_activations_are_torchs(run, dtype, name):
 def test_activations_of_what_is_not_finite(run, name):
     x = torch.tensor([float("nan"), INFINITY]).view(1, 1, 2, 1)
     found = run([x], None, [], 0.0, None, None, -INFINITY, INFINITY, name)
-    torch.testing.assert_close(found, ACTIVATIONS[name](x), equal_nan=True)
+    # With AVX-512, torch's own GELU of infinity is NaN in float32.
+    exact = ACTIVATIONS[name](x.double()).float()
+    wanted = exact if run is not join_maps.reference else ACTIVATIONS[name](x)
+    torch.testing.assert_close(found, wanted, equal_nan=True)
 
 
 @pytest.mark.parametrize("run", RUNS)
