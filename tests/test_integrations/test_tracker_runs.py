@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import warnings
 
@@ -61,12 +62,12 @@ def config(tmp_path):
     return with_videos(config, tmp_path)
 
 
-def with_videos(config, tmp_path):
+def with_videos(config, tmp_path, annotations=(), category="pedestrian"):
     """Two videos of one size in MMDetection's own format as the data set of a config."""
     videos, images = [], []
     for number in (1, 2):
         videos.append(dict(id=number, name=f"v{number}", width=160, height=96))
-        (tmp_path / f"v{number}").mkdir()
+        (tmp_path / f"v{number}").mkdir(exist_ok=True)
         for t, frame in enumerate(trackers.video((96, 160), number, FRAMES)):
             name = f"v{number}/{t:03d}.jpg"
             assert cv2.imwrite(str(tmp_path / name), frame)
@@ -84,8 +85,8 @@ def with_videos(config, tmp_path):
     ann = dict(
         videos=videos,
         images=images,
-        annotations=[],
-        categories=[dict(id=1, name="pedestrian")],
+        annotations=list(annotations),
+        categories=[dict(id=1, name=category)],
     )
     (tmp_path / "ann.json").write_text(json.dumps(ann))
     config.test_dataloader.update(num_workers=0, persistent_workers=False)
@@ -179,7 +180,7 @@ def own_tracks(tmp_path):
     return config
 
 
-def tested(config, policy):
+def both_runs(config, policy):
     """The metrics of the config's own test, and of the loop that runs both ways."""
     from blockcopy_plugins.integrations.mmengine import video_config, video_dataloader
 
@@ -203,7 +204,7 @@ def part(metrics, name):
 
 @pytest.mark.parametrize("policy", ["all", "none"])
 def test_dense_and_block_sparse_tracks_side_by_side(own_tracks, policy):
-    plain, metrics, loop = tested(own_tracks, policy)
+    plain, metrics, loop = both_runs(own_tracks, policy)
     assert len(plain) == 2 * (2 * FRAMES + 1)
     assert all(value > 0 for name, value in plain.items() if name.endswith("tracks"))
     # Neither run has a part in the other's tracks.
@@ -230,3 +231,76 @@ def test_a_tracker_is_tested_on_its_own_dataset_alone(own_tracks):
 
     with pytest.raises(ConfigError, match="leave out --video"):
         video_dataloader.video_dataloader(own_tracks, ["street.mp4"])
+
+
+@METRICS.register_module()
+class TracksAsAnnotations(BaseMetric):
+    """Writes the first tracks of each frame down as annotations in MMDetection's format."""
+
+    kept: list[dict] = []
+
+    def process(self, data_batch, data_samples):
+        kept = type(self).kept
+        for sample in data_samples:
+            for frame in sample["video_data_samples"]:
+                tracks = frame.pred_track_instances
+                for box, mask, number in zip(
+                    tracks.bboxes, tracks.masks.cpu(), tracks.instances_id.tolist(), strict=True
+                ):
+                    if not mask.any() or number > 5:
+                        continue
+                    x0, y0, x1, y1 = box.tolist()
+                    # Runs of 0 and 1 in turn, column by column.
+                    flat = mask.T.flatten().int().tolist()
+                    runs = [len(list(same)) for _, same in itertools.groupby(flat)]
+                    kept.append(
+                        dict(
+                            id=len(kept) + 1,
+                            video_id=frame.video_id,
+                            image_id=frame.img_id,
+                            category_id=1,
+                            instance_id=number,
+                            bbox=[x0, y0, x1 - x0, y1 - y0],
+                            area=int(mask.sum()),
+                            segmentation=dict(
+                                size=list(mask.shape), counts=runs if not flat[0] else [0, *runs]
+                            ),
+                            iscrowd=False,
+                        )
+                    )
+        self.results = [0]
+
+    def compute_metrics(self, results):
+        return {}
+
+
+def test_instances_of_videos_are_judged_dense_and_block_sparse(tmp_path):
+    config = trackers.small("masktrack_rcnn")
+    config.model.detector.roi_head.bbox_head.num_classes = 1
+    config.model.detector.roi_head.mask_head.num_classes = 1
+    config.randomness = dict(seed=0)
+    # Masks of random weights are next to empty; so they are what lies in the boxes.
+    config.model.detector.test_cfg.rcnn.mask_thr_binary = 0.0
+    # The config's own only writes a file for a server that knows the annotations.
+    own = dict(type="YouTubeVISMetric", metric="youtube_vis_ap")
+    base = with_videos(copy.deepcopy(config), tmp_path, category="person")
+    base.test_evaluator = dict(type="TracksAsAnnotations")
+    TracksAsAnnotations.kept = []
+    torch.manual_seed(0)
+    Runner.from_cfg(base).test()
+    assert len(TracksAsAnnotations.kept) > 2 * FRAMES
+    config = with_videos(config, tmp_path, TracksAsAnnotations.kept, "person")
+    config.test_evaluator = own
+    found = {policy: both_runs(copy.deepcopy(config), policy) for policy in ("all", "none")}
+    own_runs = [plain for plain, _, _ in found.values()]
+    # What is annotated is among what is found.
+    assert own_runs[0] == own_runs[1] and own_runs[0]["youtube_vis/segm_mAP_50"] > 0.01
+    for _, metrics, _ in found.values():
+        assert of_run(metrics, "dense") == pytest.approx(own_runs[0], abs=2e-3)
+    assert of_run(found["all"][1], "blockcopy") == pytest.approx(own_runs[0], abs=2e-3)
+    assert of_run(found["none"][1], "blockcopy") != pytest.approx(own_runs[0], abs=2e-3)
+
+
+def of_run(metrics, run):
+    """The metrics of one of the two runs, by the names of the config's own."""
+    return {k[len(run) + 1 :]: v for k, v in metrics.items() if k.startswith(f"{run}/youtube_vis")}

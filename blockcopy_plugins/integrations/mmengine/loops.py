@@ -198,6 +198,12 @@ class BlockCopyTestLoop(BaseLoop):
         """Pass the outputs of both runs to the metrics; return the figures of the images."""
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=found.outputs[name], data_batch=data_batch)
+        return self._compared(found, infos)
+
+    def _compared(
+        self, found: BatchRuns, infos: Sequence[Mapping[str, Any]]
+    ) -> tuple[FrameEntry, ...]:
+        """Compare the outputs of both runs; return the figures of the images."""
         if self.options.dense:
             self.task.compare(found.outputs["blockcopy"], found.outputs["dense"])
         return tuple(

@@ -9,6 +9,7 @@ from mmengine.evaluator import Evaluator
 
 from ...errors import ConfigError
 from ...registry import LOOPS
+from ..common.frame_entry import FrameEntry
 from ..common.paired_runs import PairedRuns
 from .hook import find_hook, unwrap
 from .loops import BlockCopyTestLoop
@@ -55,7 +56,9 @@ class BlockCopyTrackingLoop(BlockCopyTestLoop):
 
     def _run_batch(self, data_batch: dict, runs: PairedRuns) -> list[Any]:
         (frames,), (whole,) = data_batch["inputs"], data_batch["data_samples"]
-        entries, outputs = [], []
+        entries: list[FrameEntry] = []
+        # Metrics get what the batch is: a whole video, or one frame of it.
+        clips: dict[str, list[Any]] = {name: [] for name in (*self.evaluators, "blockcopy")}
         for place, sample in enumerate(whole.video_data_samples):
             info = dict(sample.metainfo)
             info["video_length"] = info.get("ori_video_length", len(frames))
@@ -63,15 +66,16 @@ class BlockCopyTrackingLoop(BlockCopyTestLoop):
             given = {**data_batch, "inputs": [frames[place : place + 1]]}
 
             def fresh(given: dict = given, sample: Any = sample) -> dict:
-                clip = type(whole)(metainfo=whole.metainfo)
-                clip.video_data_samples = [sample.clone()]
-                return {**given, "data_samples": [clip]}
+                return {**given, "data_samples": [_clip(whole, [sample.clone()])]}
 
             found = runs.run(self._step, fresh, info)
-            entries += self._judged(found, given, [info])
-            outputs += found.outputs["blockcopy"]
+            entries += self._compared(found, [info])
+            for name, clip in clips.items():
+                clip += found.outputs[name][0].video_data_samples
+        for name, evaluator in self.evaluators.items():
+            evaluator.process(data_samples=[_clip(whole, clips[name])], data_batch=data_batch)
         self.last_entries = tuple(entries)
-        return outputs
+        return [_clip(whole, clips["blockcopy"])]
 
     def _step(self, data: dict) -> list[Any]:
         """A test step with the tracks of its run."""
@@ -95,3 +99,10 @@ class BlockCopyTrackingLoop(BlockCopyTestLoop):
             if config.get("outfile_prefix"):
                 config["outfile_prefix"] = f"{config['outfile_prefix']}/{run}"
         return self.runner.build_evaluator(configs)
+
+
+def _clip(whole: Any, frames: list[Any]) -> Any:
+    """Some frames of a video as MMDetection packs them, a ``TrackDataSample``."""
+    clip = type(whole)(metainfo=whole.metainfo)
+    clip.video_data_samples = frames
+    return clip

@@ -32,6 +32,7 @@ def video_dataloader(
     clips: int | None = None,
     strict_frames: bool = False,
     first_frame_number: int | None = None,
+    is_judged: bool = True,
 ) -> dict[str, Any]:
     """A dataloader of video frames with the config's own test pipeline and classes.
 
@@ -49,6 +50,7 @@ def video_dataloader(
         clips: Number of clips of a dataset of clips, by default as the config says.
         strict_frames: Stop at a frame that cannot be read, instead of skipping it.
         first_frame_number: Number of a video file's first frame in the annotations, 0 or 1.
+        is_judged: Whether the results are judged by the config's metrics.
 
     Returns:
         The dataloader's config.
@@ -67,7 +69,7 @@ def video_dataloader(
         raise ConfigError(
             f"the config's test_dataloader is {loader!r:.80}, expected a dict with a dataset."
         )
-    if isinstance(task_of(config), TrackingTask):
+    if is_judged and isinstance(task_of(config), TrackingTask):
         if videos or ann_file or start or frames is not None or clips is not None:
             raise ConfigError(
                 "a tracker is tested on the config's own dataset, by whose annotations its tracks "

@@ -135,7 +135,8 @@ class VideoInferencer(Closing):
         else:
             self.model, model_config = _build(os.fspath(model), weights, device or get_device())
         scope = model_config.get("default_scope", "mmdet")
-        dataset = video_dataloader(model_config, videos=["frames"])["dataset"]
+        loader = video_dataloader(model_config, videos=["frames"], is_judged=False)
+        dataset = loader["dataset"]
         with buildable("the test pipeline"):
             self._pipeline = LivePipeline(dataset["pipeline"], scope)
         self.metainfo: dict[str, Any] = _metainfo(dataset.get("metainfo"), self.model)
