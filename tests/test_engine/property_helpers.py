@@ -379,12 +379,12 @@ def check_laws(
             if by_images and "reset_(model)" in str(error):
                 return True
             raise
+        held = [x.clone() for x in outputs]
         if not seen and not grid.any():
             # The model was not called: what it gave last stands, by the oracle's sentence too.
             assert streams in last, "others than the streams of an earlier call"
             _same_bits(outputs, last[streams], "law 2, a frame of nothing")
             continue
-        held = [x.clone() for x in outputs]
         last = {ids: kept for ids, kept in last.items() if not set(ids) & set(streams)}
         last[streams] = held
         for found, wanted in zip(
