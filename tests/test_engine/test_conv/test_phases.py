@@ -98,7 +98,18 @@ def test_blocks_are_convolved_by_the_kernels(how, channels):
 
 
 @needs_kernels
-def test_a_changed_weight_is_stacked_anew_also_in_a_program():
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda up: up.weight.mul_(2),
+        lambda up: setattr(up.weight, "data", up.weight.data + 1),
+        lambda up: up.bias.add_(1),
+        # torch does not count these.
+        lambda up: up.weight.data.mul_(0.5),
+        lambda up: up.bias.data.add_(1),
+    ],
+)
+def test_a_changed_weight_is_stacked_anew_also_in_a_program(change):
     net = Up(4, 2, 1).eval()
     dense, policy = copy.deepcopy(net), DictatedPolicy()
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=policy))
@@ -109,15 +120,5 @@ def test_a_changed_weight_is_stacked_anew_also_in_a_program():
             net(frame)
         assert bc.report(net).programs.replayed
         for model in (net, dense):
-            model.up.weight.mul_(2)
-        assert torch.allclose(net(frame), dense(frame), atol=1e-4)
-        for model in (net, dense):
-            model.up.weight.data = model.up.weight.data + 1
-        assert torch.allclose(net(frame), dense(frame), atol=1e-4)
-        for model in (net, dense):
-            model.up.bias.add_(1)
-        assert torch.allclose(net(frame), dense(frame), atol=1e-4)
-        for model in (net, dense):
-            model.up.bias.data.add_(1)  # torch does not count these
-            model.up.weight.data.mul_(0.5)
+            change(model.up)
         assert torch.allclose(net(frame), dense(frame), atol=1e-4)

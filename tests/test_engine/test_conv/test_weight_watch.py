@@ -74,6 +74,20 @@ def test_one_value_is_seen_when_its_part_comes_round(pair, place):
     assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
 
 
+def test_one_value_is_seen_in_a_program_too(pair):
+    model, frame = pair
+    with torch.no_grad():
+        for _ in range(6):
+            model(frame)
+        replayed = bc.report(model).programs.replayed
+        assert replayed
+        model[2].weight.data[150, 7, 1, 1] += 3.0
+        for _ in range(12):
+            found = model(frame)
+    wanted = dense(model, frame)
+    assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_every_value_counts(dtype, layout):

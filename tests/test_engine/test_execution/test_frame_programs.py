@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.execution.frame_programs import FramePrograms
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 from tests.test_engine.test_strategies.test_windows import Windowed
 
 SIZE, BLOCK = (40, 56), 8
@@ -529,3 +530,25 @@ def test_a_default_device_is_no_obstacle():
         # Another name instead would leave a mode behind.
         torch.set_default_device(None)
     assert programs(nets[0]).replayed >= 5
+
+
+def test_a_stream_that_joins_moves_the_maps_of_a_program():
+    torch.manual_seed(0)
+    draw, pristine, nets = torch.Generator().manual_seed(1), Net().eval(), []
+    for has_programs in (True, False):
+        net, policy = copy.deepcopy(pristine), DictatedPolicy()
+        config = bc.BlockCopyConfig(block_size=16, policy=policy, programs=has_programs)
+        nets.append((bc.blockcopy_(net, config), policy))
+    # Stream a alone until it has a program, then b begins, and then a goes on.
+    for step, stream in enumerate("aaaaaaaabaaaa"):
+        frame = torch.randn(1, 3, 40, 56, generator=draw)
+        grid = torch.rand(1, 3, 4, generator=draw) < 0.5
+        grid[0, 0, 0] = True
+        found = []
+        for net, policy in nets:
+            policy.grid = grid
+            with torch.no_grad(), bc.streams(net, [stream]):
+                found.append(net(frame))
+        for mine, wanted in zip(*map(tree_leaves, found), strict=True):
+            torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5, msg=f"frame {step}")
+    assert bc.report(nets[0][0]).programs.replayed
