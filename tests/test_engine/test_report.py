@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine.frame.counts import BlocksOfRuns, FrameCounts, MacsOfProgram
 
 
 class Net(nn.Module):
@@ -242,3 +243,14 @@ def test_it_says_of_a_whole_model_why_it_is_by_torch():
     if bc.ops.conv_kernels():
         assert "it is torch.float64" in found["stem"]
         assert list(found["groups"]) == ["it has 2 groups", "it is torch.float64"]
+
+
+def test_macs_of_programs_are_summed_by_module_over_all_runs():
+    program = MacsOfProgram({"a": ({(2, 3): 10, None: 1}, 70), "b": ({(4, 6): 2}, 50)})
+    total = FrameCounts(modules={"a": [5, 6]})
+    for small, large in ((2, 7), (0, 1), (3, 9)):
+        runs = BlocksOfRuns(1, {(2, 3): small, (4, 6): large})
+        total.add(FrameCounts(programs={program: runs}))
+    # 5 blocks of ten and three times one; 17 blocks of two.
+    assert total.by_module() == {"a": [5 + 53, 6 + 210], "b": [34, 150]}
+    assert total.by_module() == {"a": [58, 216], "b": [34, 150]}
