@@ -58,12 +58,16 @@ void check_table(const char* op, const char* name, const at::Tensor& table,
                     "; move it to the device of state");
 }
 
+}  // namespace
+
 void check_blocks(const char* op, const at::Tensor& blocks, const at::Tensor& state) {
   check_table(op, "blocks", blocks, state);
   TORCH_CHECK_VALUE(blocks.size(1) == 3, "blockcopy::", op,
                     ": blocks must have shape (n, 3) with columns (slot, gy, gx), but has shape ",
                     blocks.sizes());
 }
+
+namespace {
 
 void check_row_bytes(const char* op, int64_t width, const at::Tensor& state) {
   const int64_t pixel_bytes = state.size(1) * static_cast<int64_t>(state.element_size());
@@ -179,31 +183,34 @@ void check_gather_out(const GatherGeometry& g, const at::Tensor& state, const at
 }
 
 ScatterGeometry check_scatter(const at::Tensor& state, const at::Tensor& packed,
-                              const at::Tensor& blocks) {
-  check_no_grad("scatter_", state.requires_grad() || packed.requires_grad());
-  check_map("scatter_", "state", state);
-  check_map("scatter_", "packed", packed);
-  check_blocks("scatter_", blocks, state);
+                              const at::Tensor& blocks, const char* op,
+                              at::MemoryFormat layout) {
+  check_no_grad(op, state.requires_grad() || packed.requires_grad());
+  check_map(op, "state", state);
+  check_map(op, "packed", packed);
+  check_blocks(op, blocks, state);
   TORCH_CHECK_TYPE(packed.scalar_type() == state.scalar_type(),
-                   "blockcopy::scatter_: packed has dtype ", packed.scalar_type(),
+                   "blockcopy::", op, ": packed has dtype ", packed.scalar_type(),
                    ", but state has ", state.scalar_type(),
                    "; convert packed to the dtype of state");
-  TORCH_CHECK_VALUE(packed.device() == state.device(), "blockcopy::scatter_: packed is on ",
+  TORCH_CHECK_VALUE(packed.device() == state.device(), "blockcopy::", op, ": packed is on ",
                     packed.device(), ", but state is on ", state.device(),
                     "; move it to the device of state");
-  TORCH_CHECK_VALUE(packed.size(0) == blocks.size(0), "blockcopy::scatter_: packed has ",
+  TORCH_CHECK_VALUE(packed.size(0) == blocks.size(0), "blockcopy::", op, ": packed has ",
                     packed.size(0), " blocks, but blocks has ", blocks.size(0),
                     " rows; pass one row (slot, gy, gx) for each packed block");
-  TORCH_CHECK_VALUE(packed.size(1) == state.size(1), "blockcopy::scatter_: packed has ",
+  TORCH_CHECK_VALUE(packed.size(1) == state.size(1), "blockcopy::", op, ": packed has ",
                     packed.size(1), " channels, but state has ", state.size(1),
                     "; the state belongs to another map");
-  TORCH_CHECK_VALUE(packed.size(2) > 0 && packed.size(3) > 0, "blockcopy::scatter_: blocks of ",
+  TORCH_CHECK_VALUE(packed.size(2) > 0 && packed.size(3) > 0, "blockcopy::", op, ": blocks of ",
                     packed.size(2), "x", packed.size(3), " pixels, expected at least 1x1");
-  TORCH_CHECK_VALUE(state.is_contiguous(at::MemoryFormat::ChannelsLast),
-                    "blockcopy::scatter_: state must be channels-last contiguous, but has shape ",
+  const bool planes = layout == at::MemoryFormat::Contiguous;
+  TORCH_CHECK_VALUE(state.is_contiguous(layout), "blockcopy::", op, ": state must be ",
+                    planes ? "contiguous" : "channels-last contiguous", ", but has shape ",
                     state.sizes(), " and strides ", state.strides(),
-                    "; allocate it with memory_format=torch.channels_last");
-  check_row_bytes("scatter_", packed.size(3), state);
+                    "; allocate it with memory_format=torch.",
+                    planes ? "contiguous_format" : "channels_last");
+  check_row_bytes(op, packed.size(3), state);
   return {{state.size(0), state.size(2), state.size(3)},
           packed.size(0),
           packed.size(2),
@@ -221,10 +228,10 @@ void check_indices(const GatherGeometry& g, const Block* blocks, const int32_t* 
   check_sources("source column", cols, g.table_w * g.window_w, g.map.width);
 }
 
-void check_indices(const ScatterGeometry& g, const Block* blocks) {
+void check_indices(const ScatterGeometry& g, const Block* blocks, const char* op) {
   for (int64_t i = 0; i < g.count; ++i) {
     if (!valid_block(g, blocks[i])) {
-      check_block("scatter_", blocks[i], g.map.slots, ceil_div(g.map.height, g.block_h),
+      check_block(op, blocks[i], g.map.slots, ceil_div(g.map.height, g.block_h),
                   ceil_div(g.map.width, g.block_w));
     }
   }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules import module as _modules
 from torch.overrides import _get_current_function_mode_stack, enable_reentrant_dispatch
 from torch.utils._device import DeviceContext
@@ -29,6 +30,7 @@ from .module_state import any_has
 __all__ = [
     "any_is_compiled",
     "OpOverload",
+    "StorageWeakRef",
     "TorchDispatchMode",
     "TreeSpec",
     "kernels_of",
@@ -38,7 +40,9 @@ __all__ = [
     "has_global_forward_hooks",
     "is_exporting",
     "is_mutable",
+    "lazy_clone",
     "marked_as",
+    "memory_of",
     "named_arguments",
     "no_modes",
     "no_torch_dispatch",
@@ -76,6 +80,18 @@ marked_as = Tensor._make_subclass
 
 version_of = attrgetter("_version")
 """How often a tensor's memory was written to, as autograd counts it."""
+
+lazy_clone = getattr(torch, "_lazy_clone", None)
+"""A copy that shares the tensor's memory until one of both is written to, or ``None``."""
+
+
+def memory_of(tensor: Tensor) -> int:
+    """A number that tensors share if they are views of one memory; 0 if there is none.
+
+    Unlike ``data_ptr()`` it does not make copy-on-write tensors copy.
+    """
+    storage = tensor.untyped_storage()
+    return storage._cdata if storage.nbytes() else 0
 
 
 # -- modes ----------------------------------------------------------------------------------------

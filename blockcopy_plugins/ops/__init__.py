@@ -19,6 +19,7 @@ from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.join_maps import join_maps
 from blockcopy_plugins.ops.library import extension_status, has_extension, has_kernel
 from blockcopy_plugins.ops.match_boxes import match_boxes
+from blockcopy_plugins.ops.output_map import copy_blocks_, scatter_planes_
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.pool_blocks import pool_blocks
@@ -39,6 +40,7 @@ __all__ = [
     "conv_kernels",
     "conv_obstacles",
     "conv_prepare",
+    "copy_blocks_",
     "copy_border_",
     "cover_cells",
     "crop_masks",
@@ -58,5 +60,6 @@ __all__ = [
     "scale_shift",
     "scatter_",
     "scatter_border_",
+    "scatter_planes_",
     "shared_pixels",
 ]

@@ -174,18 +174,27 @@ def check_no_grad(op: str, *tensors: Tensor) -> None:
         )
 
 
-def check_channels_last(op: str, name: str, tensor: Tensor) -> None:
+def check_channels_last(
+    op: str, name: str, tensor: Tensor, layout: torch.memory_format = torch.channels_last
+) -> None:
     """Check that a tensor which is written in place is dense in channels-last order.
+
+    Args:
+        op: Name of the operator, for messages.
+        name: Name of the argument, for messages.
+        tensor: The tensor.
+        layout: Another order that it must have instead.
 
     Raises:
         ValueError: If it has another layout.
     """
+    planes = layout == torch.contiguous_format
     torch._check_value(
-        tensor.is_contiguous(memory_format=torch.channels_last),
+        tensor.is_contiguous(memory_format=layout),
         lambda: (
-            f"blockcopy::{op}: {name} must be channels-last contiguous, but has shape "
-            f"{tuple(tensor.shape)} and strides {tensor.stride()}; allocate it with "
-            "memory_format=torch.channels_last"
+            f"blockcopy::{op}: {name} must be {'' if planes else 'channels-last '}contiguous, but "
+            f"has shape {tuple(tensor.shape)} and strides {tensor.stride()}; allocate it with "
+            f"memory_format={layout}"
         ),
     )
 

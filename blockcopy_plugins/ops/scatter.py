@@ -21,49 +21,68 @@ def _positions(size: int, like: Tensor) -> Tensor:
 
 
 def _scatter_fake(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
-    _check_scatter(state, packed, blocks)
+    check_scatter("scatter_", state, packed, blocks)
 
 
-def _check_scatter(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
-    check_map("scatter_", "state", state)
-    check_map("scatter_", "packed", packed)
-    check_blocks("scatter_", blocks, state)
+def check_scatter(
+    op: str,
+    state: Tensor,
+    packed: Tensor,
+    blocks: Tensor,
+    layout: torch.memory_format = torch.channels_last,
+) -> None:
+    """Check everything but the values of the indices.
+
+    Args:
+        op: Name of the operator, for messages.
+        state: See :func:`scatter_`.
+        packed: See :func:`scatter_`.
+        blocks: See :func:`scatter_`.
+        layout: That of ``state``: ``torch.channels_last`` or ``torch.contiguous_format``.
+
+    Raises:
+        ValueError: If a shape, layout or device does not fit.
+        TypeError: If a dtype does not.
+    """
+    check_map(op, "state", state)
+    check_map(op, "packed", packed)
+    check_blocks(op, blocks, state)
     torch._check_type(
         packed.dtype == state.dtype,
         lambda: (
-            f"blockcopy::scatter_: packed has dtype {packed.dtype}, but state has {state.dtype}; "
+            f"blockcopy::{op}: packed has dtype {packed.dtype}, but state has {state.dtype}; "
             "convert packed to the dtype of state"
         ),
     )
     torch._check_value(
         packed.device == state.device,
         lambda: (
-            f"blockcopy::scatter_: packed is on {packed.device}, but state is on {state.device}; "
+            f"blockcopy::{op}: packed is on {packed.device}, but state is on {state.device}; "
             "move it to the device of state"
         ),
     )
     torch._check_value(
         packed.size(0) == blocks.size(0),
         lambda: (
-            f"blockcopy::scatter_: packed has {packed.size(0)} blocks, but blocks has "
+            f"blockcopy::{op}: packed has {packed.size(0)} blocks, but blocks has "
             f"{blocks.size(0)} rows; pass one row (slot, gy, gx) for each packed block"
         ),
     )
     torch._check_value(
         packed.size(1) == state.size(1),
         lambda: (
-            f"blockcopy::scatter_: packed has {packed.size(1)} channels, but state has "
+            f"blockcopy::{op}: packed has {packed.size(1)} channels, but state has "
             f"{state.size(1)}; the state belongs to another map"
         ),
     )
     torch._check_value(
         packed.size(2) > 0 and packed.size(3) > 0,
         lambda: (
-            f"blockcopy::scatter_: blocks of {packed.size(2)}x{packed.size(3)} pixels, expected at "
+            f"blockcopy::{op}: blocks of {packed.size(2)}x{packed.size(3)} pixels, expected at "
             "least 1x1"
         ),
     )
-    check_channels_last("scatter_", "state", state)
+    check_channels_last(op, "state", state, layout)
 
 
 @operator("scatter_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", fake=_scatter_fake)
@@ -92,22 +111,36 @@ def scatter_(state: Tensor, packed: Tensor, blocks: Tensor) -> None:
         RuntimeError: If gradients are recorded and an input requires grad.
     """
     check_no_grad("scatter_", state, packed)
-    _check_scatter(state, packed, blocks)
-    slots, channels, height, width = state.shape
+    check_scatter("scatter_", state, packed, blocks)
+    scatter_by_index("scatter_", state, packed, blocks)
+
+
+def scatter_by_index(op: str, state: Tensor, packed: Tensor, blocks: Tensor) -> None:
+    """What :func:`scatter_` does, for a map of any layout.
+
+    Args:
+        op: Name of the operator, for messages.
+        state: See :func:`scatter_`.
+        packed: See :func:`scatter_`.
+        blocks: See :func:`scatter_`.
+
+    Raises:
+        IndexError: If a slot, gy or gx is out of range.
+    """
+    slots, _, height, width = state.shape
     count, _, block_h, block_w = packed.shape
-    check_range("scatter_", "slot", blocks[:, 0], 0, slots)
-    check_range("scatter_", "gy", blocks[:, 1], 0, -(-height // block_h))
-    check_range("scatter_", "gx", blocks[:, 2], 0, -(-width // block_w))
+    check_range(op, "slot", blocks[:, 0], 0, slots)
+    check_range(op, "gy", blocks[:, 1], 0, -(-height // block_h))
+    check_range(op, "gx", blocks[:, 2], 0, -(-width // block_w))
     if packed.numel() == 0:
         return
 
     slot, gy, gx = blocks.long().unbind(1)
     row = gy.view(count, 1, 1) * block_h + _positions(block_h, state).view(1, block_h, 1)
     col = gx.view(count, 1, 1) * block_w + _positions(block_w, state).view(1, 1, block_w)
-    inside = ((row < height) & (col < width)).view(-1)
-    pixel = ((slot.view(count, 1, 1) * height + row) * width + col).view(-1)[inside]
-    values = packed.permute(0, 2, 3, 1).reshape(-1, channels)[inside]
+    inside = (row < height) & (col < width)
+    every = slot.view(count, 1, 1).expand_as(inside)
+    row, col = row.expand_as(inside), col.expand_as(inside)
+    values = packed.permute(0, 2, 3, 1)[inside]
     with mutation_mode(state):
-        # A view, as the layout has been checked: one row per pixel, (S * H * W, C).
-        pixels = state.permute(0, 2, 3, 1).view(slots * height * width, channels)
-        pixels.index_copy_(0, pixel, values)
+        state.permute(0, 2, 3, 1)[every[inside], row[inside], col[inside]] = values

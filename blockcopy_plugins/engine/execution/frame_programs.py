@@ -173,7 +173,10 @@ class FramePrograms(ReplayExecutor):
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
         frame.repeat(made.recorded, made.counted.of(sizes))
-        result = work.result_of(run_program(program, frame, pixels, sizes), made.spec)
+        leaves = run_program(program, frame, pixels, sizes)
+        for i, entry in made.lent:
+            entry.lent.note(leaves[i])
+        result = work.result_of(leaves, made.spec)
         made.replayed += 1
         self._replayed += 1
         return result
@@ -249,7 +252,13 @@ class FramePrograms(ReplayExecutor):
         if trace.obstacle is not None:
             self._refused[kind] = f"what it does cannot be repeated ({trace.obstacle})"
             return result, None
-        return result, Recording(trace, spec, recorded, frame.counted)
+        lent = tuple(
+            (i, entry)
+            for i, leaf in enumerate(leaves)
+            for out, entry in frame.lent
+            if out is leaf
+        )
+        return result, Recording(trace, spec, recorded, frame.counted, lent)
 
     def _make(self, one: Recording, other: Recording, work: FrameRun) -> FrameProgram:
         program = Program(one.trace, other.trace)
@@ -258,7 +267,7 @@ class FramePrograms(ReplayExecutor):
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
         weights = work.converted.convolutions.weights_among(program.kept)
-        return FrameProgram(program, other.spec, other.recorded, counted, weights)
+        return FrameProgram(program, other.spec, other.recorded, counted, weights, other.lent)
 
     def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
         """Repeat a frame that has just run; the state already holds what it writes.

@@ -58,11 +58,13 @@ class PartOfFrame:
 
     Attributes:
         frame: As given.
+        lent: See :class:`Frame`: only what the whole model returns is lent.
         is_steady: No more of a map was kept than in frames before, once it was recorded.
     """
 
     def __init__(self, frame: RecordedFrame, inputs: PartInputs) -> None:
         self.frame = frame
+        self.lent: tuple = ()
         self.is_steady = False
         self._inputs = inputs
         self._first = 0
@@ -153,6 +155,7 @@ class PartOfFrame:
         frame = self.frame
         for entry, _ in recorded.entries:
             entry.claim(frame.slots, frame._streams, frame.full, entry.border)
+            entry.before_writing(frame.host, frame.slots)
         frame.touched_state |= frame.executed > 0
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:

@@ -22,6 +22,7 @@ from ..torch_internals import (
     OpOverload,
     TorchDispatchMode,
     is_mutable,
+    memory_of,
     named_arguments,
     no_torch_function,
     schema_of,
@@ -209,9 +210,9 @@ class TraceRecorder(TorchDispatchMode):
             for root in self._roots
         ]
         # Tensors without memory have no address.
-        if self._written - {_memory(tensor) for tensor in own} - {0}:
+        if self._written - {memory_of(tensor) for tensor in own} - {0}:
             self._refuse("it writes into a tensor that existed before the frame")
-        trace.leaves_more = self._leaves_more({_memory(tensor) for tensor in own})
+        trace.leaves_more = self._leaves_more({memory_of(tensor) for tensor in own})
         # This must not keep the frame's inputs alive.
         self._roots, self._trace = [], Trace()
         return trace
@@ -221,7 +222,7 @@ class TraceRecorder(TorchDispatchMode):
         known = self._known.items()
         made = ((tensor, value) for tensor, value in known if isinstance(value, Register))
         results = set(self._trace.results)
-        return any(value not in results and _memory(tensor) not in own for tensor, value in made)
+        return any(value not in results and memory_of(tensor) not in own for tensor, value in made)
 
     def _add(self, func, args, kwargs, out) -> None:
         made = [self._made(part) for part in out] if type(out) in (list, tuple) else self._made(out)
@@ -240,7 +241,7 @@ class TraceRecorder(TorchDispatchMode):
     def _root(self, value: Tensor | Kept) -> Root:
         self._roots.append(value)
         if isinstance(value, Tensor):
-            self._of_roots.add(_memory(value))
+            self._of_roots.add(memory_of(value))
         return Root(len(self._roots) - 1)
 
     def _made(self, value: Any) -> Any:
@@ -259,7 +260,7 @@ class TraceRecorder(TorchDispatchMode):
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             value = args[i] if i < len(args) else kwargs.get(argument.name)
-            places = {_memory(t) for t in tree_leaves(value) if isinstance(t, Tensor)}
+            places = {memory_of(t) for t in tree_leaves(value) if isinstance(t, Tensor)}
             self._written |= places & self._of_roots
 
     def _refuse(self, what: str) -> None:
@@ -308,6 +309,3 @@ def _draws(func: OpOverload, args, kwargs) -> bool:
 def _by_mask(indices: Sequence[Tensor | None]) -> bool:
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
 
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

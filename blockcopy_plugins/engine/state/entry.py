@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import StateError
+from .lent_map import LentMap
 from .stream import Stream
 
 BY_CHANCE = (
@@ -37,16 +38,26 @@ class StateEntry:
     """The last known full input map of one spatial op, for all streams of a store.
 
     Attributes:
-        map: ``(slots, C, H, W)``, channels last.
+        map: ``(slots, C, H, W)``, channels last unless it is made otherwise.
         block: Height and width of a block of this map, in its pixels.
+        layout: Memory layout of the map.
         border: How far from the edges of a block pixels are kept: the most that any op asked for.
+        lent: Lends the map to the caller, ``None`` before the first time.
     """
 
-    def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        key: StateKey,
+        map_: Tensor,
+        block: tuple[int, int],
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
         self.key = key
+        self.layout = layout
         self.map = map_
         self.block = block
         self.border = 0
+        self.lent: LentMap | None = None
         # For each slot, the token of the stream and the number of the frame that last used it, and
         # the border that was written then.
         self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
@@ -86,11 +97,22 @@ class StateEntry:
         """Make room for ``slots`` streams, and keep what is there."""
         have = self.map.shape[0]
         if slots > have:
-            wider = allocate_map((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
+            shape = (slots, *self.map.shape[1:])
+            wider = allocate_map(shape, self.map.dtype, self.map.device, self.layout)
             wider[:have].copy_(self.map)
-            self.map = wider
+            self.map, self.lent = wider, None
             self._used += [None] * (slots - have)
             self._right += [0] * (slots - have)
+
+    def before_writing(self, grid: Tensor, slots: Sequence[int]) -> None:
+        """Prepare the map for a frame that writes into it.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory: the blocks that it executes.
+            slots: Slot of each image.
+        """
+        if self.lent is not None:
+            self.lent.before_writing(self.map, self.block, grid, slots)
 
     def claim(
         self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool], border: int
@@ -121,17 +143,20 @@ class StateEntry:
                 self._right[slot] = border
 
 
-def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
-    """A map of zeros, channels last.
+def allocate_map(
+    shape: Sequence[int], dtype, device, layout: torch.memory_format = torch.channels_last
+) -> Tensor:
+    """A map of zeros.
 
     Args:
         shape: ``(slots, C, H, W)``.
         dtype: dtype of the map.
         device: Device of the map.
+        layout: Its memory layout.
     """
     # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
     # written to outside, so it is always an ordinary tensor.
     with torch.inference_mode(False):
         return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
-            memory_format=torch.channels_last
+            memory_format=layout
         )

@@ -15,7 +15,9 @@ GatherGeometry check_gather(const at::Tensor& state, const at::Tensor& blocks,
 void check_gather_out(const GatherGeometry& geometry, const at::Tensor& state,
                       const at::Tensor& out);
 ScatterGeometry check_scatter(const at::Tensor& state, const at::Tensor& packed,
-                              const at::Tensor& blocks);
+                              const at::Tensor& blocks, const char* op = "scatter_",
+                              at::MemoryFormat layout = at::MemoryFormat::ChannelsLast);
+void check_blocks(const char* op, const at::Tensor& blocks, const at::Tensor& state);
 
 // An error if gradients are recorded and an input wants them.
 void check_no_grad(const char* op, bool requires_grad);
@@ -23,7 +25,8 @@ void check_no_grad(const char* op, bool requires_grad);
 // Checks the values of index tensors in host memory.
 void check_indices(const GatherGeometry& geometry, const Block* blocks, const int32_t* rows,
                    const int32_t* cols);
-void check_indices(const ScatterGeometry& geometry, const Block* blocks);
+void check_indices(const ScatterGeometry& geometry, const Block* blocks,
+                   const char* op = "scatter_");
 
 // The bytes of `fill` in the dtype of a map, repeated; an error if the dtype cannot hold it.
 FillPattern fill_pattern(double fill, at::ScalarType dtype);
