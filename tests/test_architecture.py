@@ -21,6 +21,7 @@ LINES = 450
 # neighbours in a line not at all. A room is a folder, or a file beside the folders.
 LAYERS = (
     ("errors", "addresses", "allocator", "damaged_files", "default_tensors", "host_transfer"),
+    ("shared_copy",),
     ("image_names",),
     ("part_files", "file_protection", "registry"),
     ("ops",),
@@ -61,6 +62,7 @@ GROUND = frozenset(
 # Layout says where blocks lie, and tensors ask for it; the counter of MACs is known to users by its
 # place.
 UPWARD = {
+    ("engine.state.lent_map", "engine.frame.layout"),
     ("engine.tensor.block_tensor", "engine.frame.layout"),
     ("engine.tensor.frame_of_tensors", "engine.frame.layout"),
     ("engine.execution.frame_run", "engine.macs"),
@@ -68,7 +70,7 @@ UPWARD = {
 }
 
 # What a room may import of other people's, anywhere; in functions alone where it is said so.
-TORCH_ALONE = ("ops", "engine", "options", "api", "host_transfer", "default_tensors")
+TORCH_ALONE = ("ops", "engine", "options", "api", "host_transfer", "default_tensors", "shared_copy")
 IN_FUNCTIONS = {
     "policy": {"cv2", "PIL"},  # masks of zones, background subtraction
     "propagation": {"cv2", "numpy"},  # optical flow on small pictures

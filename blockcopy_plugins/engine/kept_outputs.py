@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..policy import Detections, TaskOutput
 from ..propagation import MapPart, MovingMap, MovingObjects, Objects, Region
+from ..shared_copy import address_of
 from .frame.counts import FrameCounts
 from .output_parts import OutputParts
 
@@ -78,6 +79,10 @@ def own_task(task: TaskOutput, given: Any, fresh: Any) -> TaskOutput | None:
         return None
     for name, part in given.items():
         value = part.value if isinstance(part, MapPart) else None
-        if value is not None and value.data_ptr() == task.data_ptr() and value.shape == task.shape:
+        if (
+            value is not None
+            and address_of(value) == address_of(task)
+            and value.shape == task.shape
+        ):
             return fresh[name].value
     return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..propagation import MapPart, Objects, Region
+from ..shared_copy import shared_copy
 from .torch_internals import TreeSpec, tree_flatten, tree_unflatten
 
 Parts = Mapping[str, MapPart | Objects]
@@ -106,4 +107,4 @@ def _is_map(leaf: Any, images: int, region: Region) -> bool:
 
 
 def _own(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+    return shared_copy(leaf) if isinstance(leaf, Tensor) else leaf

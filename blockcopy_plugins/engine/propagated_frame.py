@@ -12,6 +12,7 @@ from torch import Tensor
 from ..policy import PolicyContext, TaskOutput, output_agreement
 from ..policy.agreement import thinned
 from ..propagation import Displacement, MapPart, MotionLook, MovingMap, Objects
+from ..shared_copy import shared_copy
 from .adapter import Call, ModelAdapter
 from .frame.counts import FrameCounts
 from .kept_outputs import Batch, Kept, Moving, as_moving, as_task, copied_task, own_task, part_of
@@ -227,6 +228,12 @@ class PropagatedFrame:
             memory.counts[name] += count
         memory.calls += 1
 
+    def kept_maps(self) -> list[Tensor]:
+        """The copies of maps among the frame's outputs that are kept for the next one."""
+        moving = [part for kept in self._next.values() for part in kept.parts.values()]
+        moving += [kept.task for kept in self._next.values()]
+        return [part.copied for part in moving if isinstance(part, MovingMap)]
+
     def figures(self) -> dict[str, float]:
         """The frame's figures for logs; means over the batch."""
         if self._seen is None:
@@ -380,7 +387,7 @@ class PropagatedFrame:
     def _policies_task(self, task: Any) -> MapPart | Objects | None:
         if task is None:
             return None
-        return part_of(task.clone() if isinstance(task, Tensor) else task, self._size)
+        return part_of(shared_copy(task) if isinstance(task, Tensor) else task, self._size)
 
     def _check(self, image: int, kept: Kept, fresh: MapPart | Objects | None) -> None:
         """Compare what would have been delivered with the whole frame."""

@@ -155,6 +155,7 @@ class Session:
             if outputs is None and self.policy.needs_outputs:
                 self._say_nothing_compared(out)
             out = propagated.deliver(out, outputs, choice.host, counts)
+            run.note_copies(propagated.kept_maps())
         propagated.commit()
         ran = time.perf_counter()
 

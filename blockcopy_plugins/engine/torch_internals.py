@@ -40,7 +40,6 @@ __all__ = [
     "has_global_forward_hooks",
     "is_exporting",
     "is_mutable",
-    "lazy_clone",
     "marked_as",
     "memory_of",
     "named_arguments",
@@ -80,9 +79,6 @@ marked_as = Tensor._make_subclass
 
 version_of = attrgetter("_version")
 """How often a tensor's memory was written to, as autograd counts it."""
-
-lazy_clone = getattr(torch, "_lazy_clone", None)
-"""A copy that shares the tensor's memory until one of both is written to, or ``None``."""
 
 
 def memory_of(tensor: Tensor) -> int:

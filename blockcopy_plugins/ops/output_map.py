@@ -1,4 +1,4 @@
-"""How an output that the caller gets is kept: written in its own layout, and copied block by block."""
+"""How an output that the caller gets is kept: in its own layout, and copied block by block."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ def _check_copy(map: Tensor, source: Tensor, blocks: Tensor, block: Sequence[int
         ),
     )
     torch._check_value(
-        (map.shape, map.stride(), map.dtype) == (source.shape, source.stride(), source.dtype),
+        (map.shape, map.dtype) == (source.shape, source.dtype)
+        and source.is_contiguous(memory_format=torch.channels_last),
         lambda: (
             f"blockcopy::copy_blocks_: source is {source.dtype} {tuple(source.shape)} with strides "
-            f"{source.stride()}, but map is {map.dtype} {tuple(map.shape)} with strides "
-            f"{map.stride()}"
+            f"{source.stride()}, but map is {map.dtype} {tuple(map.shape)}; expected the same, "
+            "channels last"
         ),
     )
     torch._check_value(
@@ -75,7 +76,7 @@ def copy_blocks_(map: Tensor, source: Tensor, blocks: Tensor, block: Sequence[in
 
     Args:
         map: ``(S, C, H, W)``, channels last or contiguous. Written in place.
-        source: Of the same shape, layout and dtype.
+        source: Of the same shape and dtype, channels last.
         blocks: int32 ``(n, 3)``, columns (slot, gy, gx).
         block: Height and width of a block, px. Parts beyond the map are left out.
 

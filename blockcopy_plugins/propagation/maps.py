@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..policy.agreement import thinned
+from ..shared_copy import shared_copy
 from .displacement import SURE, Displacement, cells_of_grid
 from .region import MapMotion, Region
 
@@ -39,7 +40,7 @@ def move_map(
         A new tensor of the shape, dtype and device of ``value``.
     """
     if not shifted and displacement.is_still:
-        return copied.clone()
+        return shared_copy(copied)
     motion = MapMotion.of(displacement, region, value.shape)
     return motion.moved(value, copied, nearest, shifted)
 
@@ -60,7 +61,7 @@ class MapPart:
 
     def copy(self) -> MapPart:
         """The same with its own tensor."""
-        return replace(self, value=self.value.clone())
+        return replace(self, value=shared_copy(self.value))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +155,7 @@ class MovingMap:
         """
         part = self.part
         if not moved or not self.has_moved:
-            return replace(part, value=self.copied.clone())
+            return replace(part, value=shared_copy(self.copied))
         value = move_map(
             part.value, self.copied, self.since, part.region, self.shifted, part.nearest
         )

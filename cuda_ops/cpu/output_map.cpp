@@ -16,25 +16,31 @@ constexpr int64_t kTaskBytes = 64 * 1024;
 
 int64_t tasks_of(int64_t bytes) { return std::max<int64_t>(1, kTaskBytes / std::max<int64_t>(bytes, 1)); }
 
+// The first pixels of a row as parts of rows of planes.
 template <typename T>
-void scatter_planes(const T* packed, T* planes, const ScatterGeometry& g, const Block* blocks,
-                    int64_t channels) {
-  const int64_t area = g.map.height * g.map.width;
-  const int64_t row_bytes = g.block_w * channels * static_cast<int64_t>(sizeof(T));
-  at::parallel_for(0, g.count * g.block_h, tasks_of(row_bytes), [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
-      const ScatterRow row = scatter_row(g, blocks, index);
-      const T* from = packed + index * g.block_w * channels;
-      // `target_pixel` counts pixels of all slots; a slot has `channels` planes.
-      const int64_t slot = blocks[index / g.block_h].slot;
-      T* to = planes + slot * (channels - 1) * area + row.target_pixel;
-      for (int64_t c = 0; c < channels; ++c, to += area) {
-        for (int64_t x = 0; x < row.visible; ++x) {
-          to[x] = from[x * channels + c];
-        }
-      }
+void spread_row(const T* row, T* planes, int64_t pixels, int64_t channels, int64_t area) {
+  for (int64_t c = 0; c < channels; ++c, planes += area) {
+    for (int64_t x = 0; x < pixels; ++x) {
+      planes[x] = row[x * channels + c];
     }
-  });
+  }
+}
+
+// Where in planes a pixel lies that has this number among the pixels of all slots.
+int64_t first_plane(int64_t slot, int64_t pixel, int64_t channels, int64_t area) {
+  return slot * (channels - 1) * area + pixel;
+}
+
+template <typename Run>
+void with_element(const char* op, const at::Tensor& map, Run run) {
+  switch (map.element_size()) {
+    case 1: run(uint8_t{}); break;
+    case 2: run(uint16_t{}); break;
+    case 4: run(uint32_t{}); break;
+    case 8: run(uint64_t{}); break;
+    default: TORCH_CHECK_TYPE(false, "blockcopy::", op, ": dtype ", map.scalar_type(),
+                              ", expected one of at most 8 bytes");
+  }
 }
 
 void scatter_planes_cpu(const at::Tensor& state, const at::Tensor& packed,
@@ -47,57 +53,65 @@ void scatter_planes_cpu(const at::Tensor& state, const at::Tensor& packed,
     return;
   }
   const at::Tensor source = dense_source(packed, state);
-  const auto run = [&](auto zero) {
+  const int64_t channels = state.size(1), area = g.map.height * g.map.width;
+  with_element("scatter_planes_", state, [&](auto zero) {
     using T = decltype(zero);
-    scatter_planes(static_cast<const T*>(source.const_data_ptr()),
-                   static_cast<T*>(state.mutable_data_ptr()), g, block_list, state.size(1));
-  };
-  switch (state.element_size()) {
-    case 1: run(uint8_t{}); break;
-    case 2: run(uint16_t{}); break;
-    case 4: run(uint32_t{}); break;
-    case 8: run(uint64_t{}); break;
-    default: TORCH_CHECK_TYPE(false, "blockcopy::scatter_planes_: state has dtype ",
-                              state.scalar_type(), ", expected one of at most 8 bytes");
-  }
+    const T* from = static_cast<const T*>(source.const_data_ptr());
+    T* to = static_cast<T*>(state.mutable_data_ptr());
+    const int64_t row_size = g.block_w * channels;
+    at::parallel_for(0, g.count * g.block_h, tasks_of(row_size * sizeof(T)),
+                     [&](int64_t begin, int64_t end) {
+      for (int64_t index = begin; index < end; ++index) {
+        const ScatterRow row = scatter_row(g, block_list, index);
+        const int64_t slot = block_list[index / g.block_h].slot;
+        spread_row(from + index * row_size, to + first_plane(slot, row.target_pixel, channels, area),
+                   row.visible, channels, area);
+      }
+    });
+  });
   bump_version(state);
 }
 
 void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::Tensor& blocks,
                      at::IntArrayRef block) {
-  const bool planes = map.is_contiguous() && !map.is_contiguous(at::MemoryFormat::ChannelsLast);
-  TORCH_CHECK_VALUE(map.dim() == 4 && (planes || map.is_contiguous(at::MemoryFormat::ChannelsLast)),
+  const bool planes = !map.is_contiguous(at::MemoryFormat::ChannelsLast);
+  TORCH_CHECK_VALUE(map.dim() == 4 && (!planes || map.is_contiguous()),
                     "blockcopy::copy_blocks_: map has shape ", map.sizes(), " and strides ",
                     map.strides(), ", expected (N, C, H, W), channels last or contiguous");
-  TORCH_CHECK_VALUE(source.sizes() == map.sizes() && source.strides() == map.strides() &&
-                        source.scalar_type() == map.scalar_type(),
+  TORCH_CHECK_VALUE(source.sizes() == map.sizes() && source.scalar_type() == map.scalar_type() &&
+                        source.is_contiguous(at::MemoryFormat::ChannelsLast),
                     "blockcopy::copy_blocks_: source is ", source.scalar_type(), " ",
                     source.sizes(), " with strides ", source.strides(), ", but map is ",
-                    map.scalar_type(), " ", map.sizes(), " with strides ", map.strides());
+                    map.scalar_type(), " ", map.sizes(), "; expected the same, channels last");
   TORCH_CHECK_VALUE(block.size() == 2 && block[0] > 0 && block[1] > 0,
                     "blockcopy::copy_blocks_: block is ", block, ", expected (height, width)");
   check_blocks("copy_blocks_", blocks, map);
-  const ScatterGeometry g{{map.size(0), map.size(2), map.size(3)}, blocks.size(0), block[0], block[1]};
+  const ScatterGeometry g{
+      {map.size(0), map.size(2), map.size(3)}, blocks.size(0), block[0], block[1]};
   const Block* block_list = block_data(blocks);
   check_indices(g, block_list, "copy_blocks_");
   if (map.numel() == 0 || g.count == 0) {
     return;
   }
-  const char* from = static_cast<const char*>(source.const_data_ptr());
-  char* to = static_cast<char*>(map.mutable_data_ptr());
-  const int64_t element = static_cast<int64_t>(map.element_size()), channels = map.size(1);
-  const int64_t area = g.map.height * g.map.width;
-  const int64_t pixel_bytes = planes ? element : element * channels;
-  at::parallel_for(0, g.count * g.block_h, tasks_of(g.block_w * element * channels),
-                   [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
-      const ScatterRow row = scatter_row(g, block_list, index);
-      const int64_t slot = block_list[index / g.block_h].slot;
-      int64_t pixel = row.target_pixel + (planes ? slot * (channels - 1) * area : 0);
-      for (int64_t plane = 0; plane < (planes ? channels : 1); ++plane, pixel += area) {
-        std::memcpy(to + pixel * pixel_bytes, from + pixel * pixel_bytes, row.visible * pixel_bytes);
+  const int64_t channels = map.size(1), area = g.map.height * g.map.width;
+  with_element("copy_blocks_", map, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = static_cast<const T*>(source.const_data_ptr());
+    T* to = static_cast<T*>(map.mutable_data_ptr());
+    at::parallel_for(0, g.count * g.block_h, tasks_of(g.block_w * channels * sizeof(T)),
+                     [&](int64_t begin, int64_t end) {
+      for (int64_t index = begin; index < end; ++index) {
+        const ScatterRow row = scatter_row(g, block_list, index);
+        const T* pixels = from + row.target_pixel * channels;
+        if (planes) {
+          const int64_t slot = block_list[index / g.block_h].slot;
+          spread_row(pixels, to + first_plane(slot, row.target_pixel, channels, area), row.visible,
+                     channels, area);
+        } else {
+          std::memcpy(to + row.target_pixel * channels, pixels, row.visible * channels * sizeof(T));
+        }
       }
-    }
+    });
   });
   bump_version(map);
 }

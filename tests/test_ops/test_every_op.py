@@ -43,6 +43,11 @@ def case(name):
     if name == "copy_border_":
         map_ = torch.randn(1, 8, 16, 16).to(memory_format=torch.channels_last)
         return torch.ops.blockcopy.copy_border_.default, (state, map_, [1], [8, 8], 2)
+    if name == "scatter_planes_":
+        packed = torch.randn(2, 8, 8, 8)
+        return torch.ops.blockcopy.scatter_planes_.default, (state.contiguous(), packed, blocks)
+    if name == "copy_blocks_":
+        return torch.ops.blockcopy.copy_blocks_.default, (state, state.clone(), blocks, [8, 8])
     if name == "planes":
         return torch.ops.blockcopy.planes.default, (state,)
     weight = torch.randn(8, 8, 3, 3)
@@ -59,7 +64,16 @@ def case(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["scatter_border_", "copy_border_", "planes", "conv_prepare", "conv_blocks"]
+    "name",
+    [
+        "scatter_border_",
+        "copy_border_",
+        "scatter_planes_",
+        "copy_blocks_",
+        "planes",
+        "conv_prepare",
+        "conv_blocks",
+    ],
 )
 def test_opcheck(name):
     if name.startswith("conv") and not conv_kernels():

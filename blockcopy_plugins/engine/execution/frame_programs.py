@@ -174,8 +174,9 @@ class FramePrograms(ReplayExecutor):
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
         frame.repeat(made.recorded, made.counted.of(sizes))
         leaves = run_program(program, frame, pixels, sizes)
-        for i, entry in made.lent:
-            entry.lent.note(leaves[i])
+        for i, lender in made.lent:
+            lender.note(leaves[i])
+            frame.lent.append((leaves[i], lender))
         result = work.result_of(leaves, made.spec)
         made.replayed += 1
         self._replayed += 1
@@ -246,6 +247,7 @@ class FramePrograms(ReplayExecutor):
             return result, None
         recorded = frame.recorded()
         own = [entry.map for entry, _ in recorded.entries]
+        own += [lender.tensor for _, lender in frame.lent]
         own += work.converted.convolutions.memory()
         given = [(name, frame.given(name, work.call.frame)) for name in frame.names()]
         trace = recorder.finish(leaves, given, own, frame.sizes)
@@ -253,9 +255,9 @@ class FramePrograms(ReplayExecutor):
             self._refused[kind] = f"what it does cannot be repeated ({trace.obstacle})"
             return result, None
         lent = tuple(
-            (i, entry)
+            (i, lender)
             for i, leaf in enumerate(leaves)
-            for out, entry in frame.lent
+            for out, lender in frame.lent
             if out is leaf
         )
         return result, Recording(trace, spec, recorded, frame.counted, lent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -193,6 +193,11 @@ class FrameRun:
         for stream in self.streams:
             stream.stateless = True
         return out
+
+    def note_copies(self, copies: Sequence[Tensor]) -> None:
+        """Take notice of copies of the results that outlive the frame."""
+        for _, lender in self._frames[-1].lent if copies and self._frames else ():
+            lender.note_copies(copies)
 
     def close(self) -> None:
         """End the frame: its BlockTensors can no longer be used."""

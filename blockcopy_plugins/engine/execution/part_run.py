@@ -155,7 +155,8 @@ class PartOfFrame:
         frame = self.frame
         for entry, _ in recorded.entries:
             entry.claim(frame.slots, frame._streams, frame.full, entry.border)
-            entry.before_writing(frame.host, frame.slots)
+            if entry.lent:
+                entry.before_writing(frame.host, frame.slots)
         frame.touched_state |= frame.executed > 0
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:

@@ -13,7 +13,7 @@ from ..frame.frame import Frame
 from ..state.entry import StateEntry
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_map import DenseMap, plain
-from ..torch_internals import tree_flatten, tree_unflatten
+from ..torch_internals import memory_of, tree_flatten, tree_unflatten
 from .capture_guard import CaptureError
 
 _CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
@@ -188,7 +188,7 @@ class PartResults:
         """
         leaves, spec = tree_flatten(value)
         known = list(self._inputs)
-        memory = {_memory(x.packed) for x in known if isinstance(x, BlockTensor)}
+        memory = {memory_of(x.packed) for x in known if isinstance(x, BlockTensor)}
         tensors: list[Tensor | None] = []
         forms: list[Hashable] = []
         for leaf in leaves:
@@ -197,9 +197,9 @@ class PartResults:
                 refuse_ties(leaf, self._frame)
                 tensor, form = leaf.packed, BlocksForm.of(leaf)
                 # Who writes to one in place would not change the other.
-                if _memory(tensor) in memory - {0}:
+                if memory_of(tensor) in memory - {0}:
                     raise CaptureError("maps that it gives share memory with others")
-                memory.add(_memory(tensor))
+                memory.add(memory_of(tensor))
             elif form is None and type(leaf) in (Tensor, DenseMap):
                 tensor, form = plain(leaf), type(leaf)
             elif form is None and isinstance(leaf, _CONSTANTS):
@@ -254,7 +254,3 @@ def _structure(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return (type(value), tuple(value), *map(_structure, value.values()))
     return id(value) if isinstance(value, Tensor) else Constant(type(value), value)
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

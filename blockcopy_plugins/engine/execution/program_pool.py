@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ..conv.prepared_weights import WeightsInUse
-from ..state.entry import StateEntry
+from ..state.lent_map import LentMap
 from ..state.store import StateStore
 from ..torch_internals import TreeSpec
 from .program import Program
@@ -25,7 +25,7 @@ class FrameProgram:
         recorded: What the host did.
         counted: Its MACs.
         weights: Weights that it reads in the kernels' layout, ``None`` without kernels.
-        lent: Which leaves of its results are maps of the state, lent to the caller.
+        lent: Which leaves of its results are maps of the state, and who lends them.
         replayed: Frames that it has run.
     """
 
@@ -34,7 +34,7 @@ class FrameProgram:
     recorded: Recorded
     counted: CountedFrame
     weights: WeightsInUse | None
-    lent: tuple[tuple[int, StateEntry], ...] = ()
+    lent: tuple[tuple[int, LentMap], ...] = ()
     replayed: int = 0
     _memory: object = None
 
@@ -55,7 +55,7 @@ class Recording:
     spec: TreeSpec
     recorded: Recorded
     counted: list[CountedOp]
-    lent: tuple[tuple[int, StateEntry], ...] = ()
+    lent: tuple[tuple[int, LentMap], ...] = ()
 
 
 @dataclass

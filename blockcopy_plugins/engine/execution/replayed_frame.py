@@ -61,7 +61,8 @@ class ReplayedFrame(Frame):
         """
         for entry, _ in recorded.entries:
             entry.claim(self.slots, self._streams, self.full, entry.border)
-            entry.before_writing(self.host, self.slots)
+            if entry.lent:
+                entry.before_writing(self.host, self.slots)
         self._calls.update(recorded.calls)
         self.counts = counts
         self.finish()

@@ -308,4 +308,3 @@ def _draws(func: OpOverload, args, kwargs) -> bool:
 
 def _by_mask(indices: Sequence[Tensor | None]) -> bool:
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
-

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import ops
+from ...shared_copy import is_shared_by_copies
 from ..composite import take_apart
 from ..geometry import resized_block
 from ..state.entry import EVERYTHING, StateEntry
@@ -30,14 +31,11 @@ from ..tensor.dense_map import (
 )
 from ..tensor.dense_on_use import DenseOnUse
 from ..tensor.moved_map import MovedMap
-from ..torch_internals import is_mutable, lazy_clone, tree_leaves, tree_map, written_argument
+from ..torch_internals import is_mutable, tree_leaves, tree_map, written_argument
 from .context import FrameContext
 from .kernels import BlockKernels, OpRunner
 from .packing import BlockPacking
 from .plans import FramePlans
-
-# Smaller results are copied: that takes no longer than to look after what is lent.
-_LENT_BYTES = 1 << 17
 
 
 class Frame(FrameContext, BlockPacking):
@@ -61,7 +59,7 @@ class Frame(FrameContext, BlockPacking):
         channels_last: Whether results are returned in this layout.
         kernels: As given.
         of_tokens: Its maps are one row of tokens.
-        lent: Maps of the state that the caller gets as results, with their entries.
+        lent: Results that are maps of the state, and who lends them.
         maps: What dense maps need to know of the frame, ``None`` if none are cut into blocks again.
         pending_maps: Maps that may not be computed yet.
         whole_map_inputs: The inputs of the modules that need whole maps and have not returned yet.
@@ -92,7 +90,7 @@ class Frame(FrameContext, BlockPacking):
         self.kernels = kernels
         self.whole_map_inputs: list[list[BlockTensor | MapGeometry]] = []
         self.pending_maps: list[weakref.ref[BlockTensor]] = []
-        self.lent: list[tuple[Tensor, StateEntry]] = []
+        self.lent: list[tuple[Tensor, LentMap]] = []
         # By what they consist of: windows and tokens.
         self.inner_frames: dict[tuple, Frame] = {}
         self.maps = FrameMaps(self.images, self._cut, table.cuts) if repack else None
@@ -239,7 +237,8 @@ class Frame(FrameContext, BlockPacking):
         entry.claim(self.slots, self._streams, self.full, border)
         if self.executed:
             self.touched_state = True
-            entry.before_writing(self.host, self.slots)
+            if entry.lent:
+                entry.before_writing(self.host, self.slots)
             self._write(entry.map, x, border)
         if border != entry.border:
             entry.border = border
@@ -298,47 +297,31 @@ class Frame(FrameContext, BlockPacking):
 
     def result(self, x: BlockTensor) -> Tensor:
         """As :meth:`output`, for what the model returns: nothing else runs in the frame."""
-        entry = self._lendable(x)
-        if entry is None:
+        if not self._can_lend(x):
             return self.output(x)
-        if entry.lent is None:
-            entry.lent = LentMap()
+        entry, planes = self.keep(x, "output"), not self.channels_last
+        lent = entry.lender(planes)
         # Not in inference mode: the result must have a version counter, see ViewedMap.
         with torch.inference_mode(False), torch.no_grad():
-            out = entry.lent.lend(entry.map)
-        self.lent.append((out, entry))
+            if planes and self.executed:
+                whole = x.packed_map(), self.image_places
+                ops.scatter_planes_(lent.tensor, *(whole if self.whole else self._on_the_map(x)))
+            elif planes:
+                entry.before_writing(self.host, self.slots)
+            out = lent.lend()
+        self.lent.append((out, lent))
         return out
 
-    def _lendable(self, x: BlockTensor) -> StateEntry | None:
-        """The entry that holds ``x`` just as the caller shall get it; ``None`` if none does."""
-        if (
-            lazy_clone is None
-            or x.frame is not self
-            or x.axes != MAP
-            or isinstance(x, DenseOnUse)
-            or x.device.type != "cpu"
-            or self.slots != tuple(range(self.store.capacity))
-            or x.numel() * x.element_size() < _LENT_BYTES
-        ):
-            return None
-        return self.keep(x, "output") if self.channels_last else self._keep_planes(x)
-
-    def _keep_planes(self, x: BlockTensor) -> StateEntry:
-        """As :meth:`keep`, in a map of contiguous planes that is an output's alone."""
-        self.check_open("output")
-        layout = torch.contiguous_format
-        shape = (x.shape[1], *x.size_of_map)
-        key = self.next_key("output planes")
-        entry = self.store.entry(key, shape, x.block, x.dtype, x.device, layout)
-        entry.claim(self.slots, self._streams, self.full, EVERYTHING)
-        if self.executed:
-            self.touched_state = True
-            entry.before_writing(self.host, self.slots)
-            places = self._on_the_map(x)
-            if self.whole:
-                places = x.packed_map(), self.image_places
-            ops.scatter_planes_(entry.map, *places)
-        return entry
+    def _can_lend(self, x: BlockTensor) -> bool:
+        """Whether the caller may get the map of the state that holds ``x``."""
+        return (
+            x.frame is self
+            and x.axes == MAP
+            and not isinstance(x, DenseOnUse)
+            and is_shared_by_copies(x)
+            and x.element_size() <= 8
+            and self.slots == tuple(range(self.store.capacity))
+        )
 
     def dense_to_read(self, x: BlockTensor, op: str, contiguous: bool) -> Tensor:
         """As :meth:`dense`, for ops that neither write to the map nor keep it.

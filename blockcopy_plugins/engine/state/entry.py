@@ -38,26 +38,18 @@ class StateEntry:
     """The last known full input map of one spatial op, for all streams of a store.
 
     Attributes:
-        map: ``(slots, C, H, W)``, channels last unless it is made otherwise.
+        map: ``(slots, C, H, W)``, channels last.
         block: Height and width of a block of this map, in its pixels.
-        layout: Memory layout of the map.
         border: How far from the edges of a block pixels are kept: the most that any op asked for.
-        lent: Lends the map to the caller, ``None`` before the first time.
+        lent: Lend the map to the caller, by whether as contiguous planes.
     """
 
-    def __init__(
-        self,
-        key: StateKey,
-        map_: Tensor,
-        block: tuple[int, int],
-        layout: torch.memory_format = torch.channels_last,
-    ) -> None:
+    def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
         self.key = key
-        self.layout = layout
         self.map = map_
         self.block = block
         self.border = 0
-        self.lent: LentMap | None = None
+        self.lent: dict[bool, LentMap] = {}
         # For each slot, the token of the stream and the number of the frame that last used it, and
         # the border that was written then.
         self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
@@ -97,10 +89,9 @@ class StateEntry:
         """Make room for ``slots`` streams, and keep what is there."""
         have = self.map.shape[0]
         if slots > have:
-            shape = (slots, *self.map.shape[1:])
-            wider = allocate_map(shape, self.map.dtype, self.map.device, self.layout)
+            wider = allocate_map((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
             wider[:have].copy_(self.map)
-            self.map, self.lent = wider, None
+            self.map, self.lent = wider, {}
             self._used += [None] * (slots - have)
             self._right += [0] * (slots - have)
 
@@ -111,8 +102,14 @@ class StateEntry:
             grid: bool ``(N, GH, GW)`` in host memory: the blocks that it executes.
             slots: Slot of each image.
         """
-        if self.lent is not None:
-            self.lent.before_writing(self.map, self.block, grid, slots)
+        for lent in self.lent.values():
+            lent.before_writing(self.map, self.block, grid, slots)
+
+    def lender(self, planes: bool) -> LentMap:
+        """Lends the map to the caller, channels last or as contiguous planes."""
+        if planes not in self.lent:
+            self.lent[planes] = LentMap(self.map, planes)
+        return self.lent[planes]
 
     def claim(
         self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool], border: int
@@ -143,20 +140,17 @@ class StateEntry:
                 self._right[slot] = border
 
 
-def allocate_map(
-    shape: Sequence[int], dtype, device, layout: torch.memory_format = torch.channels_last
-) -> Tensor:
-    """A map of zeros.
+def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
+    """A map of zeros, channels last.
 
     Args:
         shape: ``(slots, C, H, W)``.
         dtype: dtype of the map.
         device: Device of the map.
-        layout: Its memory layout.
     """
     # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
     # written to outside, so it is always an ordinary tensor.
     with torch.inference_mode(False):
         return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
-            memory_format=layout
+            memory_format=torch.channels_last
         )

@@ -2,86 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from ... import ops
+from ...shared_copy import address_of_memory, shared_copy
 from ..frame.layout import block_lists
-from ..torch_internals import StorageWeakRef, lazy_clone, no_modes
+from ..torch_internals import StorageWeakRef, no_modes
 
 
 class LentMap:
-    """Lends a map of the state to the caller.
+    """Lends a map of the state, or its planes, to the caller.
 
-    What he gets shares the map's memory until one of both is written to, which makes torch copy it
-    (copy-on-write), whoever writes and by whatever way: an op, NumPy, a pointer. As the next frame
-    writes into the map while most callers still hold the last output, there are two memories in
-    turn: if the present one is held, the other one takes over and gets the blocks that it lacks.
+    What he gets shares memory with what is kept here until one of both is written to, which makes
+    torch copy it, whoever writes: an op, NumPy, the holder of a pointer. As most callers still hold
+    the last output when the next frame is about to write, there are two memories in turn: if the
+    present one is held, the other one takes over, and gets the blocks that it lacks.
+
+    Args:
+        map_: The map of the state, ``(S, C, H, W)``, channels last.
+        planes: Lend contiguous planes, which are a copy of the map, instead of the map itself.
+
+    Attributes:
+        tensor: What is lent. It stays the same tensor, but its memory may change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, map_: Tensor, planes: bool) -> None:
+        self._planes = planes
+        # Work of the host, which no recorder shall see, here as below.
+        with no_modes(), torch.inference_mode(False), torch.no_grad():
+            self.tensor = ops.planes(map_) if planes else map_
+            self._nothing = torch.zeros((), dtype=torch.bool, device="cpu")
+            self._everything = ~self._nothing
         self._holders: list[StorageWeakRef] = []
-        # The other memory, who holds it, and bool (N, GH, GW): where it is older than the map.
+        # bool (N, GH, GW) or (): blocks that it lacks.
+        self._lacks = self._everything
         self._other: Tensor | None = None
         self._holders_of_other: list[StorageWeakRef] = []
-        self._older: Tensor | None = None
+        self._other_lacks = self._everything
 
-    def __deepcopy__(self, memo) -> LentMap:
-        return LentMap()
-
-    def lend(self, map_: Tensor) -> Tensor:
-        """The map as a tensor for the caller."""
-        out = lazy_clone(map_)
+    def lend(self) -> Tensor:
+        """The map, after this frame's blocks have been written, as a tensor for the caller."""
+        out = shared_copy(self.tensor)
         self.note(out)
         return out
 
     def note(self, out: Tensor) -> None:
-        """Take notice of a tensor that shares the map's memory."""
-        if len(self._holders) > 4:
-            self._holders = _living(self._holders)
-        self._holders.append(StorageWeakRef(out.untyped_storage()))
+        """Take notice that a tensor has been lent after this frame's blocks had been written."""
+        if self._planes:
+            self._lacks = self._nothing
+        self._hold(out)
+
+    def note_copies(self, copies: Iterable[Tensor]) -> None:
+        """Take notice of those tensors that are copies of what was lent, and still share it."""
+        address = address_of_memory(self.tensor)
+        for copy in copies:
+            if address_of_memory(copy) == address:
+                self._hold(copy)
 
     def before_writing(
         self, map_: Tensor, block: tuple[int, int], grid: Tensor, slots: Sequence[int]
     ) -> None:
-        """Let the map have memory that nobody holds, if that costs less than torch's copy.
+        """Prepare for a frame that writes into the map.
 
         Args:
-            map_: ``(S, C, H, W)``; the tensor stays, its memory may change.
+            map_: The map of the state.
             block: Height and width of its blocks, px.
             grid: bool ``(N, GH, GW)`` in host memory: the blocks that are about to be written.
             slots: Slot of each image.
         """
         if tuple(slots) != tuple(range(len(map_))):
-            self._other = None
+            self._lacks, self._other = self._everything, None
             return
-        holders, self._holders = _living(self._holders), []
-        # Work of the host, which no recorder shall see.
+        held = _living(self._holders)
         with no_modes(), torch.inference_mode(False), torch.no_grad():
-            if holders:
-                self._take_turns(map_, block, grid, slots)
-                self._holders_of_other, self._older = holders, grid
+            if held:
+                self._take_other(map_, block, grid, slots, held)
             elif self._other is not None:
-                self._older = self._older | grid
-
-    def _take_turns(
-        self, map_: Tensor, block: tuple[int, int], grid: Tensor, slots: Sequence[int]
-    ) -> None:
-        other = self._other
-        if other is None or _living(self._holders_of_other):
-            other = map_.clone()
-        else:
-            size = tuple(-(-map_.shape[2 + i] // block[i]) for i in (0, 1))
-            lacking = block_lists(self._older & ~grid, size, slots)[1]
-            ops.copy_blocks_(other, map_, lacking, block)
-        self._other = map_.new_empty(0).set_(map_)
-        map_.set_(other)
+                self._other_lacks = self._other_lacks | grid
+            self._holders = []
+            if self._planes:
+                _bring(self.tensor, map_, self._lacks, block, grid, slots)
+                # Until it is lent again, see note().
+                self._lacks = grid
 
     def bytes(self) -> int:
-        """Memory beside that of the map, in bytes."""
-        return 0 if self._other is None else self._other.numel() * self._other.element_size()
+        """Memory beside that of the map of the state, in bytes."""
+        maps = [self.tensor] * self._planes + [self._other] * (self._other is not None)
+        return sum(map_.numel() * map_.element_size() for map_ in maps)
+
+    def _hold(self, out: Tensor) -> None:
+        if len(self._holders) > 4:
+            self._holders = _living(self._holders)
+        self._holders.append(StorageWeakRef(out.untyped_storage()))
+
+    def _take_other(self, map_, block, grid, slots, held) -> None:
+        other, lacks = self._other, self._other_lacks
+        if other is None or _living(self._holders_of_other):
+            other, lacks = torch.empty_like(self.tensor), self._everything
+        if not self._planes:
+            _bring(other, map_, lacks, block, grid, slots)
+        self._other = self.tensor.new_empty(0).set_(self.tensor)
+        self._other_lacks = self._lacks | grid if self._planes else grid
+        self._holders_of_other = held
+        self.tensor.set_(other)
+        self._lacks = lacks
+
+
+def _bring(
+    map_: Tensor,
+    source: Tensor,
+    lacks: Tensor,
+    block: tuple[int, int],
+    grid: Tensor,
+    slots: Sequence[int],
+) -> None:
+    """Copy blocks of ``source`` that ``map_`` lacks, except those of ``grid``."""
+    wanted = lacks & ~grid
+    if bool(wanted.any()):
+        size = tuple(-(-source.shape[2 + i] // block[i]) for i in (0, 1))
+        ops.copy_blocks_(map_, source, block_lists(wanted, size, slots)[1], block)
 
 
 def _living(holders: list[StorageWeakRef]) -> list[StorageWeakRef]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from .entry import StateEntry, StateKey, allocate_map
 from .stream import Stream
 
@@ -40,13 +38,7 @@ class StateStore:
         return self.streams[stream_id]
 
     def entry(
-        self,
-        key: StateKey,
-        shape: Sequence[int],
-        block: tuple[int, int],
-        dtype,
-        device,
-        layout: torch.memory_format = torch.channels_last,
+        self, key: StateKey, shape: Sequence[int], block: tuple[int, int], dtype, device
     ) -> StateEntry:
         """Find or make the entry of a place in the model.
 
@@ -56,7 +48,6 @@ class StateStore:
             block: Block height and width in pixels of the map.
             dtype: dtype of the map.
             device: Device of the map.
-            layout: Memory layout of the map.
 
         Returns:
             The entry, with room for all streams of this store.
@@ -69,8 +60,8 @@ class StateStore:
             self.streams.values(), *shape, tuple(block), dtype
         )
         if found is None or left_over:
-            map_ = allocate_map((self.capacity, *shape), dtype, device, layout)
-            found = StateEntry(key, map_, tuple(block), layout)
+            map_ = allocate_map((self.capacity, *shape), dtype, device)
+            found = StateEntry(key, map_, tuple(block))
             self.entries[key] = found
             self.memory = object()
         else:
@@ -97,6 +88,6 @@ class StateStore:
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""
         return sum(
-            e.map.numel() * e.map.element_size() + (0 if e.lent is None else e.lent.bytes())
+            e.map.numel() * e.map.element_size() + sum(lent.bytes() for lent in e.lent.values())
             for e in self.entries.values()
         )

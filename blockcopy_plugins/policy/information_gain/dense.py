@@ -16,6 +16,7 @@ from blockcopy_plugins.ops.reduce_picture import reduce_picture as mean_of_squar
 from blockcopy_plugins.ops.softmax_change import keep_softmax_, softmax_change
 from blockcopy_plugins.policy.picture import cells_to_grid
 from blockcopy_plugins.policy.task_output import TaskOutput
+from blockcopy_plugins.shared_copy import address_of
 
 from .base import Geometry, InformationGain, OutputChange
 from .samples import OutputSamples
@@ -162,7 +163,7 @@ class FeatureChange(InformationGain):
                 in host memory; for an output on a device, :meth:`is_finite` checks that.
         """
         cells = to_cells(output, geometry)
-        return cells.clone() if cells.data_ptr() == output.data_ptr() else cells
+        return cells.clone() if address_of(cells) == address_of(output) else cells
 
     def is_finite(self, output: Tensor) -> Tensor | None:
         """See :meth:`InformationGain.is_finite`."""
