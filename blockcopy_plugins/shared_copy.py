@@ -12,8 +12,10 @@ _LEAST_BYTES = 1 << 17
 
 
 def is_shared_by_copies(tensor: Tensor) -> bool:
-    """Whether :func:`shared_copy` would share the memory of a tensor: if it is large, and in host
-    memory.
+    """Whether :func:`shared_copy` shares a tensor's memory: if it is large, and on the host.
+
+    Args:
+        tensor: An ordinary tensor.
     """
     return (
         _lazy_clone is not None
