@@ -19,6 +19,7 @@ from blockcopy_plugins.ops.gather import gather, gather_reference
 from blockcopy_plugins.ops.join_maps import join_maps
 from blockcopy_plugins.ops.library import extension_status, has_extension, has_kernel
 from blockcopy_plugins.ops.match_boxes import match_boxes
+from blockcopy_plugins.ops.max_positions import max_positions
 from blockcopy_plugins.ops.output_map import copy_blocks_, scatter_planes_
 from blockcopy_plugins.ops.paint_regions import paint_regions
 from blockcopy_plugins.ops.planes import planes
@@ -52,6 +53,7 @@ __all__ = [
     "has_kernel",
     "join_maps",
     "match_boxes",
+    "max_positions",
     "paint_regions",
     "planes",
     "pool_blocks",

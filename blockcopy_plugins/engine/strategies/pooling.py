@@ -52,7 +52,8 @@ def max_pool(frame: Frame, func, args, kwargs):
         stride, dilation = _after_gather(window)
         out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
     values = BlockTensor(out, size_out, window.block_out, frame)
-    return values, indices_on_use(frame, func, args, kwargs, values, local)
+    how = (window.kernel, window.stride, pair(padding), window.dilation, size_out)
+    return values, indices_on_use(frame, func, args, kwargs, values, how, local)
 
 
 @on_blocks(aten.max_unpool2d.default, takes_padded=True)
