@@ -126,7 +126,7 @@ def conv_blocks(
         low: Lower bound of the result, ``-inf`` for none.
         high: Upper bound.
         workspace: uint8 ``(bytes,)``, scratch memory; grows if it is too small.
-        slope: ``(C_out,)``, what values below 0 are multiplied by, or None.
+        slope: ``(C_out,)`` or ``(1,)``, what values below 0 are multiplied by, or None.
         activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.
         size: Height and width of the result as a full map, or None. With it, pixels of blocks
             that stick out of the map need not be computed.

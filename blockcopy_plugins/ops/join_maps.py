@@ -45,7 +45,7 @@ def join_maps(
             None.
         eps: The batch norm's epsilon.
         residual: ``(N, C, H, W)`` or None.
-        slope: ``(C,)``, what values below 0 are multiplied by, or None.
+        slope: ``(C,)`` or ``(1,)``, what values below 0 are multiplied by, or None.
         low: Lower bound of the result, ``-inf`` for none.
         high: Upper bound.
         activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.

@@ -28,7 +28,15 @@ def draw(*shape, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("widths", [[1], [12, 5], [16, 35, 3], [64]])
 @pytest.mark.parametrize(
-    "behind", [(), ("added",), ("norm",), ("added", "norm", "residual", "slope"), ("bounds",)]
+    "behind",
+    [
+        (),
+        ("added",),
+        ("norm",),
+        ("added", "norm", "residual", "slope"),
+        ("slope", "one for all"),
+        ("bounds",),
+    ],
 )
 def test_it_is_one_op_after_the_other(run, dtype, widths, behind):
     torch.manual_seed(0)
@@ -37,7 +45,7 @@ def test_it_is_one_op_after_the_other(run, dtype, widths, behind):
     channels = sum(widths)
     added, residual = (draw(2, channels, 5, 3, dtype=dtype) for _ in range(2))
     norm = [draw(channels), draw(channels), draw(channels), torch.rand(channels) + 0.1]
-    slope = draw(channels)
+    slope = draw(1 if "one for all" in behind else channels)
     wanted = torch.cat(parts, 1).double()
     if "added" in behind:
         wanted = wanted + added.double()

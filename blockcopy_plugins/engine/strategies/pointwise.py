@@ -110,17 +110,14 @@ def _fuse_slope(func, args, kwargs) -> BlockTensor | None:
         return None
     if is_mutable(func) and x.pending is None:
         return None
-    channels = x.shape[1]
     if not isinstance(slope, Tensor):
-        slope = torch.full((channels,), float(slope), dtype=torch.float32, device=x.device)
-    elif isinstance(slope, BlockTensor) or slope.numel() not in (1, channels):
+        slope = torch.full((1,), float(slope), dtype=torch.float32, device=x.device)
+    elif isinstance(slope, BlockTensor) or slope.numel() not in (1, x.shape[1]):
         return None
-    else:
-        if slope.dtype not in _NORM_DTYPES:
-            return None
+    elif slope.dtype not in _NORM_DTYPES:
+        return None
+    elif slope.dim() != 1:
         slope = slope.reshape(-1)
-        if slope.numel() != channels:
-            slope = slope.expand(channels).contiguous()
     found = pending_join(x)
     return x.then(found.with_slope(slope), is_mutable(func))
 

@@ -84,7 +84,7 @@ class PendingMap:
         residual: Packed blocks to add.
         low: Lower bound.
         high: Upper bound.
-        slope: Factor on values below 0, ``(C,)``.
+        slope: Factor on values below 0, ``(C,)`` or ``(1,)``.
         activation: See :func:`.ops.conv_blocks`.
         shift: The 3 of a hard sigmoid that is spelled out, as long as its bounds are missing.
         factor: The 6 of one whose division is missing.

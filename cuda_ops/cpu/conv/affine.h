@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/List.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -89,7 +90,12 @@ struct Affine {
                       "blockcopy::", op, ": norm has ", norm.size(),
                       " tensors, expected none or weight, bias, mean and variance");
     if (slope_below.has_value()) {
-      slope = channel_values(op, "slope", slope_below, channels, 1);
+      const bool one = slope_below->dim() == 1 && slope_below->size(0) == 1;
+      slope = channel_values(op, "slope", slope_below, one ? 1 : channels, 1);
+      slope.resize(channels + ConvEpilogue::kSpare, slope[0]);
+      if (one) {
+        std::fill_n(slope.begin(), channels, slope[0]);
+      }
     }
     if (bias.has_value() || !norm.empty()) {
       shift = channel_values(op, "bias", bias, channels, 0);
