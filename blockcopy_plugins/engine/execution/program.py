@@ -11,7 +11,7 @@ from torch import Tensor
 from .block_numbers import Mismatch, Numbers
 from .native_program import native_run
 from .python_program import python_run
-from .step_lifetimes import without_dead
+from .step_lifetimes import without_dead, without_views_back
 from .trace import Given, Kept, Step, Trace
 
 
@@ -46,6 +46,7 @@ class Program:
             raise Mismatch("the results come from other ops")
         self.names = [root.name for root in one.roots if isinstance(root, Given)]
         self.kept = [root.tensor for root in one.roots if isinstance(root, Kept)]
+        steps = without_views_back(steps, one.roots, one.results)
         steps = without_dead(steps, one.results)
         parts = (steps, one.roots, one.results, self.blocks)
         self._run = native_run(*parts) or python_run(*parts)
