@@ -18,42 +18,58 @@
 namespace blockcopy {
 namespace {
 
-// The later of equal values is not larger; NaN is larger than all, as in torch.
-template <typename T>
-inline __attribute__((always_inline)) void compare(const T* pixel, int32_t position,
-                                                   int64_t channels, float* largest,
-                                                   int32_t* found) {
-  for (int64_t c = 0; c < channels; ++c) {
-    const float value = widen(pixel[c]);
-    const bool larger = (value > largest[c]) | (value != value);
-    largest[c] = larger ? value : largest[c];
-    found[c] = larger ? position : found[c];
-  }
-}
-
-BLOCKCOPY_CLONES void compare_pixel(const float* pixel, int32_t position, int64_t channels,
-                                    float* largest, int32_t* found) {
-  compare(pixel, position, channels, largest, found);
-}
-
-BLOCKCOPY_CLONES void compare_pixel(const BFloat* pixel, int32_t position, int64_t channels,
-                                    float* largest, int32_t* found) {
-  compare(pixel, position, channels, largest, found);
-}
-
 // The taps of a window along an axis that lie on the map.
 struct Taps {
   int64_t first, end, step;
 };
 
-Taps taps_of(int64_t output, int64_t size, int64_t kernel, int64_t stride, int64_t padding,
-             int64_t dilation) {
-  int64_t first = output * stride - padding;
-  const int64_t end = std::min(first + (kernel - 1) * dilation + 1, size);
-  while (first < 0) {
-    first += dilation;
+struct Axis {
+  int64_t size, kernel, stride, padding, dilation;
+
+  Taps taps(int64_t output) const {
+    int64_t first = output * stride - padding;
+    const int64_t end = std::min(first + (kernel - 1) * dilation + 1, size);
+    while (first < 0) {
+      first += dilation;
+    }
+    return {first, end, dilation};
   }
-  return {first, end, dilation};
+};
+
+// A row of windows. The later of equal values is not larger; NaN is larger than all, as in torch.
+// `map`: an image, (rows, columns, channels); `found`: (outputs, channels).
+template <typename T>
+inline __attribute__((always_inline)) void find_in_row(const T* __restrict map, const Taps& down,
+                                                       const Axis& along, int64_t outputs,
+                                                       int64_t channels, float* __restrict largest,
+                                                       int32_t* __restrict found) {
+  for (int64_t x = 0; x < outputs; ++x, found += channels) {
+    const Taps taps = along.taps(x);
+    std::fill_n(found, channels, static_cast<int32_t>(down.first * along.size + taps.first));
+    std::fill_n(largest, channels, -std::numeric_limits<float>::infinity());
+    for (int64_t row = down.first; row < down.end; row += down.step) {
+      for (int64_t column = taps.first; column < taps.end; column += taps.step) {
+        const int32_t position = static_cast<int32_t>(row * along.size + column);
+        const T* pixel = map + position * channels;
+        for (int64_t c = 0; c < channels; ++c) {
+          const float value = widen(pixel[c]);
+          const bool larger = (value > largest[c]) | (value != value);
+          largest[c] = larger ? value : largest[c];
+          found[c] = larger ? position : found[c];
+        }
+      }
+    }
+  }
+}
+
+BLOCKCOPY_CLONES void find_row(const float* map, const Taps& down, const Axis& along,
+                               int64_t outputs, int64_t channels, float* largest, int32_t* found) {
+  find_in_row(map, down, along, outputs, channels, largest, found);
+}
+
+BLOCKCOPY_CLONES void find_row(const BFloat* map, const Taps& down, const Axis& along,
+                               int64_t outputs, int64_t channels, float* largest, int32_t* found) {
+  find_in_row(map, down, along, outputs, channels, largest, found);
 }
 
 template <typename T>
@@ -63,25 +79,15 @@ void find(const at::Tensor& map, at::IntArrayRef kernel, at::IntArrayRef stride,
   const int64_t rows = out.size(2), columns = out.size(3);
   const T* from = static_cast<const T*>(map.const_data_ptr());
   int64_t* to = out.mutable_data_ptr<int64_t>();
+  const Axis down = {high, kernel[0], stride[0], padding[0], dilation[0]};
+  const Axis along = {wide, kernel[1], stride[1], padding[1], dilation[1]};
   at::parallel_for(0, map.size(0) * rows, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> largest(channels);
     std::vector<int32_t> found(columns * channels);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / rows, y = task % rows;
-      const Taps down = taps_of(y, high, kernel[0], stride[0], padding[0], dilation[0]);
-      for (int64_t x = 0; x < columns; ++x) {
-        const Taps along = taps_of(x, wide, kernel[1], stride[1], padding[1], dilation[1]);
-        int32_t* positions = found.data() + x * channels;
-        std::fill_n(positions, channels, static_cast<int32_t>(down.first * wide + along.first));
-        std::fill(largest.begin(), largest.end(), -std::numeric_limits<float>::infinity());
-        for (int64_t row = down.first; row < down.end; row += down.step) {
-          for (int64_t column = along.first; column < along.end; column += along.step) {
-            const int64_t position = row * wide + column;
-            compare_pixel(from + (image * high * wide + position) * channels,
-                          static_cast<int32_t>(position), channels, largest.data(), positions);
-          }
-        }
-      }
+      find_row(from + image * high * wide * channels, down.taps(y), along, columns, channels,
+               largest.data(), found.data());
       for (int64_t c = 0; c < channels; ++c) {
         int64_t* plane = to + ((image * channels + c) * rows + y) * columns;
         for (int64_t x = 0; x < columns; ++x) {
