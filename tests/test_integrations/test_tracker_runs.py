@@ -282,7 +282,9 @@ def test_instances_of_videos_are_judged_dense_and_block_sparse(tmp_path):
     # Masks of random weights are next to empty; so they are what lies in the boxes.
     config.model.detector.test_cfg.rcnn.mask_thr_binary = 0.0
     # The config's own only writes a file for a server that knows the annotations.
-    own = dict(type="YouTubeVISMetric", metric="youtube_vis_ap")
+    own = dict(
+        type="YouTubeVISMetric", metric="youtube_vis_ap", outfile_prefix=str(tmp_path / "results")
+    )
     base = with_videos(copy.deepcopy(config), tmp_path, category="person")
     base.test_evaluator = dict(type="TracksAsAnnotations")
     TracksAsAnnotations.kept = []
