@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..module_state import addresses_of, have_values, lie_at, values_of
+from ..module_state import addresses_of, have_values, lie_at, mean_the_same, values_of
 from ..torch_internals import forward_hooks, has_global_forward_hooks
 from .converted_model import ConvertedModel
 
@@ -75,8 +75,9 @@ class ModelWatch:
 class AttributeWatch:
     """Checks whether attributes, parameters, buffers or modules were replaced since the last call.
 
-    It compares identities and does not look inside lists or objects. It takes some
-    microseconds for each hundred modules.
+    It compares identities and does not look inside lists or objects; one that was replaced by
+    equal numbers and strings counts as the same. It takes some microseconds for each hundred
+    modules.
     """
 
     def __init__(self) -> None:
@@ -92,11 +93,11 @@ class AttributeWatch:
         """Whether any was replaced since the last call; True at the first."""
         if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
-        self._modules = converted.modules
+        same_model, self._modules = self._modules is converted.modules, converted.modules
         # Modules may have come since the model was converted.
         modules = tuple(nn.Module.modules(converted.model))
         # A tensor that lies elsewhere is still the same, and a program reads it where it lies.
         kept = (part for m in modules for part in (m._parameters, m._buffers, m._modules))
         self._objects = (*modules, *kept)
-        self._values = values_of(self._objects)
-        return True
+        before, self._values = self._values, values_of(self._objects)
+        return not (same_model and mean_the_same(before, self._values))

@@ -223,6 +223,29 @@ def test_a_model_that_counts_its_frames_is_no_program():
     assert programs(nets[0]) is None or programs(nets[0]).replayed == 0
 
 
+class NotesSizes(Net):
+    def forward(self, x):
+        out = super().forward(x)
+        self.sizes = [tuple(y.shape[2:]) for y in out]
+        self.about = {"strides": [1, 2], "size": x.shape}
+        return out
+
+
+class NotesMaps(Net):
+    def forward(self, x):
+        self.maps = [*super().forward(x)]
+        return tuple(self.maps)
+
+
+@pytest.mark.parametrize(("model", "replayed"), [(NotesSizes, 5), (NotesMaps, 0)])
+def test_a_model_that_notes_the_same_sizes_in_each_frame_is_a_program(model, replayed):
+    torch.manual_seed(0)
+    nets = pair(model())
+    run(nets, [35, 5, 9, 4, 6, 8, 3, 7], torch.Generator().manual_seed(1))
+    assert programs(nets[0]).replayed == replayed
+    run(nets, [35], torch.Generator().manual_seed(2))
+
+
 class Outside(nn.Module):
     """Depends on what no module shows."""
 
