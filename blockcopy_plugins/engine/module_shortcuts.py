@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .frame.active_frame import ActiveFrame
 from .strategies.pointwise import fuse_norm
@@ -182,7 +181,7 @@ def shortcut_for(
     if "forward" in module.__dict__:
         return None
     forward = type(module).forward
-    if forward is _InstanceNorm.forward and isinstance(module, nn.InstanceNorm2d):
+    if forward is nn.InstanceNorm2d.forward and isinstance(module, nn.InstanceNorm2d):
         return InstanceNormShortcut(active, path, module, module.forward)
     if not has_kernels:
         return None

@@ -5,15 +5,14 @@ Native where the extension is built (``cuda_ops/module_state.cpp``), a few times
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
 
-import torch
 from torch import Tensor
 
 from ..ops.library import extension_module
 
 _NATIVE = extension_module()
-_DATA = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device)
 
 
 def values_of(objects: tuple[object, ...]) -> list[object]:
@@ -38,14 +37,13 @@ def have_values(objects: tuple[object, ...], values: list[object]) -> bool:
     return len(found) == len(values) and all(map(is_, found, values))
 
 
-def mean_the_same(values: list[object], others: list[object]) -> bool:
-    """Whether two results of :func:`values_of` are the same objects, or equal data without tensors.
-
-    Forwards note sizes in each call, in lists of their own.
-    """
+def are_alike(
+    values: list[object], others: list[object], alike: Callable[[object, object], bool]
+) -> bool:
+    """Whether two results of :func:`values_of` hold the same objects, or ones that are alike."""
     head = 0 if _NATIVE is None else 1  # the numbers of the dicts' contents
     pairs = zip(values[head:], others[head:], strict=False)
-    return len(values) == len(others) and all(a is b or _equal_data(a, b) for a, b in pairs)
+    return len(values) == len(others) and all(a is b or alike(a, b) for a, b in pairs)
 
 
 def lie_at(tensors: tuple[dict[str, Tensor | None], ...], addresses: list[int]) -> bool:
@@ -74,15 +72,3 @@ def any_has(objects: tuple[object, ...], *names: str) -> bool:
 
 def _attributes(found: object) -> dict[str, object]:
     return found if isinstance(found, dict) else vars(found)
-
-
-def _equal_data(one: object, other: object) -> bool:
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, _DATA):
-        return one == other
-    if type(one) is dict:
-        return list(one) == list(other) and _equal_data([*one.values()], [*other.values()])
-    if type(one) not in (list, tuple, torch.Size) or len(one) != len(other):
-        return False
-    return all(map(_equal_data, one, other))

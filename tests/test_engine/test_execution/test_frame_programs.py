@@ -231,19 +231,32 @@ class NotesSizes(Net):
         return out
 
 
-class NotesMaps(Net):
+class NotesBlocks(Net):
     def forward(self, x):
-        self.maps = [*super().forward(x)]
-        return tuple(self.maps)
+        self.maps, self.named = [], {}
+        self.maps.append(self.stem(x))
+        self.named["disparity", 0] = self.maps[-1]
+        return super().forward(x)
 
 
-@pytest.mark.parametrize(("model", "replayed"), [(NotesSizes, 5), (NotesMaps, 0)])
-def test_a_model_that_notes_the_same_sizes_in_each_frame_is_a_program(model, replayed):
+class NotesDenseMaps(Net):
+    def forward(self, x):
+        out = super().forward(x)
+        self.maps = [bc.to_dense(y) for y in out]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("model", "replayed"), [(NotesSizes, 5), (NotesBlocks, 5), (NotesDenseMaps, 0)]
+)
+def test_a_model_that_notes_nothing_new_in_each_frame_is_a_program(model, replayed):
     torch.manual_seed(0)
     nets = pair(model())
     run(nets, [35, 5, 9, 4, 6, 8, 3, 7], torch.Generator().manual_seed(1))
     assert programs(nets[0]).replayed == replayed
     run(nets, [35], torch.Generator().manual_seed(2))
+    if model is NotesDenseMaps:
+        nearly_the_same(nets[0].maps, nets[1].maps)
 
 
 class Outside(nn.Module):
