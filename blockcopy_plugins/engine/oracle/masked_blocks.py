@@ -91,7 +91,7 @@ class MaskedBlocks:
     def of_slice(self, args, x: MapOfBlocks, length: int) -> tuple[Block, tuple[int, int]] | None:
         """Block and size of a slice of rows or columns, ``None`` if it is not a map."""
         _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
-        if x.axes[dim] not in "HW":
+        if x.axes[dim] not in "HW" or x.padded:
             return None
         axis, step = "HW".index(x.axes[dim]), step or 1
         first = (start or 0) % x.size_of_map[axis]
