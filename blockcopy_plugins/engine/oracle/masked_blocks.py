@@ -78,9 +78,9 @@ class MaskedBlocks:
             steps = _pair(args[2] if len(args) > 2 and args[2] else args[1])
         elif func is aten._adaptive_avg_pool2d.default and not x.padded:
             sides = list(zip(x.size_of_map, size, strict=True))
-            if any(n % m for n, m in sides):
+            steps = tuple(n // m for n, m in sides)
+            if any(n % m for n, m in sides) or steps == x.block:
                 return None
-            steps = [n // m for n, m in sides]
         else:
             return None
         if any(b % step for b, step in zip(x.block, steps, strict=True)):

@@ -27,12 +27,13 @@ _LEAST_PIXELS = 64
 
 @on_blocks(aten._adaptive_avg_pool2d.default, any_layout=True)
 def adaptive_average(frame: Frame, func, args, kwargs):
-    """Adaptive pooling, usually to a few pixels; on blocks if their sides divide into its bins."""
+    """Adaptive pooling: on blocks if their sides divide into its bins, several in each block."""
     x, size = args
     if x.axes == MAP and not any(n % m for n, m in zip(x.size_of_map, size, strict=True)):
         bins = tuple(n // m for n, m in zip(x.size_of_map, size, strict=True))
-        return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
-    return Decline("its bins are not of one size")
+        if bins != x.block:
+            return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
+    return Decline("its bins differ in size, or are whole blocks")
 
 
 @on_blocks(aten.adaptive_max_pool2d.default, any_layout=True)
