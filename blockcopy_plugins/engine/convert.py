@@ -25,7 +25,7 @@ from .module_hooks import (
     WholeMapInputs,
     WholeMapResult,
 )
-from .module_shortcuts import ModuleShortcut, shortcut_for
+from .module_shortcuts import InstanceNormShortcut, ModuleShortcut, shortcut_for
 from .report import Report
 from .session import Session
 from .strategies import OPS
@@ -83,8 +83,8 @@ class Conversion:
         has_kernels = converted.convolutions.cpu is not None
         for path, module in converted.modules:
             shortcut = None
-            if path and has_kernels:
-                shortcut = shortcut_for(active, path, module, adapter.conv_wrappers)
+            if path:
+                shortcut = shortcut_for(active, path, module, has_kernels, adapter.conv_wrappers)
             if shortcut is not None:
                 module.__dict__["forward"] = shortcut
             # Where stateless modules begin and end does not matter, and they are the majority.
@@ -97,6 +97,8 @@ class Conversion:
             self._hook(module.register_forward_pre_hook, hook, with_kwargs=True)
         # What runs before the hook that leaves the module counts as part of the module.
         for module, reason in whole_map_modules(model, adapter):
+            if isinstance(module.__dict__.get("forward"), InstanceNormShortcut):
+                continue
             inputs = WholeMapInputs(active, reason)
             self._hook(module.register_forward_pre_hook, inputs, with_kwargs=True)
             self._hook(module.register_forward_hook, WholeMapResult(active), prepend=True)

@@ -1,20 +1,25 @@
-"""Convolutions, batch norms and ReLUs of a converted model, without torch's dispatch.
+"""What replaces the forward of some modules of a converted model.
 
-They do what the strategies do if the package's own kernels run, with the same results. For
-everything else they call the module's own forward.
+Convolutions, batch norms and ReLUs do without torch's dispatch what the strategies do if the
+package's own kernels run, with the same results. Instance norms become group norms. For everything
+else the module's own forward is called.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from types import MethodType
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .frame.active_frame import ActiveFrame
 from .strategies.pointwise import fuse_norm
+from .tensor.axes import MAP
 from .tensor.block_tensor import BlockTensor
 from .tensor.pending_map import INFINITY
 
@@ -113,6 +118,37 @@ class NormShortcut(ModuleShortcut):
         return self.run_original(input)
 
 
+class InstanceNormShortcut(ModuleShortcut):
+    """An instance norm, of which torch makes a batch norm of one image with all images' channels.
+
+    By the map's own statistics it is a group norm with a group for each channel, by running ones a
+    batch norm.
+    """
+
+    def __call__(self, input):
+        """See ``nn.InstanceNorm2d.forward``."""
+        frame, module = self.active.frame, self.module
+        if (
+            type(input) is not BlockTensor
+            or input.frame is not frame
+            or input.axes != MAP
+            or module.num_features not in (0, input.shape[1])
+            or prod(input.size_of_map) == 1
+        ):
+            return self.run_original(input)
+        if module.track_running_stats:
+            mean, variance = module.running_mean, module.running_var
+            return F.batch_norm(input, mean, variance, module.weight, module.bias, eps=module.eps)
+        frame.enter(self.path)
+        images, channels = input.shape[:2]
+        pixels = prod(input.size_of_map)
+        out = torch.ops.aten.native_group_norm.default(
+            input, module.weight, module.bias, images, channels, pixels, channels, module.eps
+        )
+        frame.leave(self.path)
+        return out[0]
+
+
 class ReluShortcut(ModuleShortcut):
     """A ReLU."""
 
@@ -127,7 +163,11 @@ class ReluShortcut(ModuleShortcut):
 
 
 def shortcut_for(
-    active: ActiveFrame, path: str, module: nn.Module, conv_wrappers: frozenset[type] = frozenset()
+    active: ActiveFrame,
+    path: str,
+    module: nn.Module,
+    has_kernels: bool,
+    conv_wrappers: frozenset[type] = frozenset(),
 ) -> ModuleShortcut | None:
     """The shortcut that replaces a module's forward, ``None`` for most modules.
 
@@ -135,11 +175,16 @@ def shortcut_for(
         active: The frame that the model is running.
         path: Of the module.
         module: The module.
+        has_kernels: Whether the package's own kernels run.
         conv_wrappers: See :attr:`~.adapter.ModelAdapter.conv_wrappers`.
     """
     if "forward" in module.__dict__:
         return None
     forward = type(module).forward
+    if forward is nn.InstanceNorm2d.forward and isinstance(module, nn.InstanceNorm2d):
+        return InstanceNormShortcut(active, path, module, module.forward)
+    if not has_kernels:
+        return None
     if forward is nn.Conv2d.forward or type(module) in conv_wrappers:
         # Other padding modes are separate ops, and torch reads the strings.
         if module.padding_mode != "zeros" or isinstance(module.padding, str):

@@ -5,6 +5,7 @@ Native where the extension is built (``cuda_ops/module_state.cpp``), a few times
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
 
 from torch import Tensor
@@ -34,6 +35,15 @@ def have_values(objects: tuple[object, ...], values: list[object]) -> bool:
     found = values_of(objects)
     # Loops in C. Numbers of attributes are small integers, of which Python has one object each.
     return len(found) == len(values) and all(map(is_, found, values))
+
+
+def are_alike(
+    values: list[object], others: list[object], alike: Callable[[object, object], bool]
+) -> bool:
+    """Whether two results of :func:`values_of` hold the same objects, or ones that are alike."""
+    head = 0 if _NATIVE is None else 1  # the numbers of the dicts' contents
+    pairs = zip(values[head:], others[head:], strict=False)
+    return len(values) == len(others) and all(a is b or alike(a, b) for a, b in pairs)
 
 
 def lie_at(tensors: tuple[dict[str, Tensor | None], ...], addresses: list[int]) -> bool:

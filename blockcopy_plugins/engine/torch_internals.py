@@ -86,6 +86,8 @@ def memory_of(tensor: Tensor) -> int:
 
     Unlike ``data_ptr()`` it does not make copy-on-write tensors copy.
     """
+    if tensor.layout is not torch.strided:
+        return 0
     storage = tensor.untyped_storage()
     return storage._cdata if storage.nbytes() else 0
 

@@ -128,6 +128,7 @@ DILATED = dict(CONV, dilation=(13, 13), padding=(13, 13))
 ON_BLOCKS = [
     ("SqueezeExcite", dict(kind="mean")),
     ("SqueezeExcite", dict(kind="adaptive")),
+    ("InstanceNorm", dict(affine=True)),
     ("SqueezeExcite", dict(kind="grn")),
     ("SplitAttention", {}),
     ("Conv", CONV),
@@ -232,7 +233,6 @@ ON_WHOLE_MAPS = [
     ("PaddedConv", dict(PAD, mode="circular"), ""),
     ("Resize", dict(RESIZE, mode="bicubic"), "upsample_bicubic2d"),
     ("Resize", dict(RESIZE, mode="area", size=(7, 9)), "adaptive_avg_pool2d"),
-    ("InstanceNorm", dict(affine=True), ""),
     ("AdaptivePool", dict(bins=(2, 2), kind="avg", corners=False), "adaptive_avg_pool2d"),
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),

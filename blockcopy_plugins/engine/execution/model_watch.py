@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-from ..module_state import addresses_of, have_values, lie_at, values_of
+from ..module_state import addresses_of, are_alike, have_values, lie_at, values_of
+from ..tensor.block_tensor import BlockTensor
 from ..torch_internals import forward_hooks, has_global_forward_hooks
 from .converted_model import ConvertedModel
 
+_DATA = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device)
 _UNCALLED = "module {!r} has a forward hook, which a replay would not call"
 
 
@@ -75,8 +78,10 @@ class ModelWatch:
 class AttributeWatch:
     """Checks whether attributes, parameters, buffers or modules were replaced since the last call.
 
-    It compares identities and does not look inside lists or objects. It takes some
-    microseconds for each hundred modules.
+    It compares identities and does not look inside lists or objects. Forwards note sizes and maps
+    in each call: what was replaced by equal numbers and strings counts as the same, and so do
+    BlockTensors, which nobody can use once their frame is over. It takes some microseconds for each
+    hundred modules.
     """
 
     def __init__(self) -> None:
@@ -92,11 +97,25 @@ class AttributeWatch:
         """Whether any was replaced since the last call; True at the first."""
         if self._modules is converted.modules and have_values(self._objects, self._values):
             return False
-        self._modules = converted.modules
+        same_model, self._modules = self._modules is converted.modules, converted.modules
         # Modules may have come since the model was converted.
         modules = tuple(nn.Module.modules(converted.model))
         # A tensor that lies elsewhere is still the same, and a program reads it where it lies.
         kept = (part for m in modules for part in (m._parameters, m._buffers, m._modules))
         self._objects = (*modules, *kept)
-        self._values = values_of(self._objects)
-        return True
+        before, self._values = self._values, values_of(self._objects)
+        return not (same_model and are_alike(before, self._values, _are_alike))
+
+
+def _are_alike(one: object, other: object) -> bool:
+    if isinstance(one, BlockTensor) and isinstance(other, BlockTensor):
+        return one.frame.is_over and other.frame.is_over
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, _DATA):
+        return one == other
+    if type(one) is dict:
+        return list(one) == list(other) and _are_alike([*one.values()], [*other.values()])
+    if type(one) not in (list, tuple, torch.Size) or len(one) != len(other):
+        return False
+    return all(map(_are_alike, one, other))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .block_numbers import Mismatch, Numbers
@@ -42,6 +43,9 @@ class Program:
             if not (a.same_as(b) if isinstance(a, Kept) else a == b):
                 raise Mismatch("a tensor from outside the frame differs from frame to frame")
         steps = [self._join_steps(a, b) for a, b in zip(one.steps, other.steps, strict=True)]
+        if not _same_values(one.constants, other.constants):
+            raise Mismatch("the model read other values")
+        self._constants = other.constants
         if one.results != other.results:
             raise Mismatch("the results come from other ops")
         self.names = [root.name for root in one.roots if isinstance(root, Given)]
@@ -63,6 +67,10 @@ class Program:
         """
         return self._run(given, *sizes)
 
+    def reads_the_same(self) -> bool:
+        """Whether the tensors whose values Python has read still hold them."""
+        return all(torch.equal(tensor, values) for tensor, values in self._constants)
+
     def _join_steps(self, a: Step, b: Step) -> Step:
         if a.func is not b.func or a.out != b.out or a.kwargs.keys() != b.kwargs.keys():
             raise Mismatch(f"{a.func} became {b.func}")
@@ -82,3 +90,9 @@ class Program:
         if a != b and not (isinstance(a, float) and math.isnan(a) and math.isnan(b)):
             raise Mismatch(f"{a} became {b}")
         return a
+
+
+def _same_values(one: Sequence[tuple[Tensor, Tensor]], other: Sequence) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for (_, a), (_, b) in zip(one, other, strict=True)
+    )

@@ -39,12 +39,13 @@ class FrameProgram:
     _memory: object = None
 
     def is_valid(self, store: StateStore) -> bool:
-        """Whether the state lies where it did, and the prepared weights match the present ones."""
+        """Whether the state lies where it did, and weights and values are those of before."""
         if self._memory is not store.memory:
             if not self.recorded.holds(store):
                 return False
             self._memory = store.memory
-        return self.weights is None or self.weights.are_current()
+        current = self.weights is None or self.weights.are_current()
+        return current and self.program.reads_the_same()
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -29,79 +30,24 @@ from ..torch_internals import (
     tree_leaves,
 )
 from .capture_guard import BY_INDEX, READS
+from .constant_reads import ConstantReads
+from .steps import Given, Kept, Register, Root, Step
 
 aten = torch.ops.aten
 
-# Methods of tensors that return values to Python without an op.
+# Reading ops whose results are no tensors.
+_TO_PYTHON = frozenset(
+    {
+        aten._local_scalar_dense.default,
+        aten.item.default,
+        aten.is_nonzero.default,
+        aten.equal.default,
+    }
+)
+# Methods of tensors that return values to Python without an op; all but the first give memory away.
 _READING_METHODS = frozenset(
     {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__}
 )
-
-
-@dataclass(frozen=True)
-class Register:
-    """A tensor that an op of the frame returned."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Root:
-    """A tensor that existed before the op that first read it, see :attr:`Trace.roots`."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Given:
-    """A root that differs from frame to frame.
-
-    Attributes:
-        name: ``'pixels'``; ``'places'`` of the images by slot; ``('by_image', blocks)`` and
-            ``('by_slot', blocks)``, see :class:`~..layout.Layout`; ``('inside', blocks, limits)``,
-            which of its blocks lie in the first rows and columns.
-    """
-
-    name: Hashable
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """A root that is the same tensor in each frame: a parameter, a kept map, a table.
-
-    Attributes:
-        tensor: The tensor.
-        fresh: It was made from numbers within the frame: its values count, not its identity.
-    """
-
-    tensor: Tensor
-    fresh: bool = False
-
-    def same_as(self, other: Any) -> bool:
-        """Whether another frame had the same root."""
-        if not isinstance(other, Kept) or self.fresh != other.fresh:
-            return False
-        if not self.fresh:
-            return self.tensor is other.tensor
-        a, b = self.tensor, other.tensor
-        return a.dtype == b.dtype and torch.equal(a, b)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One op.
-
-    Attributes:
-        func: The op.
-        args: Its arguments, tensors as :class:`Register` and :class:`Root`.
-        kwargs: Its keyword arguments.
-        out: Its result: a register, a list of registers, or something else.
-    """
-
-    func: OpOverload
-    args: tuple
-    kwargs: dict[str, Any]
-    out: Any
 
 
 @dataclass
@@ -113,6 +59,7 @@ class Trace:
         roots: The tensors that they were given, in the order of first use.
         results: What the frame returned: registers and roots, ``None`` for what is not a tensor.
         sizes: Number of executed blocks, by rows and columns of blocks of a map.
+        constants: Small tensors whose values Python has read, and these values.
         leaves_more: Whether somebody keeps a tensor that it made and that is no result.
         obstacle: Why the frame cannot be repeated by its ops, ``None`` if it can.
     """
@@ -121,6 +68,7 @@ class Trace:
     roots: list[Given | Kept] = field(default_factory=list)
     results: list[Register | Root | None] = field(default_factory=list)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    constants: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     leaves_more: bool = False
     obstacle: str | None = None
 
@@ -143,7 +91,8 @@ class TraceRecorder(TorchDispatchMode):
         # Memory of the roots so far, which stays theirs. Other memory that a frame writes to may
         # be freed and reused for a later root.
         self._of_roots: set[int] = set()
-        self._methods = _ReadingMethods(self._refuse)
+        self._constants = ConstantReads()
+        self._methods = _ReadingMethods(self._read, self._refuse)
 
     def __enter__(self):
         self._methods.__enter__()
@@ -162,7 +111,9 @@ class TraceRecorder(TorchDispatchMode):
 
     def _dispatch(self, func, args, kwargs):
         if func in READS or (func in BY_INDEX and _by_mask(args[1])):
-            self._refuse(f"{func} reads values")
+            self._read(args, f"{func} reads values")
+            if func in _TO_PYTHON:
+                return func(*args, **kwargs)
         elif _draws(func, args, kwargs):
             self._refuse(f"{func} draws random numbers")
         elif func is not torch.ops.prim.device.default:
@@ -178,9 +129,9 @@ class TraceRecorder(TorchDispatchMode):
             return out
         given = self._refer(args), {name: self._refer(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
-        if is_mutable(func):
-            self._note_written(func, args, kwargs)
-        self._add(func, *given, out)
+        written = self._written_by(func, args, kwargs) if is_mutable(func) else set()
+        self._written |= written & self._of_roots
+        self._add(func, *given, out, written)
         return out
 
     def finish(
@@ -210,9 +161,15 @@ class TraceRecorder(TorchDispatchMode):
             for root in self._roots
         ]
         # Tensors without memory have no address.
-        if self._written - {memory_of(tensor) for tensor in own} - {0}:
+        engine = {memory_of(tensor) for tensor in own}
+        if self._written - engine - {0}:
             self._refuse("it writes into a tensor that existed before the frame")
-        trace.leaves_more = self._leaves_more({memory_of(tensor) for tensor in own})
+        constants = self._constants.of(trace.roots, engine | self._written)
+        if isinstance(constants, str):
+            trace.obstacle = trace.obstacle or constants
+        else:
+            trace.constants = constants
+        trace.leaves_more = self._leaves_more(engine)
         # This must not keep the frame's inputs alive.
         self._roots, self._trace = [], Trace()
         return trace
@@ -224,9 +181,15 @@ class TraceRecorder(TorchDispatchMode):
         results = set(self._trace.results)
         return any(value not in results and memory_of(tensor) not in own for tensor, value in made)
 
-    def _add(self, func, args, kwargs, out) -> None:
-        made = [self._made(part) for part in out] if type(out) in (list, tuple) else self._made(out)
-        self._trace.steps.append(Step(func, args, kwargs, made))
+    def _add(self, func, args, kwargs, out, written: set[int] | frozenset = frozenset()) -> None:
+        first = self._registers
+        parts = out if type(out) in (list, tuple) else [out]
+        made = [self._made(part) for part in parts]
+        step = Step(func, args, kwargs, made if parts is out else made[0])
+        self._trace.steps.append(step)
+        pairs = zip(made, parts, strict=True)
+        new = [(r, memory_of(v)) for r, v in pairs if isinstance(r, Register) and r.index >= first]
+        self._constants.note(step, new, written)
 
     def _refer(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -255,13 +218,22 @@ class TraceRecorder(TorchDispatchMode):
             self._registers += 1
         return found
 
-    def _note_written(self, func, args, kwargs) -> None:
+    @staticmethod
+    def _written_by(func, args, kwargs) -> set[int]:
+        """The memory that an op writes to."""
+        places = set()
         for i, argument in enumerate(schema_of(func).arguments):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            places = {memory_of(t) for t in tree_leaves(value) if isinstance(t, Tensor)}
-            self._written |= places & self._of_roots
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = args[i] if i < len(args) else kwargs.get(argument.name)
+                places |= {memory_of(t) for t in tree_leaves(value) if isinstance(t, Tensor)}
+        return places
+
+    def _read(self, values: Any, what: str) -> None:
+        """Note that Python reads tensors."""
+        what = f"{what} in module {self._path() or '(root)'!r}"
+        for value in tree_leaves(values):
+            if isinstance(value, Tensor) and not self._constants.read(self._refer(value), what):
+                self._trace.obstacle = self._trace.obstacle or what
 
     def _refuse(self, what: str) -> None:
         if self._trace.obstacle is None:
@@ -271,13 +243,18 @@ class TraceRecorder(TorchDispatchMode):
 class _ReadingMethods(TorchFunctionMode):
     """Notices methods that read values without an op."""
 
-    def __init__(self, refuse: Callable[[str], None]) -> None:
+    def __init__(self, read: Callable[[Any, str], None], refuse: Callable[[str], None]) -> None:
         super().__init__()
+        self._read = read
         self._refuse = refuse
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in _READING_METHODS:
-            self._refuse(f"Tensor.{func.__name__} reads values")
+            what = f"Tensor.{func.__name__} reads values"
+            if func is Tensor.tolist and type(args[0]) in (Tensor, Parameter):
+                self._read(args, what)
+            else:
+                self._refuse(what)
         return func(*args, **(kwargs or {}))
 
 

@@ -52,6 +52,11 @@ class FrameContext:
         """End the frame: its BlockTensors can no longer be used."""
         self._closed = True
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the frame has ended."""
+        return self._closed
+
     # -- which module runs -------------------------------------------------------------------------
 
     @property

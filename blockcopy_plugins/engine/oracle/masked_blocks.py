@@ -76,6 +76,11 @@ class MaskedBlocks:
             steps = _pair(args[3])
         elif func in POOLS:
             steps = _pair(args[2] if len(args) > 2 and args[2] else args[1])
+        elif func is aten._adaptive_avg_pool2d.default and not x.padded:
+            sides = list(zip(x.size_of_map, size, strict=True))
+            steps = tuple(n // m for n, m in sides)
+            if any(n % m for n, m in sides) or steps == x.block:
+                return None
         else:
             return None
         if any(b % step for b, step in zip(x.block, steps, strict=True)):
@@ -86,7 +91,7 @@ class MaskedBlocks:
     def of_slice(self, args, x: MapOfBlocks, length: int) -> tuple[Block, tuple[int, int]] | None:
         """Block and size of a slice of rows or columns, ``None`` if it is not a map."""
         _, dim, start, _, step = (*args, *(0, 0, None, 1)[len(args) - 1 :])
-        if x.axes[dim] not in "HW":
+        if x.axes[dim] not in "HW" or x.padded:
             return None
         axis, step = "HW".index(x.axes[dim]), step or 1
         first = (start or 0) % x.size_of_map[axis]

@@ -236,6 +236,8 @@ class MaskedFrame:
         elif func is aten.constant_pad_nd.default:
             size = self.blocks.of_pad(args[1], template, tuple(template.shape))
             axes, size_of_map = (None, size_of_map) if size is None else (template.axes, size)
+        elif func in _PADS and not any(args[1]):
+            axes = template.axes
         elif func is aten.roll.default and set(template.axes[d] for d in (*args, ())[2]) == {"C"}:
             axes = template.axes
         elif func is aten.slice.Tensor and args[0].shape == _shape_of(func, args, kwargs):

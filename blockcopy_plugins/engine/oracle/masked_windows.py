@@ -90,6 +90,8 @@ class FrameOfWindows(MaskedFrame):
         return found
 
     def _cut(self, func, kept, kwargs, x: MaskedTensor, out) -> MaskedTensor | None:
+        if x.padded and x.places is None:  # by values of its pixels
+            return None
         shape = tuple(x.shape)
         moved = x.places is not None
         seen = View(x.axes, shape, len(self.grid), x.size_of_map, x.joined, moved)

@@ -107,6 +107,8 @@ def replicate(frame: Frame, func, args, kwargs):
 
 def _repeat(frame: Frame, func, args, rule, limit: int = 0):
     x, (left, right, top, bottom) = args[0], args[1]
+    if not any(args[1]):
+        return x.like(x.packed.clone())
     if x.axes != MAP or isinstance(x, PaddedMap) or min(left, right, top, bottom) < 0:
         return Decline("it crops, or pads a map that is already padded")
     height, width = x.size_of_map

@@ -10,10 +10,12 @@ from torch import Tensor
 from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
+from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
 from ..torch_internals import named_arguments
 from .op_table import on_blocks
+from .pooling import avg_pool
 
 aten = torch.ops.aten
 
@@ -23,8 +25,19 @@ _AXES = ("NCHW", "NHWC", "NCL", "NLC")
 _LEAST_PIXELS = 64
 
 
-@on_blocks(aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default, any_layout=True)
-def summary(frame: Frame, func, args, kwargs):
+@on_blocks(aten._adaptive_avg_pool2d.default, any_layout=True)
+def adaptive_average(frame: Frame, func, args, kwargs):
+    """Adaptive pooling: on blocks if their sides divide into its bins, several in each block."""
+    x, size = args
+    if x.axes == MAP and not any(n % m for n, m in zip(x.size_of_map, size, strict=True)):
+        bins = tuple(n // m for n, m in zip(x.size_of_map, size, strict=True))
+        if bins != x.block:
+            return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
+    return Decline("its bins differ in size, or are whole blocks")
+
+
+@on_blocks(aten.adaptive_max_pool2d.default, any_layout=True)
+def adaptive_maximum(frame: Frame, func, args, kwargs):
     """Adaptive pooling, usually to a few pixels."""
     return Decline("no strategy for this op")
 

@@ -3,8 +3,9 @@
 An op that cannot run on blocks returns a dense tensor, and so do the ops after it, such as an
 attention's softmax and product with the values, until one comes that could run on blocks: a
 convolution, a pooling, a resize. There the tensor is cut into blocks again, if it is a map: if it
-has as many images as the frame and the size of a map that the frame has had on blocks, and was
-computed from maps by ops that leave pixels about where they are.
+has as many images as the frame and the size of a map that the frame has had on blocks, or of its
+first one divided by a whole number, and was computed from maps by ops that leave pixels about where
+they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..composite import take_apart
+from ..geometry import ceil_div
 from ..torch_internals import (
     OpOverload,
     is_mutable,
@@ -108,14 +110,23 @@ class FrameMaps:
     def geometry(self, shape: Sequence[int]) -> MapGeometry | None:
         """The geometry of the frame's maps of the size of ``(N, C, H, W)``, if there are any.
 
-        A map whose blocks are single pixels does not count: it may be a summary of each
-        block, and little would be gained.
+        The first map of the frame, divided by a whole number, counts as one of them. A map whose
+        blocks are single pixels does not: it may be a summary of each block, and little would be
+        gained.
         """
         if len(shape) != 4 or shape[0] != self._images:
             return None
         size = (shape[2], shape[3])
-        block = self._blocks.get(size)
+        block = self._blocks.get(size) or self._divided_block(size)
         return None if block is None or block == (1, 1) else MapGeometry(size, block)
+
+    def _divided_block(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        (height, width), (rows, columns) = next(iter(self._blocks.items()), ((0, 0), (0, 0)))
+        times = ceil_div(height, max(size[0], 1))
+        divides = times > 1 and rows % times == 0 and columns % times == 0
+        if not divides or size != (ceil_div(height, times), ceil_div(width, times)):
+            return None
+        return rows // times, columns // times
 
     @property
     def is_over(self) -> bool:

@@ -223,6 +223,42 @@ def test_a_model_that_counts_its_frames_is_no_program():
     assert programs(nets[0]) is None or programs(nets[0]).replayed == 0
 
 
+class NotesSizes(Net):
+    def forward(self, x):
+        out = super().forward(x)
+        self.sizes = [tuple(y.shape[2:]) for y in out]
+        self.about = {"strides": [1, 2], "size": x.shape}
+        return out
+
+
+class NotesBlocks(Net):
+    def forward(self, x):
+        self.maps, self.named = [], {}
+        self.maps.append(self.stem(x))
+        self.named["disparity", 0] = self.maps[-1]
+        return super().forward(x)
+
+
+class NotesDenseMaps(Net):
+    def forward(self, x):
+        out = super().forward(x)
+        self.maps = [bc.to_dense(y) for y in out]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("model", "replayed"), [(NotesSizes, 5), (NotesBlocks, 5), (NotesDenseMaps, 0)]
+)
+def test_a_model_that_notes_nothing_new_in_each_frame_is_a_program(model, replayed):
+    torch.manual_seed(0)
+    nets = pair(model())
+    run(nets, [35, 5, 9, 4, 6, 8, 3, 7], torch.Generator().manual_seed(1))
+    assert programs(nets[0]).replayed == replayed
+    run(nets, [35], torch.Generator().manual_seed(2))
+    if model is NotesDenseMaps:
+        nearly_the_same(nets[0].maps, nets[1].maps)
+
+
 class Outside(nn.Module):
     """Depends on what no module shows."""
 

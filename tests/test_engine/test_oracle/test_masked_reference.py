@@ -115,3 +115,19 @@ def test_patches_wider_than_a_block():
     frame = torch.randn(1, 3, 16, 16)
     grid = torch.ones(1, 2, 2, dtype=torch.bool)
     assert torch.equal(MaskedReference(Patches(), 8)(grid, frame), Patches()(frame))
+
+
+def test_a_slice_of_a_padded_map_is_dense():
+    """By hand: its pixels are elsewhere than those of the map, so the whole map is read."""
+
+    class Shifted(nn.Module):
+        def forward(self, x):
+            padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+            return padded[:, :, : x.shape[2], 2:]
+
+    reference, kept = MaskedReference(Shifted(), 8), None
+    for grid in (torch.ones(1, 2, 2, dtype=torch.bool), torch.eye(2, dtype=torch.bool)[None]):
+        frame = torch.randn(1, 3, 14, 12)
+        pixels = grid.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None, :14, :12]
+        kept = frame if kept is None else torch.where(pixels, frame, kept)
+        assert torch.equal(reference(grid, frame), Shifted()(kept))

@@ -180,6 +180,26 @@ def test_pooling_thoroughly(**drawn):
     check_pooling(**drawn)
 
 
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize(("size", "bins"), [((24, 40), (6, 5)), ((28, 18), (7, 9))])
+def test_adaptive_average_of_equal_bins_runs_on_blocks(size, bins, pack):
+    def function(x):
+        return F.adaptive_avg_pool2d(x, bins)
+
+    frames = [torch.randn(2, 4, *size) for _ in range(3)]
+    shape = tuple(-(-s // 8) for s in size)
+    grids = [torch.rand(2, *shape) < rate for rate in (2, 0.5, 0.3)]
+    block = tuple(8 * m // n for n, m in zip(size, bins, strict=True))
+    net, left = Op(function).eval(), list(grids)
+    config = bc.BlockCopyConfig(
+        block_size=8, policy=lambda f, c: left.pop(0), pack_whole_frames=pack, strict=True
+    )
+    bc.blockcopy_(net, config)
+    wanted = by_hand(function, frames, grids, (8, 8), block)
+    for frame, hand in zip(frames, wanted, strict=True):
+        torch.testing.assert_close(net(frame), hand)
+
+
 def test_max_pool_takes_the_maximum_of_negative_values_at_the_edge():
     """The border of a max pooling is minus infinity, not zero."""
     net = bc.blockcopy_(
