@@ -1,6 +1,6 @@
-"""Whether :func:`blockcopy_plugins.estimate` tells the truth: what it predicts, and what is then so.
+"""Whether :func:`blockcopy_plugins.estimate` is right: what it predicts, and what is then measured.
 
-``python -m benchmarks.estimates --models enet@360x480,whole:mask-rcnn_r50_fpn --json estimates.json``
+``python -m benchmarks.estimates --models enet@360x480,whole:mask-rcnn_r50_fpn --json found.json``
 
 In one process, the estimate of a model is made first. Then the same model, unconverted, and a copy
 of it, converted, run on the same frames in turn, with the same policy beside the dictated grids.
@@ -41,6 +41,11 @@ class Subject:
     name: str
     model: nn.Module
     call: Callable[[nn.Module, Tensor], Any]
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its weights are, so that its frames are to be."""
+        return all(weight.is_contiguous() for weight in self.model.parameters())
 
 
 def build_subject(name: str, dtype: str, seed: int = 0) -> Subject:
@@ -121,8 +126,10 @@ def measure(
     sparse = sparse_copy(subject.model, args.block_size, policy)
     draw = torch.Generator().manual_seed(args.seed + 1)
     dtype = next(subject.model.parameters()).dtype
+    # mmcv's RoIAlign takes any map for a contiguous one, so that a model with RoI heads is.
+    layout = torch.contiguous_format if subject.is_contiguous else torch.channels_last
     frames = [
-        torch.randn(1, 3, *size, generator=draw).to(dtype, memory_format=torch.channels_last)
+        torch.randn(1, 3, *size, generator=draw).to(dtype, memory_format=layout)
         for _ in range(args.frames)
     ]
     grid = -(-size[0] // args.block_size), -(-size[1] // args.block_size)
@@ -146,7 +153,8 @@ def measure(
             if step >= args.warmup:
                 dense.append(spent)
             # Not always in the same order: a policy learns every few frames.
-            for rate in (*args.rates[step % len(args.rates) :], *args.rates[: step % len(args.rates)]):
+            first = step % len(args.rates)
+            for rate in (*args.rates[first:], *args.rates[:first]):
                 policy.grid = draw_grid(counts[rate], grid, draw, args.pattern)
                 spent = timed(sparse, frame)
                 aside = 1e3 * policy.seconds()

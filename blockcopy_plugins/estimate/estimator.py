@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -15,15 +14,15 @@ from ..engine.adapter import ModelAdapter
 from ..errors import ConfigError
 from ..integrations.framework import framework_for, framework_of_config
 from ..policy import build_policy
-from .cost_fit import seconds_at
 from .figures import Estimate
-from .frame_sizes import plan
-from .frame_timer import FrameTimer, seconds_per_pixel
+from .frame_timer import FrameTimer, probe
 from .measurement import block_sizes_to_try, measure
 from .notes import notes
 from .prediction import predict
 
 RATES = (1.0, 0.5, 0.25, 0.125)
+_PART_FOR_PROBES = 0.08  # of the time, for the last of them
+_PART_FOR_DENSE = 0.45  # of the time, for a dense frame of the size itself
 
 
 def estimate(
@@ -85,22 +84,21 @@ def estimate(
     framework, own = framework_for(model)
     timing = FrameTimer(model, adapter or own, call or framework.call, clock)
     wanted = BlockCopyConfig().policy if policy is None else policy
-    per_pixel = seconds_per_pixel(timing, size, budget_s)
+    probe(timing, size, _PART_FOR_PROBES * budget_s)
     sizes = block_sizes_to_try(block_size, size, timing)
 
-    dense_guess = per_pixel * prod(size)
-    # After a warm-up. No time matters more than this one, so it is measured if possible.
-    directly = 2 if 3 * dense_guess <= 0.5 * budget_s else int(2 * dense_guess <= 0.6 * budget_s)
-    left = budget_s - (clock() - start) - (dense_guess * (directly + 1) if directly else 0.0)
-    left /= len(sizes)
+    # No time matters more than this one, so it is measured if possible.
+    guess = timing.dense_seconds(size)
+    if 3 * guess <= _PART_FOR_DENSE * budget_s:
+        timing.dense(size, 2)
+    elif guess <= _PART_FOR_DENSE * budget_s:
+        timing.dense(size, 1, warm_up=False)
     runs = []
-    for block in sizes:
-        share, rounds = plan(size, block, rates, per_pixel, left)
-        runs.append(measure(timing, size, block, share, rounds, rates, wanted))
-    if directly:
-        timing.dense(size, directly)
-    dense = seconds_at(timing.dense_times, prod(size), size)
-    found = tuple(predict(run, size, dense, rates, rest_ms) for run in runs)
+    for number, block in enumerate(sizes):
+        now = clock()
+        deadline = now + (budget_s - (now - start)) / (len(sizes) - number)
+        runs.append(measure(timing, size, block, rates, wanted, deadline))
+    found = tuple(predict(run, size, timing.dense_times, rates, rest_ms) for run in runs)
     best = max(found, key=lambda f: f.mean_speedup)
     return Estimate(
         size=size,
@@ -108,7 +106,7 @@ def estimate(
         device=timing.device.type,
         threads=torch.get_num_threads(),
         policy=type(build_policy(wanted)).__name__,
-        dense_ms=1e3 * dense,
+        dense_ms=found[0].rates[0].dense_ms,
         dense_measured=size in timing.dense_times,
         rest_ms=float(rest_ms),
         block_sizes=found,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
 from statistics import median
 from typing import Any
 
@@ -16,7 +15,10 @@ from ..config import BlockCopyConfig
 from ..engine.adapter import ModelAdapter
 from ..engine.convert import restore_
 from ..errors import BlockCopyError, ConfigError
+from .cost_fit import seconds_at
 from .frame_sizes import reduced
+
+_PICTURES = 3
 
 
 class FrameTimer:
@@ -50,11 +52,16 @@ class FrameTimer:
             for p in nn.Module.parameters(model)
         )
         self._dense: dict[tuple[int, int], list[float]] = {}
+        self._frames: dict[tuple[tuple[int, int], int], Tensor] = {}
 
     @property
     def dense_times(self) -> dict[tuple[int, int], float]:
         """Median seconds of a dense frame by its size."""
         return {size: median(times) for size, times in self._dense.items()}
+
+    def dense_seconds(self, size: tuple[int, int]) -> float:
+        """Seconds of a dense frame: measured, or extrapolated from the sizes that were."""
+        return seconds_at(self.dense_times, size)
 
     @contextmanager
     def on_blocks(self, block_size: int, policy: Any) -> Iterator[None]:
@@ -66,11 +73,18 @@ class FrameTimer:
         finally:
             restore_(self.model)
 
-    def frame(self, size: tuple[int, int]) -> Tensor:
-        """A frame of noise, the same for the same size, so that a detector finds the same in it."""
-        frame = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return frame.to(self.device, self.dtype).contiguous(memory_format=layout)
+    def frame(self, size: tuple[int, int], number: int = 0) -> Tensor:
+        """A frame of noise; three different ones in turn, the same for the same size."""
+        key = size, number % _PICTURES
+        if self._frames and next(iter(self._frames))[0] != size:
+            self._frames.clear()
+        if key not in self._frames:
+            draw = torch.Generator().manual_seed(key[1])
+            frame = torch.randn(1, 3, *size, generator=draw)
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            frame = frame.to(self.device, self.dtype).contiguous(memory_format=layout)
+            self._frames[key] = frame
+        return self._frames[key]
 
     def now(self) -> float:
         """The time in seconds, once the device has finished its work."""
@@ -86,37 +100,51 @@ class FrameTimer:
             self._call(self.model, frame)
         return self.now() - start
 
-    def dense(self, size: tuple[int, int], times: int) -> None:
+    def dense(self, size: tuple[int, int], times: int, warm_up: bool = True) -> None:
         """Time dense frames of a size; the model must not be converted.
+
+        Args:
+            size: ``(H, W)`` of the frames in pixels.
+            times: How many.
+            warm_up: Whether to run one more, before the first of this size.
 
         Raises:
             ConfigError: If the model does not run on frames of this size.
         """
-        frame = self.frame(size)
-        if size not in self._dense:
-            try:
-                self.run(frame)
-            except BlockCopyError:
-                raise
-            # Whatever the user's model raises.
-            except Exception as error:
-                raise ConfigError(
-                    f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
-                    f"{type(error).__name__}: {error}. An estimate runs it on frames smaller than "
-                    "those asked for; give call=f(model, frame) if it is not called model(frame)."
-                ) from error
-            self._dense[size] = []
-        self._dense[size] += [self.run(frame) for _ in range(times)]
+        found = self._dense.setdefault(size, [])
+        try:
+            if warm_up and not found:
+                self.run(self.frame(size))
+            for _ in range(times):
+                found.append(self.run(self.frame(size, len(found))))
+        except BlockCopyError:
+            raise
+        # Whatever the user's model raises.
+        except Exception as error:
+            frame = self.frame(size)
+            raise ConfigError(
+                f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
+                f"{type(error).__name__}: {error}. An estimate runs it on frames smaller than "
+                "those asked for; give call=f(model, frame) if it is not called model(frame)."
+            ) from error
 
 
-def seconds_per_pixel(timing: FrameTimer, size: tuple[int, int], budget: float) -> float:
-    """Seconds per pixel of a dense frame, from frames that grow until one takes long enough."""
-    blocks = 2
+def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
+    """Time dense frames of growing sizes, to know what larger ones will take.
+
+    Args:
+        timing: Runs the model.
+        size: ``(H, W)`` of the largest frame in pixels.
+        budget: Seconds that the last of them may take.
+    """
+    blocks, found = 2, []
     while True:
-        probe = reduced(size, 64, 0.0, (blocks, blocks))
-        timing.dense(probe, 1)
-        spent = timing.dense_times[probe]
-        # The next one would be four times as large.
-        if probe == size or 4 * spent > 0.05 * budget:
-            return spent / prod(probe)
+        current = reduced(size, 64, 0.0, (blocks, blocks))
+        timing.dense(current, 1, warm_up=not found)
+        if current not in found:
+            found.append(current)
         blocks *= 2
+        following = reduced(size, 64, 0.0, (blocks, blocks))
+        # From one size alone nothing is known of a larger one.
+        if current == size or len(found) > 1 and timing.dense_seconds(following) > budget:
+            return

@@ -1,0 +1,102 @@
+"""Frames of one size through a converted model, with given numbers of executed blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+import torch
+
+from ..engine.convert import report
+from ..policy.dictated import DictatedPolicy
+from .frame_timer import FrameTimer
+
+# Frames in turn that may be recorded until it is taken that all of them are: a model of many nested
+# parts shows in one frame after the other which of them can be replayed.
+_UNTIL_SETTLED = 16
+# Tries for a frame that is not recorded, with a number of blocks that has a recording of its own.
+_TRIES = 4
+MOST_ROUNDS = 9
+
+
+class BlockFrames:
+    """Runs frames with given numbers of blocks, and keeps the times of those that count.
+
+    The engine records some frames of a stream, to replay them from then on. A user's video is
+    replayed, so that frames which are recorded do not count. Each frame is another picture than the
+    one before: what repeats (regions over blocks that did not run) would else be all of it.
+
+    Args:
+        timing: Runs the model, which is converted.
+        policy: Its policy.
+        size: ``(H, W)`` of the frames in pixels.
+        block: Block size in pixels.
+
+    Attributes:
+        blocks: Blocks of a frame.
+        first: Seconds of the first frame, in the model. It is executed fully, and prepares weights.
+    """
+
+    def __init__(
+        self, timing: FrameTimer, policy: DictatedPolicy, size: tuple[int, int], block: int
+    ) -> None:
+        self._timing, self._policy, self._size = timing, policy, size
+        self._grid = -(-size[0] // block), -(-size[1] // block)
+        self.blocks = self._grid[0] * self._grid[1]
+        self._draw = torch.Generator().manual_seed(0)
+        self._frames = self._recorded = 0
+        self._seconds: dict[int, list[float]] = {}
+        self._of_recorded: dict[int, list[float]] = {}
+        self._of_policy: list[float] = []
+        self._run(self.blocks)
+        (self.first,) = self._of_recorded.pop(self.blocks, None) or self._seconds.pop(self.blocks)
+        self._of_policy.clear()
+
+    def settle(self, counts: Sequence[int]) -> None:
+        """Run frames until no more are recorded.
+
+        Args:
+            counts: Numbers of executed blocks to take in turn; two, or it cannot be seen what
+                depends on them.
+        """
+        settled = 0
+        for turn in range(_UNTIL_SETTLED):
+            settled = settled + 1 if self._run(counts[turn % len(counts)]) else 0
+            if settled == 2:
+                break
+
+    def round(self, counts: Sequence[int]) -> None:
+        """Run a frame that counts with each number of executed blocks."""
+        for count in counts:
+            for _ in range(_TRIES):
+                if self._run(count):
+                    break
+
+    def times(self) -> dict[int, float]:
+        """Median seconds in the model by the number of executed blocks."""
+        return {
+            count: median(self._seconds.get(count) or self._of_recorded[count])
+            for count in self._seconds.keys() | self._of_recorded.keys()
+        }
+
+    @property
+    def policy_seconds(self) -> float:
+        """Mean seconds in the policy."""
+        return fmean(self._of_policy)
+
+    def _run(self, count: int) -> bool:
+        """Run a frame; whether it counts."""
+        chosen = torch.zeros(self.blocks, dtype=torch.bool)
+        chosen[torch.randperm(self.blocks, generator=self._draw)[:count]] = True
+        self._policy.grid = chosen.view(1, *self._grid)
+        frame = self._timing.frame(self._size, self._frames)
+        self._frames += 1
+        spent = self._timing.run(frame)
+        aside = self._policy.seconds()
+        recorded = report(self._timing.model).recorded
+        counts = recorded == self._recorded
+        self._recorded = recorded
+        times = self._seconds if counts else self._of_recorded
+        times.setdefault(count, []).append(spent - aside)
+        self._of_policy.append(aside)
+        return counts
