@@ -5,16 +5,19 @@
 In one process, the estimate of a model is made first. Then the same model, unconverted, and a copy
 of it, converted, run on the same frames in turn, with the same policy beside the dictated grids.
 Frames that are recorded are left out, and medians are compared. The figures that count are ratios,
-predicted / measured: load on the machine disturbs them little, and with --clock cpu hardly.
+predicted / measured: load on the machine disturbs them little, and with --clock cpu hardly. Rows
+that the file has from other environments stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import command
@@ -260,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--rates", type=command.rates, default=[1.0, 0.5, 0.25, 0.125])
     parser.add_argument("--policy", default=POLICY, help=f"default {POLICY}; 'none' costs nothing")
     parser.add_argument("--pattern", choices=("random", "clustered"), default="random")
-    parser.add_argument("--budget", type=float, default=18.0, help="of the estimate, seconds")
+    parser.add_argument("--budget", type=float, default=30.0, help="of the estimate, seconds")
     parser.add_argument(
         "--detections", type=int, default=20, help="in a frame of a whole detector (default 20)"
     )
@@ -276,22 +279,29 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     from .machine import describe
 
-    results = {
-        "benchmark": "estimates",
-        "machine": describe(allocator),
-        "settings": command.settings_of(args, "json"),
-        "networks": [],
-    }
+    settings = command.settings_of(args, "json", "models", "sizes", "dtypes", "threads")
+    networks = {}
+    if args.json and Path(args.json).exists():
+        kept = json.loads(Path(args.json).read_text())["networks"]
+        networks = {_key(network): network for network in kept}
+    results = {"benchmark": "estimates", "networks": []}
     for threads, model in itertools.product(args.threads, args.models):
         torch.set_num_threads(threads)
         name, _, own = model.partition("@")
         sizes = command.sizes(own) if own else args.sizes
         for size, dtype in itertools.product(sizes, args.dtypes):
             found = compare(name, size, dtype, args)
-            results["networks"].append(found)
+            found |= {"machine": describe(allocator), "settings": settings}
+            networks[_key(found)] = found
+            results["networks"] = list(networks.values())
             command.write_json(results, args.json)
             print(_in_a_line(found), flush=True)
     return results
+
+
+def _key(network: dict) -> tuple:
+    keys = ("model", "size", "dtype", "threads", "block_size")
+    return tuple(str(network[key]) for key in keys)
 
 
 def _in_a_line(found: dict) -> str:

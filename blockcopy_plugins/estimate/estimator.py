@@ -35,17 +35,17 @@ def estimate(
     rest_ms: float = 0.0,
     call: Callable[[nn.Module, Tensor], Any] | None = None,
     adapter: ModelAdapter | None = None,
-    budget_s: float = 18.0,
+    budget_s: float = 30.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Predict the speed-up at each executed rate on this machine, in a few seconds.
+    """Predict the speed-up at each executed rate on this machine, in seconds.
 
     The model runs dense, and block-sparse through the real engine with the real policy beside it,
-    on frames that are as large as the time allows, with a few numbers of executed blocks. The
-    cost of a sparse frame has three parts: one per executed block, whatever the frame's size, one
-    that grows with the frame's area (ops on whole maps, copies of the outputs), and a fixed one
-    (Python). They are fitted to the measured times, and predict those of the whole frame. If the
-    time allows, dense is timed at the frame's own size.
+    on pictures of noise, each another than the one before, and with random blocks. Frames that the
+    engine records are left out, since a video is replayed. If there is time, and for light networks
+    there is, all of this happens on frames of the size itself, and what is predicted is what was
+    measured. Else smaller frames are timed as well or instead, of two sizes, and a cost of each
+    executed block, one of the frame's area and a fixed one are fitted to the times.
 
     Args:
         model: A model as for :func:`blockcopy_plugins.blockcopy_`, in eval mode, not converted.
@@ -63,15 +63,16 @@ def estimate(
             the ``predict`` of a detector or segmentor.
         adapter: As in :func:`blockcopy_plugins.blockcopy_`; its ``task_outputs`` are what the
             policy compares.
-        budget_s: Seconds that it may take, approximately. More seconds give more exact figures.
+        budget_s: Seconds that it may take, approximately; a light network takes few of them. More
+            seconds give more exact figures for networks that take a second a frame or more.
         clock: Returns the time in seconds.
 
     Returns:
         The estimate.
 
     Raises:
-        ConfigError: If the model is in training mode, is already converted or cannot run on
-            smaller frames, or a value is out of range.
+        ConfigError: If the model is in training mode, is already converted or cannot run, or a
+            value is out of range.
 
     Examples:
         >>> found = bc.estimate(model, (1024, 2048), block_size=128)

@@ -29,6 +29,13 @@ class FrameTimer:
         adapter: Adapter for the conversion.
         call: Runs a frame.
         clock: Returns the time in seconds.
+
+    Attributes:
+        dtype: dtype of the model.
+        device: Device of the model.
+        channels_last: Whether its weights lie channels last.
+        takes_only_size: Whether the model takes no frames but of the size asked for, as those with
+            a table of positions.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class FrameTimer:
             and not p.is_contiguous()
             for p in nn.Module.parameters(model)
         )
+        self.takes_only_size = False
         self._dense: dict[tuple[int, int], list[float]] = {}
         self._frames: dict[tuple[tuple[int, int], int], Tensor] = {}
 
@@ -111,7 +119,7 @@ class FrameTimer:
         Raises:
             ConfigError: If the model does not run on frames of this size.
         """
-        found = self._dense.setdefault(size, [])
+        found = self._dense.get(size, [])
         try:
             if warm_up and not found:
                 self.run(self.frame(size))
@@ -124,23 +132,29 @@ class FrameTimer:
             frame = self.frame(size)
             raise ConfigError(
                 f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
-                f"{type(error).__name__}: {error}. An estimate runs it on frames smaller than "
-                "those asked for; give call=f(model, frame) if it is not called model(frame)."
+                f"{type(error).__name__}: {error}. Give call=f(model, frame) if it is not called "
+                "model(frame)."
             ) from error
+        self._dense[size] = found
 
 
 def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
     """Time dense frames of growing sizes, to know what larger ones will take.
 
     Args:
-        timing: Runs the model.
+        timing: Runs the model. If it takes no other size, this is noted.
         size: ``(H, W)`` of the largest frame in pixels.
         budget: Seconds that the last of them may take.
     """
     blocks, found = 2, []
     while True:
         current = reduced(size, 64, 0.0, (blocks, blocks))
-        timing.dense(current, 1, warm_up=not found)
+        try:
+            timing.dense(current, 1, warm_up=not found)
+        except ConfigError:
+            timing.dense(size, 1)
+            timing.takes_only_size = True
+            return
         if current not in found:
             found.append(current)
         blocks *= 2

@@ -107,7 +107,7 @@ def measure(
     def run(current: tuple[int, int], part: float = 1.0) -> SizeRun:
         return _measure_size(timing, current, block, rates, wanted, until(part))
 
-    if affordable(1.0) == size:
+    if timing.takes_only_size or affordable(1.0) == size:
         return BlockRun(block, (run(size),))
     # On blocks, a frame may take less time than expected: a small one shows how much.
     small = affordable(_PART_FOR_SMALL) or reduced(size, block, SHARES[-1])
@@ -146,11 +146,10 @@ def _measure_size(
         if whole and timing.clock() + 4 * frames.first < deadline:
             counts += whole
         rounds, spent = 0, 0.0
-        # With a dense frame for each.
         while not rounds or (rounds < MOST_ROUNDS and timing.clock() + spent < deadline):
             start = timing.clock()
             frames.round(counts)
-            spent = timing.clock() - start + (rounds + 2) * dense
+            spent = timing.clock() - start + dense
             rounds += 1
         found = report(timing.model)
     # Before and after, so that a temporary slowdown of the machine affects both.
@@ -168,7 +167,7 @@ def block_sizes_to_try(
 ) -> list[int]:
     """The requested sizes, or up to three usable ones that suit the strides of the model."""
     if block_size is None:
-        tiny = (min(size[0], 128), min(size[1], 256))
+        tiny = size if timing.takes_only_size else (min(size[0], 128), min(size[1], 256))
         with timing.on_blocks(128, "all"):
             timing.run(timing.frame(tiny))
             suitable = report(timing.model).block_sizes
