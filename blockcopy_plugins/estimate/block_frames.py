@@ -49,21 +49,24 @@ class BlockFrames:
         self._of_recorded: dict[int, list[float]] = {}
         self._of_policy: list[float] = []
         self._run(self.blocks)
-        (self.first,) = self._of_recorded.pop(self.blocks, None) or self._seconds.pop(self.blocks)
-        self._of_policy.clear()
+        (self.first,) = self.times().values()
+        self._forget()
 
-    def settle(self, counts: Sequence[int]) -> None:
-        """Run frames until no more are recorded.
+    def settle(self, count: int) -> None:
+        """Run frames that do not count, until no more are recorded.
 
         Args:
-            counts: Numbers of executed blocks to take in turn; two, or it cannot be seen what
-                depends on them.
+            count: Number of executed blocks, about.
         """
+        # Two numbers above one, or it cannot be seen what depends on them.
+        count = min(max(2, count), self.blocks - 1)
+        counts = count, min(count + 1, self.blocks - 1)
         settled = 0
         for turn in range(_UNTIL_SETTLED):
-            settled = settled + 1 if self._run(counts[turn % len(counts)]) else 0
+            settled = settled + 1 if self._run(counts[turn % 2]) else 0
             if settled == 2:
                 break
+        self._forget()
 
     def round(self, counts: Sequence[int]) -> None:
         """Run a frame that counts with each number of executed blocks."""
@@ -83,6 +86,11 @@ class BlockFrames:
     def policy_seconds(self) -> float:
         """Mean seconds in the policy."""
         return fmean(self._of_policy)
+
+    def _forget(self) -> None:
+        self._seconds.clear()
+        self._of_recorded.clear()
+        self._of_policy.clear()
 
     def _run(self, count: int) -> bool:
         """Run a frame; whether it counts."""

@@ -140,7 +140,7 @@ def _measure_size(
     with timing.on_blocks(block, policy), _motion_for(policy, timing.model, size):
         frames = BlockFrames(timing, policy, size, block)
         counts = block_counts(frames.blocks, rates)
-        frames.settle(counts[:2])
+        frames.settle(counts[0])
         whole = [frames.blocks] if any(rate == 1 for rate in rates) else []
         # Two are recorded, and one of these is repeated, before one counts.
         if whole and timing.clock() + 4 * frames.first < deadline:

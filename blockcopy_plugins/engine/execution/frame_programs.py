@@ -147,7 +147,7 @@ class FramePrograms(ReplayExecutor):
 
     def report(self) -> ProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""
-        if not self._replayed and not self._eager_calls and not self._made:
+        if not self._replayed and not self._eager_calls and not self._recorded:
             return None
         calls = self._replayed, dict(self._eager_calls), self._recorded
         return ProgramReport(*calls, self._made, self._compared)
