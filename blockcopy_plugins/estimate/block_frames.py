@@ -34,7 +34,6 @@ class BlockFrames:
 
     Attributes:
         blocks: Blocks of a frame.
-        first: Seconds of the first frame, in the model. It is executed fully, and prepares weights.
     """
 
     def __init__(
@@ -48,8 +47,8 @@ class BlockFrames:
         self._seconds: dict[int, list[float]] = {}
         self._of_recorded: dict[int, list[float]] = {}
         self._of_policy: list[float] = []
+        # A stream's first frame is executed fully.
         self._run(self.blocks)
-        (self.first,) = self.times().values()
         self._forget()
 
     def settle(self, count: int) -> None:

@@ -93,7 +93,7 @@ def estimate(
     if 3 * guess <= _PART_FOR_DENSE * budget_s:
         timing.dense(size, 2)
     elif guess <= _PART_FOR_DENSE * budget_s:
-        timing.dense(size, 1, warm_up=False)
+        timing.dense(size, 0)
     runs = []
     for number, block in enumerate(sizes):
         now = clock()

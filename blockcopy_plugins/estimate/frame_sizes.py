@@ -10,9 +10,10 @@ SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
 
 # Frames that are run before any counts: of few blocks, and recorded, which takes longer.
 _UNTIL_SETTLED, _RECORDED = 4, 1.5
-# A frame that is executed fully and prepares weights; and what no number of blocks makes cheaper,
-# as part of such a frame, at least.
-_FIRST, _FIXED = 1.3, 0.05
+# The first frame, which is executed fully and prepares weights; later ones that are executed fully,
+# until one counts, two of which are recorded and one is repeated; and what no number of blocks makes
+# cheaper, as part of such a frame, at least.
+_FIRST, _WHOLE, _FIXED = 2.0, 4.0, 0.05
 
 
 def largest_affordable(
@@ -42,7 +43,8 @@ def _frames_needed(frame: tuple[int, int], block: int, rates: Sequence[float]) -
     """Time in which frames of a size can be timed once at each rate, in fully executed frames."""
     blocks = -(-frame[0] // block) * -(-frame[1] // block)
     shares = [count / blocks + _FIXED for count in block_counts(blocks, rates)]
-    return _FIRST + _UNTIL_SETTLED * _RECORDED * min(shares) + sum(shares)
+    found = _FIRST + _UNTIL_SETTLED * _RECORDED * min(shares) + sum(shares)
+    return found + _WHOLE * any(rate == 1 for rate in rates)
 
 
 def reduced(

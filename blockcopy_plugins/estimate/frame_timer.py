@@ -59,13 +59,14 @@ class FrameTimer:
             for p in nn.Module.parameters(model)
         )
         self.takes_only_size = False
+        self._first: dict[tuple[int, int], float] = {}
         self._dense: dict[tuple[int, int], list[float]] = {}
         self._frames: dict[tuple[tuple[int, int], int], Tensor] = {}
 
     @property
     def dense_times(self) -> dict[tuple[int, int], float]:
         """Median seconds of a dense frame by its size."""
-        return {size: median(times) for size, times in self._dense.items()}
+        return {size: median(times or [self._first[size]]) for size, times in self._dense.items()}
 
     def dense_seconds(self, size: tuple[int, int]) -> float:
         """Seconds of a dense frame: measured, or extrapolated from the sizes that were."""
@@ -108,21 +109,20 @@ class FrameTimer:
             self._call(self.model, frame)
         return self.now() - start
 
-    def dense(self, size: tuple[int, int], times: int, warm_up: bool = True) -> None:
+    def dense(self, size: tuple[int, int], times: int) -> None:
         """Time dense frames of a size; the model must not be converted.
 
         Args:
             size: ``(H, W)`` of the frames in pixels.
-            times: How many.
-            warm_up: Whether to run one more, before the first of this size.
+            times: How many, after a first one that counts only as long as it is the only one.
 
         Raises:
             ConfigError: If the model does not run on frames of this size.
         """
-        found = self._dense.get(size, [])
         try:
-            if warm_up and not found:
-                self.run(self.frame(size))
+            if size not in self._first:
+                self._first[size] = self.run(self.frame(size))
+            found = self._dense.setdefault(size, [])
             for _ in range(times):
                 found.append(self.run(self.frame(size, len(found))))
         except BlockCopyError:
@@ -135,7 +135,6 @@ class FrameTimer:
                 f"{type(error).__name__}: {error}. Give call=f(model, frame) if it is not called "
                 "model(frame)."
             ) from error
-        self._dense[size] = found
 
 
 def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
@@ -150,7 +149,8 @@ def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
     while True:
         current = reduced(size, 64, 0.0, (blocks, blocks))
         try:
-            timing.dense(current, 1, warm_up=not found)
+            # The very first one prepares more than others.
+            timing.dense(current, 0 if found else 1)
         except ConfigError:
             timing.dense(size, 1)
             timing.takes_only_size = True

@@ -40,7 +40,7 @@ class SizeRun:
         size: ``(H, W)`` in pixels.
         blocks: Blocks of a frame.
         model: Seconds in the model by the number of executed blocks, below all of them.
-        whole: Of a fully executed frame, ``None`` if no rate asks for it.
+        whole: Of a fully executed frame; ``None`` if no rate asks for it, or time was short.
         policy: Mean seconds in the policy.
         report: The engine's report.
     """
@@ -94,33 +94,35 @@ def measure(
         wanted: The policy.
         deadline: When to be done, by the timer's clock.
     """
+    partly = [rate for rate in rates if rate < 1]
 
     def until(part: float) -> float:
         return timing.clock() + part * (deadline - timing.clock())
 
-    def affordable(part: float, ratio: float = 1.0) -> tuple[int, int] | None:
+    def affordable(part: float, rates: Sequence[float], ratio: float = 1.0) -> Any:
         seconds = until(part) - timing.clock()
         return largest_affordable(
             size, block, rates, lambda frame: ratio * timing.dense_seconds(frame), seconds
         )
 
-    def run(current: tuple[int, int], part: float = 1.0) -> SizeRun:
+    def run(current: tuple[int, int], rates: Sequence[float], part: float = 1.0) -> SizeRun:
         return _measure_size(timing, current, block, rates, wanted, until(part))
 
-    if timing.takes_only_size or affordable(1.0) == size:
-        return BlockRun(block, (run(size),))
+    if timing.takes_only_size or affordable(1.0, rates) == size:
+        return BlockRun(block, (run(size, rates),))
     # On blocks, a frame may take less time than expected: a small one shows how much.
-    small = affordable(_PART_FOR_SMALL) or reduced(size, block, SHARES[-1])
-    found = [run(small, _PART_FOR_SMALL)]
+    small = affordable(_PART_FOR_SMALL, rates) or reduced(size, block, SHARES[-1])
+    found = [run(small, rates, _PART_FOR_SMALL)]
     dense = timing.dense_times[small]
-    large = affordable(1.0, found[0].whole / dense if found[0].whole and dense else 1.0)
+    ratio = found[0].whole / dense if found[0].whole and dense else 1.0
+    large = affordable(1.0, partly, ratio)
     if large is not None and prod(large) > prod(small):
-        found.append(run(large))
+        found.append(run(large, partly))
     elif small != size:
         # Two sizes, or the cost of area cannot be told from the fixed one.
         smaller = reduced(small, block, 0.25, (2, 2))
         if smaller != small:
-            found.insert(0, run(smaller))
+            found.insert(0, run(smaller, partly))
     return BlockRun(block, tuple(found))
 
 
@@ -141,10 +143,8 @@ def _measure_size(
         frames = BlockFrames(timing, policy, size, block)
         counts = block_counts(frames.blocks, rates)
         frames.settle(counts[0])
-        whole = [frames.blocks] if any(rate == 1 for rate in rates) else []
-        # Two are recorded, and one of these is repeated, before one counts.
-        if whole and timing.clock() + 4 * frames.first < deadline:
-            counts += whole
+        if any(rate == 1 for rate in rates):
+            counts.append(frames.blocks)
         rounds, spent = 0, 0.0
         while not rounds or (rounds < MOST_ROUNDS and timing.clock() + spent < deadline):
             start = timing.clock()
@@ -158,8 +158,8 @@ def _measure_size(
             timing.dense(size, 1)
     policy.reset()
     times = frames.times()
-    whole_seconds = times.pop(frames.blocks, frames.first) if whole else None
-    return SizeRun(size, frames.blocks, times, whole_seconds, frames.policy_seconds, found)
+    whole = times.pop(frames.blocks, None)
+    return SizeRun(size, frames.blocks, times, whole, frames.policy_seconds, found)
 
 
 def block_sizes_to_try(

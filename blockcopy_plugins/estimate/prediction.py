@@ -43,9 +43,10 @@ def predict(
     for rate in rates:
         executed = rate * blocks
         if rate == 1:
-            seen = dense_times[largest.size]
-            model = dense * largest.whole / seen if seen else dense
-            model = largest.whole if largest.size == size else model
+            whole = next(each for each in reversed(run.sizes) if each.whole is not None)
+            seen = dense_times[whole.size]
+            model = dense * whole.whole / seen if seen else dense
+            model = whole.whole if whole.size == size else model
         elif measured:
             # What was measured, which need not lie on a line, and the rest of a block.
             nearest = min(measured, key=lambda count: abs(count - executed))
