@@ -285,13 +285,17 @@ def main(argv: Sequence[str] | None = None) -> dict:
         kept = json.loads(Path(args.json).read_text())["networks"]
         networks = {_key(network): network for network in kept}
     results = {"benchmark": "estimates", "networks": []}
+    machines = {}
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        machines[threads] = describe(allocator)
     for threads, model in itertools.product(args.threads, args.models):
         torch.set_num_threads(threads)
         name, _, own = model.partition("@")
         sizes = command.sizes(own) if own else args.sizes
         for size, dtype in itertools.product(sizes, args.dtypes):
             found = compare(name, size, dtype, args)
-            found |= {"machine": describe(allocator), "settings": settings}
+            found |= {"machine": machines[threads], "settings": settings}
             networks[_key(found)] = found
             results["networks"] = list(networks.values())
             command.write_json(results, args.json)

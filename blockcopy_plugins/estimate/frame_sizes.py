@@ -10,9 +10,9 @@ SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
 
 # Frames that are run before any counts: of few blocks, and recorded, which takes longer.
 _UNTIL_SETTLED, _RECORDED = 4, 1.5
-# The first frame, which is executed fully and prepares weights; later ones that are executed fully,
-# until one counts, two of which are recorded and one is repeated; and what no number of blocks makes
-# cheaper, as part of such a frame, at least.
+# The first frame, which is executed fully and prepares weights; later ones that are, until one
+# counts, two of which are recorded and one is repeated; and what no number of blocks makes cheaper,
+# as part of such a frame, at least.
 _FIRST, _WHOLE, _FIXED = 2.0, 4.0, 0.05
 
 
