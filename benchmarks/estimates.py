@@ -141,7 +141,7 @@ def measure(
     dense: list[float] = []
     in_model: dict[float, list[float]] = {rate: [] for rate in args.rates}
     in_policy: list[float] = []
-    made = 0
+    recorded, pictures = 0, itertools.cycle(frames)
 
     def timed(model, frame) -> float:
         start = clock.start()
@@ -151,18 +151,18 @@ def measure(
     with torch.inference_mode():
         subject.call(subject.model, frames[0])
         for step in range(args.warmup + args.repeats):
-            frame = frames[step % len(frames)]
-            spent = timed(subject.model, frame)
+            spent = timed(subject.model, frames[step % len(frames)])
             if step >= args.warmup:
                 dense.append(spent)
             # Not always in the same order: a policy learns every few frames.
             first = step % len(args.rates)
             for rate in (*args.rates[first:], *args.rates[:first]):
                 policy.grid = draw_grid(counts[rate], grid, draw, args.pattern)
-                spent = timed(sparse, frame)
+                # Another picture than the one before, or all regions of a detector would repeat.
+                spent = timed(sparse, next(pictures))
                 aside = 1e3 * policy.seconds()
-                before, made = made, bc.report(sparse).recorded
-                if step >= args.warmup and made == before:
+                before, recorded = recorded, bc.report(sparse).recorded
+                if step >= args.warmup and recorded == before:
                     in_model[rate].append(spent - aside)
                     in_policy.append(aside)
     of_policy = statistics.fmean(in_policy)

@@ -10,7 +10,7 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.estimate import block_frames
 from blockcopy_plugins.policy.dictated import DictatedPolicy
-from tests.test_estimate import AREA, SIZE, Clock, Costly, CostlyPolicy, predict
+from tests.test_estimate import Clock, Costly, CostlyPolicy, predict
 
 
 def test_costs_that_are_no_line_are_as_measured():
@@ -36,9 +36,10 @@ def test_costs_that_are_no_line_are_as_measured():
 def test_dense_is_measured_where_the_cost_hardly_grows_with_the_frame():
     """As of region heads: a small frame takes nearly as long as a large one."""
     clock = Clock()
-    found = predict(clock, [Costly(clock, 1e-6, 1e-6, dense_fixed=0.7)], budget_s=18.0)
-    assert found.dense_measured and found.of().measured_on[-1] == SIZE
-    assert found.dense_ms == pytest.approx(700 + 1e-3 * AREA)
+    layers = [Costly(clock, 1e-7, 1e-7, dense_fixed=0.7)]
+    found = predict(clock, layers, (1024, 1024), 128, budget_s=18.0)
+    assert found.dense_measured and found.of().measured_on[-1] == (1024, 1024)
+    assert found.dense_ms == pytest.approx(700 + 1e-4 * 1024**2)
 
 
 def test_each_frame_is_another_picture_than_the_one_before():
