@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.errors import ConfigError
@@ -63,6 +64,42 @@ def test_each_frame_is_another_picture_than_the_one_before():
     for frames in (looked, seen):
         pairs = list(zip(frames, frames[1:], strict=False))
         assert len(pairs) > 2 and not any(torch.equal(one, other) for one, other in pairs[1:])
+
+
+def test_pictures_of_the_video_are_shown_in_turn():
+    """As large as they are where the size itself is timed, and scaled where it is not."""
+    seen = []
+
+    def call(model, frame):
+        seen.append(frame.clone())
+        return model(frame)
+
+    model = nn.Conv2d(3, 4, 3).double().eval()
+    frames = torch.stack([torch.full((3, 192, 256), float(n)) for n in range(4)])
+    frames[:, :, :96] += 0.5
+    options = dict(policy="none", call=call, frames=frames)
+    bc.estimate(model, (192, 256), 32, budget_s=60.0, **options)
+    assert {x.dtype for x in seen} == {torch.float64}
+    for x in seen:
+        number = int(x[0, 0, -1, -1])
+        whole = interpolate(frames[number][None].double(), x.shape[2:], mode="bilinear")
+        assert torch.equal(x, whole)
+    shown = [int(x[0, 0, -1, -1]) for x in seen if x.shape[2:] == (192, 256)]
+    assert set(shown) == {0, 1, 2, 3} and {x.shape[2] for x in seen} > {192}
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (3, "int.*expected a floating-point tensor"),
+        (torch.zeros(3, 8, 8), r"\(3, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "uint8"),
+        (torch.zeros(1, 3, 8, 8), "1 picture"),
+    ],
+)
+def test_wrong_pictures_are_errors(frames, words):
+    with pytest.raises(ConfigError, match=words):
+        bc.estimate(nn.Conv2d(3, 4, 3).eval(), (256, 384), 32, frames=frames)
 
 
 class Scripted:

@@ -33,6 +33,7 @@ def estimate(
     rates: Sequence[float] = RATES,
     policy: Any = None,
     rest_ms: float = 0.0,
+    frames: Tensor | None = None,
     call: Callable[[nn.Module, Tensor], Any] | None = None,
     adapter: ModelAdapter | None = None,
     budget_s: float = 30.0,
@@ -41,9 +42,9 @@ def estimate(
     """Predict the speed-up at each executed rate on this machine, in seconds.
 
     The model runs dense, and block-sparse through the real engine with the real policy beside it,
-    on pictures of noise, each another than the one before, and with random blocks. Frames that the
-    engine records are left out, since a video is replayed. If there is time, and for light networks
-    there is, all of this happens on frames of the size itself, and what is predicted is what was
+    with random blocks, each frame another picture than the one before. Frames that the engine
+    records are left out, since a video is replayed. If there is time, and for light networks there
+    is, all of this happens on frames of the size itself, and what is predicted is what was
     measured. Else smaller frames are timed as well or instead, of two sizes, and a cost of each
     executed block, one of the frame's area and a fixed one are fitted to the times.
 
@@ -59,6 +60,10 @@ def estimate(
             and learns, but does not choose the blocks here.
         rest_ms: Milliseconds per frame that are spent outside this model either way: RoI heads
             and post-processing, decoding. They count on both sides of the speed-up.
+        frames: Some pictures ``(N, 3, h, w)`` of the video, at least two, as ``call`` takes them;
+            they are scaled to the sizes that are timed. ``None`` for noise, in which a detector
+            does not find what it finds in a video, so that what follows its heads takes more or
+            less time.
         call: ``call(model, frame)`` runs a frame ``(1, 3, h, w)``, by default ``model(frame)``, and
             the ``predict`` of a detector or segmentor.
         adapter: As in :func:`blockcopy_plugins.blockcopy_`; its ``task_outputs`` are what the
@@ -81,9 +86,10 @@ def estimate(
     """
     start = clock()
     _check(model, size, rates, rest_ms, budget_s)
+    _check_frames(frames)
     size = (int(size[0]), int(size[1]))
     framework, own = framework_for(model)
-    timing = FrameTimer(model, adapter or own, call or framework.call, clock)
+    timing = FrameTimer(model, adapter or own, call or framework.call, clock, frames)
     wanted = BlockCopyConfig().policy if policy is None else policy
     probe(timing, size, _PART_FOR_PROBES * budget_s)
     sizes = block_sizes_to_try(block_size, size, timing)
@@ -173,3 +179,19 @@ def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> No
     for name, value, low in (("rest_ms", rest_ms, 0.0), ("budget_s", budget_s, 1e-9)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
             raise ConfigError(f"{name}={value!r}, expected a number above or equal to {low:g}.")
+
+
+def _check_frames(frames: Any) -> None:
+    if frames is None:
+        return
+    if not isinstance(frames, Tensor) or frames.dim() != 4 or not frames.is_floating_point():
+        found = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
+        dtype = getattr(frames, "dtype", "")
+        raise ConfigError(
+            f"frames is {found} {dtype}, expected a floating-point tensor (N, 3, H, W) of pictures."
+        )
+    if len(frames) < 2:
+        raise ConfigError(
+            f"frames has {len(frames)} picture, expected at least two different ones: in a still "
+            "video all that a detector finds would repeat."
+        )

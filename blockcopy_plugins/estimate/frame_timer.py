@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ..api import blockcopy_
 from ..config import BlockCopyConfig
@@ -18,7 +19,7 @@ from ..errors import BlockCopyError, ConfigError
 from .cost_fit import seconds_at
 from .frame_sizes import reduced
 
-_PICTURES = 3
+_OF_NOISE = 3
 
 
 class FrameTimer:
@@ -29,6 +30,7 @@ class FrameTimer:
         adapter: Adapter for the conversion.
         call: Runs a frame.
         clock: Returns the time in seconds.
+        pictures: ``(N, 3, H, W)``, those that it is run on, scaled; ``None`` for noise.
 
     Attributes:
         dtype: dtype of the model.
@@ -44,11 +46,12 @@ class FrameTimer:
         adapter: ModelAdapter,
         call: Callable,
         clock: Callable[[], float],
+        pictures: Tensor | None = None,
     ) -> None:
         self.model = model
         self.clock = clock
         self.adapter = adapter
-        self._call = call
+        self._call, self._pictures = call, pictures
         floats = (p for p in nn.Module.parameters(model) if p.is_floating_point())
         example = next(floats, torch.empty(0))
         self.dtype, self.device = example.dtype, example.device
@@ -83,13 +86,16 @@ class FrameTimer:
             restore_(self.model)
 
     def frame(self, size: tuple[int, int], number: int = 0) -> Tensor:
-        """A frame of noise; three different ones in turn, the same for the same size."""
-        key = size, number % _PICTURES
+        """A frame: different ones in turn, the same for the same size."""
+        known = self._pictures
+        key = size, number % (_OF_NOISE if known is None else len(known))
         if self._frames and next(iter(self._frames))[0] != size:
             self._frames.clear()
         if key not in self._frames:
-            draw = torch.Generator().manual_seed(key[1])
-            frame = torch.randn(1, 3, *size, generator=draw)
+            if known is None:
+                frame = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(key[1]))
+            else:
+                frame = interpolate(known[key[1]][None].float(), size, mode="bilinear")
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
             frame = frame.to(self.device, self.dtype).contiguous(memory_format=layout)
             self._frames[key] = frame
