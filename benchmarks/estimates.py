@@ -193,7 +193,6 @@ def compare(name: str, size: tuple[int, int], dtype: str, args: argparse.Namespa
         draw = torch.Generator().manual_seed(args.seed)
         frame = torch.randn(1, 3, *size, generator=draw).to(getattr(torch, dtype))
         found = WholeModel(subject.model).set_threshold(frame, args.detections)
-    begun = time.perf_counter()
     predicted = bc.estimate(
         subject.model,
         size,
@@ -204,7 +203,6 @@ def compare(name: str, size: tuple[int, int], dtype: str, args: argparse.Namespa
         budget_s=args.budget,
         clock=time.process_time if args.clock == "cpu" else time.perf_counter,
     )
-    seconds = time.perf_counter() - begun
     dense, sparse, replayed = measure(subject, size, args)
     rows = []
     for expected in predicted.of(args.block_size).rates:
@@ -231,7 +229,7 @@ def compare(name: str, size: tuple[int, int], dtype: str, args: argparse.Namespa
         "threads": torch.get_num_threads(),
         "block_size": args.block_size,
         "detections": found,
-        "estimate_seconds": seconds,
+        "estimate_seconds": predicted.seconds,
         "measured_on": [list(s) for s in predicted.of(args.block_size).measured_on],
         "replayed": replayed,
         "predicted_dense_ms": predicted.dense_ms,

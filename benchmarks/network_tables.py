@@ -121,7 +121,6 @@ def estimates(report: dict[str, Any]) -> str:
                     f"{row['sparse_ratio']:.2f} ({row['speedup_ratio']:.2f})"
                     for row in network["rows"]
                 ),
-                f"{network['estimate_seconds']:.0f}",
             ]
         )
     head = ["network", "frame", "dtype", "threads", "dense ms", "dense"]
@@ -137,13 +136,12 @@ def estimates(report: dict[str, Any]) -> str:
         f"{sum(abs(ratio - 1) <= 0.2 for ratio in each)} of {len(each)} within 20 %"
         for what, each in ratios.items()
     )
-    machines = dict.fromkeys(
-        f"{in_a_line(network['machine'])[:-2]}, {network['settings']['clock']} time.*"
-        for network in networks
-    )
-    return "\n\n".join(
-        [table([*head, "seconds"], rows), f"Predicted / measured: {told}.", *machines]
-    )
+    machines = {}
+    for network in networks:
+        line = f"{in_a_line(network['machine'])[:-2]}, {network['settings']['clock']} time.*"
+        machines.setdefault((network["machine"]["torch"], network["threads"]), line)
+    lines = [f"Predicted / measured: {told}.", *machines.values()]
+    return "\n\n".join([table(head, rows), *lines])
 
 
 def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
