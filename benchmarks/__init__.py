@@ -11,5 +11,6 @@
 
 :mod:`benchmarks.networks` has whole networks in plain PyTorch, for machines with nothing else.
 
-Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds.
+Before all that, :func:`blockcopy_plugins.estimate` predicts the speed-up in seconds;
+``python -m benchmarks.estimates`` says how well.
 """

@@ -102,6 +102,48 @@ def user_loops(report: dict[str, Any]) -> str:
     return "\n\n".join([table(head, rows), *lines])
 
 
+def estimates(report: dict[str, Any]) -> str:
+    """What an estimate predicted / what was measured then."""
+    networks = report["networks"]
+    rates = list(dict.fromkeys(row["rate"] for network in networks for row in network["rows"]))
+    rows = []
+    for network in networks:
+        height, width = network["size"]
+        rows.append(
+            [
+                network["model"],
+                f"{height}×{width}",
+                network["dtype"],
+                str(network["threads"]),
+                f"{network['dense_ms']:.0f}",
+                f"{network['dense_ratio']:.2f}",
+                *(
+                    f"{row['sparse_ratio']:.2f} ({row['speedup_ratio']:.2f})"
+                    for row in network["rows"]
+                ),
+            ]
+        )
+    head = ["network", "frame", "dtype", "threads", "dense ms", "dense"]
+    head += [f"{100 * rate:g} %" for rate in rates]
+    found = [row for network in networks for row in network["rows"]]
+    ratios = {
+        "dense times": [network["dense_ratio"] for network in networks],
+        "sparse times": [row["sparse_ratio"] for row in found],
+        "speed-ups": [row["speedup_ratio"] for row in found],
+    }
+    told = "; ".join(
+        f"{what} {min(each):.2f} to {max(each):.2f}, "
+        f"{sum(abs(ratio - 1) <= 0.2 for ratio in each)} of {len(each)} within 20 %"
+        for what, each in ratios.items()
+    )
+    machines = {}
+    for network in networks:
+        line = f"{in_a_line(network['machine'])[:-2]}, {network['settings']['clock']} time.*"
+        machines.setdefault((network["machine"]["torch"], network["threads"]), line)
+    lines = [f"Predicted / measured: {told}.", *machines.values()]
+    return "\n\n".join([table(head, rows), *lines])
+
+
 def _whole_map_ops(ops: Sequence[Sequence[Any]]) -> str:
     """The kinds of op that ran on whole maps, and in how many places."""
     places = Counter(op.removeprefix("aten.").removesuffix(".default") for _, op, _, _ in ops)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.gpu.tables import gpu_tables
-from benchmarks.network_tables import user_loops, zoo, zoo_families
+from benchmarks.network_tables import estimates, user_loops, zoo, zoo_families
 from benchmarks.policy_tables import (
     block_sizes,
     fidelity_budget,
@@ -70,6 +70,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("zoo", "zoo", zoo),
     ("zoo_families", "zoo_families", zoo_families),
     ("user_loops", "user_loops", user_loops),
+    ("estimates", "estimates", estimates),
 )
 
 

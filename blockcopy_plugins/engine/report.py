@@ -147,6 +147,12 @@ class Report:
         return (self.macs_dense - self.macs_densified) / total if total else 0.0
 
     @property
+    def recorded(self) -> int:
+        """Calls, of the model or of its parts, that took longer because they were recorded."""
+        found = [self.graphs, self.programs, self.programs and self.programs.parts]
+        return sum(each.recorded for each in found if each is not None)
+
+    @property
     def why_dense(self) -> str | None:
         """Why hardly anything runs on blocks, and what to do; ``None`` if enough does."""
         if self.macs_dense + self.macs_outside == 0 or self.share_on_blocks >= _HARDLY_ANY:

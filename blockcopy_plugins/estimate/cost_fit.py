@@ -42,9 +42,9 @@ def fit_costs(points: Sequence[tuple[Sequence[float], float]]) -> tuple[float, .
     return best
 
 
-def seconds_at(times: dict[tuple[int, int], float], area: int, size: tuple[int, int]) -> float:
+def seconds_at(times: dict[tuple[int, int], float], size: tuple[int, int]) -> float:
     """Seconds at a size: measured there, or extrapolated from smaller frames."""
     if size in times:
         return times[size]
     fixed, by_area = fit_costs([((1.0, float(prod(s))), t) for s, t in times.items()])
-    return fixed + by_area * area
+    return fixed + by_area * prod(size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -15,15 +14,15 @@ from ..engine.adapter import ModelAdapter
 from ..errors import ConfigError
 from ..integrations.framework import framework_for, framework_of_config
 from ..policy import build_policy
-from .cost_fit import seconds_at
 from .figures import Estimate
-from .frame_sizes import plan
-from .frame_timer import FrameTimer, seconds_per_pixel
+from .frame_timer import FrameTimer, probe
 from .measurement import block_sizes_to_try, measure
 from .notes import notes
 from .prediction import predict
 
 RATES = (1.0, 0.5, 0.25, 0.125)
+_PART_FOR_PROBES = 0.08  # of the time, for the last of them
+_PART_FOR_DENSE = 0.45  # of the time, for a dense frame of the size itself
 
 
 def estimate(
@@ -34,19 +33,20 @@ def estimate(
     rates: Sequence[float] = RATES,
     policy: Any = None,
     rest_ms: float = 0.0,
+    frames: Tensor | None = None,
     call: Callable[[nn.Module, Tensor], Any] | None = None,
     adapter: ModelAdapter | None = None,
-    budget_s: float = 18.0,
+    budget_s: float = 30.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Estimate:
-    """Predict the speed-up at each executed rate on this machine, in a few seconds.
+    """Predict the speed-up at each executed rate on this machine, in seconds.
 
     The model runs dense, and block-sparse through the real engine with the real policy beside it,
-    on frames that are as large as the time allows, with a few numbers of executed blocks. The
-    cost of a sparse frame has three parts: one per executed block, whatever the frame's size, one
-    that grows with the frame's area (ops on whole maps, copies of the outputs), and a fixed one
-    (Python). They are fitted to the measured times, and predict those of the whole frame. If the
-    time allows, dense is timed at the frame's own size.
+    with random blocks, each frame another picture than the one before. Frames that the engine
+    records are left out, since a video is replayed. If there is time, and for light networks there
+    is, all of this happens on frames of the size itself, and what is predicted is what was
+    measured. Else smaller frames are timed as well or instead, of two sizes, and a cost of each
+    executed block, one of the frame's area and a fixed one are fitted to the times.
 
     Args:
         model: A model as for :func:`blockcopy_plugins.blockcopy_`, in eval mode, not converted.
@@ -60,19 +60,24 @@ def estimate(
             and learns, but does not choose the blocks here.
         rest_ms: Milliseconds per frame that are spent outside this model either way: RoI heads
             and post-processing, decoding. They count on both sides of the speed-up.
+        frames: Some pictures ``(N, 3, h, w)`` of the video, at least two, as ``call`` takes them;
+            they are scaled to the sizes that are timed. ``None`` for noise, in which a detector
+            does not find what it finds in a video, so that what follows its heads takes more or
+            less time.
         call: ``call(model, frame)`` runs a frame ``(1, 3, h, w)``, by default ``model(frame)``, and
             the ``predict`` of a detector or segmentor.
         adapter: As in :func:`blockcopy_plugins.blockcopy_`; its ``task_outputs`` are what the
             policy compares.
-        budget_s: Seconds that it may take, approximately. More seconds give more exact figures.
+        budget_s: Seconds that it may take, approximately; a light network takes few of them. More
+            seconds give more exact figures for networks that take a second a frame or more.
         clock: Returns the time in seconds.
 
     Returns:
         The estimate.
 
     Raises:
-        ConfigError: If the model is in training mode, is already converted or cannot run on
-            smaller frames, or a value is out of range.
+        ConfigError: If the model is in training mode, is already converted or cannot run, or a
+            value is out of range.
 
     Examples:
         >>> found = bc.estimate(model, (1024, 2048), block_size=128)
@@ -81,26 +86,26 @@ def estimate(
     """
     start = clock()
     _check(model, size, rates, rest_ms, budget_s)
+    _check_frames(frames)
     size = (int(size[0]), int(size[1]))
     framework, own = framework_for(model)
-    timing = FrameTimer(model, adapter or own, call or framework.call, clock)
+    timing = FrameTimer(model, adapter or own, call or framework.call, clock, frames)
     wanted = BlockCopyConfig().policy if policy is None else policy
-    per_pixel = seconds_per_pixel(timing, size, budget_s)
+    probe(timing, size, _PART_FOR_PROBES * budget_s)
     sizes = block_sizes_to_try(block_size, size, timing)
 
-    dense_guess = per_pixel * prod(size)
-    # After a warm-up. No time matters more than this one, so it is measured if possible.
-    directly = 2 if 3 * dense_guess <= 0.5 * budget_s else int(2 * dense_guess <= 0.6 * budget_s)
-    left = budget_s - (clock() - start) - (dense_guess * (directly + 1) if directly else 0.0)
-    left /= len(sizes)
+    # No time matters more than this one, so it is measured if possible.
+    guess = timing.dense_seconds(size)
+    if 3 * guess <= _PART_FOR_DENSE * budget_s:
+        timing.dense(size, 2)
+    elif guess <= _PART_FOR_DENSE * budget_s:
+        timing.dense(size, 0)
     runs = []
-    for block in sizes:
-        share, rounds = plan(size, block, rates, per_pixel, left)
-        runs.append(measure(timing, size, block, share, rounds, rates, wanted))
-    if directly:
-        timing.dense(size, directly)
-    dense = seconds_at(timing.dense_times, prod(size), size)
-    found = tuple(predict(run, size, dense, rates, rest_ms) for run in runs)
+    for number, block in enumerate(sizes):
+        now = clock()
+        deadline = now + (budget_s - (now - start)) / (len(sizes) - number)
+        runs.append(measure(timing, size, block, rates, wanted, deadline))
+    found = tuple(predict(run, size, timing.dense_times, rates, rest_ms) for run in runs)
     best = max(found, key=lambda f: f.mean_speedup)
     return Estimate(
         size=size,
@@ -108,7 +113,7 @@ def estimate(
         device=timing.device.type,
         threads=torch.get_num_threads(),
         policy=type(build_policy(wanted)).__name__,
-        dense_ms=1e3 * dense,
+        dense_ms=found[0].rates[0].dense_ms,
         dense_measured=size in timing.dense_times,
         rest_ms=float(rest_ms),
         block_sizes=found,
@@ -174,3 +179,19 @@ def _check(model: Any, size: Any, rates: Any, rest_ms: Any, budget_s: Any) -> No
     for name, value, low in (("rest_ms", rest_ms, 0.0), ("budget_s", budget_s, 1e-9)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= low:
             raise ConfigError(f"{name}={value!r}, expected a number above or equal to {low:g}.")
+
+
+def _check_frames(frames: Any) -> None:
+    if frames is None:
+        return
+    if not isinstance(frames, Tensor) or frames.dim() != 4 or not frames.is_floating_point():
+        found = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
+        dtype = getattr(frames, "dtype", "")
+        raise ConfigError(
+            f"frames is {found} {dtype}, expected a floating-point tensor (N, 3, H, W) of pictures."
+        )
+    if len(frames) < 2:
+        raise ConfigError(
+            f"frames has {len(frames)} picture, expected at least two different ones: in a still "
+            "video all that a detector finds would repeat."
+        )

@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import fsum, prod, sqrt
+from collections.abc import Callable, Sequence
+from math import sqrt
 
-_ROUNDS = 3
 # Parts of the frame's area that the block-sparse model may be timed on.
-_SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
+
+# Frames that are run before any counts: of few blocks, and recorded, which takes longer.
+_UNTIL_SETTLED, _RECORDED = 4, 1.5
+# The first frame, which is executed fully and prepares weights; later ones that are, until one
+# counts, two of which are recorded and one is repeated; and what no number of blocks makes cheaper,
+# as part of such a frame, at least.
+_FIRST, _WHOLE, _FIXED = 2.0, 4.0, 0.05
 
 
-def plan(
-    size: tuple[int, int], block: int, rates: Sequence[float], per_pixel: float, budget: float
-) -> tuple[float, int]:
-    """Part of the frame's area to time, and how often, in a budget of seconds."""
-    choices = [(share, _ROUNDS) for share in _SHARES]
-    choices += [(_SHARES[-1], rounds) for rounds in range(_ROUNDS - 1, 0, -1)]
-    for share, rounds in choices:
-        cost = 0.0
-        frames = frame_sizes(size, block, share)
-        for frame in frames:
-            blocks = -(-frame[0] // block) * -(-frame[1] // block)
-            *counts, _ = block_counts(blocks, rates if frame == frames[-1] else ())
-            # A warm-up and the dense rounds; a first frame on blocks, then rounds of a whole
-            # frame and one of each rate, not all as fast as hoped.
-            parts = 1.3 * fsum(counts) / blocks
-            times = 1 + max(2, rounds) + 1 + rounds * (1 + parts)
-            cost += times * per_pixel * prod(frame)
-        if cost <= budget:
-            break
-    return share, rounds
+def largest_affordable(
+    size: tuple[int, int],
+    block: int,
+    rates: Sequence[float],
+    whole: Callable[[tuple[int, int]], float],
+    seconds: float,
+) -> tuple[int, int] | None:
+    """The largest frame that can be timed in so many seconds, ``None`` if none can.
+
+    Args:
+        size: ``(H, W)`` of the whole frame in pixels.
+        block: Block size in pixels.
+        rates: Executed rates.
+        whole: Seconds of a fully executed frame by its size.
+        seconds: What there is.
+    """
+    for share in SHARES:
+        frame = reduced(size, block, share)
+        if whole(frame) * _frames_needed(frame, block, rates) <= seconds:
+            return frame
+    return None
 
 
-def frame_sizes(size: tuple[int, int], block: int, share: float) -> list[tuple[int, int]]:
-    """A small frame and a larger one to time, or only one if the whole frame is no larger."""
-    wide = -(-size[1] // block) >= 3
-    large = reduced(size, block, share, (2, 3) if wide else (3, 2))
-    small = reduced(size, block, share / 4, (2, 2))
-    return list(dict.fromkeys((small, large)))
+def _frames_needed(frame: tuple[int, int], block: int, rates: Sequence[float]) -> float:
+    """Time in which frames of a size can be timed once at each rate, in fully executed frames."""
+    blocks = -(-frame[0] // block) * -(-frame[1] // block)
+    shares = [count / blocks + _FIXED for count in block_counts(blocks, rates)]
+    found = _FIRST + _UNTIL_SETTLED * _RECORDED * min(shares) + sum(shares)
+    return found + _WHOLE * any(rate == 1 for rate in rates)
 
 
 def reduced(
-    size: tuple[int, int], block: int, share: float, least: tuple[int, int]
+    size: tuple[int, int], block: int, share: float, least: tuple[int, int] | None = None
 ) -> tuple[int, int]:
     """A frame of whole blocks with about this share of the area, in several rows and columns."""
+    if least is None:
+        least = (2, 3) if -(-size[1] // block) >= 3 else (3, 2)
     found = []
     for length, floor in zip(size, least, strict=True):
         blocks = -(-length // block)
@@ -53,8 +62,9 @@ def reduced(
 
 
 def block_counts(blocks: int, rates: Sequence[float]) -> list[int]:
-    """Numbers of executed blocks to time; the last is all blocks."""
+    """Numbers of executed blocks to time, ascending, without all of them."""
     counts = {min(blocks, max(1, round(rate * blocks))) for rate in rates}
     # Two at least, or the cost of a block cannot be told from the fixed cost.
-    counts |= {max(1, blocks // 8), max(1, blocks // 2)}
-    return [*sorted(counts - {blocks}), blocks]
+    if len(counts - {blocks}) < 2:
+        counts |= {max(1, blocks // 8), max(1, blocks // 2)}
+    return sorted(counts - {blocks})

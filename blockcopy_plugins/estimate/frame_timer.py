@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import prod
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ..api import blockcopy_
 from ..config import BlockCopyConfig
 from ..engine.adapter import ModelAdapter
 from ..engine.convert import restore_
 from ..errors import BlockCopyError, ConfigError
+from .cost_fit import seconds_at
 from .frame_sizes import reduced
+
+_OF_NOISE = 3
 
 
 class FrameTimer:
@@ -27,6 +30,14 @@ class FrameTimer:
         adapter: Adapter for the conversion.
         call: Runs a frame.
         clock: Returns the time in seconds.
+        pictures: ``(N, 3, H, W)``, those that it is run on, scaled; ``None`` for noise.
+
+    Attributes:
+        dtype: dtype of the model.
+        device: Device of the model.
+        channels_last: Whether its weights lie channels last.
+        takes_only_size: Whether the model takes no frames but of the size asked for, as those with
+            a table of positions.
     """
 
     def __init__(
@@ -35,11 +46,12 @@ class FrameTimer:
         adapter: ModelAdapter,
         call: Callable,
         clock: Callable[[], float],
+        pictures: Tensor | None = None,
     ) -> None:
         self.model = model
         self.clock = clock
         self.adapter = adapter
-        self._call = call
+        self._call, self._pictures = call, pictures
         floats = (p for p in nn.Module.parameters(model) if p.is_floating_point())
         example = next(floats, torch.empty(0))
         self.dtype, self.device = example.dtype, example.device
@@ -49,12 +61,19 @@ class FrameTimer:
             and not p.is_contiguous()
             for p in nn.Module.parameters(model)
         )
+        self.takes_only_size = False
+        self._first: dict[tuple[int, int], float] = {}
         self._dense: dict[tuple[int, int], list[float]] = {}
+        self._frames: dict[tuple[tuple[int, int], int], Tensor] = {}
 
     @property
     def dense_times(self) -> dict[tuple[int, int], float]:
         """Median seconds of a dense frame by its size."""
-        return {size: median(times) for size, times in self._dense.items()}
+        return {size: median(times or [self._first[size]]) for size, times in self._dense.items()}
+
+    def dense_seconds(self, size: tuple[int, int]) -> float:
+        """Seconds of a dense frame: measured, or extrapolated from the sizes that were."""
+        return seconds_at(self.dense_times, size)
 
     @contextmanager
     def on_blocks(self, block_size: int, policy: Any) -> Iterator[None]:
@@ -66,11 +85,21 @@ class FrameTimer:
         finally:
             restore_(self.model)
 
-    def frame(self, size: tuple[int, int]) -> Tensor:
-        """A frame of noise, the same for the same size, so that a detector finds the same in it."""
-        frame = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return frame.to(self.device, self.dtype).contiguous(memory_format=layout)
+    def frame(self, size: tuple[int, int], number: int = 0) -> Tensor:
+        """A frame: different ones in turn, the same for the same size."""
+        known = self._pictures
+        key = size, number % (_OF_NOISE if known is None else len(known))
+        if self._frames and next(iter(self._frames))[0] != size:
+            self._frames.clear()
+        if key not in self._frames:
+            if known is None:
+                frame = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(key[1]))
+            else:
+                frame = interpolate(known[key[1]][None].float(), size, mode="bilinear")
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            frame = frame.to(self.device, self.dtype).contiguous(memory_format=layout)
+            self._frames[key] = frame
+        return self._frames[key]
 
     def now(self) -> float:
         """The time in seconds, once the device has finished its work."""
@@ -89,34 +118,53 @@ class FrameTimer:
     def dense(self, size: tuple[int, int], times: int) -> None:
         """Time dense frames of a size; the model must not be converted.
 
+        Args:
+            size: ``(H, W)`` of the frames in pixels.
+            times: How many, after a first one that counts only as long as it is the only one.
+
         Raises:
             ConfigError: If the model does not run on frames of this size.
         """
-        frame = self.frame(size)
-        if size not in self._dense:
-            try:
-                self.run(frame)
-            except BlockCopyError:
-                raise
-            # Whatever the user's model raises.
-            except Exception as error:
-                raise ConfigError(
-                    f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
-                    f"{type(error).__name__}: {error}. An estimate runs it on frames smaller than "
-                    "those asked for; give call=f(model, frame) if it is not called model(frame)."
-                ) from error
-            self._dense[size] = []
-        self._dense[size] += [self.run(frame) for _ in range(times)]
+        try:
+            if size not in self._first:
+                self._first[size] = self.run(self.frame(size))
+            found = self._dense.setdefault(size, [])
+            for _ in range(times):
+                found.append(self.run(self.frame(size, len(found))))
+        except BlockCopyError:
+            raise
+        # Whatever the user's model raises.
+        except Exception as error:
+            frame = self.frame(size)
+            raise ConfigError(
+                f"the model cannot run a frame {tuple(frame.shape)}, {frame.dtype}: "
+                f"{type(error).__name__}: {error}. Give call=f(model, frame) if it is not called "
+                "model(frame)."
+            ) from error
 
 
-def seconds_per_pixel(timing: FrameTimer, size: tuple[int, int], budget: float) -> float:
-    """Seconds per pixel of a dense frame, from frames that grow until one takes long enough."""
-    blocks = 2
+def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
+    """Time dense frames of growing sizes, to know what larger ones will take.
+
+    Args:
+        timing: Runs the model. If it takes no other size, this is noted.
+        size: ``(H, W)`` of the largest frame in pixels.
+        budget: Seconds that the last of them may take.
+    """
+    blocks, found = 2, []
     while True:
-        probe = reduced(size, 64, 0.0, (blocks, blocks))
-        timing.dense(probe, 1)
-        spent = timing.dense_times[probe]
-        # The next one would be four times as large.
-        if probe == size or 4 * spent > 0.05 * budget:
-            return spent / prod(probe)
+        current = reduced(size, 64, 0.0, (blocks, blocks))
+        try:
+            # The very first one prepares more than others.
+            timing.dense(current, 0 if found else 1)
+        except ConfigError:
+            timing.dense(size, 1)
+            timing.takes_only_size = True
+            return
+        if current not in found:
+            found.append(current)
         blocks *= 2
+        following = reduced(size, 64, 0.0, (blocks, blocks))
+        # From one size alone nothing is known of a larger one.
+        if current == size or len(found) > 1 and timing.dense_seconds(following) > budget:
+            return

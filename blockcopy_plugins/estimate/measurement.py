@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from statistics import fmean, median
+from math import prod
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from ..engine.report import Report
 from ..errors import ConfigError
 from ..policy import MotionField, Policy, build_policy
 from ..policy.dictated import DictatedPolicy
-from .frame_sizes import block_counts, frame_sizes
+from .block_frames import MOST_ROUNDS, BlockFrames
+from .frame_sizes import SHARES, block_counts, largest_affordable, reduced
 from .frame_timer import FrameTimer
 
 _TRIED = 3  # block sizes, where none is named
+_PART_FOR_SMALL = 0.25  # of the time, for frames that only show what larger ones will take
 
 
 def _motion_for(policy: Policy, model: nn.Module, size: tuple[int, int]) -> Any:
@@ -31,12 +33,29 @@ def _motion_for(policy: Policy, model: nn.Module, size: tuple[int, int]) -> Any:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Times of one number of executed blocks on frames of one size, in seconds."""
+class SizeRun:
+    """What was measured on frames of one size, in seconds.
+
+    Attributes:
+        size: ``(H, W)`` in pixels.
+        blocks: Blocks of a frame.
+        model: Seconds in the model by the number of executed blocks, below all of them.
+        whole: Of a fully executed frame; ``None`` if no rate asks for it, or time was short.
+        policy: Mean seconds in the policy.
+        report: The engine's report.
+    """
 
     size: tuple[int, int]
-    executed: int
-    model: float
+    blocks: int
+    model: dict[int, float]
+    whole: float | None
+    policy: float
+    report: Report
+
+    @property
+    def macs(self) -> float:
+        """MACs of a dense frame."""
+        return self.report.macs_dense + self.report.macs_outside
 
 
 @dataclass(frozen=True)
@@ -45,73 +64,102 @@ class BlockRun:
 
     Attributes:
         block_size: In pixels.
-        samples: Times of partly executed frames.
-        whole: Seconds of a fully executed frame / seconds of a dense one.
-        policy: Mean seconds of the policy, by size of the frame.
-        report: The engine's report for the largest frame.
-        size: ``(H, W)`` of that frame.
-        macs: MACs of a dense frame, by size.
+        sizes: By size of the frame, the largest last.
     """
 
     block_size: int
-    samples: tuple[Sample, ...]
-    whole: float
-    policy: dict[tuple[int, int], float]
-    report: Report
-    size: tuple[int, int]
-    macs: dict[tuple[int, int], float]
+    sizes: tuple[SizeRun, ...]
+
+    @property
+    def largest(self) -> SizeRun:
+        """Of the largest frame."""
+        return self.sizes[-1]
 
 
 def measure(
     timing: FrameTimer,
     size: tuple[int, int],
     block: int,
-    share: float,
-    rounds: int,
     rates: Sequence[float],
     wanted: Any,
+    deadline: float,
 ) -> BlockRun:
-    """Time the model on blocks, on a frame and on a smaller one that shows the cost of area."""
-    frames = frame_sizes(size, block, share)
-    large = frames[-1]
+    """Time the model on blocks, on frames of the size itself if there is time, else smaller ones.
+
+    Args:
+        timing: Runs the model.
+        size: ``(H, W)`` of the whole frame in pixels.
+        block: Block size in pixels.
+        rates: Executed rates.
+        wanted: The policy.
+        deadline: When to be done, by the timer's clock.
+    """
+    partly = [rate for rate in rates if rate < 1]
+
+    def until(part: float) -> float:
+        return timing.clock() + part * (deadline - timing.clock())
+
+    def affordable(part: float, rates: Sequence[float], ratio: float = 1.0) -> Any:
+        seconds = until(part) - timing.clock()
+        return largest_affordable(
+            size, block, rates, lambda frame: ratio * timing.dense_seconds(frame), seconds
+        )
+
+    def run(current: tuple[int, int], rates: Sequence[float], part: float = 1.0) -> SizeRun:
+        return _measure_size(timing, current, block, rates, wanted, until(part))
+
+    if timing.takes_only_size or affordable(1.0, rates) == size:
+        return BlockRun(block, (run(size, rates),))
+    # On blocks, a frame may take less time than expected: a small one shows how much.
+    small = affordable(_PART_FOR_SMALL, rates) or reduced(size, block, SHARES[-1])
+    found = [run(small, rates, _PART_FOR_SMALL)]
+    dense = timing.dense_times[small]
+    ratio = found[0].whole / dense if found[0].whole and dense else 1.0
+    large = affordable(1.0, partly, ratio)
+    if large is not None and prod(large) > prod(small):
+        found.append(run(large, partly))
+    elif small != size:
+        # Two sizes, or the cost of area cannot be told from the fixed one.
+        smaller = reduced(small, block, 0.25, (2, 2))
+        if smaller != small:
+            found.insert(0, run(smaller, partly))
+    return BlockRun(block, tuple(found))
+
+
+def _measure_size(
+    timing: FrameTimer,
+    size: tuple[int, int],
+    block: int,
+    rates: Sequence[float],
+    wanted: Any,
+    deadline: float,
+) -> SizeRun:
+    """Time frames of one size, each rate at least once, and again while there is time."""
     policy = DictatedPolicy(build_policy(wanted), timing.now)
-    draw = torch.Generator().manual_seed(0)
-    samples: list[Sample] = []
-    of_policy: dict[tuple[int, int], float] = {}
-    macs: dict[tuple[int, int], float] = {}
-    for current in frames:
-        rows, columns = -(-current[0] // block), -(-current[1] // block)
-        blocks = rows * columns
-        counts = block_counts(blocks, rates if current == large else ())
-        times: dict[int, list[float]] = {count: [] for count in counts}
-        policies: list[float] = []
-        frame = timing.frame(current)
-        # Before and after, so that a temporary slowdown of the machine affects both.
-        timing.dense(current, max(1, rounds - 1))
-        with timing.on_blocks(block, policy), _motion_for(policy, timing.model, current):
-            for turn in range(rounds + 1):
-                # The first frame is executed fully, and fills the state.
-                for count in counts if turn else [blocks]:
-                    chosen = torch.zeros(blocks, dtype=torch.bool)
-                    chosen[torch.randperm(blocks, generator=draw)[:count]] = True
-                    policy.grid = chosen.view(1, rows, columns)
-                    spent = timing.run(frame)
-                    aside = policy.seconds()
-                    if turn:
-                        times[count].append(spent - aside)
-                        policies.append(aside)
-            found = report(timing.model)
-        timing.dense(current, 1)
-        policy.reset()
-        of_policy[current] = fmean(policies)
-        macs[current] = found.macs_dense + found.macs_outside
-        samples += [
-            Sample(current, count, median(times[count])) for count in counts if count < blocks
-        ]
-    # The report of the largest frame, which came last.
-    dense = timing.dense_times[large]
-    whole = median(times[blocks]) / dense if dense else 1.0
-    return BlockRun(block, tuple(samples), whole, of_policy, found, large, macs)
+    if size not in timing.dense_times:
+        timing.dense(size, 1)
+    dense = timing.dense_times[size]
+    with timing.on_blocks(block, policy), _motion_for(policy, timing.model, size):
+        frames = BlockFrames(timing, policy, size, block)
+        counts = block_counts(frames.blocks, rates)
+        frames.settle(counts[0])
+        if any(rate == 1 for rate in rates):
+            counts.append(frames.blocks)
+        rounds, spent = 0, 0.0
+        while not rounds or (rounds < MOST_ROUNDS and timing.clock() + spent < deadline):
+            start = timing.clock()
+            frames.round(counts)
+            spent = timing.clock() - start + dense
+            rounds += 1
+        found = report(timing.model)
+    # Before and after, so that a temporary slowdown of the machine affects both.
+    for _ in range(rounds):
+        if timing.clock() + dense < deadline:
+            timing.dense(size, 1)
+    policy.reset()
+    times = frames.times()
+    whole = times.pop(frames.blocks, None)
+    return SizeRun(size, frames.blocks, times, whole, frames.policy_seconds, found)
 
 
 def block_sizes_to_try(
@@ -119,7 +167,7 @@ def block_sizes_to_try(
 ) -> list[int]:
     """The requested sizes, or up to three usable ones that suit the strides of the model."""
     if block_size is None:
-        tiny = (min(size[0], 128), min(size[1], 256))
+        tiny = size if timing.takes_only_size else (min(size[0], 128), min(size[1], 256))
         with timing.on_blocks(128, "all"):
             timing.run(timing.frame(tiny))
             suitable = report(timing.model).block_sizes

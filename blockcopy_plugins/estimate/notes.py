@@ -31,7 +31,7 @@ def notes(
         rest_ms: Milliseconds outside the model.
     """
     frames = " and ".join(f"{h}x{w}" for h, w in best.measured_on)
-    if best.measured_on != (size,):
+    if size not in best.measured_on:
         yield f"extrapolated from sparse frames of {frames} px"
     if not rest_ms:
         yield (
@@ -54,8 +54,8 @@ def notes(
     if outside > 0.01:
         yield f"{outside:.0%} of the MACs do not run on blocks with {best.block_size} px"
     for run in runs:
-        per_area = [macs / prod(s) for s, macs in run.macs.items()]
-        if min(per_area) and max(per_area) > 1.05 * min(per_area):
+        per_area = [each.macs / prod(each.size) for each in run.sizes]
+        if run.largest.size != size and min(per_area) and max(per_area) > 1.05 * min(per_area):
             yield (
                 "the MACs do not grow as the frame's area does (attention, or work after the "
                 "dense heads): this is less certain; raise budget_s"

@@ -1,4 +1,4 @@
-"""Predicts the times of whole frames from those of a few smaller ones."""
+"""Predicts the times of whole frames: as measured, or from those of smaller ones."""
 
 from __future__ import annotations
 
@@ -11,27 +11,48 @@ from .measurement import BlockRun
 
 
 def predict(
-    run: BlockRun, size: tuple[int, int], dense: float, rates: Sequence[float], rest_ms: float
+    run: BlockRun,
+    size: tuple[int, int],
+    dense_times: dict[tuple[int, int], float],
+    rates: Sequence[float],
+    rest_ms: float,
 ) -> BlockSizeEstimate:
     """The figures of whole frames with one block size.
 
     Args:
         run: The measurements.
         size: ``(H, W)`` of a whole frame in pixels.
-        dense: Seconds of a whole dense frame.
+        dense_times: Seconds of dense frames by their size.
         rates: Executed rates.
         rest_ms: Milliseconds outside the model.
     """
     area = prod(size)
     blocks = -(-size[0] // run.block_size) * -(-size[1] // run.block_size)
-    points = [((1.0, float(prod(s.size)), float(s.executed)), s.model) for s in run.samples]
+    points = [
+        ((1.0, float(prod(each.size)), float(executed)), seconds)
+        for each in run.sizes
+        for executed, seconds in each.model.items()
+    ]
     fixed, by_area, by_block = fit_costs(points)
-    policy = seconds_at(run.policy, area, size)
     fixed += by_area * area
+    dense = seconds_at(dense_times, size)
+    policy = seconds_at({each.size: each.policy for each in run.sizes}, size)
+    largest = run.largest
+    measured = largest.model if largest.size == size else {}
     found = []
     for rate in rates:
         executed = rate * blocks
-        model = fixed + by_block * executed if rate < 1 else dense * run.whole
+        if rate == 1:
+            whole = next(each for each in reversed(run.sizes) if each.whole is not None)
+            seen = dense_times[whole.size]
+            model = dense * whole.whole / seen if seen else dense
+            model = whole.whole if whole.size == size else model
+        elif measured:
+            # What was measured, which need not lie on a line, and the rest of a block.
+            nearest = min(measured, key=lambda count: abs(count - executed))
+            model = max(0.0, measured[nearest] + by_block * (executed - nearest))
+        else:
+            model = fixed + by_block * executed
         sparse = model + policy
         rest = rest_ms / 1e3
         found.append(
@@ -47,7 +68,7 @@ def predict(
         )
     spare = dense - policy - fixed
     pays = spare / (by_block * blocks) if by_block else float(spare > 0)
-    state = run.report.state_bytes * area / prod(run.size)
+    state = largest.report.state_bytes * area / prod(largest.size)
     return BlockSizeEstimate(
         block_size=run.block_size,
         blocks=blocks,
@@ -55,8 +76,8 @@ def predict(
         fixed_ms=1e3 * (fixed + policy),
         block_ms=1e3 * by_block,
         pays_below=min(1.0, max(0.0, pays)),
-        share_on_blocks=run.report.share_on_blocks,
-        whole_map_ops=tuple((op.path, op.op, op.reason) for op in run.report.dense_ops),
+        share_on_blocks=largest.report.share_on_blocks,
+        whole_map_ops=tuple((op.path, op.op, op.reason) for op in largest.report.dense_ops),
         state_bytes=round(state),
-        measured_on=tuple(dict.fromkeys(s.size for s in run.samples)),
+        measured_on=tuple(each.size for each in run.sizes),
     )

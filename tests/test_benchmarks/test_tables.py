@@ -135,6 +135,23 @@ def test_user_loops():
         tables.user_loops(dict(rate=0.25, rows=[dict(name="f(x)")]))
 
 
+def test_estimates():
+    rates = [
+        dict(rate=0.5, sparse_ratio=1.04, speedup_ratio=0.95),
+        dict(rate=0.125, sparse_ratio=0.7, speedup_ratio=1.25),
+    ]
+    network = dict(model="m", size=[64, 128], dtype="float32", threads=1, dense_ms=31.4)
+    network |= dict(dense_ratio=1.1, rows=rates)
+    network |= dict(machine=MACHINE, settings=dict(clock="cpu"))
+    text = tables.estimates(dict(networks=[network, dict(network, threads=2, dense_ratio=0.6)]))
+    assert "| network | frame | dtype | threads | dense ms | dense | 50 % | 12.5 % |" in text
+    assert "| m | 64×128 | float32 | 1 | 31 | 1.10 | 1.04 (0.95) | 0.70 (1.25) |" in text
+    assert "dense times 0.60 to 1.10, 1 of 2 within 20 %" in text
+    assert "sparse times 0.70 to 1.04, 2 of 4 within 20 %" in text
+    assert "speed-ups 0.95 to 1.25, 2 of 4 within 20 %" in text
+    assert text.count("a CPU") == 2 and text.endswith(", cpu time.*")
+
+
 def test_only_what_is_between_markers_changes(tmp_path, monkeypatch, capsys):
     document = tmp_path / "doc.md"
     document.write_text(

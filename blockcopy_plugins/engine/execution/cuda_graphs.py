@@ -116,6 +116,7 @@ class FrameGraphs(ReplayExecutor):
             inputs = StaticInputs(work.call.frame, work.grid)
             pool.inputs[len(work.streams)] = inputs
         inputs.fill(work.call.frame, work.grid)
+        self._recorded += 1
         if key not in pool.warm:
             return self._warm_up(work, kind, key, inputs)
         return self._capture(work, kind, key, inputs)
@@ -138,6 +139,7 @@ class FrameGraphs(ReplayExecutor):
             captured=self._captured,
             evicted=self._evicted,
             replayed=self._replayed,
+            recorded=self._recorded,
             eager_calls=dict(self._eager_calls),
         )
 

@@ -147,9 +147,10 @@ class FramePrograms(ReplayExecutor):
 
     def report(self) -> ProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""
-        if not self._replayed and not self._eager_calls and not self._made:
+        if not self._replayed and not self._eager_calls and not self._recorded:
             return None
-        return ProgramReport(self._replayed, dict(self._eager_calls), self._made, self._compared)
+        calls = self._replayed, dict(self._eager_calls), self._recorded
+        return ProgramReport(*calls, self._made, self._compared)
 
     # -- one frame --------------------------------------------------------------------------------
 
@@ -237,6 +238,7 @@ class FramePrograms(ReplayExecutor):
         self, kind: Hashable, work: FrameRun, frame: RecordedFrame
     ) -> tuple[Any, Recording | None]:
         """Run a frame eagerly and record it; ``None`` if it cannot become a program."""
+        self._recorded += 1
         recorder = TraceRecorder(lambda: frame.path)
         with recorder:
             result = work.run(frame, work.call.frame)

@@ -23,10 +23,12 @@ class ReplayReport:
     Attributes:
         replayed: Calls that were replays.
         eager_calls: Calls that had to run eagerly, by reason.
+        recorded: Calls that were run to be recorded, or to be compared with a recording.
     """
 
     replayed: int = 0
     eager_calls: dict[str, int] = field(default_factory=dict)
+    recorded: int = 0
 
     def headline(self) -> str:
         """The first line of text."""
@@ -60,7 +62,7 @@ class ReplayExecutor:
         self._refused: dict[Hashable, str] = {}
         self._eager_calls: dict[str, int] = {}
         self._generation = 0
-        self._replayed = 0
+        self._replayed = self._recorded = 0
 
     def kind_of(self, converted: ConvertedModel, call: Call) -> Hashable | None:
         """See :class:`~.executor.Executor`."""

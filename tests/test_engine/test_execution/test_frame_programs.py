@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import blockcopy_plugins as bc
-from blockcopy_plugins.engine.execution.frame_programs import FramePrograms
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 from tests.test_engine.test_strategies.test_windows import Windowed
 
@@ -286,20 +285,25 @@ def test_windows_have_numbers_of_their_own(counts, how):
     assert programs(nets[0]).replayed >= 4
 
 
-def test_frames_that_are_recorded_in_vain_are_so_more_and_more_rarely(monkeypatch):
+def test_frames_that_are_recorded_in_vain_are_so_more_and_more_rarely():
     nets = pair(Net())
-    recorded = []
-    record = FramePrograms._record
-
-    def noted(self, *args):
-        recorded.append(1)
-        return record(self, *args)
-
-    monkeypatch.setattr(FramePrograms, "_record", noted)
     # One block in every other frame: such pairs do not tell what their integers mean.
     run(nets, [1, 2] * 10, torch.Generator().manual_seed(1))
-    assert programs(nets[0]) is None
-    assert len(recorded) == 16
+    assert programs(nets[0]).made == 0
+    assert bc.report(nets[0]).recorded == 16
+
+
+def test_recorded_calls_are_counted():
+    """The first two after a stream's first frame, and the ninth that could be replayed."""
+    torch.manual_seed(0)
+    net = converted(Net())
+    draw = torch.Generator().manual_seed(1)
+    found = []
+    for executed in [35, 5, 9, *range(3, 13)]:
+        call(net, torch.randn(1, 3, *SIZE, generator=draw), grid_of(executed, draw))
+        found.append(bc.report(net).recorded)
+    assert found == [0, 1, 2] + 8 * [2] + [3, 3]
+    assert bc.report(converted(Net(), programs=False)).recorded == 0
 
 
 def test_a_path_that_changes_in_each_frame_is_refused():
