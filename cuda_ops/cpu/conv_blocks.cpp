@@ -67,11 +67,6 @@ void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   }
 }
 
-// Whether the product over all input channels is available: for bfloat16 they come in pairs.
-bool takes_all_channels(const at::Tensor& weight) {
-  return weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0;
-}
-
 void check_weight(const at::Tensor& weight) {
   element_of("conv_prepare", weight);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
@@ -80,20 +75,14 @@ void check_weight(const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.is_non_overlapping_and_dense(),
                     "blockcopy::conv_prepare: weight has strides ", weight.strides(),
                     ", expected memory without gaps; pass weight.contiguous()");
-  TORCH_CHECK_VALUE(takes_all_channels(weight) || weight.size(1) == 1,
-                    "blockcopy::conv_prepare: bfloat16 needs an even number of input channels, or "
-                    "one for each output, found ", weight.size(1),
-                    "; use gather and torch's convolution");
 }
 
 // Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin;
 // the depthwise ones follow.
 int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
-  return takes_all_channels(weight)
-             ? static_cast<int64_t>(weight.element_size()) *
-                       kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
-                       static_cast<int64_t>(kAlignment) * kAlignment + kAlignment
-             : 0;
+  return static_cast<int64_t>(weight.element_size()) *
+             kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
+             static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
 }
 
 // Winograd's weights, a few points at a time: all of them in double would be eight times as large
@@ -126,7 +115,7 @@ void fill(const at::Tensor& prepared, const at::Tensor& weight) {
   const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
   if (header->winograd != 0) {
     fill_winograd(kernels, shape, weight, reinterpret_cast<float*>(memory + kHeaderBytes));
-  } else if (takes_all_channels(weight)) {
+  } else {
     // (C_out, kh, kw, C_in)
     const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
     kernels.pack_weight(shape, element_of("conv_prepare", weight), ordered.const_data_ptr(),
@@ -243,9 +232,6 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   if (depthwise) {
     shape.channels = source.size(1);
   }
-  TORCH_CHECK_VALUE(depthwise || takes_all_channels(weight),
-                    "blockcopy::conv_blocks: bfloat16 needs an even number of input channels, found ",
-                    weight.size(1));
   TORCH_CHECK_VALUE(source.dim() == 4 && source.size(1) == shape.channels &&
                         source.scalar_type() == weight.scalar_type(),
                     "blockcopy::conv_blocks: source is ", source.scalar_type(), " ",
