@@ -305,6 +305,23 @@ def test_winograd(dtype, kernels, examples):
     run()
 
 
+@native
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("grid", [(1, 2), (3, 4)])
+@pytest.mark.parametrize("channels", [32, 176])
+def test_weights_for_winograd_in_bfloat16_serve_few_tiles_too(kernels, grid, channels):
+    """Fewer tiles than the weights are worth loading for, and more."""
+    case = Case(
+        dtype=torch.bfloat16,
+        channels=channels,
+        channels_out=176,
+        grid=grid,
+        rate=1.1,
+        bias=True,
+    )
+    case.check(case.run(kernels, winograd=True), winograd=True)
+
+
 def test_hand_computed_sums_beside_a_fresh_block():
     """A 1x2 kernel over a row of four pixels in two blocks, of which the second one is fresh."""
     source = torch.tensor([1.0, 2.0, math.nan, math.nan]).view(1, 1, 1, 4)
