@@ -53,8 +53,7 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
     """Lay a weight out for :func:`conv_blocks`.
 
     Args:
-        weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16; bfloat16 with an even ``C_in``, or
-            with one channel for each output (depthwise).
+        weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16.
         winograd: For Winograd's F(4x4, 3x3) or F(4, 3): a 3x3, 3x1 or 1x3 kernel and a multiple of
             16 input channels.
         kernels: One of :func:`conv_kernels`, by default the best.

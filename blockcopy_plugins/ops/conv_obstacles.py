@@ -55,8 +55,6 @@ def _of_dtype(weight: Tensor, depthwise: bool) -> list[str]:
         return []
     if weight.dtype != torch.bfloat16:
         return [f"it is {weight.dtype}"]
-    if weight.shape[1] % 2:
-        return ["it is bfloat16 and has an odd number of channels"]
     # Tiles of AMX, which oneDNN uses, are faster than vectors.
     return ["this processor has AMX, with which torch is faster"] if _has_amx() else []
 

@@ -67,11 +67,6 @@ void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   }
 }
 
-// Whether the product over all input channels is available: for bfloat16 they come in pairs.
-bool takes_all_channels(const at::Tensor& weight) {
-  return weight.scalar_type() == at::kFloat || weight.size(1) % 2 == 0;
-}
-
 void check_weight(const at::Tensor& weight) {
   element_of("conv_prepare", weight);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
@@ -80,20 +75,26 @@ void check_weight(const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.is_non_overlapping_and_dense(),
                     "blockcopy::conv_prepare: weight has strides ", weight.strides(),
                     ", expected memory without gaps; pass weight.contiguous()");
-  TORCH_CHECK_VALUE(takes_all_channels(weight) || weight.size(1) == 1,
-                    "blockcopy::conv_prepare: bfloat16 needs an even number of input channels, or "
-                    "one for each output, found ", weight.size(1),
-                    "; use gather and torch's convolution");
 }
 
 // Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin;
 // the depthwise ones follow.
 int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
-  return takes_all_channels(weight)
-             ? static_cast<int64_t>(weight.element_size()) *
-                       kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
-                       static_cast<int64_t>(kAlignment) * kAlignment + kAlignment
-             : 0;
+  return static_cast<int64_t>(weight.element_size()) *
+             kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
+             static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
+}
+
+// Bytes of Winograd's weights.
+int64_t winograd_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
+  return (4 * kernels.winograd_size(shape_of(weight, {1, 1}, {1, 1})) +
+          static_cast<int64_t>(kAlignment) - 1) /
+         static_cast<int64_t>(kAlignment) * static_cast<int64_t>(kAlignment);
+}
+
+// Whether Winograd's weights are followed by those of direct convolution, see direct_is_faster.
+bool has_both(const ConvKernels& kernels, const at::Tensor& weight) {
+  return weight.scalar_type() == at::kBFloat16 && kernels.pair > 1;
 }
 
 // Winograd's weights, a few points at a time: all of them in double would be eight times as large
@@ -124,13 +125,15 @@ void fill(const at::Tensor& prepared, const at::Tensor& weight) {
   Header* header = reinterpret_cast<Header*>(memory);
   const ConvKernels& kernels = kernels_of(*header);
   const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
-  if (header->winograd != 0) {
+  const bool winograd = header->winograd != 0;
+  if (winograd) {
     fill_winograd(kernels, shape, weight, reinterpret_cast<float*>(memory + kHeaderBytes));
-  } else if (takes_all_channels(weight)) {
+  }
+  if (!winograd || has_both(kernels, weight)) {
     // (C_out, kh, kw, C_in)
     const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
     kernels.pack_weight(shape, element_of("conv_prepare", weight), ordered.const_data_ptr(),
-                        memory + kHeaderBytes);
+                        memory + kHeaderBytes + (winograd ? winograd_bytes(kernels, weight) : 0));
   }
   if (weight.size(1) == 1) {
     // (kh, kw, C): one input channel, or one for each output; only the call tells.
@@ -165,8 +168,10 @@ at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string
                       "; pass winograd=False");
   }
   const int64_t depthwise = weight.size(1) == 1 ? 4 * weight.numel() : 0;
-  const int64_t bytes =
-      winograd ? 4 * chosen->winograd_size(shape) : packed_bytes(*chosen, weight) + depthwise;
+  int64_t bytes = packed_bytes(*chosen, weight) + depthwise;
+  if (winograd) {
+    bytes = winograd_bytes(*chosen, weight) + (has_both(*chosen, weight) ? bytes : 0);
+  }
   const at::Tensor prepared = at::empty({kHeaderBytes + bytes + static_cast<int64_t>(kAlignment)},
                                         weight.options().dtype(at::kByte));
   Header* header = reinterpret_cast<Header*>(aligned(prepared));
@@ -243,9 +248,6 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   if (depthwise) {
     shape.channels = source.size(1);
   }
-  TORCH_CHECK_VALUE(depthwise || takes_all_channels(weight),
-                    "blockcopy::conv_blocks: bfloat16 needs an even number of input channels, found ",
-                    weight.size(1));
   TORCH_CHECK_VALUE(source.dim() == 4 && source.size(1) == shape.channels &&
                         source.scalar_type() == weight.scalar_type(),
                     "blockcopy::conv_blocks: source is ", source.scalar_type(), " ",
@@ -357,11 +359,17 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   if (std::memcmp(samples, header->samples, sizeof(samples)) != 0) {
     fill(prepared, weight);
   }
-  problem.weight = aligned(prepared) + kHeaderBytes +
-                   (depthwise ? packed_bytes(kernels_of(*header), weight) : 0);
   const ConvKernels& kernels = kernels_of(*header);
-  const bool winograd = header->winograd != 0;
-  TORCH_CHECK_VALUE(!winograd || (stride[0] == 1 && stride[1] == 1 && rows.has_value()),
+  const bool prepared_for_it = header->winograd != 0;
+  const bool winograd =
+      prepared_for_it && !(has_both(kernels, weight) && kernels.direct_is_faster(problem));
+  problem.weight = aligned(prepared) + kHeaderBytes;
+  if (depthwise) {
+    problem.weight = aligned(prepared) + kHeaderBytes + packed_bytes(kernels, weight);
+  } else if (prepared_for_it && !winograd) {
+    problem.weight = aligned(prepared) + kHeaderBytes + winograd_bytes(kernels, weight);
+  }
+  TORCH_CHECK_VALUE(!prepared_for_it || (stride[0] == 1 && stride[1] == 1 && rows.has_value()),
                     "blockcopy::conv_blocks: weights were prepared for Winograd, which needs "
                     "blocks, and stride 1, found ", stride);
 

@@ -201,7 +201,13 @@ def fuse_norm(x: BlockTensor, weight, bias, mean, variance, eps: float) -> Block
         ):
             return None
     found = pending_join(x)
-    return None if found is None else x.then(found.with_norm(norm, eps), in_place=False)
+    if found is None:
+        return None
+    after = found.with_norm(norm, eps)
+    if after is None and x.frame.kernels.joins(x):
+        # A pass of its own, which the activation can still join: torch has one for each of them.
+        after = PendingMap(JoinCall([x.packed])).with_norm(norm, eps)
+    return x.then(after, in_place=False)
 
 
 # torch does not tag these as pointwise.

@@ -113,6 +113,7 @@ struct ResizeProblem {
 struct ConvKernels {
   const char* name;
   int64_t lanes;  // floats in a vector
+  int64_t pair;   // inputs in bfloat16 that are multiplied at once
 
   // Number of elements of a packed weight.
   int64_t (*weight_size)(const ConvShape&);
@@ -138,6 +139,8 @@ struct ConvKernels {
   int64_t (*winograd_tasks)(const ConvProblem&, int64_t threads);
   int64_t (*winograd_scratch)(const ConvProblem&);
   void (*winograd)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
+  // Whether `direct` is the faster one for a problem with weights of both.
+  bool (*direct_is_faster)(const ConvProblem&);
 
   // Joins the pixels from `first` to `end`.
   void (*join)(const JoinProblem&, int64_t first, int64_t end);

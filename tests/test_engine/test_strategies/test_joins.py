@@ -53,6 +53,9 @@ class Case(nn.Module):
         a, b = F.max_pool2d(a, 3, 1, 1), F.max_pool2d(b, 3, 1, 1)
         return self.act(self.norm(a + b))
 
+    def conv_add_norm(self, a, b):
+        return self.act(self.norm(a + b))
+
     def read_twice(self, a, b):
         y = torch.cat([a, b], 1)
         return self.last(y) + self.last(F.relu(self.wide(y)))
@@ -146,7 +149,13 @@ class Names(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("what", "passes"),
     # Convolutions take along what follows them; the rest of a join is one pass.
-    [("conv_prelu", 0), ("cat_norm_act", 1), ("cat_add_norm", 2), ("add_norm_act", 1)],
+    [
+        ("conv_prelu", 0),
+        ("cat_norm_act", 1),
+        ("cat_add_norm", 2),
+        ("add_norm_act", 1),
+        ("conv_add_norm", 1),
+    ],
 )
 def test_each_is_one_pass(what, passes):
     net, _ = build(what)
