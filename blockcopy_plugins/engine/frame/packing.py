@@ -139,7 +139,6 @@ class BlockPacking:
                 blocks=layout.blocks[axis], block_out=width, index=torch.arange(size, device="cpu")
             ),
         )
-        dense = dense.contiguous(memory_format=torch.channels_last)
         return ops.gather(dense, layout.by_image, rows, cols)
 
     def tables(
