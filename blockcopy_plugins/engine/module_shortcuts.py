@@ -1,4 +1,4 @@
-"""Convolutions, batch norms and ReLUs of a converted model, without torch's dispatch.
+"""Convolutions, linear layers, norms and ReLUs of a converted model, without torch's dispatch.
 
 They do what the strategies do if the package's own kernels run, with the same results. For
 everything else they call the module's own forward.
@@ -82,6 +82,21 @@ class ConvShortcut(ModuleShortcut):
         return self.run_original(input)
 
 
+class LinearShortcut(ModuleShortcut):
+    """A linear layer of an ordinary tensor."""
+
+    def __call__(self, input):
+        """See ``nn.Linear.forward``."""
+        frame = self.active.frame
+        if frame is not None and type(input) is Tensor:
+            frame.enter(self.path)
+            out = frame.kernels.multiply_rows(input, self.module)
+            frame.leave(self.path)
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
 class ConvWrapperShortcut(ConvShortcut):
     """A convolution that calls its own norm and activation afterwards."""
 
@@ -148,6 +163,8 @@ def shortcut_for(
         return kind(active, path, module, MethodType(nn.Conv2d.forward, module))
     if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
         return NormShortcut(active, path, module, module.forward)
+    if forward is nn.Linear.forward:
+        return LinearShortcut(active, path, module, module.forward)
     if forward is nn.ReLU.forward:
         return ReluShortcut(active, path, module, module.forward)
     return None

@@ -95,9 +95,7 @@ def batch_pictures(
     _batch_pictures_fake(pictures, tables, channels, height, width)
     found = []
     for picture in pictures:
-        planes = [
-            table[picture[c].long()] for table, c in zip(tables, channels, strict=True)
-        ]
+        planes = [table[picture[c].long()] for table, c in zip(tables, channels, strict=True)]
         below, right = height - picture.shape[1], width - picture.shape[2]
         found.append(F.pad(torch.stack(planes), (0, right, 0, below), value=fill))
     return torch.stack(found)

@@ -42,6 +42,7 @@ class NotedPicture(Tensor):
         size: tuple[int, int],
         fill: float | None = None,
     ) -> NotedPicture:
+        """See the class."""
         shape = (len(channels), *size)
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=tables.dtype, device=values.device)
         made.values, made.channels, made.tables = values, tuple(channels), tables
@@ -117,7 +118,7 @@ def _batch(pictures: Sequence[NotedPicture]) -> Tensor:
     return batch_pictures(values, first.tables[:, 0], first.channels, *size, first.fill or 0.0)
 
 
-# -- what is noted: each returns None where the op is to get an ordinary tensor ---------------------
+# -- what is noted: each returns None where the op is to get an ordinary tensor --------------------
 
 
 def _read(func: Callable, *args, **kwargs) -> Any:

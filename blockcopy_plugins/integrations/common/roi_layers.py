@@ -86,15 +86,21 @@ def pool_by_level(
         levels: int ``(K,)``, the level of each region.
         count: Number of levels. One from which no region is taken is not read.
         rois: ``(K, 5)``, the regions.
-        found: ``(K, C, *size)``; written to.
+        found: ``(K, C, *size)``; may be written to.
 
     Returns:
-        ``found``.
+        The pooled regions, ``(K, C, *size)``.
     """
-    for level in range(count):
-        its = (levels == level).nonzero()[:, 0]
-        if len(its):
-            found[its] = pool(level, rois[its])
+    if not len(rois):
+        return found
+    # The level of a region that is no number is none.
+    levels = levels.clamp(0, count - 1)
+    numbers = levels.bincount(minlength=count).tolist()
+    if len(rois) in numbers:
+        return pool(numbers.index(len(rois)), rois)
+    order = levels.argsort()
+    parts = rois[order].split(numbers)
+    found[order] = torch.cat([pool(level, its) for level, its in enumerate(parts) if len(its)])
     return found
 
 

@@ -42,10 +42,7 @@ class NotedPreprocessing(StandIn):
 
 def _are_served(inputs: Any) -> bool:
     return type(inputs) in (list, tuple) and all(
-        type(x) is Tensor
-        and x.dim() == 3
-        and x.dtype == torch.uint8
-        and x.device.type == "cpu"
+        type(x) is Tensor and x.dim() == 3 and x.dtype == torch.uint8 and x.device.type == "cpu"
         for x in inputs
     )
 
