@@ -77,7 +77,7 @@ def read_channels_last(layers: Iterable[nn.Module]) -> bool:
 
 
 def pool_by_level(
-    pool: Callable[[int, Tensor], Tensor], levels: Tensor, count: int, rois: Tensor, found: Tensor
+    pool: Callable[[int, Tensor], Tensor], levels: Tensor, count: int, rois: Tensor, empty: Tensor
 ) -> Tensor:
     """Pool each region from the level of a pyramid that is meant for it.
 
@@ -86,13 +86,13 @@ def pool_by_level(
         levels: int ``(K,)``, the level of each region.
         count: Number of levels. One from which no region is taken is not read.
         rois: ``(K, 5)``, the regions.
-        found: ``(K, C, *size)``; may be written to.
+        empty: ``(0, C, *size)``, the result without regions.
 
     Returns:
         The pooled regions, ``(K, C, *size)``.
     """
     if not len(rois):
-        return found
+        return empty
     # The level of a region that is no number is none.
     levels = levels.clamp(0, count - 1)
     numbers = levels.bincount(minlength=count).tolist()
@@ -100,8 +100,8 @@ def pool_by_level(
         return pool(numbers.index(len(rois)), rois)
     order = levels.argsort()
     parts = rois[order].split(numbers)
-    found[order] = torch.cat([pool(level, its) for level, its in enumerate(parts) if len(its)])
-    return found
+    pooled = torch.cat([pool(level, its) for level, its in enumerate(parts) if len(its)])
+    return pooled.index_select(0, order.argsort())
 
 
 def is_served(map_: Tensor, rois: Tensor) -> bool:
