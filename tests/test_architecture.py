@@ -21,8 +21,8 @@ LINES = 450
 # neighbours in a line not at all. A room is a folder, or a file beside the folders.
 LAYERS = (
     ("errors", "addresses", "allocator", "damaged_files", "default_tensors", "host_transfer"),
-    ("image_names",),
-    ("part_files", "file_protection", "registry"),
+    ("image_names", "part_files"),
+    ("file_protection", "registry"),
     ("ops",),
     ("policy",),
     ("propagation",),
