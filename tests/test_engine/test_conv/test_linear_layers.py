@@ -100,6 +100,7 @@ def test_weights_that_change_are_seen(change):
         lambda model: setattr(model, "rows", model.rows[:4]),
         lambda model: setattr(model, "rows", model.rows.t().contiguous().t()),
         lambda model: model.double(),
+        lambda model: model.bfloat16(),
         lambda model: setattr(model.linear, "forward", nn.Linear.forward.__get__(model.linear)),
     ],
 )
