@@ -12,6 +12,7 @@ import blockcopy_plugins as bc
 from blockcopy_plugins.engine.conv.prepared_weights import Columns
 from blockcopy_plugins.engine.convert import handle
 from blockcopy_plugins.ops import conv_kernels
+from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 pytestmark = pytest.mark.skipif(not conv_kernels(), reason="there are no compiled kernels")
 
@@ -124,3 +125,36 @@ def test_dense_calls_are_torchs_own():
     assert parts_of(model)
     bc.restore_(model)
     assert torch.equal(call(model), plain)
+
+
+class WithQueries(nn.Module):
+    """A network on a picture, part of which is computed from rows of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 8, 1)
+        self.queries, self.linear = nn.Parameter(torch.randn(64, 2500)), nn.Linear(2500, 32)
+
+    def forward(self, picture):
+        added = self.linear(self.queries * 2).mean(0).view(1, 32, 1, 1)
+        return self.last(self.first(picture).relu() + added)
+
+
+def test_they_are_part_of_a_program_until_their_weight_changes():
+    torch.manual_seed(0)
+    model = WithQueries().eval()
+    plain, draw = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    policy = DictatedPolicy()
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=16, policy=policy))
+    for index in range(9):
+        picture = torch.randn(1, 3, 64, 64, generator=draw)
+        full = index in (0, 6, 8)
+        policy.grid = torch.rand(1, 4, 4, generator=draw) < (1.1 if full else 0.4)
+        with torch.no_grad():
+            found = model(picture)
+            if full:
+                torch.testing.assert_close(found, plain(picture), atol=2e-5, rtol=0)
+        if index == 6:
+            assert bc.report(model).programs.replayed > 1 and len(parts_of(model)) == 2
+            for each in (model, plain):
+                each.linear.weight.data.mul_(-2)
