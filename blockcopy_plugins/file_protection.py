@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from .errors import ConfigError
+from .part_files import try_part_file
 
 NamedPath = tuple[str, "str | os.PathLike[str]"]
 """The user's name for a file (``'--ann'``), and its path."""
@@ -142,3 +143,11 @@ def _check_writable(name: str, path: str) -> None:
             f"{str(folder)!r} (it is read-only, or another user's). Give a path in a folder that "
             "you may write to."
         )
+    try:
+        try_part_file(folder / os.path.basename(path))
+    except OSError as error:
+        raise ConfigError(
+            f"{name} {path!r} cannot be written: no file of that name, with a few letters more "
+            f"while it is unfinished, can be made in {str(folder)!r} ({error.strerror}). Give a "
+            "path in a folder that you may write to, or a shorter name."
+        ) from None

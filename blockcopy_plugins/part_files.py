@@ -44,9 +44,8 @@ class PartFile:
     def __init__(self, target: str | os.PathLike[str]) -> None:
         self.target = Path(target)
         remove_leftovers(self.target)
-        name = f".{self.target.stem}.{uuid.uuid4().hex[:8]}.part{self.target.suffix}"
-        self.path = self.target.with_name(name)
-        self._lock: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        self.path, lock = _new_part(self.target)
+        self._lock: int | None = lock
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,6 +76,26 @@ class PartFile:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def try_part_file(target: str | os.PathLike[str]) -> None:
+    """Make the unfinished form of a file and remove it again, to see whether that is possible.
+
+    Args:
+        target: The file. Its folder must exist.
+
+    Raises:
+        OSError: If it is not: the folder cannot be written to, or the name is too long for a part
+            file, which has a longer one.
+    """
+    path, handle = _new_part(Path(target))
+    os.close(handle)
+    path.unlink(missing_ok=True)
+
+
+def _new_part(target: Path) -> tuple[Path, int]:
+    path = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.part{target.suffix}")
+    return path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
 
 
 def remove_leftovers(target: str | os.PathLike[str]) -> None:
@@ -118,8 +137,15 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written.
     """
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    part = PartFile(target)
+    try:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        part = PartFile(target)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {target} ({error.strerror}); give a path in a folder that you may write "
+            "to",
+        ) from error
     try:
         yield part.path
     except OSError as error:

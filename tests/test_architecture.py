@@ -22,8 +22,8 @@ LINES = 450
 LAYERS = (
     ("errors", "addresses", "allocator", "damaged_files", "default_tensors", "host_transfer"),
     ("shared_copy",),
-    ("image_names",),
-    ("part_files", "file_protection", "registry"),
+    ("image_names", "part_files"),
+    ("file_protection", "registry"),
     ("ops",),
     ("policy",),
     ("propagation",),

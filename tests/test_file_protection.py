@@ -165,3 +165,14 @@ def test_an_image_among_the_frames_by_another_spelling(tmp_path, monkeypatch):
         ("frames/", "frames/./c.png"),
     ):
         assert "among the images" in refused([("--video", folder)], [("plot", plot)])
+
+
+@pytest.mark.parametrize("missing", ["", "not/yet/there"])
+def test_an_output_that_cannot_be_made_is_refused_before_anything_runs(tmp_path, missing):
+    folder = tmp_path / missing
+    # While it is unfinished, its name is longer than a file system takes.
+    long = folder / f"{'a' * 240}.json"
+    said = refused([], [("--out", long)])
+    assert "--out" in said and "too long" in said and "shorter name" in said
+    assert refused([], [("--out", folder / f"{'a' * 200}.json")]) is None
+    assert list(tmp_path.iterdir()) == []

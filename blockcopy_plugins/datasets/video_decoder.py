@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TICKS = 1_000_000  # of a container's duration, in a second
+_SHOWN = 1.0  # seconds for which the last frame of a video may be shown
+
 # Containers whose content may begin anywhere in a video.
 _WITHOUT_INDEX = frozenset(("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "rtsp", "flv"))
 
@@ -114,6 +117,11 @@ class VideoDecoder:
         self._ready: deque[av.VideoFrame | LostFrame] = deque()
         formats = set(self._container.format.name.split(","))
         self._places = LostFrames(whole="://" not in path and not formats & _WITHOUT_INDEX)
+        # A Matroska file that was cut off ends like any other.
+        self._stated = None
+        if "matroska" in formats and len(self._container.streams) == 1 and self.states_duration:
+            self._stated = self._container.duration / _TICKS
+        self._last = 0.0  # time of the last frame, seconds
         self._ended = self._warned = False
         self._motion: MotionAccumulator | None = None
         self._turns = 0
@@ -178,6 +186,10 @@ class VideoDecoder:
             FrameError: If motion vectors are wanted and the video turns out to have none.
         """
         frame = self._decode()
+        if frame is None:
+            self._warn_if_cut_off()
+        elif not isinstance(frame, LostFrame):
+            self._last = max(self._last, frame.time or 0.0)
         if isinstance(frame, LostFrame):
             self.skipped += 1
         elif frame is not None and self._motion is not None:
@@ -205,6 +217,18 @@ class VideoDecoder:
                         _words(error),
                     )
         return self._ready.popleft() if self._ready else None
+
+    def _warn_if_cut_off(self) -> None:
+        stated, self._stated = self._stated, None
+        # The last frame may be shown for a while.
+        if stated is not None and stated - self._last > max(_SHOWN, 0.05 * stated):
+            logger.warning(
+                "%s ends after %.1f of the %.1f seconds that it states: it is cut off, or was not "
+                "finished. Copy it again",
+                self.path,
+                self._last,
+                stated,
+            )
 
     def _next_packet(self) -> av.Packet | None:
         """The next packet, or None at the end or where the source breaks off."""

@@ -1,8 +1,9 @@
 """What replaces the forward of some modules of a converted model.
 
 Convolutions, batch norms and ReLUs do without torch's dispatch what the strategies do if the
-package's own kernels run, with the same results. Instance norms become group norms. For everything
-else the module's own forward is called.
+package's own kernels run, with the same results. Instance norms become group norms. Linear
+layers of ordinary tensors run by the convolutions' kernels. For everything else the module's own
+forward is called.
 """
 
 from __future__ import annotations
@@ -81,6 +82,21 @@ class ConvShortcut(ModuleShortcut):
         if frame is not None and type(input) is Tensor:
             frame.enter(self.path)
             out = frame.kernels.convolve_regions(frame, input, self.module)
+            frame.leave(self.path)
+            if out is not None:
+                return out
+        return self.run_original(input)
+
+
+class LinearShortcut(ModuleShortcut):
+    """A linear layer of an ordinary tensor."""
+
+    def __call__(self, input):
+        """See ``nn.Linear.forward``."""
+        frame = self.active.frame
+        if frame is not None and type(input) is Tensor:
+            frame.enter(self.path)
+            out = frame.kernels.multiply_rows(input, self.module)
             frame.leave(self.path)
             if out is not None:
                 return out
@@ -193,6 +209,8 @@ def shortcut_for(
         return kind(active, path, module, MethodType(nn.Conv2d.forward, module))
     if forward is _BatchNorm.forward and isinstance(module, nn.BatchNorm2d):
         return NormShortcut(active, path, module, module.forward)
+    if forward is nn.Linear.forward:
+        return LinearShortcut(active, path, module, module.forward)
     if forward is nn.ReLU.forward:
         return ReluShortcut(active, path, module, module.forward)
     return None

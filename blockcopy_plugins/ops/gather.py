@@ -150,7 +150,8 @@ def gather(
 
     Args:
         state (Tensor): Map (S, C, H, W) of any floating point (16 to 64 bit), integer or bool
-            dtype. Fast when channels-last; another layout is converted first.
+            dtype. Fast when channels-last, or with up to 4 channels in planes; another layout is
+            converted first.
         blocks (Tensor): int32 (n, 3), contiguous, columns (slot, gy, gx): index into dimension 0
             of ``state``, block row, block column. n may be 0; any order, repeats allowed.
         rows (Tensor): int32 (GH, wh), contiguous: source row in map pixels of each window row of

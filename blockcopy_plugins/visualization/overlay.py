@@ -64,8 +64,9 @@ def draw_blocks(
     )
     if line_colour is not None and line_width > 0:
         reach = np.ones((2 * line_width + 1, 2 * line_width + 1), np.uint8)
-        # This also covers the executed pixels, which are copied over it in the next step.
-        picture[cv2.dilate(executed, reach).view(bool)] = line_colour
+        line = (cv2.dilate(executed, reach) - executed).view(bool)
+        # Places of the few pixels are found and written much sooner than a mask is.
+        picture.reshape(-1, 3)[np.flatnonzero(line)] = line_colour
     return cv2.copyTo(image, executed, picture)
 
 
@@ -220,15 +221,19 @@ def _class_name(label: int, class_names: Sequence[str] | None) -> str:
 
 def _blend_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float) -> None:
     """Tints the pixels of a mask in place and draws its outline."""
-    mask = np.ascontiguousarray(mask, dtype=np.uint8)
+    mask = np.ascontiguousarray(mask)
+    mask = mask.view(np.uint8) if mask.dtype == np.bool_ else mask.astype(np.uint8)
     height, width = picture.shape[:2]
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    x, y, w, h = cv2.boundingRect(mask)
-    if w == 0:
+    rows = np.flatnonzero(mask.any(1))
+    if len(rows) == 0:
         return
-    inside = mask[y : y + h, x : x + w]
-    region = picture[y : y + h, x : x + w]
+    band = mask[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(band.any(0))
+    # Only where the mask is: it is the size of the picture, and most of it is empty.
+    inside = np.ascontiguousarray(band[:, columns[0] : columns[-1] + 1])
+    region = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     tint = np.empty_like(region)
     tint[:] = colour
     blended = cv2.addWeighted(region, 1 - opacity, tint, opacity, 0.0)

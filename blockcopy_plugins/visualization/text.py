@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -26,16 +28,31 @@ def text_patch(
         padding (tuple[int, int]): Free px above and below, and left and right.
 
     Returns:
-        np.ndarray: uint8 (h, w, 3); h depends only on ``size`` and ``padding``, so that patches of
-        different texts line up.
+        np.ndarray: uint8 (h, w, 3), read-only; h depends only on ``size`` and ``padding``, so that
+        patches of different texts line up.
     """
-    font = ImageFont.load_default(size)
+    return _rendered(text, size, tuple(foreground), tuple(background), padding)
+
+
+# Most texts of a video are those of the frame before.
+@lru_cache(maxsize=512)
+def _rendered(
+    text: str, size: int, foreground: Colour, background: Colour, padding: tuple[int, int]
+) -> np.ndarray:
+    font = _font(size)
     ascent, descent = font.getmetrics()
     width = max(1, round(font.getlength(text))) + 2 * padding[1]
     height = ascent + descent + 2 * padding[0]
-    patch = Image.new("RGB", (width, height), tuple(background))
-    ImageDraw.Draw(patch).text((padding[1], padding[0]), text, fill=tuple(foreground), font=font)
-    return np.asarray(patch)
+    patch = Image.new("RGB", (width, height), background)
+    ImageDraw.Draw(patch).text((padding[1], padding[0]), text, fill=foreground, font=font)
+    found = np.array(patch)
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def paste(image: np.ndarray, patch: np.ndarray, top: int, left: int) -> None:

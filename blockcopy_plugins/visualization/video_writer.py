@@ -305,6 +305,8 @@ class VideoWriter:
                     front.drop()
                     said = f"{copied} of {self.frames_written} frames could be written"
                     problem = OSError(errno.ENOSPC, said)
+        if whole:
+            whole = _frames_in(self._part.path) >= self.frames_written
         if not whole:
             _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
@@ -382,6 +384,15 @@ def _with_index_in_front(source: Path, target: Path) -> int:
                 packet.stream = copy
                 written.mux(packet)
                 frames += 1
+    return frames
+
+
+def _frames_in(path: Path) -> int:
+    """How many frames a file has whose pictures are there to their end."""
+    end, frames = path.stat().st_size, 0
+    with contextlib.suppress(OSError, av.error.FFmpegError), av.open(_address(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            frames += packet.size > 0 and packet.pos + packet.size <= end and not packet.is_corrupt
     return frames
 
 

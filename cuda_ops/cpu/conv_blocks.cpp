@@ -60,7 +60,12 @@ ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArra
 void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   const int64_t last = weight.numel() - 1;
   for (int64_t i = 0; i < kSamples; ++i) {
-    const int64_t at = last * i / (kSamples - 1);
+    int64_t rest = last * i / (kSamples - 1);
+    int64_t at = 0;
+    for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
+      at += rest % weight.size(axis) * weight.stride(axis);
+      rest /= weight.size(axis);
+    }
     samples[i] = weight.scalar_type() == at::kFloat
                      ? static_cast<double>(weight.const_data_ptr<float>()[at])
                      : static_cast<double>(weight.const_data_ptr<at::BFloat16>()[at]);
@@ -72,9 +77,6 @@ void check_weight(const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
                     "blockcopy::conv_prepare: weight has shape ", weight.sizes(),
                     ", expected (C_out, C_in, kh, kw) without empty dimensions");
-  TORCH_CHECK_VALUE(weight.is_non_overlapping_and_dense(),
-                    "blockcopy::conv_prepare: weight has strides ", weight.strides(),
-                    ", expected memory without gaps; pass weight.contiguous()");
 }
 
 // Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin;

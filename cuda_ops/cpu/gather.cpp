@@ -1,4 +1,5 @@
-// blockcopy::gather on CPU: consecutive columns of a window are one memcpy.
+// blockcopy::gather on CPU: consecutive columns of a window are one memcpy. A frame, which has few
+// channels in planes, is read as it is.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -60,6 +61,44 @@ void write_fill(char* target, int64_t bytes, const FillPattern& fill, bool unifo
   std::memcpy(target + offset, fill.byte, bytes - offset);
 }
 
+// A map of up to so many channels in planes is read as it is; one of more is converted first.
+constexpr int64_t kPlanes = 4;
+
+bool is_in_planes(const at::Tensor& state, const at::Tensor& out) {
+  const auto* begin = static_cast<const char*>(state.const_data_ptr());
+  const auto* target = static_cast<const char*>(out.const_data_ptr());
+  return state.size(1) > 1 && state.size(1) <= kPlanes && state.is_contiguous() &&
+         (begin + state.nbytes() <= target || target + out.nbytes() <= begin);
+}
+
+// Columns of planes as pixels.
+template <typename T, int64_t kChannels>
+void interleave(const char* source_, int64_t area, int64_t length, char* target_) {
+  const T* source = reinterpret_cast<const T*>(source_);
+  T* target = reinterpret_cast<T*>(target_);
+  for (int64_t x = 0; x < length; ++x) {
+    for (int64_t c = 0; c < kChannels; ++c) {
+      target[x * kChannels + c] = source[c * area + x];
+    }
+  }
+}
+
+using Interleave = void (*)(const char*, int64_t, int64_t, char*);
+
+template <typename T>
+Interleave interleave_of(int64_t channels) {
+  return channels == 2 ? interleave<T, 2> : channels == 3 ? interleave<T, 3> : interleave<T, 4>;
+}
+
+Interleave interleave_of(int64_t element, int64_t channels) {
+  switch (element) {
+    case 1: return interleave_of<uint8_t>(channels);
+    case 2: return interleave_of<uint16_t>(channels);
+    case 4: return interleave_of<uint32_t>(channels);
+    default: return interleave_of<uint64_t>(channels);
+  }
+}
+
 // Fills `out`, which has been checked.
 void gather_into(const GatherGeometry& g, const at::Tensor& state, const at::Tensor& blocks,
                  const at::Tensor& rows, const at::Tensor& cols, const FillPattern& pattern,
@@ -67,12 +106,16 @@ void gather_into(const GatherGeometry& g, const at::Tensor& state, const at::Ten
   if (out.numel() == 0) {
     return;
   }
-  const at::Tensor source = dense_source(state, out);
+  const bool planes = is_in_planes(state, out);
+  const at::Tensor source = planes ? state : dense_source(state, out);
   const Block* block_list = block_data(blocks);
   const int32_t* row_table = rows.const_data_ptr<int32_t>();
   const char* source_data = static_cast<const char*>(source.const_data_ptr());
   char* out_data = static_cast<char*>(out.mutable_data_ptr());
-  const int64_t pixel_bytes = state.size(1) * static_cast<int64_t>(state.element_size());
+  const auto element = static_cast<int64_t>(state.element_size());
+  const int64_t pixel_bytes = state.size(1) * element;
+  const int64_t area = state.size(2) * state.size(3);
+  const Interleave copy = planes ? interleave_of(element, state.size(1)) : nullptr;
   const int64_t row_bytes = g.window_w * pixel_bytes;
   const RunTable table(g, cols.const_data_ptr<int32_t>());
   const bool uniform = std::all_of(std::begin(pattern.byte), std::end(pattern.byte),
@@ -87,13 +130,18 @@ void gather_into(const GatherGeometry& g, const at::Tensor& state, const at::Ten
         write_fill(target, row_bytes, pattern, uniform);
         continue;
       }
-      const char* source_row = source_data + row.source_pixel * pixel_bytes;
+      // A pixel's number counts those of the slots before, each of which has `area` of them.
+      const int64_t before = row.source_pixel / std::max<int64_t>(area, 1) * area;
+      const char* source_row = source_data + (planes ? before * pixel_bytes +
+          (row.source_pixel - before) * element : row.source_pixel * pixel_bytes);
       const int64_t gx = row.table_offset / g.window_w;
       for (size_t r = table.first[gx]; r < table.first[gx + 1]; ++r) {
         const Run run = table.runs[r];
         const int64_t bytes = run.length * pixel_bytes;
         if (run.source == kOutside) {
           write_fill(target, bytes, pattern, uniform);
+        } else if (planes) {
+          copy(source_row + run.source * element, area, run.length, target);
         } else {
           std::memcpy(target, source_row + run.source * pixel_bytes, bytes);
         }

@@ -287,6 +287,27 @@ def test_no_room_for_a_second_copy_leaves_the_video_whole(tmp_path, monkeypatch,
     assert "out.mp4 is complete" in caplog.text and "No space left" in caplog.text
 
 
+def test_a_torn_end_is_not_called_whole_where_there_is_no_room_for_a_copy(tmp_path, monkeypatch):
+    """FFmpeg closes a file on a full disk without an error, and there is no room for another."""
+
+    def full(source, target):
+        with source.open("r+b") as file:
+            file.truncate(source.stat().st_size - 8000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("blockcopy_plugins.visualization.video_writer._with_index_in_front", full)
+    draw = np.random.default_rng(0)
+    with (
+        pytest.raises(OSError, match=r"could not be finished.*Make room"),
+        VideoWriter(tmp_path / "out.mp4", fps=10) as video,
+    ):
+        for _ in range(400):
+            video.write(draw.integers(0, 255, (32, 48, 3), dtype=np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert 100 < sum(1 for _ in container.decode(video=0)) < 400
+
+
 def test_pixels_that_are_not_square(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", sample_aspect_ratio=Fraction(16, 11)) as video:
         video.write(striped_frame(32, 48))

@@ -22,7 +22,7 @@ from ..tensor.pending_map import PendingMap
 from .implementation import STATE_OP, ConvShape
 from .pending_conv import PendingConvolutions
 from .phases import Phases, Repeats
-from .prepared_weights import PreparedWeights
+from .prepared_weights import Columns, PreparedWeights
 
 _WINOGRAD_TILE = 4
 # The fewest channels with which a kernel gains. One that multiplies half as much (not a quarter)
@@ -314,7 +314,7 @@ def _window_of(phases: Phases, block: tuple[int, int]) -> SlidingWindow:
     return SlidingWindow(phases.taps, (1, 1), padding, (1, 1), block)
 
 
-def _prepare(kernels: str, weight: Tensor, how: bool | Phases | Repeats) -> Tensor:
+def _prepare(kernels: str, weight: Tensor, how: bool | Phases | Repeats | Columns) -> Tensor:
     """A weight in the kernels' layout (for Winograd's algorithm or not), or for stacked phases."""
     if isinstance(how, Repeats):
         return nn.Parameter(how.of(weight), requires_grad=False)
@@ -322,6 +322,8 @@ def _prepare(kernels: str, weight: Tensor, how: bool | Phases | Repeats) -> Tens
         stacked = nn.Parameter(how.stack(weight), requires_grad=False)
         stacked.values_but_zeros = weight.numel()
         return stacked
+    if isinstance(how, Columns):
+        return ops.conv_prepare(how.of(weight), False, kernels)
     return ops.conv_prepare(weight, how, kernels)
 
 

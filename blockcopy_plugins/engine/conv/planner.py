@@ -13,6 +13,7 @@ from ..tensor.block_tensor import BlockTensor
 from .block_windows import is_local, plan_window
 from .cpu_convolutions import CpuConvolutions
 from .implementation import ConvImplementation, ConvShape
+from .linear_layers import multiply_rows
 from .prepared_weights import WeightsInUse
 from .region_convolution import convolve_regions
 from .torch_convolutions import TorchConvolutions
@@ -134,6 +135,10 @@ class ConvPlanner:
     def convolve_regions(self, frame: Frame, x: Tensor, module: nn.Conv2d) -> Tensor | None:
         """Convolve an ordinary tensor, see :func:`~.region_convolution.convolve_regions`."""
         return None if self.cpu is None else convolve_regions(self.cpu, frame, x, module)
+
+    def multiply_rows(self, x: Tensor, module: nn.Linear) -> Tensor | None:
+        """Apply a linear layer to an ordinary tensor, see :func:`~.linear_layers.multiply_rows`."""
+        return None if self.cpu is None else multiply_rows(self.cpu, x, module)
 
     def joins(self, x: BlockTensor) -> bool:
         """Whether the package's kernels run concatenations, additions and resizes of a map."""

@@ -15,6 +15,23 @@ from .weight_watch import WeightSample, WeightWatch, are_as_seen
 _Key = tuple[int, Hashable]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of the weight of a linear layer, as a convolution's.
+
+    Attributes:
+        first: The first of them.
+        end: The one after the last.
+    """
+
+    first: int
+    end: int
+
+    def of(self, weight: Tensor) -> Tensor:
+        """A view ``(features_out, columns, 1, 1)`` of ``(features_out, features)``."""
+        return weight[:, self.first : self.end, None, None]
+
+
 @dataclass(eq=False)
 class PreparedWeight:
     """A weight as kernels take it.

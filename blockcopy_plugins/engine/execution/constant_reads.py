@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..torch_internals import memory_of
 from .steps import Given, Kept, Register, Root, Step
 
 # A program compares so many values of such tensors before each frame.
@@ -88,7 +89,7 @@ class ConstantReads:
             if root.fresh:
                 continue
             values = root.tensor.detach()
-            memory = values.untyped_storage().data_ptr()
+            memory = memory_of(values)
             many = sum(v.numel() for _, v in found) + values.numel() > _MOST_VALUES
             if many or memory in changing or bool((values != values).any()):
                 return what

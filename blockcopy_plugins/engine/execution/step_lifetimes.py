@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..torch_internals import is_mutable
-from .trace import Given, Kept, Register, Root, Step
+from .steps import Given, Kept, Register, Root, Step
 
 aten = torch.ops.aten
 

@@ -16,9 +16,6 @@ from ..tensor.block_tensor import BlockTensor
 from .layout import Blocks, Layout, block_lists, image_places
 from .plans import FramePlans
 
-# Values of a map with one channel after another from which it is not put into channels-last whole.
-_LARGE = 1 << 17
-
 
 class BlockPacking:
     """Layouts, index tables, and copies of executed blocks of one frame.
@@ -142,19 +139,7 @@ class BlockPacking:
                 blocks=layout.blocks[axis], block_out=width, index=torch.arange(size, device="cpu")
             ),
         )
-        channels_last = torch.channels_last
-        if self._is_by_channel(dense):
-            packed = _gather_by_channel(dense, layout.by_image, rows, cols)
-            return packed.contiguous(memory_format=channels_last)
-        dense = dense.contiguous(memory_format=channels_last)
         return ops.gather(dense, layout.by_image, rows, cols)
-
-    @staticmethod
-    def _is_by_channel(dense: Tensor) -> bool:
-        """Whether a map has one channel after another, and is so large that this matters."""
-        large = dense.shape[1] > 1 and dense.numel() >= _LARGE and dense.device.type == "cpu"
-        last = dense.is_contiguous(memory_format=torch.channels_last)
-        return large and dense.is_contiguous() and not last
 
     def tables(
         self,
@@ -219,15 +204,3 @@ class BlockPacking:
             ),
         )
         return ops.gather(map_, self._places, rows, cols)
-
-
-def _gather_by_channel(dense: Tensor, places: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """The blocks of a map, of which only these are read: each channel as an image of its own."""
-    images, channels, height, width = dense.shape
-    image = places[:, :1] * channels + torch.arange(
-        channels, dtype=torch.int32, device=places.device
-    )
-    where = places[:, None, 1:].expand(-1, channels, -1)
-    places = torch.cat([image[:, :, None], where], 2).flatten(0, 1)
-    map_ = dense.view(images * channels, 1, height, width)
-    return ops.gather(map_, places, rows, cols).unflatten(0, (-1, channels)).squeeze(2)

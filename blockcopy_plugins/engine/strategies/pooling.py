@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,16 +43,12 @@ def max_pool(frame: Frame, func, args, kwargs):
     window, size_out = plan
     local = is_local(x, window, size_out) and not ceil_mode
     out = pool_by_kernels(frame, str(func), x, window, size_out, local)
-    if out is not None:
-        pass
-    elif frame.whole:
-        out = _run_whole(frame, func, args, kwargs, local)[0]
-    elif local:
-        out = func(x.packed, window.kernel, window.stride)[0]
-    else:
-        gathered = gather_windows(frame, str(func), x, window, size_out, float("-inf"))
-        stride, dilation = _after_gather(window)
-        out = F.max_pool2d(gathered, window.kernel, stride, 0, dilation)
+    if out is None:
+
+        def pool(windows: Tensor, stride, dilation) -> Tensor:
+            return F.max_pool2d(windows, window.kernel, stride, 0, dilation)
+
+        out = _pool_by_torch(frame, func, args, kwargs, plan, local, float("-inf"), pool)
     values = BlockTensor(out, size_out, window.block_out, frame)
     how = (window.kernel, window.stride, pair(padding), window.dilation, size_out)
     return values, indices_on_use(frame, func, args, kwargs, values, how, local)
@@ -86,41 +84,62 @@ def avg_pool(frame: Frame, func, args, kwargs):
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
     local = uniform and is_local(x, window, size_out) and not ceil_mode
+    divisor = divisor or kernel[0] * kernel[1]
     out = None
     if uniform:
-        scale = 1 / (divisor or kernel[0] * kernel[1])
-        out = pool_by_kernels(frame, str(func), x, window, size_out, local, scale)
-    if out is not None:
-        pass
-    elif frame.whole:
-        out = _run_whole(frame, func, args, kwargs, local)
-    elif local:
-        out = F.avg_pool2d(x.packed, kernel, stride, divisor_override=divisor)
-    else:
-        gathered = gather_windows(frame, str(func), x, window, size_out, 0.0)
-        stride_after, _ = _after_gather(window)
-        if uniform:
-            divisor = divisor or kernel[0] * kernel[1]
-            out = F.avg_pool2d(gathered, kernel, stride_after, divisor_override=divisor)
-        else:
+        out = pool_by_kernels(frame, str(func), x, window, size_out, local, 1 / divisor)
+    if out is None:
+
+        def pool(windows: Tensor, stride, _) -> Tensor:
+            if uniform:
+                return F.avg_pool2d(windows, kernel, stride, divisor_override=divisor)
             # Sums in float32 at least, as the dense op has them before it divides.
-            work = torch.promote_types(gathered.dtype, torch.float32)
-            out = F.avg_pool2d(gathered.to(work), kernel, stride_after, divisor_override=1)
+            work = torch.promote_types(windows.dtype, torch.float32)
+            sums = F.avg_pool2d(windows.to(work), kernel, stride, divisor_override=1)
             for axis in (0, 1):
                 taps = _taps_at_edges(frame, x, window, size_out, axis, include_pad)
                 block_index = frame.layout(size_out, window.block_out).index(axis)
                 shape = (-1, 1, 1, 1)[: 2 + axis] + (window.block_out[axis],) + (1,) * (1 - axis)
-                out = out / taps.to(work)[block_index].view(shape)
-            out = out.to(gathered.dtype)
+                sums = sums / taps.to(work)[block_index].view(shape)
+            return sums.to(windows.dtype)
+
+        out = _pool_by_torch(frame, func, args, kwargs, plan, local, 0.0, pool)
     return BlockTensor(out, size_out, window.block_out, frame)
 
 
-def _run_whole(frame: Frame, func, args, kwargs, local: bool):
-    """The op on the dense map of a whole frame; the state is written where blocks will read it."""
-    x = args[0]
-    if not local and not isinstance(x, PaddedMap):  # whose map is kept already
-        frame.keep(x, str(func))
-    return func(x.packed, *args[1:], **kwargs)
+def _pool_by_torch(
+    frame: Frame,
+    func,
+    args,
+    kwargs,
+    plan: tuple[SlidingWindow, tuple[int, int]],
+    local: bool,
+    fill: float,
+    pool: Callable[[Tensor, tuple[int, int], tuple[int, int]], Tensor],
+) -> Tensor:
+    """Pool whole maps as the plain model does, or blocks by themselves or with their halo.
+
+    Args:
+        frame: The frame being run.
+        func: The op.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        plan: Its window, and ``(H, W)`` of the result.
+        local: Whether no window reaches beyond its block.
+        fill: What lies outside the image.
+        pool: ``pool(windows, stride, dilation)`` pools packed blocks, unpadded.
+    """
+    x, (window, size_out) = args[0], plan
+    if frame.whole:
+        # The state is written where blocks will read it; a padded map is kept already.
+        if not local and not isinstance(x, PaddedMap):
+            frame.keep(x, str(func))
+        found = func(x.packed, *args[1:], **kwargs)
+        return found[0] if isinstance(found, tuple) else found
+    if local:
+        return pool(x.packed, window.stride, window.dilation)
+    windows = gather_windows(frame, str(func), x, window, size_out, fill)
+    return pool(windows, *_after_gather(window))
 
 
 def _after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ def masks_at_network_scale(
     Returns:
         bool ``(K, H / MASK_STEP, W / MASK_STEP)``, rounded up.
     """
-    rows, columns = _sources(masks, size, scale)
+    rows, columns = _sources(masks.shape[1:], size, scale)
     out = _no_masks(masks, size)
     for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         if x2 <= x1 or y2 <= y1:
@@ -117,7 +118,8 @@ def _sample_on_device(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], scale: tuple[float, float]
 ) -> Tensor:
     """As :func:`masks_at_network_scale`, without reading the boxes on the host."""
-    rows, columns = (upload(source, masks.device) for source in _sources(masks, size, scale))
+    sources = _sources(masks.shape[1:], size, scale)
+    rows, columns = (upload(source, masks.device) for source in sources)
     found = masks.index_select(1, rows).index_select(2, columns).bool()
     x1, y1, x2, y2 = upload(boxes, masks.device).unbind(1)
     nothing = (x2 <= x1) | (y2 <= y1)
@@ -131,16 +133,18 @@ def _sample_on_device(
     return out
 
 
+@lru_cache(maxsize=64)
 def _sources(
-    masks: Tensor, size: tuple[int, int], scale: tuple[float, float]
+    resolution: tuple[int, int], size: tuple[int, int], scale: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a mask at which samples are taken."""
+    """Rows and columns of masks ``(h, w)`` at which samples are taken."""
     tables = []
-    for axis in (0, 1):
-        position = torch.arange(0, size[axis], MASK_STEP) + MASK_STEP / 2
-        source = (position / scale[axis]).long()
-        # The network input's padding lies outside the image.
-        tables.append(source[source < masks.shape[1 + axis]])
+    with torch.inference_mode(False):
+        for axis in (0, 1):
+            position = torch.arange(0, size[axis], MASK_STEP, device="cpu") + MASK_STEP / 2
+            source = (position / scale[axis]).long()
+            # The network input's padding lies outside the image.
+            tables.append(source[source < resolution[axis]])
     return tables[0], tables[1]
 
 

@@ -77,7 +77,7 @@ def read_channels_last(layers: Iterable[nn.Module]) -> bool:
 
 
 def pool_by_level(
-    pool: Callable[[int, Tensor], Tensor], levels: Tensor, count: int, rois: Tensor, found: Tensor
+    pool: Callable[[int, Tensor], Tensor], levels: Tensor, count: int, rois: Tensor, empty: Tensor
 ) -> Tensor:
     """Pool each region from the level of a pyramid that is meant for it.
 
@@ -86,16 +86,22 @@ def pool_by_level(
         levels: int ``(K,)``, the level of each region.
         count: Number of levels. One from which no region is taken is not read.
         rois: ``(K, 5)``, the regions.
-        found: ``(K, C, *size)``; written to.
+        empty: ``(0, C, *size)``, the result without regions.
 
     Returns:
-        ``found``.
+        The pooled regions, ``(K, C, *size)``.
     """
-    for level in range(count):
-        its = (levels == level).nonzero()[:, 0]
-        if len(its):
-            found[its] = pool(level, rois[its])
-    return found
+    if not len(rois):
+        return empty
+    # The level of a region that is no number is none.
+    levels = levels.clamp(0, count - 1)
+    numbers = levels.bincount(minlength=count).tolist()
+    if len(rois) in numbers:
+        return pool(numbers.index(len(rois)), rois)
+    order = levels.argsort()
+    parts = rois[order].split(numbers)
+    pooled = torch.cat([pool(level, its) for level, its in enumerate(parts) if len(its)])
+    return pooled.index_select(0, order.argsort())
 
 
 def is_served(map_: Tensor, rois: Tensor) -> bool:

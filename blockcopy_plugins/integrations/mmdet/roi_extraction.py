@@ -38,13 +38,13 @@ class ChannelsLastExtractor:
         if roi_scale_factor is not None and len(feats) > 1:
             rois = extractor.roi_rescale(rois, roi_scale_factor)
         size = extractor.roi_layers[0].output_size
-        found = feats[0].new_empty(len(rois), extractor.out_channels, *size)
+        empty = feats[0].new_empty(0, extractor.out_channels, *size)
         layers = extractor.roi_layers
 
         def pool(level: int, its: Tensor) -> Tensor:
             return layers[level](feats[level], its)
 
-        return pool_by_level(pool, levels, min(len(layers), len(feats)), rois, found)
+        return pool_by_level(pool, levels, min(len(layers), len(feats)), rois, empty)
 
     def remove(self) -> None:
         """Restore the forward of the extractor's class."""

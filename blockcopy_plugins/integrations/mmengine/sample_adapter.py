@@ -16,6 +16,7 @@ from ...errors import FrameError
 from ..common.batched_frames import join_batches
 from ..common.sample_motion import motion_of
 from ..common.stream_ids import StreamIds
+from .noted_preprocessing import note_preprocessing
 from .preprocessor_clock import PreprocessorClock
 from .sample_parts import asked_of_samples, take_samples_apart
 
@@ -58,8 +59,9 @@ class SampleAdapter(ModelAdapter):
         self.in_sequence = False
 
     def attach(self, model: nn.Module) -> Iterable[Removable]:
-        """Measure the model's preprocessor."""
-        return self._clock.attach(model)
+        """Measure the model's preprocessor, and let it work in one pass."""
+        yield from self._clock.attach(model)
+        yield from note_preprocessing(model)
 
     def turns(self, args: tuple, kwargs: Mapping[str, Any], named: bool) -> Sequence[Call | None]:
         """See :meth:`ModelAdapter.turns`: frames of one folder in a batch run in turn."""

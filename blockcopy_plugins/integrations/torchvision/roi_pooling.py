@@ -48,8 +48,8 @@ class ChannelsLastPooler:
 
         if len(maps) == 1:
             return pool(0, rois)
-        found = maps[0].new_empty(len(rois), maps[0].shape[1], *size)
-        return pool_by_level(pool, pooler.map_levels(list(boxes)), len(maps), rois, found)
+        empty = maps[0].new_empty(0, maps[0].shape[1], *size)
+        return pool_by_level(pool, pooler.map_levels(list(boxes)), len(maps), rois, empty)
 
     def remove(self) -> None:
         """Restore the pooler's own forward."""

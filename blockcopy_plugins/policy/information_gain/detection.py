@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -251,7 +252,7 @@ def _crop_masks(
     resolution = (masks.shape[1], masks.shape[2])
     if masks.device.type != "cpu":
         masks = pack_columns(masks).cpu()
-    rows, columns = (_Axis(axis, resolution[axis], geometry) for axis in (0, 1))
+    rows, columns = (_axis(axis, resolution[axis], geometry) for axis in (0, 1))
     left, top, right, bottom = boxes[keep].double().unbind(1)
     top, bottom = rows.cells(top, bottom)
     left, right = columns.cells(left, right)
@@ -309,6 +310,12 @@ class _Axis:
     def pixels(self, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
         """Return the half-open ranges of mask pixels that touch the cells ``start:stop``."""
         return self.ranges[start, 0], self.ranges[stop - 1, 1]
+
+
+@lru_cache(maxsize=64)
+def _axis(axis: int, resolution: int, geometry: Geometry) -> _Axis:
+    with torch.inference_mode(False):
+        return _Axis(axis, resolution, geometry)
 
 
 def _paint(values: Tensor, summary: DetectionSummary, geometry: Geometry) -> Tensor:

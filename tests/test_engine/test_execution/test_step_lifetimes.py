@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from blockcopy_plugins.engine.execution.step_lifetimes import without_dead, without_views_back
-from blockcopy_plugins.engine.execution.trace import Given, Kept, Register, Root, Step
+from blockcopy_plugins.engine.execution.steps import Given, Kept, Register, Root, Step
 
 aten = torch.ops.aten
 VIEW, MUL = aten.view.default, aten.mul.Tensor

@@ -1,0 +1,63 @@
+"""Preprocessors of MMEngine's models, which normalise and stack pictures in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.model import ImgDataPreprocessor
+from torch import Tensor, nn
+
+from ...engine.convert import handle
+from ...ops import library
+from ..common.noted_picture import NotedPicture, plain
+from ..common.rebound_methods import StandIn
+
+# Whose preprocessors are known to do nothing but make tensors of pictures.
+_FRAMEWORKS = ("mmengine", "mmdet", "mmseg")
+
+
+@dataclass(eq=False)
+class NotedPreprocessing(StandIn):
+    """Replaces the forward of a preprocessor: the same batch, bit for bit.
+
+    What runs dense beside the blocks, to compare, is the user's own model with its preprocessor.
+
+    Attributes:
+        model: The converted model.
+    """
+
+    model: nn.Module
+
+    def __call__(self, data: Any, training: bool = False) -> Any:
+        """See ``forward`` of the preprocessor's class."""
+        inputs = data.get("inputs") if isinstance(data, dict) else None
+        if training or not _are_served(inputs) or handle(self.model).is_paused:
+            return self.original(data, training)
+        pictures = type(inputs)(map(NotedPicture.of, inputs))
+        return plain(self.original({**data, "inputs": pictures}, training))
+
+
+def _are_served(inputs: Any) -> bool:
+    return type(inputs) in (list, tuple) and all(
+        type(x) is Tensor and x.dim() == 3 and x.dtype == torch.uint8 and x.device.type == "cpu"
+        for x in inputs
+    )
+
+
+def note_preprocessing(model: nn.Module) -> Iterator[StandIn]:
+    """Let the preprocessor of a model work in one pass, if it is one of the framework's own.
+
+    Yields:
+        An object whose ``remove()`` undoes it.
+    """
+    preprocessor = getattr(model, "data_preprocessor", None)
+    if (
+        isinstance(preprocessor, ImgDataPreprocessor)
+        and "forward" not in preprocessor.__dict__
+        and type(preprocessor).forward.__module__.partition(".")[0] in _FRAMEWORKS
+        and library.has_kernel("batch_pictures", "cpu")
+    ):
+        yield NotedPreprocessing(preprocessor, "forward", model).put()
