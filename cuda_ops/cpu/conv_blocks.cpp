@@ -59,11 +59,15 @@ ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArra
 // A few weights, by which changes are noticed that no version counter shows (`weight.data`).
 void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   const int64_t last = weight.numel() - 1;
-  for (int64_t i = 0; i < kSamples; ++i) {
-    const int64_t at = last * i / (kSamples - 1);
-    samples[i] = weight.scalar_type() == at::kFloat
-                     ? static_cast<double>(weight.const_data_ptr<float>()[at])
-                     : static_cast<double>(weight.const_data_ptr<at::BFloat16>()[at]);
+  const auto take = [&](const auto* values) {
+    for (int64_t i = 0; i < kSamples; ++i) {
+      samples[i] = static_cast<double>(values[last * i / (kSamples - 1)]);
+    }
+  };
+  if (weight.scalar_type() == at::kFloat) {
+    take(weight.const_data_ptr<float>());
+  } else {
+    take(weight.const_data_ptr<at::BFloat16>());
   }
 }
 
