@@ -59,16 +59,21 @@ ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArra
 // A few weights, by which changes are noticed that no version counter shows (`weight.data`).
 void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
   const int64_t last = weight.numel() - 1;
-  for (int64_t i = 0; i < kSamples; ++i) {
-    int64_t rest = last * i / (kSamples - 1);
-    int64_t at = 0;
-    for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
-      at += rest % weight.size(axis) * weight.stride(axis);
-      rest /= weight.size(axis);
+  const auto take = [&](const auto* values) {
+    for (int64_t i = 0; i < kSamples; ++i) {
+      int64_t rest = last * i / (kSamples - 1);
+      int64_t at = 0;
+      for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
+        at += rest % weight.size(axis) * weight.stride(axis);
+        rest /= weight.size(axis);
+      }
+      samples[i] = static_cast<double>(values[at]);
     }
-    samples[i] = weight.scalar_type() == at::kFloat
-                     ? static_cast<double>(weight.const_data_ptr<float>()[at])
-                     : static_cast<double>(weight.const_data_ptr<at::BFloat16>()[at]);
+  };
+  if (weight.scalar_type() == at::kFloat) {
+    take(weight.const_data_ptr<float>());
+  } else {
+    take(weight.const_data_ptr<at::BFloat16>());
   }
 }
 
