@@ -21,7 +21,7 @@ from .notes import notes
 from .prediction import predict
 
 RATES = (1.0, 0.5, 0.25, 0.125)
-_PART_FOR_PROBES = 0.08  # of the time, for the last of them
+_PART_FOR_PROBES = 0.1  # of the time, for the last of them
 _PART_FOR_DENSE = 0.45  # of the time, for a dense frame of the size itself
 
 

@@ -155,8 +155,7 @@ def probe(timing: FrameTimer, size: tuple[int, int], budget: float) -> None:
     while True:
         current = reduced(size, 64, 0.0, (blocks, blocks))
         try:
-            # The very first one prepares more than others.
-            timing.dense(current, 0 if found else 1)
+            timing.dense(current, 1)
         except ConfigError:
             timing.dense(size, 1)
             timing.takes_only_size = True
