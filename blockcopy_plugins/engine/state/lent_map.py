@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -42,6 +43,14 @@ class LentMap:
         self._other: Tensor | None = None
         self._holders_of_other: list[StorageWeakRef] = []
         self._other_lacks = self._everything
+
+    def __deepcopy__(self, memo: dict) -> LentMap:
+        # Nobody holds what the copy lends; a weak reference must not be copied.
+        other = memo[id(self)] = LentMap.__new__(LentMap)
+        other.__dict__.update(self.__dict__)
+        other.tensor = deepcopy(self.tensor, memo)
+        other._holders, other._holders_of_other, other._other = [], [], None
+        return other
 
     def lend(self) -> Tensor:
         """The map, after this frame's blocks have been written, as a tensor for the caller."""

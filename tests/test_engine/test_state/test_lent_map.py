@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import gc
 
 import pytest
 import torch
@@ -193,6 +195,24 @@ def test_outputs_kept_for_empty_frames_share_their_memory():
         out.zero_()
         assert torch.equal(again, wanted)
     assert not torch.equal(first, again)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_deep_copy_lends_memory_of_its_own(layout):
+    net, policy, *_ = small_net()
+    run_some(net, policy, layout, 8, hold=True)
+    with torch.no_grad():
+        held = net(frame_of(1, layout))
+        other = copy.deepcopy(net)
+        mine, its = net(frame_of(2, layout)), other(frame_of(2, layout))
+        assert torch.equal(mine, its)
+        assert address_of_memory(its) not in map(address_of_memory, (mine, held))
+        its.zero_()
+        assert torch.equal(net(frame_of(3, layout)), other(frame_of(3, layout)))
+        del other, its, held
+        gc.collect()
+        wanted = net(frame_of(3, layout))
+        assert torch.equal(net(frame_of(3, layout)), wanted)
 
 
 @pytest.mark.parametrize("size", [8, 1 << 18])
