@@ -156,8 +156,8 @@ class Contest:
     def whole(self, part: Sequence[dict], bar) -> list[dict]:
         """Measure the whole model, with what stands behind the dense heads.
 
-        One frame, again and again: then the features under it are the same for any grid, and so are
-        the proposals and detections, and the work on them.
+        The frames differ wherever blocks are executed, so that only regions over blocks that were
+        not may repeat bit for bit: those repeat in a video too.
 
         Args:
             part: Rows of :meth:`part`.
@@ -170,18 +170,17 @@ class Contest:
 
         from .whole_model import WholeModel, as_it_can_run
 
-        self.frames = self.frames[:1]
-        # Which layout the dense model has is settled by its weights; the frame follows them.
-        frame = self._frame_in(self.layout, 0)
+        # Which layout the dense model has is settled by its weights; the frames follow them.
+        frames = [self._frame_in(self.layout, i) for i in range(len(self.frames))]
         try:
             dense = WholeModel(as_it_can_run(self.model, getattr(torch, _FORMATS[self.layout])))
-            found = dense.set_threshold(frame, self.args.detections)
+            found = dense.set_threshold(frames[0], self.args.detections)
             sparse = {}
             for block in self.args.block_sizes:
                 model, policy = self._converted(self.model, block)
                 sparse[block] = (WholeModel(model), policy)
                 sparse[block][0].keep_as(dense)
-            actions = {"torch": lambda index: dense(frame)}
+            actions = {"torch": lambda index: dense(frames[index])}
             times, policy_times, executed = self._alternate(actions, sparse, bar)
         # RoI ops and NMS do not exist in all dtypes on all devices: frameworks raise several.
         except (RuntimeError, NotImplementedError, TypeError) as error:
