@@ -100,6 +100,7 @@ class Report:
         ms_model: Mean milliseconds of a call in the model.
         ms_policy: Mean milliseconds of a call in the policy, including learning.
         state_bytes: Memory of the state.
+        output_bytes: Memory of outputs that callers share, see :class:`~.state.lent_map.LentMap`.
         kernel_bytes: Memory of weights in the kernels' layout and of the kernels' scratch space.
         dense_ops: Ops that ran on the whole map, with module path, reason and share.
         modules: MACs by module path.
@@ -128,6 +129,7 @@ class Report:
     ms_model: float
     ms_policy: float
     state_bytes: int
+    output_bytes: int
     kernel_bytes: int
     dense_ops: tuple[Densified, ...]
     modules: dict[str, ModuleMacs]
@@ -188,6 +190,7 @@ class Report:
             f"of {self.macs_dense / 1e9:.3g} dense",
             f"  ms per call       {self.ms_model:8.1f} model, {self.ms_policy:.1f} policy",
             f"  state             {self.state_bytes / 2**20:8.1f} MiB",
+            f"  outputs           {self.output_bytes / 2**20:8.1f} MiB, shared with the caller",
             f"  kernels' weights  {self.kernel_bytes / 2**20:8.1f} MiB",
         ]
         if self.agreement is not None:
@@ -357,6 +360,7 @@ class Totals:
         policy: str,
         target,
         state_bytes: int,
+        output_bytes: int,
         kernel_bytes: int,
         graphs=None,
         programs=None,
@@ -388,6 +392,7 @@ class Totals:
             ms_model=1e3 * self.seconds.get("model", 0.0) / calls,
             ms_policy=1e3 * self.seconds.get("policy", 0.0) / calls,
             state_bytes=state_bytes,
+            output_bytes=output_bytes,
             kernel_bytes=kernel_bytes,
             dense_ops=tuple(Densified(**vars(op)) for op in counts.by_op.values()),
             modules=modules,

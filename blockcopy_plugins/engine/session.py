@@ -435,6 +435,7 @@ class Session:
             target=getattr(self.policy, "target", None),
             agreement=self.policy.agreement,
             state_bytes=self.states.bytes() + self.caches.idle_bytes(),
+            output_bytes=self.states.output_bytes(),
             kernel_bytes=self.converted.convolutions.bytes(),
             graphs=self.graphs.report(),
             programs=self.programs.report(),

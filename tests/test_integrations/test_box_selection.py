@@ -57,7 +57,7 @@ def test_results_are_bit_for_bit_those_of_the_framework(tiny, monkeypatch, kind)
     bc.blockcopy_(other, ALL)
     # Those of the generators of priors and of region heads need no kernel.
     names = {type(each).__name__ for each in stand_ins(other)}
-    assert names <= {"KeptPriors", "RepeatedRegions"}
+    assert names <= {"KeptPriors", "NotedPreprocessing", "RepeatedRegions"}
     found, wanted = (run(m, tiny, ((96, 128), (96, 128), (100, 150))) for m in (model, other))
     assert len(found) == len(wanted) >= 9
     for (name, a), (_, b) in zip(found, wanted, strict=True):

@@ -87,7 +87,8 @@ class StateStore:
 
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""
-        return sum(
-            e.map.numel() * e.map.element_size() + sum(lent.bytes() for lent in e.lent.values())
-            for e in self.entries.values()
-        )
+        return sum(e.map.numel() * e.map.element_size() for e in self.entries.values())
+
+    def output_bytes(self) -> int:
+        """Memory of outputs that are kept beside the maps, in bytes."""
+        return sum(lent.bytes() for e in self.entries.values() for lent in e.lent.values())

@@ -126,3 +126,7 @@ class StreamStates:
     def bytes(self) -> int:
         """Memory of all maps of all stores, in bytes."""
         return sum(store.bytes() for store in self.stores())
+
+    def output_bytes(self) -> int:
+        """Memory of outputs that are kept beside the maps, in bytes."""
+        return sum(store.output_bytes() for store in self.stores())

@@ -170,13 +170,15 @@ def test_who_holds_the_last_output_gets_two_memories_in_turn(layout, programs):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_of_outputs_counts_as_that_of_streams(layout):
+def test_the_report_counts_memory_of_outputs(layout):
     # A program is compared with the frame that it was made from, whose output is held then.
     net, policy, *_ = small_net(programs=False)
     run_some(net, policy, layout, 6, hold=False)
-    alone = bc.report(net).state_bytes
+    state, alone = bc.report(net).state_bytes, bc.report(net).output_bytes
+    assert alone == (layout == "planes") * 12 * SIZE[0] * SIZE[1] * 4
     run_some(net, policy, layout, 6, hold=True)
-    assert bc.report(net).state_bytes == alone + 12 * SIZE[0] * SIZE[1] * 4
+    assert bc.report(net).output_bytes == alone + 12 * SIZE[0] * SIZE[1] * 4
+    assert bc.report(net).state_bytes == state
 
 
 def test_outputs_kept_for_empty_frames_share_their_memory():
