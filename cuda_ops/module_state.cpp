@@ -2,6 +2,8 @@
 // engine/execution/model_watch.py, which does the same in Python where there is no extension.
 #include "blockcopy/module_state.h"
 
+#include <algorithm>
+
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/object_ptr.h>
@@ -186,6 +188,44 @@ PyObject* are_as_seen(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
+template <typename T>
+int64_t sum_of(const at::Tensor& values, int64_t first, int64_t end) {
+  const T* bits = static_cast<const T*>(values.const_data_ptr());
+  // Unsigned, so that it may overflow as torch's sum does.
+  uint64_t sum = 0;
+  for (int64_t i = first; i < end; ++i) {
+    sum += static_cast<uint64_t>(static_cast<int64_t>(bits[i]));
+  }
+  return static_cast<int64_t>(sum);
+}
+
+// sum_of_bits(values: Tensor, first: int, count: int) -> int: the sum of so many values from the
+// first on, or of as many as there are, as if their bits were those of integers. The tensor has 2
+// or 4 bytes a value, and memory without gaps.
+PyObject* sum_of_bits(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (!takes(count, 3)) {
+    return nullptr;
+  }
+  TORCH_CHECK_TYPE(THPVariable_Check(args[0]), "expected a tensor, got ",
+                   Py_TYPE(args[0])->tp_name);
+  const auto& values = THPVariable_Unpack(args[0]);
+  const int64_t first = PyLong_AsLongLong(args[1]), most = PyLong_AsLongLong(args[2]);
+  if (PyErr_Occurred()) {
+    return nullptr;
+  }
+  const int64_t size = static_cast<int64_t>(values.element_size());
+  TORCH_CHECK_VALUE(first >= 0 && most >= 0 && (size == 2 || size == 4) &&
+                        values.device().is_cpu() && values.is_non_overlapping_and_dense(),
+                    "sum_of_bits: cannot sum ", most, " values from ", first, " on of a tensor of ",
+                    values.sizes(), " with strides ", values.strides(), ", ", size,
+                    " bytes each, on ", values.device());
+  const int64_t end = std::min(first + most, values.numel());
+  return PyLong_FromLongLong(size == 2 ? sum_of<int16_t>(values, first, end)
+                                       : sum_of<int32_t>(values, first, end));
+  END_HANDLE_TH_ERRORS
+}
+
 // any_has(objects: tuple, *names: str) -> bool: whether an object has an attribute of its own by one
 // of these names that is true.
 PyObject* any_has(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -222,5 +262,6 @@ PyMethodDef module_state_methods[] = {
     {"have_values", fast(have_values), METH_FASTCALL, "Whether objects have these attributes."},
     {"lie_at", fast(lie_at), METH_FASTCALL, "Whether tensors in dicts lie at these addresses."},
     {"are_as_seen", fast(are_as_seen), METH_FASTCALL, "Whether nobody wrote to tensors."},
+    {"sum_of_bits", fast(sum_of_bits), METH_FASTCALL, "The sum of values as integers."},
     {"any_has", fast(any_has), METH_FASTCALL, "Whether an attribute of any object is true."},
     {nullptr, nullptr, 0, nullptr}};

@@ -87,6 +87,8 @@ class WeightWatch:
         return self._sum(weight, part) == self._sums[part]
 
     def _sum(self, weight: Tensor, part: int) -> int:
+        if _NATIVE is not None:
+            return _NATIVE.sum_of_bits(weight, part * _PART, _PART)
         # Not part of the model: modes that count or capture its ops must not see these.
         with no_modes(), torch.inference_mode(False), torch.no_grad():
             flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)

@@ -133,3 +133,29 @@ def test_tensors_that_nobody_has_written_to(is_native, monkeypatch):
     assert are_as_seen(references, seen)
     del tensors[0]
     assert not are_as_seen(references, seen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sums_of_parts_are_torchs(dtype, layout):
+    if weight_watch._NATIVE is None:
+        pytest.skip("there is no extension")
+    # More than a part, and of all kinds of bits.
+    bits = {4: torch.int32, 2: torch.int16}[dtype.itemsize]
+    limits = torch.iinfo(bits)
+    values = torch.randint(limits.min, limits.max, (3, 7, 40, 41), dtype=bits)
+    weight = values.view(dtype).contiguous(memory_format=layout)
+    flat = weight.as_strided((weight.numel(),), (1,)).view(bits).to(torch.int64)
+    for first, count in ((0, 1 << 14), (1 << 14, 1 << 14), (weight.numel() - 5, 100), (0, 0)):
+        wanted = int(flat[first : first + count].sum())
+        assert weight_watch._NATIVE.sum_of_bits(weight, first, count) == wanted
+
+
+def test_memory_with_gaps_is_not_summed():
+    if weight_watch._NATIVE is None:
+        pytest.skip("there is no extension")
+    for wrong in (torch.ones(8)[::2], torch.ones(8, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="sum_of_bits"):
+            weight_watch._NATIVE.sum_of_bits(wrong, 0, 2)
+    with pytest.raises(ValueError, match="sum_of_bits"):
+        weight_watch._NATIVE.sum_of_bits(torch.ones(8), -1, 2)
