@@ -114,6 +114,7 @@ class LentMap:
         if not self._planes:
             _bring(other, map_, lacks, block, grid, slots)
         self._other = self.tensor.new_empty(0).set_(self.tensor)
+        # Planes also lack what frames wrote to the map whose streams were in another order.
         self._other_lacks = self._lacks | grid if self._planes else grid
         self._holders_of_other = held
         self.tensor.set_(other)

@@ -134,6 +134,66 @@ def test_whoever_holds_or_writes_outputs_changes_nothing(taken, programs):
                 WRITES[act](value)
                 for one, two in kept:
                     assert torch.equal(one, two)
+            # Nobody but ``kept`` holds outputs while the next frame runs.
+            out = held = one = None
+
+
+layouts_and_grids = st.lists(
+    st.tuples(
+        st.sampled_from(["channels_last", "planes"]),
+        st.sampled_from([0, 0, 1, 2, 4, 16, 129, 1 << 11, 3000]),
+        st.booleans(),  # whether the caller holds the output
+        st.booleans(),  # whether he lets go of all others first
+    ),
+    min_size=4,
+    max_size=12,
+)
+
+
+@settings(max_examples=80, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(layouts_and_grids, st.booleans())
+def test_both_layouts_and_both_memories_have_all_blocks(taken, programs):
+    net, policy, other, its = small_net(programs)
+    kept = []
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        for number, (layout, bits, holds, lets_go) in enumerate(
+            [(taken[0][0], 4095, 0, 0), *taken]
+        ):
+            grid = torch.tensor([bits >> i & 1 for i in range(12)], dtype=torch.bool)
+            policy.grid, its.grid = grid.view(1, *GRID), grid.view(1, *GRID).clone()
+            frame = frame_of(number, layout)
+            if lets_go:
+                kept.clear()
+            out = net(frame)
+            with patch.context() as copies:
+                copying(copies)
+                wanted = other(frame)
+            assert torch.equal(out, wanted)
+            kept += [(out, wanted.clone())] if holds else []
+            out = None
+            assert all(torch.equal(held, value) for held, value in kept)
+
+
+def test_planes_that_were_held_while_streams_changed_places_are_brought_up_to_date(monkeypatch):
+    net, policy, other, its = small_net()
+    blocks = [4095, 1, 2, 4, 8]
+    orders = [("a", "b"), ("b", "a"), ("a", "b"), ("a", "b"), ("a", "b")]
+    held = []
+    with torch.inference_mode():
+        for number, (bits, order) in enumerate(zip(blocks, orders, strict=True)):
+            grid = torch.tensor([bits >> i & 1 for i in range(12)], dtype=torch.bool)
+            policy.grid = grid.view(1, *GRID).repeat(2, 1, 1)
+            its.grid = policy.grid.clone()
+            frame = frame_of(number, "planes", 2)
+            with bc.streams(net, list(order)):
+                out = net(frame)
+            with monkeypatch.context() as copies, bc.streams(other, list(order)):
+                copying(copies)
+                wanted = other(frame)
+            assert torch.equal(out, wanted)
+            # The first output is held until two others have been made.
+            held = [*held, out][-2:]
+            out = None
 
 
 def run_some(net, policy, layout: str, number: int, hold: bool):
