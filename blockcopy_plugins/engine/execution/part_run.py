@@ -155,9 +155,7 @@ class PartOfFrame:
         frame = self.frame
         for entry, _ in recorded.entries:
             entry.claim(frame.slots, frame._streams, frame.full, entry.border)
-            if entry.lent:
-                entry.before_writing(frame.host, frame.slots)
-        frame.touched_state |= frame.executed > 0
+        frame.begin_writing(recorded.entries)
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:
         """Do what else the host did in a recorded part.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -61,12 +61,21 @@ class ReplayedFrame(Frame):
         """
         for entry, _ in recorded.entries:
             entry.claim(self.slots, self._streams, self.full, entry.border)
-            if entry.lent:
-                entry.before_writing(self.host, self.slots)
         self._calls.update(recorded.calls)
         self.counts = counts
         self.finish()
-        self.touched_state = self.executed > 0
+        self.begin_writing(recorded.entries)
+
+    def begin_writing(self, entries: Iterable[tuple[StateEntry, Tensor]]) -> None:
+        """Prepare maps to be written to, now that nothing can be refused any more.
+
+        Args:
+            entries: Those of a recording.
+        """
+        self.touched_state |= self.executed > 0
+        for entry, _ in entries:
+            if entry.lent:
+                entry.before_writing(self.host, self.slots)
 
 
 def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.errors import StateError
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 from blockcopy_plugins.shared_copy import address_of_memory, shared_copy
 
@@ -194,6 +195,28 @@ def test_planes_that_were_held_while_streams_changed_places_are_brought_up_to_da
             # The first output is held until two others have been made.
             held = [*held, out][-2:]
             out = None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_frame_that_is_refused_leaves_the_memory_as_it_was(layout):
+    net, policy, other, its = small_net()
+    run_some(net, policy, layout, 14, hold=True)
+    run_some(other, its, layout, 14, hold=True)
+    (stream,) = bc.handle(net).states.stores()[0].streams.values()
+    with torch.inference_mode():
+        held = net(frame_of(30, layout))
+        other(frame_of(30, layout))
+        # As if a module had used its state more often in the last frame.
+        right, stream.calls = stream.calls, {**stream.calls, "one": 5}
+        # The same block: the other memory lacks it, and this frame does not bring it.
+        with pytest.raises(StateError, match="used state"):
+            net(frame_of(31, layout))
+        # Nothing of it has run, so the next frame need not be a whole one.
+        assert not stream.broken
+        stream.calls = right
+        policy.grid = its.grid = its.grid.roll(1, 2)
+        assert torch.equal(net(frame_of(32, layout)), other(frame_of(32, layout)))
+    assert bc.report(net).programs.replayed and held is not None
 
 
 def run_some(net, policy, layout: str, number: int, hold: bool):
