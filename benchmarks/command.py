@@ -90,6 +90,18 @@ def new_parser(module: str, description: str) -> argparse.ArgumentParser:
     )
 
 
+def add_frames(parser: argparse.ArgumentParser) -> None:
+    """Options of what light networks are measured on: sizes, dtypes, blocks and their rates.
+
+    Args:
+        parser: The parser.
+    """
+    parser.add_argument("--sizes", type=sizes, default=[(360, 480)], metavar="HxW,...")
+    parser.add_argument("--dtypes", type=dtypes, default=["float32"], metavar="DTYPE,...")
+    parser.add_argument("--block-size", type=int, default=64, metavar="PX")
+    parser.add_argument("--rates", type=rates, default=[1.0, 0.5, 0.25, 0.125])
+
+
 def add_clock(parser: argparse.ArgumentParser) -> None:
     """The choice of the clock."""
     parser.add_argument(

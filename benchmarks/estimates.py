@@ -254,11 +254,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
         help="of benchmarks.networks, openmmlab_networks and zoo.families (timm:resnet50/features),"
         " or configs; each with its own size or --sizes",
     )
-    parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
-    parser.add_argument("--dtypes", type=command.dtypes, default=["float32"], metavar="DTYPE,...")
+    command.add_frames(parser)
     parser.add_argument("--threads", type=command.integers, default=[1], metavar="N,...")
-    parser.add_argument("--block-size", type=int, default=64, metavar="PX")
-    parser.add_argument("--rates", type=command.rates, default=[1.0, 0.5, 0.25, 0.125])
     parser.add_argument("--policy", default=POLICY, help=f"default {POLICY}; 'none' costs nothing")
     parser.add_argument("--pattern", choices=("random", "clustered"), default="random")
     parser.add_argument("--budget", type=float, default=30.0, help="of the estimate, seconds")

@@ -128,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         metavar="NAME[@HxW],...",
         help="of benchmarks.networks and openmmlab_networks, each with its own size or --sizes",
     )
-    parser.add_argument("--sizes", type=command.sizes, default=[(360, 480)], metavar="HxW,...")
-    parser.add_argument("--dtypes", type=command.dtypes, default=["float32"], metavar="DTYPE,...")
-    parser.add_argument("--block-size", type=int, default=64, metavar="PX")
-    parser.add_argument("--rates", type=command.rates, default=[1.0, 0.5, 0.25, 0.125])
+    command.add_frames(parser)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--programs", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--repeats", type=int, default=12)

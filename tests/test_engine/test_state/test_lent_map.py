@@ -92,6 +92,31 @@ def copying(monkeypatch) -> None:
     monkeypatch.setattr("blockcopy_plugins.engine.frame.frame.is_shared_by_copies", lambda x: False)
 
 
+class Twins:
+    """A network that lends its outputs, and the same one that copies them."""
+
+    def __init__(self, programs: bool = True) -> None:
+        self.net, self.policy, self.other, self.its = small_net(programs)
+
+    def run(self, number: int, layout: str, grid, streams=("a",)):
+        """The outputs of both for a frame, which must be the same."""
+        frame = frame_of(number, layout, len(streams))
+        self.policy.grid, self.its.grid = grid, grid.clone()
+        with bc.streams(self.net, list(streams)):
+            out = self.net(frame)
+        with pytest.MonkeyPatch.context() as patch, bc.streams(self.other, list(streams)):
+            copying(patch)
+            wanted = self.other(frame)
+        assert torch.equal(out, wanted) and out.stride() == wanted.stride()
+        return out, wanted
+
+
+def grid_of(bits: int, images: int = 1):
+    """The blocks whose bits are set, the first image's first."""
+    found = torch.tensor([bits >> i & 1 for i in range(12 * images)], dtype=torch.bool)
+    return found.view(images, *GRID)
+
+
 calls = st.lists(
     st.tuples(
         st.sampled_from(["channels_last", "planes"]),
@@ -108,24 +133,15 @@ calls = st.lists(
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(calls, st.booleans())
 def test_whoever_holds_or_writes_outputs_changes_nothing(taken, programs):
-    net, policy, other, its = small_net(programs)
+    twins = Twins(programs)
     kept, seen = [], set()
-    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+    with torch.inference_mode():
         for number, (layout, streams, bits, act, keep) in enumerate(taken):
-            frame = frame_of(number, layout, len(streams))
-            grid = torch.tensor([bits >> i & 1 for i in range(24)], dtype=torch.bool)
-            grid = grid.view(2, *GRID)[: len(streams)].clone()
+            grid = grid_of(bits, len(streams))
             for image, stream in enumerate(streams):
                 grid[image] |= stream not in seen
             seen |= set(streams)
-            policy.grid, its.grid = grid, grid.clone()
-            with bc.streams(net, list(streams)):
-                out = net(frame)
-            with patch.context() as copies, bc.streams(other, list(streams)):
-                copying(copies)
-                wanted = other(frame)
-            assert torch.equal(out, wanted)
-            assert out.stride() == wanted.stride()
+            out, wanted = twins.run(number, layout, grid, streams)
             kept = [*kept, (out, wanted.clone())][-keep:] if keep else []
             for held, value in kept:
                 assert torch.equal(held, value)
@@ -154,44 +170,28 @@ layouts_and_grids = st.lists(
 @settings(max_examples=80, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(layouts_and_grids, st.booleans())
 def test_both_layouts_and_both_memories_have_all_blocks(taken, programs):
-    net, policy, other, its = small_net(programs)
+    twins = Twins(programs)
     kept = []
-    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+    with torch.inference_mode():
         for number, (layout, bits, holds, lets_go) in enumerate(
             [(taken[0][0], 4095, 0, 0), *taken]
         ):
-            grid = torch.tensor([bits >> i & 1 for i in range(12)], dtype=torch.bool)
-            policy.grid, its.grid = grid.view(1, *GRID), grid.view(1, *GRID).clone()
-            frame = frame_of(number, layout)
             if lets_go:
                 kept.clear()
-            out = net(frame)
-            with patch.context() as copies:
-                copying(copies)
-                wanted = other(frame)
-            assert torch.equal(out, wanted)
+            out, wanted = twins.run(number, layout, grid_of(bits))
             kept += [(out, wanted.clone())] if holds else []
             out = None
             assert all(torch.equal(held, value) for held, value in kept)
 
 
-def test_planes_that_were_held_while_streams_changed_places_are_brought_up_to_date(monkeypatch):
-    net, policy, other, its = small_net()
+def test_planes_that_were_held_while_streams_changed_places_are_brought_up_to_date():
+    twins = Twins()
     blocks = [4095, 1, 2, 4, 8]
     orders = [("a", "b"), ("b", "a"), ("a", "b"), ("a", "b"), ("a", "b")]
     held = []
     with torch.inference_mode():
         for number, (bits, order) in enumerate(zip(blocks, orders, strict=True)):
-            grid = torch.tensor([bits >> i & 1 for i in range(12)], dtype=torch.bool)
-            policy.grid = grid.view(1, *GRID).repeat(2, 1, 1)
-            its.grid = policy.grid.clone()
-            frame = frame_of(number, "planes", 2)
-            with bc.streams(net, list(order)):
-                out = net(frame)
-            with monkeypatch.context() as copies, bc.streams(other, list(order)):
-                copying(copies)
-                wanted = other(frame)
-            assert torch.equal(out, wanted)
+            out, _ = twins.run(number, "planes", grid_of(bits).repeat(2, 1, 1), order)
             # The first output is held until two others have been made.
             held = [*held, out][-2:]
             out = None
