@@ -1,4 +1,4 @@
-"""A policy that learns of a busy scene, as the learned one does where there is much to see."""
+"""A policy that learns of a busy scene, as it does where there is much to see."""
 
 from __future__ import annotations
 
@@ -7,30 +7,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from blockcopy_plugins.policy import Detections, Policy, PolicyContext, RLPolicy
+from blockcopy_plugins.policy import Detections, Policy, PolicyContext, build_policy
 from blockcopy_plugins.policy.dictated import DictatedPolicy
 
 from .clock import Clock
 
+POLICIES = {
+    # A policy that saves up for whole frames would not look in the others.
+    "GainPolicy": dict(per_frame=True),
+    "RLPolicy": dict(seed=0),
+}
+"""The policies that learn, with their options here; the first is the package's default."""
+
 
 class BusyScene(Policy):
-    """An RLPolicy that looks, is rewarded and learns; of what, is made beforehand.
+    """A policy that looks, is rewarded and learns; of what, is made beforehand.
 
     Its information gain is over the detections of a busy scene; for segmentation over the model's
     own logits.
 
     Args:
         task: ``'masks'``, ``'boxes'`` or ``'segmentation'``.
-        target: Of the RLPolicy.
+        policy: One of ``POLICIES``.
+        target: Of the policy.
         detections: How many there are in a frame.
-        seed: Of the RLPolicy and the detections.
+        seed: Of the detections.
     """
 
     def __init__(
-        self, task: str = "masks", target: float = 0.25, detections: int = 20, seed: int = 0
+        self,
+        task: str = "masks",
+        policy: str = "GainPolicy",
+        target: float = 0.25,
+        detections: int = 20,
+        seed: int = 0,
     ) -> None:
         self.needs_outputs = task == "segmentation"
-        self._learned = RLPolicy(target=target, seed=seed)
+        self._learned = build_policy(dict(type=policy, target=target, **POLICIES[policy]))
+        self.on_host = self._learned.on_host
         self._masks = task == "masks"
         self._count = detections
         self._generator = torch.Generator().manual_seed(seed)
@@ -68,7 +82,7 @@ class BusyScene(Policy):
             )
 
     def macs(self, frame_shape: Sequence[int], block_size: int) -> dict[str, int]:
-        """Of the RLPolicy."""
+        """Of the policy."""
         return self._learned.macs(frame_shape, block_size)
 
     def select(self, frame: Tensor, context: PolicyContext) -> Tensor:
@@ -84,9 +98,14 @@ class BusyScene(Policy):
 
 
 def dictated_beside_scene(
-    task: str, size: tuple[int, int], device: str = "cpu", clock: Clock | None = None, seed: int = 0
+    task: str,
+    size: tuple[int, int],
+    device: str = "cpu",
+    clock: Clock | None = None,
+    seed: int = 0,
+    policy: str = "GainPolicy",
 ) -> DictatedPolicy:
-    """A policy that costs what the learned one costs, and executes what it is told.
+    """A policy that costs what one that learns costs, and executes what it is told.
 
     Args:
         task: See :class:`BusyScene`.
@@ -94,8 +113,9 @@ def dictated_beside_scene(
         device: Where they are.
         clock: What marks the time spent in it.
         seed: See :class:`BusyScene`.
+        policy: See :class:`BusyScene`.
     """
-    scene = BusyScene(task, seed=seed)
+    scene = BusyScene(task, policy, seed=seed)
     scene.prepare(size, device)
     clock = Clock() if clock is None else clock
     return DictatedPolicy(scene, clock.mark, clock.between)

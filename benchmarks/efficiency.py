@@ -106,6 +106,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="random",
         help="executed blocks: each alike, or those around a random point (default random)",
     )
+    parser.add_argument(
+        "--policy",
+        choices=("GainPolicy", "RLPolicy"),
+        default="GainPolicy",
+        help="the one that works beside the dictated blocks (default GainPolicy, the package's "
+        "default; RLPolicy is the paper's)",
+    )
     parser.add_argument("--repeats", type=int, default=12, help="rounds that count (default 12)")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them (default 2)")
     parser.add_argument(

@@ -299,7 +299,7 @@ class Contest:
 
         task, setting = task_of(self.model), self.setting
         policy = dictated_beside_scene(
-            task, setting.size, setting.device, self.clock, self.args.seed
+            task, setting.size, setting.device, self.clock, self.args.seed, self.args.policy
         )
         return sparse_copy(model, block, policy, self.args.cuda_graphs), policy
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 ROOT = Path(__file__).resolve().parents[2]
 
 import blockcopy_plugins as bc  # noqa: E402
-from benchmarks.busy_scene import dictated_beside_scene  # noqa: E402
+from benchmarks.busy_scene import POLICIES, dictated_beside_scene  # noqa: E402
 from benchmarks.clock import Clock  # noqa: E402
 from benchmarks.command import usable_devices  # noqa: E402
 from benchmarks.deviation import deviation  # noqa: E402
@@ -135,7 +135,8 @@ def test_lists_on_the_command_line():
     assert args.devices == ["cpu", "cuda"] and args.peers == []
 
 
-def test_dictated_policy_executes_what_it_is_told_and_is_timed():
+@pytest.mark.parametrize("beside", list(POLICIES))
+def test_dictated_policy_executes_what_it_is_told_and_is_timed(beside):
     class Ticks:
         device = "cpu"
         count = 0
@@ -147,7 +148,7 @@ def test_dictated_policy_executes_what_it_is_told_and_is_timed():
         def between(self, first, second):
             return 10.0 * (second - first)
 
-    policy = dictated_beside_scene("boxes", (96, 128), clock=Ticks())
+    policy = dictated_beside_scene("boxes", (96, 128), clock=Ticks(), policy=beside)
     net = torch.nn.Conv2d(3, 4, 3, 1, 1).eval()
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
     draw = torch.Generator().manual_seed(0)
