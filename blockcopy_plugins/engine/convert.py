@@ -192,6 +192,16 @@ def handle(model: nn.Module) -> Session:
     return _conversion(model).session
 
 
+def runs_dense(model: nn.Module) -> bool:
+    """Whether this thread's calls of a model are those of the user's own, as in ``bc.dense``.
+
+    Args:
+        model: A model, converted or not; one that is not has no such calls.
+    """
+    found = model.__dict__.get(_ATTRIBUTE)
+    return found is not None and found.session.converted.dense.get()
+
+
 @contextmanager
 def detached(model: nn.Module) -> Iterator[None]:
     """A context in which the modules of a converted model may be replaced.

@@ -392,12 +392,12 @@ class Session:
 
     @property
     def is_paused(self) -> bool:
-        """Whether calls run dense now."""
-        return self.converted.paused.get()
+        """Whether calls of this thread run dense now."""
+        return self.converted.dense.get() or self.converted.plain.get()
 
     def paused(self) -> AbstractContextManager[None]:
-        """Run calls of this thread dense, without touching state and policy."""
-        return self.converted.paused.set_to(True)
+        """Let calls of this thread be those of the user's own model; state and policy rest."""
+        return self.converted.dense.set_to(True)
 
     def named(self, ids: Sequence[Hashable]) -> AbstractContextManager[None]:
         """Name the streams of the images of this thread's calls, in their order."""

@@ -55,14 +55,53 @@ def test_results_are_bit_for_bit_those_of_the_framework(tiny, monkeypatch, kind)
     assert stand_ins(model)
     without_kernels(monkeypatch)
     bc.blockcopy_(other, ALL)
-    # Those of the generators of priors and of region heads need no kernel.
+    # What is left does not select.
     names = {type(each).__name__ for each in stand_ins(other)}
-    assert names <= {"KeptPriors", "NotedPreprocessing", "RepeatedRegions"}
+    pooling = {"ChannelsLastExtractor", "ChannelsLastRoIAlign"}
+    assert names <= {"KeptPriors", "NotedPreprocessing", "RepeatedRegions"} | pooling
     found, wanted = (run(m, tiny, ((96, 128), (96, 128), (100, 150))) for m in (model, other))
     assert len(found) == len(wanted) >= 9
     for (name, a), (_, b) in zip(found, wanted, strict=True):
         assert len(b) >= 3, "with no detections this would say nothing"
         assert torch.equal(a, b), name
+
+
+def test_dense_calls_use_nothing_of_ours(tiny, monkeypatch):
+    model = tiny.build(tiny.mask_rcnn())
+    batch = tiny.batch([tiny.picture((96, 128), 0)], scale=[0.5])
+    with torch.no_grad():
+        wanted = fields(model.test_step(copy.deepcopy(batch)))
+    bc.blockcopy_(model, ALL)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a dense call ran a replacement")
+
+    for each in stand_ins(model):
+        monkeypatch.setattr(each, "replacement", refuse)
+    with torch.no_grad(), bc.dense(model):
+        found = fields(model.test_step(copy.deepcopy(batch)))
+    for (name, a), (_, b) in zip(found, wanted, strict=True):
+        assert len(b) >= 3 and torch.equal(a, b), name
+    with torch.no_grad(), pytest.raises(AssertionError, match="ran a replacement"):
+        model.test_step(copy.deepcopy(batch))
+
+
+def test_a_plain_frame_selects_by_the_kernels(tiny, monkeypatch):
+    """It is a frame of the converted model; only the layers on blocks run as they were."""
+    model = tiny.build(tiny.mask_rcnn())
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy="all"))
+    used = []
+    for each in stand_ins(model):
+        own = each.replacement
+        monkeypatch.setattr(
+            each, "replacement", lambda *a, own=own, **k: (used.append(1), own(*a, **k))[1]
+        )
+    session = bc.handle(model)
+    batch = model.data_preprocessor(tiny.batch([tiny.picture((96, 128), 0)]))
+    with torch.no_grad(), session.converted.plain.set_to(True):
+        used.clear()
+        model(**batch, mode="predict")
+    assert used
 
 
 def test_a_restored_model_has_its_own_methods_again(tiny):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
+import blockcopy_plugins as bc
+from blockcopy_plugins.engine.adapter import ModelAdapter
 from blockcopy_plugins.integrations.common.rebound_methods import (
     StandIn,
     rebind_methods,
@@ -22,7 +25,7 @@ class OtherHead(Head):
 
 
 class Ours(StandIn):
-    def __call__(self):
+    def replacement(self):
         return f"ours, not {self.original()}"
 
 
@@ -61,3 +64,28 @@ def test_methods_call_other_functions_in_comprehensions_too():
     for each in put:
         each.remove()
     assert head.found() == "the framework's 1" and not vars(head).keys() & {"found", "all_found"}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3, padding=1), Head()
+
+    def forward(self, x):
+        return self.stem(x), self.head.found()
+
+
+class Adapter(ModelAdapter):
+    def attach(self, model):
+        return stand_in_for(model, "found", Head.found, Ours)
+
+
+def test_dense_calls_are_those_of_the_users_own_model():
+    config = bc.BlockCopyConfig(block_size=16, policy="all", programs=False)
+    model, x = bc.blockcopy_(Net().eval(), config, adapter=Adapter()), torch.zeros(1, 3, 32, 32)
+    for _ in range(2):
+        assert model(x)[1] == model.head.found() == "ours, not the class's"
+        with bc.dense(model):
+            assert model(x)[1] == model.head.found() == "the class's"
+    bc.restore_(model)
+    assert model(x)[1] == "the class's"

@@ -25,7 +25,8 @@ class ConvertedModel:
         modules: Its modules with their paths, as they were when it was converted.
         convolutions: Runs them.
         active: The frame that it runs now.
-        paused: Whether this thread's calls run dense.
+        dense: Whether this thread's calls are those of the user's own model.
+        plain: Whether this thread runs the model's own forward as a frame.
         bare_modules: The modules without their paths.
     """
 
@@ -35,7 +36,8 @@ class ConvertedModel:
     modules: Sequence[tuple[str, nn.Module]]
     convolutions: ConvPlanner
     active: ActiveFrame = field(default_factory=ActiveFrame)
-    paused: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
+    dense: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
+    plain: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
     bare_modules: tuple[nn.Module, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -188,7 +188,7 @@ class FrameRun:
         self._plain = counts
         args, kwargs = self.call.replace(self.call.frame)
         self.converted.active.begin(None, self.call.left)
-        with self.converted.paused.set_to(True):
+        with self.converted.plain.set_to(True):
             out = self._original(*args, **kwargs)
         for stream in self.streams:
             stream.stateless = True

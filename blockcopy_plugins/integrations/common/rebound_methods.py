@@ -4,6 +4,8 @@ After a detector's heads, methods of many classes call functions of the framewor
 model, kernels of this package replace some of these functions, but in other models they must not.
 So the model's modules get their own methods: the same code, which finds another function under
 the same name.
+
+Inside ``bc.dense`` the class's own methods run: what is compared with is the user's own model.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
+
+from ...engine.convert import runs_dense
 
 Others = Mapping[FunctionType, Callable]
 """The function to call in place of each of some functions."""
@@ -39,17 +43,28 @@ class NamedOthers(dict):
 
 @dataclass(eq=False)
 class StandIn:
-    """Base class of replacements for a method of one object.
+    """Base class of replacements for a method of one object of a converted model.
 
     It is a class so that a deep copy of the object has its own.
 
     Attributes:
-        owner: The object.
+        model: The model.
+        owner: The object: a module of the model, or part of one.
         name: Of the method.
     """
 
+    model: nn.Module
     owner: Any
     name: str
+
+    def __call__(self, *args, **kwargs) -> Any:
+        """The replacement; where the model's calls are dense, the class's method."""
+        run = self.original if runs_dense(self.model) else self.replacement
+        return run(*args, **kwargs)
+
+    def replacement(self, *args, **kwargs) -> Any:
+        """What is done in place of the class's method."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement replacement()")
 
     def put(self) -> StandIn:
         """Put it in place."""
@@ -83,28 +98,29 @@ def stand_in_for(
     """
     for module in nn.Module.modules(model):
         if getattr(type(module), name, None) is method and name not in module.__dict__:
-            yield kind(module, name).put()
+            yield kind(model, module, name).put()
 
 
 class ReboundMethod(StandIn):
     """A method that calls other functions than that of its class.
 
     Args:
+        model: See :class:`StandIn`.
         owner: See :class:`StandIn`.
         name: See :class:`StandIn`.
         others: What it calls in place of which functions.
     """
 
-    def __init__(self, owner: Any, name: str, others: Others) -> None:
-        super().__init__(owner, name)
+    def __init__(self, model: nn.Module, owner: Any, name: str, others: Others) -> None:
+        super().__init__(model, owner, name)
         self._others = others
         self._function = rebound(getattr(type(owner), name), others)
 
     def __reduce__(self):
-        return ReboundMethod, (self.owner, self.name, self._others)
+        return ReboundMethod, (self.model, self.owner, self.name, self._others)
 
-    def __call__(self, *args, **kwargs):
-        """Call it."""
+    def replacement(self, *args, **kwargs) -> Any:
+        """The method with the other functions."""
         return self._function(self.owner, *args, **kwargs)
 
 
@@ -148,18 +164,20 @@ def with_names(function: FunctionType, names: Mapping[str, Any]) -> FunctionType
     return made
 
 
-def rebind_methods(owner: Any, others: Others) -> Iterator[StandIn]:
-    """Let the methods of an object call other functions.
+def rebind_methods(model: nn.Module, others: Others) -> Iterator[StandIn]:
+    """Let the methods of a model's modules call other functions.
 
     Args:
-        owner: The object; its own methods stay as they are, and so do static methods.
+        model: The model. Methods that a module has of its own stay as they are, and so do static
+            methods.
         others: What is to be called in place of which functions.
 
     Yields:
         Objects whose ``remove()`` undoes it.
     """
-    kind = type(owner)
-    for name in dir(kind):
-        is_changed = name not in owner.__dict__ and calls(getattr(kind, name, None), others)
-        if is_changed and not isinstance(getattr_static(kind, name), staticmethod):
-            yield ReboundMethod(owner, name, others).put()
+    for module in nn.Module.modules(model):
+        kind = type(module)
+        for name in dir(kind):
+            is_changed = name not in module.__dict__ and calls(getattr(kind, name, None), others)
+            if is_changed and not isinstance(getattr_static(kind, name), staticmethod):
+                yield ReboundMethod(model, module, name, others).put()

@@ -50,12 +50,7 @@ class RepeatedRegions(StandIn):
 
     Whether it does is tried: in the 1st, 2nd, 4th, 8th, ... call all regions are computed, and a
     few of them again by themselves. If their results differ, the method is left alone from then on.
-
-    Attributes:
-        model: The converted model.
     """
-
-    model: nn.Module
 
     def __post_init__(self) -> None:
         self._last: OrderedDict[tuple[int, ...], _LastFrame] = OrderedDict()
@@ -64,9 +59,9 @@ class RepeatedRegions(StandIn):
 
     def __reduce__(self):
         # What is remembered belongs to this model's streams.
-        return type(self), (self.owner, self.name, self.model)
+        return type(self), (self.model, self.owner, self.name)
 
-    def __call__(self, features: Tensor, *args, **kwargs) -> Any:
+    def replacement(self, features: Tensor, *args, **kwargs) -> Any:
         """Compute the regions ``(K, ...)`` that differ from those of the last frame."""
         frame = handle(self.model).converted.active.frame
         if frame is None or args or kwargs or not self._is_served(features):
@@ -199,4 +194,4 @@ def repeat_regions(model: nn.Module, methods: Iterable[tuple[nn.Module, str]]) -
     """
     for head, name in methods:
         if name not in head.__dict__:
-            yield RepeatedRegions(head, name, model).put()
+            yield RepeatedRegions(model, head, name).put()

@@ -13,36 +13,27 @@ from torch import Tensor, nn
 
 from ...ops import library
 from ...ops.roi_align import roi_align
+from .rebound_methods import StandIn
+
+_METHOD = "forward"
 
 
-class ChannelsLastRoIAlign:
+class ChannelsLastRoIAlign(StandIn):
     """Replaces the forward of a RoIAlign layer, on a CPU and without gradients.
 
-    Everything else, such as a contiguous map of a dense frame, goes to the layer's own forward.
-
-    Args:
-        layer: A layer of mmcv or Detectron2, with ``output_size``, ``spatial_scale``,
-            ``sampling_ratio`` and ``aligned``.
+    Everything else, such as a contiguous map, goes to the layer's own forward. The layer is one of
+    mmcv or Detectron2, with ``output_size``, ``spatial_scale``, ``sampling_ratio`` and ``aligned``.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
-        self._layer = layer
-        self._forward = layer.forward
-
-    def __call__(self, input: Tensor, rois: Tensor) -> Tensor:
+    def replacement(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool the regions ``(K, 5)`` of maps ``(N, C, H, W)``."""
         if not is_served(input, rois):
-            return self._forward(input, rois)
-        layer = self._layer
+            return self.original(input, rois)
+        layer = self.owner
         size = layer.output_size
         size = (size, size) if isinstance(size, int) else tuple(size)
         sampling, aligned = max(int(layer.sampling_ratio), 0), bool(layer.aligned)
         return roi_align(input, rois.float(), size, float(layer.spatial_scale), sampling, aligned)
-
-    def remove(self) -> None:
-        """Restore the layer's own forward."""
-        if self._layer.__dict__.get("forward") is self:
-            del self._layer.__dict__["forward"]
 
 
 def replace_roi_layers(
@@ -63,16 +54,15 @@ def replace_roi_layers(
     for layer in nn.Module.modules(model):
         if (
             type(layer) in kinds
-            and "forward" not in layer.__dict__
+            and _METHOD not in layer.__dict__
             and getattr(layer, "pool_mode", "avg") == "avg"
         ):
-            layer.__dict__["forward"] = stand_in = ChannelsLastRoIAlign(layer)
-            yield stand_in
+            yield ChannelsLastRoIAlign(model, layer, _METHOD).put()
 
 
 def read_channels_last(layers: Iterable[nn.Module]) -> bool:
     """Whether there is at least one of these RoI layers, and all read channels-last maps."""
-    found = [isinstance(layer.__dict__.get("forward"), ChannelsLastRoIAlign) for layer in layers]
+    found = [isinstance(layer.__dict__.get(_METHOD), ChannelsLastRoIAlign) for layer in layers]
     return bool(found) and all(found)
 
 

@@ -77,7 +77,7 @@ _OTHERS = NamedOthers(
 class RankedProposals(StandIn):
     """Replaces :meth:`RPN.predict_proposals`, which decodes the boxes of all anchors."""
 
-    def __call__(
+    def replacement(
         self,
         anchors: Sequence[Boxes],
         pred_objectness_logits: Sequence[Tensor],
@@ -109,7 +109,7 @@ def _best_of_level(level: tuple[Tensor, Tensor, Tensor], image: int, most: int) 
 class RankedDetections(StandIn):
     """Replaces :meth:`DenseDetector._decode_per_level_predictions`."""
 
-    def __call__(
+    def replacement(
         self,
         anchors: Boxes,
         pred_scores: Tensor,
@@ -138,5 +138,4 @@ def select_boxes_fast(model: nn.Module) -> Iterator[Any]:
     decode = "_decode_per_level_predictions"
     yield from stand_in_for(model, "predict_proposals", RPN.predict_proposals, RankedProposals)
     yield from stand_in_for(model, decode, getattr(DenseDetector, decode), RankedDetections)
-    for module in nn.Module.modules(model):
-        yield from rebind_methods(module, _OTHERS)
+    yield from rebind_methods(model, _OTHERS)

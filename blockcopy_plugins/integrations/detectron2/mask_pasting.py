@@ -59,7 +59,7 @@ _INFERENCE = {
 class PastingInference(StandIn):
     """Replaces ``inference`` of a model that pastes masks."""
 
-    def __call__(self, *args, **kwargs) -> Any:
+    def replacement(self, *args, **kwargs) -> Any:
         """See :meth:`GeneralizedRCNN.inference`."""
         return _INFERENCE[type(self.owner).inference](self.owner, *args, **kwargs)
 

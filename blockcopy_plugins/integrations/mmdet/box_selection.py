@@ -85,5 +85,4 @@ def select_boxes_fast(model: nn.Module) -> Iterator[StandIn]:
         Objects whose ``remove()`` undoes it.
     """
     if library.has_kernel("suppress_boxes", "cpu"):
-        for module in nn.Module.modules(model):
-            yield from rebind_methods(module, _OTHERS)
+        yield from rebind_methods(model, _OTHERS)

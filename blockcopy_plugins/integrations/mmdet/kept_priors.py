@@ -28,7 +28,7 @@ class KeptPriors(StandIn):
     _priors: list[Tensor] = field(default_factory=list)
     _versions: list[int] = field(default_factory=list)
 
-    def __call__(self, featmap_sizes: Sequence, *args, **kwargs) -> Any:
+    def replacement(self, featmap_sizes: Sequence, *args, **kwargs) -> Any:
         """See ``grid_priors`` of the generator's class."""
         sizes = tuple(tuple(map(int, size)) for size in featmap_sizes)
         key = (sizes, args, tuple(sorted(kwargs.items())))
@@ -64,4 +64,4 @@ def keep_priors(model: nn.Module) -> Iterator[StandIn]:
     for module in nn.Module.modules(model):
         generator = module.__dict__.get("prior_generator")
         if hasattr(type(generator), _METHOD) and _METHOD not in vars(generator):
-            yield KeptPriors(generator, _METHOD).put()
+            yield KeptPriors(model, generator, _METHOD).put()

@@ -21,7 +21,7 @@ _METHOD = "_predict_by_feat_single"
 class PastedMasks(StandIn):
     """Replaces :meth:`FCNMaskHead._predict_by_feat_single`."""
 
-    def __call__(
+    def replacement(
         self, mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale=False, activate_map=False
     ) -> Tensor:
         """See :meth:`FCNMaskHead._predict_by_feat_single`."""

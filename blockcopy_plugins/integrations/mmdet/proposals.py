@@ -24,7 +24,7 @@ _METHOD = "_predict_by_feat_single"
 class RankedProposals(StandIn):
     """Replaces :meth:`RPNHead._predict_by_feat_single`: the same boxes in the same order."""
 
-    def __call__(
+    def replacement(
         self, cls_score_list, bbox_pred_list, score_factor_list, mlvl_priors, img_meta, cfg,
         rescale=False, with_nms=True,
     ):  # fmt: skip

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 
+from ..common.rebound_methods import StandIn
 from ..common.roi_layers import pool_by_level, read_channels_last
 
+_METHOD = "forward"
 
-class ChannelsLastExtractor:
+
+class ChannelsLastExtractor(StandIn):
     """Replaces the forward of a :class:`SingleRoIExtractor` whose layers read such maps.
 
     Coordinates stay float32, whereas the extractor rounds them to the dtype of the maps: in
     bfloat16, to steps of 8 px in an image of 2000 px. Maps from which no region is taken are not
     read.
-
-    Args:
-        extractor: The extractor, whose layers have been replaced.
     """
 
-    def __init__(self, extractor: SingleRoIExtractor) -> None:
-        self._extractor = extractor
-        self._forward = extractor.forward
-
-    def __call__(
+    def replacement(
         self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None
     ) -> Tensor:
         """See :meth:`SingleRoIExtractor.forward`."""
         if torch.is_grad_enabled() or rois.device.type != "cpu":
-            return self._forward(feats, rois, roi_scale_factor)
-        extractor = self._extractor
+            return self.original(feats, rois, roi_scale_factor)
+        extractor = self.owner
         levels = extractor.map_roi_levels(rois, len(feats))
         # With a single level the extractor scales nothing.
         if roi_scale_factor is not None and len(feats) > 1:
@@ -46,13 +42,8 @@ class ChannelsLastExtractor:
 
         return pool_by_level(pool, levels, min(len(layers), len(feats)), rois, empty)
 
-    def remove(self) -> None:
-        """Restore the forward of the extractor's class."""
-        if self._extractor.__dict__.get("forward") is self:
-            del self._extractor.__dict__["forward"]
 
-
-def replace_extractors(model: nn.Module):
+def replace_extractors(model: nn.Module) -> Iterator[StandIn]:
     """Let the extractors of a detector read channels-last maps, if all of their layers do.
 
     Args:
@@ -64,8 +55,7 @@ def replace_extractors(model: nn.Module):
     for module in nn.Module.modules(model):
         if (
             type(module) is SingleRoIExtractor
-            and "forward" not in module.__dict__
+            and _METHOD not in module.__dict__
             and read_channels_last(module.roi_layers)
         ):
-            module.__dict__["forward"] = stand_in = ChannelsLastExtractor(module)
-            yield stand_in
+            yield ChannelsLastExtractor(model, module, _METHOD).put()

@@ -10,7 +10,6 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
-from ...engine.convert import handle
 from ...ops import library
 from ..common.noted_picture import NotedPicture, plain
 from ..common.rebound_methods import StandIn
@@ -21,22 +20,14 @@ _FRAMEWORKS = ("mmengine", "mmdet", "mmseg")
 
 @dataclass(eq=False)
 class NotedPreprocessing(StandIn):
-    """Replaces the forward of a preprocessor: the same batch, bit for bit.
+    """Replaces the forward of a preprocessor: the same batch, bit for bit."""
 
-    What runs dense beside the blocks, to compare, is the user's own model with its preprocessor.
-
-    Attributes:
-        model: The converted model.
-    """
-
-    model: nn.Module
-
-    def __call__(self, data: Any, training: bool = False) -> Any:
+    def replacement(self, data: Any, training: bool = False) -> Any:
         """See ``forward`` of the preprocessor's class."""
         inputs = data.get("inputs") if isinstance(data, dict) else None
         # A device takes the bytes and does the rest in almost no time.
         on_host = self.owner.device.type == "cpu"
-        if training or not on_host or not _are_served(inputs) or handle(self.model).is_paused:
+        if training or not on_host or not _are_served(inputs):
             return self.original(data, training)
         pictures = type(inputs)(map(NotedPicture.of, inputs))
         return plain(self.original({**data, "inputs": pictures}, training))
@@ -62,4 +53,4 @@ def note_preprocessing(model: nn.Module) -> Iterator[StandIn]:
         and type(preprocessor).forward.__module__.partition(".")[0] in _FRAMEWORKS
         and library.has_kernel("batch_pictures", "cpu")
     ):
-        yield NotedPreprocessing(preprocessor, "forward", model).put()
+        yield NotedPreprocessing(model, preprocessor, "forward").put()
