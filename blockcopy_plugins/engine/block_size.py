@@ -17,6 +17,7 @@ from .execution.converted_model import ConvertedModel
 from .execution.frame_run import FrameRun
 from .execution.geometry_cache import GeometryCache
 from .frame.frame import Frame
+from .frame.host_grid import HostGrid
 from .geometry import grid_size
 from .state.store import StateStore
 
@@ -89,7 +90,7 @@ def _look_at_strides(
         (len(frame), *grid_size(*frame.shape[2:], size)), dtype=torch.bool, device="cpu"
     )
     probe = replace(converted, config=replace(config, block_size=size, strict=False))
-    blocks = (host.to(frame.device), host)
+    blocks = (host.to(frame.device), HostGrid(host))
     work = FrameRun(probe, call, original, *blocks, store, streams, GeometryCache())
     try:
         strides = work.open(_StrideFrame)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import FrameError, StateError
 from ..host_transfer import HostReads
+from .execution.converted_model import ConvertedModel
 from .module_state import any_has
 
 
@@ -27,17 +28,19 @@ def check_frame(frame: Tensor) -> None:
         )
 
 
-def check_eval_mode(modules: Sequence[tuple[str, nn.Module]], bare: tuple[nn.Module, ...]) -> None:
-    """Refuse a model in training mode.
+def any_trains(modules: tuple[nn.Module, ...]) -> bool:
+    """Whether one of some modules is in training mode."""
+    return any_has(modules, "training")
 
-    Args:
-        modules: The model's modules with their paths.
-        bare: The modules without paths, which are checked first: there are hundreds in each call.
+
+def check_eval_mode(converted: ConvertedModel) -> None:
+    """Refuse a model in training mode.
 
     Raises:
         FrameError: If a module is in training mode.
     """
-    if any_has(bare, "training"):
+    if converted.ask(any_trains):
+        modules = nn.Module.named_modules(converted.model)
         name = next(name for name, module in modules if module.training)
         raise FrameError(
             f"module {name or '(root)'!r} is in training mode, in which features depend on "

@@ -48,7 +48,7 @@ def _is_compiled(session: Session, original: Callable) -> bool:
     """Whether some part of the model is compiled by torch.compile."""
     if hasattr(original, "_torchdynamo_orig_callable"):
         return True
-    return any_is_compiled(session.converted.bare_modules)
+    return session.converted.ask(any_is_compiled)
 
 
 @contextmanager

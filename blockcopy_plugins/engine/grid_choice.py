@@ -12,6 +12,7 @@ from ..errors import GridError
 from ..host_transfer import HostReads, upload
 from ..policy import MotionField, Policy, PolicyContext
 from ..policy.guards import GuardSet
+from .frame.host_grid import HostGrid
 from .geometry import grid_size
 from .propagated_frame import PropagatedFrame
 from .state.stream import Stream
@@ -25,7 +26,7 @@ class GridChoice:
         context: What the policy knew.
         propagated: What is known about the frame's outputs.
         grid: bool ``(N, GH, GW)`` on the frame's device, True = executed.
-        host: The same in host memory.
+        blocks: The same in host memory.
         remembered: The grid on the policy's own device, for the next frame.
         repeats: Whether nothing runs, and the outputs of the previous frame are returned again.
         compared: Which images run a second time, on all blocks; ``None`` if none do.
@@ -34,7 +35,7 @@ class GridChoice:
     context: PolicyContext
     propagated: PropagatedFrame
     grid: Tensor
-    host: Tensor
+    blocks: HostGrid
     remembered: Tensor
     repeats: bool
     compared: Sequence[bool] | None
@@ -66,18 +67,18 @@ def policy_context(
         can_compare: Whether a frame of the model can run a second time.
     """
     shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
-    last = torch.zeros(shape, dtype=torch.bool, device=device)
-    for i, stream in enumerate(streams):
-        if stream is not None and stream.last_grid is not None and not stream.broken:
-            last[i] = stream.last_grid
     first = tuple(stream is None or stream.broken for stream in streams)
+    grids = [None if s is None or s.broken else s.last_grid for s in streams]
+    if any(grid is None for grid in grids):
+        none = torch.zeros(shape[1:], dtype=torch.bool, device=device)
+        grids = [none if grid is None else grid for grid in grids]
     return PolicyContext(
         streams=tuple(ids),
         grid_shape=shape,
         block_size=block_size,
         first=upload(torch.tensor(first), device),
         frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
-        last_grid=last,
+        last_grid=torch.stack(grids),
         motion=motion,
         host_first=first,
         reads=reads,
@@ -104,6 +105,8 @@ def select_grid(policy: Policy, guards: GuardSet, frame: Tensor, context: Policy
             f"{context.grid_shape}: (N, GH, GW) = images and blocks of {context.block_size} px "
             f"of a frame of {tuple(frame.shape[2:])} px."
         )
-    # A new tensor: the policy may write into its own later.
     grid = guards.adjust(upload(grid, context.device), frame, context)
+    # A new tensor: the policy may write into its own later.
+    if not any(context.host_first):
+        return grid.clone()
     return grid | context.first[:, None, None]

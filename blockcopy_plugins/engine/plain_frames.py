@@ -7,14 +7,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from ..errors import StateError
 from .adapter import Call
 from .execution.converted_model import ConvertedModel
 from .execution.executor import Executor
 from .execution.frame_run import FrameRun
 from .frame.counts import FrameCounts
+from .frame.host_grid import HostGrid
 from .state.stream import Stream
 
 # Runs of each way before the faster one is chosen. On blocks, the first may still be recorded.
@@ -105,14 +104,14 @@ class PlainFrames:
         raise StateError("no way to run the frame on blocks takes it; the last one must take any")
 
     @staticmethod
-    def stale(streams: Sequence[Stream | None], grid: Tensor) -> list[bool]:
+    def stale(streams: Sequence[Stream | None], blocks: HostGrid) -> list[bool]:
         """Which images must run whole, because some blocks are asked for and the state is outdated.
 
         Args:
             streams: Stream of each image, ``None`` for new ones.
-            grid: bool ``(N, GH, GW)`` in host memory, the blocks that are asked for.
+            blocks: The blocks that are asked for.
         """
-        if bool(grid.all()):
+        if all(blocks.full):
             return [False] * len(streams)
         for stream in streams:
             if stream is not None:

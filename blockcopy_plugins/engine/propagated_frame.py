@@ -15,6 +15,7 @@ from ..propagation import Displacement, MapPart, MotionLook, MovingMap, Objects
 from ..shared_copy import shared_copy
 from .adapter import Call, ModelAdapter
 from .frame.counts import FrameCounts
+from .frame.host_grid import HostGrid
 from .kept_outputs import Batch, Kept, Moving, as_moving, as_task, copied_task, own_task, part_of
 from .propagation_memory import PropagationMemory
 from .self_check import SelfCheck
@@ -101,13 +102,13 @@ class PropagatedFrame:
 
     # -- frames in which nothing runs --------------------------------------------------------------
 
-    def can_repeat(self, host: Tensor) -> bool:
+    def can_repeat(self, blocks: HostGrid) -> bool:
         """Whether the frame need not go through the network, because none of its blocks runs.
 
         Args:
-            host: bool ``(N, GH, GW)`` in host memory.
+            blocks: The grid.
         """
-        if bool(host.any()) or None in self._kept:
+        if blocks.executed or None in self._kept:
             return False
         batch = self._kept[0].batch
         return (
@@ -185,14 +186,14 @@ class PropagatedFrame:
         return found
 
     def deliver(
-        self, out: Any, tasks: Sequence[TaskOutput] | None, host: Tensor, counts: FrameCounts
+        self, out: Any, tasks: Sequence[TaskOutput] | None, blocks: HostGrid, counts: FrameCounts
     ) -> Any:
         """Keep what the model returned, and move the parts that did not run.
 
         Args:
             out: What it returned.
             tasks: Its task outputs, or ``None``.
-            host: bool ``(N, GH, GW)`` in host memory, the blocks that ran.
+            blocks: The blocks that ran.
             counts: MACs of the frame.
 
         Returns:
@@ -200,7 +201,7 @@ class PropagatedFrame:
         """
         try:
             with self._memory.timed():
-                return self._delivered(out, tasks, host, counts)
+                return self._delivered(out, tasks, blocks, counts)
         except BaseException:
             self._drop()
             raise
@@ -269,8 +270,8 @@ class PropagatedFrame:
         for stream in self._context.streams:
             self._memory.kept.pop(stream, None)
 
-    def _delivered(self, out: Any, tasks: Any, host: Tensor, counts: FrameCounts) -> Any:
-        self._ran = host.flatten(1).any(1).tolist()
+    def _delivered(self, out: Any, tasks: Any, blocks: HostGrid, counts: FrameCounts) -> Any:
+        self._ran = list(blocks.runs)
         if not self._worth_keeping():
             return out
         taken = self._adapter.take_apart(out, self._call)
@@ -282,15 +283,15 @@ class PropagatedFrame:
             return out
         batch = Batch(taken, self._context.streams, self._call.asks, counts)
         for image, given in enumerate(taken.images):
-            self._take(image, batch, given, None if tasks is None else tasks[image], host)
+            self._take(image, batch, given, None if tasks is None else tasks[image], blocks)
         taken.forget_outputs()
         moves = [
             self._pays(image) and any(part.has_moved for part in self._parts(image).values())
-            for image in range(len(host))
+            for image in range(len(blocks.grid))
         ]
         if not any(moves):
             return out
-        images = [self._deliver(image, self._parts(image)) for image in range(len(host))]
+        images = [self._deliver(image, self._parts(image)) for image in range(len(blocks.grid))]
         return taken.join(images, self._call)
 
     def _worth_keeping(self) -> bool:
@@ -353,14 +354,14 @@ class PropagatedFrame:
         self.has_moved |= moved
         return {name: part.delivered(moved) for name, part in parts.items()}
 
-    def _take(self, image: int, batch: Batch, given: Any, task: Any, host: Tensor) -> None:
+    def _take(self, image: int, batch: Batch, given: Any, task: Any, blocks: HostGrid) -> None:
         """Note the outputs of an image that the model has just returned."""
-        kept, executed = self._kept[image], host[image]
+        kept, executed = self._kept[image], blocks.grid[image]
         size = self._context.block_size
         fresh = {name: part.copy() for name, part in given.items()}
         own = None if task is None or self._seen is None else own_task(task, given, fresh)
         own = part_of(own, self._size) if own is not None else self._policies_task(task)
-        whole = bool(executed.all())
+        whole = blocks.full[image]
         if kept is not None and whole and kept.age and self._is_checked(image):
             self._check(image, kept, own)
         comparable = (

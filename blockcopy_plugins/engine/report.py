@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .frame.counts import Densified, FrameCounts
+from .frame.host_grid import HostGrid
 
 if TYPE_CHECKING:
     from ..policy.agreement_estimate import AgreementEstimate
@@ -306,7 +307,7 @@ class Totals:
 
     def add(
         self,
-        grid: Tensor,
+        blocks: HostGrid,
         counts: FrameCounts,
         seconds: dict[str, float],
         guards: GuardCounts | None = None,
@@ -315,22 +316,22 @@ class Totals:
         """Add one call.
 
         Args:
-            grid: bool ``(N, GH, GW)``.
+            blocks: The blocks that ran.
             counts: MACs and densified ops of the call.
             seconds: Wall time by part.
             guards: What guards did.
             twice: bool ``(N, GH, GW)``, blocks that ran a second time in the same call.
         """
         self.calls += 1
-        self.frames += len(grid)
-        for ran in (grid, twice):
-            if ran is not None:
-                self.executed += int(ran.count_nonzero()) / ran[0].numel()
+        self.frames += len(blocks.counts)
+        self.executed += sum(blocks.rates)
+        if twice is not None:
+            self.executed += sum(HostGrid(twice).rates)
         self.counts.add(counts)
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
         if counts.outside is not None:
-            self.outside_frames += len(grid)
+            self.outside_frames += len(blocks.counts)
             for path, macs in counts.outside.items():
                 self.outside[path] = self.outside.get(path, 0) + macs
         if guards is not None:

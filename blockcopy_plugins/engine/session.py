@@ -31,6 +31,7 @@ from .execution.frame_run import FrameRun
 from .execution.geometry_cache import GeometryCaches
 from .execution.model_programs import ModelPrograms
 from .frame.counts import FrameCounts
+from .frame.host_grid import HostGrid
 from .frame_record import FrameRecord, Scalars
 from .grid_choice import GridChoice, policy_context, select_grid
 from .plain_frames import PlainFrames
@@ -146,7 +147,7 @@ class Session:
 
         store, streams = self.states.open(ids, geometry, self.caches.take_idle(geometry))
         cache = self.caches.of(geometry)
-        blocks = (choice.grid, choice.host)
+        blocks = (choice.grid, choice.blocks)
         run = FrameRun(self.converted, call, original, *blocks, store, streams, cache)
         out, counts, outputs, twice = self._execute(run, choice, graph)
         propagated = choice.propagated
@@ -154,7 +155,7 @@ class Session:
             outputs = propagated.task_outputs(out, self.policy.needs_outputs)
             if outputs is None and self.policy.needs_outputs:
                 self._say_nothing_compared(out)
-            out = propagated.deliver(out, outputs, choice.host, counts)
+            out = propagated.deliver(out, outputs, choice.blocks, counts)
             run.note_copies(propagated.kept_maps())
         propagated.commit()
         ran = time.perf_counter()
@@ -164,9 +165,9 @@ class Session:
         seconds = {"policy": (chosen - start) + (done - ran), "model": ran - chosen}
         size = (int(call.frame.shape[2]), int(call.frame.shape[3]))
         self.last = FrameRecord(
-            ids, choice.grid, choice.host, counts, figures, size, seconds, guarded, twice
+            ids, choice.grid, choice.blocks.grid, counts, figures, size, seconds, guarded, twice
         )
-        self.totals.add(choice.host, counts, seconds, guarded, twice)
+        self.totals.add(choice.blocks, counts, seconds, guarded, twice)
         if self.totals.calls == _CALLS_UNTIL_JUDGED and self.totals.hardly_any_on_blocks():
             name = type(self.model).__name__
             warnings.warn(f"{name}: {self.report().why_dense}", stacklevel=2)
@@ -183,7 +184,7 @@ class Session:
             self._drop(live)
         frame = call.frame
         check_frame(frame)
-        check_eval_mode(self.converted.modules, self.converted.bare_modules)
+        check_eval_mode(self.converted)
         if self.config.check_finite:
             on_host = frame.device.type == "cpu" and self.graphs.backend is None
             check_finite(frame, self.reads, at_once=on_host)
@@ -240,16 +241,16 @@ class Session:
         if is_graph or self.config.buckets is not None:
             scores = policy.scores(frame, context)
             grid = self._buckets.round_up(grid, scores, context.forbidden)
-        host = self.reads.bring(grid)
-        repeats = not is_graph and propagated.can_repeat(host)
+        blocks = HostGrid(self.reads.bring(grid))
+        repeats = not is_graph and propagated.can_repeat(blocks)
         if not repeats and (whole_only or self.plain_frames.frames):
-            stale = PlainFrames.stale(streams, host)
+            stale = PlainFrames.stale(streams, blocks)
             if any(stale):
-                host = host | torch.tensor(stale, device="cpu")[:, None, None]
-                grid = upload(host, grid.device)
+                host = blocks.grid | torch.tensor(stale, device="cpu")[:, None, None]
+                grid, blocks = upload(host, grid.device), HostGrid(host)
         remembered, grid = grid, upload(grid, frame.device)
-        context.take_executed(grid, host)
-        compared = None if whole_only else policy.compares(host, context)
+        context.take_executed(grid, blocks.grid)
+        compared = None if whole_only else policy.compares(blocks.grid, context)
         compared = compared if compared is not None and any(compared) else None
         if compared is not None and self.adapter.runs_once is not None:
             raise ConfigError(
@@ -257,7 +258,7 @@ class Session:
                 f"cannot: {self.adapter.runs_once}. Give the policy a target or target_ms."
             )
         repeats = repeats and compared is None
-        return GridChoice(context, propagated, grid, host, remembered, repeats, compared)
+        return GridChoice(context, propagated, grid, blocks, remembered, repeats, compared)
 
     def _execute(
         self, run: FrameRun, choice: GridChoice, graph: list[tuple[Executor, Hashable]]
@@ -270,7 +271,7 @@ class Session:
         """
         propagated, context = choice.propagated, choice.context
         outputs = whole = None
-        is_whole = bool(choice.host.all()) and not any(context.host_first)
+        is_whole = all(choice.blocks.full) and not any(context.host_first)
         cpu_start = time.thread_time() if is_whole else 0.0
         try:
             if choice.repeats:
@@ -282,7 +283,7 @@ class Session:
             if choice.compared is not None:
                 whole = WholeRun(run, choice.compared, context)
                 before = self.adapter.task_outputs(out, run.call)
-                whole.before = propagated.chosen_outputs(before, choice.host)
+                whole.before = propagated.chosen_outputs(before, choice.blocks.grid)
                 out = whole.run()
         except BaseException:
             # Layers before the failure have this frame's features, later ones have older ones.
@@ -304,9 +305,9 @@ class Session:
             counts = run.counts if whole is None else whole.counts
         if whole is not None:
             on_host = choice.remembered.device != choice.grid.device
-            choice.grid, choice.host = whole.grid, whole.host
-            choice.remembered = whole.host if on_host else whole.grid
-            context.take_executed(whole.grid, whole.host)
+            choice.grid, choice.blocks = whole.grid, whole.blocks
+            choice.remembered = whole.blocks.grid if on_host else whole.grid
+            context.take_executed(whole.grid, whole.blocks.grid)
             context.take_comparison(whole.comparison)
         for stream, its_grid in zip(run.streams, choice.remembered, strict=True):
             stream.frames += not choice.repeats

@@ -193,7 +193,7 @@ def has_global_forward_hooks() -> bool:
 
 def any_is_compiled(modules: Iterable[nn.Module]) -> bool:
     """Whether any of these modules is compiled by torch.compile or ``module.compile()``."""
-    # In each call, over hundreds of modules: what torch.compile gives is known by its attribute.
+    # What torch.compile gives is known by its attribute.
     return any_has(tuple(modules), "_compiled_call_impl", "dynamo_ctx")
 
 

@@ -13,6 +13,7 @@ from ..policy import PolicyContext, TaskOutput
 from ..policy.comparison import Comparison
 from .execution.frame_run import FrameRun
 from .frame.counts import FrameCounts
+from .frame.host_grid import HostGrid
 
 
 class WholeRun:
@@ -31,7 +32,7 @@ class WholeRun:
     Attributes:
         before: The task's outputs of the first run, set by the caller.
         grid: bool ``(N, GH, GW)`` on the frame's device, the blocks of both runs.
-        host: The same in host memory.
+        blocks: The same in host memory.
 
     Raises:
         GridError: If ``images`` does not fit the batch.
@@ -51,9 +52,9 @@ class WholeRun:
             whole = whole & ~context.host_forbidden
         whole = whole.contiguous()
         grid = upload(whole, work.grid.device)
-        self._again = work.again(grid, whole)
+        self._again = work.again(grid, HostGrid(whole))
         self.before: list[TaskOutput] | None = None
-        self.grid, self.host = work.grid | grid, work.host | whole
+        self.grid, self.blocks = work.grid | grid, HostGrid(work.host | whole)
 
     def run(self) -> Any:
         """Run; returns what the model returns."""

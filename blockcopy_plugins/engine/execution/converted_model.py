@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import nn
 
@@ -12,6 +13,9 @@ from ..adapter import ModelAdapter
 from ..call_lock import ThreadValue
 from ..conv.planner import ConvPlanner
 from ..frame.active_frame import ActiveFrame
+from .module_look import ModuleLook, Question
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,7 +31,7 @@ class ConvertedModel:
         active: The frame that it runs now.
         dense: Whether this thread's calls are those of the user's own model.
         plain: Whether this thread runs the model's own forward as a frame.
-        bare_modules: The modules without their paths.
+        look: Notices what was replaced in its modules.
     """
 
     model: nn.Module
@@ -38,15 +42,15 @@ class ConvertedModel:
     active: ActiveFrame = field(default_factory=ActiveFrame)
     dense: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
     plain: ThreadValue[bool] = field(default_factory=lambda: ThreadValue(False))
-    bare_modules: tuple[nn.Module, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bare_modules = tuple(module for _, module in self.modules)
+    look: ModuleLook = field(init=False, default_factory=ModuleLook)
 
     def read_modules(self) -> None:
         """Take the model's modules as they are now."""
         self.modules = tuple(nn.Module.named_modules(self.model))
-        self.bare_modules = tuple(module for _, module in self.modules)
+
+    def ask(self, question: Question[T]) -> T:
+        """The answer to a question about its modules, see :meth:`ModuleLook.ask`."""
+        return self.look.ask(self.model, question)
 
     @classmethod
     def of(cls, model: nn.Module, config: BlockCopyConfig, adapter: ModelAdapter) -> ConvertedModel:

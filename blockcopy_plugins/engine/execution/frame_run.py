@@ -12,6 +12,7 @@ from ..adapter import Call
 from ..frame.counts import FrameCounts
 from ..frame.dense_results import dense_results
 from ..frame.frame import Frame
+from ..frame.host_grid import HostGrid
 from ..macs import MacsByPath
 from ..state.store import StateStore
 from ..state.stream import Stream
@@ -30,12 +31,13 @@ class FrameRun:
         call: Its call.
         original: The model's own forward.
         grid: bool ``(N, GH, GW)``.
-        host: The grid in host memory.
+        blocks: The grid in host memory.
         store: State of the streams.
         streams: Stream of each image.
         cache: What has been worked out for frames of this geometry.
 
     Attributes:
+        blocks: As given.
         executed: Number of executed blocks of the batch.
         counts: MACs of the frame, once it has run.
     """
@@ -46,7 +48,7 @@ class FrameRun:
         call: Call,
         original: Callable,
         grid: Tensor,
-        host: Tensor,
+        blocks: HostGrid,
         store: StateStore,
         streams: list[Stream],
         cache: GeometryCache,
@@ -54,12 +56,12 @@ class FrameRun:
         self.converted = converted
         self.call = call
         self.grid = grid
-        self.host = host
+        self.blocks = blocks
         self.store = store
         self.streams = streams
         self.cache = cache
         self.slots = tuple(stream.slot for stream in streams)
-        self.executed = int(host.count_nonzero())
+        self.executed = blocks.executed
         frame = call.frame
         # Results have the layout of the frame, as those of the plain model would.
         self.channels_last = not frame.is_contiguous() and frame.is_contiguous(
@@ -69,15 +71,20 @@ class FrameRun:
         self._frames: list[Frame] = []
         self._plain: FrameCounts | None = None
 
-    def again(self, grid: Tensor, host: Tensor) -> FrameRun:
+    def again(self, grid: Tensor, blocks: HostGrid) -> FrameRun:
         """Another run of this frame on other blocks.
 
         Args:
             grid: See the class.
-            host: See the class.
+            blocks: See the class.
         """
         shared = (self.store, self.streams, self.cache)
-        return FrameRun(self.converted, self.call, self._original, grid, host, *shared)
+        return FrameRun(self.converted, self.call, self._original, grid, blocks, *shared)
+
+    @property
+    def host(self) -> Tensor:
+        """The grid in host memory."""
+        return self.blocks.grid
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +109,7 @@ class FrameRun:
     @property
     def may_be_plain(self) -> bool:
         """Whether all of it is executed, and its state is not needed."""
-        return bool(self.host.all()) and not any(stream.keeps_state for stream in self.streams)
+        return all(self.blocks.full) and not any(stream.keeps_state for stream in self.streams)
 
     @property
     def has_first(self) -> bool:
@@ -115,7 +122,7 @@ class FrameRun:
         converted.convolutions.begin_frame()
         frame = kind(
             self.grid,
-            self.host,
+            self.blocks,
             tuple(self.call.frame.shape[2:]),
             config.block_size,
             self.store,

@@ -15,14 +15,14 @@ _UNCALLED = "module {!r} has a forward hook, which a replay would not call"
 
 
 class ModelWatch:
-    """Checks a converted model before each call: a few microseconds for each hundred modules."""
+    """Checks a converted model before each call."""
 
     def __init__(self) -> None:
+        self._seen: object = None
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
         self._children: tuple[dict, ...] = ()
         self._children_seen: list[object] = []
-        self._hooks: tuple[dict, ...] = ()
-        self._hooks_seen: list[object] | None = None
+        self._obstacle: str | None = None
         self._values: tuple[dict, ...] = ()
         self._inner: str | None = None
         self._memory: list[int] | None = None
@@ -33,22 +33,9 @@ class ModelWatch:
         if has_global_forward_hooks():
             return "there are forward hooks on all modules, which a replay would not call"
         self._look_at(converted)
-        # The package's own hooks stay.
-        if self._hooks_seen is None or not have_values(self._hooks, self._hooks_seen):
-            self._inner = None
-            for path, module in nn.Module.named_modules(converted.model):
-                # Hooks of the model itself run around the whole call, also around a replay.
-                own = (h for found in forward_hooks(module) for h in found.values() if path)
-                for hook in own:
-                    if getattr(hook, "active", None) is converted.active:
-                        continue
-                    if not converted.adapter.is_inner_hook(hook):
-                        return _UNCALLED.format(path)
-                    self._inner = path
-            self._hooks_seen = values_of(self._hooks)
         if self._inner is not None and converted.adapter.is_observed():
             return _UNCALLED.format(self._inner)
-        return None
+        return self._obstacle
 
     def has_moved(self, converted: ConvertedModel) -> bool:
         """Whether a parameter, buffer or module was moved or replaced since the last call."""
@@ -60,19 +47,35 @@ class ModelWatch:
         return before is not None
 
     def _look_at(self, converted: ConvertedModel) -> None:
+        seen = converted.look.take(converted.model)
+        if seen is self._seen:
+            return
+        self._seen = seen
+        self._look_at_hooks(converted)
         same = self._modules is converted.modules
         if same and have_values(self._children, self._children_seen):
             return
         self._is_rebuilt = same
         self._modules = converted.modules
-        # Modules may have come since the model was converted.
-        modules = tuple(nn.Module.modules(converted.model))
+        modules = converted.look.modules
         self._children = tuple(module._modules for module in modules)
         self._children_seen = values_of(self._children)
-        self._hooks = tuple(hooks for module in modules[1:] for hooks in forward_hooks(module))
         parts = ("_parameters", "_buffers")
         self._values = tuple(getattr(m, part) for part in parts for m in modules)
-        self._hooks_seen = None
+
+    def _look_at_hooks(self, converted: ConvertedModel) -> None:
+        self._inner = self._obstacle = None
+        for path, module in nn.Module.named_modules(converted.model):
+            # Hooks of the model itself run around the whole call, also around a replay.
+            own = (h for found in forward_hooks(module) for h in found.values() if path)
+            for hook in own:
+                # The package's own hooks stay.
+                if getattr(hook, "active", None) is converted.active:
+                    continue
+                if converted.adapter.is_inner_hook(hook):
+                    self._inner = path
+                else:
+                    self._obstacle = self._obstacle or _UNCALLED.format(path)
 
 
 class AttributeWatch:
@@ -80,13 +83,12 @@ class AttributeWatch:
 
     It compares identities and does not look inside lists or objects. Forwards note sizes and maps
     in each call: what was replaced by equal numbers and strings counts as the same, and so do
-    BlockTensors, which nobody can use once their frame is over. It takes some microseconds for each
-    hundred modules.
+    BlockTensors, which nobody can use once their frame is over.
     """
 
     def __init__(self) -> None:
+        self._seen: object = None
         self._modules: tuple[tuple[str, nn.Module], ...] | None = None
-        self._objects: tuple[object, ...] = ()
         self._values: list[object] = []
 
     def __reduce__(self):
@@ -95,15 +97,15 @@ class AttributeWatch:
 
     def have_changed(self, converted: ConvertedModel) -> bool:
         """Whether any was replaced since the last call; True at the first."""
-        if self._modules is converted.modules and have_values(self._objects, self._values):
+        seen = converted.look.take(converted.model)
+        same_model = self._modules is converted.modules
+        if same_model and seen is self._seen:
             return False
-        same_model, self._modules = self._modules is converted.modules, converted.modules
-        # Modules may have come since the model was converted.
-        modules = tuple(nn.Module.modules(converted.model))
+        self._seen, self._modules = seen, converted.modules
+        modules = converted.look.modules
         # A tensor that lies elsewhere is still the same, and a program reads it where it lies.
         kept = (part for m in modules for part in (m._parameters, m._buffers, m._modules))
-        self._objects = (*modules, *kept)
-        before, self._values = self._values, values_of(self._objects)
+        before, self._values = self._values, values_of((*modules, *kept))
         return not (same_model and are_alike(before, self._values, _are_alike))
 
 

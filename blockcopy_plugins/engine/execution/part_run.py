@@ -153,8 +153,7 @@ class PartOfFrame:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
         frame = self.frame
-        for entry, _ in recorded.entries:
-            entry.claim(frame.slots, frame._streams, frame.full, entry.border)
+        recorded.joint_claim.claim(frame.slots, frame._streams, frame.full)
         frame.begin_writing(recorded.entries)
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:

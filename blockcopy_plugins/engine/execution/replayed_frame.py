@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from ..frame.counts import FrameCounts
 from ..frame.frame import Frame
 from ..frame.layout import Layout
 from ..state.entry import StateEntry
+from ..state.joint_claim import JointClaim
 from ..state.store import StateStore
 from ..state.stream import Stream
 
@@ -28,6 +30,11 @@ class Recorded:
     entries: tuple[tuple[StateEntry, Tensor], ...]
     calls: dict[str, int]
     counts: FrameCounts
+
+    @cached_property
+    def joint_claim(self) -> JointClaim:
+        """Claims the entries again."""
+        return JointClaim([entry for entry, _ in self.entries])
 
     def holds(self, store: StateStore) -> bool:
         """Whether the maps have not moved in memory and have room for all streams."""
@@ -59,9 +66,8 @@ class ReplayedFrame(Frame):
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
-        for entry, _ in recorded.entries:
-            entry.claim(self.slots, self._streams, self.full, entry.border)
-        self._calls.update(recorded.calls)
+        recorded.joint_claim.claim(self.slots, self._streams, self.full)
+        self._calls = recorded.calls
         self.counts = counts
         self.finish()
         self.begin_writing(recorded.entries)

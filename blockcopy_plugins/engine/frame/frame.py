@@ -33,6 +33,7 @@ from ..tensor.dense_on_use import DenseOnUse
 from ..tensor.moved_map import MovedMap
 from ..torch_internals import is_mutable, tree_leaves, tree_map, written_argument
 from .context import FrameContext
+from .host_grid import HostGrid
 from .kernels import BlockKernels, OpRunner
 from .packing import BlockPacking
 from .plans import FramePlans
@@ -43,7 +44,7 @@ class Frame(FrameContext, BlockPacking):
 
     Args:
         grid: bool ``(N, GH, GW)``, True = executed.
-        host: The same in host memory.
+        blocks: The same in host memory.
         size: ``(H, W)`` of the frame in pixels.
         block_size: Side of a block in pixels of the frame.
         store: State of the streams.
@@ -70,7 +71,7 @@ class Frame(FrameContext, BlockPacking):
     def __init__(
         self,
         grid: Tensor,
-        host: Tensor,
+        blocks: HostGrid,
         size: tuple[int, int],
         block_size: int,
         store: StateStore,
@@ -83,7 +84,7 @@ class Frame(FrameContext, BlockPacking):
         repack: bool = True,
     ) -> None:
         slots = [stream.slot for stream in streams]
-        BlockPacking.__init__(self, grid, host, size, block_size, slots, plans, pack_whole)
+        BlockPacking.__init__(self, grid, blocks, size, block_size, slots, plans, pack_whole)
         FrameContext.__init__(self, streams, self.full, strict)
         self.store = store
         self.channels_last = True
@@ -241,7 +242,7 @@ class Frame(FrameContext, BlockPacking):
                 entry.before_writing(self.host, self.slots)
             self._write(entry.map, x, border)
         if border != entry.border:
-            entry.border = border
+            entry.widen(border)
             self.store.memory = object()
         x.full = entry
         return entry

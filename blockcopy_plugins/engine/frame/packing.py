@@ -13,6 +13,7 @@ from ...ops import window
 from ..geometry import grid_size
 from ..tensor.axes import MAP, channels_of, from_map, to_map
 from ..tensor.block_tensor import BlockTensor
+from .host_grid import HostGrid
 from .layout import Blocks, Layout, block_lists, image_places
 from .plans import FramePlans
 
@@ -22,7 +23,7 @@ class BlockPacking:
 
     Args:
         grid: bool ``(N, GH, GW)``, True = executed.
-        host: The same in host memory.
+        blocks: The same in host memory.
         size: ``(H, W)`` of the frame in pixels.
         block_size: Side of a block in pixels of the frame.
         slots: Slot of each image's stream.
@@ -30,6 +31,7 @@ class BlockPacking:
         pack_whole: Run on packed blocks even if every block of every image is executed.
 
     Attributes:
+        host: The grid in host memory.
         images: N.
         full: Whether each image is executed fully.
         whole: All blocks are executed and are not packed: BlockTensors hold dense maps, and ops run
@@ -40,7 +42,7 @@ class BlockPacking:
     def __init__(
         self,
         grid: Tensor,
-        host: Tensor,
+        blocks: HostGrid,
         size: tuple[int, int],
         block_size: int,
         slots: Sequence[int],
@@ -48,13 +50,13 @@ class BlockPacking:
         pack_whole: bool,
     ) -> None:
         self.grid = grid
-        self.host = host
+        self.host = blocks.grid
         self.images = grid.shape[0]
         self.size = size
         self.block_size = block_size
         self.grid_size = grid_size(*size, block_size)
         self.plans = plans
-        self.full = tuple(host.flatten(1).all(1).tolist())
+        self.full = blocks.full
         self.whole = all(self.full) and not pack_whole
         self.slots = tuple(slots)
         # int32 (N, 3), each image as one block by slot; None where the slots are 0, 1, ...

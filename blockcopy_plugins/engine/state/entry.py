@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import StateError
 from .lent_map import LentMap
 from .stream import Stream
+from .use import Use
 
 BY_CHANCE = (
     "If a tensor whose size depends on the picture happened to have the size of a map, "
@@ -50,9 +51,8 @@ class StateEntry:
         self.block = block
         self.border = 0
         self.lent: dict[bool, LentMap] = {}
-        # For each slot, the token of the stream and the number of the frame that last used it, and
-        # the border that was written then.
-        self._used: list[tuple[int, int] | None] = [None] * map_.shape[0]
+        # For each slot, its last use, and the border that was written then.
+        self._used: list[Use | None] = [None] * map_.shape[0]
         self._right: list[int] = [0] * map_.shape[0]
 
     def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
@@ -78,12 +78,13 @@ class StateEntry:
         """Whether it does not fit and no live stream uses it, so that it can be replaced."""
         if self._fits() == wanted:
             return False
-        users = {used[0] for used in self._used if used is not None}
+        users = {used.token for used in self._used if used is not None}
         return not any(stream.token in users for stream in streams)
 
     def used_now(self, streams: Iterable[Stream]) -> bool:
         """Whether the streams have claimed it for the current frame."""
-        return all(self._used[s.slot] == (s.token, s.frames) for s in streams)
+        uses = ((self._used[stream.slot], stream) for stream in streams)
+        return all(use is not None and use.is_of(stream) for use, stream in uses)
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` streams, and keep what is there."""
@@ -127,17 +128,30 @@ class StateEntry:
                 nothing here, or a smaller border.
         """
         for slot, stream, is_full in zip(slots, streams, full, strict=True):
-            # The same number again: the last frame failed before it changed anything.
-            fresh = [(stream.token, stream.frames - 1), (stream.token, stream.frames)]
-            if not is_full and (self._used[slot] not in fresh or self._right[slot] < border):
+            use = self._used[slot]
+            fresh = use is not None and use.is_fresh(stream)
+            if not is_full and not (fresh and self._right[slot] >= border):
                 raise StateError(
                     f"{self.key} has no state of the stream's last frame: the layer did not run in "
                     "it. Call reset_(model) to execute the next frame fully, or convert only the "
                     f"part of the model whose layers run on every frame. {BY_CHANCE}"
                 )
-            self._used[slot] = (stream.token, stream.frames)
+            self.share(slot, Use(stream.token, stream.frames))
             if is_full:
                 self._right[slot] = border
+
+    def widen(self, border: int) -> None:
+        """Note that an op reads further into blocks than any before it."""
+        self.border = border
+        for use in self._used:
+            if use is not None:
+                use.is_left = True
+
+    def share(self, slot: int, use: Use) -> None:
+        """Have a use of a slot noted elsewhere, together with those of other entries."""
+        if self._used[slot] is not None:
+            self._used[slot].is_left = True
+        self._used[slot] = use
 
 
 def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...engine.frame.host_grid import HostGrid
 from ...engine.frame_record import FrameRecord
 from ...engine.macs import MacCounter
 from ...engine.report import Totals
@@ -175,9 +176,8 @@ class PairedRuns:
         for name, run in runs:
             outputs[name], seconds[name], macs[name] = run(model, inputs(), counted)
         record = self.handle.last
-        self.totals.add(
-            record.host_grid, record.counts, record.seconds, record.guards, record.twice
-        )
+        blocks = HostGrid(record.host_grid)
+        self.totals.add(blocks, record.counts, record.seconds, record.guards, record.twice)
         return BatchRuns(outputs, record, timed, seconds, macs)
 
     def _run_dense(self, model: Callable, given: Any, counted: bool):

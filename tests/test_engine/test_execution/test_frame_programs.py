@@ -191,7 +191,7 @@ def test_modules_that_are_replaced_are_seen():
         net.wise = module
     run(nets, counts, draw)
     for net in nets:  # Of a module that came later.
-        net.wise[1] = nn.Sigmoid()
+        net.wise[1] = nn.Sigmoid().eval()
     run(nets, counts, draw)
     for net in nets:
         net.wise[0].weight = nn.Parameter(torch.ones(8, 8, 1, 1))

@@ -1,0 +1,121 @@
+"""Entries that are claimed together are claimed as they would be one by one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blockcopy_plugins.engine.state.entry import StateEntry, StateKey
+from blockcopy_plugins.engine.state.joint_claim import JointClaim
+from blockcopy_plugins.engine.state.stream import Stream
+from blockcopy_plugins.errors import StateError
+
+SLOTS = 2
+
+
+def entries(count=3):
+    found = []
+    for i in range(count):
+        entry = StateEntry(StateKey("net", i, "conv"), torch.zeros(SLOTS, 1, 4, 4), (2, 2))
+        entry.widen(1)
+        found.append(entry)
+    return found
+
+
+def one_by_one(all_, slots, streams, full):
+    for entry in all_:
+        entry.claim(slots, streams, full, entry.border)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["joint", "other joint", "one", "new stream", "border", "fails"]),
+        st.sampled_from([(0,), (1,), (0, 1), (1, 0)]),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_claims_are_allowed_and_refused_as_one_by_one(steps):
+    ours, wanted = entries(), entries()
+    joint = JointClaim(ours), JointClaim(ours[:2])
+    streams = [Stream(token=slot, slot=slot) for slot in range(SLOTS)]
+    token = SLOTS
+    for what, slots, full in steps:
+        now = [streams[slot] for slot in slots]
+        if what == "new stream":
+            streams[slots[0]] = Stream(token=token, slot=slots[0])
+            token += 1
+            continue
+        some = {"one": slice(1, 2), "other joint": slice(2)}.get(what, slice(3))
+        if what == "border":
+            for all_ in (ours, wanted):
+                all_[0].claim(slots, now, [True] * len(now), 2)
+                all_[0].widen(2)
+            continue
+        flags = [full] * len(now)
+        results = []
+        for all_, run in (
+            (wanted, lambda *a: one_by_one(wanted[some], *a)),
+            (ours, claimer(ours, joint, what, some)),
+        ):
+            try:
+                run(slots, now, flags)
+                results.append("allowed")
+            except StateError as error:
+                results.append(str(error))
+        assert results[0] == results[1]
+        for a, b in zip(ours, wanted, strict=True):
+            for stream in streams:
+                assert a.used_now([stream]) == b.used_now([stream])
+        if results[0] == "allowed" and what != "fails":
+            for stream in now:
+                stream.frames += 1
+
+
+def claimer(ours, joint, what, some):
+    if what == "one":
+        return lambda *given: one_by_one(ours[some], *given)
+    return joint[what == "other joint"].claim
+
+
+def test_later_frames_look_at_one_use():
+    all_ = entries()
+    joint, stream = JointClaim(all_), Stream(token=7, slot=1)
+    joint.claim([1], [stream], [True])
+    for entry in all_:
+        entry.claim = None  # whoever claims them one by one fails
+    for _ in range(3):
+        stream.frames += 1
+        joint.claim([1], [stream], [False])
+        assert all(entry.used_now([stream]) for entry in all_)
+
+
+def test_a_layer_that_was_left_out_is_refused_then():
+    all_ = entries()
+    joint, stream = JointClaim(all_), Stream(token=7, slot=0)
+    joint.claim([0], [stream], [True])
+    stream.frames += 1
+    one_by_one(all_[:2], [0], [stream], [False])
+    stream.frames += 1
+    with pytest.raises(StateError, match="2"):
+        joint.claim([0], [stream], [False])
+    joint.claim([0], [stream], [True])
+
+
+def test_a_copy_of_the_entries_goes_its_own_way():
+    all_ = entries()
+    joint, stream = JointClaim(all_), Stream(token=7, slot=0)
+    joint.claim([0], [stream], [True])
+    twins, twin = copy.deepcopy((all_, stream))
+    stream.frames += 1
+    joint.claim([0], [stream], [False])
+    assert all(entry.used_now([stream]) for entry in all_)
+    assert all(entry.used_now([twin]) for entry in twins)
