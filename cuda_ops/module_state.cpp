@@ -42,6 +42,27 @@ constexpr bool kHasVersions = false;
 uint64_t version_of(PyObject*) { return 0; }
 #endif
 
+constexpr Py_ssize_t kAtOnce = 16;
+
+// Find the dicts of attributes of the objects of a tuple from the first one on, kAtOnce at most.
+// After a model has run, each of hundreds is a cache miss, so the memory of all is asked for before
+// any is read. The objects keep them. False if Python has raised an error.
+bool find_dicts(PyObject* objects, Py_ssize_t first, PyObject** dicts) {
+  const Py_ssize_t end = std::min(first + kAtOnce, PyTuple_Size(objects));
+  for (Py_ssize_t i = first; i < end; ++i) {
+    __builtin_prefetch(PyTuple_GetItem(objects, i));
+  }
+  for (Py_ssize_t i = first; i < end; ++i) {
+    THPObjectPtr attributes = attributes_of(PyTuple_GetItem(objects, i));
+    if (!attributes) {
+      return false;
+    }
+    dicts[i - first] = attributes.get();
+    __builtin_prefetch(attributes.get());
+  }
+  return true;
+}
+
 // values_of(objects: tuple) -> list: the versions of their dicts of attributes as a bytearray, then
 // for each object the number of its attributes, and the name and the value of each.
 PyObject* values_of(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -89,12 +110,13 @@ PyObject* have_values(PyObject*, PyObject* const* args, Py_ssize_t count) {
     Py_RETURN_FALSE;
   }
   auto* version = reinterpret_cast<uint64_t*>(PyByteArray_AsString(versions));
+  PyObject* dicts[kAtOnce];
   Py_ssize_t next = 1;
   for (Py_ssize_t i = 0; i < objects; ++i) {
-    THPObjectPtr attributes = attributes_of(PyTuple_GetItem(args[0], i));
-    if (!attributes) {
+    if (i % kAtOnce == 0 && !find_dicts(args[0], i, dicts)) {
       return nullptr;
     }
+    PyObject* attributes = dicts[i % kAtOnce];
     const Py_ssize_t size = PyDict_Size(attributes);
     const uint64_t its_version = version_of(attributes);
     if (kHasVersions && version[i] == its_version) {

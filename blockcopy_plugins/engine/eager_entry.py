@@ -18,14 +18,14 @@ from ..default_tensors import neutral_defaults
 from ..errors import ConfigError
 from .macs import MacCounter
 from .session import Session
-from .torch_internals import any_is_compiled, dispatch_modes, no_modes
+from .torch_internals import any_is_compiled, any_mode, dispatch_modes, is_tracing, no_modes
 
 
 def enter_eagerly(
     session: Session, original: Callable, args: tuple, kwargs: dict[str, Any], compiled: bool
 ) -> Any:
     """See :func:`~.entry.enter`; ``compiled`` if torch.compile was asked to compile the call."""
-    if torch.jit.is_tracing() and not session.is_paused:
+    if is_tracing() and not session.is_paused:
         raise tracing_error(
             session, "torch.jit.trace, which counters of operations and exporters use"
         )
@@ -37,6 +37,8 @@ def enter_eagerly(
             "copy of the model to run it dense.",
             stacklevel=2,
         )
+    elif not any_mode() and torch.get_default_dtype() == torch.float32:
+        return session.run(original, args, kwargs)
     stance = getattr(torch.compiler, "set_stance", None) if inner else None
     with stance("force_eager") if stance is not None else nullcontext():
         with neutral_defaults() as outside, _counted_by_torch():

@@ -68,6 +68,10 @@ def policy_context(
     """
     shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
     first = tuple(stream is None or stream.broken for stream in streams)
+    if any(first):
+        flags = upload(torch.tensor(first), device)
+    else:
+        flags = torch.zeros(len(first), dtype=torch.bool, device=device)
     grids = [None if s is None or s.broken else s.last_grid for s in streams]
     if any(grid is None for grid in grids):
         none = torch.zeros(shape[1:], dtype=torch.bool, device=device)
@@ -76,7 +80,7 @@ def policy_context(
         streams=tuple(ids),
         grid_shape=shape,
         block_size=block_size,
-        first=upload(torch.tensor(first), device),
+        first=flags,
         frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
         last_grid=torch.stack(grids),
         motion=motion,

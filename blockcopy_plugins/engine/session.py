@@ -309,12 +309,12 @@ class Session:
             choice.remembered = whole.blocks.grid if on_host else whole.grid
             context.take_executed(whole.grid, whole.blocks.grid)
             context.take_comparison(whole.comparison)
-        for stream, its_grid in zip(run.streams, choice.remembered, strict=True):
+        for image, stream in enumerate(run.streams):
             stream.frames += not choice.repeats
             stream.repeated += choice.repeats
             stream.stateless &= choice.repeats or run.is_plain
             stream.broken = False
-            stream.last_grid = its_grid
+            stream.last_grid = choice.remembered[image]
         return out, counts, outputs, None if whole is None else whole.comparison.blocks
 
     def _feed_back(

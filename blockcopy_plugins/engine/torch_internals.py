@@ -29,6 +29,7 @@ from .module_state import any_has
 
 __all__ = [
     "any_is_compiled",
+    "any_mode",
     "OpOverload",
     "StorageWeakRef",
     "TorchDispatchMode",
@@ -40,6 +41,7 @@ __all__ = [
     "has_global_forward_hooks",
     "is_exporting",
     "is_mutable",
+    "is_tracing",
     "marked_as",
     "memory_of",
     "named_arguments",
@@ -97,7 +99,17 @@ def memory_of(tensor: Tensor) -> int:
 
 def no_modes() -> AbstractContextManager:
     """Inside, no dispatch mode sees what runs."""
-    return _disable_current_modes()
+    return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
+
+
+def any_mode() -> bool:
+    """Whether there are dispatch or function modes in this thread, a default device included."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack())
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace is at work."""
+    return torch._C._is_tracing()
 
 
 def dispatch_modes() -> list:

@@ -188,3 +188,23 @@ def test_trees():
     assert internals.tree_unflatten([1, 2, 3], spec) == {"a": [1, 2], "b": (3,)}
     assert internals.tree_map(type, x) == {"a": [torch.Tensor, int], "b": (int,)}
     assert isinstance(spec, internals.TreeSpec)
+
+
+def test_modes_of_any_kind_are_told():
+    assert not internals.any_mode()
+    for mode in (Ops(), Functions(), torch.device("cpu")):
+        with mode:
+            assert internals.any_mode()
+    assert not internals.any_mode()
+
+
+def test_tracing_is_told():
+    told = []
+
+    def looked_at(x):
+        told.append(internals.is_tracing())
+        return x + 1
+
+    looked_at(torch.ones(1))
+    torch.jit.trace(looked_at, torch.ones(1), check_trace=False)
+    assert told == [False, True]

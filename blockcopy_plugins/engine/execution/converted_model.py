@@ -48,6 +48,10 @@ class ConvertedModel:
         """Take the model's modules as they are now."""
         self.modules = tuple(nn.Module.named_modules(self.model))
 
+    def take_look(self) -> object:
+        """Look at its modules, see :meth:`ModuleLook.take`."""
+        return self.look.take(self.model)
+
     def ask(self, question: Question[T]) -> T:
         """The answer to a question about its modules, see :meth:`ModuleLook.ask`."""
         return self.look.ask(self.model, question)

@@ -92,9 +92,9 @@ class FramePrograms(ReplayExecutor):
         """See :class:`ReplayExecutor`."""
         return call.frame.device.type == "cpu"
 
-    def has_changed(self, converted: ConvertedModel) -> bool:
+    def has_changed(self, converted: ConvertedModel, seen: object) -> bool:
         """See :class:`ReplayExecutor`."""
-        return self._attributes.have_changed(converted)
+        return self._attributes.have_changed(converted, seen)
 
     def kind(self, call: Call) -> Hashable:
         """See :class:`ReplayExecutor`."""

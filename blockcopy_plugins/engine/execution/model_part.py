@@ -73,17 +73,22 @@ class ModelPart:
         self._attributes = AttributeWatch()
         module.__dict__["forward"] = PartForward(converted.active, self)
         # There is nothing to compare with at the first look.
-        self.watch.has_moved(self.converted)
-        self._attributes.have_changed(self.converted)
+        seen = self.converted.take_look()
+        self.watch.has_moved(self.converted, seen)
+        self._attributes.have_changed(self.converted, seen)
 
     def run(self, *args, **kwargs) -> Any:
         """The module's own forward."""
         module = self.converted.model
         return type(module).forward(module, *args, **kwargs)
 
-    def has_changed(self) -> bool:
-        """Whether it is another than at the call before."""
-        changed = self._attributes.have_changed(self.converted)
+    def has_changed(self, seen: object) -> bool:
+        """Whether it is another than at the call before.
+
+        Args:
+            seen: What a look at it has just given.
+        """
+        changed = self._attributes.have_changed(self.converted, seen)
         self.changes += changed
         return changed
 

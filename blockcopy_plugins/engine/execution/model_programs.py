@@ -62,9 +62,9 @@ class ModelPrograms(FramePrograms):
             self._note(obstacle)
         return _PARTS if kind is None and self.obstacle() is None else kind
 
-    def has_changed(self, converted: ConvertedModel) -> bool:
+    def has_changed(self, converted: ConvertedModel, seen: object) -> bool:
         """See :class:`~.replay.ReplayExecutor`."""
-        changed = super().has_changed(converted)
+        changed = super().has_changed(converted, seen)
         self._changes = self._changes + 1 if changed else 0
         return changed
 
@@ -80,7 +80,7 @@ class ModelPrograms(FramePrograms):
             return super().run(work, kind)
         if self._parts.rearrange(work.converted):
             # Not the model has changed.
-            self._attributes.have_changed(work.converted)
+            self._attributes.have_changed(work.converted, work.converted.take_look())
         return self._parts.run(work, kind)
 
     def report(self) -> ModelProgramReport | None:

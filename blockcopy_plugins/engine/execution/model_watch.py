@@ -28,26 +28,35 @@ class ModelWatch:
         self._memory: list[int] | None = None
         self._is_rebuilt = False
 
-    def obstacle(self, converted: ConvertedModel) -> str | None:
-        """Why the model cannot be replayed, ``None`` if it can."""
+    def obstacle(self, converted: ConvertedModel, seen: object) -> str | None:
+        """Why the model cannot be replayed, ``None`` if it can.
+
+        Args:
+            converted: The model.
+            seen: What a look at it has just given.
+        """
         if has_global_forward_hooks():
             return "there are forward hooks on all modules, which a replay would not call"
-        self._look_at(converted)
+        self._look_at(converted, seen)
         if self._inner is not None and converted.adapter.is_observed():
             return _UNCALLED.format(self._inner)
         return self._obstacle
 
-    def has_moved(self, converted: ConvertedModel) -> bool:
-        """Whether a parameter, buffer or module was moved or replaced since the last call."""
-        self._look_at(converted)
+    def has_moved(self, converted: ConvertedModel, seen: object) -> bool:
+        """Whether a parameter, buffer or module was moved or replaced since the last call.
+
+        Args:
+            converted: See :meth:`obstacle`.
+            seen: See :meth:`obstacle`.
+        """
+        self._look_at(converted, seen)
         rebuilt, self._is_rebuilt = self._is_rebuilt, False
         if self._memory is not None and not rebuilt and lie_at(self._values, self._memory):
             return False
         before, self._memory = self._memory, addresses_of(self._values)
         return before is not None
 
-    def _look_at(self, converted: ConvertedModel) -> None:
-        seen = converted.look.take(converted.model)
+    def _look_at(self, converted: ConvertedModel, seen: object) -> None:
         if seen is self._seen:
             return
         self._seen = seen
@@ -95,9 +104,13 @@ class AttributeWatch:
         # A copy has other modules.
         return AttributeWatch, ()
 
-    def have_changed(self, converted: ConvertedModel) -> bool:
-        """Whether any was replaced since the last call; True at the first."""
-        seen = converted.look.take(converted.model)
+    def have_changed(self, converted: ConvertedModel, seen: object) -> bool:
+        """Whether any was replaced since the last call; True at the first.
+
+        Args:
+            converted: The model.
+            seen: What a look at it has just given.
+        """
         same_model = self._modules is converted.modules
         if same_model and seen is self._seen:
             return False

@@ -173,11 +173,12 @@ class PartPrograms(FramePrograms):
 
     def _may_run(self, part: ModelPart, is_first: bool) -> bool:
         """Whether a part is still one, and as it was."""
-        obstacle = part.watch.obstacle(part.converted)
+        seen = part.converted.take_look()
+        obstacle = part.watch.obstacle(part.converted, seen)
         if obstacle is not None:
             self._note(f"{part.path!r}: {obstacle}")
             return False
-        if is_first and part.has_changed():
+        if is_first and part.has_changed(seen):
             self.forget()
         if part.changes >= _PATIENCE:
             self._give_up(part, "its attributes are others in each frame")

@@ -68,8 +68,9 @@ class ReplayExecutor:
         """See :class:`~.executor.Executor`."""
         if not self.enabled or not self.is_for(call):
             return None
-        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted)
-        if self.has_changed(converted):
+        seen = converted.take_look()
+        reason = converted.adapter.graph_obstacle or self._watch.obstacle(converted, seen)
+        if self.has_changed(converted, seen):
             self.forget()
             self._refused.clear()
         kind = None
@@ -92,9 +93,14 @@ class ReplayExecutor:
         """Whether a call may be recorded."""
         raise NotImplementedError(f"{type(self).__name__} does not implement is_for()")
 
-    def has_changed(self, converted: ConvertedModel) -> bool:
-        """Whether the model has changed since the last call; asked once in each call."""
-        return self._watch.has_moved(converted)
+    def has_changed(self, converted: ConvertedModel, seen: object) -> bool:
+        """Whether the model has changed since the last call; asked once in each call.
+
+        Args:
+            converted: The model.
+            seen: What a look at it has just given, see :meth:`ConvertedModel.take_look`.
+        """
+        return self._watch.has_moved(converted, seen)
 
     def kind(self, call: Call) -> Hashable:
         """The part of a call that is not data.

@@ -86,6 +86,9 @@ class LentMap:
             self._lacks, self._other = self._everything, None
             return
         held = _living(self._holders)
+        if not (held or self._planes or self._other is not None):
+            self._holders = []
+            return
         with no_modes(), torch.inference_mode(False), torch.no_grad():
             if held:
                 self._take_other(map_, block, grid, slots, held)
