@@ -61,29 +61,25 @@ def test_claims_are_allowed_and_refused_as_one_by_one(steps):
                 all_[0].widen(2)
             continue
         flags = [full] * len(now)
-        results = []
-        for all_, run in (
-            (wanted, lambda *a: one_by_one(wanted[some], *a)),
-            (ours, claimer(ours, joint, what, some)),
-        ):
-            try:
-                run(slots, now, flags)
-                results.append("allowed")
-            except StateError as error:
-                results.append(str(error))
-        assert results[0] == results[1]
+        given = slots, now, flags
+        result = said(one_by_one, wanted[some], *given)
+        if what == "one":
+            assert said(one_by_one, ours[some], *given) == result
+        else:
+            assert said(joint[what == "other joint"].claim, *given) == result
         for a, b in zip(ours, wanted, strict=True):
             for stream in streams:
                 assert a.used_now([stream]) == b.used_now([stream])
-        if results[0] == "allowed" and what != "fails":
+        if result is None and what != "fails":
             for stream in now:
                 stream.frames += 1
 
 
-def claimer(ours, joint, what, some):
-    if what == "one":
-        return lambda *given: one_by_one(ours[some], *given)
-    return joint[what == "other joint"].claim
+def said(claim, *given):
+    try:
+        return claim(*given)
+    except StateError as error:
+        return str(error)
 
 
 def test_later_frames_look_at_one_use():
