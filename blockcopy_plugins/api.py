@@ -183,7 +183,9 @@ def motion(model: object, fields: Sequence[MotionField | None]) -> AbstractConte
 
 
 def dense(model: object) -> AbstractContextManager[None]:
-    """Run a converted model densely inside the context; its state and policy stay as they are.
+    """Let calls in the context be those of your own model; its state and policy stay as they are.
+
+    None of this package's kernels is at work then, before, in or after the network.
 
     Args:
         model: A converted model.
