@@ -7,6 +7,7 @@ from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, shared_pixels
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
+from blockcopy_plugins.ops.block_sums import block_sums
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
@@ -37,6 +38,7 @@ __all__ = [
     "block_conv2d",
     "block_divergence",
     "block_moments",
+    "block_sums",
     "conv_blocks",
     "conv_kernels",
     "conv_obstacles",
