@@ -28,6 +28,7 @@ from blockcopy_plugins.ops.pool_blocks import pool_blocks
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
 from blockcopy_plugins.ops.scatter import scatter_
+from blockcopy_plugins.ops.shuffle_channels import shuffle_channels
 
 __all__ = [
     "FINISH_DTYPES",
@@ -66,4 +67,5 @@ __all__ = [
     "scatter_border_",
     "scatter_planes_",
     "shared_pixels",
+    "shuffle_channels",
 ]

@@ -15,9 +15,7 @@ from blockcopy_plugins.ops.library import operator
 def _check(map: Tensor) -> None:
     torch._check_type(
         map.dtype in (torch.float32, torch.bfloat16),
-        lambda: (
-            f"blockcopy::block_sums: map has dtype {map.dtype}, expected float32 or bfloat16"
-        ),
+        lambda: f"blockcopy::block_sums: map has dtype {map.dtype}, expected float32 or bfloat16",
     )
     torch._check_value(
         map.dim() == 4 and map.shape[1] > 0,
