@@ -22,7 +22,10 @@ from .frame.active_frame import ActiveFrame
 from .strategies.pointwise import fuse_norm
 from .tensor.axes import MAP
 from .tensor.block_tensor import BlockTensor
+from .tensor.dense_map import is_no_map, plain
 from .tensor.pending_map import INFINITY
+
+_CONVOLUTION = torch.ops.aten.convolution.default
 
 
 @dataclass
@@ -79,12 +82,12 @@ class ConvShortcut(ModuleShortcut):
 
     def _run_on_images(self, input):
         frame = self.active.frame
-        if frame is not None and type(input) is Tensor:
+        if frame is not None and (type(input) is Tensor or is_no_map(input)):
             frame.enter(self.path)
-            out = frame.kernels.convolve_regions(frame, input, self.module)
+            out = frame.kernels.convolve_regions(frame, plain(input), self.module)
             frame.leave(self.path)
             if out is not None:
-                return out
+                return out if input is plain(input) else frame.derived(out, _CONVOLUTION, (input,))
         return self.run_original(input)
 
 

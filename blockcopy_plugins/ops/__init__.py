@@ -7,6 +7,7 @@ from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, shared_pixels
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
+from blockcopy_plugins.ops.block_sums import block_sums
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
@@ -27,6 +28,7 @@ from blockcopy_plugins.ops.pool_blocks import pool_blocks
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
 from blockcopy_plugins.ops.scatter import scatter_
+from blockcopy_plugins.ops.shuffle_channels import shuffle_channels
 
 __all__ = [
     "FINISH_DTYPES",
@@ -37,6 +39,7 @@ __all__ = [
     "block_conv2d",
     "block_divergence",
     "block_moments",
+    "block_sums",
     "conv_blocks",
     "conv_kernels",
     "conv_obstacles",
@@ -64,4 +67,5 @@ __all__ = [
     "scatter_border_",
     "scatter_planes_",
     "shared_pixels",
+    "shuffle_channels",
 ]

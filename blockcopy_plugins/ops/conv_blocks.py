@@ -110,8 +110,8 @@ def conv_blocks(
         blocks: int32 ``(n, 3)``: slot, block row, block column; see :func:`.gather.gather`.
         rows: int32 ``(GH, wh)``, the windows' rows in ``source``, -1 = outside, where it is zero.
         cols: int32 ``(GW, ww)``, the same for columns.
-        weight: ``(C_out, C, kh, kw)``, dtype of ``source``; ``(C, 1, kh, kw)`` convolves each
-            channel separately.
+        weight: ``(C_out, C, kh, kw)``, dtype of ``source``; ``(k * C, 1, kh, kw)`` convolves each
+            channel separately, ``k`` times.
         prepared: The result of :func:`conv_prepare` for it; made again here if the weight is seen
             to have changed.
         bias: ``(C_out,)`` or None.

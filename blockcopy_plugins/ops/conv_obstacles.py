@@ -26,7 +26,7 @@ def conv_obstacles(x: Tensor, weight: Tensor, groups: int) -> Sequence[str]:
         (:func:`.conv_blocks.conv_kernels`).
     """
     dtype = weight.dtype
-    depthwise = groups > 1 and groups == weight.shape[0] and weight.shape[1] == 1
+    depthwise = groups > 1 and weight.shape[1] == 1
     # Asked for each convolution of each frame: text is made only if there is a reason.
     if (
         (groups == 1 or depthwise)

@@ -251,7 +251,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   const Header* header = &header_of(prepared, weight);
   ConvShape shape = shape_of(weight, stride, dilation);
   const bool depthwise = source.dim() == 4 && weight.size(1) == 1 && source.size(1) > 1 &&
-                         source.size(1) == weight.size(0);
+                         weight.size(0) % source.size(1) == 0;
   if (depthwise) {
     shape.channels = source.size(1);
   }

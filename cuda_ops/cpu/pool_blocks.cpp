@@ -1,7 +1,7 @@
 // blockcopy::pool_blocks on CPU: the executed blocks of a pooled map, straight from the full map.
 //
-// A pooling is done along rows first and then along columns, so that a kernel of k x k pixels costs
-// 2 k steps and not k * k, and no window is copied.
+// A pooling is done along columns first, of whole rows of the windows, and then along rows, so that a
+// kernel of k x k pixels costs 2 k steps and not k * k, and no window is copied.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -19,8 +19,8 @@
 namespace blockcopy {
 namespace {
 
-// Rows of the result that a thread makes at once; with fewer, more rows are pooled twice.
-constexpr int64_t kBand = 16;
+constexpr int64_t kBand = 16;    // rows of the result that a thread makes at once
+constexpr int64_t kPiece = 6144;  // values of a row of windows at once, which stay in the first cache
 
 struct Pooling {
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
@@ -32,101 +32,141 @@ struct Pooling {
 // NaN wins, as in torch's max pooling.
 inline float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
 
-// One row of windows: along it, a tap of output `o` is column cols[o * stride + tap * dilation] of
-// the map, -1 outside. `pixels`: a row of the map, (columns, channels).
-template <typename T>
-inline __attribute__((always_inline)) void pool_along(const Pooling& p, const T* pixels,
-                                                      const int32_t* cols, int64_t outputs,
-                                                      int64_t channels, float* out) {
+inline float pooled(bool largest, float a, float b) { return largest ? larger(a, b) : a + b; }
+
+// Adds `count` values of a row of the map to what has been found in the rows above it.
+template <bool Largest, typename T>
+inline __attribute__((always_inline)) void add_row(const T* row, int64_t count, bool first,
+                                                   float* found) {
+  if (first) {
+    for (int64_t i = 0; i < count; ++i) {
+      found[i] = widen(row[i]);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    found[i] = pooled(Largest, found[i], widen(row[i]));
+  }
+}
+
+// One row of the result. Along it, a tap of output `o` is column cols[o * stride + tap * dilation] of
+// the map, -1 outside. `found`: what the rows of the window have from column `first` on.
+template <bool Largest, typename T>
+inline __attribute__((always_inline)) void pool_along(const Pooling& p, const float* found,
+                                                      int64_t first, const int32_t* cols,
+                                                      int64_t outputs, int64_t channels,
+                                                      float* sums, T* out) {
   for (int64_t o = 0; o < outputs; ++o, out += channels, cols += p.stride_w) {
-    std::fill_n(out, channels, p.nothing);
+    // Most windows: one loop for all taps.
+    const int32_t a = cols[0], b = cols[(p.kernel_w > 1) * p.dilation_w];
+    const int32_t c = cols[(p.kernel_w > 2) * 2 * p.dilation_w];
+    if (p.kernel_w == 3 && (a | b | c) >= 0) {
+      const float* left = found + (a - first) * channels;
+      const float* middle = found + (b - first) * channels;
+      const float* right = found + (c - first) * channels;
+      for (int64_t i = 0; i < channels; ++i) {
+        const float value = pooled(Largest, pooled(Largest, left[i], middle[i]), right[i]);
+        narrow(value * p.scale, out[i]);
+      }
+      continue;
+    }
+    std::fill_n(sums, channels, p.nothing);
     for (int64_t tap = 0; tap < p.kernel_w; ++tap) {
       const int32_t column = cols[tap * p.dilation_w];
       if (column < 0) {
         continue;
       }
-      const T* pixel = pixels + column * channels;
-      if (p.largest) {
-        for (int64_t c = 0; c < channels; ++c) {
-          out[c] = larger(out[c], widen(pixel[c]));
-        }
-      } else {
-        for (int64_t c = 0; c < channels; ++c) {
-          out[c] += widen(pixel[c]);
-        }
+      const float* pixel = found + (column - first) * channels;
+      for (int64_t i = 0; i < channels; ++i) {
+        sums[i] = pooled(Largest, sums[i], pixel[i]);
       }
+    }
+    for (int64_t i = 0; i < channels; ++i) {
+      narrow(sums[i] * p.scale, out[i]);
     }
   }
 }
 
 // The same for a picture, whose three channels are too few for a loop over vectors: a pixel is one.
+// One value may be read beyond the last pixel.
 typedef float Pixel __attribute__((vector_size(16)));
 
 template <bool Largest, typename T>
-void pool_picture(const Pooling& p, const T* pixels, const int32_t* cols, int64_t outputs,
-                  float* out) {
+void pool_picture(const Pooling& p, const float* found, int64_t first, const int32_t* cols,
+                  int64_t outputs, T* out) {
   for (int64_t o = 0; o < outputs; ++o, out += 3, cols += p.stride_w) {
-    Pixel found = {p.nothing, p.nothing, p.nothing, 0.0f};
+    Pixel sum = {p.nothing, p.nothing, p.nothing, 0.0f};
     for (int64_t tap = 0; tap < p.kernel_w; ++tap) {
       const int32_t column = cols[tap * p.dilation_w];
       if (column < 0) {
         continue;
       }
-      const T* pixel = pixels + column * 3;
-      const Pixel value = {widen(pixel[0]), widen(pixel[1]), widen(pixel[2]), 0.0f};
+      Pixel value;
+      std::memcpy(&value, found + (column - first) * 3, sizeof(value));
       if constexpr (Largest) {
-        found = (value > found) | (value != value) ? value : found;
+        sum = (value > sum) | (value != value) ? value : sum;
       } else {
-        found += value;
+        sum += value;
       }
     }
-    std::memcpy(out, &found, 3 * sizeof(float));
+    for (int64_t i = 0; i < 3; ++i) {
+      narrow(sum[i] * p.scale, out[i]);
+    }
   }
 }
 
-BLOCKCOPY_CLONES void pool_row(const Pooling& p, const float* pixels, const int32_t* cols,
-                               int64_t outputs, int64_t channels, float* out) {
-  pool_along(p, pixels, cols, outputs, channels, out);
-}
+// A row of the windows of a block: which columns of the map they have.
+struct Columns {
+  Columns(const int32_t* cols, int64_t window_w) : cols(cols) {
+    for (int64_t x = 0; x < window_w; ++x) {
+      if (cols[x] >= 0) {
+        first = count == 0 ? cols[x] : std::min<int64_t>(first, cols[x]);
+        last = count++ == 0 ? cols[x] : std::max<int64_t>(last, cols[x]);
+      }
+    }
+    count = count == 0 ? 0 : last - first + 1;
+  }
 
-BLOCKCOPY_CLONES void pool_row(const Pooling& p, const BFloat* pixels, const int32_t* cols,
-                               int64_t outputs, int64_t channels, float* out) {
-  pool_along(p, pixels, cols, outputs, channels, out);
-}
+  const int32_t* cols;
+  int64_t first = 0, last = 0, count = 0;
+};
 
-// One row of the result, of rows that are pooled already; null where a tap lies outside.
-template <typename T>
-inline __attribute__((always_inline)) void pool_across(const Pooling& p, const float* const* rows,
-                                                       int64_t count, float* sums, T* out) {
-  std::fill_n(sums, count, p.nothing);
+template <bool Largest, typename T>
+inline __attribute__((always_inline)) void pool_row_of(const Pooling& p, const T* const* rows,
+                                                       const Columns& columns, int64_t outputs,
+                                                       int64_t channels, float* found, float* sums,
+                                                       T* out) {
+  const int64_t values = columns.count * channels;
+  bool first = true;
   for (int64_t tap = 0; tap < p.kernel_h; ++tap) {
-    const float* row = rows[tap * p.dilation_h];
-    if (row == nullptr) {
-      continue;
-    }
-    if (p.largest) {
-      for (int64_t i = 0; i < count; ++i) {
-        sums[i] = larger(sums[i], row[i]);
-      }
-    } else {
-      for (int64_t i = 0; i < count; ++i) {
-        sums[i] += row[i];
-      }
+    const T* row = rows[tap * p.dilation_h];
+    if (row != nullptr) {
+      add_row<Largest>(row + columns.first * channels, values, first, found);
+      first = false;
     }
   }
-  for (int64_t i = 0; i < count; ++i) {
-    narrow(sums[i] * p.scale, out[i]);
+  if (first) {
+    std::fill_n(found, values, p.nothing);
+  }
+  if (channels == 3) {
+    pool_picture<Largest>(p, found, columns.first, columns.cols, outputs, out);
+  } else {
+    pool_along<Largest>(p, found, columns.first, columns.cols, outputs, channels, sums, out);
   }
 }
 
-BLOCKCOPY_CLONES void pool_rows(const Pooling& p, const float* const* rows, int64_t count,
-                                float* sums, float* out) {
-  pool_across(p, rows, count, sums, out);
+BLOCKCOPY_CLONES void pool_row(const Pooling& p, const float* const* rows, const Columns& columns,
+                               int64_t outputs, int64_t channels, float* found, float* sums,
+                               float* out) {
+  p.largest ? pool_row_of<true>(p, rows, columns, outputs, channels, found, sums, out)
+            : pool_row_of<false>(p, rows, columns, outputs, channels, found, sums, out);
 }
 
-BLOCKCOPY_CLONES void pool_rows(const Pooling& p, const float* const* rows, int64_t count,
-                                float* sums, BFloat* out) {
-  pool_across(p, rows, count, sums, out);
+BLOCKCOPY_CLONES void pool_row(const Pooling& p, const BFloat* const* rows, const Columns& columns,
+                               int64_t outputs, int64_t channels, float* found, float* sums,
+                               BFloat* out) {
+  p.largest ? pool_row_of<true>(p, rows, columns, outputs, channels, found, sums, out)
+            : pool_row_of<false>(p, rows, columns, outputs, channels, found, sums, out);
 }
 
 template <typename T>
@@ -135,37 +175,28 @@ void pool(const Pooling& p, const at::Tensor& map, const GatherGeometry& g, cons
   const int64_t channels = map.size(1), map_h = map.size(2), map_w = map.size(3);
   const int64_t high = out.size(2), wide = out.size(3), row_size = wide * channels;
   const int64_t bands = (high + kBand - 1) / kBand;
+  const int64_t piece = std::max<int64_t>(8, kPiece / (channels * p.stride_w));
   const T* from = static_cast<const T*>(map.const_data_ptr());
   T* to = static_cast<T*>(out.mutable_data_ptr());
   at::parallel_for(0, g.count * bands, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> pooled, sums(row_size);
-    std::vector<const float*> places;
+    std::vector<float> found, sums(channels);
+    std::vector<const T*> places(g.window_h);
     for (int64_t task = begin; task < end; ++task) {
       const Block& block = blocks[task / bands];
       const int64_t first = task % bands * kBand, last = std::min(first + kBand, high);
-      const int64_t above = first * p.stride_h;
-      const int64_t needed = (last - 1 - first) * p.stride_h + (p.kernel_h - 1) * p.dilation_h + 1;
-      pooled.resize(needed * row_size);
-      places.assign(needed, nullptr);
-      for (int64_t y = 0; y < needed; ++y) {
-        const int32_t row = rows[block.grid_y * g.window_h + above + y];
-        if (row >= 0) {
-          places[y] = pooled.data() + y * row_size;
-          const T* pixels = from + (block.slot * map_h + row) * map_w * channels;
-          const int32_t* columns = cols + block.grid_x * g.window_w;
-          float* into = pooled.data() + y * row_size;
-          if (channels != 3) {
-            pool_row(p, pixels, columns, wide, channels, into);
-          } else if (p.largest) {
-            pool_picture<true>(p, pixels, columns, wide, into);
-          } else {
-            pool_picture<false>(p, pixels, columns, wide, into);
-          }
-        }
+      for (int64_t y = 0; y < g.window_h; ++y) {
+        const int32_t row = rows[block.grid_y * g.window_h + y];
+        places[y] = row < 0 ? nullptr : from + (block.slot * map_h + row) * map_w * channels;
       }
-      for (int64_t y = first; y < last; ++y) {
-        pool_rows(p, places.data() + (y - first) * p.stride_h, row_size, sums.data(),
-                  to + ((task / bands) * high + y) * row_size);
+      for (int64_t x = 0; x < wide; x += piece) {
+        const int64_t outputs = std::min(piece, wide - x);
+        const Columns columns(cols + block.grid_x * g.window_w + x * p.stride_w,
+                              (outputs - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 1);
+        found.resize(columns.count * channels + 1);
+        for (int64_t y = first; y < last; ++y) {
+          pool_row(p, places.data() + y * p.stride_h, columns, outputs, channels, found.data(),
+                   sums.data(), to + ((task / bands) * high + y) * row_size + x * channels);
+        }
       }
     }
   });

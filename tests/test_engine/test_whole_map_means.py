@@ -90,7 +90,7 @@ def test_maps_of_which_only_means_are_read_are_not_kept():
 
 def test_blocks_of_few_pixels_are_summed_with_the_map():
     net = nn.Sequential(nn.Conv2d(3, 12, 3, 1, 1), nn.AvgPool2d(8), nn.AdaptiveAvgPool2d(1)).eval()
-    frame = torch.randn(1, 3, 96, 64)
+    net, frame = net.double(), torch.randn(1, 3, 96, 64, dtype=torch.float64)
     wanted = net(frame)
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
     with torch.inference_mode():

@@ -307,7 +307,7 @@ def test_winograd(dtype, kernels, examples):
 
 @native
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("grid", [(1, 2), (3, 4)])
+@pytest.mark.parametrize("grid", [(1, 2), (6, 8)])
 @pytest.mark.parametrize("channels", [32, 176])
 def test_weights_for_winograd_in_bfloat16_serve_few_tiles_too(kernels, grid, channels):
     """Fewer tiles than the weights are worth loading for, and more."""

@@ -10,12 +10,21 @@ from blockcopy_plugins.ops import conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.window import window_table
 
 KERNELS = [*conv_kernels(), "twin"]
-CASES = {  # channels, kernel, stride, dilation, padding, block in px of the input, size
-    "3x3": (16, (3, 3), 1, 1, 1, 8, (24, 40)),
-    "7x7 and a tail": (21, (7, 7), 1, 1, 3, 6, (17, 23)),
-    "stride 2": (40, (3, 3), 2, 1, 1, 8, (24, 32)),
-    "wider than a block": (33, (3, 3), 1, 12, 12, 4, (28, 36)),
-    "5x3": (2, (5, 3), 1, 2, (4, 2), 8, (19, 25)),
+CASES = {  # channels, outputs of each, kernel, stride, dilation, padding, input's block in px, size
+    "3x3": (16, 1, (3, 3), 1, 1, 1, 8, (24, 40)),
+    "7x7 and a tail": (21, 1, (7, 7), 1, 1, 3, 6, (17, 23)),
+    "stride 2": (40, 1, (3, 3), 2, 1, 1, 8, (24, 32)),
+    "wider than a block": (33, 1, (3, 3), 1, 12, 12, 4, (28, 36)),
+    "further apart than rows are kept": (17, 1, (3, 3), 1, 17, 17, 8, (24, 32)),
+    "5x3": (2, 1, (5, 3), 1, 2, (4, 2), 8, (19, 25)),
+    "5x5": (48, 1, (5, 5), 1, 1, 2, 7, (20, 30)),
+    "5x5, stride 2": (19, 1, (5, 5), 2, 1, 2, 16, (30, 40)),
+    "blocks of two": (36, 1, (3, 3), 1, 1, 1, 2, (9, 11)),
+    "single pixels": (18, 1, (3, 3), 2, 1, 1, 2, (8, 10)),
+    "wide blocks": (3, 1, (3, 3), 1, 1, 1, 150, (160, 290)),
+    "six outputs of a channel": (7, 6, (3, 3), 1, 1, 1, 8, (17, 24)),
+    "two outputs of a channel, stride 2": (33, 2, (3, 3), 2, 1, 1, 12, (24, 30)),
+    "forty outputs of a channel": (2, 40, (3, 1), 1, 1, (1, 0), 4, (9, 9)),
 }
 
 
@@ -23,14 +32,15 @@ CASES = {  # channels, kernel, stride, dilation, padding, block in px of the inp
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_against_the_dense_convolution(kernels, case, dtype):
-    channels, kernel, stride, dilation, padding, block, size = CASES[case]
+    channels, each, kernel, stride, dilation, padding, block, size = CASES[case]
+    outputs = channels * each
     pads = (padding, padding) if isinstance(padding, int) else padding
     grid = (-(-size[0] // block), -(-size[1] // block))
     last = torch.channels_last
     whole = torch.randn(2, channels, *size).to(dtype)
-    weight = torch.nn.Parameter(torch.randn(channels, 1, *kernel).to(dtype))
-    bias = torch.randn(channels).to(dtype)
-    norm = [torch.rand(channels) + 0.5, torch.randn(channels), None, torch.rand(channels) + 0.5]
+    weight = torch.nn.Parameter(torch.randn(outputs, 1, *kernel).to(dtype))
+    bias = torch.randn(outputs).to(dtype)
+    norm = [torch.rand(outputs) + 0.5, torch.randn(outputs), None, torch.rand(outputs) + 0.5]
     every = torch.ones(2, *grid).nonzero()
     blocks = every[torch.randperm(len(every))[: len(every) // 2]].to(torch.int32).contiguous()
 
@@ -49,7 +59,7 @@ def test_against_the_dense_convolution(kernels, case, dtype):
     scale = norm[0].double() / (norm[3].double() + 1e-3).sqrt()
     dense = dense * scale.view(-1, 1, 1) + norm[1].double().view(-1, 1, 1)
     out = block // stride
-    residual = torch.randn(len(blocks), channels, out, out).to(dtype)
+    residual = torch.randn(len(blocks), outputs, out, out).to(dtype)
     tables = [
         window_table(
             blocks=grid[i], block_out=out, size=size[i], kernel=kernel[i], stride=stride,

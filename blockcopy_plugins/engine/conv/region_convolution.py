@@ -15,15 +15,17 @@ from .cpu_convolutions import CpuConvolutions
 
 # Below these MACs, laying the input out costs more than it saves.
 _LEAST_MACS = 50_000_000
+# Up to so many pixels, most of the time of torch's 1x1 convolution is that of the call.
+_FEW_PIXELS = 256
 
 
 def convolve_regions(
     cpu: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d
 ) -> Tensor | None:
-    """Convolve an ordinary tensor by Winograd's algorithm, each image as one block.
+    """Convolve an ordinary tensor, each image as one block: few pixels, or by Winograd's algorithm.
 
-    In bfloat16 torch's convolution is as fast if the input lies channels last, and so are the
-    layers that follow.
+    In bfloat16 torch's convolution is as fast as Winograd's if the input lies channels last, and
+    so are the layers that follow.
 
     Args:
         cpu: The kernels.
@@ -39,6 +41,8 @@ def convolve_regions(
         return None
     if cpu.not_supported_reasons(x, weight, module.groups):
         return None
+    if _is_of_few_pixels(x, module):
+        return _convolve(cpu, x, module, None, (None, None), tuple(x.shape[2:]), False)
     # Winograd's algorithm is for three by three kernels of stride 1.
     sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
     size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
@@ -59,19 +63,39 @@ def convolve_regions(
         size_out,
         lambda axis, size, _: window.contiguous_table(axis, 1, size),
     )
+    return _convolve(cpu, x, module, image_places(range(len(x))), (rows, cols), size_out, True)
+
+
+def _is_of_few_pixels(x: Tensor, module: nn.Conv2d) -> bool:
+    """Whether a convolution is of single pixels, and of few, as in squeeze and excitation."""
+    return (
+        module.kernel_size == module.stride == (1, 1)
+        and module.padding == (0, 0)
+        and 0 < len(x) * x.shape[2] * x.shape[3] <= _FEW_PIXELS
+    )
+
+
+def _convolve(
+    cpu: CpuConvolutions,
+    x: Tensor,
+    module: nn.Conv2d,
+    places: Tensor | None,
+    tables: tuple[Tensor | None, Tensor | None],
+    size_out: tuple[int, int],
+    winograd: bool,
+) -> Tensor:
     return ops.conv_blocks(
         x,
         None,
-        image_places(range(len(x))),
-        rows,
-        cols,
-        weight,
-        cpu.prepared.of(weight, True),
+        places,
+        *tables,
+        module.weight,
+        cpu.prepared.of(module.weight, winograd),
         module.bias,
         (),
         0.0,
-        window.stride,
-        window.dilation,
+        module.stride,
+        module.dilation,
         size_out,
         None,
         -INFINITY,

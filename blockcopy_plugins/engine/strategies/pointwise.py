@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.axes import MAP
@@ -310,6 +311,14 @@ def _with_channels_last(packed: Tensor) -> Tensor:
 
     So does what a convolution takes; after a channel shuffle it is a map again, by a view.
     """
+    if packed.dim() == 5 and packed.device.type == "cpu" and packed.element_size() in (2, 4, 8):
+        # Groups of channels that have changed places with the channels of a group.
+        map_ = packed.transpose(1, 2)
+        if map_.stride(1) == map_.shape[2] * map_.stride(2):
+            map_ = map_.flatten(1, 2)
+            if map_.is_contiguous(memory_format=torch.channels_last):
+                shuffled = ops.shuffle_channels(map_, packed.shape[2])
+                return shuffled.unflatten(1, packed.shape[1:3])
     pixels_first = packed.movedim((-2, -1), (1, 2))
     return (
         torch.empty_like(pixels_first, memory_format=torch.contiguous_format)

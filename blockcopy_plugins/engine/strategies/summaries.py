@@ -21,8 +21,11 @@ aten = torch.ops.aten
 
 _SUMS = (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default)
 _AXES = ("NCHW", "NHWC", "NCL", "NLC")
+_SUMMED_DTYPES = (torch.float32, torch.bfloat16)
 # Smallest block whose sums are kept: below it is slower, measured with 96 to 960 channels.
 _LEAST_PIXELS = 64
+# The same where there is a kernel for the sums alone.
+_LEAST_PIXELS_TO_SUM = 4
 
 
 @on_blocks(aten._adaptive_avg_pool2d.default, any_layout=True)
@@ -65,17 +68,24 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
         or given.get("ord", 2) != 2
     ):
         return Decline("it mixes pixels or images")
-    if prod(x.block) < _LEAST_PIXELS:
+    is_norm = func is aten.linalg_vector_norm.default
+    is_summed = not is_norm and x.device.type == "cpu" and x.dtype in _SUMMED_DTYPES
+    if prod(x.block) < (_LEAST_PIXELS_TO_SUM if is_summed else _LEAST_PIXELS):
         return Decline("its blocks are so small that their sums take longer than those of the map")
-    sums = _sums_of_blocks(frame, x, squared=func is aten.linalg_vector_norm.default)
     layout = x.block_layout
+    scale = 1.0 / prod(x.size_of_map) if func is aten.mean.dim else 1.0
+    if is_summed:
+        places = None if frame.whole else layout.by_image
+        map_ = x.packed_map()
+        sums = ops.block_sums(map_, places, x.block, layout.blocks, x.size_of_map, scale)
+    else:
+        sums = _sums_of_blocks(frame, x, is_norm) * scale
     kept = frame.keep(BlockTensor(sums, layout.blocks, (1, 1), frame), str(func))
-    out = frame.in_batch_order(kept.map).sum((2, 3))
-    if func is aten.mean.dim:
-        out = out / prod(x.size_of_map)
-    elif func is aten.linalg_vector_norm.default:
+    keeps = bool(given.get("keepdim"))
+    out = frame.in_batch_order(kept.map).sum((2, 3), keepdim=keeps and sorted(dims) == [2, 3])
+    if is_norm:
         out = out.sqrt()
-    for dim in sorted(dims) if given.get("keepdim") else ():
+    for dim in sorted(dims) if keeps and out.dim() == 2 else ():
         out = out.unsqueeze(dim)
     return frame.derived(out.to(x.dtype), func, args)
 

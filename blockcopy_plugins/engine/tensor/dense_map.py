@@ -213,6 +213,13 @@ def plain(value: Any) -> Any:
     return value.plain if type(value) is DenseMap else value
 
 
+def is_no_map(value: Any) -> bool:
+    """Whether it was computed from a frame's maps, and cannot be cut into blocks again."""
+    if type(value) is not DenseMap or value._origin is None or value._origin.is_over:
+        return False
+    return value._origin.geometry(value.shape) is None
+
+
 def derived(value: Any, origin: FrameMaps) -> Any:
     """Mark what an op computed from a frame's maps.
 

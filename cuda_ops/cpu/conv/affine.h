@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "blockcopy/clones.h"
 #include "problem.h"
 
 namespace blockcopy {
@@ -77,6 +78,20 @@ inline std::vector<float> channel_values(const char* op, const char* name, const
   return found;
 }
 
+// Takes a norm into what sums are multiplied by, its weight before, and what is added to them. Roots
+// and quotients of doubles, of each channel in each frame: compiled for wide vectors too.
+[[maybe_unused]] BLOCKCOPY_CLONES static void fold_norm(int64_t channels, double eps,
+                                                        const float* offset, const float* mean,
+                                                        const float* variance,
+                                                        float* __restrict__ scale,
+                                                        float* __restrict__ shift) {
+  for (int64_t i = 0; i < channels; ++i) {
+    const double factor = scale[i] / std::sqrt(static_cast<double>(variance[i]) + eps);
+    scale[i] = static_cast<float>(factor);
+    shift[i] = static_cast<float>((static_cast<double>(shift[i]) - mean[i]) * factor + offset[i]);
+  }
+}
+
 // Bias and batch norm as one `sum * scale + shift`, and the slope below zero.
 struct Affine {
   std::vector<float> scale;
@@ -107,11 +122,7 @@ struct Affine {
     const std::vector<float> offset = channel_values(op, "norm bias", norm.get(1), channels, 0);
     const std::vector<float> mean = channel_values(op, "norm mean", norm.get(2), channels, 0);
     const std::vector<float> variance = channel_values(op, "norm variance", norm.get(3), channels, 1);
-    for (int64_t i = 0; i < channels; ++i) {
-      const double factor = scale[i] / std::sqrt(static_cast<double>(variance[i]) + eps);
-      scale[i] = static_cast<float>(factor);
-      shift[i] = static_cast<float>((static_cast<double>(shift[i]) - mean[i]) * factor + offset[i]);
-    }
+    fold_norm(channels, eps, offset.data(), mean.data(), variance.data(), scale.data(), shift.data());
   }
 
   void write_to(ConvEpilogue& epilogue) const {

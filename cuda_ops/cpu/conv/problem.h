@@ -123,8 +123,9 @@ struct ConvKernels {
   int64_t (*direct_scratch)(const ConvProblem&);  // bytes
   void (*direct)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
 
-  // The same if each channel is convolved separately: channels_out = channels, and the weight is
-  // (kernel_h * kernel_w, channels) in float32, whatever the element.
+  // The same if each channel is convolved separately: channels_out is a multiple of channels, output i
+  // is of channel i / (channels_out / channels), and the weight is (kernel_h * kernel_w, channels_out)
+  // in float32, whatever the element.
   int64_t (*depthwise_tasks)(const ConvProblem&, int64_t threads);
   int64_t (*depthwise_scratch)(const ConvProblem&);
   void (*depthwise)(const ConvProblem&, int64_t threads, int64_t task, void* scratch);
