@@ -31,9 +31,8 @@ def adaptive_average(frame: Frame, func, args, kwargs):
     x, size = args
     if x.axes == MAP and not any(n % m for n, m in zip(x.size_of_map, size, strict=True)):
         bins = tuple(n // m for n, m in zip(x.size_of_map, size, strict=True))
-        if bins != x.block:
-            return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
-    return Decline("its bins differ in size, or are whole blocks")
+        return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
+    return Decline("its bins differ in size")
 
 
 @on_blocks(aten.adaptive_max_pool2d.default, any_layout=True)
