@@ -80,8 +80,10 @@ class GatedByLines(Gated):
     """Gates made of a map with one row, one column, or one pixel."""
 
     def forward(self, x):
-        x = self.conv(x)
-        return x * sum(self.mix(part).sigmoid() for part in self.squeeze(x))
+        out = x = self.conv(x)
+        for part in self.squeeze(x):
+            out = out * self.mix(part).sigmoid()
+        return out
 
 
 LINES = {

@@ -221,7 +221,8 @@ class CpuConvolutions:
             norm, residual, slope = pending.norm, pending.residual, pending.slope
             if neighbours is not None:
                 norm = [neighbours.per_channel(values) for values in norm]
-                residual, slope = neighbours.together(residual), neighbours.per_channel(slope)
+                residual = neighbours.together(residual)
+                slope = slope if slope is None or len(slope) == 1 else neighbours.per_channel(slope)
             out = ops.conv_blocks(
                 source,
                 fresh,

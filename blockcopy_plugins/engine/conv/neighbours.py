@@ -65,8 +65,8 @@ class Neighbours:
         return stacked
 
     def per_channel(self, values: Tensor | None) -> Tensor | None:
-        """``(pixels * C,)`` of ``(C,)``; what is not one of each channel is unchanged."""
-        return values if values is None or values.numel() == 1 else self.repeats.of(values)
+        """``(pixels * C,)`` of ``(C,)``."""
+        return None if values is None else self.repeats.of(values)
 
     @property
     def repeats(self) -> Repeats:

@@ -63,14 +63,16 @@ class Few(nn.Module):
         self.norm, self.slope = nn.BatchNorm2d(3), nn.PReLU(3)
         self.two = nn.Conv2d(3, 3, 3, padding=1)
         self.out = nn.Conv2d(3, 1, 3, padding=1)
+        self.last, self.one_slope = nn.BatchNorm2d(1), nn.PReLU()
         with torch.no_grad():
-            self.norm.running_mean.normal_()
-            self.norm.running_var.uniform_(0.5, 2)
+            for norm in (self.norm, self.last):
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2)
             self.slope.weight.uniform_(0.1, 0.9)
 
     def forward(self, x):
         x = self.slope(self.norm(self.one(x)))
-        return torch.sigmoid(self.out(F.relu(self.two(x) + x)))
+        return self.last(self.out(self.one_slope(self.two(x) + x))).sigmoid()
 
 
 @pytest.mark.parametrize("size", [(32, 48), (27, 45)], ids=str)
