@@ -45,9 +45,9 @@ SQUEEZES = {
 }
 
 
-def drawn(seed, images=2):
+def drawn(seed, images=2, size=SIZE):
     draw = torch.Generator().manual_seed(seed)
-    return torch.randn(images, 3, *SIZE, generator=draw)
+    return torch.randn(images, 3, *size, generator=draw)
 
 
 def grids(seed, images=2):
@@ -74,6 +74,46 @@ def test_any_grid_is_the_masked_reference(name, dtype):
             found, wanted = net(frame), reference(grid, frame.double())
             assert (found.double() - wanted).abs().max() <= tolerance * wanted.abs().max(), step
     assert not bc.report(net).dense_ops
+
+
+class GatedByLines(Gated):
+    """Gates made of a map with one row, one column, or one pixel."""
+
+    def forward(self, x):
+        out = x = self.conv(x)
+        for part in self.squeeze(x):
+            out = out * self.mix(part).sigmoid()
+        return out
+
+
+LINES = {
+    "means": lambda x: (x.mean(2, True), x.mean(3, keepdim=True)),
+    "adaptive means": lambda x: (
+        F.adaptive_avg_pool2d(x, (x.shape[2], 1)),
+        F.adaptive_avg_pool2d(x, (1, None)),
+    ),
+    "sums": lambda x: (x.sum(-1).unsqueeze(3) / 50, x.sum(-2)[:, :, None] / 50),
+    "largest": lambda x: (x.amax((2, 3), True), x.relu().amax((3, 2))[:, :, None, None]),
+    "pooled": lambda x: (F.avg_pool2d(x, x.shape[2:]), F.max_pool2d(x, x.shape[2:])),
+}
+
+
+# Those of 90x75 pixels need the whole map where the last blocks reach beyond it.
+@pytest.mark.parametrize("size", [(96, 64), SIZE], ids=str)
+@pytest.mark.parametrize("name", LINES)
+def test_lines_and_maxima_are_those_of_the_masked_reference(name, size):
+    torch.manual_seed(0)
+    net = GatedByLines(LINES[name]).eval()
+    reference = MaskedReference(copy.deepcopy(net), 32)
+    policy = DictatedPolicy()
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
+    with torch.inference_mode():
+        for step, grid in enumerate(grids(1)):
+            policy.grid = grid[..., : -(-size[1] // 32)]
+            frame = drawn(step, size=size)
+            found, wanted = net(frame), reference(policy.grid, frame)
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    assert size == SIZE or not bc.report(net).dense_ops
 
 
 def test_maps_of_which_only_means_are_read_are_not_kept():

@@ -20,6 +20,7 @@ from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
 from ..tensor.pending_map import PendingMap
 from .implementation import STATE_OP, ConvShape
+from .neighbours import Neighbours
 from .pending_conv import PendingConvolutions
 from .phases import Phases, Repeats
 from .prepared_weights import Columns, PreparedWeights
@@ -31,6 +32,8 @@ _WINOGRAD_CHANNELS = {(3, 3): 16, (3, 1): 32, (1, 3): 32}
 _WINOGRAD_MULTIPLE = 16
 # A tile that crosses the block's edge costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
+# Values in a vector of each instruction set, 16 in those not named.
+_LANES = {"avx2": 8}
 
 
 @dataclass
@@ -42,6 +45,7 @@ class CpuConvPlan:
         tile: Height and width of what one result holds: a block, or the map in whole frames.
         blocks: Rows and columns of blocks of the result.
         winograd: Whether it runs by Winograd's algorithm.
+        neighbours: Pixels that are computed at once, None where it is one.
         near: Executed blocks are read where they are packed, and the state only near the
             edges of blocks.
         border: How near, in pixels.
@@ -53,6 +57,7 @@ class CpuConvPlan:
     tile: tuple[int, int]
     blocks: tuple[int, int]
     winograd: bool
+    neighbours: Neighbours | None = None
     near: bool = False
     border: int = EVERYTHING
     rows: Tensor | None = None
@@ -131,11 +136,14 @@ class CpuConvolutions:
         window, size_out = shape.window, shape.size_out
         layout = frame.layout(size_out, window.block_out)
         tile = size_out if frame.whole else window.block_out
-        is_winograd = self.is_by_winograd(weight.shape[1], weight.dtype, window, tile)
-        winograd = is_winograd and not shape.local
-        plan = CpuConvPlan(shape, tile, layout.blocks, winograd)
         if shape.local:
-            return plan
+            return CpuConvPlan(shape, tile, layout.blocks, winograd=False)
+        winograd = self.is_by_winograd(weight.shape[1], weight.dtype, window, tile)
+        plan = CpuConvPlan(shape, tile, layout.blocks, winograd)
+        if shape.groups == 1 and weight.shape[1] == x.shape[1]:
+            lanes = _LANES.get(self.kernels, 16)
+            plan.neighbours = Neighbours.that_fill(lanes, len(weight), window, tile[1])
+            plan.winograd = winograd and plan.neighbours is None
         padding = x.padding if isinstance(x, PaddedMap) else None
         # Whole frames decide as later frames will.
         plan.near = padding is None and x.block_layout is layout and frame.covers(x)
@@ -196,11 +204,26 @@ class CpuConvolutions:
         else:
             source = frame.keep(x, STATE_OP, plan.border).map
             fresh = x.packed if plan.near else None
+        stride, tile, neighbours = window.stride, plan.tile, plan.neighbours
+        channels = len(weight)
+        if neighbours is not None:
+            stride, tile = (1, neighbours.pixels), neighbours.size(tile)
+            size = size and neighbours.size(size)
+            weight = self.prepared.of(weight, neighbours)
+            if isinstance(bias, nn.Parameter):
+                bias = self.prepared.of(bias, neighbours.repeats)
+            else:
+                bias = neighbours.per_channel(bias)
         prepared = self.prepared.of(weight, plan.winograd)
         workspace = self.workspace
 
         def compute(pending: PendingMap) -> Tensor:
-            return ops.conv_blocks(
+            norm, residual, slope = pending.norm, pending.residual, pending.slope
+            if neighbours is not None:
+                norm = [neighbours.per_channel(values) for values in norm]
+                residual = neighbours.together(residual)
+                slope = slope if slope is None or len(slope) == 1 else neighbours.per_channel(slope)
+            out = ops.conv_blocks(
                 source,
                 fresh,
                 places,
@@ -209,22 +232,23 @@ class CpuConvolutions:
                 weight,
                 prepared,
                 bias,
-                pending.norm,
+                norm,
                 pending.eps,
-                window.stride,
+                stride,
                 window.dilation,
-                plan.tile,
-                pending.residual,
+                tile,
+                residual,
                 pending.low,
                 pending.high,
                 workspace,
-                pending.slope,
+                slope,
                 pending.activation,
                 size,
             )
+            return out if neighbours is None else neighbours.apart(out)
 
         waits = waits and self.fuse
-        return self._pending.run(frame, x, weight.shape[0], plan.shape, compute, waits)
+        return self._pending.run(frame, x, channels, plan.shape, compute, waits)
 
     def transpose(
         self, frame: Frame, x: BlockTensor, weight: Tensor, bias: Tensor | None, shape: ConvShape
@@ -316,14 +340,18 @@ def _window_of(phases: Phases, block: tuple[int, int]) -> SlidingWindow:
     return SlidingWindow(phases.taps, (1, 1), padding, (1, 1), block)
 
 
-def _prepare(kernels: str, weight: Tensor, how: bool | Phases | Repeats | Columns) -> Tensor:
-    """A weight in the kernels' layout (for Winograd's algorithm or not), or for stacked phases."""
+def _prepare(
+    kernels: str, weight: Tensor, how: bool | Phases | Neighbours | Repeats | Columns
+) -> Tensor:
+    """A weight in the kernels' layout (for Winograd's algorithm or not), or stacked."""
     if isinstance(how, Repeats):
         return nn.Parameter(how.of(weight), requires_grad=False)
     if isinstance(how, Phases):
         stacked = nn.Parameter(how.stack(weight), requires_grad=False)
         stacked.values_but_zeros = weight.numel()
         return stacked
+    if isinstance(how, Neighbours):
+        return how.stack(weight)
     if isinstance(how, Columns):
         return ops.conv_prepare(how.of(weight), False, kernels)
     return ops.conv_prepare(weight, how, kernels)

@@ -128,6 +128,28 @@ class BlockPacking:
         channels = channels_of(template.axes, dense.shape, template.joined)
         return from_map(packed, template.axes, channels)
 
+    def packed_lines(self, dense: Tensor, template: BlockTensor) -> Tensor:
+        """What the executed blocks of a map meet of a dense ``(N, C, H, 1)`` or ``(N, C, 1, W)``.
+
+        Args:
+            dense: The row or column.
+            template: The map, ``(N, C, H, W)``.
+
+        Returns:
+            ``(n, C, bh, 1)`` or ``(n, C, 1, bw)``; a copy.
+        """
+        layout, size = template.block_layout, dense.shape[2:]
+        block = tuple(1 if n == 1 else side for n, side in zip(size, template.block, strict=True))
+
+        def table(axis: int, length: int, width: int) -> Tensor:
+            blocks = layout.blocks[axis]
+            index = torch.arange(max(length, blocks), device="cpu")
+            index = index * 0 if length == 1 else index[:length]
+            return window.index_table(blocks=blocks, block_out=width, index=index)
+
+        rows, cols = self.tables(("lines", template.size_of_map, template.block), size, block, table)
+        return ops.gather(dense, layout.by_image, rows, cols)
+
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:
         """The executed blocks ``(n, C, bh, bw)`` of a dense ``(N, C, H, W)`` map; a copy."""
         if self.whole:

@@ -416,6 +416,8 @@ def _operand(frame: Frame, value: Tensor, template: BlockTensor) -> Tensor | Non
         dim = next(i for i, letter in enumerate(axes) if letter in "NB")
         return rows_of_images(value, dim, template)
     value = value.view((1,) * (rank - value.dim()) + tuple(value.shape))
+    if template.axes == MAP and 1 in value.shape[2:] and len(value) == len(template):
+        return frame.packed_lines(value, template)
     channels = zip(template.axes, value.shape, template.shape, strict=True)
     value = value.expand([size if letter == "C" else full for letter, size, full in channels])
     return frame.packed_like(value, template)

@@ -29,7 +29,11 @@ aten = torch.ops.aten
 def max_pool_values(frame: Frame, func, args, kwargs):
     """``F.max_pool2d`` as it arrives in inference mode."""
     out = max_pool(frame, aten.max_pool2d_with_indices.default, args, kwargs)
-    return out if isinstance(out, Decline) else out[0]
+    if isinstance(out, Decline):
+        _, kernel, _, padding, dilation, _ = _pooling_arguments(func, args, kwargs)
+        whole = _is_whole(args[0], kernel, padding) and dilation == (1, 1)
+        return aten.amax.default(args[0], [2, 3], True) if whole else out
+    return out[0]
 
 
 @on_blocks(aten.max_pool2d_with_indices.default, takes_padded=True, cuts=always)
@@ -80,7 +84,8 @@ def avg_pool(frame: Frame, func, args, kwargs):
     include_pad, divisor = given["count_include_pad"], given["divisor_override"]
     plan = plan_window(frame, x, kernel, stride, padding, (1, 1), 0.0, ceil_mode)
     if isinstance(plan, Decline):
-        return plan
+        whole = _is_whole(x, kernel, padding) and divisor is None
+        return aten.mean.dim(x, [2, 3], True) if whole else plan
     window, size_out = plan
     uniform = divisor is not None or (not ceil_mode and (include_pad or padding == (0, 0)))
     local = uniform and is_local(x, window, size_out) and not ceil_mode
@@ -160,6 +165,11 @@ def _taps_at_edges(
         start, end = start.clamp(min=0), end.clamp(max=size)
     # Outputs beyond the map have no taps and no meaning; 1 keeps them finite.
     return (end - start).clamp(min=1).view(blocks, block)
+
+
+def _is_whole(x: Tensor, kernel: tuple[int, int], padding: tuple[int, int]) -> bool:
+    """Whether the one window of a pooling is the whole map."""
+    return type(x) is BlockTensor and kernel == x.size_of_map and padding == (0, 0)
 
 
 def _pooling_arguments(func, args, kwargs):

@@ -1,4 +1,4 @@
-"""Ops that reduce a whole map: means and norms by sums of blocks, others on the map itself."""
+"""Ops that reduce a whole map, or its lines: by sums, means and maxima of blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
 from ..torch_internals import named_arguments
 from .op_table import on_blocks
-from .pooling import avg_pool
+from .pooling import avg_pool, max_pool_values
 
 aten = torch.ops.aten
 
@@ -34,31 +34,41 @@ def adaptive_average(frame: Frame, func, args, kwargs):
     x, size = args
     if x.axes == MAP and not any(n % m for n, m in zip(x.size_of_map, size, strict=True)):
         bins = tuple(n // m for n, m in zip(x.size_of_map, size, strict=True))
-        if bins != x.block:
-            return avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
-    return Decline("its bins differ in size, or are whole blocks")
+        out = avg_pool(frame, aten.avg_pool2d.default, (x, bins, bins), {})
+        if isinstance(out, Decline) and 1 in bins and 1 in size:
+            return aten.mean.dim(x, [2 + size.index(1)], True)
+        return out
+    return Decline("its bins differ in size")
 
 
 @on_blocks(aten.adaptive_max_pool2d.default, any_layout=True)
 def adaptive_maximum(frame: Frame, func, args, kwargs):
-    """Adaptive pooling, usually to a few pixels."""
+    """Adaptive pooling, usually to a few pixels; where the maxima are is found on the whole map."""
     return Decline("no strategy for this op")
 
 
 def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
-    """Mean, sum or Euclidean norm of each channel over all pixels of the map.
+    """Mean, sum, maximum or Euclidean norm of each channel over all pixels of the map.
 
     Squeeze and excitation reads means, a global response norm reads norms. The state keeps the
     sums of each block's channels. Those of executed blocks are computed again; with the kept ones
-    of the others they give the sums of the map, which is neither read nor kept.
+    of the others they give the sums of the map, which is neither read nor kept. A coordinate
+    attention reads the means of each row and of each column: the state keeps those of blocks.
 
     Returns:
-        One value for each image and channel; why not for any other op.
+        One value for each image and channel, or for each line; why not for any other op.
     """
-    if func not in _SUMS or not isinstance(args[0], BlockTensor):
+    if func not in (*_SUMS, aten.amax.default) or not isinstance(args[0], BlockTensor):
         return Decline("it mixes pixels or images")
     x, given = args[0], named_arguments(func, args, kwargs)
     dims = [dim % x.dim() for dim in given["dim"] or ()]
+    if type(x) is BlockTensor and x.axes == MAP and given.get("dtype") is None:
+        if func is aten.amax.default and set(dims) == {2, 3}:
+            return _over_parts(frame, func, args, dims, given["keepdim"])
+        if func in (aten.mean.dim, aten.sum.dim_IntList) and dims in ([2], [3]):
+            return _over_parts(frame, func, args, dims, given["keepdim"])
+    if func is aten.amax.default:
+        return Decline("it mixes pixels or images")
     if (
         isinstance(x, DenseOnUse)
         or x.axes not in _AXES
@@ -88,6 +98,30 @@ def over_all_pixels(frame: Frame, func, args, kwargs) -> Tensor | Decline:
     for dim in sorted(dims) if keeps and out.dim() == 2 else ():
         out = out.unsqueeze(dim)
     return frame.derived(out.to(x.dtype), func, args)
+
+
+def _over_parts(frame: Frame, func, args, dims: list[int], keepdim: bool) -> Tensor | Decline:
+    """Maxima of a map, or means or sums of its rows or columns, by those of each block."""
+    x = args[0]
+    parts = [x.block[axis] if 2 + axis in dims else 1 for axis in (0, 1)]
+    if prod(x.block) < _LEAST_PIXELS:
+        return Decline("its blocks are so small that their parts take longer than the map")
+    if any(x.size_of_map[dim - 2] % x.block[dim - 2] for dim in dims):
+        return Decline("its last blocks reach beyond the map")
+    if func is aten.amax.default:
+        reduced = max_pool_values(frame, aten.max_pool2d.default, (x, parts, parts), {})
+    else:
+        reduced = avg_pool(frame, aten.avg_pool2d.default, (x, parts, parts), {})
+    if isinstance(reduced, Decline):
+        return reduced
+    kept = frame.in_batch_order(frame.keep(reduced, str(func)).map)
+    if func is aten.amax.default:
+        out = kept.amax(dims, keepdim)
+    else:
+        out = kept.mean(dims, keepdim)
+        if func is aten.sum.dim_IntList:
+            out = out * x.size_of_map[dims[0] - 2]
+    return frame.derived(out, func, args)
 
 
 def _sums_of_blocks(frame: Frame, x: BlockTensor, squared: bool) -> Tensor:
