@@ -189,7 +189,9 @@ class VideoWriter:
         odd_rows, odd_columns = size[0] % 2, size[1] % 2
         if odd_rows or odd_columns:
             frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(
+        # Not from_ndarray: its copy of a large frame keeps all other threads waiting for the
+        # interpreter, the one that runs the model too.
+        picture = av.VideoFrame.from_numpy_buffer(
             np.ascontiguousarray(frame), format="bgr24" if self.bgr else "rgb24"
         )
         # Players guess untagged colours from the size; BT.709 is both stated and used.
