@@ -28,8 +28,8 @@ def predict(
     """
     area = prod(size)
     blocks = -(-size[0] // run.block_size) * -(-size[1] // run.block_size)
-    # What follows the heads of a detector grows with the share of the blocks, not with their number:
-    # a larger frame has no more regions, but as many of them lie in the blocks that run.
+    # What follows the heads of a detector grows with the share of the blocks, not their number: a
+    # larger frame has no more regions, but as many of them lie in the blocks that run.
     points = [
         ((1.0, float(prod(each.size)), float(executed), executed / each.blocks), seconds)
         for each in run.sizes
