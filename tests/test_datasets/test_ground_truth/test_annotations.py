@@ -69,7 +69,7 @@ def test_mot_class_and_video(tmp_path):
     other.write_bytes(bytes(range(256)))
     with pytest.raises(ConfigError, match="clip.mp4") as wrong:
         read_annotations(other, [CLIP], classes=("car",))
-    assert "mot_class" not in str(wrong.value)
+    assert "set mot_class" not in str(wrong.value)
     with pytest.raises(ConfigError, match="one video, but 2 were given.*list"):
         read_annotations(path, [CLIP, CLIP])
     path.write_text("11,1,1,1,1,1,1\n")
