@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -312,7 +313,13 @@ class VideoWriter:
         if not whole:
             _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
-            raise problem
+            reason = os.strerror(problem.errno) if problem.errno else problem
+            raise OSError(
+                problem.errno,
+                f"cannot write the video {self.path} ({reason}); nothing of its "
+                f"{self.frames_written} frames can be played, so there is none. Make room, or "
+                "write to another disk",
+            ) from problem
         self._part.finish()
         reason = problem.strerror or problem
         if given is not None:
