@@ -210,6 +210,13 @@ def test_bad_frame(name):
     Stream().refused(frame, ONES, FrameError, match)
 
 
+def test_a_frame_without_a_batch_given_by_name():
+    stream = Stream()
+    with pytest.raises(FrameError, match=r"called with \(x=Tensor \(3, 40, 50\)\), expected"):
+        stream.net(x=torch.zeros(3, 40, 50))
+    stream.check()
+
+
 def test_non_finite_frames_pass_where_they_are_allowed():
     net = bc.blockcopy_(
         Net().eval(), bc.BlockCopyConfig(block_size=16, policy="all", check_finite=False)
