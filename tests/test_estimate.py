@@ -356,6 +356,7 @@ def test_batch_norm_is_pointed_out():
         (dict(block_size="128"), "at least 1"),
         (dict(block_size=[]), "empty"),
         (dict(block_size=512), "nothing to skip"),
+        (dict(size=(16, 16), block_size=None), "nothing to skip"),
         (dict(rates=()), "rates"),
         (dict(rates=(0.0,)), "rates"),
         (dict(rates=(30,)), "rates"),
