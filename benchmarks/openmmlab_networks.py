@@ -1,4 +1,7 @@
-"""Light networks of MMDetection and MMSegmentation: backbones, and necks of detectors."""
+"""Light networks of MMDetection and MMSegmentation: backbones, and necks of detectors.
+
+Of an SSD the head too: its neck ends with few pixels, on which heads cost as much as necks do.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,39 @@ _RTMDET_TINY = (
         act_cfg=_SILU,
     ),
 )
+_SSD_NORM = dict(type="BN", eps=0.001, momentum=0.03)
+_SSD_CHANNELS = (96, 1280, 512, 256, 256, 128)
+_SSD_RATIOS = [[2, 3]] * 6
+_SSDLITE = (
+    dict(type="MobileNetV2", out_indices=(4, 7), norm_cfg=_SSD_NORM),
+    dict(
+        type="SSDNeck",
+        in_channels=_SSD_CHANNELS[:2],
+        out_channels=_SSD_CHANNELS,
+        level_strides=(2,) * 4,
+        level_paddings=(1,) * 4,
+        l2_norm_scale=None,
+        use_depthwise=True,
+        norm_cfg=_SSD_NORM,
+        act_cfg=dict(type="ReLU6"),
+    ),
+    dict(
+        type="SSDHead",
+        in_channels=_SSD_CHANNELS,
+        num_classes=80,
+        use_depthwise=True,
+        norm_cfg=_SSD_NORM,
+        act_cfg=dict(type="ReLU6"),
+        anchor_generator=dict(
+            type="SSDAnchorGenerator",
+            scale_major=False,
+            strides=[16, 32, 64, 107, 160, 320],
+            ratios=_SSD_RATIOS,
+            min_sizes=[48, 100, 150, 202, 253, 304],
+            max_sizes=[100, 150, 202, 253, 304, 320],
+        ),
+    ),
+)
 _STDC1 = dict(
     type="STDCNet",
     stdc_type="STDCNet1",
@@ -66,6 +102,7 @@ OPENMMLAB: Mapping[str, tuple[str, tuple[dict[str, Any], ...]]] = MappingProxyTy
         "bisenetv2": ("mmseg", (dict(type="BiSeNetV2"),)),
         "yolox_nano": ("mmdet", _YOLOX_NANO),
         "rtmdet_tiny": ("mmdet", _RTMDET_TINY),
+        "ssdlite_mobilenetv2": ("mmdet", _SSDLITE),
     }
 )
 """The library of a network, and the configs of its parts, each of which reads the one before."""

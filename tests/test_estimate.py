@@ -142,6 +142,34 @@ def test_fully_executed_frames_and_fixed_costs_of_dense(budget):
     assert found.speedup(0.5) == pytest.approx((0.3 + 1e-5 * AREA) / (1e-5 * AREA / 2))
 
 
+class Regions(nn.Module):
+    """A detector's: as many on any frame; on blocks, those over executed ones are run again."""
+
+    def __init__(self, clock) -> None:
+        super().__init__()
+        self.conv, self.clock = nn.Conv2d(3, 3, 3, 1, 1), clock
+
+    def forward(self, x):
+        area = x.shape[2] * x.shape[3]
+        if isinstance(x, bc.BlockTensor):
+            executed = int(x.frame.grid.sum()) * x.frame.block_size**2
+            self.clock.seconds += 5e-6 * executed + 0.2 * executed / area
+        else:
+            self.clock.seconds += 1e-5 * area + 0.6
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_regions_do_not_grow_with_the_frame(budget):
+    clock = Clock()
+    found = predict(clock, [Regions(clock)], budget_s=budget)
+    (only,) = found.block_sizes
+    for rate in only.rates:
+        assert rate.dense_ms == pytest.approx(1e3 * (1e-5 * AREA + 0.6))
+        assert rate.sparse_ms == pytest.approx(1e3 * rate.rate * (5e-6 * AREA + 0.2))
+    assert only.block_ms == pytest.approx(1e3 * (5e-6 * AREA + 0.2) / BLOCKS)
+
+
 def test_what_never_pays_is_said_so():
     clock = Clock()
     found = predict(clock, [Costly(clock, 1e-6, 1e-6, fixed=10.0)])
@@ -328,6 +356,7 @@ def test_batch_norm_is_pointed_out():
         (dict(block_size="128"), "at least 1"),
         (dict(block_size=[]), "empty"),
         (dict(block_size=512), "nothing to skip"),
+        (dict(size=(16, 16), block_size=None), "nothing to skip"),
         (dict(rates=()), "rates"),
         (dict(rates=(0.0,)), "rates"),
         (dict(rates=(30,)), "rates"),

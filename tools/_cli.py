@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import errno
 import importlib
 import io
 import logging
@@ -247,8 +248,15 @@ def _run(main: Callable[[argparse.Namespace], int | None], args: argparse.Namesp
     except (BlockCopyError, OSError) as error:
         if args.verbose:
             raise
-        print(f"error: {masked(error)}", file=sys.stderr)
+        print(f"error: {masked(error)}{_remedy(error)}", file=sys.stderr)
         return 2
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a full disk that a library met, which does not say it."""
+    if getattr(error, "errno", None) != errno.ENOSPC or "room" in str(error):
+        return ""
+    return ". Make room where this tool writes, or give paths on another disk"
 
 
 def keep_part(write: Callable[[], list[Path]], results: dict[str, Any]) -> list[Path]:

@@ -250,8 +250,7 @@ def train_policy(args: Any) -> None:
         with whole_file(log) as path:
             path.write_text(json.dumps(plain({**figures, "frames": records}), indent=1) + "\n")
         title, plot = f"{type(policy).__name__}, {len(records)} frames", folder / "policy_curve.png"
-        with whole_file(plot) as path:
-            plot_policy_curve(records, path, target, title=title)
+        plot_policy_curve(records, plot, target, title=title)
         files[1:] = [plot, log]
 
     shown = Shown(loader, True, args.stop)

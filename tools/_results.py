@@ -94,8 +94,7 @@ def write_results(
         records = [{"executed_rate": entry.executed_rate, **entry.scalars} for entry in entries]
         plot = show_dir / f"{out.stem}_curve.png"
         title = f"{results['policy']}, {results['frames']} frames"
-        with whole_file(plot) as path:
-            plot_policy_curve(records, path, results["target"], title=title)
+        plot_policy_curve(records, plot, results["target"], title=title)
         files.append(plot)
     return files
 

@@ -115,9 +115,7 @@ class ModelAdapter:
                 return Call(
                     value, lambda frame, name=name: (args, {**kwargs, name: frame}), asks=asks
                 )
-        found = [type(a).__name__ for a in args] + [
-            f"{k}={type(v).__name__}" for k, v in kwargs.items()
-        ]
+        found = [_kind(a) for a in args] + [f"{k}={_kind(v)}" for k, v in kwargs.items()]
         raise FrameError(
             f"the model was called with ({', '.join(found)}), expected a tensor (N, C, H, W) as "
             "first argument. Convert the submodule that takes it, or give blockcopy_ an adapter."
@@ -257,3 +255,8 @@ def first_map(outputs: Any, frame: Tensor) -> Tensor | None:
             if found is not None:
                 return found
     return None
+
+
+def _kind(value: Any) -> str:
+    shape = f" {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    return f"{type(value).__name__}{shape}"

@@ -19,8 +19,14 @@ def check_frame(frame: Tensor) -> None:
     """Refuse what is not a frame.
 
     Raises:
-        FrameError: If it is not a floating-point ``(N, C, H, W)`` without empty dimensions.
+        FrameError: If it is not a dense floating-point ``(N, C, H, W)`` without empty dimensions.
     """
+    if frame.layout != torch.strided or frame.is_nested:
+        layout = "nested" if frame.is_nested else str(frame.layout).removeprefix("torch.")
+        raise FrameError(
+            f"the frame is a tensor of the layout {layout}, expected a dense tensor (N, C, H, W). "
+            "Call to_dense() on it, or stack the images to a batch."
+        )
     if frame.dim() != 4 or not frame.is_floating_point() or 0 in frame.shape:
         raise FrameError(
             f"the frame is {frame.dtype} {tuple(frame.shape)}, expected a floating-point "
@@ -84,8 +90,8 @@ def stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
     """Check the ids of streams as they were given.
 
     Raises:
-        StateError: If they are a string, each letter of which would be taken for an id, or not a
-            list at all.
+        StateError: If they are a string, each letter of which would be taken for an id, not a list
+            at all, or contain an id that is not found again: each frame would be a first one.
     """
     if isinstance(ids, (str, bytes)):
         raise StateError(
@@ -93,12 +99,28 @@ def stream_ids(ids: Iterable[Hashable]) -> tuple[Hashable, ...]:
             f"batch: [{ids!r}]."
         )
     try:
-        return tuple(ids)
+        ids = tuple(ids)
     except TypeError:
         raise StateError(
             f"the streams are {ids!r}, expected a list with one id for each image of the batch: "
             f"[{ids!r}]."
         ) from None
+    for one in ids:
+        if not _is_found_again(one):
+            raise StateError(
+                f"the stream {one!r} is a {type(one).__name__}, expected an id that is found again "
+                "with the next frame, such as a number or a text."
+            )
+    return ids
+
+
+def _is_found_again(one: Hashable) -> bool:
+    try:
+        hash(one)
+    except TypeError:
+        return False
+    # A tensor is not found by another one of the same value, NaN not even by itself.
+    return not isinstance(one, Tensor) and one == one
 
 
 def streams_of_batch(ids: Sequence[Hashable] | None, images: int) -> tuple[Hashable, ...]:

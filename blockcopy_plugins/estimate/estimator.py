@@ -46,7 +46,8 @@ def estimate(
     records are left out, since a video is replayed. If there is time, and for light networks there
     is, all of this happens on frames of the size itself, and what is predicted is what was
     measured. Else smaller frames are timed as well or instead, of two sizes, and a cost of each
-    executed block, one of the frame's area and a fixed one are fitted to the times.
+    executed block, one of the share of blocks that run, one of the frame's area and a fixed one are
+    fitted to the times.
 
     Args:
         model: A model as for :func:`blockcopy_plugins.blockcopy_`, in eval mode, not converted.

@@ -173,8 +173,9 @@ def block_sizes_to_try(
             suitable = report(timing.model).block_sizes
         # At least four blocks, or there is nothing to choose from.
         usable = [b for b in suitable if -(-size[0] // b) * -(-size[1] // b) >= 4]
-        return usable[-_TRIED:] or [min(suitable, default=min(size))]
-    sizes = [block_size] if isinstance(block_size, int) else list(block_size)
+        sizes = usable[-_TRIED:] or [min(suitable, default=min(size))]
+    else:
+        sizes = [block_size] if isinstance(block_size, int) else list(block_size)
     for block in sizes:
         if not isinstance(block, int) or isinstance(block, bool) or block < 1:
             raise ConfigError(

@@ -28,14 +28,25 @@ def predict(
     """
     area = prod(size)
     blocks = -(-size[0] // run.block_size) * -(-size[1] // run.block_size)
+    # What follows the heads of a detector grows with the share of the blocks, not their number: a
+    # larger frame has no more regions, but as many of them lie in the blocks that run.
     points = [
-        ((1.0, float(prod(each.size)), float(executed)), seconds)
+        ((1.0, float(prod(each.size)), float(executed), executed / each.blocks), seconds)
         for each in run.sizes
         for executed, seconds in each.model.items()
     ]
-    fixed, by_area, by_block = fit_costs(points)
-    fixed += by_area * area
+    fixed, by_area, by_block, by_share = fit_costs(points)
     dense = seconds_at(dense_times, size)
+    whole = next((each for each in reversed(run.sizes) if each.whole is not None), None)
+    if whole is not None and by_share and whole.size != size:
+        # So of a fully executed frame only the rest grows.
+        added = by_area * (area - prod(whole.size)) + by_block * (blocks - whole.blocks)
+        whole_seconds = whole.whole + added
+    elif whole is not None:
+        seen = dense_times[whole.size]
+        whole_seconds = whole.whole * (dense / seen if seen and whole.size != size else 1.0)
+    fixed += by_area * area
+    by_block += by_share / blocks
     policy = seconds_at({each.size: each.policy for each in run.sizes}, size)
     largest = run.largest
     measured = largest.model if largest.size == size else {}
@@ -43,10 +54,7 @@ def predict(
     for rate in rates:
         executed = rate * blocks
         if rate == 1:
-            whole = next(each for each in reversed(run.sizes) if each.whole is not None)
-            seen = dense_times[whole.size]
-            model = dense * whole.whole / seen if seen else dense
-            model = whole.whole if whole.size == size else model
+            model = whole_seconds
         elif measured:
             # What was measured, which need not lie on a line, and the rest of a block.
             nearest = min(measured, key=lambda count: abs(count - executed))

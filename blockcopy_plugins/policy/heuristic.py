@@ -79,7 +79,8 @@ def block_difference(picture: Tensor, other: Tensor, cells: int) -> Tensor:
 
     The result is the absolute difference, averaged over channels and over each sixteenth of the
     block (or each cell, if a block has fewer than 4 x 4), in units of ``picture``'s own standard
-    deviation; of these values, the largest in each block.
+    deviation; of these values, the largest in each block. A block that cannot be compared, because
+    one of its pictures is not finite, differs infinitely: it runs, and is known from then on.
 
     Args:
         picture: float32 ``(N, C, GH * cells, GW * cells)``, as :func:`.reduce_picture` gives it.
@@ -93,4 +94,4 @@ def block_difference(picture: Tensor, other: Tensor, cells: int) -> Tensor:
     difference = ((picture - other).abs() / scale).mean(1)
     part = max(cells // 4, 1)
     parts = cells_to_grid(difference, part, "mean")
-    return cells_to_grid(parts, cells // part, "max")
+    return cells_to_grid(parts, cells // part, "max").nan_to_num(nan=torch.inf)

@@ -107,8 +107,9 @@ class MotionDetectionPolicy(ThresholdPolicy):
         left = torch.where(moves, self.persist, (seen.left - 1).clamp_min(0))
         differed = torch.cat((seen.differed, differs[:, None]), 1)[:, 1:]
         background = torch.lerp(seen.background, seen.picture, self.learning_rate)
-        # Nothing differs from a new background.
-        background = torch.where(all_differ[..., None], seen.picture, background)
+        # Nothing differs from a new background, and one that is not finite would never be left.
+        renewed = all_differ[..., None] | ~background.isfinite()
+        background = torch.where(renewed, seen.picture, background)
         left = torch.where(all_differ, 0, left)
         differed = differed & ~all_differ[..., None]
         for image, stream in enumerate(look.context.streams):

@@ -84,7 +84,8 @@ def picture_statistics(picture: Tensor) -> tuple[Tensor, Tensor]:
     mean = picture.mean((2, 3), keepdim=True)
     deviation = (picture - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
     floor = 0.05 * picture.abs().mean((1, 2, 3), keepdim=True)
-    return mean, torch.maximum(deviation, floor).clamp_min(1e-6)
+    # Squares of values above 1e19 are infinite in float32, and nothing would differ by that scale.
+    return mean, torch.maximum(deviation.nan_to_num(posinf=0.0), floor).clamp_min(1e-6)
 
 
 def grid_to_cells(grid: Tensor, cells: int) -> Tensor:

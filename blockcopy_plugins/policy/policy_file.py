@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +34,8 @@ def load_policy(policy, path: str | Path) -> None:
         path: The file.
 
     Raises:
-        ConfigError: If the file is missing, is not a policy file, or is for another kind of policy.
+        ConfigError: If the file is missing, is not a policy file, holds NaN, or is for another kind
+            of policy.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,6 +57,12 @@ def load_policy(policy, path: str | Path) -> None:
             f"{str(path)!r} holds a {saved['policy']}, but the config's policy is a "
             f"{type(policy).__name__}. Use the config that it was trained with."
         )
+    broken = next((name for name, value in _entries(saved["state_dict"]) if value != value), None)
+    if broken is not None:
+        raise ConfigError(
+            f"the policy file {str(path)!r} holds NaN in {broken}: a training that diverged, or a "
+            "damaged file. Give an earlier one, or train it again."
+        )
     try:
         policy.load_state_dict(saved["state_dict"])
     except BlockCopyError as error:
@@ -64,3 +73,17 @@ def load_policy(policy, path: str | Path) -> None:
             f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}). "
             "It is damaged, or of another version or other options; train it again."
         ) from error
+
+
+def _entries(saved: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Names and numbers of what a state contains; of a tensor 0, or NaN if it contains that."""
+    if isinstance(saved, dict):
+        for key, value in saved.items():
+            yield from _entries(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(saved, (list, tuple)):
+        for index, value in enumerate(saved):
+            yield from _entries(value, f"{name}[{index}]")
+    elif isinstance(saved, torch.Tensor):
+        yield name, float("nan") if bool(saved.isnan().any()) else 0.0
+    elif isinstance(saved, float):
+        yield name, saved

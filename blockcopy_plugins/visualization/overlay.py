@@ -123,6 +123,8 @@ def draw_detections(
         raise FrameError(
             f"boxes must have shape (K, 4), xyxy in image pixels, but got {describe(boxes)}"
         )
+    # OpenCV refuses coordinates beyond 16 bits; a box that far away is outside the picture.
+    boxes = np.clip(np.nan_to_num(boxes), -30000, 30000).astype(int).tolist()
     count = len(boxes)
     scores = _per_box(scores, count, "scores")
     labels = _per_box(labels, count, "labels")
@@ -145,7 +147,7 @@ def draw_detections(
         for i in shown:
             _blend_mask(picture, masks[i], as_drawn(colours[i]), mask_opacity)
     for i in shown:
-        x0, y0, x1, y1 = (_finite_int(value) for value in boxes[i])
+        x0, y0, x1, y1 = boxes[i]
         cv2.rectangle(picture, (x0, y0), (x1, y1), as_drawn(colours[i]), line_width)
     taken: list[tuple[int, int, int, int]] = []
     # After all boxes, so that no line crosses a text; the best first, as it has the first choice.
@@ -208,11 +210,6 @@ def _per_box(values: Any | None, count: int, name: str) -> np.ndarray | None:
     return values
 
 
-def _finite_int(value: float) -> int:
-    # OpenCV refuses coordinates beyond 16 bits; a box that far away is outside the picture.
-    return int(np.clip(np.nan_to_num(value), -30000, 30000))
-
-
 def _class_name(label: int, class_names: Sequence[str] | None) -> str:
     if class_names is not None and 0 <= label < len(class_names):
         return str(class_names[label])
@@ -245,7 +242,7 @@ def _blend_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, opacity: 
 def _label_place(
     patch: tuple[int, ...],
     picture: tuple[int, ...],
-    box: np.ndarray,
+    box: Sequence[int],
     line_width: int,
     taken: Sequence[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
@@ -254,7 +251,7 @@ def _label_place(
     The candidates are on top of the box, below it, and inside. The first one in the picture and
     free of other labels is taken; failing that, the first one in the picture.
     """
-    x0, y0, x1, y1 = (_finite_int(value) for value in box)
+    x0, y0, x1, y1 = box
     half = (line_width + 1) // 2
     height, width = patch[:2]
     at_left = max(min(x0 - half, picture[1] - width), 0)

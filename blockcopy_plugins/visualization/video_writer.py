@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -189,7 +190,9 @@ class VideoWriter:
         odd_rows, odd_columns = size[0] % 2, size[1] % 2
         if odd_rows or odd_columns:
             frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(
+        # Not from_ndarray: its copy of a large frame keeps all other threads waiting for the
+        # interpreter, the one that runs the model too.
+        picture = av.VideoFrame.from_numpy_buffer(
             np.ascontiguousarray(frame), format="bgr24" if self.bgr else "rgb24"
         )
         # Players guess untagged colours from the size; BT.709 is both stated and used.
@@ -310,7 +313,13 @@ class VideoWriter:
         if not whole:
             _cut_torn_end(self._part.path)
         if not _can_be_played(self._part.path):
-            raise problem
+            reason = os.strerror(problem.errno) if problem.errno else problem
+            raise OSError(
+                problem.errno,
+                f"cannot write the video {self.path} ({reason}); nothing of its "
+                f"{self.frames_written} frames can be played, so there is none. Make room, or "
+                "write to another disk",
+            ) from problem
         self._part.finish()
         reason = problem.strerror or problem
         if given is not None:

@@ -166,6 +166,19 @@ def test_nothing_in_a_policy_file_is_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_policy_with_nan_is_refused(tmp_path):
+    policy, path = build_policy(dict(type="RLPolicy", target=0.3, seed=0)), tmp_path / "p.pth"
+    save_policy(policy, path)
+    load_policy(policy, path)
+    saved = torch.load(path)
+    name, weight = next(iter(saved["state_dict"]["net"].items()))
+    weight.view(-1)[0] = float("nan")
+    torch.save(saved, path)
+    with pytest.raises(ConfigError, match=f"p.pth' holds NaN in net.{name}.*earlier one"):
+        load_policy(policy, path)
+    assert not any(weight.isnan().any() for weight in policy.state_dict()["net"].values())
+
+
 @pytest.mark.parametrize(
     ("content", "remedy"),
     [

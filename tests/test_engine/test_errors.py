@@ -198,6 +198,8 @@ BAD_FRAMES = {
     "no batch": (torch.zeros(3, 40, 50), r"\(3, 40, 50\)"),
     "empty batch": (torch.zeros(0, 3, 40, 50), r"\(0, 3, 40, 50\)"),
     "text": ("frame", "str"),
+    "sparse": (torch.zeros(1, 3, 40, 50).to_sparse(), r"layout sparse_coo.*to_dense\(\)"),
+    "nested": (torch.nested.nested_tensor([torch.zeros(3, 40, 50)]), "layout nested"),
 }
 BAD_FRAMES["NaN"][0][0, 1, 7, 9] = float("nan")
 
@@ -206,6 +208,13 @@ BAD_FRAMES["NaN"][0][0, 1, 7, 9] = float("nan")
 def test_bad_frame(name):
     frame, match = BAD_FRAMES[name]
     Stream().refused(frame, ONES, FrameError, match)
+
+
+def test_a_frame_without_a_batch_given_by_name():
+    stream = Stream()
+    with pytest.raises(FrameError, match=r"called with \(x=Tensor \(3, 40, 50\)\), expected"):
+        stream.net(x=torch.zeros(3, 40, 50))
+    stream.check()
 
 
 def test_non_finite_frames_pass_where_they_are_allowed():
@@ -243,6 +252,18 @@ def test_streams_that_do_not_fit_the_batch(ids):
     stream = Stream(images=2)
     with bc.streams(stream.net, ids), pytest.raises(StateError, match="batch of 2 images"):
         stream.net(stream.frame())
+    stream.check()
+
+
+@pytest.mark.parametrize(
+    "ids", [torch.tensor([0, 1]), [float("nan"), 1], [[0], 1], [("camera", [0]), 1]]
+)
+def test_streams_that_would_not_be_found_again(ids):
+    stream = Stream(images=2)
+    for use in (bc.streams, bc.reset_):
+        with pytest.raises(StateError, match="expected an id that is found again"):
+            use(stream.net, ids)
+    assert bc.handle(stream.net).states.ids() == [0, 1]
     stream.check()
 
 

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 from blockcopy_plugins.errors import ConfigError, FrameError
-from blockcopy_plugins.policy import EveryNthFramePolicy, FrameDifferencePolicy
+from blockcopy_plugins.policy import (
+    EveryNthFramePolicy,
+    FrameDifferencePolicy,
+    MotionDetectionPolicy,
+)
 
 
 def test_every_nth_frame(make_context):
@@ -41,6 +47,27 @@ def test_the_changed_block_is_executed_whatever_the_unit(drive, factor, dtype):
     assert not grids[1].any()
     assert grids[2].nonzero().tolist() == [[0, 1, 3]]
     assert not grids[3].any()
+
+
+@pytest.mark.parametrize(
+    ("policy", "value"),
+    [
+        *product([FrameDifferencePolicy, MotionDetectionPolicy], [float("nan"), torch.inf, 1e38]),
+        (FrameDifferencePolicy, 1e20),
+    ],
+)
+def test_a_frame_without_measure_runs_and_is_left_behind(drive, policy, value):
+    """Where finite values are not asked for, or are beyond what float32 can square."""
+    torch.manual_seed(0)
+    scene = torch.rand(1, 3, 128, 192)
+    broken = scene.clone()
+    broken[:, :, :64, :64] *= value
+    frames = [scene, scene, broken, broken, *[scene] * 8]
+    options = {} if policy is FrameDifferencePolicy else {"persist": 1}
+    grids, _ = drive(policy(0.2, **options), frames, None)
+    assert not grids[1].any()
+    assert grids[2:4][policy is MotionDetectionPolicy][0, 0, 0]  # which confirms by a second frame
+    assert not torch.stack(grids[-4:]).any()
 
 
 def test_it_compares_with_the_last_executed_picture_not_the_last_frame(drive):

@@ -245,3 +245,17 @@ def test_names_that_a_terminal_cannot_spell_are_printed(tmp_path):
         capture_output=True,
     )
     assert done.stdout.strip() == rb"\udcff \xd7 end", done.stderr
+
+
+def test_a_full_disk_that_a_library_meets_is_said_with_the_remedy(tmp_path):
+    code = (
+        "import argparse, errno, sys; sys.path.insert(0, sys.argv[1]); import _cli\n"
+        "def main(args):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "arguments = argparse.Namespace(config=__file__, verbose=False)\n"
+        "sys.exit(_cli.run(main, arguments))\n"
+    )
+    (tmp_path / "tool.py").write_text(code)
+    done = run_tool([tmp_path / "tool.py", tiny.ROOT / "tools"], tmp_path)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: [Errno 28]")
+    assert "Make room where this tool writes" in done.stderr

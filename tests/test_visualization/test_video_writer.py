@@ -273,6 +273,21 @@ except OSError as error:
         assert 3 <= sum(1 for _ in container.decode(video=0)) < frames
 
 
+def test_a_disk_with_room_for_nothing_is_said_with_the_video(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "file:.part.mp4")
+
+    path = tmp_path / "out.mp4"
+    path.write_text("older")
+    writer = "blockcopy_plugins.visualization.video_writer"
+    monkeypatch.setattr(f"{writer}._with_index_in_front", full)
+    monkeypatch.setattr(f"{writer}._can_be_played", lambda path: False)
+    with pytest.raises(OSError, match=r"out\.mp4 \(No space left.*its 1 frames.*Make room"):
+        with VideoWriter(path) as video:
+            video.write(striped_frame(32, 48, 0))
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.mp4", "older")]
+
+
 def test_no_room_for_a_second_copy_leaves_the_video_whole(tmp_path, monkeypatch, caplog):
     def full(source, target):
         target.write_bytes(b"half")

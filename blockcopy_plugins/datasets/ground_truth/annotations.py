@@ -56,6 +56,8 @@ def read_annotations(
     names = check_class_names(classes) if classes is not None else (mot_class,)
     label, _ = ClassNames(names).find(mot_class)
     if label is None:
+        # First of all it must be such a file: of any other, no class would make one.
+        read_mot(path, notes=AnnotationNotes())
         raise ConfigError(
             f"the boxes of {path!r} are of class {mot_class!r}, which is not among the classes "
             f"{names}; set mot_class to the class that they belong to"

@@ -79,7 +79,7 @@ def read_coco(
         raise ConfigError(
             f"{path!r} lists {len(images)} images, but none is a frame of "
             f"{[v.path for v in videos]}; the images' file_name must end like the frames' paths, "
-            "or give them video_id and frame_id"
+            "or give them video_id and frame_id, and the file a list 'videos' with each id and name"
         )
     scales = _scales(path, images, places, videos, own_notes)
     image_of_place: dict[Place, Entry] = {}

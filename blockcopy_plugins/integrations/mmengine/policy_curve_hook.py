@@ -66,6 +66,5 @@ class PolicyCurveHook(Hook):
         with whole_file(log) as path:
             path.write_text(json.dumps(plain({**figures, "frames": self.records}), indent=1) + "\n")
         title = f"{type(policy).__name__}, {len(self.records)} frames"
-        with whole_file(plot) as path:
-            plot_policy_curve(self.records, path, target, title=title)
+        plot_policy_curve(self.records, plot, target, title=title)
         self.paths = (plot, log)

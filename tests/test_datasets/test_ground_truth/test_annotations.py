@@ -65,6 +65,11 @@ def test_mot_class_and_video(tmp_path):
     assert read_annotations(path, [CLIP])[0].classes == ("person",)
     with pytest.raises(ConfigError, match=r"'person', which is not among.*set mot_class"):
         read_annotations(path, [CLIP], classes=("car",))
+    other = tmp_path / "clip.mp4"
+    other.write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match="clip.mp4") as wrong:
+        read_annotations(other, [CLIP], classes=("car",))
+    assert "set mot_class" not in str(wrong.value)
     with pytest.raises(ConfigError, match="one video, but 2 were given.*list"):
         read_annotations(path, [CLIP, CLIP])
     path.write_text("11,1,1,1,1,1,1\n")
