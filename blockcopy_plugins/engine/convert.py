@@ -164,6 +164,14 @@ def convert_(
                 "ordinary modules: TorchScript hides its layers. Convert the model before "
                 "torch.jit.script or torch.jit.trace."
             )
+        # Says that it is in training mode, and cannot be told otherwise.
+        is_graph = isinstance(module, torch.fx.GraphModule)
+        if is_graph and module.training and "eval" in module.__dict__:
+            raise ConfigError(
+                f"module {name or '(root)'!r} is a {type(module).__name__} of torch.export, "
+                "expected ordinary modules: its sizes and its mode are fixed. Convert the model "
+                "before it is exported."
+            )
     policy = build_policy(config.policy)
     converted = ConvertedModel.of(model, config, adapter or ModelAdapter())
     Conversion(Session(converted, policy)).attach()

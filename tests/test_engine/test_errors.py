@@ -458,6 +458,15 @@ def test_compiled_modules_are_refused_before_anything_is_changed():
     assert not net.a._forward_hooks and "forward" not in net.__dict__
 
 
+def test_an_exported_module_is_refused_as_it_cannot_be_put_in_eval_mode():
+    net = Net().eval()
+    exported = torch.export.export(net, (torch.randn(1, 3, 40, 50),)).module()
+    with pytest.raises(ConfigError, match="'0' is a GraphModule of torch.export.*before it is"):
+        bc.blockcopy_(nn.Sequential(exported), bc.BlockCopyConfig(policy="all"))
+    # One that is traced as a graph is an ordinary module.
+    bc.blockcopy_(torch.fx.symbolic_trace(net), bc.BlockCopyConfig(policy="all"))
+
+
 @pytest.mark.parametrize(
     "options",
     [dict(block_size=0), dict(block_size=1.5), dict(block_size=True), dict(max_streams=0)],
