@@ -147,7 +147,9 @@ class BlockPacking:
             index = index * 0 if length == 1 else index[:length]
             return window.index_table(blocks=blocks, block_out=width, index=index)
 
-        rows, cols = self.tables(("lines", template.size_of_map, template.block), size, block, table)
+        rows, cols = self.tables(
+            ("lines", template.size_of_map, template.block), size, block, table
+        )
         return ops.gather(dense, layout.by_image, rows, cols)
 
     def packed_from(self, dense: Tensor, block: tuple[int, int]) -> Tensor:

@@ -10,6 +10,8 @@ from ...ops.window import index_table
 from ..geometry import blocks_met
 from ..tensor.axes import channels_of, from_map
 from ..tensor.block_tensor import BlockTensor
+from ..tensor.dense_map import DenseMap, dense_maps
+from ..torch_internals import is_mutable, tree_map
 from .frame import Frame
 from .inner_frame import InnerFrame
 from .layout import Windows
@@ -32,6 +34,7 @@ class WindowFrame(InnerFrame):
 
     Attributes:
         places: As given.
+        mark: Of dense tensors that were computed from these windows alone.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class WindowFrame(InnerFrame):
         super().__init__(home, of.size_of_map, of.block, Windows(*met), size, window)
         self.places = places
         self._key = (of.size_of_map, of.block)
+        self.mark = object()
 
     @staticmethod
     def of(
@@ -57,6 +61,26 @@ class WindowFrame(InnerFrame):
         if found is None:
             found = home.inner_frames[key] = WindowFrame(home, map_, places, window)
         return found
+
+    def dispatch(self, func, args, kwargs, on_use: bool = False):
+        """See :class:`Frame`.
+
+        What comes from elsewhere in the picture may have changed for windows that do not run, too:
+        the op then runs on all of them.
+        """
+        brought = any(value.parts is not self.mark for value in dense_maps((args, kwargs)))
+        if brought and not is_mutable(func):
+            return self.home.dispatch_of_several(func, args, kwargs)
+        return super().dispatch(func, args, kwargs, on_use)
+
+    def derived(self, out, func, args):
+        """See :class:`Frame`."""
+        return tree_map(self._of_windows, super().derived(out, func, args))
+
+    def _of_windows(self, value):
+        if type(value) is DenseMap:
+            value.parts = self.mark
+        return value
 
     # -- from the map and back ---------------------------------------------------------------------
 

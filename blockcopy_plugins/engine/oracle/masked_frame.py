@@ -160,6 +160,10 @@ class MaskedFrame:
         """A map whose pixels have moved, or its windows; ``None`` if it is neither."""
         return None
 
+    def needs_all(self, func, brought) -> bool:
+        """Whether an op needs all windows, because of the dense maps among its arguments."""
+        return False
+
     def derived(self, out, func, args):
         """Results of an op on whole maps, which may become maps of blocks again."""
         maps = [v for v in tree_leaves(args) if isinstance(v, MaskedTensor)]

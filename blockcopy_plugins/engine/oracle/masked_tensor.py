@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..composite import take_apart
-from ..tensor.dense_map import plain
+from ..tensor.dense_map import dense_maps, plain
 from ..torch_internals import (
     no_torch_function_of_subclass,
     tree_leaves,
@@ -77,9 +77,14 @@ class MaskedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        args, kwargs = tree_map(plain, (args, kwargs or {}))
+        brought = dense_maps((args, kwargs))
+        given = args, kwargs or {}
+        args, kwargs = tree_map(plain, given)
         flat = tree_leaves((args, kwargs))
         run = next(v for v in flat if isinstance(v, MaskedTensor)).run
+        if run.needs_all(func, brought):
+            args, kwargs = tree_map(run.home.dense_windows, given)
+            return func(*args, **kwargs)
         # Ops tagged as pointwise are not taken apart.
         composite = torch.Tag.pointwise not in func.tags
         out = take_apart(func, args, kwargs) if composite else NotImplemented

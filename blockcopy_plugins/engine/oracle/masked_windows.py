@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..tensor.axes_rules import View, axes_after
-from ..tensor.dense_map import plain
-from ..torch_internals import tree_leaves, tree_map
+from ..tensor.dense_map import DenseMap, plain
+from ..torch_internals import is_mutable, tree_leaves, tree_map
 from .masked_blocks import MaskedBlocks
 from .masked_frame import MaskedFrame
 from .masked_tensor import MaskedTensor, value_of
@@ -37,7 +37,7 @@ class FrameOfWindows(MaskedFrame):
             found = self.sampled(func, args) if sampled else None
             if found is not None:
                 return found
-            args, kwargs = tree_map(self._dense_windows, (list(args), dict(kwargs)))
+            args, kwargs = tree_map(self.dense_windows, (list(args), dict(kwargs)))
             return func(*args, **kwargs)
         if maps[0].run is not self:
             return maps[0].run.execute(func, args, kwargs)
@@ -65,7 +65,8 @@ class FrameOfWindows(MaskedFrame):
                 value.source = self.derived(value.source, aten.clone.default, ())
         return value.source
 
-    def _dense_windows(self, value: Any) -> Any:
+    def dense_windows(self, value: Any) -> Any:
+        """Windows as a dense tensor; any other value unchanged."""
         if not isinstance(value, MaskedTensor) or value.run is self:
             return value
         return self.derived(value.run.leave(value), aten.clone.default, ())
@@ -116,6 +117,7 @@ class MaskedWindows(FrameOfWindows):
     def __init__(self, home: MaskedFrame, x: MaskedTensor, count: Sequence[int]) -> None:
         super().__init__({}, home.grid, home.streams, 1, home.repack)
         self.home, self.maps = home, home.maps
+        self.mark = object()
         self.of = x
         self.size = x.size_of_map
         self.places = x.places or places_of(x.size_of_map)
@@ -129,6 +131,19 @@ class MaskedWindows(FrameOfWindows):
     def merge(self, x: MaskedTensor, argument: int) -> Tensor:
         """See :class:`MaskedFrame`."""
         return x.value
+
+    def needs_all(self, func, brought) -> bool:
+        """See :class:`MaskedFrame`."""
+        return not is_mutable(func) and any(value.parts is not self.mark for value in brought)
+
+    def derived(self, out, func, args):
+        """See :class:`MaskedFrame`."""
+        return tree_map(self._of_windows, super().derived(out, func, args))
+
+    def _of_windows(self, value: Any) -> Any:
+        if type(value) is DenseMap:
+            value.parts = self.mark
+        return value
 
     def execute(self, func, args, kwargs):
         """See :class:`MaskedFrame`; a view may be the map again."""

@@ -27,6 +27,7 @@ from ..torch_internals import (
     no_torch_function_of_subclass,
     packet_of,
     schema_of,
+    tree_leaves,
     tree_map,
     versions_are_counted,
 )
@@ -154,19 +155,22 @@ class DenseMap(torch.Tensor):
 
     Attributes:
         plain: The same memory as an ordinary tensor.
+        parts: The mark of the windows that it was computed from, ``None`` if from more of the
+            picture than these.
     """
 
     plain: Tensor
+    parts: Any
     _origin: FrameMaps | None
     _blocks: tuple[int, Tensor] | None
 
     __torch_function__ = no_torch_function_of_subclass
 
     @staticmethod
-    def of(plain: Tensor, origin: FrameMaps | None) -> DenseMap:
+    def of(plain: Tensor, origin: FrameMaps | None, parts: Any = None) -> DenseMap:
         """Mark a tensor; without an origin, it is never cut into blocks."""
         self = marked_as(DenseMap, plain)
-        self.plain, self._origin, self._blocks = plain, origin, None
+        self.plain, self._origin, self._blocks, self.parts = plain, origin, None, parts
         return self
 
     @classmethod
@@ -185,7 +189,7 @@ class DenseMap(torch.Tensor):
 
     def forget(self) -> None:
         """End the frame."""
-        self._origin = self._blocks = None
+        self._origin = self._blocks = self.parts = None
 
     def __deepcopy__(self, memo) -> Tensor:
         return self.plain.clone()
@@ -220,21 +224,22 @@ def is_no_map(value: Any) -> bool:
     return value._origin.geometry(value.shape) is None
 
 
-def derived(value: Any, origin: FrameMaps) -> Any:
+def derived(value: Any, origin: FrameMaps, parts: Any = None) -> Any:
     """Mark what an op computed from a frame's maps.
 
     Args:
         value: Its result: a tensor, or several.
         origin: The frame being run.
+        parts: See :class:`DenseMap`.
 
     Returns:
         The same, with tensors of two and more dimensions, except integers, as dense maps.
     """
     if type(value) is Tensor:
         marked = value.dim() > 1 and (value.is_floating_point() or value.is_complex())
-        return DenseMap.of(value, origin) if marked else value
+        return DenseMap.of(value, origin, parts) if marked else value
     if isinstance(value, (list, tuple)):
-        return type(value)([derived(item, origin) for item in value])
+        return type(value)([derived(item, origin, parts) for item in value])
     return value
 
 
@@ -267,12 +272,14 @@ def _run(func: OpOverload, args, kwargs):
         return _written(func, args, kwargs, out)
     if origin is not None and moves_pixels(func, args, origin):
         origin = None
+    all_parts = {id(value.parts): value.parts for value in dense_maps((args, kwargs))}
+    parts = next(iter(all_parts.values())) if len(all_parts) == 1 else None
     if counts:
         # It knows its base, and torch accepts such a tensor from below only within another.
         return tree_map(
-            lambda value: DenseMap.of(value, origin) if _is_plain(value) else value, out
+            lambda value: DenseMap.of(value, origin, parts) if _is_plain(value) else value, out
         )
-    return out if origin is None else derived(out, origin)
+    return out if origin is None else derived(out, origin, parts)
 
 
 def _is_plain(value: Any) -> bool:
@@ -316,6 +323,15 @@ def moves_pixels(func: OpOverload, args, origin: FrameMaps) -> bool:
             order[a], order[b] = order[b], order[a]
         return order.index(2) > order.index(3)
     return False
+
+
+def dense_maps(values: Any) -> list[DenseMap]:
+    """The dense maps among arguments, of a frame that is not over."""
+    return [
+        value
+        for value in tree_leaves(values)
+        if type(value) is DenseMap and _origin_of((value,)) is not None
+    ]
 
 
 def _origin_of(values) -> FrameMaps | None:

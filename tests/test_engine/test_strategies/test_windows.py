@@ -157,6 +157,36 @@ def test_an_op_that_runs_on_whole_maps_between_windows(pack):
     assert {op.op for op in bc.report(net).dense_ops} >= {"aten.flip.default"}
 
 
+class GatedWindows(nn.Module):
+    """Windows with a gate from the whole picture, and something that is read of all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, CHANNELS, 4, 4), nn.Conv2d(CHANNELS, 4, 3, 1, 1)
+        self.mix = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        n, h, w, _ = x.shape
+        windows = part(x, 7)
+        gate = self.mix(x.mean((1, 2))).sigmoid().view(n, 1, 1, -1)
+        apart = windows.flip(1)  # dense, of these windows alone
+        windows = self.mix(windows + apart) * gate
+        windows = windows + windows.mean((0, 1, 2), True)
+        return self.head(join(windows, n, h, w).permute(0, 3, 1, 2))
+
+
+def test_what_windows_take_from_the_whole_picture_is_new_in_all_of_them():
+    net = GatedWindows().eval()
+    found, wanted, dense = run(net, 1, (84, 112), count=10)
+    torch.testing.assert_close(found[0], dense, rtol=1e-4, atol=1e-5)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    dense_ops = {op.op: op.reason for op in bc.report(net).dense_ops}
+    assert "cut in different ways" in dense_ops["aten.mul.Tensor"]
+    assert "aten.add.Tensor" not in dense_ops  # of what flip gave: no window would change
+
+
 def test_a_window_that_meets_no_executed_block_costs_nothing():
     """Blocks of 8 px, windows of 7: of 4x4 blocks one in the corner meets 2x2 of 5x5 windows."""
     net = Windowed(7, "plain")
