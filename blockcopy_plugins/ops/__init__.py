@@ -7,8 +7,8 @@ from blockcopy_plugins.ops.bitmaps import cover_cells, crop_masks, shared_pixels
 from blockcopy_plugins.ops.block_conv import block_conv2d
 from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
-from blockcopy_plugins.ops.block_sums import block_sums
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
+from blockcopy_plugins.ops.block_sums import block_sums
 from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.conv_obstacles import NO_KERNELS, conv_obstacles

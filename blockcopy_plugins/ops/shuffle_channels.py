@@ -39,8 +39,8 @@ def _fake(map: Tensor, groups: int) -> Tensor:
 def shuffle_channels(map: Tensor, groups: int) -> Tensor:
     """Take the first channel of each group, then the second of each, and so on.
 
-    As ``torch.channel_shuffle``, and as ``view``, ``transpose`` and ``reshape`` write it down, which
-    on maps that lie channels last copy value by value.
+    As ``torch.channel_shuffle``, and as ``view``, ``transpose`` and ``reshape``, which on maps that
+    lie channels last copy value by value.
 
     Args:
         map: ``(N, C, H, W)``, channels last, of a dtype of 2, 4 or 8 bytes.
