@@ -89,4 +89,6 @@ class Neighbours:
         """The inverse of :meth:`together`."""
         n, channels, height, width = map_.shape
         shape = n, height, width * self.pixels, channels // self.pixels
-        return map_.permute(0, 2, 3, 1).reshape(shape).permute(0, 3, 1, 2)
+        found = map_.permute(0, 2, 3, 1).reshape(shape).permute(0, 3, 1, 2)
+        # A view keeps the tensor that it is a view of, which nobody is to hold after the frame.
+        return found.detach()
