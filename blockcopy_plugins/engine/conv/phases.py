@@ -96,8 +96,7 @@ class Phases:
         pixels = stacked.permute(0, 2, 3, 1)
         pixels = pixels.reshape(-1, height, width, high, channels // high).transpose(2, 3)
         pixels = pixels.reshape(-1, height * high, width * wide, channels // (high * wide))
-        # A view keeps the tensor that it is a view of, which nobody is to hold after the frame.
-        found = pixels.permute(0, 3, 1, 2).detach()
+        found = pixels.permute(0, 3, 1, 2)
         if size == (height * high, width * wide):
             return found
         found = found[:, :, : size[0], : size[1]]
