@@ -149,6 +149,7 @@ def test_dictated_policy_executes_what_it_is_told_and_is_timed(beside):
             return 10.0 * (second - first)
 
     policy = dictated_beside_scene("boxes", (96, 128), clock=Ticks(), policy=beside)
+    assert type(policy.beside._learned).__name__ == beside
     net = torch.nn.Conv2d(3, 4, 3, 1, 1).eval()
     bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy=policy))
     draw = torch.Generator().manual_seed(0)

@@ -89,19 +89,22 @@ def test_dense_calls_use_nothing_of_ours(tiny, monkeypatch):
 def test_a_plain_frame_selects_by_the_kernels(tiny, monkeypatch):
     """It is a frame of the converted model; only the layers on blocks run as they were."""
     model = tiny.build(tiny.mask_rcnn())
-    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy="all"))
-    used = []
+    policy = dict(type="EveryNthFramePolicy", n=1)
+    bc.blockcopy_(model, bc.BlockCopyConfig(block_size=BLOCK, policy=policy))
+    converted, used = bc.handle(model).converted, []
     for each in stand_ins(model):
         own = each.replacement
-        monkeypatch.setattr(
-            each, "replacement", lambda *a, own=own, **k: (used.append(1), own(*a, **k))[1]
-        )
-    session = bc.handle(model)
-    batch = model.data_preprocessor(tiny.batch([tiny.picture((96, 128), 0)]))
-    with torch.no_grad(), session.converted.plain.set_to(True):
-        used.clear()
-        model(**batch, mode="predict")
-    assert used
+
+        def noted(*args, each=each, own=own, **kwargs):
+            used.extend([type(each).__name__] * converted.plain.get())
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(each, "replacement", noted)
+    with torch.no_grad():
+        for seed in range(5):
+            model.test_step(tiny.batch([tiny.picture((96, 128), seed)]))
+    assert bc.report(model).plain_frames
+    assert {"RankedProposals", "PastedMasks"} <= set(used)
 
 
 def test_a_restored_model_has_its_own_methods_again(tiny):

@@ -346,12 +346,10 @@ def _prepare(
     """A weight in the kernels' layout (for Winograd's algorithm or not), or stacked."""
     if isinstance(how, Repeats):
         return nn.Parameter(how.of(weight), requires_grad=False)
-    if isinstance(how, Phases):
+    if isinstance(how, (Phases, Neighbours)):
         stacked = nn.Parameter(how.stack(weight), requires_grad=False)
-        stacked.values_but_zeros = weight.numel()
+        stacked.values_but_zeros = weight.numel() * how.copies
         return stacked
-    if isinstance(how, Neighbours):
-        return how.stack(weight)
     if isinstance(how, Columns):
         return ops.conv_prepare(how.of(weight), False, kernels)
     return ops.conv_prepare(weight, how, kernels)

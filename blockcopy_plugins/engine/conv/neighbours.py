@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...ops.block_conv import SlidingWindow
 from .phases import Repeats
@@ -33,7 +33,9 @@ class Neighbours:
     pixels: int
 
     @classmethod
-    def that_fill(cls, lanes: int, channels: int, window: SlidingWindow, width: int):
+    def that_fill(
+        cls, lanes: int, channels: int, window: SlidingWindow, width: int
+    ) -> Neighbours | None:
         """As many as fill a vector.
 
         Args:
@@ -53,16 +55,18 @@ class Neighbours:
             pixels *= 2
         return cls(pixels) if pixels > 1 else None
 
-    def stack(self, weight: Tensor) -> nn.Parameter:
+    @property
+    def copies(self) -> int:
+        """How often each value of a weight is in the stacked one."""
+        return self.pixels
+
+    def stack(self, weight: Tensor) -> Tensor:
         """The weight ``(pixels * C_out, C, kh, kw + pixels - 1)`` of ``(C_out, C, kh, kw)``."""
         out, channels, height, width = weight.shape
         taps = weight.new_zeros(self.pixels, out, channels, height, width + self.pixels - 1)
         for i in range(self.pixels):
             taps[i, ..., i : i + width] = weight
-        taps = taps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        stacked = nn.Parameter(taps, requires_grad=False)
-        stacked.values_but_zeros = weight.numel() * self.pixels
-        return stacked
+        return taps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     def per_channel(self, values: Tensor | None) -> Tensor | None:
         """``(pixels * C,)`` of ``(C,)``."""

@@ -53,6 +53,11 @@ class Phases:
         first = tuple(self.first[i] - (taps[i] - self.taps[i]) for i in (0, 1))
         return Phases(self.kernel, self.stride, self.padding, first, taps)
 
+    @property
+    def copies(self) -> int:
+        """How often each value of a weight is in the stacked one."""
+        return 1
+
     def stack(self, weight: Tensor) -> Tensor:
         """The weight of the ordinary convolution.
 
