@@ -21,13 +21,6 @@ def _check(map: Tensor, groups: int) -> None:
             "groups"
         ),
     )
-    torch._check_type(
-        map.element_size() in (2, 4, 8),
-        lambda: (
-            f"blockcopy::shuffle_channels: map has dtype {map.dtype}, expected one of 2, 4 or 8 "
-            "bytes"
-        ),
-    )
 
 
 def _fake(map: Tensor, groups: int) -> Tensor:
@@ -43,7 +36,7 @@ def shuffle_channels(map: Tensor, groups: int) -> Tensor:
     lie channels last copy value by value.
 
     Args:
-        map: ``(N, C, H, W)``, channels last, of a dtype of 2, 4 or 8 bytes.
+        map: ``(N, C, H, W)``, channels last, of a dtype of at most 8 bytes.
         groups: Number of groups of neighbouring channels.
 
     Returns:
@@ -51,7 +44,6 @@ def shuffle_channels(map: Tensor, groups: int) -> Tensor:
 
     Raises:
         ValueError: If the map is not channels last, or the groups do not divide its channels.
-        TypeError: If the dtype is a different one.
         RuntimeError: If gradients are recorded and the map requires grad.
     """
     check_no_grad("shuffle_channels", map)

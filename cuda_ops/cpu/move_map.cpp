@@ -6,6 +6,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/elements.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -353,16 +354,9 @@ at::Tensor move_map_cpu(const at::Tensor& value_, const at::Tensor& copied_,
         });
     return out;
   }
-  const auto run = [&](auto zero) {
-    using T = decltype(zero);
-    for_rows<T>(field, value, copied, out, take<T>);
-  };
-  switch (value.element_size()) {
-    case 1: run(uint8_t{}); break;
-    case 2: run(uint16_t{}); break;
-    case 4: run(uint32_t{}); break;
-    default: run(uint64_t{}); break;
-  }
+  with_element("move_map", value, [&](auto zero) {
+    for_rows<decltype(zero)>(field, value, copied, out, take<decltype(zero)>);
+  });
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/elements.h"
 
 namespace blockcopy {
 namespace {
@@ -29,18 +30,6 @@ void spread_row(const T* row, T* planes, int64_t pixels, int64_t channels, int64
 // Where in planes a pixel lies that has this number among the pixels of all slots.
 int64_t first_plane(int64_t slot, int64_t pixel, int64_t channels, int64_t area) {
   return slot * (channels - 1) * area + pixel;
-}
-
-template <typename Run>
-void with_element(const char* op, const at::Tensor& map, Run run) {
-  switch (map.element_size()) {
-    case 1: run(uint8_t{}); break;
-    case 2: run(uint16_t{}); break;
-    case 4: run(uint32_t{}); break;
-    case 8: run(uint64_t{}); break;
-    default: TORCH_CHECK_TYPE(false, "blockcopy::", op, ": dtype ", map.scalar_type(),
-                              ", expected one of at most 8 bytes");
-  }
 }
 
 void scatter_planes_cpu(const at::Tensor& state, const at::Tensor& packed,

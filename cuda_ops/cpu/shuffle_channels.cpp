@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/clones.h"
+#include "blockcopy/elements.h"
 
 namespace blockcopy {
 namespace {
@@ -39,6 +40,11 @@ BLOCKCOPY_CLONES void shuffle(const uint16_t* from, int64_t pixels, int64_t grou
   shuffle_of(from, pixels, groups, width, to);
 }
 
+BLOCKCOPY_CLONES void shuffle(const uint8_t* from, int64_t pixels, int64_t groups, int64_t width,
+                              uint8_t* __restrict__ to) {
+  shuffle_of(from, pixels, groups, width, to);
+}
+
 BLOCKCOPY_CLONES void shuffle(const uint32_t* from, int64_t pixels, int64_t groups, int64_t width,
                               uint32_t* __restrict__ to) {
   shuffle_of(from, pixels, groups, width, to);
@@ -55,16 +61,13 @@ at::Tensor shuffle_channels_cpu(const at::Tensor& map, int64_t groups) {
                     "blockcopy::shuffle_channels: map has shape ", map.sizes(), " and strides ",
                     map.strides(), ", expected (N, C, H, W), channels last, with C a multiple of ",
                     groups, " groups");
-  TORCH_CHECK_TYPE(map.element_size() == 2 || map.element_size() == 4 || map.element_size() == 8,
-                   "blockcopy::shuffle_channels: map has dtype ", map.scalar_type(),
-                   ", expected one of 2, 4 or 8 bytes");
   const at::Tensor out =
       at::empty(map.sizes(), map.options().memory_format(at::MemoryFormat::ChannelsLast));
   if (out.numel() == 0) {
     return out;
   }
   const int64_t channels = map.size(1), pixels = map.numel() / channels;
-  const auto run = [&](auto zero) {
+  with_element("shuffle_channels", map, [&](auto zero) {
     using T = decltype(zero);
     const T* from = static_cast<const T*>(map.const_data_ptr());
     T* to = static_cast<T*>(out.mutable_data_ptr());
@@ -73,12 +76,7 @@ at::Tensor shuffle_channels_cpu(const at::Tensor& map, int64_t groups) {
       shuffle(from + begin * channels, end - begin, groups, channels / groups,
               to + begin * channels);
     });
-  };
-  switch (map.element_size()) {
-    case 2: run(uint16_t{}); break;
-    case 4: run(uint32_t{}); break;
-    default: run(uint64_t{}); break;
-  }
+  });
   return out;
 }
 
