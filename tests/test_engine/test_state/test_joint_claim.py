@@ -115,3 +115,15 @@ def test_a_copy_of_the_entries_goes_its_own_way():
     joint.claim([0], [stream], [False])
     assert all(entry.used_now([stream]) for entry in all_)
     assert all(entry.used_now([twin]) for entry in twins)
+
+
+def test_a_wider_border_is_claimed_anew():
+    all_ = entries()
+    joint, stream, other = JointClaim(all_), Stream(token=7, slot=0), Stream(token=8, slot=1)
+    joint.claim([0], [stream], [True])
+    all_[0].claim([1], [other], [True], 2)
+    all_[0].widen(2)
+    stream.frames += 1
+    # What was kept for it reaches less far.
+    with pytest.raises(StateError, match="no state"):
+        joint.claim([0], [stream], [False])
