@@ -57,6 +57,46 @@ def run_maps(model: nn.Module, frame: Tensor):
     return model.sem_seg_head.layers(features)
 
 
+class DetectionOptions:
+    """What a detector keeps of what it finds, under the names that MMDetection gives it.
+
+    Args:
+        model: A detector of Detectron2.
+
+    Attributes:
+        score_thr: Least score of a detection.
+        max_per_img: Most detections of an image.
+    """
+
+    _NAMES = {
+        "score_thr": ("test_score_thresh",),
+        "max_per_img": ("test_topk_per_image", "max_detections_per_image"),
+    }
+
+    def __init__(self, model: nn.Module) -> None:
+        heads = getattr(model, "roi_heads", None)
+        self.__dict__["_holder"] = model if heads is None else heads.box_predictor
+
+    def __getattr__(self, name: str) -> float:
+        return getattr(self._holder, self._name(name))
+
+    def __setattr__(self, name: str, value: float) -> None:
+        setattr(self._holder, self._name(name), value)
+
+    def update(self, other: DetectionOptions) -> None:
+        """Keep what another detector keeps."""
+        for name in self._NAMES:
+            setattr(self, name, getattr(other, name))
+
+    def _name(self, name: str) -> str:
+        return next(own for own in self._NAMES[name] if hasattr(self._holder, own))
+
+
+def predict(model: nn.Module, frame: Tensor) -> list[dict]:
+    """What a model finds in a frame ``(1, 3, H, W)``."""
+    return model([{"image": frame[0]}])
+
+
 def is_detectron2(model: nn.Module) -> bool:
     """Whether a model is one of :func:`build_model`."""
     return isinstance(getattr(model, "pixel_mean", None), torch.Tensor) and hasattr(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .detectron2_region import DetectionOptions, is_detectron2, predict
 from .region import data_samples, task_of
 
 
@@ -23,7 +24,8 @@ def as_it_can_run(model: nn.Module, layout: torch.memory_format) -> nn.Module:
         layout: In which its part up to the dense heads is faster.
     """
     model = copy.deepcopy(model)
-    if task_of(model) == "segmentation":
+    # torchvision's RoIAlign, which Detectron2 calls, makes of a map what it needs.
+    if task_of(model) == "segmentation" or is_detectron2(model):
         return model.to(memory_format=layout)
     from mmcv.ops import RoIAlign
 
@@ -56,6 +58,8 @@ class WholeModel:
 
     def __call__(self, frame: Tensor) -> Any:
         """Data samples with the predictions for a frame ``(1, 3, H, W)``."""
+        if is_detectron2(self.model):
+            return predict(self.model, frame)
         samples = data_samples(self.model, tuple(frame.shape[2:]))
         return self.model(frame, samples, mode="predict")
 
@@ -64,6 +68,8 @@ class WholeModel:
         """What a detector keeps of what it finds; ``None`` for a segmentor."""
         if task_of(self.model) == "segmentation":
             return None
+        if is_detectron2(self.model):
+            return DetectionOptions(self.model)
         head = getattr(self.model, "roi_head", None) or self.model.bbox_head
         return head.test_cfg
 
@@ -103,4 +109,5 @@ class WholeModel:
 
     def _count(self, frame: Tensor) -> int:
         with torch.inference_mode():
-            return len(self(frame)[0].pred_instances)
+            found = self(frame)[0]
+            return len(found["instances"] if isinstance(found, dict) else found.pred_instances)

@@ -7,8 +7,7 @@ host knows are brought to the device without waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,6 +52,8 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     Returns:
         ``values`` itself if it is there.
     """
+    if values.device == device:
+        return values
     if device.type != "cuda" or values.device.type != "cpu":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
@@ -74,21 +75,21 @@ class HostReads:
     """Values on a device that the host wants, until the next frame's transfer brings them.
 
     Values requested while a frame's blocks are chosen come with that frame's grid. Values requested
-    after that (from the frame's results) come with the grid of the next frame.
+    after that (from the frame's results) come with the grid of the next frame. A frame is a ``with``
+    block; if it fails, the values that it requested are no longer wanted.
     """
 
     def __init__(self) -> None:
         self._wanted: list[tuple[Tensor, Then]] = []
         self._carried: list[tuple[Tensor, Then]] = []
 
-    @contextmanager
-    def frame(self) -> Iterator[None]:
-        """One frame; if it fails, the values that it requested are no longer wanted."""
-        try:
-            yield
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, failure: type[BaseException] | None, *error: object) -> None:
+        if failure is None:
             self._carried += self._wanted
-        finally:
-            self._wanted = []
+        self._wanted = []
 
     def add(self, value: Tensor, then: Then) -> None:
         """Request a value.

@@ -1,6 +1,6 @@
 // Quick looks at the attributes of hundreds of modules, taken before each frame; see
 // engine/execution/model_watch.py, which does the same in Python where there is no extension.
-#include "blockcopy/module_state.h"
+#include "blockcopy/module_functions.h"
 
 #include <algorithm>
 
@@ -271,10 +271,6 @@ PyObject* any_has(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
   Py_RETURN_FALSE;
-}
-
-PyCFunction fast(_PyCFunctionFast function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
 }  // namespace

@@ -1,16 +1,24 @@
 // A recorded frame as a list of operator calls, run without Python. It is built and called by
 // engine/execution/native_program.py.
+#include "blockcopy/program.h"
+
 #include <ATen/ScalarOps.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/stack.h>
-#include <torch/custom_class.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/object_ptr.h>
 #include <torch/library.h>
 
-#include <string>
+#include <algorithm>
+#include <map>
 #include <utility>
-#include <vector>
 
+#include "blockcopy/module_functions.h"
+
+namespace blockcopy {
 namespace {
 
 using c10::IValue;
@@ -54,127 +62,308 @@ IValue converted(const IValue& value, const TypePtr& type) {
   return value;
 }
 
-// An argument, or an item of one that is a list, which differs from frame to frame.
-struct Place {
-  int64_t argument;
-  int64_t item;    // -1: the argument itself
-  int64_t source;  // a value of the frame, or where `factor` is not 0 one of its sizes
-  int64_t factor;  // 0: a tensor; else the integer is the size times this
-};
+// Adds the items of one step to those of all.
+template <typename Item>
+Range appended(std::vector<Item>& all, const std::vector<Item>& own) {
+  const auto begin = static_cast<uint32_t>(all.size());
+  all.insert(all.end(), own.begin(), own.end());
+  return {begin, static_cast<uint32_t>(all.size())};
+}
 
-struct Step {
-  c10::OperatorHandle op;
-  std::vector<IValue> arguments;
-  std::vector<Place> places;
-  std::vector<int64_t> results;  // which values they become, -1: nobody reads it
-  std::vector<int64_t> over;     // values that no later step reads
-  bool returns_list;
-};
-
-struct Program : torch::CustomClassHolder {
-  // Args: number of tensors that a frame is given, and of all that a frame has.
-  Program(int64_t given, int64_t values) : given_(given), values_(values) {}
-
-  void add(const std::string& name, const std::string& overload, const IValue& arguments,
-           const std::vector<int64_t>& places, std::vector<int64_t> results,
-           std::vector<int64_t> over) {
-    const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
-    const auto& schema = op.schema();
-    const auto& given = arguments.toTupleRef().elements();
-    TORCH_CHECK_VALUE(given.size() == schema.arguments().size(), name, " takes ",
-                      schema.arguments().size(), " arguments, got ", given.size());
-    Step step{op, {}, {}, std::move(results), std::move(over), false};
-    for (size_t i = 0; i < given.size(); ++i) {
-      step.arguments.push_back(converted(given[i], schema.arguments()[i].type()));
+void fill(const BoxedCall& boxed, const std::vector<at::Tensor>& values, const int64_t* sizes,
+          torch::jit::Stack& stack) {
+  int64_t copied = -1;  // the list that is this call's own
+  for (const Place& place : boxed.places) {
+    const IValue value = place.factor == 0 ? IValue(values[place.source])
+                                           : IValue(sizes[place.source] * place.factor);
+    IValue& argument = stack[place.argument];
+    if (place.item < 0) {
+      argument = value;
+      continue;
     }
-    for (size_t i = 0; i + 3 < places.size(); i += 4) {
-      step.places.push_back({places[i], places[i + 1], places[i + 2], places[i + 3]});
+    if (copied != place.argument) {
+      argument = argument.toList().copy();
+      copied = place.argument;
     }
-    const auto& returns = schema.returns();
-    step.returns_list = returns.size() == 1 && returns[0].type()->kind() == TypeKind::ListType;
-    steps_.push_back(std::move(step));
+    argument.toList().set(place.item, value);
   }
+}
 
-  void give(std::vector<int64_t> results) { results_ = std::move(results); }
-
-  std::vector<at::Tensor> run(std::vector<at::Tensor> given, const std::vector<int64_t>& sizes) {
-    TORCH_CHECK_VALUE(static_cast<int64_t>(given.size()) == given_, "expected ", given_,
-                      " tensors, got ", given.size());
-    // The kernels alone: nothing here is differentiated, and views need not know their base.
-    const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    std::vector<at::Tensor> values = std::move(given);
-    values.resize(values_);
-    torch::jit::Stack stack;
-    for (const Step& step : steps_) {
-      stack.assign(step.arguments.begin(), step.arguments.end());
-      fill(step, values, sizes, stack);
-      step.op.callBoxed(stack);
-      take(step, stack, values);
-      for (const int64_t value : step.over) {
-        values[value].reset();
-      }
-    }
-    std::vector<at::Tensor> results;
-    results.reserve(results_.size());
-    for (const int64_t value : results_) {
-      results.push_back(values[value]);
-    }
-    return results;
-  }
-
- private:
-  static void fill(const Step& step, const std::vector<at::Tensor>& values,
-                   const std::vector<int64_t>& sizes, torch::jit::Stack& stack) {
-    int64_t copied = -1;  // the list that is this call's own
-    for (const Place& place : step.places) {
-      const IValue value = place.factor == 0 ? IValue(values[place.source])
-                                             : IValue(sizes[place.source] * place.factor);
-      IValue& argument = stack[place.argument];
-      if (place.item < 0) {
-        argument = value;
-        continue;
-      }
-      if (copied != place.argument) {
-        argument = argument.toList().copy();
-        copied = place.argument;
-      }
-      argument.toList().set(place.item, value);
-    }
-  }
-
-  static void take(const Step& step, const torch::jit::Stack& stack,
-                   std::vector<at::Tensor>& values) {
-    if (!step.returns_list) {
-      for (size_t i = 0; i < step.results.size(); ++i) {
-        // An op that gives nothing has one result here, which nobody reads.
-        if (step.results[i] >= 0) {
-          values[step.results[i]] = stack[i].toTensor();
-        }
-      }
-      return;
-    }
-    const auto list = stack[0].toTensorVector();
-    TORCH_CHECK(list.size() == step.results.size(), step.op.schema().name(), " gave ", list.size(),
-                " tensors, ", step.results.size(), " in the recorded frame");
-    for (size_t i = 0; i < step.results.size(); ++i) {
-      if (step.results[i] >= 0) {
-        values[step.results[i]] = list[i];
-      }
-    }
-  }
-
-  int64_t given_;
-  int64_t values_;
-  std::vector<Step> steps_;
-  std::vector<int64_t> results_;
-};
+std::map<std::string, DirectCallMaker>& direct_call_makers() {
+  static std::map<std::string, DirectCallMaker> makers;
+  return makers;
+}
 
 }  // namespace
 
+DirectCallMaker direct_call_maker(const std::string& op) {
+  const auto& makers = direct_call_makers();
+  const auto found = makers.find(op);
+  return found == makers.end() ? nullptr : found->second;
+}
+
+void add_direct_call(const char* op, DirectCallMaker maker) {
+  direct_call_makers()["blockcopy::" + std::string(op)] = maker;
+}
+
+Program::~Program() {
+  for (const Step& step : steps_) {
+    if (step.direct) {
+      step.direct->~DirectCall();
+    }
+  }
+}
+
+void Program::add(const std::string& name, const std::string& overload, const IValue& arguments,
+                  const std::vector<int64_t>& places, const std::vector<int64_t>& results,
+                  const std::vector<int64_t>& over) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+  const auto& schema = op.schema();
+  const auto& given = arguments.toTupleRef().elements();
+  TORCH_CHECK_VALUE(given.size() == schema.arguments().size(), name, " takes ",
+                    schema.arguments().size(), " arguments, got ", given.size());
+  BoxedCall boxed{op, {}, {}, false};
+  for (size_t i = 0; i < given.size(); ++i) {
+    boxed.arguments.push_back(converted(given[i], schema.arguments()[i].type()));
+  }
+  for (size_t i = 0; i + 3 < places.size(); i += 4) {
+    boxed.places.push_back({places[i], places[i + 1], places[i + 2], places[i + 3]});
+  }
+  const auto& returns = schema.returns();
+  boxed.returns_list = returns.size() == 1 && returns[0].type()->kind() == TypeKind::ListType;
+  Step step;
+  step.results = appended(made_, results);
+  step.over = appended(over_, over);
+  if (!boxed.returns_list && results.size() <= 1) {
+    call_directly(step, boxed, name);
+  }
+  step.lines.begin = static_cast<uint32_t>(lines_.size());
+  for (const IValue& argument : boxed.arguments) {
+    add_lines(argument);
+  }
+  step.lines.end = static_cast<uint32_t>(lines_.size());
+  steps_.push_back(step);
+  boxed_.push_back(std::move(boxed));
+}
+
+// Have a step call its kernel directly, if there is one and all that differs can be set.
+void Program::call_directly(Step& step, BoxedCall& boxed, const std::string& name) {
+  const DirectCallMaker make = direct_call_maker(name);
+  if (!make) {
+    return;
+  }
+  for (const Place& place : boxed.places) {
+    if (place.factor == 0 && place.item < 0) {
+      boxed.arguments[place.argument] = at::Tensor();  // each frame brings one
+    }
+  }
+  DirectCall* call = make(boxed.arguments, arena_);
+  std::vector<TensorSlot> tensors;
+  std::vector<NumberSlot> numbers;
+  bool is_known = true;
+  for (const Place& place : boxed.places) {
+    if (place.factor == 0) {
+      tensors.push_back({call->tensor(place.argument, place.item), place.source});
+      is_known = is_known && tensors.back().target;
+    } else {
+      numbers.push_back({call->number(place.argument, place.item), place.source, place.factor});
+      is_known = is_known && numbers.back().target;
+    }
+  }
+  if (!is_known) {
+    call->~DirectCall();
+    return;
+  }
+  step.direct = call;
+  step.tensors = appended(tensors_, tensors);
+  step.numbers = appended(numbers_, numbers);
+}
+
+std::vector<at::Tensor> Program::run(std::vector<at::Tensor> given, const int64_t* sizes) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(given.size()) == given_, "expected ", given_,
+                    " tensors, got ", given.size());
+  // Results of frames are ordinary tensors, also where the caller is in inference mode.
+  const c10::InferenceMode no_inference(false);
+  const at::NoGradGuard no_grad;
+  // The kernels alone: nothing here is differentiated, and views need not know their base.
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  // Direct calls hold the arguments of one run at a time, and profilers do not see them.
+  const std::unique_lock<std::mutex> alone(at_work_, std::try_to_lock);
+  const bool directly = alone.owns_lock() && !at::hasCallbacks();
+  std::vector<at::Tensor> values = std::move(given);
+  values.resize(values_);
+  torch::jit::Stack stack;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    if (i + 1 < steps_.size()) {
+      fetch(steps_[i + 1]);
+    }
+    if (directly && step.direct) {
+      run_directly(step, sizes, values);
+    } else {
+      run_boxed(i, sizes, values, stack);
+    }
+    for (uint32_t k = step.over.begin; k < step.over.end; ++k) {
+      values[over_[k]].reset();
+    }
+  }
+  std::vector<at::Tensor> results;
+  results.reserve(results_.size());
+  for (const int64_t value : results_) {
+    results.push_back(values[value]);
+  }
+  return results;
+}
+
+void Program::run_directly(const Step& step, const int64_t* sizes,
+                           std::vector<at::Tensor>& values) const {
+  // Nothing of a frame is kept beyond the step, also if the kernel refuses it.
+  struct Release {
+    const TensorSlot* begin;
+    const TensorSlot* end;
+    ~Release() {
+      std::for_each(begin, end, [](const TensorSlot& slot) { slot.target->reset(); });
+    }
+  } slots{tensors_.data() + step.tensors.begin, tensors_.data() + step.tensors.end};
+  for (const TensorSlot* slot = slots.begin; slot != slots.end; ++slot) {
+    *slot->target = values[slot->source];
+  }
+  for (uint32_t k = step.numbers.begin; k < step.numbers.end; ++k) {
+    *numbers_[k].target = sizes[numbers_[k].source] * numbers_[k].factor;
+  }
+  at::Tensor result = step.direct->run();
+  // An op that gives nothing has one result, which nobody reads.
+  if (step.results.end > step.results.begin && made_[step.results.begin] >= 0) {
+    values[made_[step.results.begin]] = std::move(result);
+  }
+}
+
+void Program::run_boxed(size_t index, const int64_t* sizes, std::vector<at::Tensor>& values,
+                        torch::jit::Stack& stack) const {
+  const BoxedCall& boxed = boxed_[index];
+  const Range made = steps_[index].results;
+  stack.assign(boxed.arguments.begin(), boxed.arguments.end());
+  fill(boxed, values, sizes, stack);
+  boxed.op.callBoxed(stack);
+  if (!boxed.returns_list) {
+    for (uint32_t k = made.begin; k < made.end; ++k) {
+      if (made_[k] >= 0) {
+        values[made_[k]] = stack[k - made.begin].toTensor();
+      }
+    }
+    return;
+  }
+  const auto list = stack[0].toTensorVector();
+  TORCH_CHECK(list.size() == made.end - made.begin, boxed.op.schema().name(), " gave ", list.size(),
+              " tensors, ", made.end - made.begin, " in the recorded frame");
+  for (uint32_t k = made.begin; k < made.end; ++k) {
+    if (made_[k] >= 0) {
+      values[made_[k]] = list[k - made.begin];
+    }
+  }
+}
+
+// Note the memory that an argument consists of, which is the same in all frames. An address may be
+// out of date later: asking for it then does nothing.
+void Program::add_lines(const IValue& value) {
+  // Where a kernel looks first: at the head of what it reads, and at some values of weights, by which
+  // it sees whether they were written to.
+  constexpr int64_t kSmall = 1024, kHead = 256, kPlaces = 8;
+  if (value.isList()) {
+    for (const IValue& item : value.toListRef()) {
+      add_lines(item);
+    }
+    return;
+  }
+  if (!value.isTensor() || !value.toTensor().defined()) {
+    return;
+  }
+  const at::Tensor tensor = value.toTensor();
+  add_lines(tensor.unsafeGetTensorImpl(), sizeof(c10::TensorImpl));
+  if (!tensor.has_storage() || !tensor.device().is_cpu()) {
+    return;
+  }
+  add_lines(tensor.storage().unsafeGetStorageImpl(), 64);
+  const auto* data = static_cast<const char*>(tensor.const_data_ptr());
+  const auto bytes = static_cast<int64_t>(tensor.nbytes());
+  if (bytes <= kSmall) {
+    add_lines(data, bytes);
+    return;
+  }
+  add_lines(data, kHead);
+  for (int64_t place = 1; place < kPlaces; ++place) {
+    add_lines(data + (bytes - 1) * place / (kPlaces - 1), 1);
+  }
+}
+
+void Program::add_lines(const void* memory, int64_t bytes) {
+  constexpr uintptr_t kLine = 64;
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  for (uintptr_t line = address / kLine; line * kLine < address + bytes; ++line) {
+    lines_.push_back(reinterpret_cast<const char*>(line * kLine));
+  }
+}
+
+void Program::fetch(const Step& step) const {
+  for (uint32_t k = step.lines.begin; k < step.lines.end; ++k) {
+    __builtin_prefetch(lines_[k], 0, 2);
+  }
+}
+
+}  // namespace blockcopy
+
+// run_program(address: int, given: list, sizes: tuple) -> list: the tensors that a frame gives.
+// torch's own way to a method reads all arguments by their types in a schema first.
+PyObject* run_program(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 3, "run_program: expected 3 arguments, got ", count);
+  auto* program = static_cast<blockcopy::Program*>(PyLong_AsVoidPtr(args[0]));
+  const Py_ssize_t tensors = PyList_Size(args[1]), numbers = PyTuple_Size(args[2]);
+  if (PyErr_Occurred()) {
+    return nullptr;
+  }
+  std::vector<at::Tensor> given;
+  given.reserve(tensors);
+  for (Py_ssize_t i = 0; i < tensors; ++i) {
+    PyObject* item = PyList_GetItem(args[1], i);
+    TORCH_CHECK_TYPE(THPVariable_Check(item), "run_program: expected a tensor, got ",
+                     Py_TYPE(item)->tp_name);
+    given.push_back(THPVariable_Unpack(item));
+  }
+  std::vector<int64_t> sizes;
+  for (Py_ssize_t i = 0; i < numbers; ++i) {
+    sizes.push_back(PyLong_AsLongLong(PyTuple_GetItem(args[2], i)));
+  }
+  if (PyErr_Occurred()) {
+    return nullptr;
+  }
+  std::vector<at::Tensor> results;
+  {
+    struct WithoutLock {
+      PyThreadState* state = PyEval_SaveThread();
+      ~WithoutLock() { PyEval_RestoreThread(state); }
+    } others_may_run;
+    results = program->run(std::move(given), sizes.data());
+  }
+  THPObjectPtr found(PyList_New(static_cast<Py_ssize_t>(results.size())));
+  for (size_t i = 0; found && i < results.size(); ++i) {
+    PyObject* item = THPVariable_Wrap(std::move(results[i]));
+    if (!item || PyList_SetItem(found, static_cast<Py_ssize_t>(i), item) != 0) {
+      return nullptr;
+    }
+  }
+  return found.release();
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef program_methods[] = {
+    {"run_program", fast(run_program), METH_FASTCALL, "Run a program by its address."},
+    {nullptr, nullptr, 0, nullptr}};
+
 TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
-  m.class_<Program>("Program")
+  m.class_<blockcopy::Program>("Program")
       .def(torch::init<int64_t, int64_t>())
-      .def("add", &Program::add)
-      .def("give", &Program::give)
-      .def("run", &Program::run);
+      .def("add", &blockcopy::Program::add)
+      .def("give", &blockcopy::Program::give)
+      .def("address", &blockcopy::Program::address);
 }

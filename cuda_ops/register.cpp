@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "blockcopy/module_state.h"
+#include "blockcopy/module_functions.h"
 
 TORCH_LIBRARY(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
@@ -24,6 +24,13 @@ TORCH_LIBRARY(blockcopy, m) {
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef module = {
       PyModuleDef_HEAD_INIT, "_C", "Kernels of the blockcopy:: operators.", -1,
-      module_state_methods,  nullptr, nullptr, nullptr, nullptr};
-  return PyModule_Create(&module);
+      nullptr,               nullptr, nullptr, nullptr, nullptr};
+  PyObject* made = PyModule_Create(&module);
+  if (made && PyModule_AddFunctions(made, module_state_methods) == 0 &&
+      PyModule_AddFunctions(made, grid_methods) == 0 &&
+      PyModule_AddFunctions(made, program_methods) == 0) {
+    return made;
+  }
+  Py_XDECREF(made);
+  return nullptr;
 }

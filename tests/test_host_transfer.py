@@ -67,44 +67,44 @@ class Asks:
 
 def test_values_come_with_the_grid_and_those_of_results_with_the_next():
     asks, reads, grid = Asks(), HostReads(), torch.tensor([[[True, False]]])
-    with reads.frame():
+    with reads:
         reads.add(torch.tensor([1.0, 2.0]), partial(asks.take, "chosen"))
         host = reads.bring(grid)
         assert torch.equal(host, grid) and host is not grid
         assert asks.told == [("chosen", [1.0, 2.0])]
         reads.add(torch.tensor(3), partial(asks.take, "result"))
-    with pytest.raises(RuntimeError), reads.frame():
+    with pytest.raises(RuntimeError), reads:
         # A frame that fails: what it wanted is dropped, what the one before wanted is not.
         reads.add(torch.tensor(4), partial(asks.take, "failed"))
         raise RuntimeError
     assert len(asks.told) == 1
-    with reads.frame():
+    with reads:
         reads.bring(grid)
     assert asks.told[1:] == [("result", 3)]
-    with reads.frame():
+    with reads:
         reads.bring(grid)
     assert len(asks.told) == 2
 
 
 def test_all_are_told_before_one_refuses():
     asks, reads, grid = Asks(), HostReads(), torch.zeros(1, 1, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="1"), reads.frame():
+    with pytest.raises(ValueError, match="1"), reads:
         reads.add(torch.tensor(1), asks.refuse)
         reads.add(torch.tensor(2), asks.refuse)
         reads.add(torch.tensor(3), partial(asks.take, "told"))
         reads.bring(grid)
     assert asks.told == [("told", 3)]
-    with reads.frame():
+    with reads:
         reads.bring(grid)
     assert len(asks.told) == 1
 
 
 def test_a_deep_copy_tells_the_copy():
     asks, reads = Asks(), HostReads()
-    with reads.frame():
+    with reads:
         reads.add(torch.tensor(1), partial(asks.take, "a"))
     other, others = copy.deepcopy((reads, asks))
-    with other.frame():
+    with other:
         other.bring(torch.zeros(1, 1, 1, dtype=torch.bool))
     assert others.told == [("a", 1)] and asks.told == []
 
@@ -113,7 +113,7 @@ def test_figures_are_numbers_for_who_reads_them():
     reads = HostReads()
     host = {"rate": 0.25, "of a user's": torch.tensor(2.0)}
     assert Scalars(host, reads).known and Scalars(host, reads).floats() == host
-    with DeviceReads() as device, reads.frame():
+    with DeviceReads() as device, reads:
         gain, n = device.put(torch.tensor(0.5)), device.put(torch.ones(1))
         values = {"rate": 0.25, "gain": gain, "n": n}
         one, other = Scalars(values, reads), Scalars(values, reads)

@@ -34,6 +34,7 @@ class Call:
         seconds_before: Time that the model's own preprocessor took for the batch before the call.
         asks: What the form of the outputs depends on, apart from the frame. Two calls with equal
             values get the same outputs if nothing is executed; ``None`` if this is not known.
+        is_bare: Whether the model is called with the frame alone, as its first argument.
         left: Dense outputs of the modules of :meth:`ModelAdapter.dense_outputs` in this call, by
             module path; filled in while the call runs.
     """
@@ -45,6 +46,7 @@ class Call:
     motion: tuple[MotionField | None, ...] | None = None
     seconds_before: float = 0.0
     asks: Hashable | None = None
+    is_bare: bool = False
     left: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +110,13 @@ class ModelAdapter:
         """
         if args and isinstance(args[0], Tensor):
             asks = asked(args[1:], kwargs)
-            return Call(args[0], lambda frame: ((frame, *args[1:]), dict(kwargs)), asks=asks)
+            is_bare = len(args) == 1 and not kwargs
+            return Call(
+                args[0],
+                lambda frame: ((frame, *args[1:]), dict(kwargs)),
+                asks=asks,
+                is_bare=is_bare,
+            )
         for name, value in kwargs.items():
             if isinstance(value, Tensor) and value.dim() == 4:
                 asks = asked(args, {k: v for k, v in kwargs.items() if k != name})

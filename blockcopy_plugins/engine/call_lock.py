@@ -16,31 +16,29 @@ class CallLock:
     """Lets one call at a time into a model; other threads wait.
 
     A frame changes what the next one reads, from the policy's choice to what the policy learns,
-    and not only while the network runs.
+    and not only while the network runs. A ``with`` block waits until no other thread is in a call,
+    and keeps others out.
+
+    Raises:
+        StateError: By the block, if this thread is already in a call of the model.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: int | None = None
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait until no other thread is in a call, and keep others out.
-
-        Raises:
-            StateError: If this thread is already in a call of the model.
-        """
+    def __enter__(self) -> None:
         if self._thread == threading.get_ident():
             raise StateError(
                 "a policy or a guard has called the model while it was running a frame. Ask the "
                 "model before, or inside 'with bc.dense(model):', where it runs unconverted."
             )
-        with self._lock:
-            self._thread = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._thread = None
+        self._lock.acquire()
+        self._thread = threading.get_ident()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread = None
+        self._lock.release()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CallLock:
         return CallLock()

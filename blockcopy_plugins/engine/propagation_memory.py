@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -58,13 +58,15 @@ class PropagationMemory:
             for stream in list(memory) if streams is None else streams:
                 memory.pop(stream, None)
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
+    def timed(self) -> AbstractContextManager:
         """Add the time of a ``with`` block to :attr:`seconds`, if outputs are moved."""
+        # Returning outputs again replaces the model, and counts as its time.
+        return nullcontext() if self.motion is None else self._timed()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            # Returning outputs again replaces the model, and counts as its time.
-            if self.motion is not None:
-                self.seconds += time.perf_counter() - start
+            self.seconds += time.perf_counter() - start

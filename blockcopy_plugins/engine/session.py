@@ -39,6 +39,7 @@ from .propagation import Propagation
 from .report import Report, Totals
 from .state.stream import Stream
 from .state.stream_states import StreamStates
+from .torch_internals import without_grad
 from .whole_run import WholeRun
 
 # After this many frames it is known how much of the model runs on blocks.
@@ -126,14 +127,14 @@ class Session:
         """
         if self.is_paused or self.converted.active.frame is not None:
             return original(*args, **kwargs)
-        with self._lock.held():
+        with self._lock:
             began = time.perf_counter()
             calls = self.adapter.turns(args, kwargs, self.named_streams is not None)
             if calls[0] is None:
                 return original(*args, **kwargs)
             outputs = []
             for call in calls:
-                with torch.no_grad(), self.reads.frame():
+                with without_grad(), self.reads:
                     outputs.append(self._run(original, call, began - call.seconds_before))
                 began = time.perf_counter()
             return outputs[0] if len(calls) == 1 else self.adapter.join_turns(outputs)
@@ -419,7 +420,7 @@ class Session:
     def reset(self, streams: Iterable[Hashable] | None = None) -> None:
         """Forget streams, ``None`` for all; see :func:`blockcopy_plugins.reset_`."""
         streams = None if streams is None else list(stream_ids(streams))
-        with self._lock.held():
+        with self._lock:
             self._drop(streams)
 
     def release(self) -> None:

@@ -58,6 +58,7 @@ __all__ = [
     "tree_unflatten",
     "version_of",
     "versions_are_counted",
+    "without_grad",
     "wrapper_of",
     "written_argument",
 ]
@@ -100,6 +101,11 @@ def memory_of(tensor: Tensor) -> int:
 def no_modes() -> AbstractContextManager:
     """Inside, no dispatch mode sees what runs."""
     return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
+
+
+def without_grad() -> AbstractContextManager:
+    """As ``torch.no_grad()``, for nothing where gradients are off already."""
+    return torch.no_grad() if torch.is_grad_enabled() else nullcontext()
 
 
 def any_mode() -> bool:

@@ -11,6 +11,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/direct_call.h"
 #include "blockcopy/moments_checks.h"
 
 namespace blockcopy {
@@ -216,6 +217,9 @@ at::Tensor scale_shift_cpu(const at::Tensor& map, const std::optional<at::Tensor
   });
   return map.scalar_type() == at::kHalf ? out.to(at::kHalf) : out;
 }
+
+const CalledDirectly<&block_moments_cpu> direct_block_moments("block_moments");
+const CalledDirectly<&scale_shift_cpu> direct_scale_shift("scale_shift");
 
 }  // namespace
 

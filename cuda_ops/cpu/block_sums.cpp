@@ -8,6 +8,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/direct_call.h"
 #include "blockcopy/moments_checks.h"
 #include "blockcopy/values.h"
 
@@ -105,6 +106,8 @@ at::Tensor block_sums_cpu(const at::Tensor& map, const std::optional<at::Tensor>
   }
   return out;
 }
+
+const CalledDirectly<&block_sums_cpu> direct_block_sums("block_sums");
 
 }  // namespace
 

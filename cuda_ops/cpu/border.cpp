@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 
 namespace blockcopy {
 namespace {
@@ -105,6 +106,9 @@ void copy_border_cpu(const at::Tensor& state, const at::Tensor& map, at::IntArra
   });
   bump_version(state);
 }
+
+const CalledDirectly<&scatter_border_cpu> direct_scatter_border("scatter_border_");
+const CalledDirectly<&copy_border_cpu> direct_copy_border("copy_border_");
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 #include "conv/affine.h"
 
 namespace blockcopy {
@@ -414,6 +415,8 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   });
   return out;
 }
+
+const CalledDirectly<&conv_blocks_cpu> direct_conv_blocks("conv_blocks");
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 
 namespace blockcopy {
 namespace {
@@ -174,6 +175,8 @@ void gather_out_cpu(const at::Tensor& state, const at::Tensor& blocks, const at:
   gather_into(g, state, blocks, rows, cols, pattern, out);
   bump_version(out);
 }
+
+const CalledDirectly<&gather_cpu> direct_gather("gather");
 
 }  // namespace
 

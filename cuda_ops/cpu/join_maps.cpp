@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 #include "conv/affine.h"
 
 namespace blockcopy {
@@ -75,6 +76,8 @@ at::Tensor join_maps_cpu(at::TensorList parts, const std::optional<at::Tensor>& 
                    [&](int64_t begin, int64_t end) { kernels.join(problem, begin, end); });
   return out;
 }
+
+const CalledDirectly<&join_maps_cpu> direct_join_maps("join_maps");
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 #include "blockcopy/elements.h"
 
 namespace blockcopy {
@@ -61,8 +62,45 @@ void scatter_planes_cpu(const at::Tensor& state, const at::Tensor& packed,
   bump_version(state);
 }
 
-void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::Tensor& blocks,
-                     at::IntArrayRef block) {
+// The blocks of a map that are wanted and not left out; either is a single value or a grid, beyond
+// which its last row and column go on.
+std::vector<Block> chosen_blocks(const at::Tensor& wanted, const at::Tensor& left_out,
+                                 const at::Tensor& map, at::IntArrayRef block) {
+  const auto reader = [&](const at::Tensor& grid, const char* name) {
+    TORCH_CHECK_VALUE(grid.scalar_type() == at::kBool && grid.device().is_cpu() &&
+                          grid.is_contiguous() &&
+                          (grid.dim() == 0 || (grid.dim() == 3 && grid.size(0) == map.size(0) &&
+                                               grid.size(1) > 0 && grid.size(2) > 0)),
+                      "blockcopy::copy_blocks_: ", name, " is ", grid.scalar_type(), " ",
+                      grid.sizes(), " on ", grid.device(), ", expected bool () or (",
+                      map.size(0), ", GH, GW) without gaps in host memory");
+    return [&grid, values = static_cast<const uint8_t*>(grid.const_data_ptr())](
+               int64_t slot, int64_t row, int64_t column) {
+      if (grid.dim() == 0) {
+        return *values != 0;
+      }
+      const int64_t height = grid.size(1), width = grid.size(2);
+      row = std::min(row, height - 1);
+      return values[(slot * height + row) * width + std::min(column, width - 1)] != 0;
+    };
+  };
+  const auto is_wanted = reader(wanted, "wanted"), is_left_out = reader(left_out, "left_out");
+  std::vector<Block> found;
+  for (int64_t slot = 0; slot < map.size(0); ++slot) {
+    for (int64_t row = 0; row * block[0] < map.size(2); ++row) {
+      for (int64_t column = 0; column * block[1] < map.size(3); ++column) {
+        if (is_wanted(slot, row, column) && !is_left_out(slot, row, column)) {
+          found.push_back({static_cast<int32_t>(slot), static_cast<int32_t>(row),
+                           static_cast<int32_t>(column)});
+        }
+      }
+    }
+  }
+  return found;
+}
+
+void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::Tensor& wanted,
+                     const at::Tensor& left_out, at::IntArrayRef block) {
   const bool planes = !map.is_contiguous(at::MemoryFormat::ChannelsLast);
   TORCH_CHECK_VALUE(map.dim() == 4 && (!planes || map.is_contiguous()),
                     "blockcopy::copy_blocks_: map has shape ", map.sizes(), " and strides ",
@@ -74,14 +112,12 @@ void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::
                     map.scalar_type(), " ", map.sizes(), "; expected the same, channels last");
   TORCH_CHECK_VALUE(block.size() == 2 && block[0] > 0 && block[1] > 0,
                     "blockcopy::copy_blocks_: block is ", block, ", expected (height, width)");
-  check_blocks("copy_blocks_", blocks, map);
-  const ScatterGeometry g{
-      {map.size(0), map.size(2), map.size(3)}, blocks.size(0), block[0], block[1]};
-  const Block* block_list = block_data(blocks);
-  check_indices(g, block_list, "copy_blocks_");
-  if (map.numel() == 0 || g.count == 0) {
+  const std::vector<Block> blocks = chosen_blocks(wanted, left_out, map, block);
+  if (map.numel() == 0 || blocks.empty()) {
     return;
   }
+  const ScatterGeometry g{{map.size(0), map.size(2), map.size(3)},
+                          static_cast<int64_t>(blocks.size()), block[0], block[1]};
   const int64_t channels = map.size(1), area = g.map.height * g.map.width;
   with_element("copy_blocks_", map, [&](auto zero) {
     using T = decltype(zero);
@@ -90,10 +126,10 @@ void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::
     at::parallel_for(0, g.count * g.block_h, tasks_of(g.block_w * channels * sizeof(T)),
                      [&](int64_t begin, int64_t end) {
       for (int64_t index = begin; index < end; ++index) {
-        const ScatterRow row = scatter_row(g, block_list, index);
+        const ScatterRow row = scatter_row(g, blocks.data(), index);
         const T* pixels = from + row.target_pixel * channels;
         if (planes) {
-          const int64_t slot = block_list[index / g.block_h].slot;
+          const int64_t slot = blocks[index / g.block_h].slot;
           spread_row(pixels, to + first_plane(slot, row.target_pixel, channels, area), row.visible,
                      channels, area);
         } else {
@@ -105,12 +141,17 @@ void copy_blocks_cpu(const at::Tensor& map, const at::Tensor& source, const at::
   bump_version(map);
 }
 
+const CalledDirectly<&scatter_planes_cpu> direct_scatter_planes("scatter_planes_");
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def("scatter_planes_(Tensor(a!) state, Tensor packed, Tensor blocks) -> ()", tags);
-  m.def("copy_blocks_(Tensor(a!) map, Tensor source, Tensor blocks, int[] block) -> ()", tags);
+  m.def(
+      "copy_blocks_(Tensor(a!) map, Tensor source, Tensor wanted, Tensor left_out, int[] block) "
+      "-> ()",
+      tags);
 }
 
 TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "blockcopy/direct_call.h"
+
 namespace blockcopy {
 namespace {
 
@@ -62,6 +64,8 @@ at::Tensor planes_cpu(const at::Tensor& map) {
   }
   return out;
 }
+
+const CalledDirectly<&planes_cpu> direct_planes("planes");
 
 }  // namespace
 

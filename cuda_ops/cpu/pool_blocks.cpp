@@ -14,6 +14,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
+#include "blockcopy/direct_call.h"
 #include "blockcopy/values.h"
 
 namespace blockcopy {
@@ -260,6 +261,8 @@ at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tens
   }
   return out;
 }
+
+const CalledDirectly<&pool_blocks_cpu> direct_pool_blocks("pool_blocks");
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 #include "conv/affine.h"
 
 namespace blockcopy {
@@ -59,6 +60,8 @@ at::Tensor resize_blocks_cpu(const at::Tensor& state, const at::Tensor& blocks,
                    [&](int64_t begin, int64_t end) { kernels.resize(problem, begin, end); });
   return out;
 }
+
+const CalledDirectly<&resize_blocks_cpu> direct_resize_blocks("resize_blocks");
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "blockcopy/checks.h"
+#include "blockcopy/direct_call.h"
 
 namespace blockcopy {
 namespace {
@@ -37,6 +38,8 @@ void scatter_cpu(const at::Tensor& state, const at::Tensor& packed, const at::Te
   });
   bump_version(state);
 }
+
+const CalledDirectly<&scatter_cpu> direct_scatter("scatter_");
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "blockcopy/clones.h"
+#include "blockcopy/direct_call.h"
 #include "blockcopy/elements.h"
 
 namespace blockcopy {
@@ -79,6 +80,8 @@ at::Tensor shuffle_channels_cpu(const at::Tensor& map, int64_t groups) {
   });
   return out;
 }
+
+const CalledDirectly<&shuffle_channels_cpu> direct_shuffle_channels("shuffle_channels");
 
 }  // namespace
 

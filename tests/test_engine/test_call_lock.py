@@ -163,20 +163,20 @@ def test_a_policy_that_calls_its_model_is_told_how():
 
 def test_a_copy_has_a_lock_of_its_own():
     lock, value = CallLock(), ThreadValue("usual")
-    with lock.held(), value.set_to("mine"):
+    with lock, value.set_to("mine"):
         other, same = copy.deepcopy((lock, value))
-        with other.held():
+        with other:
             assert same.get() == "usual" and value.get() == "mine"
-        with pytest.raises(StateError), lock.held():
+        with pytest.raises(StateError), lock:
             pass
     assert value.get() == "usual"
-    with pickle.loads(pickle.dumps(lock)).held():
+    with pickle.loads(pickle.dumps(lock)):
         pass
 
 
 def test_a_call_that_fails_lets_the_next_one_in():
     lock = CallLock()
-    with pytest.raises(ValueError, match="lost"), lock.held():
+    with pytest.raises(ValueError, match="lost"), lock:
         raise ValueError("lost")
-    with lock.held():
+    with lock:
         pass

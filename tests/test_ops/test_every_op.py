@@ -47,7 +47,9 @@ def case(name):
         packed = torch.randn(2, 8, 8, 8)
         return torch.ops.blockcopy.scatter_planes_.default, (state.contiguous(), packed, blocks)
     if name == "copy_blocks_":
-        return torch.ops.blockcopy.copy_blocks_.default, (state, state.clone(), blocks, [8, 8])
+        wanted = torch.rand(2, 2, 2) < 0.5
+        copied = (state, state.clone(), wanted, torch.tensor(False), [8, 8])
+        return torch.ops.blockcopy.copy_blocks_.default, copied
     if name == "planes":
         return torch.ops.blockcopy.planes.default, (state,)
     weight = torch.randn(8, 8, 3, 3)

@@ -58,19 +58,45 @@ def test_scatter_planes(name, drawn, dtype, channels_last):
     assert not len(blocks) or state._version > version
 
 
+@st.composite
+def maps_and_grids(draw):
+    slots, channels = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 5, 19, 40]))
+    height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    block = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    # A map may have more blocks than its grid, or fewer.
+    sides = [max(1, -(-n // b) + draw(st.integers(-1, 1))) for n, b in zip((height, width), block)]
+
+    def grid():
+        if draw(st.integers(0, 4)) == 0:
+            return torch.tensor(draw(st.booleans()))
+        flags = draw(st.lists(st.booleans(), min_size=slots * sides[0] * sides[1], max_size=2000))
+        return torch.tensor(flags[: slots * sides[0] * sides[1]]).view(slots, *sides)
+
+    return (slots, channels, height, width), block, grid(), grid()
+
+
+def of_pixels(grid, shape, block):
+    """The value of a grid for each pixel of a map, ``(S, 1, H, W)``."""
+    if grid.dim() == 0:
+        return grid
+    rows = (torch.arange(shape[2]) // block[0]).clamp(max=grid.shape[1] - 1)
+    columns = (torch.arange(shape[3]) // block[1]).clamp(max=grid.shape[2] - 1)
+    return grid[:, rows][:, :, columns].unsqueeze(1)
+
+
 @pytest.mark.parametrize("name", BOTH)
 @settings(max_examples=60, deadline=None)
-@given(maps_and_blocks(), st.sampled_from(DTYPES), st.booleans())
+@given(maps_and_grids(), st.sampled_from(DTYPES), st.booleans())
 def test_copy_blocks(name, drawn, dtype, planes):
-    shape, block, blocks = drawn
+    shape, block, wanted, left_out = drawn
     layout = torch.contiguous_format if planes else torch.channels_last
     map_ = values(shape, dtype, 0).contiguous(memory_format=layout)
     source = values(shape, dtype, 1).contiguous(memory_format=torch.channels_last)
-    wanted = map_.clone()
-    for i in range(len(blocks)):
-        wanted[place(block, blocks, i)] = source[place(block, blocks, i)]
-    which(copy_blocks_, name)(map_, source, blocks, block)
-    assert torch.equal(map_, wanted)
+    chosen = of_pixels(wanted, shape, block) & ~of_pixels(left_out, shape, block)
+    expected, version = torch.where(chosen, source, map_), map_._version
+    which(copy_blocks_, name)(map_, source, wanted, left_out, block)
+    assert torch.equal(map_, expected)
+    assert not chosen.any() or map_._version > version
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -80,9 +106,6 @@ def test_blocks_beyond_the_map_are_refused_and_nothing_is_written(name):
         blocks = torch.tensor([[0, 0, 0], wrong], dtype=torch.int32)
         with pytest.raises(IndexError, match="out of range"):
             which(scatter_planes_, name)(state, packed, blocks)
-        source = torch.ones(1, 2, 4, 4).contiguous(memory_format=torch.channels_last)
-        with pytest.raises(IndexError, match="out of range"):
-            which(copy_blocks_, name)(state, source, blocks, (2, 2))
     assert not state.any()
 
 
@@ -92,12 +115,18 @@ def test_other_layouts_and_shapes_are_refused(name):
     last = torch.zeros(1, 2, 4, 4).contiguous(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="scatter_planes_: state must be contiguous"):
         which(scatter_planes_, name)(last, torch.ones(1, 2, 2, 2), blocks)
-    copy = which(copy_blocks_, name)
+    copy, yes, no = which(copy_blocks_, name), torch.tensor(True), torch.tensor(False)
     with pytest.raises(ValueError, match="copy_blocks_: source is"):
-        copy(last, torch.zeros(1, 2, 4, 4), blocks, (2, 2))
+        copy(last, torch.zeros(1, 2, 4, 4), yes, no, (2, 2))
     with pytest.raises(ValueError, match="copy_blocks_: source is"):
-        copy(last, last[:, :, :2], blocks, (2, 2))
+        copy(last, last[:, :, :2], yes, no, (2, 2))
     with pytest.raises(ValueError, match="copy_blocks_: map has shape"):
-        copy(torch.zeros(1, 2, 4, 8)[..., ::2], last, blocks, (2, 2))
+        copy(torch.zeros(1, 2, 4, 8)[..., ::2], last, yes, no, (2, 2))
     with pytest.raises(ValueError, match="copy_blocks_: block is"):
-        copy(last, last.clone(), blocks, (0, 2))
+        copy(last, last.clone(), yes, no, (0, 2))
+    gaps = torch.ones(1, 2, 4, dtype=torch.bool)[..., ::2]
+    for wrong in (torch.ones(2, 2, 2) > 0, torch.ones(1, 2, 2), gaps):
+        with pytest.raises(ValueError, match="copy_blocks_: wanted is"):
+            copy(last, last.clone(), wrong, no, (2, 2))
+        with pytest.raises(ValueError, match="copy_blocks_: left_out is"):
+            copy(last, last.clone(), yes, wrong, (2, 2))

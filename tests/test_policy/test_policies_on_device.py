@@ -79,7 +79,7 @@ def drive(policy, batches, put, reads, guarded=False):
             host_first=first,
             reads=reads,
         )
-        with reads.frame(), torch.no_grad():
+        with reads, torch.no_grad():
             grid = policy.select(frame, context)
             if grid.device != context.device:
                 grid = put(grid)

@@ -12,6 +12,9 @@ from ..adapter import Call
 from ..torch_internals import TreeSpec, tree_flatten
 from .capture_guard import CaptureError
 
+ONE_TENSOR = tree_flatten((0, {}))[1]
+"""The form of the results of a call that gives a tensor and leaves nothing else."""
+
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
@@ -21,6 +24,11 @@ def kind_of_call(call: Call) -> Hashable:
     Raises:
         CaptureError: If it has data besides the frame.
     """
+    device = call.frame.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    inference = torch.is_inference_mode_enabled()
+    if call.is_bare:
+        return inference, autocast
     frame = object()
     leaves, spec = tree_flatten(call.replace(frame))
     rest = []
@@ -34,9 +42,7 @@ def kind_of_call(call: Call) -> Hashable:
                 f"the model is called with a {type(leaf).__name__} besides the frame, which a "
                 "replay would not read"
             )
-    device = call.frame.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-    return tuple(rest), str(spec), torch.is_inference_mode_enabled(), autocast
+    return tuple(rest), str(spec), inference, autocast
 
 
 def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
@@ -45,6 +51,8 @@ def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeS
     Raises:
         CaptureError: If anything else among them could differ from frame to frame.
     """
+    if isinstance(result, Tensor) and not call.left:
+        return [result], ONE_TENSOR
     leaves, spec = tree_flatten((result, dict(call.left)))
     for leaf in leaves:
         if leaf is not None and not isinstance(leaf, Tensor):

@@ -22,8 +22,7 @@ Whatever does not fit runs eagerly, and :class:`ProgramReport` says why.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +36,7 @@ from .block_numbers import Mismatch, Numbers, Sizes, can_join
 from .call_kind import kind_of_call
 from .capture_guard import CaptureError
 from .converted_model import ConvertedModel
+from .frame_replay import FrameReplay
 from .frame_run import FrameRun
 from .model_watch import AttributeWatch
 from .program import Program
@@ -115,7 +115,7 @@ class FramePrograms(ReplayExecutor):
         if pool.generation != self._generation or len(pool.programs) > _MOST:
             pool.clear()
             pool.generation = self._generation
-        frame = work.open(RecordedFrame)
+        frame = work.replay()
         in_order = frame.image_order_is_slots
         key = (frame.images, frame.whole, in_order or frame.whole and work.slots, kind)
         key = (*key, work.channels_last)
@@ -127,13 +127,13 @@ class FramePrograms(ReplayExecutor):
         key: Hashable,
         kind: Hashable,
         work: FrameRun,
-        frame: RecordedFrame,
+        frame: FrameReplay,
     ) -> Any:
         found = self._find(pool, key, frame, work)
         if found is None:
-            return self._write_down(pool, key, kind, work, frame)
+            return self._write_down(pool, key, kind, work, self._opened(work, frame))
         if found.replayed in _LOOK_AGAIN or found.replayed % _EACH == _EACH - 1:
-            return self._look(pool, key, kind, found, work, frame)
+            return self._look(pool, key, kind, found, work, self._opened(work, frame))
         try:
             return self._replay(found, work, frame, work.call.frame)
         except StateError:
@@ -145,6 +145,10 @@ class FramePrograms(ReplayExecutor):
             self._refuse(pool, key, kind, f"a program failed ({type(error).__name__}: {what})")
             return self._as_it_was(work)
 
+    def _opened(self, work: FrameRun, frame: FrameReplay) -> RecordedFrame:
+        """The frame in which the model's modules run, to be recorded."""
+        return work.open(RecordedFrame)
+
     def report(self) -> ProgramReport | None:
         """What has happened so far; ``None`` if no frame was one for programs."""
         if not self._replayed and not self._eager_calls and not self._recorded:
@@ -155,7 +159,7 @@ class FramePrograms(ReplayExecutor):
     # -- one frame --------------------------------------------------------------------------------
 
     def _find(
-        self, pool: ProgramPool, key: Hashable, frame: RecordedFrame, work: FrameRun
+        self, pool: ProgramPool, key: Hashable, frame: FrameReplay, work: FrameRun
     ) -> FrameProgram | None:
         found = None
         for made in reversed(pool.programs.get(key, ())):
@@ -163,13 +167,13 @@ class FramePrograms(ReplayExecutor):
                 pool.programs[key].remove(made)
                 pool.last.pop(key, None)
                 continue
-            sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
-            if found is None and made.program.fixed.items() <= sizes.items():
+            fixed = made.program.fixed.items()
+            if found is None and all(frame.layout_of(b).executed == n for b, n in fixed):
                 found = made
         return found
 
     def _replay(
-        self, made: FrameProgram, work: FrameRun, frame: RecordedFrame, pixels: Tensor
+        self, made: FrameProgram, work: FrameRun, frame: FrameReplay, pixels: Tensor
     ) -> Any:
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
@@ -310,7 +314,7 @@ def is_watched() -> bool:
 
 
 def run_program(
-    program: Program, frame: RecordedFrame, pixels: Tensor, sizes: Sizes
+    program: Program, frame: FrameReplay | RecordedFrame, pixels: Tensor, sizes: Sizes
 ) -> list[Tensor | None]:
     """Do again what a program does.
 
@@ -320,13 +324,5 @@ def run_program(
         pixels: The picture.
         sizes: Executed blocks, in the order of :attr:`Program.blocks`.
     """
-    with _ordinary_tensors():
-        given = {name: frame.given(name, pixels) for name in program.names}
-        return program.run(given, tuple(sizes.values()))
-
-
-@contextmanager
-def _ordinary_tensors() -> Iterator[None]:
-    """Leave inference mode, since results of frames are not inference tensors."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+    given = {name: frame.given(name, pixels) for name in program.names}
+    return program.run(given, tuple(sizes.values()))

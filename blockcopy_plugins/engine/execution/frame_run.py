@@ -18,8 +18,9 @@ from ..state.store import StateStore
 from ..state.stream import Stream
 from ..strategies import OPS
 from ..torch_internals import TreeSpec, tree_unflatten
-from .call_kind import results_of_call
+from .call_kind import ONE_TENSOR, results_of_call
 from .converted_model import ConvertedModel
+from .frame_replay import FrameReplay
 from .geometry_cache import GeometryCache
 
 
@@ -68,7 +69,7 @@ class FrameRun:
             memory_format=torch.channels_last
         )
         self._original = original
-        self._frames: list[Frame] = []
+        self._frames: list[Frame | FrameReplay] = []
         self._plain: FrameCounts | None = None
 
     def again(self, grid: Tensor, blocks: HostGrid) -> FrameRun:
@@ -140,6 +141,14 @@ class FrameRun:
         converted.active.begin(frame, self.call.left)
         return frame
 
+    def replay(self) -> FrameReplay:
+        """Begin a frame that no module of the model sees, see :class:`FrameReplay`."""
+        self.converted.convolutions.begin_frame()
+        pack_whole, plans = self.converted.config.pack_whole_frames, self.cache.plans
+        replay = FrameReplay(self.grid, self.blocks, self.streams, plans, pack_whole)
+        self._frames.append(replay)
+        return replay
+
     def run(self, frame: Frame, pixels: Tensor) -> Any:
         """Run the model on the executed blocks of a frame.
 
@@ -162,8 +171,10 @@ class FrameRun:
 
     def result_of(self, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
         """The inverse of :meth:`leaves_of`; the call's left outputs are these from then on."""
-        result, left = tree_unflatten(leaves, spec)
         self.call.left.clear()
+        if spec is ONE_TENSOR:
+            return leaves[0]
+        result, left = tree_unflatten(leaves, spec)
         self.call.left.update(left)
         return result
 

@@ -46,7 +46,10 @@ class GeometryCaches:
 
     def of(self, geometry: tuple) -> GeometryCache:
         """The cache of a geometry that has streams from now on."""
-        return self._caches.setdefault(geometry, GeometryCache())
+        found = self._caches.get(geometry)
+        if found is None:
+            found = self._caches[geometry] = GeometryCache()
+        return found
 
     def take_idle(self, geometry: tuple) -> StateStore | None:
         """The state that graphs use, for new streams of the geometry."""

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ops.library import has_extension
+from ...ops.library import extension_module
 from ..torch_internals import schema_of
 from .block_numbers import Multiple
 from .step_lifetimes import over_after, registers
 from .trace import Given, Kept, Register, Root, Step
+
+_NATIVE = extension_module()
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.layout, torch.device)
 # Torch hands these over as their numbers in c10, but does not do so by itself.
@@ -50,7 +52,7 @@ def native_run(
     Returns:
         It; ``None`` where there are no native kernels, or an op takes what cannot be handed over.
     """
-    if not has_extension():
+    if _NATIVE is None:
         return None
     try:
         return _NativeRun(steps, roots, results, blocks)
@@ -73,11 +75,13 @@ class _NativeRun:
         for register in sorted(made, key=lambda register: register.index):
             self._values[register] = len(self._values)
         self._program = torch.classes.blockcopy.Program(len(self._names), len(self._values))
+        self._address = self._program.address()
         self._add(steps)
         self._program.give([self._values[v] for v in results if isinstance(v, Register)])
 
     def __call__(self, given: dict[Hashable, Tensor], *sizes: int) -> list[Tensor | None]:
-        made = iter(self._program.run([given[name] for name in self._names], list(sizes)))
+        found = _NATIVE.run_program(self._address, [given[name] for name in self._names], sizes)
+        made = iter(found)
         return [
             next(made) if isinstance(v, Register) else self._outer(v, given) for v in self._results
         ]

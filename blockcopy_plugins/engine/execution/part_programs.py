@@ -218,6 +218,9 @@ class PartPrograms(FramePrograms):
         self._replayed += 1
         return work.result_of(leaves, made.spec)
 
+    def _opened(self, work: PartRun, frame: PartOfFrame) -> PartOfFrame:
+        return frame
+
     def _as_it_was(self, work: PartRun) -> Any:
         return work.run_eagerly()
 

@@ -154,7 +154,8 @@ class PartOfFrame:
         """
         frame = self.frame
         recorded.joint_claim.claim(frame.slots, frame._streams, frame.full)
-        frame.begin_writing(recorded.entries)
+        frame.touched_state |= frame.executed > 0
+        recorded.begin_writing(frame.host, frame.slots)
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:
         """Do what else the host did in a recorded part.

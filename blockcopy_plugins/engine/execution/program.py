@@ -56,7 +56,7 @@ class Program:
         self._run = native_run(*parts) or python_run(*parts)
 
     def run(self, given: dict[Hashable, Tensor], sizes: Sequence[int]) -> list[Tensor | None]:
-        """Run it.
+        """Run it; the results are ordinary tensors, also in inference mode.
 
         Args:
             given: By name, see :class:`~.trace.Given`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..torch_internals import kernels_of
@@ -66,4 +67,11 @@ def python_run(
             lines.append(f"    {' = '.join(map(text, over))} = None")
     lines.append(f"    return [{', '.join(text(value) for value in results)}]")
     exec(compile("\n".join(lines), "<block-sparse program>", "exec"), names)  # noqa: S102
-    return names["run"]
+    run = names["run"]
+
+    def run_ordinary(*args) -> list[Tensor | None]:
+        # Results of frames are ordinary tensors, also where the caller is in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return run(*args)
+
+    return run_ordinary

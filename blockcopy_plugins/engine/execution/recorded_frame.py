@@ -71,24 +71,8 @@ class RecordedFrame(ReplayedFrame):
             if not (isinstance(blocks, Tokens) and blocks.as_many_in_each(self.grid_size))
         }
 
-    def given(self, name: Hashable, pixels: Tensor) -> Tensor:
-        """One of the tensors that differ from frame to frame.
-
-        Args:
-            name: See :class:`~.trace.Given`.
-            pixels: The picture.
-        """
-        if name == "pixels":
-            return pixels
-        if name == "places":
-            return self._places
-        kind, blocks, *rest = name
-        if kind == "inside":
-            return self._inside(self.layout_of(blocks), *rest)
-        return getattr(self.layout_of(blocks), kind)
-
     def names(self) -> list[Hashable]:
-        """All names that :meth:`given` knows so far."""
+        """All names that :meth:`ExecutedBlocks.given` knows so far."""
         found: list[Hashable] = ["pixels"] + ["places"] * (self._places is not None)
         for blocks, layout in self._layouts.items():
             found.append(("by_image", blocks))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
+from ..frame.context import note_calls
 from ..frame.counts import FrameCounts
 from ..frame.frame import Frame
 from ..frame.layout import Layout
@@ -35,6 +36,33 @@ class Recorded:
     def joint_claim(self) -> JointClaim:
         """Claims the entries again."""
         return JointClaim([entry for entry, _ in self.entries])
+
+    def claim_again(
+        self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool]
+    ) -> None:
+        """Claim the state for another frame, and note how often modules use it.
+
+        Args:
+            slots: Slot of each image.
+            streams: Stream of each image.
+            full: Whether each image is executed fully.
+
+        Raises:
+            StateError: If the state does not fit the streams. Nothing of it has been changed.
+        """
+        self.joint_claim.claim(slots, streams, full)
+        note_calls(self.calls, streams, full)
+
+    def begin_writing(self, grid: Tensor, slots: Sequence[int]) -> None:
+        """Prepare the maps to be written to, now that nothing can be refused any more.
+
+        Args:
+            grid: bool ``(N, GH, GW)`` in host memory: the blocks that are about to be written.
+            slots: Slot of each image.
+        """
+        for entry, _ in self.entries:
+            if entry.lent:
+                entry.before_writing(grid, slots)
 
     def holds(self, store: StateStore) -> bool:
         """Whether the maps have not moved in memory and have room for all streams."""
@@ -66,22 +94,11 @@ class ReplayedFrame(Frame):
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
-        recorded.joint_claim.claim(self.slots, self._streams, self.full)
         self._calls = recorded.calls
         self.counts = counts
-        self.finish()
-        self.begin_writing(recorded.entries)
-
-    def begin_writing(self, entries: Iterable[tuple[StateEntry, Tensor]]) -> None:
-        """Prepare maps to be written to, now that nothing can be refused any more.
-
-        Args:
-            entries: Those of a recording.
-        """
+        recorded.claim_again(self.slots, self._streams, self.full)
         self.touched_state |= self.executed > 0
-        for entry, _ in entries:
-            if entry.lent:
-                entry.before_writing(self.host, self.slots)
+        recorded.begin_writing(self.host, self.slots)
 
 
 def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:

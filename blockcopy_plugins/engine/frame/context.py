@@ -87,20 +87,7 @@ class FrameContext:
         Raises:
             StateError: If not; features of different ops may then have been confused.
         """
-        for stream, full in zip(self._streams, self._is_full, strict=True):
-            # Frames that a program repeats have one dict.
-            calls = {} if stream.calls is self._calls else self._calls
-            for path, count in calls.items():
-                before = stream.calls.get(path, count)
-                if before != count and not full:
-                    raise StateError(
-                        f"module {path or '(root)'!r} used state {count} times in this frame and "
-                        f"{before} times in the previous one: the model took another path through "
-                        "its layers. Call reset_(model), or convert only the part of the model "
-                        f"whose layers run in the same order on every frame. {BY_CHANCE}"
-                    )
-        for stream in self._streams:
-            stream.calls = self._calls
+        note_calls(self._calls, self._streams, self._is_full)
 
     # -- what happened -----------------------------------------------------------------------------
 
@@ -134,3 +121,29 @@ class FrameContext:
         found.count += 1
         found.macs += macs
         self.counts.densified += macs
+
+
+def note_calls(calls: dict[str, int], streams: Sequence[Stream], full: Sequence[bool]) -> None:
+    """Note how often each module used state in a frame, and compare with the frame before.
+
+    Args:
+        calls: By module path.
+        streams: Stream of each image.
+        full: Whether each image is executed fully.
+
+    Raises:
+        StateError: If they differ; features of different ops may then have been confused.
+    """
+    for stream, is_full in zip(streams, full, strict=True):
+        # Frames that a program repeats have one dict.
+        for path, count in () if is_full or stream.calls is calls else calls.items():
+            before = stream.calls.get(path, count)
+            if before != count:
+                raise StateError(
+                    f"module {path or '(root)'!r} used state {count} times in this frame and "
+                    f"{before} times in the previous one: the model took another path through "
+                    "its layers. Call reset_(model), or convert only the part of the model "
+                    f"whose layers run in the same order on every frame. {BY_CHANCE}"
+                )
+    for stream in streams:
+        stream.calls = calls

@@ -6,6 +6,8 @@ from math import prod
 
 from torch import Tensor
 
+from .grid_lists import count_blocks
+
 
 class HostGrid:
     """The grid of a batch, and how many blocks of each image are executed.
@@ -25,10 +27,7 @@ class HostGrid:
 
     def __init__(self, grid: Tensor) -> None:
         self.grid = grid
-        # A batch of one needs no sums by image.
-        one = len(grid) == 1
-        found = (grid.count_nonzero(),) if one else grid.flatten(1).sum(1).unbind()
-        self.counts = tuple(map(int, found))
+        self.counts = count_blocks(grid)
         self.executed = sum(self.counts)
         self.blocks = prod(grid.shape[1:])
         self.full = tuple(count == self.blocks for count in self.counts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import StateError
 from ...host_transfer import upload
+from .grid_lists import list_blocks
 
 
 @dataclass(frozen=True)
@@ -251,14 +252,8 @@ def block_lists(grid: Tensor, blocks: Blocks, slots: Sequence[int]) -> tuple[Ten
         slot of its number.
     """
     if not isinstance(blocks, tuple):
-        grid = blocks.executed(grid)
-    elif blocks != tuple(grid.shape[1:]):
-        rows, cols = (
-            torch.arange(count, device="cpu").clamp(max=have - 1)
-            for count, have in zip(blocks, grid.shape[1:], strict=True)
-        )
-        grid = grid[:, rows][:, :, cols]
-    by_image = grid.nonzero().to(torch.int32).contiguous()
+        grid, blocks = blocks.executed(grid), blocks.count
+    by_image = list_blocks(grid, *blocks)
     if tuple(slots) == tuple(range(len(slots))):
         return by_image, by_image
     by_slot = by_image.clone()

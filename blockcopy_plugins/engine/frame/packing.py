@@ -1,4 +1,4 @@
-"""The blocks of a frame: where they are, and how they are taken from whole maps."""
+"""How the executed blocks of a frame are taken from whole maps."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ from torch import Tensor
 from ... import ops
 from ...host_transfer import upload
 from ...ops import window
-from ..geometry import grid_size
 from ..tensor.axes import MAP, channels_of, from_map, to_map
 from ..tensor.block_tensor import BlockTensor
+from .executed_blocks import ExecutedBlocks
 from .host_grid import HostGrid
-from .layout import Blocks, Layout, block_lists, image_places
 from .plans import FramePlans
 
 
-class BlockPacking:
-    """Layouts, index tables, and copies of executed blocks of one frame.
+class BlockPacking(ExecutedBlocks):
+    """Index tables, and copies of executed blocks of one frame.
 
     Args:
-        grid: bool ``(N, GH, GW)``, True = executed.
-        blocks: The same in host memory.
+        grid: See :class:`ExecutedBlocks`.
+        blocks: See :class:`ExecutedBlocks`.
         size: ``(H, W)`` of the frame in pixels.
         block_size: Side of a block in pixels of the frame.
-        slots: Slot of each image's stream.
-        plans: Tables and plans that frames of this geometry share.
-        pack_whole: Run on packed blocks even if every block of every image is executed.
-
-    Attributes:
-        host: The grid in host memory.
-        images: N.
-        full: Whether each image is executed fully.
-        whole: All blocks are executed and are not packed: BlockTensors hold dense maps, and ops run
-            as in the plain model; in addition, the state is written.
-        executed: Number of executed blocks.
+        slots: See :class:`ExecutedBlocks`.
+        plans: See :class:`ExecutedBlocks`.
+        pack_whole: See :class:`ExecutedBlocks`.
     """
 
     def __init__(
@@ -49,65 +40,9 @@ class BlockPacking:
         plans: FramePlans,
         pack_whole: bool,
     ) -> None:
-        self.grid = grid
-        self.host = blocks.grid
-        self.images = grid.shape[0]
+        super().__init__(grid, blocks, slots, plans, pack_whole)
         self.size = size
         self.block_size = block_size
-        self.grid_size = grid_size(*size, block_size)
-        self.plans = plans
-        self.full = blocks.full
-        self.whole = all(self.full) and not pack_whole
-        self.slots = tuple(slots)
-        # int32 (N, 3), each image as one block by slot; None where the slots are 0, 1, ...
-        self._places: Tensor | None = None
-        if self.slots != tuple(range(self.images)):
-            self._places = upload(image_places(self.slots), grid.device)
-        self._layouts: dict[Blocks, Layout] = {}
-        self.executed = self.layout(size, (block_size, block_size)).executed
-
-    def layout(self, size: Sequence[int], block: Sequence[int]) -> Layout:
-        """The executed blocks of a map.
-
-        Args:
-            size: ``(H, W)`` of the map.
-            block: Height and width of a block of it.
-        """
-        have = self.grid_size
-        blocks = (max(have[0], -(-size[0] // block[0])), max(have[1], -(-size[1] // block[1])))
-        return self.layout_of(blocks)
-
-    def layout_of(self, blocks: Blocks) -> Layout:
-        """The executed blocks of a map with these rows and columns of blocks, or its windows."""
-        found = self._layouts.get(blocks)
-        if found is None:
-            found = self._layouts[blocks] = self._new_layout(blocks)
-        return found
-
-    @property
-    def image_order_is_slots(self) -> bool:
-        """Whether image i of the batch has slot i."""
-        return self._places is None
-
-    def blocks_of_images(self, layout: Layout) -> list[int] | None:
-        """How many blocks of each image are executed, ``None`` if that may change in a replay."""
-        if self.images == 1:
-            return [layout.executed]
-        images = block_lists(self.host, layout.blocks, self.slots)[0][:, 0]
-        return images.bincount(minlength=self.images).tolist()
-
-    @property
-    def image_places(self) -> Tensor:
-        """int32 ``(N, 3)``: each image as one block."""
-        key = ("images", self.images)
-        if key not in self.plans.tables:
-            with torch.inference_mode(False):
-                places = upload(image_places(range(self.images)), self.grid.device)
-            self.plans.tables[key] = places
-        return self.plans.tables[key]
-
-    def _new_layout(self, blocks: Blocks) -> Layout:
-        return Layout(self.host, blocks, self.slots, self.grid.device)
 
     def packed_like(self, dense: Tensor, template: BlockTensor) -> Tensor:
         """The executed blocks of a dense tensor, in the form of a BlockTensor's ``packed``.
@@ -209,13 +144,6 @@ class BlockPacking:
             return packed, layout.by_slot
         inside = self._inside(layout, [-(-x.size_of_map[i] // x.block[i]) for i in (0, 1)])
         return packed[inside], layout.by_slot[inside].contiguous()
-
-    def _inside(self, layout: Layout, blocks: Sequence[int]) -> Tensor:
-        """Which of the executed blocks are among the first rows and columns of blocks."""
-        rows, columns = block_lists(self.host, layout.blocks, self.slots)[0][:, 1:].unbind(1)
-        inside = (rows < blocks[0]) & (columns < blocks[1])
-        # A list: a mask would have to be read back from the device.
-        return upload(inside.nonzero().flatten(), self.grid.device)
 
     def in_batch_order(self, map_: Tensor) -> Tensor:
         """The maps of this frame's images, ``(N, C, H, W)``, of a map of all slots."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ... import ops
 from ...shared_copy import address_of_memory, shared_copy
-from ..frame.layout import block_lists
 from ..torch_internals import StorageWeakRef, no_modes
 
 
@@ -91,12 +90,12 @@ class LentMap:
             return
         with no_modes(), torch.inference_mode(False), torch.no_grad():
             if held:
-                self._take_other(map_, block, grid, slots, held)
+                self._take_other(map_, block, grid, held)
             elif self._other is not None:
                 self._other_lacks = self._other_lacks | grid
             self._holders = []
             if self._planes:
-                _bring(self.tensor, map_, self._lacks, block, grid, slots)
+                ops.copy_blocks_(self.tensor, map_, self._lacks, grid, block)
                 # Until it is lent again, see note().
                 self._lacks = grid
 
@@ -110,33 +109,19 @@ class LentMap:
             self._holders = _living(self._holders)
         self._holders.append(StorageWeakRef(out.untyped_storage()))
 
-    def _take_other(self, map_, block, grid, slots, held) -> None:
+    def _take_other(self, map_, block, grid, held) -> None:
         other, lacks = self._other, self._other_lacks
         if other is None or _living(self._holders_of_other):
             other, lacks = torch.empty_like(self.tensor), self._everything
         if not self._planes:
-            _bring(other, map_, lacks, block, grid, slots)
-        self._other = self.tensor.new_empty(0).set_(self.tensor)
+            ops.copy_blocks_(other, map_, lacks, grid, block)
+        # Another tensor of the same memory, which the next line leaves where it is.
+        self._other = self.tensor.detach()
         # Planes also lack what frames wrote to the map whose streams were in another order.
         self._other_lacks = self._lacks | grid if self._planes else grid
         self._holders_of_other = held
         self.tensor.set_(other)
         self._lacks = lacks
-
-
-def _bring(
-    map_: Tensor,
-    source: Tensor,
-    lacks: Tensor,
-    block: tuple[int, int],
-    grid: Tensor,
-    slots: Sequence[int],
-) -> None:
-    """Copy blocks of ``source`` that ``map_`` lacks, except those of ``grid``."""
-    wanted = lacks & ~grid
-    if bool(wanted.any()):
-        size = tuple(-(-source.shape[2 + i] // block[i]) for i in (0, 1))
-        ops.copy_blocks_(map_, source, block_lists(wanted, size, slots)[1], block)
 
 
 def _living(holders: list[StorageWeakRef]) -> list[StorageWeakRef]:

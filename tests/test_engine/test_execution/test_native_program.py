@@ -117,7 +117,7 @@ def test_what_cannot_be_handed_over_is_left_to_python():
 
 
 def test_without_kernels_there_are_none(monkeypatch):
-    monkeypatch.setattr(native_program, "has_extension", lambda: False)
+    monkeypatch.setattr(native_program, "_NATIVE", None)
     steps = [Step(aten.relu.default, (X,), {}, Register(0))]
     assert native_run(steps, [Given("pixels")], [Register(0)], [BLOCKS]) is None
 

@@ -1,0 +1,64 @@
+"""A frame that a program runs: what is left to do of it besides the ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..frame.counts import FrameCounts
+from ..frame.executed_blocks import ExecutedBlocks
+from ..frame.host_grid import HostGrid
+from ..frame.plans import FramePlans
+from ..state.lent_map import LentMap
+from ..state.stream import Stream
+from .replayed_frame import Recorded
+
+
+class FrameReplay(ExecutedBlocks):
+    """Stands for a :class:`~..frame.frame.Frame` in which no module runs.
+
+    Args:
+        grid: See :class:`ExecutedBlocks`.
+        blocks: See :class:`ExecutedBlocks`.
+        streams: Stream of each image.
+        plans: See :class:`ExecutedBlocks`.
+        pack_whole: See :class:`ExecutedBlocks`.
+
+    Attributes:
+        counts: MACs and densified ops.
+        touched_state: Whether state may have been written.
+        lent: Results that are maps of the state, and who lends them.
+    """
+
+    def __init__(
+        self,
+        grid: Tensor,
+        blocks: HostGrid,
+        streams: Sequence[Stream],
+        plans: FramePlans,
+        pack_whole: bool,
+    ) -> None:
+        super().__init__(grid, blocks, [stream.slot for stream in streams], plans, pack_whole)
+        self.counts = FrameCounts()
+        self.touched_state = False
+        self.lent: list[tuple[Tensor, LentMap]] = []
+        self._streams = streams
+
+    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
+        """Repeat what the host did in a recorded frame.
+
+        Args:
+            recorded: What it did.
+            counts: MACs of this one.
+
+        Raises:
+            StateError: If the state does not fit the streams. Nothing of it has been changed.
+        """
+        self.counts = counts
+        recorded.claim_again(self.slots, self._streams, self.full)
+        self.touched_state = self.executed > 0
+        recorded.begin_writing(self.host, self.slots)
+
+    def close(self) -> None:
+        """End the frame; there are no BlockTensors that could still be used."""
