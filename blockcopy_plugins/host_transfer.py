@@ -75,8 +75,8 @@ class HostReads:
     """Values on a device that the host wants, until the next frame's transfer brings them.
 
     Values requested while a frame's blocks are chosen come with that frame's grid. Values requested
-    after that (from the frame's results) come with the grid of the next frame. A frame is a ``with``
-    block; if it fails, the values that it requested are no longer wanted.
+    after that (from the frame's results) come with the grid of the next frame. A frame is a
+    ``with`` block; if it fails, the values that it requested are no longer wanted.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,8 @@ PyMODINIT_FUNC PyInit__C(void) {
   PyObject* made = PyModule_Create(&module);
   if (made && PyModule_AddFunctions(made, module_state_methods) == 0 &&
       PyModule_AddFunctions(made, grid_methods) == 0 &&
-      PyModule_AddFunctions(made, program_methods) == 0) {
+      PyModule_AddFunctions(made, program_methods) == 0 &&
+      PyModule_AddFunctions(made, memory_watch_methods) == 0) {
     return made;
   }
   Py_XDECREF(made);

@@ -64,7 +64,8 @@ def maps_and_grids(draw):
     height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
     block = draw(st.integers(1, 9)), draw(st.integers(1, 9))
     # A map may have more blocks than its grid, or fewer.
-    sides = [max(1, -(-n // b) + draw(st.integers(-1, 1))) for n, b in zip((height, width), block)]
+    more = draw(st.integers(-1, 1)), draw(st.integers(-1, 1))
+    sides = [max(1, -(-n // b) + m) for n, b, m in zip((height, width), block, more, strict=True)]
 
     def grid():
         if draw(st.integers(0, 4)) == 0:

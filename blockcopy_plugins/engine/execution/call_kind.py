@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..adapter import Call
-from ..torch_internals import TreeSpec, tree_flatten
+from ..torch_internals import TreeSpec, tree_builder, tree_flatten
 from .capture_guard import CaptureError
-
-ONE_TENSOR = tree_flatten((0, {}))[1]
-"""The form of the results of a call that gives a tensor and leaves nothing else."""
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
@@ -45,18 +44,32 @@ def kind_of_call(call: Call) -> Hashable:
     return tuple(rest), str(spec), inference, autocast
 
 
-def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], TreeSpec]:
+@dataclass(frozen=True)
+class ResultForm:
+    """What the results of a call are apart from their tensors.
+
+    Attributes:
+        spec: Of the results and of what the call left, as torch describes it.
+    """
+
+    spec: TreeSpec
+
+    @cached_property
+    def build(self) -> Callable[[list[Tensor | None]], Any]:
+        """Makes the results and what the call left of their tensors."""
+        return tree_builder(self.spec)
+
+
+def results_of_call(result: Any, call: Call) -> tuple[list[Tensor | None], ResultForm]:
     """The tensors among the results of a call.
 
     Raises:
         CaptureError: If anything else among them could differ from frame to frame.
     """
-    if isinstance(result, Tensor) and not call.left:
-        return [result], ONE_TENSOR
     leaves, spec = tree_flatten((result, dict(call.left)))
     for leaf in leaves:
         if leaf is not None and not isinstance(leaf, Tensor):
             raise CaptureError(
                 f"its results hold a {type(leaf).__name__}, which a replay could not compute"
             )
-    return leaves, spec
+    return leaves, ResultForm(spec)

@@ -191,7 +191,7 @@ class FrameGraphs(ReplayExecutor):
         try:
             with _no_autocast_cache():
                 captured = backend.capture(call, work.device)
-            leaves, spec = results_of_call(captured.result, work.call)
+            leaves, form = results_of_call(captured.result, work.call)
             recorded = frame.recorded()
             if not made.issuperset(work.store.entries.values()):
                 raise CaptureError("the model kept state that it did not keep in the warm-up")
@@ -212,7 +212,7 @@ class FrameGraphs(ReplayExecutor):
         if not self._make_room(captured.bytes):
             lists.thaw()
             return self._without(work, self._no_room(captured.bytes))
-        graph = FrameGraph(key, captured, leaves, spec, inputs, lists, recorded, frame.held)
+        graph = FrameGraph(key, captured, leaves, form, inputs, lists, recorded, frame.held)
         # The next graph of this key, for another number of blocks beyond the grid, has its own
         # lists.
         del pool.warm[key]

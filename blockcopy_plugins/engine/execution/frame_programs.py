@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ...errors import StateError
 from ..adapter import Call
-from ..torch_internals import dispatch_modes, function_modes
+from ..torch_internals import any_mode, dispatch_modes, function_modes
 from .block_numbers import Mismatch, Numbers, Sizes, can_join
 from .call_kind import kind_of_call
 from .capture_guard import CaptureError
@@ -182,7 +182,7 @@ class FramePrograms(ReplayExecutor):
         for i, lender in made.lent:
             lender.note(leaves[i])
             frame.lent.append((leaves[i], lender))
-        result = work.result_of(leaves, made.spec)
+        result = work.result_of(leaves, made.form)
         made.replayed += 1
         self._replayed += 1
         return result
@@ -247,7 +247,7 @@ class FramePrograms(ReplayExecutor):
         with recorder:
             result = work.run(frame, work.call.frame)
         try:
-            leaves, spec = work.leaves_of(result)
+            leaves, form = work.leaves_of(result)
         except CaptureError as error:
             self._refused[kind] = str(error)
             return result, None
@@ -266,16 +266,16 @@ class FramePrograms(ReplayExecutor):
             for out, lender in frame.lent
             if out is leaf
         )
-        return result, Recording(trace, spec, recorded, frame.counted, lent)
+        return result, Recording(trace, form, recorded, frame.counted, lent)
 
     def _make(self, one: Recording, other: Recording, work: FrameRun) -> FrameProgram:
         program = Program(one.trace, other.trace)
-        if one.spec != other.spec or one.recorded.entries != other.recorded.entries:
+        if one.form != other.form or one.recorded.entries != other.recorded.entries:
             raise Mismatch("results or state are others")
         numbers = Numbers(one.trace.sizes, other.trace.sizes)
         counted = CountedFrame(other.recorded.counts, one.counted, other.counted, numbers)
         weights = work.converted.convolutions.weights_among(program.kept)
-        return FrameProgram(program, other.spec, other.recorded, counted, weights, other.lent)
+        return FrameProgram(program, other.form, other.recorded, counted, weights, other.lent)
 
     def _check(self, made: FrameProgram, result: Any, work: FrameRun, frame: RecordedFrame) -> None:
         """Repeat a frame that has just run; the state already holds what it writes.
@@ -284,14 +284,14 @@ class FramePrograms(ReplayExecutor):
             Mismatch: If the results differ.
         """
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in made.program.blocks}
-        leaves, spec = work.leaves_of(result)
-        if spec != made.spec:
+        leaves, form = work.leaves_of(result)
+        if form != made.form:
             raise Mismatch("the results are of another form")
         try:
             again = run_program(made.program, frame, work.call.frame, sizes)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise Mismatch(str(error).strip().partition("\n")[0]) from None
-        pair = work.shown(leaves, spec), work.shown(again, spec)
+        pair = work.shown(leaves, form), work.shown(again, form)
         for a, b in zip(*pair, strict=True):
             if a is not None and not nearly_the_same(a, b):
                 raise Mismatch("its ops gave other results when they were repeated")
@@ -310,7 +310,7 @@ class FramePrograms(ReplayExecutor):
 
 def is_watched() -> bool:
     """Whether modes watch the ops of this call, which a program would not call."""
-    return bool(function_modes() or dispatch_modes())
+    return any_mode() and bool(function_modes() or dispatch_modes())
 
 
 def run_program(

@@ -17,8 +17,7 @@ from ..macs import MacsByPath
 from ..state.store import StateStore
 from ..state.stream import Stream
 from ..strategies import OPS
-from ..torch_internals import TreeSpec, tree_unflatten
-from .call_kind import ONE_TENSOR, results_of_call
+from .call_kind import ResultForm, results_of_call
 from .converted_model import ConvertedModel
 from .frame_replay import FrameReplay
 from .geometry_cache import GeometryCache
@@ -165,20 +164,18 @@ class FrameRun:
         frame.finish()
         return out
 
-    def leaves_of(self, result: Any) -> tuple[list[Tensor | None], TreeSpec]:
+    def leaves_of(self, result: Any) -> tuple[list[Tensor | None], ResultForm]:
         """The tensors that the call gave, and their form; see :func:`results_of_call`."""
         return results_of_call(result, self.call)
 
-    def result_of(self, leaves: list[Tensor | None], spec: TreeSpec) -> Any:
+    def result_of(self, leaves: list[Tensor | None], form: ResultForm) -> Any:
         """The inverse of :meth:`leaves_of`; the call's left outputs are these from then on."""
         self.call.left.clear()
-        if spec is ONE_TENSOR:
-            return leaves[0]
-        result, left = tree_unflatten(leaves, spec)
+        result, left = form.build(leaves)
         self.call.left.update(left)
         return result
 
-    def shown(self, leaves: list[Tensor | None], spec: TreeSpec) -> list[Tensor | None]:
+    def shown(self, leaves: list[Tensor | None], form: ResultForm) -> list[Tensor | None]:
         """Those values of the leaves that mean something: all of them."""
         return leaves
 

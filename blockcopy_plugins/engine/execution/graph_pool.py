@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..state.entry import StateEntry
-from ..torch_internals import TreeSpec, tree_unflatten
+from .call_kind import ResultForm
 from .capture_backend import Captured
 from .replayed_frame import Recorded
 from .static_frame import StaticFrame, StaticInputs, StaticLists
@@ -24,7 +24,7 @@ class FrameGraph:
         key: What a frame must have in common with it.
         captured: The captured work.
         leaves: Tensors (or ``None``) of its results.
-        spec: The structure of which :attr:`leaves` are the leaves: the model's results,
+        form: What the results are apart from :attr:`leaves`: the model's results,
             and those of its dense exits.
         inputs: Inputs that it reads.
         lists: Block lists that it reads.
@@ -36,7 +36,7 @@ class FrameGraph:
     key: Hashable
     captured: Captured
     leaves: list[Tensor | None]
-    spec: TreeSpec
+    form: ResultForm
     inputs: StaticInputs
     lists: StaticLists
     recorded: Recorded
@@ -54,7 +54,7 @@ class FrameGraph:
                 entry = self.held.get(id(leaf))
                 copies[id(leaf)] = leaf.clone() if entry is None else frame.copy_result(entry)
         leaves = [None if leaf is None else copies[id(leaf)] for leaf in self.leaves]
-        return tree_unflatten(leaves, self.spec)
+        return self.form.build(leaves)
 
 
 @dataclass

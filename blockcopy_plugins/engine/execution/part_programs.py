@@ -216,7 +216,7 @@ class PartPrograms(FramePrograms):
         work.part.changes = work.part.recordings = 0
         made.replayed += 1
         self._replayed += 1
-        return work.result_of(leaves, made.spec)
+        return work.result_of(leaves, made.form)
 
     def _opened(self, work: PartRun, frame: PartOfFrame) -> PartOfFrame:
         return frame

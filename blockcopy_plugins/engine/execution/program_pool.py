@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..conv.prepared_weights import WeightsInUse
 from ..state.lent_map import LentMap
 from ..state.store import StateStore
-from ..torch_internals import TreeSpec
+from .call_kind import ResultForm
 from .program import Program
 from .recorded_frame import CountedFrame, CountedOp
 from .replayed_frame import Recorded
@@ -21,7 +21,7 @@ class FrameProgram:
 
     Attributes:
         program: The ops.
-        spec: The structure of the results, whose leaves are the tensors that the ops return.
+        form: What the results are apart from the tensors that the ops return.
         recorded: What the host did.
         counted: Its MACs.
         weights: Weights that it reads in the kernels' layout, ``None`` without kernels.
@@ -30,7 +30,7 @@ class FrameProgram:
     """
 
     program: Program
-    spec: TreeSpec
+    form: ResultForm
     recorded: Recorded
     counted: CountedFrame
     weights: WeightsInUse | None
@@ -53,7 +53,7 @@ class Recording:
     """A recorded frame."""
 
     trace: Trace
-    spec: TreeSpec
+    form: ResultForm
     recorded: Recorded
     counted: list[CountedOp]
     lent: tuple[tuple[int, LentMap], ...] = ()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import ops
 from ...shared_copy import address_of_memory, shared_copy
-from ..torch_internals import StorageWeakRef, no_modes
+from ..torch_internals import no_modes
+from .memory_watch import is_held, swap_memory, watch_memory
 
 
 class LentMap:
@@ -36,11 +38,11 @@ class LentMap:
             self.tensor = ops.planes(map_) if planes else map_
             self._nothing = torch.zeros((), dtype=torch.bool, device="cpu")
             self._everything = ~self._nothing
-        self._holders: list[StorageWeakRef] = []
+        self._holders: list[Any] = []
         # bool (N, GH, GW) or (): blocks that it lacks.
         self._lacks = self._everything
         self._other: Tensor | None = None
-        self._holders_of_other: list[StorageWeakRef] = []
+        self._holders_of_other: list[Any] = []
         self._other_lacks = self._everything
 
     def __deepcopy__(self, memo: dict) -> LentMap:
@@ -88,7 +90,7 @@ class LentMap:
         if not (held or self._planes or self._other is not None):
             self._holders = []
             return
-        with no_modes(), torch.inference_mode(False), torch.no_grad():
+        with no_modes():
             if held:
                 self._take_other(map_, block, grid, held)
             elif self._other is not None:
@@ -107,22 +109,22 @@ class LentMap:
     def _hold(self, out: Tensor) -> None:
         if len(self._holders) > 4:
             self._holders = _living(self._holders)
-        self._holders.append(StorageWeakRef(out.untyped_storage()))
+        self._holders.append(watch_memory(out))
 
     def _take_other(self, map_, block, grid, held) -> None:
         other, lacks = self._other, self._other_lacks
         if other is None or _living(self._holders_of_other):
-            other, lacks = torch.empty_like(self.tensor), self._everything
+            with torch.inference_mode(False):
+                other, lacks = torch.empty_like(self.tensor), self._everything
         if not self._planes:
             ops.copy_blocks_(other, map_, lacks, grid, block)
-        # Another tensor of the same memory, which the next line leaves where it is.
-        self._other = self.tensor.detach()
+        self._other = other
         # Planes also lack what frames wrote to the map whose streams were in another order.
         self._other_lacks = self._lacks | grid if self._planes else grid
         self._holders_of_other = held
-        self.tensor.set_(other)
+        swap_memory(self.tensor, other)
         self._lacks = lacks
 
 
-def _living(holders: list[StorageWeakRef]) -> list[StorageWeakRef]:
-    return [holder for holder in holders if not holder.expired()]
+def _living(holders: list[Any]) -> list[Any]:
+    return [holder for holder in holders if is_held(holder)]
