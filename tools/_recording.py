@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
-
 from blockcopy_plugins.visualization import VideoWriter, usable_rate
 
 _LIVE_RATE = 25
@@ -29,7 +27,7 @@ class Recording:
         self.source = source
         self.timed = False
         rate = _LIVE_RATE if source.live else usable_rate(source.frame_rate, _FOLDER_RATE)
-        self.writer = VideoWriter(path, fps=rate, bgr=True, keep_partial=True)
+        self.writer = VideoWriter(path, fps=rate, quick=True, keep_partial=True)
         self.rate = rate
         self.pictures = 0  # frames shown, each counted once however often it was written
         self._before: Any = None
@@ -46,12 +44,12 @@ class Recording:
 
         Args:
             frame: With ``index`` and ``time`` of the frame.
-            picture: uint8 (H, W, 3), BGR; resized if its size is not that of the first one.
+            picture: A `YuvPicture`; resized if its size is not that of the first one.
         """
         size = self.writer.frame_size
-        if size is not None and picture.shape[:2] != size:
+        if size is not None and picture.shape != size:
             # The camera changed its resolution, but a video has only one.
-            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+            picture = picture.resized(size)
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio

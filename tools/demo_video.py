@@ -208,24 +208,24 @@ class _View:
 
 def _picture(inferencer, output, caption, args):
     from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
-    from blockcopy_plugins.visualization import draw_caption
 
-    picture = draw_sample(
+    return draw_sample(
         output.frame,
         output.prediction,
         output.grid,
         inferencer.handle.config.block_size,
         inferencer.metainfo,
+        caption,
         args.show_score,
+        output.decoded,
     )
-    return draw_caption(picture, caption, bgr=True)
 
 
 def _show(recording, output, pictures) -> None:
     """Draw the views of a frame and write them."""
-    from blockcopy_plugins.visualization import side_by_side
+    from blockcopy_plugins.visualization.yuv_picture import beside
 
-    recording.add(output, side_by_side([draw() for draw in pictures]))
+    recording.add(output, beside([draw() for draw in pictures]))
 
 
 def _run(args, views) -> str:

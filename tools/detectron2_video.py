@@ -160,7 +160,6 @@ def _caption(frame, handle, ms, ms_dense):
 def _show(recording, args, source, predictor, frame, outputs, caption, grid, input_size) -> None:
     """Draw a frame and write it."""
     from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
-    from blockcopy_plugins.visualization import draw_caption
 
     picture = draw_outputs(
         frame.image,
@@ -168,11 +167,13 @@ def _show(recording, args, source, predictor, frame, outputs, caption, grid, inp
         grid,
         predictor.handle.config.block_size,
         input_size,
+        caption,
         source.classes(),
         source.palette(),
         args.confidence_threshold,
+        frame.decoded,
     )
-    recording.add(frame, draw_caption(picture, caption, bgr=True))
+    recording.add(frame, picture)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockcopy_plugins.policy import MotionField
+
+if TYPE_CHECKING:
+    import av
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +24,12 @@ class LiveFrame:
         image: uint8, shape (H, W, 3), BGR.
         motion: How far the video has moved since its first frame, by its codec's motion vectors;
             None if they are not exported.
+        decoded: The picture as FFmpeg's decoder gave it, to be read only; None if there was no
+            decoder, or the picture was turned or mirrored.
     """
 
     index: int
     time: float | None
     image: np.ndarray
     motion: MotionField | None = None
+    decoded: av.VideoFrame | None = None

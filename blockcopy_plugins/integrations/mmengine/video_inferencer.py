@@ -60,6 +60,8 @@ class FrameOutput:
         dropped: Frames of the source that were dropped so far.
         corrupt: Frames of the source that could not be decoded so far.
         executed_rate: Executed blocks / all blocks; blocks that ran twice, to compare, count twice.
+        decoded: The frame as FFmpeg's decoder gave it, see
+            :class:`~blockcopy_plugins.datasets.live_frame.LiveFrame`.
     """
 
     source: int
@@ -74,6 +76,7 @@ class FrameOutput:
     dropped: int
     corrupt: int
     executed_rate: float
+    decoded: Any = None
 
 
 class VideoInferencer(Closing):
@@ -330,6 +333,7 @@ class VideoInferencer(Closing):
                 dropped=one.prepared.dropped,
                 corrupt=one.prepared.corrupt,
                 executed_rate=rate,
+                decoded=one.prepared.frame.decoded,
             )
             for one, prediction, grid, rate in zip(
                 group, predictions, record.host_grid, record.rates, strict=True
