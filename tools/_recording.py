@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from blockcopy_plugins.visualization import VideoWriter, usable_rate
@@ -21,6 +22,10 @@ class Recording:
     Args:
         path: Where to write.
         source: The `LiveSource` whose frames are shown.
+
+    Attributes:
+        pictures: Frames shown, each counted once however often it was written.
+        cpu_seconds: Processor time of the encoding; the encoder has no threads of its own.
     """
 
     def __init__(self, path: str, source: Any) -> None:
@@ -29,7 +34,7 @@ class Recording:
         rate = _LIVE_RATE if source.live else usable_rate(source.frame_rate, _FOLDER_RATE)
         self.writer = VideoWriter(path, fps=rate, quick=True, keep_partial=True)
         self.rate = rate
-        self.pictures = 0  # frames shown, each counted once however often it was written
+        self.pictures, self.cpu_seconds = 0, 0.0
         self._before: Any = None
 
     def __enter__(self) -> Recording:
@@ -53,10 +58,12 @@ class Recording:
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio
+        start = time.thread_time()
         if self.timed:
             self.writer.write(picture, frame.time)
         else:
             self._fill(frame, picture)
+        self.cpu_seconds += time.thread_time() - start
         self.pictures += 1
 
     def _fill(self, frame: Any, picture: Any) -> None:

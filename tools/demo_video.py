@@ -250,7 +250,8 @@ def _run(args, views) -> str:
             for view in views:
                 view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
-    return thread.times(ms for view in views for ms in (*view.sparse, *view.dense))
+    times = (ms for view in views for ms in (*view.sparse, *view.dense))
+    return thread.times(times, [view.source for view in views], recording)
 
 
 if __name__ == "__main__":

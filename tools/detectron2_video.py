@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
     summary = summary_of(predictor.handle, frames, rates, sparse, dense)
-    return [summary, thread.times((*sparse, *dense))]
+    return [summary, thread.times((*sparse, *dense), [frames], recording)]
 
 
 def _timed(function: Any, image: Any) -> tuple[Any, float]:

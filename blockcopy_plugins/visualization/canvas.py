@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from blockcopy_plugins.visualization.text import Colour
+from blockcopy_plugins.visualization.text import Colour, text_patch
 
 Box = tuple[int, int, int, int]
 """Top, left, bottom and right of a rectangle, px; the last two are outside of it."""
@@ -73,10 +73,21 @@ class Canvas:
             corners = (x0 // step, y0 // step), (x1 // step, y1 // step)
             cv2.rectangle(plane, *corners, value, max(1, width // step))
 
-    def paste(self, patch: np.ndarray, top: int, left: int) -> None:
-        """Copy a small picture, uint8 ``(h, w, 3)``; what lies outside is dropped."""
+    def text(
+        self,
+        words: str,
+        size: int,
+        foreground: Colour,
+        background: Colour,
+        padding: tuple[int, int],
+    ) -> tuple[np.ndarray, ...]:
+        """A line of text in planes, see :func:`.text_patch`; the first has its size in px."""
+        return self.in_planes(text_patch(words, size, foreground, background, padding=padding))
+
+    def paste(self, parts: tuple[np.ndarray, ...], top: int, left: int) -> None:
+        """Copy a small picture in planes like these; what lies outside is dropped."""
         top, left = (at - at % max(self.steps) for at in (top, left))
-        for plane, step, part in zip(self.planes, self.steps, self.in_planes(patch), strict=True):
+        for plane, step, part in zip(self.planes, self.steps, parts, strict=True):
             y, x = top // step, left // step
             y0, x0 = max(y, 0), max(x, 0)
             y1, x1 = min(y + part.shape[0], len(plane)), min(x + part.shape[1], plane.shape[1])
@@ -94,11 +105,14 @@ class Canvas:
             opacity: How much it covers, 0 to 1.
         """
         box = (top, left, top + mask.shape[0], left + mask.shape[1])
-        parts = zip(self.views(box), self.steps, self.values(colour), strict=True)
-        for view, step, value in parts:
+        shapes = {}
+        for step in set(self.steps):
             inside = np.ascontiguousarray(mask[::step, ::step])
+            outlines = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            shapes[step] = inside, outlines
+        for view, step, value in zip(self.views(box), self.steps, self.values(colour), strict=True):
+            inside, outlines = shapes[step]
             _blend(view, inside, np.full_like(view, value), opacity)
-            outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(view, outlines, -1, value, 1)
 
     def tint_classes(self, labels: np.ndarray, colours: np.ndarray, opacity: float) -> None:

@@ -13,7 +13,7 @@ from blockcopy_plugins.errors import ConfigError, FrameError, GridError
 from blockcopy_plugins.visualization._checks import check_image, describe, to_numpy
 from blockcopy_plugins.visualization.canvas import ArrayCanvas, Box, Canvas
 from blockcopy_plugins.visualization.palette import key_colour
-from blockcopy_plugins.visualization.text import Colour, text_colour_on, text_patch
+from blockcopy_plugins.visualization.text import Colour, text_colour_on
 
 
 def draw_blocks(
@@ -198,7 +198,7 @@ def detections_onto(
 
     if masks is not None:
         for i in shown:
-            _tint_mask(canvas, masks[i], colours[i], mask_opacity)
+            _tint_mask(canvas, masks[i], boxes[i], colours[i], mask_opacity)
     for i in shown:
         canvas.outline(*boxes[i], colours[i], line_width)
     taken: list[tuple[int, int, int, int]] = []
@@ -209,8 +209,8 @@ def detections_onto(
             words.append(f"{float(scores[i]):.2f}")
         if words:
             foreground = text_colour_on(colours[i])
-            patch = text_patch(" ".join(words), text_size, foreground, colours[i], padding=(0, 3))
-            place = _label_place(patch.shape, canvas.shape, boxes[i], line_width, taken)
+            patch = canvas.text(" ".join(words), text_size, foreground, colours[i], (0, 3))
+            place = _label_place(patch[0].shape, canvas.shape, boxes[i], line_width, taken)
             canvas.paste(patch, place[0], place[1])
             taken.append(place)
 
@@ -251,9 +251,9 @@ def _executed_boxes(grid: Any, block: tuple[float, float], size: tuple[int, int]
     rows, columns = edges
     boxes: list[Box] = []
     begun: dict[tuple[int, int], int] = {}  # first row of the runs of blocks that go on
-    for row in range(len(grid) + 1):
-        cells = grid[row] if row < len(grid) else np.zeros_like(grid[0])
-        ends = np.flatnonzero(np.diff(cells.view(np.int8), prepend=0, append=0)).tolist()
+    framed = np.pad(grid.astype(np.int8), ((0, 1), (1, 1)))
+    for row, changes in enumerate(framed[:, 1:] != framed[:, :-1]):
+        ends = np.flatnonzero(changes).tolist()
         runs = list(zip(ends[::2], ends[1::2], strict=True))
         for left, right in begun.keys() - runs:
             boxes.append((rows[begun.pop((left, right))], columns[left], rows[row], columns[right]))
@@ -279,20 +279,25 @@ def _class_name(label: int, class_names: Sequence[str] | None) -> str:
     return str(label)
 
 
-def _tint_mask(canvas: Canvas, mask: np.ndarray, colour: Colour, opacity: float) -> None:
+def _tint_mask(
+    canvas: Canvas, mask: np.ndarray, box: Sequence[int], colour: Colour, opacity: float
+) -> None:
     """Tints the pixels of a mask and draws its outline."""
     height, width = canvas.shape
+    mask = mask.view(np.uint8) if mask.dtype == np.bool_ else (mask != 0).view(np.uint8)
     if mask.shape != (height, width):
-        mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    rows = np.flatnonzero(mask.any(1))
-    if len(rows) == 0:
-        return
-    # Only where the mask is: it is the size of the picture, and most of it is empty.
-    top, bottom = rows[0] & ~1, rows[-1] + 1
-    columns = np.flatnonzero(mask[top:bottom].any(0))
-    left, right = columns[0] & ~1, columns[-1] + 1
-    inside = mask[top:bottom, left:right] != 0
-    canvas.tint(inside.view(np.uint8), top, left, colour, opacity)
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    # Only where the mask is: it is the size of the picture, and most of it is empty. Counting is
+    # the quickest way to know that nothing is outside of the box.
+    left, top = (max(side - 2, 0) & ~1 for side in box[:2])
+    right, bottom = (max(side + 3, 0) for side in box[2:])
+    inside = mask[top:bottom, left:right]
+    if inside.size == 0 or cv2.countNonZero(inside) < cv2.countNonZero(mask):
+        x, y, columns, rows = cv2.boundingRect(mask)
+        left, top = x & ~1, y & ~1
+        inside = mask[top : y + rows, left : x + columns]
+    if inside.size:
+        canvas.tint(inside, top, left, colour, opacity)
 
 
 def _label_place(

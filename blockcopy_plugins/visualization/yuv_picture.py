@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from blockcopy_plugins.visualization.canvas import Canvas
-from blockcopy_plugins.visualization.text import Colour
+from blockcopy_plugins.visualization.text import Colour, text_patch
 
 # Numbers of ISO/IEC 23091-2 (the same in H.264): of matrices, and what red and blue add to luma.
 BT709, BT601 = 1, 6
@@ -85,6 +85,16 @@ class YuvPicture(Canvas):
     def in_planes(self, patch: np.ndarray) -> tuple[np.ndarray, ...]:
         return _converted(patch, False, self.matrix)
 
+    def text(
+        self,
+        words: str,
+        size: int,
+        foreground: Colour,
+        background: Colour,
+        padding: tuple[int, int],
+    ) -> tuple[np.ndarray, ...]:
+        return _text(words, size, foreground, background, padding, self.matrix)
+
     def darken(self, source: Canvas, brightness: float, saturation: float) -> None:
         for given, plane, factor, zero in zip(
             source.planes,
@@ -139,6 +149,20 @@ def _coefficients(matrix: int) -> np.ndarray:
 @lru_cache(maxsize=512)
 def _value(colour: Colour, matrix: int) -> tuple[int, ...]:
     return tuple(np.rint(_coefficients(matrix) @ np.array([*colour, 1])).astype(int).tolist())
+
+
+# Most texts of a video are those of the frame before.
+@lru_cache(maxsize=512)
+def _text(
+    words: str,
+    size: int,
+    foreground: Colour,
+    background: Colour,
+    padding: tuple[int, int],
+    matrix: int,
+) -> tuple[np.ndarray, ...]:
+    patch = text_patch(words, size, foreground, background, padding=padding)
+    return _converted(patch, False, matrix)
 
 
 def _converted(image: np.ndarray, bgr: bool, matrix: int) -> tuple[np.ndarray, ...]:

@@ -63,5 +63,5 @@ def draw_frame(
     luma = whole.planes[0]
     luma[height:top] = luma[height - 1 : height]
     luma[:, width:] = luma[:, width - 1 : width]
-    whole.paste(caption_bar(whole.shape[1], caption), top, 0)
+    whole.paste(whole.in_planes(caption_bar(whole.shape[1], caption)), top, 0)
     return whole
