@@ -8,12 +8,15 @@ r"""Run a detector or segmentor block-sparsely on a video, and write a video tha
     python tools/demo_video.py street.mp4 out.mp4 --compare copy move
 
 OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
-ones dark and grey, with a bar of figures below. Any detection or segmentation config of MMDetection
-or MMSegmentation works; its test pipeline prepares the frames. A live source (a camera, a stream)
-always gives the newest frame: frames that come while the model is busy are dropped, and OUT shows a
-picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it is. Frames that
-cannot be read are skipped and counted, and OUT shows the previous one for longer. With --compare
-OUT shows two ways side by side, each with its own model.
+ones dark and grey, with a bar of figures below. It is encoded quickly rather than small, since the
+model needs the processor; ffmpeg -i OUT -c:v libx264 SMALL.mp4 makes it smaller. Any detection or
+segmentation config of MMDetection or MMSegmentation works; its test pipeline prepares the frames.
+
+A live source (a camera, a stream) always gives the newest frame: frames that come while the model
+is busy are dropped, and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end
+the video where it is. Frames that cannot be read are skipped and counted, and OUT shows the
+previous one for longer. With --compare OUT shows two ways side by side, each with its own model.
+The last lines say where the time went.
 
 To measure accuracy and cost, see tools/test_video.py.
 """

@@ -7,10 +7,13 @@ r"""Run a Detectron2 model block-sparsely on a video, and write a video that sho
         --output out.mp4 --opts train.init_checkpoint=my_weights.pth
 
 OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
-ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML (including
-those of the projects PointRend, DeepLab and Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a
-lazy config blockcopy = dict(...), says how the model should run, and without it the defaults apply.
-A live source (a camera, a stream) always gives the newest frame.
+ones dark and grey, with a bar of figures below. It is encoded quickly rather than small, since the
+model needs the processor; ffmpeg -i OUT -c:v libx264 SMALL.mp4 makes it smaller. A live source (a
+camera, a stream) always gives the newest frame. The last lines say where the time went.
+
+Config files are Detectron2's own, YAML (including those of the projects PointRend, DeepLab and
+Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a lazy config blockcopy = dict(...), says how the
+model should run, and without it the defaults apply.
 
 To measure accuracy and cost, see tools/test_video.py, which takes the same configs.
 """

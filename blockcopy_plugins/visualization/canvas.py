@@ -149,12 +149,15 @@ class ArrayCanvas(Canvas):
         self.bgr = bgr
 
     def values(self, colour: Colour) -> tuple[Colour]:
+        """See :meth:`Canvas.values`."""
         return (tuple(colour)[::-1] if self.bgr else tuple(colour),)
 
     def in_planes(self, patch: np.ndarray) -> tuple[np.ndarray]:
+        """See :meth:`Canvas.in_planes`."""
         return (patch[..., ::-1] if self.bgr else patch,)
 
     def darken(self, source: Canvas, brightness: float, saturation: float) -> None:
+        """See :meth:`Canvas.darken`."""
         grey = np.tile(LUMA[::-1] if self.bgr else LUMA, (3, 1))
         matrix = brightness * (saturation * np.eye(3) + (1 - saturation) * grey)
         cv2.transform(source.planes[0], matrix.astype(np.float32), dst=self.planes[0])

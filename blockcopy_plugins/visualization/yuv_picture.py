@@ -80,9 +80,11 @@ class YuvPicture(Canvas):
         return picture
 
     def values(self, colour: Colour) -> tuple[int, ...]:
+        """See :meth:`.Canvas.values`."""
         return _value(tuple(colour), self.matrix)
 
     def in_planes(self, patch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """See :meth:`.Canvas.in_planes`."""
         return _converted(patch, False, self.matrix)
 
     def text(
@@ -93,9 +95,11 @@ class YuvPicture(Canvas):
         background: Colour,
         padding: tuple[int, int],
     ) -> tuple[np.ndarray, ...]:
+        """See :meth:`.Canvas.text`."""
         return _text(words, size, foreground, background, padding, self.matrix)
 
     def darken(self, source: Canvas, brightness: float, saturation: float) -> None:
+        """See :meth:`.Canvas.darken`."""
         for given, plane, factor, zero in zip(
             source.planes,
             self.planes,

@@ -82,6 +82,18 @@ def test_turned_and_mirrored_as_ffmpeg_shows_it(tmp_path, matrix):
         assert np.abs(next(source).image.astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize("matrix", UPRIGHT + TURNED)
+def test_a_frame_is_given_as_decoded_if_it_is_shown_like_that(tmp_path, matrix):
+    with LiveSource(set_matrix(write(tmp_path / "video.mp4"), matrix)) as source:
+        for frame in source:
+            if matrix != (1, 0, 0, 1):
+                assert frame.decoded is None
+                continue
+            # Grey, so that its luma says it all: 16 to 235.
+            luma = frame.decoded.to_ndarray()[: SIZE[0]].astype(float)
+            assert np.abs((luma - 16) * 255 / 219 - frame.image[..., 1]).max() <= 2
+
+
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
