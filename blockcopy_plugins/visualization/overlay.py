@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -245,9 +246,7 @@ def _executed_boxes(grid: Any, block: tuple[float, float], size: tuple[int, int]
                 f"an image of {size[axis]} px; block_size is counted in pixels of this image: "
                 "divide the network's block size by the factor that the image was resized with"
             )
-        cells = ((np.arange(size[axis]) + 0.5) / block[axis]).astype(np.int64)
-        first = np.searchsorted(cells, np.arange(grid.shape[axis])).tolist()
-        edges.append([*first, size[axis]])
+        edges.append(_edges(size[axis], grid.shape[axis], block[axis]))
     rows, columns = edges
     boxes: list[Box] = []
     begun: dict[tuple[int, int], int] = {}  # first row of the runs of blocks that go on
@@ -260,6 +259,13 @@ def _executed_boxes(grid: Any, block: tuple[float, float], size: tuple[int, int]
         for run in runs:
             begun.setdefault(run, row)
     return [box for box in boxes if box[0] < box[2] and box[1] < box[3]]
+
+
+@lru_cache(maxsize=16)
+def _edges(length: int, blocks: int, block: float) -> tuple[int, ...]:
+    """The first pixel of each block along an axis, and the end of the axis."""
+    cells = ((np.arange(length) + 0.5) / block).astype(np.int64)
+    return (*np.searchsorted(cells, np.arange(blocks)).tolist(), length)
 
 
 def _per_box(values: Any | None, count: int, name: str) -> np.ndarray | None:

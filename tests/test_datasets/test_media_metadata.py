@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import shutil
 import subprocess
 from fractions import Fraction
@@ -90,8 +91,10 @@ def test_a_frame_is_given_as_decoded_if_it_is_shown_like_that(tmp_path, matrix):
                 assert frame.decoded is None
                 continue
             # Grey, so that its luma says it all: 16 to 235.
-            luma = frame.decoded.to_ndarray()[: SIZE[0]].astype(float)
+            luma = frame.decoded.frame.to_ndarray()[: SIZE[0]].astype(float)
             assert np.abs((luma - 16) * 255 / 219 - frame.image[..., 1]).max() <= 2
+            copied = pickle.loads(pickle.dumps(frame))  # PyAV's frames cannot be pickled
+            assert copied.decoded.frame is None and (copied.image == frame.image).all()
 
 
 @pytest.mark.parametrize(

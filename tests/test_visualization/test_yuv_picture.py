@@ -11,6 +11,7 @@ import torch
 av = pytest.importorskip("av")
 pytest.importorskip("cv2")
 
+from blockcopy_plugins.datasets.live_frame import DecodedFrame  # noqa: E402
 from blockcopy_plugins.errors import FrameError  # noqa: E402
 from blockcopy_plugins.integrations.common.drawing import draw_frame  # noqa: E402
 from blockcopy_plugins.visualization import FrameCaption, VideoWriter  # noqa: E402
@@ -160,7 +161,9 @@ def test_classes_are_blended_and_unknown_ones_left():
 def test_a_frame_is_drawn_as_its_parts_say(size, from_decoder):
     """The picture of all executed blocks is the frame, with labels, and the bar below it."""
     image = smooth(*size)
-    decoded = YuvPicture.of_array(image, matrix=BT601).frame if from_decoder else None
+    decoded = None
+    if from_decoder:
+        decoded = DecodedFrame(YuvPicture.of_array(image, matrix=BT601).frame)
     caption = FrameCaption(frame=3, executed_rate=0.5)
     grid, block = torch.ones(2, 2, dtype=torch.bool), (32.0, 32.0)
     whole = draw_frame(image[..., ::-1], grid, block, caption, decoded=decoded)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...datasets.live_frame import DecodedFrame
 from ...visualization import FrameCaption
 from ...visualization.caption import bar_height, caption_bar
 from ...visualization.overlay import blocks_onto, detections_onto
@@ -25,7 +26,7 @@ def draw_frame(
     classes: Sequence[str] | None = None,
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
-    decoded: Any = None,
+    decoded: DecodedFrame | None = None,
 ) -> YuvPicture:
     """Draw executed blocks, and whichever there are of classes of pixels, boxes and masks.
 
@@ -48,7 +49,7 @@ def draw_frame(
         A new picture; heights and widths that are odd are rounded up.
     """
     height, width = frame.shape[:2]
-    source = YuvPicture.of_decoded(decoded)
+    source = None if decoded is None else YuvPicture.of_decoded(decoded.frame)
     if source is None or source.shape != (height, width):
         source = YuvPicture.of_array(frame, bgr=True)
     top = source.shape[0]

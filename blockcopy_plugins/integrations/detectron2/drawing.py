@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...datasets.live_frame import DecodedFrame
 from ...visualization import FrameCaption
 from ...visualization.yuv_picture import YuvPicture
 from ..common.drawing import draw_frame
@@ -24,7 +25,7 @@ def draw_outputs(
     classes: Sequence[str] | None = None,
     palette: Sequence[Sequence[int]] | None = None,
     score_threshold: float = 0.3,
-    decoded: Any = None,
+    decoded: DecodedFrame | None = None,
 ) -> YuvPicture:
     """Draw what the outputs contain; see also :func:`~..common.drawing.draw_frame`.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...datasets.live_frame import DecodedFrame
 from ...visualization import FrameCaption
 from ...visualization.yuv_picture import YuvPicture
 from ..common.drawing import draw_frame
@@ -21,7 +22,7 @@ def draw_sample(
     metainfo: Mapping[str, Any],
     caption: FrameCaption,
     score_threshold: float = 0.3,
-    decoded: Any = None,
+    decoded: DecodedFrame | None = None,
 ) -> YuvPicture:
     """Draw what the sample contains; see also :func:`~..common.drawing.draw_frame`.
 
