@@ -102,7 +102,7 @@ def test_skipped_blocks_keep_a_share_of_light_and_colour():
 def test_the_line_is_in_the_skipped_blocks_beside_executed_ones():
     target, source = YuvPicture.empty(40, 40), YuvPicture.of_array(np.full((40, 40, 3), 90, "u1"))
     grid = np.zeros((4, 4), bool)
-    grid[1, 1:3] = grid[2, 1] = True
+    grid[1, 1:3] = grid[2, 1] = grid[0, 0] = grid[3, 3] = True  # two of them in corners
     colour = (255, 200, 0)
     blocks_onto(target, source, grid, 10, line_colour=colour, line_width=2)
     executed = np.kron(grid, np.ones((10, 10), bool))
@@ -120,7 +120,7 @@ def test_a_mask_is_blended_and_outlined_wherever_it_is():
     colour = in_yuv(key_colour(0), BT601)
     masks = np.zeros((2, 40, 50), bool)
     masks[0, 11:24, 13:30] = True  # odd edges, and nothing outside its box
-    masks[1, 30:36, 4:12] = masks[1, 2:8, 40:48] = True  # nowhere near its box
+    masks[1, 30:36, 5:12] = masks[1, 3:8, 40:48] = True  # nowhere near its box
     boxes = np.array([[13, 11, 29, 23], [20, 26, 24, 28]])
     for mask, box in zip(masks, boxes, strict=True):
         picture = noisy(40, 50, BT601)
