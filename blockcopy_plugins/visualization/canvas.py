@@ -13,7 +13,7 @@ from blockcopy_plugins.visualization.text import Colour, text_patch
 Box = tuple[int, int, int, int]
 """Top, left, bottom and right of a rectangle, px; the last two are outside of it."""
 
-LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array([0.299, 0.587, 0.114])
 """What red, green and blue add to a pixel's grey."""
 
 
@@ -158,7 +158,7 @@ class ArrayCanvas(Canvas):
 
     def darken(self, source: Canvas, brightness: float, saturation: float) -> None:
         """See :meth:`Canvas.darken`."""
-        grey = np.tile(LUMA[::-1] if self.bgr else LUMA, (3, 1))
+        grey = np.tile(_LUMA[::-1] if self.bgr else _LUMA, (3, 1))
         matrix = brightness * (saturation * np.eye(3) + (1 - saturation) * grey)
         cv2.transform(source.planes[0], matrix.astype(np.float32), dst=self.planes[0])
 
