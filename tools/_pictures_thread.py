@@ -19,10 +19,11 @@ class PicturesThread:
     Attributes:
         seconds: What the functions have taken.
         waited: Seconds that :meth:`run` has waited for room.
+        cpu: Seconds of processor time of the functions, without that of threads they use.
     """
 
     def __init__(self) -> None:
-        self.seconds = self.waited = self._total = 0.0
+        self.seconds = self.waited = self.cpu = self._total = self._process = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._running: deque[Future[None]] = deque()
 
@@ -38,34 +39,47 @@ class PicturesThread:
         self.waited += time.perf_counter() - start
         self._running.append(self._thread.submit(self._timed, function, args))
 
-    def times(self, milliseconds: Iterable[float | None]) -> str:
-        """Return a line that says where the time of the ``with`` block went.
+    def times(
+        self, milliseconds: Iterable[float | None], sources: Iterable[Any], recording: Any
+    ) -> str:
+        """Return two lines that say where the time of the ``with`` block went.
 
         Args:
             milliseconds: Time of each run of a model, None for one that was not timed.
+            sources: Each `LiveSource` that was read.
+            recording: The `Recording` that the functions wrote.
         """
         model = sum(ms for ms in milliseconds if ms is not None) / 1e3
         rest = max(self._total - model - self.waited, 0.0)
+        reading = sum(source.cpu_seconds for source in sources)
+        encoding = recording.cpu_seconds
+        other = max(self._process - reading - self.cpu, 0.0)
+        each = 1e3 / max(recording.pictures, 1)
         return (
             f"{self._total:.1f} s in all: the model {model:.1f} s, waiting for frames {rest:.1f} s "
             f"and for pictures {self.waited:.1f} s; drawing and encoding, beside it, "
-            f"{self.seconds:.1f} s"
+            f"{self.seconds:.1f} s\n"
+            f"{each * self._process:.1f} ms of processor time a frame, of all cores: the model and "
+            f"its inputs {each * other:.1f} ms, reading {each * reading:.1f} ms, drawing "
+            f"{each * (self.cpu - encoding):.1f} ms, encoding {each * encoding:.1f} ms"
         )
 
     def _timed(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         try:
             function(*args)
         finally:
             self.seconds += time.perf_counter() - start
+            self.cpu += time.thread_time() - cpu
 
     def __enter__(self) -> PicturesThread:
-        self._total = -time.perf_counter()
+        self._total, self._process = -time.perf_counter(), -time.process_time()
         return self
 
     def __exit__(self, kind: Any, *exception: Any) -> None:
         self._thread.shutdown()
         self._total += time.perf_counter()
+        self._process += time.process_time()
         if kind is None:
             while self._running:
                 self._running.popleft().result()

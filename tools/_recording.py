@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
-
-import cv2
 
 from blockcopy_plugins.visualization import VideoWriter, usable_rate
 
@@ -23,15 +22,19 @@ class Recording:
     Args:
         path: Where to write.
         source: The `LiveSource` whose frames are shown.
+
+    Attributes:
+        pictures: Frames shown, each counted once however often it was written.
+        cpu_seconds: Processor time of the encoding; the encoder has no threads of its own.
     """
 
     def __init__(self, path: str, source: Any) -> None:
         self.source = source
         self.timed = False
         rate = _LIVE_RATE if source.live else usable_rate(source.frame_rate, _FOLDER_RATE)
-        self.writer = VideoWriter(path, fps=rate, bgr=True, keep_partial=True)
+        self.writer = VideoWriter(path, fps=rate, quick=True, keep_partial=True)
         self.rate = rate
-        self.pictures = 0  # frames shown, each counted once however often it was written
+        self.pictures, self.cpu_seconds = 0, 0.0
         self._before: Any = None
 
     def __enter__(self) -> Recording:
@@ -46,19 +49,21 @@ class Recording:
 
         Args:
             frame: With ``index`` and ``time`` of the frame.
-            picture: uint8 (H, W, 3), BGR; resized if its size is not that of the first one.
+            picture: A `YuvPicture`; resized if its size is not that of the first one.
         """
         size = self.writer.frame_size
-        if size is not None and picture.shape[:2] != size:
+        if size is not None and picture.shape != size:
             # The camera changed its resolution, but a video has only one.
-            picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+            picture = picture.resized(size)
         if not self.pictures:
             self.timed = not self.source.live and frame.time is not None
             self.writer.sample_aspect_ratio = self.source.sample_aspect_ratio
+        start = time.thread_time()
         if self.timed:
             self.writer.write(picture, frame.time)
         else:
             self._fill(frame, picture)
+        self.cpu_seconds += time.thread_time() - start
         self.pictures += 1
 
     def _fill(self, frame: Any, picture: Any) -> None:

@@ -8,12 +8,15 @@ r"""Run a detector or segmentor block-sparsely on a video, and write a video tha
     python tools/demo_video.py street.mp4 out.mp4 --compare copy move
 
 OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
-ones dark and grey, with a bar of figures below. Any detection or segmentation config of MMDetection
-or MMSegmentation works; its test pipeline prepares the frames. A live source (a camera, a stream)
-always gives the newest frame: frames that come while the model is busy are dropped, and OUT shows a
-picture for as long as it took. Ctrl-C, SIGTERM and errors end the video where it is. Frames that
-cannot be read are skipped and counted, and OUT shows the previous one for longer. With --compare
-OUT shows two ways side by side, each with its own model.
+ones dark and grey, with a bar of figures below. It is encoded quickly rather than small, since the
+model needs the processor; ffmpeg -i OUT -c:v libx264 SMALL.mp4 makes it smaller. Any detection or
+segmentation config of MMDetection or MMSegmentation works; its test pipeline prepares the frames.
+
+A live source (a camera, a stream) always gives the newest frame: frames that come while the model
+is busy are dropped, and OUT shows a picture for as long as it took. Ctrl-C, SIGTERM and errors end
+the video where it is. Frames that cannot be read are skipped and counted, and OUT shows the
+previous one for longer. With --compare OUT shows two ways side by side, each with its own model.
+The last lines say where the time went.
 
 To measure accuracy and cost, see tools/test_video.py.
 """
@@ -208,24 +211,24 @@ class _View:
 
 def _picture(inferencer, output, caption, args):
     from blockcopy_plugins.integrations.mmengine.drawing import draw_sample
-    from blockcopy_plugins.visualization import draw_caption
 
-    picture = draw_sample(
+    return draw_sample(
         output.frame,
         output.prediction,
         output.grid,
         inferencer.handle.config.block_size,
         inferencer.metainfo,
+        caption,
         args.show_score,
+        output.decoded,
     )
-    return draw_caption(picture, caption, bgr=True)
 
 
 def _show(recording, output, pictures) -> None:
     """Draw the views of a frame and write them."""
-    from blockcopy_plugins.visualization import side_by_side
+    from blockcopy_plugins.visualization.yuv_picture import beside
 
-    recording.add(output, side_by_side([draw() for draw in pictures]))
+    recording.add(output, beside([draw() for draw in pictures]))
 
 
 def _run(args, views) -> str:
@@ -250,7 +253,8 @@ def _run(args, views) -> str:
             for view in views:
                 view.forget_after(recording.pictures)
             _note("stopped; the video ends here")
-    return thread.times(ms for view in views for ms in (*view.sparse, *view.dense))
+    times = (ms for view in views for ms in (*view.sparse, *view.dense))
+    return thread.times(times, [view.source for view in views], recording)
 
 
 if __name__ == "__main__":

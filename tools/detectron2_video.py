@@ -7,10 +7,13 @@ r"""Run a Detectron2 model block-sparsely on a video, and write a video that sho
         --output out.mp4 --opts train.init_checkpoint=my_weights.pth
 
 OUT (H.264, plays in browsers) shows the results, the executed blocks as they are, and the skipped
-ones dark and grey, with a bar of figures below. Config files are Detectron2's own, YAML (including
-those of the projects PointRend, DeepLab and Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a
-lazy config blockcopy = dict(...), says how the model should run, and without it the defaults apply.
-A live source (a camera, a stream) always gives the newest frame.
+ones dark and grey, with a bar of figures below. It is encoded quickly rather than small, since the
+model needs the processor; ffmpeg -i OUT -c:v libx264 SMALL.mp4 makes it smaller. A live source (a
+camera, a stream) always gives the newest frame. The last lines say where the time went.
+
+Config files are Detectron2's own, YAML (including those of the projects PointRend, DeepLab and
+Panoptic-DeepLab) or lazy; MODEL.BLOCKCOPY, or in a lazy config blockcopy = dict(...), says how the
+model should run, and without it the defaults apply.
 
 To measure accuracy and cost, see tools/test_video.py, which takes the same configs.
 """
@@ -135,7 +138,7 @@ def _run(args: argparse.Namespace, source: Any, predictor: Any, frames: Any) -> 
                 del noted[recording.pictures :]
             print("note: stopped; the video ends here", file=sys.stderr)
     summary = summary_of(predictor.handle, frames, rates, sparse, dense)
-    return [summary, thread.times((*sparse, *dense))]
+    return [summary, thread.times((*sparse, *dense), [frames], recording)]
 
 
 def _timed(function: Any, image: Any) -> tuple[Any, float]:
@@ -160,7 +163,6 @@ def _caption(frame, handle, ms, ms_dense):
 def _show(recording, args, source, predictor, frame, outputs, caption, grid, input_size) -> None:
     """Draw a frame and write it."""
     from blockcopy_plugins.integrations.detectron2.drawing import draw_outputs
-    from blockcopy_plugins.visualization import draw_caption
 
     picture = draw_outputs(
         frame.image,
@@ -168,11 +170,13 @@ def _show(recording, args, source, predictor, frame, outputs, caption, grid, inp
         grid,
         predictor.handle.config.block_size,
         input_size,
+        caption,
         source.classes(),
         source.palette(),
         args.confidence_threshold,
+        frame.decoded,
     )
-    recording.add(frame, draw_caption(picture, caption, bgr=True))
+    recording.add(frame, picture)
 
 
 if __name__ == "__main__":

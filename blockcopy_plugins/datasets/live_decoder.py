@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from blockcopy_plugins.addresses import masked
-from blockcopy_plugins.datasets.live_frame import LiveFrame
+from blockcopy_plugins.datasets.display_matrix import Orientation, orientation_of
+from blockcopy_plugins.datasets.live_frame import DecodedFrame, LiveFrame
 from blockcopy_plugins.datasets.lost_frames import LostFrame
 from blockcopy_plugins.datasets.video_decoder import VideoDecoder
 from blockcopy_plugins.errors import BadFrameError, FrameError
@@ -95,7 +96,9 @@ class LiveDecoder:
                 # Containers of live streams state no time, or an invented one.
                 seconds = time.monotonic() - began if self.live else frame.time
                 image = self._decoder.to_bgr(frame)
-                yield LiveFrame(index, seconds, image, self._decoder.motion)
+                upright = orientation_of(frame) == Orientation()
+                decoded = DecodedFrame(frame) if upright else None
+                yield LiveFrame(index, seconds, image, self._decoder.motion, decoded)
             if self._stop is not None and index + 1 >= self._stop:
                 return  # without waiting for a frame that is not wanted
         if index + 1 == self.corrupt:

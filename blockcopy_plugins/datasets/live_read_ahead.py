@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ class ReadAhead:
 
     Attributes:
         dropped: Items that were dropped so far.
+        cpu_seconds: Processor time of the thread, up to the last item.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class ReadAhead:
         finish: Callable[[], None],
         patience: float,
     ) -> None:
-        self.dropped = 0
+        self.dropped, self.cpu_seconds = 0, 0.0
         self._items, self._ahead, self._drop = items, ahead, drop
         self._finish, self._patience = finish, patience
         self._waiting: deque[Any] = deque()
@@ -93,6 +95,7 @@ class ReadAhead:
         error = None
         try:
             for item in self._items:
+                self.cpu_seconds = time.thread_time()
                 if not self._put(item):
                     break
                 del item  # not kept alive while waiting for the next one

@@ -109,6 +109,11 @@ class LiveSource:
         return 0 if self._ahead is None else self._ahead.dropped
 
     @property
+    def cpu_seconds(self) -> float:
+        """Processor time of reading, decoding and converting so far, if a thread does that."""
+        return 0.0 if self._ahead is None else self._ahead.cpu_seconds
+
+    @property
     def corrupt(self) -> int:
         """Frames so far that were lost on the way or could not be decoded."""
         return self._reader.corrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -11,8 +12,9 @@ import numpy as np
 
 from blockcopy_plugins.errors import ConfigError, FrameError, GridError
 from blockcopy_plugins.visualization._checks import check_image, describe, to_numpy
+from blockcopy_plugins.visualization.canvas import ArrayCanvas, Box, Canvas
 from blockcopy_plugins.visualization.palette import key_colour
-from blockcopy_plugins.visualization.text import Colour, paste, text_colour_on, text_patch
+from blockcopy_plugins.visualization.text import Colour, text_colour_on
 
 
 def draw_blocks(
@@ -51,23 +53,47 @@ def draw_blocks(
         ConfigError: If ``block_size`` is not above 0, or a factor is not from 0 to 1.
     """
     check_image(image)
+    target, source = np.empty_like(image, order="C"), np.ascontiguousarray(image)
+    blocks_onto(
+        ArrayCanvas(target),
+        ArrayCanvas(source),
+        grid,
+        block_size,
+        brightness=brightness,
+        saturation=saturation,
+        line_colour=line_colour,
+        line_width=line_width,
+    )
+    return target
+
+
+def blocks_onto(
+    target: Canvas,
+    source: Canvas,
+    grid: Any,
+    block_size: float | tuple[float, float],
+    *,
+    brightness: float = 0.6,
+    saturation: float = 0.25,
+    line_colour: Colour | None = (255, 200, 0),
+    line_width: int = 2,
+) -> None:
+    """Like :func:`draw_blocks`, from one canvas to another one of its kind and size."""
     for name, factor in (("brightness", brightness), ("saturation", saturation)):
         if not 0 <= factor <= 1:
             raise ConfigError(f"{name} must be from 0 to 1, but got {factor}")
-    executed = _pixel_mask(grid, _block_shape(block_size), image.shape[:2])
-    if executed.all():
-        return image.copy()
-
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    picture = cv2.addWeighted(
-        image, saturation * brightness, grey, (1 - saturation) * brightness, 0.0
-    )
+    executed = _executed_boxes(grid, _block_shape(block_size), source.shape)
+    whole = (0, 0, *source.shape)
+    if executed == [whole]:
+        target.copy_from(source, whole)
+        return
+    target.darken(source, brightness, saturation)
     if line_colour is not None and line_width > 0:
-        reach = np.ones((2 * line_width + 1, 2 * line_width + 1), np.uint8)
-        line = (cv2.dilate(executed, reach) - executed).view(bool)
-        # Places of the few pixels are found and written much sooner than a mask is.
-        picture.reshape(-1, 3)[np.flatnonzero(line)] = line_colour
-    return cv2.copyTo(image, executed, picture)
+        for top, left, bottom, right in executed:
+            grown = (top - line_width, left - line_width, bottom + line_width, right + line_width)
+            target.fill(grown, line_colour)
+    for box in executed:
+        target.copy_from(source, box)
 
 
 def draw_detections(
@@ -116,6 +142,38 @@ def draw_detections(
         ConfigError: If ``mask_opacity`` is not from 0 to 1.
     """
     check_image(image)
+    picture = np.array(image, order="C")
+    detections_onto(
+        ArrayCanvas(picture, bgr),
+        boxes,
+        scores,
+        labels,
+        masks,
+        class_names=class_names,
+        score_threshold=score_threshold,
+        instance_ids=instance_ids,
+        mask_opacity=mask_opacity,
+        line_width=line_width,
+        text_size=text_size,
+    )
+    return picture
+
+
+def detections_onto(
+    canvas: Canvas,
+    boxes: Any,
+    scores: Any | None = None,
+    labels: Any | None = None,
+    masks: Any | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    score_threshold: float = 0.3,
+    instance_ids: Any | None = None,
+    mask_opacity: float = 0.45,
+    line_width: int = 2,
+    text_size: int = 13,
+) -> None:
+    """Like :func:`draw_detections`, on a canvas, in place."""
     if not 0 <= mask_opacity <= 1:
         raise ConfigError(f"mask_opacity must be from 0 to 1, but got {mask_opacity}")
     boxes = to_numpy(boxes)
@@ -139,16 +197,11 @@ def draw_detections(
     keys = instance_ids if instance_ids is not None else labels
     colours = {i: key_colour(0 if keys is None else int(keys[i])) for i in shown}
 
-    def as_drawn(colour: Colour) -> Colour:
-        return colour[::-1] if bgr else colour
-
-    picture = image.copy()
     if masks is not None:
         for i in shown:
-            _blend_mask(picture, masks[i], as_drawn(colours[i]), mask_opacity)
+            _tint_mask(canvas, masks[i], boxes[i], colours[i], mask_opacity)
     for i in shown:
-        x0, y0, x1, y1 = boxes[i]
-        cv2.rectangle(picture, (x0, y0), (x1, y1), as_drawn(colours[i]), line_width)
+        canvas.outline(*boxes[i], colours[i], line_width)
     taken: list[tuple[int, int, int, int]] = []
     # After all boxes, so that no line crosses a text; the best first, as it has the first choice.
     for i in reversed(shown):
@@ -156,12 +209,11 @@ def draw_detections(
         if scores is not None:
             words.append(f"{float(scores[i]):.2f}")
         if words:
-            foreground, background = text_colour_on(colours[i]), as_drawn(colours[i])
-            patch = text_patch(" ".join(words), text_size, foreground, background, padding=(0, 3))
-            place = _label_place(patch.shape, picture.shape, boxes[i], line_width, taken)
-            paste(picture, patch, place[0], place[1])
+            foreground = text_colour_on(colours[i])
+            patch = canvas.text(" ".join(words), text_size, foreground, colours[i], (0, 3))
+            place = _label_place(patch[0].shape, canvas.shape, boxes[i], line_width, taken)
+            canvas.paste(patch, place[0], place[1])
             taken.append(place)
-    return picture
 
 
 def _block_shape(block_size: float | tuple[float, float]) -> tuple[float, float]:
@@ -177,15 +229,15 @@ def _block_shape(block_size: float | tuple[float, float]) -> tuple[float, float]
     return sizes
 
 
-def _pixel_mask(grid: Any, block: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W), 1 where the pixel's centre lies in an executed block, 0 elsewhere."""
+def _executed_boxes(grid: Any, block: tuple[float, float], size: tuple[int, int]) -> list[Box]:
+    """Rectangles of the pixels whose centres lie in executed blocks, largest runs together."""
     grid = to_numpy(grid)
     if grid.ndim != 2 or grid.dtype != np.bool_ or grid.size == 0:
         raise GridError(
             f"grid must be bool of shape (GH, GW), one image's, but got {describe(grid)}; "
             "for a batch pass grid[i] with image i"
         )
-    cells = []
+    edges = []
     for axis, name in ((0, "rows"), (1, "columns")):
         # The half pixel allows for the rounding of a resized image.
         if grid.shape[axis] * block[axis] < size[axis] - 0.5:
@@ -194,9 +246,26 @@ def _pixel_mask(grid: Any, block: tuple[float, float], size: tuple[int, int]) ->
                 f"an image of {size[axis]} px; block_size is counted in pixels of this image: "
                 "divide the network's block size by the factor that the image was resized with"
             )
-        index = ((np.arange(size[axis]) + 0.5) / block[axis]).astype(np.int64)
-        cells.append(np.minimum(index, grid.shape[axis] - 1))
-    return np.ascontiguousarray(grid[cells[0]][:, cells[1]]).view(np.uint8)
+        edges.append(_edges(size[axis], grid.shape[axis], block[axis]))
+    rows, columns = edges
+    boxes: list[Box] = []
+    begun: dict[tuple[int, int], int] = {}  # first row of the runs of blocks that go on
+    framed = np.pad(grid.astype(np.int8), ((0, 1), (1, 1)))
+    for row, changes in enumerate(framed[:, 1:] != framed[:, :-1]):
+        ends = np.flatnonzero(changes).tolist()
+        runs = list(zip(ends[::2], ends[1::2], strict=True))
+        for left, right in begun.keys() - runs:
+            boxes.append((rows[begun.pop((left, right))], columns[left], rows[row], columns[right]))
+        for run in runs:
+            begun.setdefault(run, row)
+    return [box for box in boxes if box[0] < box[2] and box[1] < box[3]]
+
+
+@lru_cache(maxsize=16)
+def _edges(length: int, blocks: int, block: float) -> tuple[int, ...]:
+    """The first pixel of each block along an axis, and the end of the axis."""
+    cells = ((np.arange(length) + 0.5) / block).astype(np.int64)
+    return (*np.searchsorted(cells, np.arange(blocks)).tolist(), length)
 
 
 def _per_box(values: Any | None, count: int, name: str) -> np.ndarray | None:
@@ -216,27 +285,25 @@ def _class_name(label: int, class_names: Sequence[str] | None) -> str:
     return str(label)
 
 
-def _blend_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, opacity: float) -> None:
-    """Tints the pixels of a mask in place and draws its outline."""
-    mask = np.ascontiguousarray(mask)
-    mask = mask.view(np.uint8) if mask.dtype == np.bool_ else mask.astype(np.uint8)
-    height, width = picture.shape[:2]
+def _tint_mask(
+    canvas: Canvas, mask: np.ndarray, box: Sequence[int], colour: Colour, opacity: float
+) -> None:
+    """Tints the pixels of a mask and draws its outline."""
+    height, width = canvas.shape
+    mask = mask.view(np.uint8) if mask.dtype == np.bool_ else (mask != 0).view(np.uint8)
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    rows = np.flatnonzero(mask.any(1))
-    if len(rows) == 0:
-        return
-    band = mask[rows[0] : rows[-1] + 1]
-    columns = np.flatnonzero(band.any(0))
-    # Only where the mask is: it is the size of the picture, and most of it is empty.
-    inside = np.ascontiguousarray(band[:, columns[0] : columns[-1] + 1])
-    region = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    tint = np.empty_like(region)
-    tint[:] = colour
-    blended = cv2.addWeighted(region, 1 - opacity, tint, opacity, 0.0)
-    region[:] = cv2.copyTo(blended, inside, region.copy())
-    outlines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(region, outlines, -1, colour, 1)
+    # Only where the mask is: it is the size of the picture, and most of it is empty. Counting is
+    # the quickest way to know that nothing is outside of the box.
+    left, top = (max(side - 2, 0) & ~1 for side in box[:2])
+    right, bottom = (max(side + 3, 0) for side in box[2:])
+    inside = mask[top:bottom, left:right]
+    if inside.size == 0 or cv2.countNonZero(inside) < cv2.countNonZero(mask):
+        x, y, columns, rows = cv2.boundingRect(mask)
+        left, top = x & ~1, y & ~1
+        inside = mask[top : y + rows, left : x + columns]
+    if inside.size:
+        canvas.tint(inside, top, left, colour, opacity)
 
 
 def _label_place(

@@ -55,22 +55,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def paste(image: np.ndarray, patch: np.ndarray, top: int, left: int) -> None:
-    """Copies a patch into a picture in place; the part outside the picture is dropped.
-
-    Args:
-        image (np.ndarray): uint8 (H, W, 3), changed.
-        patch (np.ndarray): uint8 (h, w, 3).
-        top (int): Row of the patch's upper edge; may be negative.
-        left (int): Column of its left edge; may be negative.
-    """
-    height, width = image.shape[:2]
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + patch.shape[0], height), min(left + patch.shape[1], width)
-    if y0 < y1 and x0 < x1:
-        image[y0:y1, x0:x1] = patch[y0 - top : y1 - top, x0 - left : x1 - left]
-
-
 def text_colour_on(background: Colour) -> Colour:
     """Black or white, whichever reads better on a colour.
 

@@ -16,11 +16,11 @@ import numpy as np
 from blockcopy_plugins.errors import ConfigError, FrameError, StateError
 from blockcopy_plugins.part_files import PartFile
 from blockcopy_plugins.visualization._checks import check_image
+from blockcopy_plugins.visualization.yuv_picture import BT601, BT709, YuvPicture
 
 logger = logging.getLogger(__name__)
 
-# ISO/IEC 23091-2 (the same numbers in H.264): primaries, transfer and matrix of ITU-R BT.709.
-_BT709 = 1
+_RESCALERS = {BT709: "ITU709", BT601: "ITU601"}  # PyAV's names of the matrices
 _LIMITED_RANGE = 1  # luma 16 to 235, what players expect
 
 # Time stamps of frames that come with times: all common rates are whole numbers of these.
@@ -55,6 +55,9 @@ class VideoWriter:
             red, green, blue. Defaults to False.
         crf (int): x264's constant rate factor, 0 (lossless) to 51 (worst). Defaults to 23.
         preset (str): x264's preset: slower ones make smaller files. Defaults to ``'veryfast'``.
+        quick (bool): Encode beside a model that is at work: for about a quarter of the defaults'
+            processor time, in one thread, to larger files (a third, with a fixed camera). ``crf``
+            then is the same quantiser for all frames, and ``preset`` is not used.
         keep_partial (bool): Keep what was written when an exception leaves the ``with`` block.
         sample_aspect_ratio (Fraction | None): Width of a pixel / its height, for players to show
             it. None states nothing, which means 1.
@@ -71,6 +74,7 @@ class VideoWriter:
         bgr: bool = False,
         crf: int = 23,
         preset: str = "veryfast",
+        quick: bool = False,
         keep_partial: bool = False,
         sample_aspect_ratio: Fraction | None = None,
     ) -> None:
@@ -88,6 +92,7 @@ class VideoWriter:
         self.bgr = bgr
         self.crf = crf
         self.preset = preset
+        self.quick = quick
         self.keep_partial = keep_partial
         self.sample_aspect_ratio = sample_aspect_ratio
         self.frames_written = 0
@@ -95,6 +100,7 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._frame_size: tuple[int, int] | None = None
+        self._matrix = BT709
         self._first_time: float | None = None
         self._last = -1  # time stamp of the last frame
 
@@ -156,12 +162,13 @@ class VideoWriter:
         self.frames_written, self._last = 0, -1
         return self
 
-    def write(self, frame: np.ndarray, time: float | None = None) -> None:
+    def write(self, frame: np.ndarray | YuvPicture, time: float | None = None) -> None:
         """Appends a frame.
 
         Args:
-            frame (np.ndarray): uint8, (H, W, 3), RGB (BGR where the writer was made with
-                ``bgr=True``); every frame of a video has the same size.
+            frame (np.ndarray | YuvPicture): uint8, (H, W, 3), RGB (BGR where the writer was made
+                with ``bgr=True``), or a whole picture in planes, which is encoded as it is; every
+                frame of a video has the same size.
             time (float | None): When to show it, seconds; the first frame's time is taken as 0.
                 Either all frames of a video have a time or none. A frame whose time does not follow
                 the previous frame's is shown right after that frame.
@@ -175,10 +182,19 @@ class VideoWriter:
             raise StateError(
                 f"the video {self.path} is not open; write inside 'with VideoWriter(...) as video:'"
             )
-        check_image(frame, "frame")
+        is_array = not isinstance(frame, YuvPicture)
+        if is_array:
+            check_image(frame, "frame")
+        elif frame.shape != (frame.frame.height, frame.frame.width):
+            raise FrameError(
+                f"the frame is a part of {frame.shape[1]}x{frame.shape[0]} pixels of a picture; "
+                "give the whole picture, or copy the part into one"
+            )
         size = (frame.shape[0], frame.shape[1])
         if self._stream is None:
             self._first_time = time
+            # Players guess untagged colours from the size, so that the matrix used is stated too.
+            self._matrix = BT709 if is_array else frame.matrix
             self._stream = self._add_stream(size)
             self._frame_size = size
         elif size != self._frame_size:
@@ -187,18 +203,12 @@ class VideoWriter:
                 f"{self.path} has {self._frame_size[1]}x{self._frame_size[0]}; resize the frame "
                 "or open another video"
             )
-        odd_rows, odd_columns = size[0] % 2, size[1] % 2
-        if odd_rows or odd_columns:
-            frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-        # Not from_ndarray: its copy of a large frame keeps all other threads waiting for the
-        # interpreter, the one that runs the model too.
-        picture = av.VideoFrame.from_numpy_buffer(
-            np.ascontiguousarray(frame), format="bgr24" if self.bgr else "rgb24"
-        )
-        # Players guess untagged colours from the size; BT.709 is both stated and used.
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
+        if is_array:
+            frame = YuvPicture.of_array(frame, self.bgr, self._matrix)
+        picture = frame.frame
+        if frame.matrix != self._matrix:
+            given, wanted = (_RESCALERS[matrix] for matrix in (frame.matrix, self._matrix))
+            picture = picture.reformat(src_colorspace=given, dst_colorspace=wanted)
         picture.pts = self._last = self._stamp(time)
         picture.time_base = self._time_base
         if self._first_time is not None and hasattr(picture, "duration"):  # PyAV 14 and newer
@@ -341,6 +351,9 @@ class VideoWriter:
         # For frames with times, the rate is only a hint for the encoder.
         rate = self.fps if self._first_time is None else min(max(self.fps, 1), 240)
         options = {"crf": str(self.crf), "preset": self.preset}
+        if self.quick:
+            # Without a rate factor x264 does not look at each frame twice.
+            options = {"qp": str(self.crf), "preset": "ultrafast"}
         if self._first_time is not None:
             # No frames that are decoded before they are shown: with frames at arbitrary times, the
             # container would state an end before the last one.
@@ -350,9 +363,11 @@ class VideoWriter:
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = self._time_base
+        if self.quick:
+            context.thread_count = 1
         if self.sample_aspect_ratio:
             context.sample_aspect_ratio = self.sample_aspect_ratio
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.colorspace = context.color_primaries = context.color_trc = self._matrix
         context.color_range = _LIMITED_RANGE
         return stream
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import shutil
 import subprocess
 from fractions import Fraction
@@ -80,6 +81,20 @@ def test_turned_and_mirrored_as_ffmpeg_shows_it(tmp_path, matrix):
     assert np.abs(reader.read(0).astype(int) - expected).mean() < 4
     with LiveSource(path) as source:
         assert np.abs(next(source).image.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("matrix", UPRIGHT + TURNED)
+def test_a_frame_is_given_as_decoded_if_it_is_shown_like_that(tmp_path, matrix):
+    with LiveSource(set_matrix(write(tmp_path / "video.mp4"), matrix)) as source:
+        for frame in source:
+            if matrix != (1, 0, 0, 1):
+                assert frame.decoded is None
+                continue
+            # Grey, so that its luma says it all: 16 to 235.
+            luma = frame.decoded.frame.to_ndarray()[: SIZE[0]].astype(float)
+            assert np.abs((luma - 16) * 255 / 219 - frame.image[..., 1]).max() <= 2
+            copied = pickle.loads(pickle.dumps(frame))  # PyAV's frames cannot be pickled
+            assert copied.decoded.frame is None and (copied.image == frame.image).all()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ...engine.session import Session
 from ...file_protection import check_outputs
 from .frame_entry import FrameEntry
 from .overlay_paths import overlay_paths
+
+if TYPE_CHECKING:
+    from ...visualization import FrameCaption
 
 
 def planned_overlays(
@@ -53,27 +54,24 @@ def open_overlay(path: str | Path, source: Any, fps: float | None = None, stride
     return VideoWriter(
         path,
         fps=fps or usable_rate(source.frame_rate) / stride,
-        bgr=True,
+        quick=True,
         sample_aspect_ratio=source.sample_aspect_ratio,
     ).open()
 
 
-def with_caption(
-    picture: np.ndarray, number: int, image: int, entry: FrameEntry | None, handle: Session
-) -> np.ndarray:
-    """A drawn frame with a bar of its figures.
+def caption_of(number: int, image: int, entry: FrameEntry | None, handle: Session) -> FrameCaption:
+    """The figures that are shown below a frame.
 
     Args:
-        picture: uint8 ``(H, W, 3)``, BGR.
         number: Number of the frame.
         image: Its index in the last batch.
         entry: Its figures, if it ran dense and block-sparse.
         handle: Handle of the model that has just run.
     """
-    from ...visualization import FrameCaption, draw_caption
+    from ...visualization import FrameCaption
 
     ms = entry.ms_blockcopy if entry is not None and entry.timed else None
-    caption = FrameCaption(
+    return FrameCaption(
         frame=number,
         # Blocks that ran twice, to compare, fill the gauge.
         executed_rate=min(handle.last.rates[image], 1.0),
@@ -81,4 +79,3 @@ def with_caption(
         milliseconds=ms,
         speed_up=None if ms is None or entry.ms_dense is None else entry.ms_dense / ms,
     )
-    return draw_caption(picture, caption, bgr=True)

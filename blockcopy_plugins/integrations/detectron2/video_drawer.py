@@ -13,7 +13,7 @@ from ...datasets.frame_source import open_frames
 from ...errors import ConfigError, StateError
 from ...visualization import VideoWriter
 from ..common.overlay_paths import overlay_paths
-from ..common.overlay_video import open_overlay, planned_overlays, with_caption
+from ..common.overlay_video import caption_of, open_overlay, planned_overlays
 from .drawing import draw_outputs
 from .video_run import VideoRun
 
@@ -96,11 +96,11 @@ class VideoDrawer(DatasetEvaluator):
             handle.last.host_grid[0],
             handle.config.block_size,
             given["image"].shape[1:],
+            caption_of(given["frame_number"], 0, entry, handle),
             self.classes,
             self.palette,
             self.score_threshold,
         )
-        picture = with_caption(picture, given["frame_number"], 0, entry, handle)
         self._writer.write(picture, given.get("frame_time"))
 
     def evaluate(self) -> None:

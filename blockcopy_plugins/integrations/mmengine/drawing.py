@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...datasets.live_frame import DecodedFrame
+from ...visualization import FrameCaption
+from ...visualization.yuv_picture import YuvPicture
 from ..common.drawing import draw_frame
 
 
@@ -17,8 +20,10 @@ def draw_sample(
     grid: Tensor,
     block_size: int,
     metainfo: Mapping[str, Any],
+    caption: FrameCaption,
     score_threshold: float = 0.3,
-) -> np.ndarray:
+    decoded: DecodedFrame | None = None,
+) -> YuvPicture:
     """Draw what the sample contains; see also :func:`~..common.drawing.draw_frame`.
 
     Args:
@@ -28,7 +33,9 @@ def draw_sample(
         grid: bool ``(GH, GW)``, True = executed.
         block_size: Side of a block in pixels of the network input.
         metainfo: The dataset's metainfo, with ``classes`` and ``palette``.
+        caption: The figures below it.
         score_threshold: Lowest score of detections that are drawn.
+        decoded: The frame as FFmpeg's decoder gave it, if that is known.
     """
     scale_w, scale_h = sample.metainfo.get("scale_factor", (1.0, 1.0))[:2]
     segmentation = sample.pred_sem_seg.data[0] if "pred_sem_seg" in sample else None
@@ -41,9 +48,11 @@ def draw_sample(
         picture,
         grid,
         (block_size / scale_h, block_size / scale_w),
+        caption,
         segmentation,
         found,
         metainfo.get("classes"),
         metainfo.get("palette"),
         score_threshold,
+        decoded,
     )

@@ -14,7 +14,7 @@ from ...datasets import open_frames
 from ...errors import ConfigError, StateError
 from ...registry import HOOKS
 from ..common.overlay_paths import overlay_paths
-from ..common.overlay_video import open_overlay, planned_overlays, with_caption
+from ..common.overlay_video import caption_of, open_overlay, planned_overlays
 from .hook import find_hook
 
 logger = logging.getLogger(__name__)
@@ -106,10 +106,11 @@ class BlockCopyVideoHook(Hook):
             grid,
             handle.config.block_size,
             dataset.metainfo,
+            caption_of(info["frame_number"], image, entry, handle),
             self.score_threshold,
         )
         time = source.time(info["frame_number"]) if self.fps is None else None
-        writer.write(with_caption(picture, info["frame_number"], image, entry, handle), time)
+        writer.write(picture, time)
         if info["frame_id"] == info.get("video_length", 0) - 1:
             self._close(video_id)
 

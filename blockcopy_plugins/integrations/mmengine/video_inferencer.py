@@ -22,6 +22,7 @@ from ...api import blockcopy_
 from ...checkpoints.model_weights import readable_weights
 from ...config import BlockCopyConfig
 from ...datasets.ground_truth.class_names import check_class_names
+from ...datasets.live_frame import DecodedFrame
 from ...datasets.live_pipeline import LivePipeline
 from ...datasets.live_source import LiveSource
 from ...datasets.packed_frame import known_metainfo
@@ -60,6 +61,7 @@ class FrameOutput:
         dropped: Frames of the source that were dropped so far.
         corrupt: Frames of the source that could not be decoded so far.
         executed_rate: Executed blocks / all blocks; blocks that ran twice, to compare, count twice.
+        decoded: The frame as FFmpeg's decoder gave it, if there was one.
     """
 
     source: int
@@ -74,6 +76,7 @@ class FrameOutput:
     dropped: int
     corrupt: int
     executed_rate: float
+    decoded: DecodedFrame | None = None
 
 
 class VideoInferencer(Closing):
@@ -330,6 +333,7 @@ class VideoInferencer(Closing):
                 dropped=one.prepared.dropped,
                 corrupt=one.prepared.corrupt,
                 executed_rate=rate,
+                decoded=one.prepared.frame.decoded,
             )
             for one, prediction, grid, rate in zip(
                 group, predictions, record.host_grid, record.rates, strict=True
