@@ -171,6 +171,37 @@ PyObject* lie_at(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
+// The tensor that is referred to weakly, which the reference does not keep; empty if it lives no more.
+THPObjectPtr referred(PyObject* reference) {
+#if PY_VERSION_HEX < 0x030D0000
+  PyObject* tensor = PyWeakref_GetObject(reference);
+  Py_XINCREF(tensor);
+#else
+  PyObject* tensor = nullptr;
+  PyWeakref_GetRef(reference, &tensor);
+#endif
+  THPObjectPtr held(tensor);
+  return tensor == Py_None ? THPObjectPtr() : std::move(held);
+}
+
+// Ask for the memory of some of the tensors, from the first one on, before any is looked at.
+void fetch_tensors(PyObject* references, Py_ssize_t first, Py_ssize_t all) {
+  const Py_ssize_t end = std::min(first + kAtOnce, all);
+  for (Py_ssize_t i = first; i < end; ++i) {
+    __builtin_prefetch(PyTuple_GetItem(references, i));
+  }
+  for (Py_ssize_t i = first; i < end; ++i) {
+    THPObjectPtr tensor = referred(PyTuple_GetItem(references, i));
+    if (tensor && THPVariable_Check(tensor.get())) {
+      const auto* bytes = reinterpret_cast<const char*>(
+          THPVariable_Unpack(tensor.get()).unsafeGetTensorImpl());
+      for (size_t line = 0; line < sizeof(c10::TensorImpl); line += 64) {
+        __builtin_prefetch(bytes + line);
+      }
+    }
+  }
+}
+
 // are_as_seen(references: tuple, seen: list) -> bool: whether tensors, which are referred to weakly,
 // live and have these versions and addresses, the version before the address of each.
 PyObject* are_as_seen(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -183,24 +214,19 @@ PyObject* are_as_seen(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return PyErr_Occurred() ? nullptr : PyBool_FromLong(false);
   }
   for (Py_ssize_t i = 0; i < all; ++i) {
-    PyObject* reference = PyTuple_GetItem(args[0], i);
-#if PY_VERSION_HEX < 0x030D0000
-    PyObject* tensor = PyWeakref_GetObject(reference);
-    Py_XINCREF(tensor);
-#else
-    PyObject* tensor = nullptr;
-    PyWeakref_GetRef(reference, &tensor);
-#endif
-    THPObjectPtr held(tensor);
+    if (i % kAtOnce == 0) {
+      fetch_tensors(args[0], i, all);
+    }
+    THPObjectPtr tensor = referred(PyTuple_GetItem(args[0], i));
     if (PyErr_Occurred()) {
       return nullptr;
     }
-    if (!tensor || tensor == Py_None) {
+    if (!tensor) {
       Py_RETURN_FALSE;
     }
-    TORCH_CHECK_TYPE(THPVariable_Check(tensor), "expected a tensor, got ",
-                     Py_TYPE(tensor)->tp_name);
-    const auto& found = THPVariable_Unpack(tensor);
+    TORCH_CHECK_TYPE(THPVariable_Check(tensor.get()), "expected a tensor, got ",
+                     Py_TYPE(tensor.get())->tp_name);
+    const auto& found = THPVariable_Unpack(tensor.get());
     if (PyLong_AsLongLong(PyList_GetItem(args[1], 2 * i)) != found._version() ||
         PyLong_AsVoidPtr(PyList_GetItem(args[1], 2 * i + 1)) != found.const_data_ptr()) {
       return PyErr_Occurred() ? nullptr : PyBool_FromLong(false);

@@ -82,7 +82,8 @@ def policy_context(
         block_size=block_size,
         first=flags,
         frame_index=tuple(0 if s is None else s.frames + s.repeated for s in streams),
-        last_grid=torch.stack(grids),
+        # Those of a batch of one need no new memory: nobody writes to them.
+        last_grid=grids[0].unsqueeze(0) if len(grids) == 1 else torch.stack(grids),
         motion=motion,
         host_first=first,
         reads=reads,
