@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 import torch
 from torch import nn
@@ -208,3 +210,26 @@ def test_tracing_is_told():
     looked_at(torch.ones(1))
     torch.jit.trace(looked_at, torch.ones(1), check_trace=False)
     assert told == [False, True]
+
+
+Pair = collections.namedtuple("Pair", "one other")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        1,
+        (1, [2, {"b": 3, "a": None}], ()),
+        {"b": [1], "a": (2,)},
+        [Pair(1, (2, 3)), 4],
+        (collections.OrderedDict(b=1, a=2), {}),
+    ],
+)
+def test_a_builder_does_what_unflatten_does(tree):
+    leaves, spec = internals.tree_flatten(tree)
+    other = [("leaf", i) for i in range(len(leaves))]
+    build = internals.tree_builder(spec)
+    for given in (leaves, other):
+        found, wanted = build(given), internals.tree_unflatten(given, spec)
+        assert found == wanted and type(found) is type(wanted)
+        assert repr(found) == repr(wanted)

@@ -1,5 +1,9 @@
 """Programs that run natively do what the same steps do from Python, and what torch does."""
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -146,3 +150,98 @@ def test_frames_are_those_of_the_steps_from_python(monkeypatch, images):
     run(nets, COUNTS, torch.Generator().manual_seed(1), images)
     assert programs(nets[0]).replayed >= 5
     assert made and None not in made
+
+
+def gathering(x, side=2):
+    """A program of two of the package's own kernels, and what it gives, by torch alone.
+
+    Its blocks are those of a map of ``2 * side`` columns, the left of each pair; the second kernel
+    writes them into the right ones.
+    """
+    rows = torch.arange(side, dtype=torch.int32).view(1, -1)
+    cols = torch.stack((rows[0], rows[0] + side))
+    blocks = torch.tensor([[n, 0, 0] for n in range(len(x))], dtype=torch.int32)
+    right = blocks + torch.tensor([0, 0, 1], dtype=torch.int32)
+    roots = [Given("pixels"), Kept(rows), Kept(cols), Kept(right), Given("blocks")]
+    gather = (X, Root(4), Root(1), Root(2), 0.0)
+    steps = [
+        Step(torch.ops.blockcopy.gather.default, gather, {}, Register(0)),
+        Step(torch.ops.blockcopy.scatter_.default, (X, Register(0), Root(3)), {}, None),
+    ]
+    found = native_run(steps, roots, [Register(0)], [BLOCKS])
+    return found, {"pixels": x, "blocks": blocks}
+
+
+def columns_of(images, side=2, channels=3):
+    x = torch.randn(images, channels, side, 2 * side, generator=torch.Generator().manual_seed(3))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@needs_extension
+def test_own_kernels_are_called_directly_unless_a_profiler_looks():
+    x = columns_of(4)
+    run_it, given = gathering(x)
+    with torch.profiler.profile() as profile:
+        (seen,) = run_it(given, 4)
+    names = {event.name for event in profile.events()}
+    assert {"blockcopy::gather", "blockcopy::scatter_"} <= names
+    assert torch.equal(seen, x[..., :2]) and torch.equal(x[..., 2:], seen)
+    x[..., :2] += 1
+    (found,) = run_it(given, 4)
+    assert torch.equal(found, seen + 1) and torch.equal(x[..., 2:], seen + 1)
+
+
+@needs_extension
+def test_a_direct_call_holds_nothing_of_the_frame():
+    run_it, given = gathering(columns_of(2))
+    watches = [weakref.ref(value.untyped_storage()) for value in given.values()]
+    (found,) = run_it(given, 2)
+    watches.append(weakref.ref(found.untyped_storage()))
+    del found, given
+    gc.collect()
+    assert [watch() for watch in watches] == [None] * 3
+
+    given = gathering(columns_of(2))[1] | {"blocks": torch.tensor([[7, 0, 0]], dtype=torch.int32)}
+    watches = [weakref.ref(value.untyped_storage()) for value in given.values()]
+    with pytest.raises(IndexError, match="out of range"):
+        run_it(given, 1)
+    del given
+    gc.collect()
+    assert [watch() for watch in watches] == [None] * 2
+
+
+@needs_extension
+def test_threads_may_run_one_program_at_once():
+    run_it, _ = gathering(columns_of(8))
+    maps = [columns_of(8, channels=64) + i for i in range(4)]
+    given = [gathering(x)[1] for x in maps]
+    wanted = [x[..., :2].clone() for x in maps]
+
+    def often(i):
+        return all(torch.equal(run_it(given[i], 8)[0], wanted[i]) for _ in range(300))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(often, range(4)))
+
+
+@needs_extension
+def test_results_are_ordinary_tensors_in_inference_mode():
+    x = columns_of(2)
+    run_it, given = gathering(x)
+    with torch.inference_mode():
+        (found,) = run_it(given, 2)
+        grad = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    assert not found.is_inference() and not found.requires_grad and grad == (False, True)
+    assert torch.is_grad_enabled()
+
+
+@needs_extension
+def test_a_wrong_number_of_tensors_is_refused():
+    native = native_program._NATIVE
+    made = torch.classes.blockcopy.Program(2, 2)
+    with pytest.raises(ValueError, match="expected 2 tensors, got 1"):
+        native.run_program(made.address(), [torch.zeros(1)], ())
+    with pytest.raises(TypeError, match="expected a tensor, got int"):
+        native.run_program(made.address(), [1, 2], ())
+    with pytest.raises(TypeError, match="expected 3 arguments"):
+        native.run_program(made.address())
