@@ -57,18 +57,42 @@ ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArra
           stride[0],      stride[1],      dilation[0],    dilation[1]};
 }
 
-// A few weights, by which changes are noticed that no version counter shows (`weight.data`).
+// Where the i-th of a few weights lies, by which changes are noticed that no version counter shows
+// (`weight.data`). Of a weight without gaps any order will do, as long as it is always the same.
+int64_t sample_place(const at::Tensor& weight, bool without_gaps, int64_t i) {
+  int64_t rest = (weight.numel() - 1) * i / (kSamples - 1);
+  if (without_gaps) {
+    return rest;
+  }
+  int64_t at = 0;
+  for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
+    at += rest % weight.size(axis) * weight.stride(axis);
+    rest /= weight.size(axis);
+  }
+  return at;
+}
+
+// Asks the caches for these weights and for the first of the prepared ones: if another model has run
+// since, they are read while shapes are checked. A few of the first lines, and the processor sees the
+// others coming.
+void fetch_weights(const at::Tensor& weight, const at::Tensor& prepared) {
+  constexpr int64_t kLineBytes = 64, kFetched = 8 * 1024;
+  const bool without_gaps = weight.is_non_overlapping_and_dense();
+  const char* values = static_cast<const char*>(weight.const_data_ptr());
+  for (int64_t i = 0; i < kSamples; ++i) {
+    __builtin_prefetch(values + sample_place(weight, without_gaps, i) * weight.element_size());
+  }
+  const char* bytes = static_cast<const char*>(prepared.const_data_ptr());
+  for (int64_t at = 0; at < std::min<int64_t>(prepared.nbytes(), kFetched); at += kLineBytes) {
+    __builtin_prefetch(bytes + at);
+  }
+}
+
 void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
-  const int64_t last = weight.numel() - 1;
+  const bool without_gaps = weight.is_non_overlapping_and_dense();
   const auto take = [&](const auto* values) {
     for (int64_t i = 0; i < kSamples; ++i) {
-      int64_t rest = last * i / (kSamples - 1);
-      int64_t at = 0;
-      for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
-        at += rest % weight.size(axis) * weight.stride(axis);
-        rest /= weight.size(axis);
-      }
-      samples[i] = static_cast<double>(values[at]);
+      samples[i] = static_cast<double>(values[sample_place(weight, without_gaps, i)]);
     }
   };
   if (weight.scalar_type() == at::kFloat) {
@@ -246,6 +270,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            at::OptionalIntArrayRef size) {
   const ConvElement element = element_of("conv_blocks", source);
   check_weight(weight);
+  fetch_weights(weight, prepared);
   check_pair("stride", stride, 1);
   check_pair("dilation", dilation, 1);
   check_pair("block_out", block_out, 1);

@@ -62,21 +62,32 @@ void write_fill(char* target, int64_t bytes, const FillPattern& fill, bool unifo
   std::memcpy(target + offset, fill.byte, bytes - offset);
 }
 
-// A map of up to so many channels in planes is read as it is; one of more is converted first.
+// Up to so many channels, a map in planes is read as it is; with more it is where the windows have
+// far fewer pixels than the map, and else converted first.
 constexpr int64_t kPlanes = 4;
 
-bool is_in_planes(const at::Tensor& state, const at::Tensor& out) {
+bool is_in_planes(const GatherGeometry& g, const at::Tensor& state, const at::Tensor& out) {
   const auto* begin = static_cast<const char*>(state.const_data_ptr());
   const auto* target = static_cast<const char*>(out.const_data_ptr());
-  return state.size(1) > 1 && state.size(1) <= kPlanes && state.is_contiguous() &&
+  const bool few = state.size(1) <= kPlanes ||
+                   3 * g.count * g.window_h * g.window_w <= g.map.slots * g.map.height * g.map.width;
+  return few && state.size(1) > 1 && state.is_contiguous() && state.element_size() <= 8 &&
          (begin + state.nbytes() <= target || target + out.nbytes() <= begin);
 }
 
-// Columns of planes as pixels.
+// Columns of planes as pixels; kChannels 0: any number of channels.
 template <typename T, int64_t kChannels>
-void interleave(const char* source_, int64_t area, int64_t length, char* target_) {
+void interleave(const char* source_, int64_t area, int64_t length, int64_t channels, char* target_) {
   const T* source = reinterpret_cast<const T*>(source_);
   T* target = reinterpret_cast<T*>(target_);
+  if constexpr (kChannels == 0) {
+    for (int64_t c = 0; c < channels; ++c, source += area) {
+      for (int64_t x = 0; x < length; ++x) {
+        target[x * channels + c] = source[x];
+      }
+    }
+    return;
+  }
   for (int64_t x = 0; x < length; ++x) {
     for (int64_t c = 0; c < kChannels; ++c) {
       target[x * kChannels + c] = source[c * area + x];
@@ -84,11 +95,16 @@ void interleave(const char* source_, int64_t area, int64_t length, char* target_
   }
 }
 
-using Interleave = void (*)(const char*, int64_t, int64_t, char*);
+using Interleave = void (*)(const char*, int64_t, int64_t, int64_t, char*);
 
 template <typename T>
 Interleave interleave_of(int64_t channels) {
-  return channels == 2 ? interleave<T, 2> : channels == 3 ? interleave<T, 3> : interleave<T, 4>;
+  switch (channels) {
+    case 2: return interleave<T, 2>;
+    case 3: return interleave<T, 3>;
+    case 4: return interleave<T, 4>;
+    default: return interleave<T, 0>;
+  }
 }
 
 Interleave interleave_of(int64_t element, int64_t channels) {
@@ -107,7 +123,7 @@ void gather_into(const GatherGeometry& g, const at::Tensor& state, const at::Ten
   if (out.numel() == 0) {
     return;
   }
-  const bool planes = is_in_planes(state, out);
+  const bool planes = is_in_planes(g, state, out);
   const at::Tensor source = planes ? state : dense_source(state, out);
   const Block* block_list = block_data(blocks);
   const int32_t* row_table = rows.const_data_ptr<int32_t>();
@@ -142,7 +158,7 @@ void gather_into(const GatherGeometry& g, const at::Tensor& state, const at::Ten
         if (run.source == kOutside) {
           write_fill(target, bytes, pattern, uniform);
         } else if (planes) {
-          copy(source_row + run.source * element, area, run.length, target);
+          copy(source_row + run.source * element, area, run.length, state.size(1), target);
         } else {
           std::memcpy(target, source_row + run.source * pixel_bytes, bytes);
         }

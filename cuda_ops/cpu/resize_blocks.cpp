@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "blockcopy/checks.h"
@@ -15,6 +16,7 @@ namespace {
 
 // Rows are dealt to threads in chunks of about this size.
 constexpr int64_t kChunkBytes = 64 * 1024;
+constexpr int64_t kRowFloats = 16 * 1024;
 
 void check_weights(const char* name, const at::Tensor& weights, const at::Tensor& table) {
   TORCH_CHECK_VALUE(weights.dim() == 2 && weights.scalar_type() == at::kFloat &&
@@ -55,9 +57,14 @@ at::Tensor resize_blocks_cpu(const at::Tensor& state, const at::Tensor& blocks,
   }
   problem.out = out.mutable_data_ptr();
   const ConvKernels& kernels = best_kernels("resize_blocks");
+  // Wider rows pay where each of their values is read more than once, and may stay in the caches.
+  problem.widest = std::min(problem.block_w, kRowFloats / problem.channels);
   const int64_t bytes = problem.block_w * problem.channels * static_cast<int64_t>(out.element_size());
   at::parallel_for(0, g.count * problem.block_h, std::max<int64_t>(1, kChunkBytes / bytes),
-                   [&](int64_t begin, int64_t end) { kernels.resize(problem, begin, end); });
+                   [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<float[]> row(new float[problem.widest * problem.channels + 2 * kernels.lanes]);
+    kernels.resize(problem, begin, end, row.get());
+  });
   return out;
 }
 

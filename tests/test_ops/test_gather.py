@@ -53,6 +53,19 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.numel() == 0 or torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3, 5, 19])
+@pytest.mark.parametrize("blocks", [[[1, 2, 0]], [[0, 0, 0], [1, 3, 2], [1, 2, 1], [0, 3, 0]]])
+def test_maps_in_planes(dtype, channels, blocks):
+    torch.manual_seed(0)
+    state = torch.randint(0, 99, (2, channels, 11, 9)).to(dtype)
+    blocks, rows, cols = index_table(blocks), halo_table(11, 3, 1), halo_table(9, 3, 2)
+    wanted = gather_by_loops(state, blocks, rows, cols, 7.0)
+    found = gather(state, blocks, rows, cols, 7.0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert same(found, wanted)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_hand_computed_halo_at_the_corner(implementation):
     state = numbered_map(1, 1, 4, 4)

@@ -73,6 +73,49 @@ def test_it_is_one_op_after_the_other(run, dtype, widths, behind):
     torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
 
 
+def parts_of_channels(whole):
+    return whole.split([3, 4, 17, 1, 2], 1), torch.cat(whole.split([3, 4, 17, 1, 2], 1), 1)
+
+
+def every_second_pixel(whole):
+    parts = [whole[..., y::2, x::2] for x in (0, 1) for y in (0, 1)]
+    return parts, torch.cat(parts, 1)
+
+
+def many_parts(whole):
+    parts = [whole[:, i % 27 : i % 27 + 1] for i in range(70)]
+    return parts, torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cut", [parts_of_channels, every_second_pixel, many_parts])
+@pytest.mark.parametrize("size", [(6, 10), (2, 2)])
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("behind", [(), ("residual",), ("added", "bounds")])
+def test_parts_are_read_where_they_lie(run, dtype, cut, size, narrow, behind):
+    torch.manual_seed(0)
+    channels = 27 if narrow or cut is not every_second_pixel else 83
+    whole = draw(3, channels, *size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    if narrow and cut is every_second_pixel:
+        whole = whole[:, 2:5]
+    parts, wanted = cut(whole)
+    if not narrow:
+        parts = [*parts, parts[0]]
+        wanted = torch.cat([wanted, parts[0]], 1)
+    # What is added is a part of a map, too.
+    other = draw(3, wanted.shape[1] + 5, *wanted.shape[2:], dtype=dtype)
+    other = other.contiguous(memory_format=torch.channels_last)[:, 2:-3]
+    low, high = (-0.5, 0.75) if "bounds" in behind else (-INFINITY, INFINITY)
+    added, residual = (other if name in behind else None for name in ("added", "residual"))
+    found = run(parts, added, [], 0.0, residual, None, low, high)
+    wanted = wanted.double() + (other.double() if behind else 0)
+    wanted = wanted.clamp(low, high)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = 0 if not behind else 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ACTIVATIONS)

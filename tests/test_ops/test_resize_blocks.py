@@ -36,9 +36,9 @@ def tables(size_in, size_out, block, corners):
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("channels", [1, 19, 32])
+@pytest.mark.parametrize("channels", [1, 19, 32, 37, 70])
 @pytest.mark.parametrize("corners", [False, True])
-@pytest.mark.parametrize("size_out", [(24, 40), (9, 11), (12, 20)])
+@pytest.mark.parametrize("size_out", [(24, 40), (9, 11), (12, 20), (12, 75)])
 def test_it_is_torchs_resize(run, dtype, channels, corners, size_out):
     torch.manual_seed(0)
     block, size_in = 8, (12, 20)

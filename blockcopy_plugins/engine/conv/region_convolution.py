@@ -15,7 +15,7 @@ from .cpu_convolutions import CpuConvolutions
 
 # Below these MACs, laying the input out costs more than it saves.
 _LEAST_MACS = 50_000_000
-# Up to so many pixels, most of the time of torch's 1x1 convolution is that of the call.
+# Up to so many pixels, most of the time of torch's convolution is that of the call.
 _FEW_PIXELS = 256
 
 
@@ -31,7 +31,7 @@ def convolve_regions(
         cpu: The kernels.
         frame: The frame being run.
         x: ``(K, C, H, W)``.
-        module: The convolution.
+        module: The convolution, or something with its attributes.
 
     Returns:
         ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
@@ -43,31 +43,38 @@ def convolve_regions(
         return None
     if _is_of_few_pixels(x, module):
         return _convolve(cpu, x, module, None, (None, None), tuple(x.shape[2:]), False)
-    # Winograd's algorithm is for three by three kernels of stride 1.
-    sides = zip(x.shape[2:], module.padding, module.dilation, strict=True)
-    size_out = tuple(side + 2 * (pad - dilation) for side, pad, dilation in sides)
+    sides = zip(
+        x.shape[2:], module.padding, module.dilation, module.kernel_size, module.stride, strict=True
+    )
+    size_out = tuple(
+        (side + 2 * pad - dilation * (taps - 1) - 1) // stride + 1
+        for side, pad, dilation, taps, stride in sides
+    )
     window = SlidingWindow(
         module.kernel_size, module.stride, module.padding, module.dilation, size_out
     )
     macs = len(x) * size_out[0] * size_out[1] * weight.numel()
-    if min(size_out) < 1 or macs < _LEAST_MACS:
+    if min(size_out) < 1:
         return None
-    if not cpu.is_by_winograd(weight.shape[1], x.dtype, window, size_out):
-        return None
-    if x.dtype == torch.bfloat16:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, weight, module.bias, window.stride, window.padding, window.dilation)
+    few = macs < _LEAST_MACS and 0 < len(x) * x.shape[2] * x.shape[3] <= _FEW_PIXELS
+    if not few:
+        if macs < _LEAST_MACS or not cpu.is_by_winograd(weight.shape[1], x.dtype, window, size_out):
+            return None
+        if x.dtype == torch.bfloat16:
+            x = x.contiguous(memory_format=torch.channels_last)
+            return F.conv2d(x, weight, module.bias, window.stride, window.padding, window.dilation)
     rows, cols = frame.tables(
         ("whole", window),
         x.shape[2:],
         size_out,
         lambda axis, size, _: window.contiguous_table(axis, 1, size),
     )
-    return _convolve(cpu, x, module, image_places(range(len(x))), (rows, cols), size_out, True)
+    places = frame.image_places if len(x) == frame.images else image_places(range(len(x)))
+    return _convolve(cpu, x, module, places, (rows, cols), size_out, winograd=not few)
 
 
 def _is_of_few_pixels(x: Tensor, module: nn.Conv2d) -> bool:
-    """Whether a convolution is of single pixels, and of few, as in squeeze and excitation."""
+    """Whether a convolution is of each pixel, and of few, as in squeeze and excitation."""
     return (
         module.kernel_size == module.stride == (1, 1)
         and module.padding == (0, 0)

@@ -6,6 +6,7 @@ from . import (
     attention,
     channels,
     convolution,
+    copies,
     group_norm,
     padding,
     pixels,
@@ -22,6 +23,7 @@ from .op_table import OpTable
 OPS = OpTable(
     (
         pointwise,
+        copies,
         channels,
         attention,
         sampling,

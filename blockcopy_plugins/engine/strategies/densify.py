@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from ..torch_internals import (
     OpOverload,
     flops_of,
     is_mutable,
+    named_arguments,
     schema_of,
     tree_map,
     versions_are_counted,
@@ -94,11 +97,41 @@ def _call(frame: Frame, func, args, kwargs, reason: str, copy: bool, as_claimed:
     # In inference mode a view made here would not share its base's version count, see ViewedMap.
     counts = for_views and torch.is_inference_mode_enabled()
     with versions_are_counted(counts):
-        out = func(*args, **kwargs)
+        out = _convolved(frame, func, args, kwargs)
+        out = func(*args, **kwargs) if out is None else out
     count = flops_of(func)
     macs = 0 if count is None else count(*args, **kwargs, out_val=out) // 2
     frame.count_densified(name, reason, macs)
     return out
+
+
+class _Convolution(NamedTuple):
+    """What a kernel reads of an ``nn.Conv2d``."""
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return tuple(self.weight.shape[2:])
+
+
+def _convolved(frame: Frame, func, args, kwargs) -> Tensor | None:
+    """The result of a convolution of few pixels by the package's kernels, ``None`` of all else."""
+    if func not in (aten.convolution.default, aten.conv2d.default):
+        return None
+    given = named_arguments(func, args, kwargs)
+    x, weight = given["input"], given["weight"]
+    axes = [tuple(given[name]) for name in ("stride", "padding", "dilation")]
+    if given.get("transposed") or weight.dim() != 4 or any(len(axis) != 2 for axis in axes):
+        return None
+    module = _Convolution(weight, given["bias"], *axes, given["groups"])
+    return frame.kernels.convolve_regions(frame, x, module)
 
 
 def _may_alias(func: OpOverload) -> bool:

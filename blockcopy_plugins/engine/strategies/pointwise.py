@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ... import ops
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.axes import MAP
@@ -52,7 +51,8 @@ def fuse(func, args, kwargs) -> BlockTensor | None:
     if func in _ADD:
         return _fuse_add(func, args, kwargs)
     if func in _MUL:
-        return _fuse_gate(func, args, kwargs)
+        found = _fuse_gate(func, args, kwargs)
+        return _fuse_channel_factors(func, args, kwargs) if found is None else found
     if func in _SLOPES:
         return _fuse_slope(func, args, kwargs)
     if func in _ACTIVATIONS and not kwargs:
@@ -155,6 +155,26 @@ def _fuse_gate(func, args, kwargs) -> BlockTensor | None:
         if found is not None:
             return x.then(found, in_place)
     return None
+
+
+def _fuse_channel_factors(func, args, kwargs) -> BlockTensor | None:
+    """A map times a number for each channel, as of squeeze and excitation: a norm that only scales.
+
+    With one image alone, since a pass has one norm for all blocks.
+    """
+    if kwargs or is_mutable(func):
+        return None
+    x, factors = args if isinstance(args[0], BlockTensor) else reversed(args)
+    if type(x) is not BlockTensor or not x.frame.kernels.joins(x) or x.shape[0] != 1:
+        return None
+    if isinstance(factors, BlockTensor) or factors.dtype != x.dtype or factors.device != x.device:
+        return None
+    if tuple(factors.shape) not in ((1, x.shape[1], 1, 1), (x.shape[1], 1, 1)):
+        return None
+    # A copy, since the model may write to them before the map is computed.
+    factors = aten.view_copy.default(factors, [x.shape[1]])
+    call = JoinCall([x.packed])
+    return x.then(PendingMap(call, (factors, None, None, None)), in_place=False)
 
 
 def _fuse_add(func, args, kwargs) -> BlockTensor | None:
@@ -276,57 +296,6 @@ def pointwise(frame: Frame, func, args, kwargs):
     return template.like(out, strides=strides)
 
 
-@on_blocks(aten.detach.default, aten.alias.default)
-def alias(frame: Frame, func, args, kwargs):
-    """``detach`` and the like: another tensor on the same memory."""
-    (x, *rest) = args
-    out = x.like(func(x.packed, *rest, **kwargs), x.version, strides=x.stride())
-    out._full = x._full
-    return out
-
-
-@on_blocks(
-    aten.clone.default,
-    aten._to_copy.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-    aten.empty_like.default,
-)
-def copy_like(frame: Frame, func, args, kwargs):
-    """``clone``, dtype conversions and ``*_like``: one map in, one of the same blocks out.
-
-    Packed maps are channels last, whatever layout is requested for the dense map.
-    """
-    (x, *rest) = args
-    if x.axes == MAP:
-        kwargs = {k: v for k, v in kwargs.items() if k != "memory_format"}
-    elif func is aten.clone.default and x.axes[0] == "N" and x.axes.endswith("HW"):
-        return x.like(_with_channels_last(x.packed))
-    return x.like(func(x.packed, *rest, **kwargs))
-
-
-def _with_channels_last(packed: Tensor) -> Tensor:
-    """A copy of ``(n, ..., h, w)`` in which the channels of a pixel lie side by side.
-
-    So does what a convolution takes; after a channel shuffle it is a map again, by a view.
-    """
-    if packed.dim() == 5 and packed.device.type == "cpu" and packed.element_size() in (2, 4, 8):
-        # Groups of channels that have changed places with the channels of a group.
-        map_ = packed.transpose(1, 2)
-        if map_.stride(1) == map_.shape[2] * map_.stride(2):
-            map_ = map_.flatten(1, 2)
-            if map_.is_contiguous(memory_format=torch.channels_last):
-                shuffled = ops.shuffle_channels(map_, packed.shape[2])
-                return shuffled.unflatten(1, packed.shape[1:3])
-    pixels_first = packed.movedim((-2, -1), (1, 2))
-    return (
-        torch.empty_like(pixels_first, memory_format=torch.contiguous_format)
-        .copy_(pixels_first)
-        .movedim((1, 2), (-2, -1))
-    )
-
-
 @on_blocks(aten.copy_.default)
 def copy_into(frame: Frame, func, args, kwargs):
     """``copy_`` into a BlockTensor."""
@@ -339,15 +308,6 @@ def copy_into(frame: Frame, func, args, kwargs):
     with target.writing():
         target.packed.copy_(source)
     return target
-
-
-@on_blocks(
-    aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default
-)
-def new_tensor(frame: Frame, func, args, kwargs):
-    """``new_zeros`` and the like: an ordinary tensor that shares only dtype and device."""
-    x, *rest = args
-    return func(x.packed[:0], *rest, **kwargs)
 
 
 @on_blocks(

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,27 +56,27 @@ inline ConvElement element_of(const char* op, const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kFloat ? ConvElement::kFloat32 : ConvElement::kBFloat16;
 }
 
-// One value for each output channel, in float, and some more to be read with the last of them.
-inline std::vector<float> channel_values(const char* op, const char* name, const std::optional<at::Tensor>& values,
-                                  int64_t channels, float otherwise) {
-  std::vector<float> found(channels + ConvEpilogue::kSpare, otherwise);
+// Writes one value for each output channel, in float, and some more to be read with the last of them.
+inline void write_values(const char* op, const char* name, const std::optional<at::Tensor>& values,
+                         int64_t channels, float otherwise, float* to) {
+  std::fill_n(to + (values.has_value() ? channels : 0),
+              ConvEpilogue::kSpare + (values.has_value() ? 0 : channels), otherwise);
   if (!values.has_value()) {
-    return found;
+    return;
   }
   TORCH_CHECK_VALUE(values->dim() == 1 && values->size(0) == channels &&
                         values->is_contiguous() && values->device().is_cpu(),
                     "blockcopy::", op, ": ", name, " is ", values->sizes(), " on ",
                     values->device(), ", expected contiguous (", channels, ",) on the CPU");
   if (values->scalar_type() == at::kFloat) {
-    std::memcpy(found.data(), values->const_data_ptr<float>(), channels * sizeof(float));
+    std::memcpy(to, values->const_data_ptr<float>(), channels * sizeof(float));
   } else {
     element_of(op, *values);
     const at::BFloat16* from = values->const_data_ptr<at::BFloat16>();
     for (int64_t i = 0; i < channels; ++i) {
-      found[i] = static_cast<float>(from[i]);
+      to[i] = static_cast<float>(from[i]);
     }
   }
-  return found;
 }
 
 // Takes a norm into what sums are multiplied by, its weight before, and what is added to them. Roots
@@ -93,43 +94,60 @@ inline std::vector<float> channel_values(const char* op, const char* name, const
 }
 
 // Bias and batch norm as one `sum * scale + shift`, and the slope below zero.
-struct Affine {
-  std::vector<float> scale;
-  std::vector<float> shift;
-  std::vector<float> slope;
-
+class Affine {
+ public:
   Affine(const char* op, const std::optional<at::Tensor>& bias,
          const c10::List<std::optional<at::Tensor>>& norm, double eps,
          const std::optional<at::Tensor>& slope_below, int64_t channels) {
     TORCH_CHECK_VALUE(norm.empty() || norm.size() == 4,
                       "blockcopy::", op, ": norm has ", norm.size(),
                       " tensors, expected none or weight, bias, mean and variance");
+    const bool shifted = bias.has_value() || !norm.empty();
+    const int64_t parts = (slope_below.has_value() ? 1 : 0) + (norm.empty() ? shifted : 5);
+    if (parts == 0) {
+      return;
+    }
+    const int64_t width = channels + ConvEpilogue::kSpare;
+    values_.reset(new float[parts * width]);
+    float* next = values_.get();
+    const auto part = [&](const char* name, const std::optional<at::Tensor>& values, float otherwise) {
+      write_values(op, name, values, channels, otherwise, next);
+      next += width;
+      return next - width;
+    };
     if (slope_below.has_value()) {
       const bool one = slope_below->dim() == 1 && slope_below->size(0) == 1;
-      slope = channel_values(op, "slope", slope_below, one ? 1 : channels, 1);
-      slope.resize(channels + ConvEpilogue::kSpare, slope[0]);
+      write_values(op, "slope", slope_below, one ? 1 : channels, 1, next);
       if (one) {
-        std::fill_n(slope.begin(), channels, slope[0]);
+        std::fill_n(next, width, next[0]);
       }
+      slope_ = next;
+      next += width;
     }
-    if (bias.has_value() || !norm.empty()) {
-      shift = channel_values(op, "bias", bias, channels, 0);
+    if (shifted) {
+      shift_ = part("bias", bias, 0);
     }
     if (norm.empty()) {
       return;
     }
-    scale = channel_values(op, "norm weight", norm.get(0), channels, 1);
-    const std::vector<float> offset = channel_values(op, "norm bias", norm.get(1), channels, 0);
-    const std::vector<float> mean = channel_values(op, "norm mean", norm.get(2), channels, 0);
-    const std::vector<float> variance = channel_values(op, "norm variance", norm.get(3), channels, 1);
-    fold_norm(channels, eps, offset.data(), mean.data(), variance.data(), scale.data(), shift.data());
+    scale_ = part("norm weight", norm.get(0), 1);
+    const float* offset = part("norm bias", norm.get(1), 0);
+    const float* mean = part("norm mean", norm.get(2), 0);
+    const float* variance = part("norm variance", norm.get(3), 1);
+    fold_norm(channels, eps, offset, mean, variance, scale_, shift_);
   }
 
   void write_to(ConvEpilogue& epilogue) const {
-    epilogue.scale = scale.empty() ? nullptr : scale.data();
-    epilogue.shift = shift.empty() ? nullptr : shift.data();
-    epilogue.slope = slope.empty() ? nullptr : slope.data();
+    epilogue.scale = scale_;
+    epilogue.shift = shift_;
+    epilogue.slope = slope_;
   }
+
+ private:
+  std::unique_ptr<float[]> values_;
+  float* scale_ = nullptr;
+  float* shift_ = nullptr;
+  float* slope_ = nullptr;
 };
 
 }  // namespace blockcopy

@@ -81,15 +81,24 @@ struct ConvProblem {
   void* out;  // (count, block_h, block_w, channels_out)
 };
 
+// A map whose pixels, of channels side by side, lie at regular distances, counted in elements.
+struct JoinedMap {
+  const void* data;  // null: there is none
+  int64_t width;     // channels
+  int64_t block_step, row_step, pixel_step;
+};
+
 // Maps side by side in the channels of one, and the operations on their values.
 struct JoinProblem {
   ConvElement element;
-  int64_t pixels;
+  int64_t rows, row_pixels;  // of a block; one row of all pixels where every map is dense
   int64_t channels;          // of all parts
   int64_t count;             // parts
-  const void* const* parts;  // (pixels, widths[i])
-  const int64_t* widths;
-  const void* added;  // (pixels, channels), before all else, or null
+  const JoinedMap* parts;
+  int64_t widest;      // channels of a part
+  JoinedMap added;     // before all else
+  JoinedMap residual;  // in place of that of the epilogue
+  bool copies;         // nothing is done to the values
   ConvEpilogue epilogue;
   void* out;  // (pixels, channels)
 };
@@ -105,6 +114,7 @@ struct ResizeProblem {
   const float* row_weights;  // of the second of two, (grid_h, block_h)
   const float* col_weights;
   int64_t block_h, block_w;
+  int64_t widest;  // columns of the map that are made one row of floats, see resize
   void* out;  // (count, block_h, block_w, channels)
 };
 
@@ -146,7 +156,8 @@ struct ConvKernels {
   // Joins the pixels from `first` to `end`.
   void (*join)(const JoinProblem&, int64_t first, int64_t end);
   // Makes the rows of blocks from `first` to `end`, row `y` of block `i` being `i * block_h + y`.
-  void (*resize)(const ResizeProblem&, int64_t first, int64_t end);
+  // `row` has room for `widest * channels + 2 * lanes` floats.
+  void (*resize)(const ResizeProblem&, int64_t first, int64_t end, float* row);
 };
 
 // Null if the compiler or the processor does not support them.

@@ -67,6 +67,13 @@ class Case(nn.Module):
         b += 1.0
         return self.last(y) + z + a * b
 
+    def gated(self, a, b):
+        gate = b.mean((2, 3), keepdim=True).sigmoid()
+        a = F.max_pool2d(a, 3, 1, 1)
+        y = a * gate
+        gate.mul_(3.0)
+        return self.last(torch.cat([F.relu(y + a), gate[0] * b], 1))
+
     def act_twice(self, a, b):
         return self.norm(self.act(self.act(a))) + self.act(F.relu(b))
 
@@ -81,11 +88,11 @@ CASES = [
 ]
 
 
-def run_frames(net, reference, dtype, tolerance, frames=4):
+def run_frames(net, reference, dtype, tolerance, frames=4, images=2):
     draw = torch.Generator().manual_seed(1)
     for index in range(frames):
-        frame = torch.randn(2, 3, *SIZE, generator=draw).to(dtype)
-        grid = torch.rand(2, 5, 6, generator=draw) < (2.0 if index == 0 else 0.4)
+        frame = torch.randn(images, 3, *SIZE, generator=draw).to(dtype)
+        grid = torch.rand(images, 5, 6, generator=draw) < (2.0 if index == 0 else 0.4)
         bc.handle(net).policy.function.grid = grid
         with torch.no_grad():
             found = net(frame)
@@ -124,6 +131,12 @@ def test_they_are_the_masked_reference(what, dtype):
     run_frames(net, reference, dtype, 2e-6 if dtype == torch.float32 else 4e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_of_the_channels_of_one_image(dtype):
+    net, reference = build("gated", dtype)
+    run_frames(net, reference, dtype, 2e-6 if dtype == torch.float32 else 4e-2, images=1)
+
+
 @pytest.mark.parametrize("what", CASES)
 def test_and_without_programs(what):
     net, reference = build(what, programs=False)
@@ -155,6 +168,7 @@ class Names(TorchDispatchMode):
         ("cat_add_norm", 2),
         ("add_norm_act", 1),
         ("conv_add_norm", 1),
+        ("gated", 3),
     ],
 )
 def test_each_is_one_pass(what, passes):
@@ -164,6 +178,6 @@ def test_each_is_one_pass(what, passes):
         bc.handle(net).policy.function.grid = torch.rand(1, 5, 6, generator=draw) < executed
         with torch.no_grad(), Names() as seen:
             net(torch.randn(1, 3, *SIZE, generator=draw))
-    alone = ("batch_norm", "aten.cat", "prelu", "aten.add")
+    alone = ("batch_norm", "aten.cat", "prelu", "aten.add", "aten.mul.Tensor")
     assert not [name for name in seen.names if any(op in name for op in alone)]
     assert seen.names.count("blockcopy.join_maps.default") == passes
