@@ -137,11 +137,6 @@ void Program::add(const std::string& name, const std::string& overload, const IV
   if (!boxed.returns_list && results.size() <= 1) {
     call_directly(step, boxed, name);
   }
-  step.lines.begin = static_cast<uint32_t>(lines_.size());
-  for (const IValue& argument : boxed.arguments) {
-    add_lines(argument);
-  }
-  step.lines.end = static_cast<uint32_t>(lines_.size());
   steps_.push_back(step);
   boxed_.push_back(std::move(boxed));
 }
@@ -195,9 +190,6 @@ std::vector<at::Tensor> Program::run(std::vector<at::Tensor> given, const int64_
   torch::jit::Stack stack;
   for (size_t i = 0; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
-    if (i + 1 < steps_.size()) {
-      fetch(steps_[i + 1]);
-    }
     if (directly && step.direct) {
       run_directly(step, sizes, values);
     } else {
@@ -260,53 +252,6 @@ void Program::run_boxed(size_t index, const int64_t* sizes, std::vector<at::Tens
     if (made_[k] >= 0) {
       values[made_[k]] = list[k - made.begin];
     }
-  }
-}
-
-// Note the memory that an argument consists of, which is the same in all frames. An address may be
-// out of date later: asking for it then does nothing.
-void Program::add_lines(const IValue& value) {
-  // Where a kernel looks first: at the head of what it reads, and at some values of weights, by which
-  // it sees whether they were written to.
-  constexpr int64_t kSmall = 1024, kHead = 256, kPlaces = 8;
-  if (value.isList()) {
-    for (const IValue& item : value.toListRef()) {
-      add_lines(item);
-    }
-    return;
-  }
-  if (!value.isTensor() || !value.toTensor().defined()) {
-    return;
-  }
-  const at::Tensor tensor = value.toTensor();
-  add_lines(tensor.unsafeGetTensorImpl(), sizeof(c10::TensorImpl));
-  if (!tensor.has_storage() || !tensor.device().is_cpu()) {
-    return;
-  }
-  add_lines(tensor.storage().unsafeGetStorageImpl(), 64);
-  const auto* data = static_cast<const char*>(tensor.const_data_ptr());
-  const auto bytes = static_cast<int64_t>(tensor.nbytes());
-  if (bytes <= kSmall) {
-    add_lines(data, bytes);
-    return;
-  }
-  add_lines(data, kHead);
-  for (int64_t place = 1; place < kPlaces; ++place) {
-    add_lines(data + (bytes - 1) * place / (kPlaces - 1), 1);
-  }
-}
-
-void Program::add_lines(const void* memory, int64_t bytes) {
-  constexpr uintptr_t kLine = 64;
-  const auto address = reinterpret_cast<uintptr_t>(memory);
-  for (uintptr_t line = address / kLine; line * kLine < address + bytes; ++line) {
-    lines_.push_back(reinterpret_cast<const char*>(line * kLine));
-  }
-}
-
-void Program::fetch(const Step& step) const {
-  for (uint32_t k = step.lines.begin; k < step.lines.end; ++k) {
-    __builtin_prefetch(lines_[k], 0, 2);
   }
 }
 

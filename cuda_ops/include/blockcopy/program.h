@@ -49,14 +49,13 @@ struct BoxedCall {
 };
 
 // After another model has run, each piece of memory is a cache miss. So what the steps need lies
-// together in the order in which they run, and the rest (Program::fetch) is asked for ahead.
+// together, in the order in which they run.
 struct Step {
   DirectCall* direct = nullptr;  // nullptr: through the dispatcher
   Range tensors;
   Range numbers;
   Range results;  // which values they become, -1: nobody reads it
   Range over;     // values that no later step reads
-  Range lines;
 };
 
 class Program : public torch::CustomClassHolder {
@@ -84,9 +83,6 @@ class Program : public torch::CustomClassHolder {
   void run_directly(const Step& step, const int64_t* sizes, std::vector<at::Tensor>& values) const;
   void run_boxed(size_t index, const int64_t* sizes, std::vector<at::Tensor>& values,
                  torch::jit::Stack& stack) const;
-  void add_lines(const c10::IValue& value);
-  void add_lines(const void* memory, int64_t bytes);
-  void fetch(const Step& step) const;
 
   int64_t given_;
   int64_t values_;
@@ -96,7 +92,6 @@ class Program : public torch::CustomClassHolder {
   std::vector<NumberSlot> numbers_;
   std::vector<int64_t> made_;
   std::vector<int64_t> over_;
-  std::vector<const char*> lines_;
   std::vector<BoxedCall> boxed_;
   Arena arena_;
   std::mutex at_work_;
