@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
+_NICENESS = 10
 _WAITING = 3  # pictures in the queue; if drawing is slower than the model, the model waits
 
 
@@ -24,7 +28,9 @@ class PicturesThread:
 
     def __init__(self) -> None:
         self.seconds = self.waited = self.cpu = self._total = self._process = 0.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="pictures", initializer=_let_others_go_first
+        )
         self._running: deque[Future[None]] = deque()
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
@@ -83,3 +89,14 @@ class PicturesThread:
         if kind is None:
             while self._running:
                 self._running.popleft().result()
+
+
+def _let_others_go_first() -> None:
+    """Give the model's threads priority over this one, where threads have priorities of their own.
+
+    They wait for each other, so that one that has to share its core holds up all of them.
+    """
+    # Elsewhere it would be the whole process.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.nice(_NICENESS)

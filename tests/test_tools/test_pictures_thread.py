@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -28,6 +29,18 @@ def test_pictures_are_made_in_order_in_another_thread(pictures_thread):
             thread.run(lambda n: done.append((n, threading.get_ident())), number)
     assert [number for number, _ in done] == list(range(20))
     assert threading.get_ident() not in {where for _, where in done}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_the_model_goes_first(pictures_thread):
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before, found = niceness(), []
+    with pictures_thread() as thread:
+        thread.run(lambda: found.append(niceness()))
+    assert found == [min(before + 10, 19)]
+    assert niceness() == before
 
 
 def test_no_more_than_three_pictures_wait(pictures_thread):
