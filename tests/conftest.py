@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -43,6 +45,17 @@ _COSTLY_FIXTURES = {"test_tools", "test_configs", "test_integrations", "test_ben
 def pytest_collection_modifyitems(items):
     """Costly fixtures first: who has nothing left to do takes over tests from another's end."""
     items.sort(key=lambda item: not _COSTLY_FIXTURES.intersection(item.path.parts))
+
+
+def pytest_configure(config):
+    """Let one process write the grammars that yapf keeps for all.
+
+    It does so when it is first imported after its installation, as MMEngine does, and another
+    process that reads them at that moment finds half of them.
+    """
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("yapf.yapflib.yapf_api")
 
 
 def pytest_collection_finish():
