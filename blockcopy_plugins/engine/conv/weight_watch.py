@@ -70,6 +70,7 @@ class WeightWatch:
     def __init__(self, weight: Tensor) -> None:
         self._weight = ref(weight)
         self._turn = 0
+        self._kind = _kind_of(weight)
         integers = _INTEGERS.get(weight.element_size())
         if integers is None or not weight.numel() or not _is_dense(weight):
             self._sums = None
@@ -80,6 +81,9 @@ class WeightWatch:
     def next_part_is_the_same(self) -> bool:
         """Whether the next part of the weight is unchanged; moves on to the part after it."""
         weight = self._weight()
+        if weight is not None and _kind_of(weight) != self._kind:
+            # As ``model.double()`` does, which leaves the parameter the same object.
+            return False
         if self._sums is None or weight is None:
             return True
         part = self._turn
@@ -93,6 +97,10 @@ class WeightWatch:
         with no_modes(), torch.inference_mode(False), torch.no_grad():
             flat = weight.detach().as_strided((weight.numel(),), (1,)).view(self._dtype)
             return int(flat[part * _PART : (part + 1) * _PART].sum())
+
+
+def _kind_of(weight: Tensor) -> tuple:
+    return weight.dtype, weight.shape, weight.stride(), weight.device
 
 
 def _is_dense(weight: Tensor) -> bool:

@@ -62,6 +62,22 @@ def test_a_whole_weight_is_seen_in_the_next_frame(pair, write, layer):
     assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_become_of_another_type(pair, dtype):
+    """The parameters stay the same objects."""
+    model, frame = pair
+    bc.reset_(model)
+    model.to(dtype)
+    frame = frame.to(dtype)
+    for _ in range(4):
+        with torch.no_grad():
+            out = model(frame)
+        wanted = dense(model, frame)
+        assert out.dtype == dtype
+        scale = wanted.float().abs().max() * torch.finfo(dtype).eps
+        torch.testing.assert_close(out.float(), wanted.float(), atol=float(16 * scale), rtol=0)
+
+
 @pytest.mark.parametrize("place", [(0, 0, 0, 1), (150, 7, 1, 1), (299, 31, 2, 1)])
 def test_one_value_is_seen_when_its_part_comes_round(pair, place):
     model, frame = pair
