@@ -49,6 +49,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("speed", "efficiency", speed),
     ("peers", "efficiency", peers),
     ("whole", "whole_detectors", whole),
+    ("detectron2_whole", "detectron2_efficiency", whole),
     ("int8", "int8", efficiency),
     ("light", "light", light),
     ("light_large", "light_large", light),
