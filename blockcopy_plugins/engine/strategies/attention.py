@@ -159,6 +159,7 @@ def _each_pixel_times(
         return torch.bmm(matrices, packed) if transposed else torch.bmm(packed, matrices)
     if transposed:
         packed, matrices = packed.mT, matrices.mT
+        x = x.like(packed, axes=x.axes[0] + "LC")
     if matrices.stride(0) == 0 or (len(matrices) == 1 and x.joined == 1):
         out = torch.matmul(packed, matrices[0])
     else:

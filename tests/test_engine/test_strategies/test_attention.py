@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -160,3 +162,31 @@ def test_its_cost_follows_the_executed_rate():
     # Scores and their product with the values, of each of two heads of 4 channels.
     assert executed[0] == [pixels * pixels * 2 * 8] * 2
     assert executed[1] == [3 * BLOCK * BLOCK * pixels * 2 * 8, pixels * pixels * 2 * 8]
+
+
+class MatrixOfEachImage(nn.Module):
+    """Multiplies the pixels of each image by a matrix of its own, from the left."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, 8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        matrices = torch.arange(len(x) * 24.0).view(-1, 3, 8) / 50
+        return torch.bmm(matrices, x.flatten(2)).view(-1, 3, *x.shape[2:])
+
+
+def test_matrices_of_images_and_blocks_of_one_pixel():
+    torch.manual_seed(0)
+    dense = MatrixOfEachImage().eval()
+    grids, reference = [], MaskedReference(dense, 8)
+    policy = lambda frame, state: grids[-1]  # noqa: E731
+    net = bc.blockcopy_(copy.deepcopy(dense), bc.BlockCopyConfig(8, policy))
+    for rate in (2.0, 0.5, 0.3, 0.6, 0.4, 0.2, 2.0, 0.5):
+        frame = torch.randn(2, 3, 24, 40)
+        grids.append(torch.rand(2, 3, 5) < rate)
+        with torch.no_grad():
+            found = net(frame)
+        torch.testing.assert_close(found, reference(grids[-1], frame), atol=1e-5, rtol=1e-5)
+    assert not bc.report(net).dense_ops
