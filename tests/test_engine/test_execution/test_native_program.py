@@ -245,3 +245,28 @@ def test_a_wrong_number_of_tensors_is_refused():
         native.run_program(made.address(), [1, 2], ())
     with pytest.raises(TypeError, match="expected 3 arguments"):
         native.run_program(made.address())
+
+
+@needs_extension
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_numbers_of_a_direct_call_follow_the_executed_blocks(blocks):
+    """A border of twice as many pixels as there are blocks is written."""
+    x = columns_of(1, side=6, channels=4)[..., :6].contiguous(memory_format=torch.channels_last)
+    side = Multiple(BLOCKS, 2)
+    steps = [
+        Step(
+            torch.ops.blockcopy.scatter_border_.default,
+            (KEPT, X, Root(2), side),
+            {},
+            None,
+        )
+    ]
+    kept = torch.zeros(1, 4, 12, 12).contiguous(memory_format=torch.channels_last)
+    places = torch.zeros(1, 3, dtype=torch.int32)
+    roots = [Given("pixels"), Kept(kept), Kept(places)]
+    native_run(steps, roots, [None], [BLOCKS])({"pixels": x}, blocks)
+    inside = torch.zeros(6, 6, dtype=torch.bool)
+    inside[2 * blocks : 6 - 2 * blocks, 2 * blocks : 6 - 2 * blocks] = True
+    expected = torch.zeros_like(kept)
+    expected[..., :6, :6] = x.masked_fill(inside, 0)
+    assert torch.equal(kept, expected)
