@@ -42,9 +42,9 @@ class BlockCopyConfig:
         fuse: Let a convolution apply the batch norm, the addition and the clamping activation that
             follow it in the same pass over memory, where the package's own CPU kernels run it.
         winograd: Let these kernels run 3x3 convolutions of stride 1 by Winograd's algorithm, with a
-            quarter of the multiplications (3x1 and 1x3: half of them) and rounding errors about
-            five times as large (about 1e-6 of the values' scale in float32; below the rounding of
-            bfloat16).
+            quarter of the multiplications (in float32 also 3x1 and 1x3 with half of them, 5x5 with
+            36 %, 5x1 and 1x5 with 60 %), and rounding errors about five times as large (about 1e-6
+            of the values' scale in float32; below the rounding of bfloat16).
         repack: When a convolution, pooling or resize reads a map that an op made dense, cut the map
             into blocks again: an op that cannot run on blocks then makes nothing else dense. Turn
             it off for a model whose tensors happen to look like maps of the frame but are not.

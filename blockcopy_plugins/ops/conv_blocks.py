@@ -54,8 +54,8 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
 
     Args:
         weight: ``(C_out, C_in, kh, kw)``, float32 or bfloat16.
-        winograd: For Winograd's F(4x4, 3x3) or F(4, 3): a 3x3, 3x1 or 1x3 kernel and a multiple of
-            16 input channels.
+        winograd: For Winograd's algorithm: a kernel of 3 or 5 taps along one axis or both (3x3,
+            1x5), and a multiple of 16 input channels.
         kernels: One of :func:`conv_kernels`, by default the best.
 
     Returns:

@@ -191,13 +191,14 @@ at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string
                     std::string(kernels), "'; it has ", conv_kernels());
   const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
   if (winograd) {
-    const bool is_known = (shape.kernel_h == 3 || shape.kernel_h == 1) &&
-                          (shape.kernel_w == 3 || shape.kernel_w == 1) &&
-                          shape.kernel_h * shape.kernel_w > 1;
+    const int64_t taps = std::max(shape.kernel_h, shape.kernel_w);
+    const bool is_known = (taps == 3 || taps == 5) &&
+                          (shape.kernel_h == taps || shape.kernel_h == 1) &&
+                          (shape.kernel_w == taps || shape.kernel_w == 1);
     TORCH_CHECK_VALUE(is_known && shape.channels % chosen->lanes == 0,
-                      "blockcopy::conv_prepare: Winograd needs a 3x3, 3x1 or 1x3 kernel and a "
-                      "multiple of ", chosen->lanes, " input channels, found ", weight.sizes(),
-                      "; pass winograd=False");
+                      "blockcopy::conv_prepare: Winograd needs a kernel of 3 or 5 taps along one "
+                      "axis or both (3x3, 1x5) and a multiple of ", chosen->lanes,
+                      " input channels, found ", weight.sizes(), "; pass winograd=False");
   }
   const int64_t depthwise = weight.size(1) == 1 ? 4 * weight.numel() : 0;
   int64_t bytes = packed_bytes(*chosen, weight) + depthwise;

@@ -254,7 +254,7 @@ direct = st.builds(
 )
 by_winograd = st.builds(
     dict,
-    kernel=st.sampled_from(((3, 3), (3, 3), (3, 1), (1, 3))),
+    kernel=st.sampled_from(((3, 3), (3, 3), (3, 1), (1, 3), (5, 5), (5, 1), (1, 5))),
     dilation=st.sampled_from(((1, 1), (1, 1), (2, 1), (2, 2), (3, 5), (11, 12))),
     padding=st.tuples(st.integers(0, 12), st.integers(0, 12)),
     channels=st.sampled_from((16, 32, 48)),
@@ -309,10 +309,12 @@ def test_winograd(dtype, kernels, examples):
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("grid", [(1, 2), (6, 8)])
 @pytest.mark.parametrize("channels", [32, 176])
-def test_weights_for_winograd_in_bfloat16_serve_few_tiles_too(kernels, grid, channels):
+@pytest.mark.parametrize("taps", [3, 5])
+def test_weights_for_winograd_in_bfloat16_serve_few_tiles_too(kernels, grid, channels, taps):
     """Fewer tiles than the weights are worth loading for, and more."""
     case = Case(
         dtype=torch.bfloat16,
+        kernel=(taps, taps),
         channels=channels,
         channels_out=176,
         grid=grid,
@@ -559,8 +561,9 @@ PREPARE_ERRORS = {
     "float16": (TypeError, torch.float16, (4, 4, 3, 3), False, ""),
     "empty": (ValueError, torch.float32, (0, 4, 3, 3), False, ""),
     "three dimensions": (ValueError, torch.float32, (4, 4, 3), False, ""),
-    "Winograd of 5x5": (ValueError, torch.float32, (4, 16, 5, 5), True, ""),
-    "Winograd of 5x1": (ValueError, torch.float32, (4, 16, 5, 1), True, ""),
+    "Winograd of 5x3": (ValueError, torch.float32, (4, 16, 5, 3), True, ""),
+    "Winograd of 7x1": (ValueError, torch.float32, (4, 16, 7, 1), True, ""),
+    "Winograd of 4x4": (ValueError, torch.float32, (4, 16, 4, 4), True, ""),
     "Winograd of 1x1": (ValueError, torch.float32, (4, 16, 1, 1), True, ""),
     "Winograd of 12 channels": (ValueError, torch.float32, (4, 12, 3, 3), True, ""),
     "unknown kernels": (ValueError, torch.float32, (4, 4, 3, 3), False, "mmx"),

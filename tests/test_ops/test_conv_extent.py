@@ -66,10 +66,11 @@ def test_what_lies_inside_stays_as_it_is(name, kernels):
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_winograd_leaves_out_tiles(dilation, kernels):
+@pytest.mark.parametrize("taps", [3, 5])
+def test_winograd_leaves_out_tiles(dilation, taps, kernels):
     case = Case(
         channels=32, channels_out=40, block_out=(16, 16), missing=(9, 7), rate=1.0, bias=True,
-        dilation=(dilation,) * 2, padding=(dilation,) * 2,
+        kernel=(taps,) * 2, dilation=(dilation,) * 2, padding=(taps // 2 * dilation,) * 2,
     )  # fmt: skip
     everything = case.run(kernels, winograd=True)
     prepared = ops.conv_prepare(case.weight, True, kernels)

@@ -25,10 +25,10 @@ from .pending_conv import PendingConvolutions
 from .phases import Phases, Repeats
 from .prepared_weights import Columns, PreparedWeights
 
-_WINOGRAD_TILE = 4
-# The fewest channels with which a kernel gains. One that multiplies half as much (not a quarter)
-# gains nothing where two products of bfloat16 take as long as one.
-_WINOGRAD_CHANNELS = {(3, 3): 16, (3, 1): 32, (1, 3): 32}
+_WINOGRAD_POINTS = 6
+# The fewest channels with which a kernel gains. Where two products of bfloat16 take as long as one
+# of float32, all but 3x3 save too few of them.
+_WINOGRAD_CHANNELS = {(3, 3): 16, (3, 1): 32, (1, 3): 32, (5, 5): 16, (5, 1): 32, (1, 5): 32}
 _WINOGRAD_MULTIPLE = 16
 # A tile that crosses the block's edge costs as much as a whole one.
 _WINOGRAD_WASTE = 1.5
@@ -69,7 +69,8 @@ class CpuConvolutions:
 
     Args:
         fuse: Defer a convolution until the batch norm, addition and activation after it are known.
-        winograd: Run 3x3, 3x1 and 1x3 convolutions of stride 1 by Winograd's algorithm.
+        winograd: Run convolutions of stride 1 whose kernels have 3 or 5 taps along one axis or
+            both by Winograd's algorithm.
         kernels: One of :func:`blockcopy_plugins.ops.conv_kernels`.
 
     Attributes:
@@ -309,7 +310,7 @@ class CpuConvolutions:
             return False
         if channels < _WINOGRAD_CHANNELS.get(window.kernel, channels + 1):
             return False
-        if dtype == torch.bfloat16 and 1 in window.kernel:
+        if dtype == torch.bfloat16 and window.kernel != (3, 3):
             return False
         outputs = 1
         for side, taps, dilation in zip(block, window.kernel, window.dilation, strict=True):
@@ -317,9 +318,9 @@ class CpuConvolutions:
                 outputs *= side
                 continue
             # With dilation d, every d-th output belongs to a separate convolution.
-            outputs_of_each = ceil(side / dilation)
-            tiles = min(dilation, side) * ceil(outputs_of_each / _WINOGRAD_TILE)
-            outputs *= tiles * _WINOGRAD_TILE
+            outputs_of_each, outputs_of_tile = ceil(side / dilation), _WINOGRAD_POINTS + 1 - taps
+            tiles = min(dilation, side) * ceil(outputs_of_each / outputs_of_tile)
+            outputs *= tiles * outputs_of_tile
         return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
 
 

@@ -26,7 +26,8 @@ class ConvPlanner:
 
     Args:
         fuse: Defer a convolution until the batch norm, addition and activation after it are known.
-        winograd: Run 3x3, 3x1 and 1x3 convolutions of stride 1 by Winograd's algorithm.
+        winograd: Run convolutions of stride 1 whose kernels have 3 or 5 taps along one axis or
+            both by Winograd's algorithm.
 
     Attributes:
         cpu: The package's own kernels, ``None`` if there are none.
