@@ -1,233 +1,20 @@
 // blockcopy::conv_blocks on CPU: convolution of executed blocks straight from the full map.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/matmul.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstring>
-#include <string>
 #include <vector>
 
 #include "blockcopy/checks.h"
 #include "blockcopy/direct_call.h"
-#include "conv/affine.h"
+#include "conv/prepared_weight.h"
 
 namespace blockcopy {
 namespace {
 
-constexpr int64_t kSamples = 8;
-constexpr size_t kAlignment = 64;
-
-// The header before the weights in a prepared tensor.
-struct Header {
-  int64_t kernels;  // place in kAllKernels: a tensor may be copied to another process
-  int64_t winograd;
-  int64_t dtype;
-  int64_t sizes[4];  // of the weight
-  double samples[kSamples];
-};
-constexpr int64_t kHeaderBytes = 192;
-static_assert(sizeof(Header) <= kHeaderBytes, "The header must fit its place");
-
-const ConvKernels& kernels_of(const Header& header) {
-  const ConvKernels* kernels = kAllKernels[header.kernels]();
-  TORCH_CHECK(kernels != nullptr, "blockcopy::conv_blocks: the weights were prepared on another "
-              "processor; prepare them again");
-  return *kernels;
-}
-
-std::vector<std::string> conv_kernels() {
-  std::vector<std::string> names;
-  for (const auto kernels : kAllKernels) {
-    if (kernels() != nullptr) {
-      names.emplace_back(kernels()->name);
-    }
-  }
-  return names;
-}
-
-char* aligned(const at::Tensor& bytes) {
-  const auto at = reinterpret_cast<uintptr_t>(bytes.mutable_data_ptr());
-  return reinterpret_cast<char*>((at + kAlignment - 1) / kAlignment * kAlignment);
-}
-
-ConvShape shape_of(const at::Tensor& weight, at::IntArrayRef stride, at::IntArrayRef dilation) {
-  return {weight.size(1), weight.size(0), weight.size(2), weight.size(3),
-          stride[0],      stride[1],      dilation[0],    dilation[1]};
-}
-
-// Where the i-th of a few weights lies, by which changes are noticed that no version counter shows
-// (`weight.data`). Of a weight without gaps any order will do, as long as it is always the same.
-int64_t sample_place(const at::Tensor& weight, bool without_gaps, int64_t i) {
-  int64_t rest = (weight.numel() - 1) * i / (kSamples - 1);
-  if (without_gaps) {
-    return rest;
-  }
-  int64_t at = 0;
-  for (int64_t axis = weight.dim() - 1; axis >= 0; --axis) {
-    at += rest % weight.size(axis) * weight.stride(axis);
-    rest /= weight.size(axis);
-  }
-  return at;
-}
-
-// Asks the caches for these weights and for the first of the prepared ones: if another model has run
-// since, they are read while shapes are checked. A few of the first lines, and the processor sees the
-// others coming.
-void fetch_weights(const at::Tensor& weight, const at::Tensor& prepared) {
-  constexpr int64_t kLineBytes = 64, kFetched = 8 * 1024;
-  const bool without_gaps = weight.is_non_overlapping_and_dense();
-  const char* values = static_cast<const char*>(weight.const_data_ptr());
-  for (int64_t i = 0; i < kSamples; ++i) {
-    __builtin_prefetch(values + sample_place(weight, without_gaps, i) * weight.element_size());
-  }
-  const char* bytes = static_cast<const char*>(prepared.const_data_ptr());
-  for (int64_t at = 0; at < std::min<int64_t>(prepared.nbytes(), kFetched); at += kLineBytes) {
-    __builtin_prefetch(bytes + at);
-  }
-}
-
-void sample(const at::Tensor& weight, double (&samples)[kSamples]) {
-  const bool without_gaps = weight.is_non_overlapping_and_dense();
-  const auto take = [&](const auto* values) {
-    for (int64_t i = 0; i < kSamples; ++i) {
-      samples[i] = static_cast<double>(values[sample_place(weight, without_gaps, i)]);
-    }
-  };
-  if (weight.scalar_type() == at::kFloat) {
-    take(weight.const_data_ptr<float>());
-  } else {
-    take(weight.const_data_ptr<at::BFloat16>());
-  }
-}
-
-void check_weight(const at::Tensor& weight) {
-  element_of("conv_prepare", weight);
-  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.numel() > 0,
-                    "blockcopy::conv_prepare: weight has shape ", weight.sizes(),
-                    ", expected (C_out, C_in, kh, kw) without empty dimensions");
-}
-
-// Bytes of the weights as pack_weight leaves them, which is how those of one input channel begin;
-// the depthwise ones follow.
-int64_t packed_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
-  return static_cast<int64_t>(weight.element_size()) *
-             kernels.weight_size(shape_of(weight, {1, 1}, {1, 1})) /
-             static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
-}
-
-// Bytes of Winograd's weights.
-int64_t winograd_bytes(const ConvKernels& kernels, const at::Tensor& weight) {
-  return (4 * kernels.winograd_size(shape_of(weight, {1, 1}, {1, 1})) +
-          static_cast<int64_t>(kAlignment) - 1) /
-         static_cast<int64_t>(kAlignment) * static_cast<int64_t>(kAlignment);
-}
-
-// Whether Winograd's weights are followed by those of direct convolution, see direct_is_faster.
-bool has_both(const ConvKernels& kernels, const at::Tensor& weight) {
-  return weight.scalar_type() == at::kBFloat16 && kernels.pair > 1;
-}
-
-// Winograd's weights, a few points at a time: all of them in double would be eight times as large
-// as the weight.
-void fill_winograd(const ConvKernels& kernels, const ConvShape& shape, const at::Tensor& weight,
-                   float* packed) {
-  constexpr int64_t kAtOnce = 6;
-  const int64_t of_kernel = shape.kernel_h * shape.kernel_w, all = kernels.winograd_points(shape);
-  const at::Tensor points = at::empty({of_kernel, all}, at::kDouble);
-  kernels.winograd_matrix(shape, points.mutable_data_ptr<double>());
-  // In double, so that the weights bring no rounding but that of their storage.
-  const at::Tensor taps = weight.reshape({-1, of_kernel}).to(at::kDouble);
-  for (int64_t first = 0; first < all; first += kAtOnce) {
-    const int64_t count = std::min(kAtOnce, all - first);
-    const at::Tensor values =
-        at::matmul(taps, points.narrow(1, first, count)).to(at::kFloat).t().contiguous();
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        kernels.pack_winograd(shape, first + i, values.const_data_ptr<float>() + i * values.size(1),
-                              packed);
-      }
-    });
-  }
-}
-
-void fill(const at::Tensor& prepared, const at::Tensor& weight) {
-  char* memory = aligned(prepared);
-  Header* header = reinterpret_cast<Header*>(memory);
-  const ConvKernels& kernels = kernels_of(*header);
-  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
-  const bool winograd = header->winograd != 0;
-  if (winograd) {
-    fill_winograd(kernels, shape, weight, reinterpret_cast<float*>(memory + kHeaderBytes));
-  }
-  if (!winograd || has_both(kernels, weight)) {
-    // (C_out, kh, kw, C_in)
-    const at::Tensor ordered = weight.permute({0, 2, 3, 1}).contiguous();
-    kernels.pack_weight(shape, element_of("conv_prepare", weight), ordered.const_data_ptr(),
-                        memory + kHeaderBytes + (winograd ? winograd_bytes(kernels, weight) : 0));
-  }
-  if (weight.size(1) == 1) {
-    // (kh, kw, C): one input channel, or one for each output; only the call tells.
-    const at::Tensor by_tap = weight.select(1, 0).permute({1, 2, 0}).to(at::kFloat).contiguous();
-    std::memcpy(memory + kHeaderBytes + packed_bytes(kernels, weight), by_tap.const_data_ptr(),
-                by_tap.nbytes());
-  }
-  sample(weight, header->samples);
-}
-
-at::Tensor conv_prepare_cpu(const at::Tensor& weight, bool winograd, c10::string_view kernels) {
-  check_weight(weight);
-  const ConvKernels* chosen = nullptr;
-  int64_t place = 0;
-  for (const auto candidate : kAllKernels) {
-    if (candidate() != nullptr && (kernels.empty() || kernels == candidate()->name)) {
-      chosen = candidate();
-      break;
-    }
-    ++place;
-  }
-  TORCH_CHECK_VALUE(chosen != nullptr, "blockcopy::conv_prepare: this processor has no kernels '",
-                    std::string(kernels), "'; it has ", conv_kernels());
-  const ConvShape shape = shape_of(weight, {1, 1}, {1, 1});
-  if (winograd) {
-    const int64_t taps = std::max(shape.kernel_h, shape.kernel_w);
-    const bool is_known = (taps == 3 || taps == 5) &&
-                          (shape.kernel_h == taps || shape.kernel_h == 1) &&
-                          (shape.kernel_w == taps || shape.kernel_w == 1);
-    TORCH_CHECK_VALUE(is_known && shape.channels % chosen->lanes == 0,
-                      "blockcopy::conv_prepare: Winograd needs a kernel of 3 or 5 taps along one "
-                      "axis or both (3x3, 1x5) and a multiple of ", chosen->lanes,
-                      " input channels, found ", weight.sizes(), "; pass winograd=False");
-  }
-  const int64_t depthwise = weight.size(1) == 1 ? 4 * weight.numel() : 0;
-  int64_t bytes = packed_bytes(*chosen, weight) + depthwise;
-  if (winograd) {
-    bytes = winograd_bytes(*chosen, weight) + (has_both(*chosen, weight) ? bytes : 0);
-  }
-  const at::Tensor prepared = at::empty({kHeaderBytes + bytes + static_cast<int64_t>(kAlignment)},
-                                        weight.options().dtype(at::kByte));
-  Header* header = reinterpret_cast<Header*>(aligned(prepared));
-  header->kernels = place;
-  header->winograd = winograd ? 1 : 0;
-  header->dtype = static_cast<int64_t>(weight.scalar_type());
-  std::copy(weight.sizes().begin(), weight.sizes().end(), header->sizes);
-  fill(prepared, weight);
-  return prepared;
-}
-
-// What stands at the head of a prepared tensor, if that was prepared for such a weight.
-const Header& header_of(const at::Tensor& prepared, const at::Tensor& weight) {
-  const bool readable = prepared.scalar_type() == at::kByte && prepared.is_contiguous() &&
-                        prepared.numel() >= kHeaderBytes + static_cast<int64_t>(kAlignment);
-  const Header* header = readable ? reinterpret_cast<const Header*>(aligned(prepared)) : nullptr;
-  TORCH_CHECK_VALUE(header != nullptr && weight.sizes() == at::IntArrayRef(header->sizes, 4) &&
-                        header->dtype == static_cast<int64_t>(weight.scalar_type()),
-                    "blockcopy::conv_blocks: prepared, ", prepared.scalar_type(), " ",
-                    prepared.sizes(), ", was not made of a weight of ", weight.scalar_type(), " ",
-                    weight.sizes(), "; make it with conv_prepare(weight)");
-  return *header;
-}
+constexpr int64_t kAlignment = kMemoryAlignment;
 
 void check_pair(const char* name, at::IntArrayRef pair, int64_t least) {
   TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= least && pair[1] >= least,
@@ -270,12 +57,11 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            const std::optional<at::Tensor>& slope, c10::string_view activation,
                            at::OptionalIntArrayRef size) {
   const ConvElement element = element_of("conv_blocks", source);
-  check_weight(weight);
-  fetch_weights(weight, prepared);
+  check_conv_weight(weight);
+  PreparedWeight values(prepared, weight);
   check_pair("stride", stride, 1);
   check_pair("dilation", dilation, 1);
   check_pair("block_out", block_out, 1);
-  const Header* header = &header_of(prepared, weight);
   ConvShape shape = shape_of(weight, stride, dilation);
   const bool depthwise = source.dim() == 4 && weight.size(1) == 1 && source.size(1) > 1 &&
                          weight.size(0) % source.size(1) == 0;
@@ -388,22 +174,15 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     return out;
   }
 
-  double samples[kSamples];
-  sample(weight, samples);
-  if (std::memcmp(samples, header->samples, sizeof(samples)) != 0) {
-    fill(prepared, weight);
-  }
-  const ConvKernels& kernels = kernels_of(*header);
-  const bool prepared_for_it = header->winograd != 0;
+  values.follow_changes();
+  const ConvKernels& kernels = values.kernels();
   const bool winograd =
-      prepared_for_it && !(has_both(kernels, weight) && kernels.direct_is_faster(problem));
-  problem.weight = aligned(prepared) + kHeaderBytes;
-  if (depthwise) {
-    problem.weight = aligned(prepared) + kHeaderBytes + packed_bytes(kernels, weight);
-  } else if (prepared_for_it && !winograd) {
-    problem.weight = aligned(prepared) + kHeaderBytes + winograd_bytes(kernels, weight);
-  }
-  TORCH_CHECK_VALUE(!prepared_for_it || (stride[0] == 1 && stride[1] == 1 && rows.has_value()),
+      values.is_for_winograd() && !(values.has_both() && kernels.direct_is_faster(problem));
+  problem.weight = winograd    ? values.winograd()
+                   : depthwise ? values.depthwise()
+                               : values.direct();
+  TORCH_CHECK_VALUE(!values.is_for_winograd() ||
+                        (stride[0] == 1 && stride[1] == 1 && rows.has_value()),
                     "blockcopy::conv_blocks: weights were prepared for Winograd, which needs "
                     "blocks, and stride 1, found ", stride);
 
@@ -414,12 +193,12 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   const int64_t scratch = (winograd    ? kernels.winograd_scratch(problem)
                            : depthwise ? kernels.depthwise_scratch(problem)
                                        : kernels.direct_scratch(problem)) /
-                              static_cast<int64_t>(kAlignment) * kAlignment + kAlignment;
+                              kAlignment * kAlignment + kAlignment;
   const int64_t zeros = (shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
   // The taps of a row of the kernel may be read as one.
   const int64_t beyond = (shape.kernel_w * shape.channels * 4 + kAlignment) / kAlignment * kAlignment;
   const int64_t start = zeros + beyond;
-  const int64_t needed = start + scratch * threads + static_cast<int64_t>(kAlignment);
+  const int64_t needed = start + scratch * threads + kAlignment;
   if (workspace.numel() < needed) {
     workspace.resize_({needed});
   }
@@ -448,21 +227,14 @@ const CalledDirectly<&conv_blocks_cpu> direct_conv_blocks("conv_blocks");
 
 TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-  m.def("conv_prepare(Tensor weight, bool winograd, str kernels='') -> Tensor", tags);
   m.def(
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
       "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None) -> Tensor",
       tags);
-  m.def("conv_kernels() -> str[]");
 }
 
-TORCH_LIBRARY_IMPL(blockcopy, CPU, m) {
-  m.impl("conv_prepare", &conv_prepare_cpu);
-  m.impl("conv_blocks", &conv_blocks_cpu);
-}
-
-TORCH_LIBRARY_IMPL(blockcopy, CatchAll, m) { m.impl("conv_kernels", &conv_kernels); }
+TORCH_LIBRARY_IMPL(blockcopy, CPU, m) { m.impl("conv_blocks", &conv_blocks_cpu); }
 
 }  // namespace blockcopy
