@@ -9,7 +9,6 @@ from blockcopy_plugins.ops.block_divergence import block_divergence
 from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.block_sparse_conv import BlockSparseConv2d
 from blockcopy_plugins.ops.block_sums import block_sums
-from blockcopy_plugins.ops.border import copy_border_, scatter_border_
 from blockcopy_plugins.ops.conv_blocks import FLOPS, conv_blocks, conv_kernels, conv_prepare
 from blockcopy_plugins.ops.conv_obstacles import NO_KERNELS, conv_obstacles
 from blockcopy_plugins.ops.finish_conv import (
@@ -27,6 +26,7 @@ from blockcopy_plugins.ops.planes import planes
 from blockcopy_plugins.ops.pool_blocks import pool_blocks
 from blockcopy_plugins.ops.reduce_picture import reduce_picture
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
+from blockcopy_plugins.ops.rings import copy_rings_, scatter_rings_
 from blockcopy_plugins.ops.scatter import scatter_
 from blockcopy_plugins.ops.shuffle_channels import shuffle_channels
 
@@ -45,7 +45,7 @@ __all__ = [
     "conv_obstacles",
     "conv_prepare",
     "copy_blocks_",
-    "copy_border_",
+    "copy_rings_",
     "cover_cells",
     "crop_masks",
     "extension_status",
@@ -64,8 +64,8 @@ __all__ = [
     "resize_blocks",
     "scale_shift",
     "scatter_",
-    "scatter_border_",
     "scatter_planes_",
+    "scatter_rings_",
     "shared_pixels",
     "shuffle_channels",
 ]

@@ -13,6 +13,7 @@ from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.finish_reference import finish_reference
 from blockcopy_plugins.ops.gather import gather_reference
 from blockcopy_plugins.ops.library import operator
+from blockcopy_plugins.ops.rings import map_of_rings
 
 
 def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
@@ -72,7 +73,8 @@ def conv_prepare(weight: Tensor, winograd: bool, kernels: str = "") -> Tensor:
     "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
     "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
     "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-    "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None) -> Tensor",
+    "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None, "
+    "int[]? rings=None) -> Tensor",
     fake=_conv_blocks_fake,
 )
 def conv_blocks(
@@ -96,6 +98,7 @@ def conv_blocks(
     slope: Tensor | None = None,
     activation: str = "",
     size: Sequence[int] | None = None,
+    rings: Sequence[int] | None = None,
 ) -> Tensor:
     """Convolve executed blocks, and apply the ops that follow to the sums before they are stored.
 
@@ -129,6 +132,8 @@ def conv_blocks(
         activation: A key of :data:`.finish_reference.ACTIVATIONS`; ``''`` for none.
         size: Height and width of the result as a full map, or None. With it, pixels of blocks
             that stick out of the map need not be computed.
+        rings: ``(H, W, border)`` if ``source`` is the rings of the blocks of ``packed``'s size of
+            such a map, see :func:`.rings.scatter_rings_`, or None.
 
     Returns:
         ``(n, C_out, *block_out)``, channels last; with ``size``, pixels outside the full map have
@@ -143,6 +148,8 @@ def conv_blocks(
     if rows is None:
         windows = source
     else:
+        if rings is not None:
+            source = map_of_rings(source, rings[:2], packed.shape[2:], rings[2])
         if packed is not None:
             source = _with_blocks(source, packed, blocks)
         windows = gather_reference(source, blocks, rows, cols, 0.0)

@@ -55,7 +55,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
                            at::IntArrayRef block_out, const std::optional<at::Tensor>& residual,
                            double low, double high, const at::Tensor& workspace,
                            const std::optional<at::Tensor>& slope, c10::string_view activation,
-                           at::OptionalIntArrayRef size) {
+                           at::OptionalIntArrayRef size, at::OptionalIntArrayRef rings) {
   const ConvElement element = element_of("conv_blocks", source);
   check_conv_weight(weight);
   PreparedWeight values(prepared, weight);
@@ -85,6 +85,14 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   from.map = map.const_data_ptr();
   from.map_h = map.size(2);
   from.map_w = map.size(3);
+  if (rings.has_value()) {
+    TORCH_CHECK_VALUE(rings->size() == 3 && packed.has_value(),
+                      "blockcopy::conv_blocks: rings is ", *rings, ", expected height and width of "
+                      "the map and the border, with packed");
+    from.map_h = (*rings)[0];
+    from.map_w = (*rings)[1];
+    from.ring.border = (*rings)[2];
+  }
   at::Tensor fresh;
   std::vector<int32_t> executed;
   std::vector<int32_t> row_blocks;
@@ -93,7 +101,9 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   if (rows.has_value() || cols.has_value()) {
     TORCH_CHECK_VALUE(blocks.has_value() && rows.has_value() && cols.has_value(),
                       "blockcopy::conv_blocks: rows and cols need each other and blocks");
-    const GatherGeometry g = check_gather(map, *blocks, *rows, *cols);
+    GatherGeometry g = check_gather(map, *blocks, *rows, *cols);
+    g.map.height = from.map_h;
+    g.map.width = from.map_w;
     check_indices(g, block_data(*blocks), rows->const_data_ptr<int32_t>(),
                   cols->const_data_ptr<int32_t>());
     TORCH_CHECK_VALUE(g.window_h >= reach_h && g.window_w >= reach_w,
@@ -108,13 +118,25 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     from.blocks = blocks->const_data_ptr<int32_t>();
     if (packed.has_value()) {
       fresh = packed->contiguous(at::MemoryFormat::ChannelsLast);
-      const ScatterGeometry s = check_scatter(map, fresh, *blocks);
+      ScatterGeometry s = check_scatter(map, fresh, *blocks);
+      s.map.height = from.map_h;
+      s.map.width = from.map_w;
       check_indices(s, block_data(*blocks));
       from.packed = fresh.const_data_ptr();
       from.input_h = s.block_h;
       from.input_w = s.block_w;
       from.grid_h = ceil_div(from.map_h, s.block_h);
       from.grid_w = ceil_div(from.map_w, s.block_w);
+      if (rings.has_value()) {
+        from.ring.block_h = s.block_h;
+        from.ring.block_w = s.block_w;
+        TORCH_CHECK_VALUE(from.ring.is_valid() && map.size(2) == from.grid_h * from.grid_w &&
+                              map.size(3) == from.ring.pixels(),
+                          "blockcopy::conv_blocks: source has shape ", map.sizes(),
+                          ", which are no rings of blocks of ", s.block_h, "x", s.block_w,
+                          " with a border of ", from.ring.border, " of a map of ", from.map_h, "x",
+                          from.map_w);
+      }
       executed.assign(map.size(0) * from.grid_h * from.grid_w, -1);
       for (int64_t i = 0; i < s.count; ++i) {
         const Block block = block_data(*blocks)[i];
@@ -231,7 +253,8 @@ TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
       "conv_blocks(Tensor source, Tensor? packed, Tensor? blocks, Tensor? rows, Tensor? cols, "
       "Tensor weight, Tensor(a!) prepared, Tensor? bias, Tensor?[] norm, float eps, int[] stride, "
       "int[] dilation, int[] block_out, Tensor? residual, float low, float high, "
-      "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None) -> Tensor",
+      "Tensor(b!) workspace, Tensor? slope=None, str activation='', int[]? size=None, "
+      "int[]? rings=None) -> Tensor",
       tags);
 }
 

@@ -33,7 +33,7 @@ from blockcopy_plugins.policy.dictated import DictatedPolicy  # noqa: E402
         ("blockcopy::gather", "gather"),
         ("blockcopy::gather_im2col", "gather"),
         ("blockcopy::scatter_", "scatter"),
-        ("blockcopy::scatter_border_", "scatter"),
+        ("blockcopy::scatter_rings_", "scatter"),
         ("blockcopy::bucket_count", "other"),
         ("aten::relu_", "pointwise"),
         ("aten::add.Tensor", "pointwise"),

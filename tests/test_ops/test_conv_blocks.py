@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from blockcopy_plugins import ops
 from blockcopy_plugins.ops.conv_blocks import conv_blocks
+from blockcopy_plugins.ops.rings import ring_pixels
 
 INF = float("inf")
 KERNELS = ops.conv_kernels()
@@ -46,6 +47,7 @@ class Case:
     residual: bool = False
     bounds: tuple[float, float] = (-INF, INF)
     wider: int = 0  # columns of a window that nothing reads
+    rings: bool = False  # of what was executed before, only the rings of blocks are kept
     dtype: torch.dtype = torch.float32
     seed: int = 0
     tensors: dict = field(default_factory=dict)
@@ -88,6 +90,24 @@ class Case:
         self.source, self.packed_blocks, self.blocks = source, packed, blocks
         self.rows, self.cols, self.weight, self.norm_values = rows, cols, weight, norm
         self.bias_values, self.residual_blocks, self.shape = bias, residual, shape
+        self.of_rings = self.keep_rings(block) if self.rings else None
+
+    def keep_rings(self, block) -> list[int] | None:
+        """Turn the map into rings that are as wide as windows reach into other blocks."""
+        size = list(self.source.shape[2:])
+        after = [
+            (self.kernel[i] - 1) * self.dilation[i] - self.padding[i] - (self.stride[i] - 1)
+            for i in (0, 1)
+        ]
+        border = max(*self.padding, *after, 1)
+        if self.packed_blocks is None or 2 * border >= min(block):
+            return None
+        map_, shape = self.source, (self.grid[0] * self.grid[1], ring_pixels(block, border))
+        self.source = self.random(self.slots, self.channels, *shape)
+        everywhere = torch.zeros(self.slots, 3, dtype=torch.int32)
+        everywhere[:, 0] = torch.arange(self.slots)
+        ops.copy_rings_.reference(self.source, map_, everywhere, block, border)
+        return [*size, border]
 
     def random(self, *shape: int) -> torch.Tensor:
         out = torch.randn(shape).to(self.dtype)
@@ -115,7 +135,7 @@ class Case:
 
     def run(self, kernels: str, winograd: bool = False, workspace=None) -> torch.Tensor:
         prepared = ops.conv_prepare(self.weight, winograd, kernels)
-        return ops.conv_blocks(*self.arguments(prepared, workspace))
+        return ops.conv_blocks(*self.arguments(prepared, workspace), rings=self.of_rings)
 
     def sums(self, absolute: bool, everywhere: bool = False) -> torch.Tensor:
         """Sums of all blocks, or of the whole map, in float64, of products or absolute values."""
@@ -266,7 +286,8 @@ by_winograd = st.builds(
 def check(given_values, dtype, kernels, winograd, threads=1):
     case = Case(dtype=dtype, **given_values)
     if kernels == "twin":
-        case.check(conv_blocks.reference(*case.arguments(no_bytes())), twin=True)
+        arguments = case.arguments(no_bytes())
+        case.check(conv_blocks.reference(*arguments, rings=case.of_rings), twin=True)
         return
     before = torch.get_num_threads()
     try:
@@ -275,6 +296,19 @@ def check(given_values, dtype, kernels, winograd, threads=1):
     finally:
         torch.set_num_threads(before)
     case.check(found, winograd)
+
+
+# Windows that reach less than half a block into the blocks around.
+with_rings = st.builds(
+    dict,
+    kernel=st.sampled_from(((3, 3), (3, 3), (3, 1), (1, 3), (5, 5), (2, 2), (4, 3))),
+    stride=st.sampled_from(((1, 1), (1, 1), (2, 2), (1, 2))),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    channels=st.sampled_from((3, 8, 16, 32)),
+    rings=st.just(True),
+    **geometry | dict(block_out=st.tuples(*[st.integers(11, 16)] * 2), packed=st.just(True)),
+    **extras,
+)
 
 
 EXAMPLES, MANY = 30, 1000
@@ -289,6 +323,20 @@ def test_direct(dtype, kernels, examples):
     @settings(max_examples=examples)
     def run(values, threads):
         check(values, dtype, kernels, False, threads)
+
+    run()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernels", (*KERNELS, "twin"))
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_rings(dtype, kernels, examples):
+    @given(values=with_rings, threads=threads, winograd=st.booleans())
+    @settings(max_examples=examples)
+    def run(values, threads, winograd):
+        winograd &= values["stride"] == (1, 1) and values["channels"] >= 16
+        winograd &= values["kernel"] in ((3, 3), (3, 1), (1, 3), (5, 5))
+        check(values, dtype, kernels, winograd, threads)
 
     run()
 

@@ -37,12 +37,14 @@ def test_each_is_held_against_torchs_own_checks():
 def case(name):
     state = torch.randn(2, 8, 16, 16).to(memory_format=torch.channels_last)
     blocks = torch.tensor([[0, 0, 1], [1, 1, 0]], dtype=torch.int32)
-    if name == "scatter_border_":
+    rings = torch.randn(2, 8, 4, 48).to(memory_format=torch.channels_last)
+    if name == "scatter_rings_":
         packed = torch.randn(2, 8, 8, 8).to(memory_format=torch.channels_last)
-        return torch.ops.blockcopy.scatter_border_.default, (state, packed, blocks, 2)
-    if name == "copy_border_":
+        return torch.ops.blockcopy.scatter_rings_.default, (rings, packed, blocks, [16, 16], 2)
+    if name == "copy_rings_":
         map_ = torch.randn(1, 8, 16, 16).to(memory_format=torch.channels_last)
-        return torch.ops.blockcopy.copy_border_.default, (state, map_, [1], [8, 8], 2)
+        place = torch.tensor([[1, 0, 0]], dtype=torch.int32)
+        return torch.ops.blockcopy.copy_rings_.default, (rings, map_, place, [8, 8], 2)
     if name == "scatter_planes_":
         packed = torch.randn(2, 8, 8, 8)
         return torch.ops.blockcopy.scatter_planes_.default, (state.contiguous(), packed, blocks)
@@ -68,8 +70,8 @@ def case(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "scatter_border_",
-        "copy_border_",
+        "scatter_rings_",
+        "copy_rings_",
         "scatter_planes_",
         "copy_blocks_",
         "planes",

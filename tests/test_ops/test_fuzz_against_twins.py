@@ -10,6 +10,7 @@ from blockcopy_plugins.ops.block_moments import block_moments, scale_shift
 from blockcopy_plugins.ops.conv_blocks import conv_blocks
 from blockcopy_plugins.ops.join_maps import join_maps
 from blockcopy_plugins.ops.resize_blocks import resize_blocks
+from blockcopy_plugins.ops.rings import ring_pixels
 from blockcopy_plugins.ops.roi_align import roi_align
 from blockcopy_plugins.ops.window import window_table
 
@@ -110,37 +111,32 @@ def scatter(draw):
     dtype = draw.one_of((*FLOATS, torch.float16))
     state, blocks = draw.lasting(slots, channels, *size, dtype=dtype), draw.blocks(slots, grid)
     packed = draw.map(len(blocks), channels, *block, dtype=dtype)
-    found, near, wanted = (state.clone(memory_format=torch.preserve_format) for _ in range(3))
+    found, wanted = (state.clone(memory_format=torch.preserve_format) for _ in range(2))
     ops.scatter_.reference(wanted, packed, blocks)
     ops.scatter_(found, packed, blocks)
     assert torch.equal(found, wanted)
-    # What is not near an edge may be as it was.
-    border = draw.integer(1, 4)
-    ops.scatter_border_(near, packed, blocks, border)
-    assert (edges(wanted, block, border) <= (near == wanted)).all()
-    assert ((near == wanted) | (near == state)).all()
 
 
-def edges(map_, block, border):
-    """The pixels that are near an edge of their block."""
-    near = [
-        (torch.arange(size) % side < border) | (torch.arange(size) % side >= side - border)
-        for size, side in zip(map_.shape[2:], block, strict=True)
-    ]
-    return (near[0][:, None] | near[1][None, :]).expand(map_.shape)
-
-
-def copy_border(draw):
-    slots, channels, _, block, size = geometry(draw)
-    state = draw.lasting(slots, channels, *size)
-    chosen = torch.randperm(slots, generator=draw.generator)[: draw.integer(1, slots)].tolist()
-    map_, border = draw.lasting(len(chosen), channels, *size), draw.integer(1, 4)
-    found = state.clone(memory_format=torch.preserve_format)
-    ops.copy_border_(found, map_, chosen, block, border)
-    wanted = state.clone(memory_format=torch.preserve_format)
-    wanted[chosen] = map_
-    assert (edges(wanted, block, border) <= (found == wanted)).all()
-    assert ((found == wanted) | (found == state)).all()
+def rings(draw):
+    slots, channels, grid, block, size = geometry(draw)
+    most = (min(block) - 1) // 2
+    if not most:
+        return
+    border, dtype = draw.integer(1, min(4, most)), draw.one_of((*FLOATS, torch.float16))
+    shape = slots, channels, grid[0] * grid[1], ring_pixels(block, border)
+    state, blocks = draw.lasting(*shape, dtype=dtype), draw.blocks(slots, grid)
+    packed = draw.map(len(blocks), channels, *block, dtype=dtype)
+    found, wanted = (state.clone(memory_format=torch.preserve_format) for _ in range(2))
+    ops.scatter_rings_.reference(wanted, packed, blocks, size, border)
+    ops.scatter_rings_(found, packed, blocks, size, border)
+    assert torch.equal(found, wanted)
+    chosen = torch.randperm(slots, generator=draw.generator)[: draw.integer(1, slots)]
+    places = torch.zeros(len(chosen), 3, dtype=torch.int32)
+    places[:, 0] = chosen
+    map_ = draw.lasting(len(chosen), channels, *size, dtype=dtype)
+    ops.copy_rings_.reference(wanted, map_, places, block, border)
+    ops.copy_rings_(found, map_, places, block, border)
+    assert torch.equal(found, wanted)
 
 
 def convolution(draw):
@@ -247,7 +243,7 @@ def regions(draw):
     close(roi_align(*arguments), roi_align.reference(*arguments), dtype)
 
 
-CASES = (gather, scatter, copy_border, convolution, resize, join, moments, regions)
+CASES = (gather, scatter, rings, convolution, resize, join, moments, regions)
 # The convolution has most ways.
 SHARES = (*CASES, convolution, convolution, convolution)
 

@@ -188,7 +188,7 @@ class CpuConvolutions:
     ) -> BlockTensor:
         """See :class:`~.implementation.ConvImplementation`; it is deferred only if it ``waits``."""
         window = plan.shape.window
-        places = fresh = size = None
+        places = fresh = size = rings = None
         if not frame.whole:
             layout = frame.layout_of(plan.blocks)
             places = layout.by_slot
@@ -203,7 +203,8 @@ class CpuConvolutions:
         elif isinstance(x, PaddedMap):
             source = x.entry.map
         else:
-            source = frame.keep(x, STATE_OP, plan.border).map
+            entry = frame.keep(x, STATE_OP, plan.border)
+            source, rings = entry.map, entry.rings
             fresh = x.packed if plan.near else None
         stride, tile, neighbours = window.stride, plan.tile, plan.neighbours
         channels = len(weight)
@@ -245,6 +246,7 @@ class CpuConvolutions:
                 slope,
                 pending.activation,
                 size,
+                rings,
             )
             return out if neighbours is None else neighbours.apart(out)
 

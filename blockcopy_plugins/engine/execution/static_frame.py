@@ -11,7 +11,7 @@ from torch import Tensor
 from ... import ops
 from ...host_transfer import upload, upload_into
 from ..frame.layout import Layout, block_lists, image_places
-from ..state.entry import EVERYTHING, StateEntry
+from ..state.entry import StateEntry
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import DenseOnUse
@@ -170,10 +170,6 @@ class StaticFrame(ReplayedFrame):
         # Their number differs from frame to frame, which no graph can hold; the guard sees a mask.
         rows, columns = layout.by_image[:, 1:].unbind(1)
         return (rows < blocks[0]) & (columns < blocks[1])
-
-    def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
-        # To copy only borders of whole maps, the host would have to name the slots.
-        super()._write(map_, x, EVERYTHING if self.whole else border)
 
     def result(self, x: BlockTensor) -> Tensor:
         """See :class:`Frame`."""

@@ -218,9 +218,9 @@ class Frame(FrameContext, BlockPacking):
                 it reads the blocks themselves where they are packed.
 
         Returns:
-            The entry whose map now holds ``x``, near the edges of blocks or everywhere: this
-            frame's values where executed, earlier ones elsewhere. The map is the state itself: read
-            it, but never write to it or hand it out.
+            The entry whose map, or rings of blocks, now hold ``x``: this frame's values where
+            executed, earlier ones elsewhere. They are the state itself: read them, but never write
+            to them or hand them out.
 
         Raises:
             StateError: If earlier frames left something else there, or too little.
@@ -236,25 +236,28 @@ class Frame(FrameContext, BlockPacking):
         elif border <= entry.border:
             return entry
         entry.claim(self.slots, self._streams, self.full, border)
+        if border != entry.border:
+            entry.widen(border)
+            self.store.memory = object()
         if self.executed:
             self.touched_state = True
             if entry.lent:
                 entry.before_writing(self.host, self.slots)
-            self._write(entry.map, x, border)
-        if border != entry.border:
-            entry.widen(border)
-            self.store.memory = object()
+            self._write(entry, x)
         x.full = entry
         return entry
 
-    def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
-        if not self.whole:
-            if border == EVERYTHING:
-                ops.scatter_(map_, *self._on_the_map(x))
+    def _write(self, entry: StateEntry, x: BlockTensor) -> None:
+        map_ = entry.map
+        if entry.rings is not None:
+            size, border = x.size_of_map, entry.border
+            if self.whole:
+                places = self.image_places if self._places is None else self._places
+                ops.copy_rings_(map_, x.packed_map(), places, x.block, border)
             else:
-                ops.scatter_border_(map_, *self._on_the_map(x), border)
-        elif border != EVERYTHING:
-            ops.copy_border_(map_, x.packed_map(), self.slots, x.block, border)
+                ops.scatter_rings_(map_, *self._on_the_map(x), size, border)
+        elif not self.whole:
+            ops.scatter_(map_, *self._on_the_map(x))
         elif self._places is None:
             map_[: self.images].copy_(x.packed_map())
         else:

@@ -7,8 +7,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..state.entry import EVERYTHING
-from ..tensor.block_tensor import BlockTensor
 from .counts import FrameCounts
 from .frame import Frame
 from .layout import Blocks, Layout, Parts
@@ -133,6 +131,3 @@ class InnerFrame(Frame):
     def dispatch_of_several(self, func, args, kwargs):
         """See :class:`Frame`."""
         return self.home.dispatch_of_several(func, args, kwargs)
-
-    def _write(self, map_: Tensor, x: BlockTensor, border: int) -> None:
-        super()._write(map_, x, EVERYTHING)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
 
 from ...errors import StateError
+from ...ops.rings import ring_pixels
 from .lent_map import LentMap
 from .stream import Stream
 from .use import Use
@@ -20,7 +22,7 @@ BY_CHANCE = (
 """Another possible cause if a layer finds no state of its own."""
 
 EVERYTHING = 1 << 30
-"""Border of a map that keeps whole blocks, rather than only the pixels near their edges."""
+"""Border of a map that keeps whole blocks, rather than their rings of pixels near the edges."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,53 @@ class StateKey:
 class StateEntry:
     """The last known full input map of one spatial op, for all streams of a store.
 
+    Args:
+        key: Its place in the model.
+        slots: Number of streams that it has room for.
+        shape: ``(C, H, W)`` of the map.
+        block: Height and width of a block of the map, in its pixels.
+        dtype: dtype of the map.
+        device: Device of the map.
+
     Attributes:
-        map: ``(slots, C, H, W)``, channels last.
-        block: Height and width of a block of this map, in its pixels.
+        map: ``(slots, C, H, W)``, channels last; with a border, the rings of its blocks
+            (:func:`~...ops.rings.scatter_rings_`), also channels last. None until an op has said
+            how much it reads.
+        slots: As given, or after the last :meth:`grow`.
         border: How far from the edges of a block pixels are kept: the most that any op asked for.
         lent: Lend the map to the caller, by whether as contiguous planes.
     """
 
-    def __init__(self, key: StateKey, map_: Tensor, block: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        key: StateKey,
+        slots: int,
+        shape: tuple[int, int, int],
+        block: tuple[int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         self.key = key
-        self.map = map_
         self.block = block
+        self.map: Tensor | None = None
         self.border = 0
         self.lent: dict[bool, LentMap] = {}
+        self.slots = slots
+        self._shape = shape
+        self._dtype = dtype
+        self._device = device
         # For each slot, its last use, and the border that was written then.
-        self._used: list[Use | None] = [None] * map_.shape[0]
-        self._right: list[int] = [0] * map_.shape[0]
+        self._used: list[Use | None] = [None] * slots
+        self._right: list[int] = [0] * slots
+
+    @property
+    def rings(self) -> tuple[int, int, int] | None:
+        """Height and width of the map and the border, if only the rings of its blocks are kept."""
+        return None if self.border == EVERYTHING else (*self._shape[1:], self.border)
+
+    def bytes(self) -> int:
+        """Memory of the map."""
+        return 0 if self.map is None else self.map.numel() * self.map.element_size()
 
     def check(self, channels: int, height: int, width: int, block: tuple[int, int], dtype) -> None:
         """Refuse a tensor that this entry was not made for.
@@ -72,7 +105,7 @@ class StateEntry:
             )
 
     def _fits(self) -> tuple:
-        return (*self.map.shape[1:], self.block, self.map.dtype)
+        return (*self._shape, self.block, self._dtype)
 
     def is_left_over(self, streams: Iterable[Stream], *wanted) -> bool:
         """Whether it does not fit and no live stream uses it, so that it can be replaced."""
@@ -88,13 +121,14 @@ class StateEntry:
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` streams, and keep what is there."""
-        have = self.map.shape[0]
+        have = self.slots
         if slots > have:
-            wider = allocate_map((slots, *self.map.shape[1:]), self.map.dtype, self.map.device)
-            wider[:have].copy_(self.map)
-            self.map, self.lent = wider, {}
+            self.slots = slots
             self._used += [None] * (slots - have)
             self._right += [0] * (slots - have)
+            if self.map is not None:
+                before, self.map, self.lent = self.map, self._allocate(), {}
+                self.map[:have].copy_(before)
 
     def before_writing(self, grid: Tensor, slots: Sequence[int]) -> None:
         """Prepare the map for a frame that writes into it.
@@ -141,8 +175,13 @@ class StateEntry:
                 self._right[slot] = border
 
     def widen(self, border: int) -> None:
-        """Note that an op reads further into blocks than any before it."""
+        """Note that an op reads further into blocks than any before it.
+
+        Memory for that takes the place of what was kept, which must be written anew: no stream has
+        as much of it as is claimed from now on.
+        """
         self.border = border
+        self.map, self.lent = self._allocate(), {}
         for use in self._used:
             if use is not None:
                 use.is_left = True
@@ -153,18 +192,15 @@ class StateEntry:
             self._used[slot].is_left = True
         self._used[slot] = use
 
-
-def allocate_map(shape: Sequence[int], dtype, device) -> Tensor:
-    """A map of zeros, channels last.
-
-    Args:
-        shape: ``(slots, C, H, W)``.
-        dtype: dtype of the map.
-        device: Device of the map.
-    """
-    # A map outlives the call that makes it. If it were made inside inference_mode, it could not be
-    # written to outside, so it is always an ordinary tensor.
-    with torch.inference_mode(False):
-        return torch.zeros(tuple(shape), dtype=dtype, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+    def _allocate(self) -> Tensor:
+        channels, height, width = self._shape
+        shape = self.slots, channels, height, width
+        if self.rings is not None:
+            blocks = ceil(height / self.block[0]) * ceil(width / self.block[1])
+            shape = self.slots, channels, blocks, ring_pixels(self.block, self.border)
+        # It outlives the call that makes it. If it were made inside inference_mode, it could not be
+        # written to outside, so it is always an ordinary tensor.
+        with torch.inference_mode(False):
+            return torch.zeros(shape, dtype=self._dtype, device=self._device).contiguous(
+                memory_format=torch.channels_last
+            )

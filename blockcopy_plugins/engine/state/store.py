@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from .entry import StateEntry, StateKey, allocate_map
+from .entry import StateEntry, StateKey
 from .stream import Stream
 
 
@@ -60,10 +60,8 @@ class StateStore:
             self.streams.values(), *shape, tuple(block), dtype
         )
         if found is None or left_over:
-            map_ = allocate_map((self.capacity, *shape), dtype, device)
-            found = StateEntry(key, map_, tuple(block))
+            found = StateEntry(key, self.capacity, tuple(shape), tuple(block), dtype, device)
             self.entries[key] = found
-            self.memory = object()
         else:
             found.check(*shape, block, dtype)
             self._grow(found)
@@ -75,7 +73,7 @@ class StateStore:
             self._grow(entry)
 
     def _grow(self, entry: StateEntry) -> None:
-        if len(entry.map) < self.capacity:
+        if entry.slots < self.capacity:
             entry.grow(self.capacity)
             self.memory = object()
 
@@ -87,7 +85,7 @@ class StateStore:
 
     def bytes(self) -> int:
         """Memory of all maps, in bytes."""
-        return sum(e.map.numel() * e.map.element_size() for e in self.entries.values())
+        return sum(entry.bytes() for entry in self.entries.values())
 
     def output_bytes(self) -> int:
         """Memory of outputs that are kept beside the maps, in bytes."""

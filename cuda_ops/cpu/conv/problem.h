@@ -1,9 +1,11 @@
-// One convolution of executed blocks, as the kernels of every instruction set get it. Plain data,
-// and no other header: code compiled for one processor must not be linked into the rest.
+// One convolution of executed blocks, as the kernels of every instruction set get it. Plain data, and
+// no other header that compiles functions: code for one processor must not be linked into the rest.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "blockcopy/rings.h"
 
 namespace blockcopy {
 
@@ -44,8 +46,9 @@ struct ConvEpilogue {
 
 // Where a pixel of the input is found. A pixel has `channels` elements.
 struct ConvSource {
-  const void* map;  // (slots, map_h, map_w, channels)
+  const void* map;  // (slots, map_h, map_w, channels), or (slots, grid_h * grid_w, ring, channels)
   int64_t map_h, map_w;
+  RingShape ring;  // with a border of 0 the map has all of its pixels
   // The windows, as in the gather: row y of a block in block row gy reads map row
   // rows[gy * window_h + y], -1 outside the image. Null: block i is slot i of the map, as it is.
   const int32_t* rows;

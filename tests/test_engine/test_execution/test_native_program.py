@@ -250,23 +250,17 @@ def test_a_wrong_number_of_tensors_is_refused():
 @needs_extension
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_numbers_of_a_direct_call_follow_the_executed_blocks(blocks):
-    """A border of twice as many pixels as there are blocks is written."""
+    """Rings of two pixels of a column of as many blocks of six as are executed are kept."""
     x = columns_of(1, side=6, channels=4)[..., :6].contiguous(memory_format=torch.channels_last)
-    side = Multiple(BLOCKS, 2)
-    steps = [
-        Step(
-            torch.ops.blockcopy.scatter_border_.default,
-            (KEPT, X, Root(2), side),
-            {},
-            None,
-        )
-    ]
-    kept = torch.zeros(1, 4, 12, 12).contiguous(memory_format=torch.channels_last)
+    size = Multiple(BLOCKS, 6), 6
+    op = torch.ops.blockcopy.scatter_rings_.default
+    steps = [Step(op, (KEPT, X, Root(2), size, 2), {}, None)]
+    kept = torch.zeros(1, 4, blocks, 32).contiguous(memory_format=torch.channels_last)
     places = torch.zeros(1, 3, dtype=torch.int32)
     roots = [Given("pixels"), Kept(kept), Kept(places)]
     native_run(steps, roots, [None], [BLOCKS])({"pixels": x}, blocks)
-    inside = torch.zeros(6, 6, dtype=torch.bool)
-    inside[2 * blocks : 6 - 2 * blocks, 2 * blocks : 6 - 2 * blocks] = True
+    outside = torch.ones(6, 6, dtype=torch.bool)
+    outside[2:4, 2:4] = False
     expected = torch.zeros_like(kept)
-    expected[..., :6, :6] = x.masked_fill(inside, 0)
+    expected[0, :, 0] = x[0][:, outside]
     assert torch.equal(kept, expected)

@@ -20,7 +20,9 @@ SLOTS = 2
 def entries(count=3):
     found = []
     for i in range(count):
-        entry = StateEntry(StateKey("net", i, "conv"), torch.zeros(SLOTS, 1, 4, 4), (2, 2))
+        entry = StateEntry(
+            StateKey("net", i, "conv"), SLOTS, (1, 8, 8), (4, 4), torch.float32, torch.device("cpu")
+        )
         entry.widen(1)
         found.append(entry)
     return found

@@ -125,7 +125,7 @@ class TwoBorders(nn.Module):
 def test_a_map_is_kept_once_for_all_its_readers(monkeypatch):
     """The first frame learns how much of it is read; the frames after it write that once."""
     written = []
-    for name in ("scatter_", "scatter_border_", "copy_border_"):
+    for name in ("scatter_", "scatter_rings_", "copy_rings_"):
         real = getattr(ops, name)
 
         def counted(*arguments, name=name, real=real):
@@ -146,7 +146,7 @@ def test_a_map_is_kept_once_for_all_its_readers(monkeypatch):
             written.clear()
             net(torch.randn(1, 3, 32, 48))
             counts.append(list(written))
-    # Of the picture its border is read; of the map its border and then, as the other op wants more,
-    # all of it, which that op gets as a copy besides.
-    borders = [count.count("scatter_border_") for count in counts]
-    assert borders == [2, 1, 1] and [len(count) for count in counts] == [4, 3, 3]
+    # Of the picture rings are read; of the map rings and then, as the other op wants more, all of
+    # it, which that op gets as a copy besides.
+    rings = [count.count("scatter_rings_") for count in counts]
+    assert rings == [2, 1, 1] and [len(count) for count in counts] == [4, 3, 3]
