@@ -34,8 +34,21 @@ def convolve_regions(
         module: The convolution, or something with its attributes.
 
     Returns:
-        ``(K, C_out, H', W')``, channels last; None where torch's convolution is as fast.
+        ``(K, C_out, H', W')``, laid out as torch would, since the model may view it; None where
+        torch's convolution is as fast.
     """
+    out = _convolved(cpu, frame, x, module)
+    if out is None or _is_channels_last(x) or _is_channels_last(module.weight):
+        return out
+    return out.contiguous()
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    channels = x.shape[1]
+    return channels > 1 and x.stride(1) == 1 and x.stride(3) == channels
+
+
+def _convolved(cpu: CpuConvolutions, frame: Frame, x: Tensor, module: nn.Conv2d) -> Tensor | None:
     weight = module.weight
     if x.dim() != 4 or x.dtype not in (torch.float32, torch.bfloat16):
         return None

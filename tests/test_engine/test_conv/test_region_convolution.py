@@ -50,3 +50,41 @@ def test_which_convolutions_run_as_regions(name, monkeypatch):
     with torch.inference_mode():
         torch.testing.assert_close(net(frame), dense(frame), rtol=1e-5, atol=1e-5)
     assert bool(runs) == as_region
+
+
+class Views(nn.Module):
+    """Reads the result of a convolution of some pixels in the order in which they lie."""
+
+    def __init__(self, pixels: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 64, 3, 2, 1)
+        self.pool = nn.AdaptiveAvgPool2d(pixels)
+        self.mix = nn.Conv2d(64, 64, kernel, 1, kernel // 2)
+
+    def forward(self, x):
+        filters = self.mix(self.pool(self.conv(x)))
+        if filters.is_contiguous():
+            return filters.view(-1)
+        return filters.permute(0, 2, 3, 1).view(-1)
+
+
+@native
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(("pixels", "kernel"), [(3, 1), (1, 1), (3, 3), (40, 3)])
+def test_results_lie_as_torchs_do(pixels, kernel, layout, monkeypatch):
+    torch.manual_seed(0)
+    net = Views(pixels, kernel).eval().to(memory_format=layout)
+    dense, runs = copy.deepcopy(net), []
+    convolve = region_convolution._convolve
+
+    def counted(*given, **named):
+        runs.append(given)
+        return convolve(*given, **named)
+
+    monkeypatch.setattr(region_convolution, "_convolve", counted)
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy="all", repack=False))
+    with torch.inference_mode():
+        for _ in range(3):
+            frame = torch.randn(1, 3, 96, 96).contiguous(memory_format=layout)
+            torch.testing.assert_close(net(frame), dense(frame), rtol=1e-5, atol=1e-5)
+    assert runs
