@@ -13,16 +13,7 @@ from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.finish_reference import finish_reference
 from blockcopy_plugins.ops.gather import gather_reference
 from blockcopy_plugins.ops.library import operator
-from blockcopy_plugins.ops.rings import map_of_rings
-
-
-def _with_blocks(source: Tensor, packed: Tensor, blocks: Tensor) -> Tensor:
-    source = source.clone()
-    height, width = packed.shape[2:]
-    for block, (slot, gy, gx) in zip(packed, blocks.tolist(), strict=True):
-        place = source[slot, :, gy * height : (gy + 1) * height, gx * width : (gx + 1) * width]
-        place.copy_(block[:, : place.shape[1], : place.shape[2]])
-    return source
+from blockcopy_plugins.ops.rings import map_with_blocks
 
 
 def _prepare_fake(weight: Tensor) -> Tensor:
@@ -148,10 +139,7 @@ def conv_blocks(
     if rows is None:
         windows = source
     else:
-        if rings is not None:
-            source = map_of_rings(source, rings[:2], packed.shape[2:], rings[2])
-        if packed is not None:
-            source = _with_blocks(source, packed, blocks)
+        source = map_with_blocks(source, packed, blocks, rings)
         windows = gather_reference(source, blocks, rows, cols, 0.0)
     reach = [
         (block_out[i] - 1) * stride[i] + (weight.shape[2 + i] - 1) * dilation[i] + 1 for i in (0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from blockcopy_plugins.ops.checks import check_no_grad
 from blockcopy_plugins.ops.gather import gather_reference
 from blockcopy_plugins.ops.library import operator
+from blockcopy_plugins.ops.rings import map_with_blocks
 
 
 def _fake(state, blocks, rows, cols, kernel, stride, dilation) -> Tensor:
@@ -30,7 +31,8 @@ def _one_of_each(slots: int, device: torch.device) -> Tensor:
 
 @operator(
     "pool_blocks(Tensor state, Tensor? blocks, Tensor rows, Tensor cols, int[] kernel, "
-    "int[] stride, int[] dilation, bool largest, float scale) -> Tensor",
+    "int[] stride, int[] dilation, bool largest, float scale, Tensor? packed=None, "
+    "int[]? rings=None) -> Tensor",
     fake=_fake,
 )
 def pool_blocks(
@@ -43,6 +45,8 @@ def pool_blocks(
     dilation: Sequence[int],
     largest: bool,
     scale: float,
+    packed: Tensor | None = None,
+    rings: Sequence[int] | None = None,
 ) -> Tensor:
     """Blocks of a map by max pooling, or by sums over windows.
 
@@ -58,6 +62,10 @@ def pool_blocks(
         dilation: Distance of the taps.
         largest: The largest value of each window, or else the sum.
         scale: Factor on the sums.
+        packed: ``(n, C, bh, bw)``, the content of the blocks in this frame, or None if ``state``
+            holds it already.
+        rings: ``(H, W, border)`` if ``state`` is the rings of the blocks of ``packed``'s size of
+            such a map, see :func:`.rings.scatter_rings_`, or None.
 
     Returns:
         ``(n, C, bh, bw)``, channels last. A window without a pixel on the map gives -infinity, or
@@ -71,6 +79,7 @@ def pool_blocks(
     check_no_grad("pool_blocks", state)
     if blocks is None:
         blocks = _one_of_each(len(state), state.device)
+    state = map_with_blocks(state, packed, blocks, rings)
     if largest:
         windows = gather_reference(state, blocks, rows, cols, float("-inf"))
         out = F.max_pool2d(windows, kernel, stride, 0, dilation)

@@ -146,3 +146,34 @@ def map_of_rings(rings: Tensor, size: Sequence[int], block: Sequence[int], borde
     blocks[..., rows, cols] = rings.unflatten(2, (down, across))
     whole = blocks.permute(0, 1, 2, 4, 3, 5).flatten(2, 3).flatten(3)
     return whole[..., : size[0], : size[1]]
+
+
+def map_with_blocks(
+    state: Tensor, packed: Tensor | None, blocks: Tensor | None, rings: Sequence[int] | None
+) -> Tensor:
+    """The map that kernels read, as one tensor.
+
+    Args:
+        state: ``(S, C, H, W)``, or rings.
+        packed: ``(n, C, bh, bw)``, the content of executed blocks, or None.
+        blocks: int32 ``(n, 3)``: slot, block row, block column.
+        rings: ``(H, W, border)`` if ``state`` is rings.
+
+    Returns:
+        ``(S, C, H, W)``.
+
+    Raises:
+        ValueError: If there are rings, but no blocks.
+    """
+    if rings is not None:
+        if packed is None:
+            raise ValueError("blockcopy: rings need packed")
+        state = map_of_rings(state, rings[:2], packed.shape[2:], rings[2])
+    if packed is None:
+        return state
+    state = state.clone()
+    height, width = packed.shape[2:]
+    for block, (slot, gy, gx) in zip(packed, blocks.tolist(), strict=True):
+        place = state[slot, :, gy * height : (gy + 1) * height, gx * width : (gx + 1) * width]
+        place.copy_(block[:, : place.shape[1], : place.shape[2]])
+    return state

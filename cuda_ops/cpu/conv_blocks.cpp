@@ -9,6 +9,7 @@
 
 #include "blockcopy/checks.h"
 #include "blockcopy/direct_call.h"
+#include "blockcopy/kept_map.h"
 #include "conv/prepared_weight.h"
 
 namespace blockcopy {
@@ -83,18 +84,11 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
   problem.block_w = block_out[1];
   ConvSource& from = problem.source;
   from.map = map.const_data_ptr();
-  from.map_h = map.size(2);
-  from.map_w = map.size(3);
-  if (rings.has_value()) {
-    TORCH_CHECK_VALUE(rings->size() == 3 && packed.has_value(),
-                      "blockcopy::conv_blocks: rings is ", *rings, ", expected height and width of "
-                      "the map and the border, with packed");
-    from.map_h = (*rings)[0];
-    from.map_w = (*rings)[1];
-    from.ring.border = (*rings)[2];
-  }
+  KeptMap kept("conv_blocks", map, rings);
+  kept.check_packed("conv_blocks", packed.has_value());
+  from.map_h = kept.extent.height;
+  from.map_w = kept.extent.width;
   at::Tensor fresh;
-  std::vector<int32_t> executed;
   std::vector<int32_t> row_blocks;
   std::vector<int32_t> col_blocks;
   std::vector<int32_t> col_runs;
@@ -102,8 +96,7 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     TORCH_CHECK_VALUE(blocks.has_value() && rows.has_value() && cols.has_value(),
                       "blockcopy::conv_blocks: rows and cols need each other and blocks");
     GatherGeometry g = check_gather(map, *blocks, *rows, *cols);
-    g.map.height = from.map_h;
-    g.map.width = from.map_w;
+    g.map = kept.extent;
     check_indices(g, block_data(*blocks), rows->const_data_ptr<int32_t>(),
                   cols->const_data_ptr<int32_t>());
     TORCH_CHECK_VALUE(g.window_h >= reach_h && g.window_w >= reach_w,
@@ -118,34 +111,16 @@ at::Tensor conv_blocks_cpu(const at::Tensor& source, const std::optional<at::Ten
     from.blocks = blocks->const_data_ptr<int32_t>();
     if (packed.has_value()) {
       fresh = packed->contiguous(at::MemoryFormat::ChannelsLast);
-      ScatterGeometry s = check_scatter(map, fresh, *blocks);
-      s.map.height = from.map_h;
-      s.map.width = from.map_w;
-      check_indices(s, block_data(*blocks));
+      kept.add("conv_blocks", map, fresh, *blocks);
       from.packed = fresh.const_data_ptr();
-      from.input_h = s.block_h;
-      from.input_w = s.block_w;
-      from.grid_h = ceil_div(from.map_h, s.block_h);
-      from.grid_w = ceil_div(from.map_w, s.block_w);
-      if (rings.has_value()) {
-        from.ring.block_h = s.block_h;
-        from.ring.block_w = s.block_w;
-        TORCH_CHECK_VALUE(from.ring.is_valid() && map.size(2) == from.grid_h * from.grid_w &&
-                              map.size(3) == from.ring.pixels(),
-                          "blockcopy::conv_blocks: source has shape ", map.sizes(),
-                          ", which are no rings of blocks of ", s.block_h, "x", s.block_w,
-                          " with a border of ", from.ring.border, " of a map of ", from.map_h, "x",
-                          from.map_w);
-      }
-      executed.assign(map.size(0) * from.grid_h * from.grid_w, -1);
-      for (int64_t i = 0; i < s.count; ++i) {
-        const Block block = block_data(*blocks)[i];
-        executed[(block.slot * from.grid_h + block.grid_y) * from.grid_w + block.grid_x] =
-            static_cast<int32_t>(i);
-      }
-      from.executed = executed.data();
-      row_blocks = blocks_of(*rows, s.block_h);
-      col_blocks = blocks_of(*cols, s.block_w);
+      from.ring = kept.ring;
+      from.input_h = kept.ring.block_h;
+      from.input_w = kept.ring.block_w;
+      from.grid_h = kept.grid_h;
+      from.grid_w = kept.grid_w;
+      from.executed = kept.executed.data();
+      row_blocks = blocks_of(*rows, from.input_h);
+      col_blocks = blocks_of(*cols, from.input_w);
       from.row_blocks = row_blocks.data();
       from.col_blocks = col_blocks.data();
     }

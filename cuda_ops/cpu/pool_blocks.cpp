@@ -1,7 +1,8 @@
 // blockcopy::pool_blocks on CPU: the executed blocks of a pooled map, straight from the full map.
 //
 // A pooling is done along columns first, of whole rows of the windows, and then along rows, so that a
-// kernel of k x k pixels costs 2 k steps and not k * k, and no window is copied.
+// kernel of k x k pixels costs 2 k steps and not k * k, and no window is copied. Blocks that are
+// executed may be read where they are packed.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -15,6 +16,7 @@
 #include "blockcopy/checks.h"
 #include "blockcopy/clones.h"
 #include "blockcopy/direct_call.h"
+#include "blockcopy/kept_map.h"
 #include "blockcopy/values.h"
 
 namespace blockcopy {
@@ -132,22 +134,35 @@ struct Columns {
   int64_t first = 0, last = 0, count = 0;
 };
 
+// Columns of the map that lie side by side in memory.
+struct Segment {
+  int64_t first, count;
+};
+
+// `rows`: for each row of the windows where each segment begins, or null.
 template <bool Largest, typename T>
 inline __attribute__((always_inline)) void pool_row_of(const Pooling& p, const T* const* rows,
-                                                       const Columns& columns, int64_t outputs,
-                                                       int64_t channels, float* found, float* sums,
-                                                       T* out) {
-  const int64_t values = columns.count * channels;
+                                                       const Columns& columns,
+                                                       const std::vector<Segment>& segments,
+                                                       int64_t outputs, int64_t channels,
+                                                       float* found, float* sums, T* out) {
+  const int64_t pieces = static_cast<int64_t>(segments.size());
   bool first = true;
   for (int64_t tap = 0; tap < p.kernel_h; ++tap) {
-    const T* row = rows[tap * p.dilation_h];
-    if (row != nullptr) {
-      add_row<Largest>(row + columns.first * channels, values, first, found);
-      first = false;
+    const T* const* row = rows + tap * p.dilation_h * pieces;
+    if (pieces == 0 || row[0] == nullptr) {
+      continue;
     }
+    float* target = found;
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t values = segments[i].count * channels;
+      add_row<Largest>(row[i], values, first, target);
+      target += values;
+    }
+    first = false;
   }
   if (first) {
-    std::fill_n(found, values, p.nothing);
+    std::fill_n(found, columns.count * channels, p.nothing);
   }
   if (channels == 3) {
     pool_picture<Largest>(p, found, columns.first, columns.cols, outputs, out);
@@ -157,46 +172,92 @@ inline __attribute__((always_inline)) void pool_row_of(const Pooling& p, const T
 }
 
 BLOCKCOPY_CLONES void pool_row(const Pooling& p, const float* const* rows, const Columns& columns,
-                               int64_t outputs, int64_t channels, float* found, float* sums,
-                               float* out) {
-  p.largest ? pool_row_of<true>(p, rows, columns, outputs, channels, found, sums, out)
-            : pool_row_of<false>(p, rows, columns, outputs, channels, found, sums, out);
+                               const std::vector<Segment>& segments, int64_t outputs,
+                               int64_t channels, float* found, float* sums, float* out) {
+  p.largest ? pool_row_of<true>(p, rows, columns, segments, outputs, channels, found, sums, out)
+            : pool_row_of<false>(p, rows, columns, segments, outputs, channels, found, sums, out);
 }
 
 BLOCKCOPY_CLONES void pool_row(const Pooling& p, const BFloat* const* rows, const Columns& columns,
-                               int64_t outputs, int64_t channels, float* found, float* sums,
-                               BFloat* out) {
-  p.largest ? pool_row_of<true>(p, rows, columns, outputs, channels, found, sums, out)
-            : pool_row_of<false>(p, rows, columns, outputs, channels, found, sums, out);
+                               const std::vector<Segment>& segments, int64_t outputs,
+                               int64_t channels, float* found, float* sums, BFloat* out) {
+  p.largest ? pool_row_of<true>(p, rows, columns, segments, outputs, channels, found, sums, out)
+            : pool_row_of<false>(p, rows, columns, segments, outputs, channels, found, sums, out);
 }
 
+// Where the pixels of a map lie.
 template <typename T>
-void pool(const Pooling& p, const at::Tensor& map, const GatherGeometry& g, const Block* blocks,
+struct Pixels {
+  const KeptMap& kept;
+  const T* map;
+  const T* packed;  // null: the map has all pixels
+  int64_t channels;
+
+  // Columns from `first` to `last` in pieces that lie side by side in every row.
+  void cut(int64_t first, int64_t last, std::vector<Segment>& segments) const {
+    segments.clear();
+    const int64_t block = packed == nullptr ? kept.extent.width : kept.ring.block_w;
+    while (first <= last) {
+      const int64_t end = std::min(last + 1, (first / block + 1) * block);
+      segments.push_back({first, end - first});
+      first = end;
+    }
+  }
+
+  const T* at(int64_t slot, int64_t row, int64_t column) const {
+    if (packed == nullptr) {
+      return map + pixel_index(kept.extent, slot, row, column) * channels;
+    }
+    const RingShape& ring = kept.ring;
+    const int64_t gy = row / ring.block_h, gx = column / ring.block_w;
+    const int64_t y = row - gy * ring.block_h, x = column - gx * ring.block_w;
+    const int64_t block = (slot * kept.grid_h + gy) * kept.grid_w + gx;
+    const int64_t found = kept.executed[block];
+    if (found >= 0) {
+      return packed + ((found * ring.block_h + y) * ring.block_w + x) * channels;
+    }
+    return ring.border > 0 ? map + (block * ring.pixels() + ring.place_of(y, x)) * channels
+                           : map + pixel_index(kept.extent, slot, row, column) * channels;
+  }
+};
+
+template <typename T>
+void pool(const Pooling& p, const Pixels<T>& pixels, const GatherGeometry& g, const Block* blocks,
           const int32_t* rows, const int32_t* cols, const at::Tensor& out) {
-  const int64_t channels = map.size(1), map_h = map.size(2), map_w = map.size(3);
+  const int64_t channels = pixels.channels;
   const int64_t high = out.size(2), wide = out.size(3), row_size = wide * channels;
   const int64_t bands = (high + kBand - 1) / kBand;
   const int64_t piece = std::max<int64_t>(8, kPiece / (channels * p.stride_w));
-  const T* from = static_cast<const T*>(map.const_data_ptr());
   T* to = static_cast<T*>(out.mutable_data_ptr());
   at::parallel_for(0, g.count * bands, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> found, sums(channels);
-    std::vector<const T*> places(g.window_h);
+    std::vector<const T*> places;
+    std::vector<Segment> segments;
     for (int64_t task = begin; task < end; ++task) {
       const Block& block = blocks[task / bands];
       const int64_t first = task % bands * kBand, last = std::min(first + kBand, high);
-      for (int64_t y = 0; y < g.window_h; ++y) {
-        const int32_t row = rows[block.grid_y * g.window_h + y];
-        places[y] = row < 0 ? nullptr : from + (block.slot * map_h + row) * map_w * channels;
-      }
+      const int64_t first_row = first * p.stride_h;
+      const int64_t end_row = (last - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h + 1;
       for (int64_t x = 0; x < wide; x += piece) {
         const int64_t outputs = std::min(piece, wide - x);
         const Columns columns(cols + block.grid_x * g.window_w + x * p.stride_w,
                               (outputs - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 1);
         found.resize(columns.count * channels + 1);
+        segments.clear();
+        if (columns.count > 0) {
+          pixels.cut(columns.first, columns.last, segments);
+        }
+        places.clear();
+        for (int64_t y = first_row; y < end_row; ++y) {
+          const int32_t row = rows[block.grid_y * g.window_h + y];
+          for (const Segment& segment : segments) {
+            places.push_back(row < 0 ? nullptr : pixels.at(block.slot, row, segment.first));
+          }
+        }
+        const int64_t step = p.stride_h * static_cast<int64_t>(segments.size());
         for (int64_t y = first; y < last; ++y) {
-          pool_row(p, places.data() + y * p.stride_h, columns, outputs, channels, found.data(),
-                   sums.data(), to + ((task / bands) * high + y) * row_size + x * channels);
+          pool_row(p, places.data() + (y - first) * step, columns, segments, outputs, channels,
+                   found.data(), sums.data(), to + ((task / bands) * high + y) * row_size + x * channels);
         }
       }
     }
@@ -227,7 +288,8 @@ at::Tensor one_of_each(int64_t slots) {
 at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tensor>& chosen,
                            const at::Tensor& rows, const at::Tensor& cols, at::IntArrayRef kernel,
                            at::IntArrayRef stride, at::IntArrayRef dilation, bool largest,
-                           double scale) {
+                           double scale, const std::optional<at::Tensor>& packed,
+                           at::OptionalIntArrayRef rings) {
   TORCH_CHECK_VALUE(kernel.size() == 2 && stride.size() == 2 && dilation.size() == 2,
                     "blockcopy::pool_blocks: kernel, stride and dilation are ", kernel, ", ",
                     stride, " and ", dilation, ", expected two integers each");
@@ -237,7 +299,15 @@ at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tens
   const at::Tensor map = state.contiguous(at::MemoryFormat::ChannelsLast);
   const at::Tensor blocks =
       chosen ? *chosen : one_of_each(state.dim() > 0 ? state.size(0) : 0);
-  const GatherGeometry g = check_gather(map, blocks, rows, cols);
+  GatherGeometry g = check_gather(map, blocks, rows, cols);
+  KeptMap kept("pool_blocks", map, rings);
+  kept.check_packed("pool_blocks", packed.has_value());
+  g.map = kept.extent;
+  at::Tensor fresh;
+  if (packed.has_value()) {
+    fresh = packed->contiguous(at::MemoryFormat::ChannelsLast);
+    kept.add("pool_blocks", map, fresh, blocks);
+  }
   const int32_t* row_table = rows.const_data_ptr<int32_t>();
   const int32_t* col_table = cols.const_data_ptr<int32_t>();
   check_indices(g, block_data(blocks), row_table, col_table);
@@ -254,11 +324,14 @@ at::Tensor pool_blocks_cpu(const at::Tensor& state, const std::optional<at::Tens
   if (out.numel() == 0) {
     return out;
   }
-  if (map.scalar_type() == at::kFloat) {
-    pool<float>(pooling, map, g, block_data(blocks), row_table, col_table, out);
-  } else {
-    pool<BFloat>(pooling, map, g, block_data(blocks), row_table, col_table, out);
-  }
+  const auto run = [&](auto value) {
+    using T = decltype(value);
+    const void* executed = packed.has_value() ? fresh.const_data_ptr() : nullptr;
+    const Pixels<T> pixels = {kept, static_cast<const T*>(map.const_data_ptr()),
+                              static_cast<const T*>(executed), map.size(1)};
+    pool<T>(pooling, pixels, g, block_data(blocks), row_table, col_table, out);
+  };
+  map.scalar_type() == at::kFloat ? run(float()) : run(BFloat());
   return out;
 }
 
@@ -270,7 +343,8 @@ TORCH_LIBRARY_FRAGMENT(blockcopy, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
       "pool_blocks(Tensor state, Tensor? blocks, Tensor rows, Tensor cols, int[] kernel, "
-      "int[] stride, int[] dilation, bool largest, float scale) -> Tensor",
+      "int[] stride, int[] dilation, bool largest, float scale, Tensor? packed=None, "
+      "int[]? rings=None) -> Tensor",
       tags);
 }
 

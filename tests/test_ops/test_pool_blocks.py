@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockcopy_plugins.ops import has_kernel, pool_blocks
+from blockcopy_plugins.ops import copy_rings_, has_kernel, pool_blocks
+from blockcopy_plugins.ops.rings import ring_pixels
 from blockcopy_plugins.ops.window import window_table
 
 native = pytest.mark.skipif(not has_kernel("pool_blocks", "cpu"), reason="no native kernel")
@@ -80,6 +81,54 @@ def test_it_is_torchs_pooling(run, dtype):
                 tolerance = 1e-5 if dtype == torch.float32 else 2e-2
                 torch.testing.assert_close(out, place, atol=tolerance, rtol=tolerance)
                 assert not is_max or torch.equal(out, place)
+
+    check()
+
+
+@pytest.mark.parametrize("rings", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("run", RUNS)
+def test_executed_blocks_are_read_where_they_are_packed(run, dtype, rings):
+    @settings(max_examples=40, deadline=None)
+    @given(
+        channels=st.sampled_from((1, 3, 16, 19)),
+        kernel=st.tuples(*[st.sampled_from((1, 3, 5))] * 2),
+        stride=st.integers(1, 2),
+        block=pairs(6, 9),
+        missing=pairs(0, 5),
+        seed=st.integers(0, 99),
+    )
+    def check(channels, kernel, stride, block, missing, seed):
+        torch.manual_seed(seed)
+        size = [2 * stride * block[0] - missing[0], 3 * stride * block[1] - missing[1]]
+        padding, strides = tuple(k // 2 for k in kernel), (stride, stride)
+        grid, (rows, cols) = tables(size, block, kernel, strides, padding, (1, 1))
+        map_ = torch.randn(2, channels, *size).to(dtype)
+        blocks = (torch.rand(2, *grid) < 0.5).nonzero().int().contiguous()
+        input_block = [stride * side for side in block]
+        packed = map_.new_full((len(blocks), channels, *input_block), float("nan"))
+        state = map_.clone()
+        for values, (slot, y, x) in zip(packed, blocks.tolist(), strict=True):
+            place = [
+                slice(i * side, (i + 1) * side) for i, side in zip((y, x), input_block, strict=True)
+            ]
+            inside = map_[slot, :, place[0], place[1]]
+            values[:, : inside.shape[1], : inside.shape[2]] = inside
+            state[slot, :, place[0], place[1]] = float("nan")
+        of_rings = None
+        if rings:
+            border = max(*padding, 1)
+            of_rings, places = (*size, border), torch.zeros(2, 3, dtype=torch.int32)
+            places[1, 0] = 1
+            shape = grid[0] * grid[1], ring_pixels(input_block, border)
+            kept = torch.zeros(2, channels, *shape, dtype=dtype)
+            kept = kept.contiguous(memory_format=torch.channels_last)
+            copy_rings_.reference(kept, state, places, input_block, border)
+            state = kept
+        how = (rows, cols, kernel, strides, (1, 1), True, 1.0)
+        found = run(state, blocks, *how, packed, of_rings)
+        # Where a block sticks out of the map, windows lie beyond it.
+        assert torch.equal(found, pool_blocks.reference(map_, blocks, *how))
 
     check()
 

@@ -14,7 +14,9 @@ from ...ops.block_conv import SlidingWindow
 from ...ops.window import through
 from ..decline import Decline
 from ..frame.frame import Frame
+from ..frame.layout import Layout
 from ..geometry import fits_blocks, sliding_output
+from ..state.entry import EVERYTHING
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
@@ -102,6 +104,8 @@ class WindowSource(NamedTuple):
         rows: The rows of the map that each row of blocks reads, int32 ``(GH, wh)``.
         cols: The same for columns.
         fill: Value outside the map.
+        packed: The content of the executed blocks, if the map need not hold it.
+        rings: Height and width of the map and the border, if ``map`` is rings of its blocks.
     """
 
     map: Tensor
@@ -109,6 +113,38 @@ class WindowSource(NamedTuple):
     rows: Tensor
     cols: Tensor
     fill: float
+    packed: Tensor | None = None
+    rings: tuple[int, int, int] | None = None
+
+
+def reads_packed(frame: Frame, x: BlockTensor, layout: Layout) -> bool:
+    """Whether kernels can read the executed blocks of a map where they are packed.
+
+    Args:
+        frame: The frame being run.
+        x: The map.
+        layout: The executed blocks of the result.
+    """
+    return not isinstance(x, PaddedMap) and x.block_layout is layout and frame.covers(x)
+
+
+def border_of(x: BlockTensor, window: SlidingWindow) -> int:
+    """How far into a block the windows of its neighbours reach, in pixels.
+
+    Args:
+        x: The map.
+        window: Shape of the op.
+
+    Returns:
+        ``EVERYTHING`` if the borders at two sides of a block meet.
+    """
+    reach = 1
+    for axis in (0, 1):
+        before = window.padding[axis]
+        last = (window.block_out[axis] - 1) * window.stride[axis]
+        after = last + (window.kernel[axis] - 1) * window.dilation[axis] - before
+        reach = max(reach, before, after - (x.block[axis] - 1))
+    return EVERYTHING if 2 * reach >= min(x.block) else reach
 
 
 def window_source(
@@ -119,6 +155,7 @@ def window_source(
     size_out: tuple[int, int],
     fill: float,
     contiguous: bool = False,
+    border: int = EVERYTHING,
 ) -> WindowSource:
     """Where the executed blocks of a map are, with everything that their windows read.
 
@@ -130,6 +167,8 @@ def window_source(
         size_out: ``(H, W)`` of its result.
         fill: Value outside the map.
         contiguous: Windows are contiguous, even if most of them is not read.
+        border: How much of blocks that are not executed is read; with less than everything,
+            executed blocks are read where they are packed.
     """
     make = window.contiguous_table if contiguous else window.table
     layout = frame.layout(size_out, window.block_out)
@@ -144,21 +183,23 @@ def window_source(
         )
         fill = fill if x.padding.fill is None else x.padding.fill
         return WindowSource(x.entry.map, layout.by_slot, rows, cols, fill)
-    entry = frame.keep(x, op)
+    entry = frame.keep(x, op, border)
     rows, cols = frame.tables(
         (window, contiguous),
         x.size_of_map,
         window.block_out,
         lambda axis, size, _: make(axis, layout.blocks[axis], size),
     )
-    return WindowSource(entry.map, layout.by_slot, rows, cols, fill)
+    packed = None if border == EVERYTHING else x.packed
+    return WindowSource(entry.map, layout.by_slot, rows, cols, fill, packed, entry.rings)
 
 
 def gather_windows(
     frame: Frame, op: str, x: BlockTensor, window: SlidingWindow, size_out, fill: float
 ) -> Tensor:
     """The windows of :func:`window_source`, ``(n_executed, C, wh, ww)``."""
-    return ops.gather(*window_source(frame, op, x, window, size_out, fill))
+    found = window_source(frame, op, x, window, size_out, fill)
+    return ops.gather(found.map, found.places, found.rows, found.cols, found.fill)
 
 
 def pair(value) -> tuple[int, int]:

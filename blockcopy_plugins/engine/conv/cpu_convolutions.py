@@ -19,6 +19,7 @@ from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
 from ..tensor.pending_map import PendingMap
+from .block_windows import border_of, reads_packed
 from .implementation import STATE_OP, ConvShape
 from .neighbours import Neighbours
 from .pending_conv import PendingConvolutions
@@ -147,8 +148,8 @@ class CpuConvolutions:
             plan.winograd = winograd and plan.neighbours is None
         padding = x.padding if isinstance(x, PaddedMap) else None
         # Whole frames decide as later frames will.
-        plan.near = padding is None and x.block_layout is layout and frame.covers(x)
-        plan.border = _border(x, window) if plan.near else EVERYTHING
+        plan.near = reads_packed(frame, x, layout)
+        plan.border = border_of(x, window) if plan.near else EVERYTHING
         if frame.whole:
             whole = SlidingWindow(
                 window.kernel, window.stride, window.padding, window.dilation, size_out
@@ -324,17 +325,6 @@ class CpuConvolutions:
             tiles = min(dilation, side) * ceil(outputs_of_each / outputs_of_tile)
             outputs *= tiles * outputs_of_tile
         return outputs <= _WINOGRAD_WASTE * block[0] * block[1]
-
-
-def _border(x: BlockTensor, window: SlidingWindow) -> int:
-    """How far into a block the windows of its neighbours reach."""
-    reach = 1
-    for axis in (0, 1):
-        before = window.padding[axis]
-        last = (window.block_out[axis] - 1) * window.stride[axis]
-        after = last + (window.kernel[axis] - 1) * window.dilation[axis] - before
-        reach = max(reach, before, after - (x.block[axis] - 1))
-    return EVERYTHING if 2 * reach >= min(x.block) else reach
 
 
 def _window_of(phases: Phases, block: tuple[int, int]) -> SlidingWindow:

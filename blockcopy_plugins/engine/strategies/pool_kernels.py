@@ -6,8 +6,9 @@ from torch import Tensor
 
 from ... import ops
 from ...ops.block_conv import SlidingWindow
-from ..conv.block_windows import window_source
+from ..conv.block_windows import border_of, reads_packed, window_source
 from ..frame.frame import Frame
+from ..state.entry import EVERYTHING
 from ..tensor.block_tensor import BlockTensor
 
 
@@ -37,9 +38,12 @@ def pool_by_kernels(
     if not frame.kernels.joins(x):
         return None
     how = (window.kernel, window.stride, window.dilation, scale is None, scale or 1.0)
+    # Whole frames decide as later frames will.
+    near = reads_packed(frame, x, frame.layout(size_out, window.block_out))
+    border = border_of(x, window) if near else EVERYTHING
     if frame.whole:
         if not local:
-            frame.keep(x, op)
+            frame.keep(x, op, border)
         whole = SlidingWindow(
             window.kernel, window.stride, window.padding, window.dilation, size_out
         )
@@ -58,5 +62,7 @@ def pool_by_kernels(
             lambda axis, size, _: window.contiguous_table(axis, 1, size),
         )
         return ops.pool_blocks(x.packed, None, rows, cols, *how)
-    found = window_source(frame, op, x, window, size_out, 0.0, contiguous=True)
-    return ops.pool_blocks(found.map, found.places, found.rows, found.cols, *how)
+    found = window_source(frame, op, x, window, size_out, 0.0, True, border)
+    return ops.pool_blocks(
+        found.map, found.places, found.rows, found.cols, *how, found.packed, found.rings
+    )

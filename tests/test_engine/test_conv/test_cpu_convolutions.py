@@ -191,21 +191,23 @@ def entries(net):
 
 
 @native
-def test_convolutions_keep_borders_and_others_everything():
+def test_windows_keep_borders_and_others_everything():
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a = nn.Conv2d(3, 16, 3, 1, 1)
             self.b = nn.Conv2d(16, 16, 5, 1, 2)
+            self.c = nn.Conv2d(16, 16, 3, 1, 1)
 
         def forward(self, x):
             y = self.a(x)
-            return self.b(y), F.max_pool2d(y, 3, 2, 1)
+            z = self.b(y)
+            return F.max_pool2d(y, 3, 2, 1), self.c(z), z.flip(3)
 
     steps = Steps(Net())
     steps.steps()
     borders = {e.key.path: e.border for e in entries(steps.net) if e.key.op.startswith("aten.conv")}
-    assert borders == {"a": 1, "b": EVERYTHING}
+    assert borders == {"a": 1, "b": 2, "c": EVERYTHING}
 
 
 class Optional(nn.Module):
@@ -225,7 +227,7 @@ class Optional(nn.Module):
 
 READS = {
     "mean": lambda y: y.mean((1, 2, 3), keepdim=True),
-    "pool": lambda y: F.max_pool2d(y, 3, 1, 1)[:, :4],
+    "larger pool": lambda y: F.max_pool2d(y, 7, 1, 3)[:, :4],
     "larger convolution": lambda y: F.conv2d(y, torch.ones(4, 16, 7, 7) / 100, padding=3),
     "flip": lambda y: y.flip(3)[:, :4],
 }
