@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ def _known(text: str, known: Sequence[str], what: str) -> list[str]:
             f"{text!r} is no list of {what}; expected some of {','.join(known)}"
         )
     return found
+
+
+def json_file(text: str) -> Path:
+    """A file that can be written, so that nothing is measured for minutes and then lost."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            problem = "is a folder" if path.is_dir() else None
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+    if problem:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} {problem}; expected a file in a folder that you may write to"
+        )
+    return path
 
 
 def new_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -203,11 +220,12 @@ def settings_of(args: argparse.Namespace, *outputs: str) -> dict[str, Any]:
     return {key: value for key, value in vars(args).items() if key not in outputs}
 
 
-def write_json(results: dict[str, Any], path: str | None) -> None:
-    """Write what was measured, if a file was named."""
+def write_json(results: dict[str, Any], path: Path | None) -> None:
+    """Write what was measured, if a file was named: completely, or not at all."""
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(results, indent=1) + "\n")
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(results, indent=1) + "\n")
+        os.replace(part, path)
 
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

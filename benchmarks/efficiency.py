@@ -126,7 +126,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="compare the outputs with the masked reference first (default yes)",
     )
     command.add_clock(parser)
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     parser.add_argument("--plot", help="PNG to write")
     args = parser.parse_args(argv)
     unknown = set(args.peers) - set(PEERS)

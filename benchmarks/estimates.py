@@ -17,7 +17,6 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import command
@@ -267,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     command.add_clock(parser)
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     args = parser.parse_args(argv)
     allocator = command.prepare_process(args.clock)
     import torch
@@ -276,8 +275,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     settings = command.settings_of(args, "json", "models", "sizes", "dtypes", "threads")
     networks = {}
-    if args.json and Path(args.json).exists():
-        kept = json.loads(Path(args.json).read_text())["networks"]
+    if args.json and args.json.exists():
+        kept = json.loads(args.json.read_text())["networks"]
         networks = {_key(network): network for network in kept}
     results = {"benchmark": "estimates", "networks": []}
     machines = {}

@@ -17,7 +17,14 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.command import new_parser, prepare_process, rates, settings_of, write_json
+from benchmarks.command import (
+    json_file,
+    new_parser,
+    prepare_process,
+    rates,
+    settings_of,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from benchmarks.policies.answers import Answer
@@ -37,7 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--targets", type=rates, default=[0.95], help="agreements (default 0.95)")
     parser.add_argument("--frames", type=int, help="frames of each clip at most")
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--json", type=json_file, required=True, help="file for the figures")
     return parser.parse_args(arguments)
 
 

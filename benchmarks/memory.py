@@ -211,7 +211,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--devices", type=command.devices, default=["cpu"], help="cpu, cuda")
     parser.add_argument("--frames", type=int, default=10000, help="default 10000")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     args = parser.parse_args(argv)
     if len(args.size) != 1:
         parser.error(f"--size: one size is expected, found {len(args.size)}")

@@ -170,7 +170,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pattern", choices=("random", "clustered"), default="random")
     parser.add_argument("--threads", type=command.integers, default=[os.cpu_count()])
     parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     args = parser.parse_args(argv)
     if len(args.grid) != 1:
         parser.error(f"--grid: one grid is expected, found {len(args.grid)}")

@@ -352,7 +352,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--dense-ms", type=float, help="of the dense network for one frame")
     command.add_clock(parser)
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     args = parser.parse_args(argv)
     if args.frames < args.update_every:
         parser.error(f"--frames {args.frames} is less than one update, --update-every")

@@ -208,7 +208,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=4, help="default 4")
     command.add_clock(parser)
-    parser.add_argument("--json", help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     parser.add_argument("--plot", help="PNG to write")
     args = parser.parse_args(argv)
     if len(args.size) != 1:

@@ -21,7 +21,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.command import integers, new_parser, prepare_process, settings_of, sizes, write_json
+from benchmarks.command import (
+    integers,
+    json_file,
+    new_parser,
+    prepare_process,
+    settings_of,
+    sizes,
+    write_json,
+)
 from benchmarks.markdown import table
 
 # Frames of each run that do not count: kernels, weights and the two ways of whole frames are tried.
@@ -45,7 +53,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=31, help="of the clip (default 31)")
     parser.add_argument("--rounds", type=int, default=3, help="of all ways in turn (default 3)")
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--json", type=json_file, required=True, help="file for the figures")
     parser.add_argument("--add", action="store_true", help="add to what is in the file")
     return parser.parse_args(arguments)
 
@@ -188,8 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     machine = describe(allocator)
     found = measure(args)
-    path = Path(args.json)
-    results = json.loads(path.read_text())["results"] if args.add and path.exists() else []
+    known = args.add and args.json.exists()
+    results = json.loads(args.json.read_text())["results"] if known else []
     same = (found["network"], found["clip"])
     results = [r for r in results if (r["network"], r["clip"]) != same]
     settings = settings_of(args, "json", "data_root", "add")

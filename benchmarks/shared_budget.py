@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.command import new_parser, prepare_process, rates, settings_of, write_json
+from benchmarks.command import (
+    json_file,
+    new_parser,
+    prepare_process,
+    rates,
+    settings_of,
+    write_json,
+)
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,7 +41,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--noise", type=float, default=2.0, help="deviation of the quiet camera's, grey levels"
     )
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--json", type=json_file, required=True, help="file for the figures")
     return parser.parse_args(arguments)
 
 

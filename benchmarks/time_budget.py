@@ -18,7 +18,14 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.command import integers, new_parser, prepare_process, settings_of, write_json
+from benchmarks.command import (
+    integers,
+    json_file,
+    new_parser,
+    prepare_process,
+    settings_of,
+    write_json,
+)
 
 _BUSY = "while True: pass"
 _DENSE_FRAMES = 15
@@ -35,7 +42,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--targets", type=integers, required=True, help="milliseconds a frame")
     parser.add_argument("--others", type=int, default=1, help="processes that take cores (1)")
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--json", type=json_file, required=True, help="file for the figures")
     return parser.parse_args(arguments)
 
 

@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default all cores")
     parser.add_argument("--seed", type=int, default=0)
     command.add_clock(parser)
-    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--json", type=command.json_file, help="file to write")
     args = parser.parse_args(argv)
     allocator = command.prepare_process(args.clock)
     import json

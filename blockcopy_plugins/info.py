@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -71,11 +71,8 @@ def describe(
     Raises:
         ConfigError: If the config cannot be read or its model cannot be built.
     """
-    from tqdm import tqdm
-
     run, title, size = _model_of(path, size)
-    tried = tqdm(block_sizes, desc="block sizes", unit="frame", leave=False, disable=None)
-    reports = {block: run(block) for block in tried}
+    reports = {block: run(block) for block in _with_bar(block_sizes)}
     best = max(reports, key=lambda block: _merit(reports[block], block))
     if reports[best].share_on_blocks < _WELL_SUITED:
         # Strides that are not powers of two, such as patches of 14 px.
@@ -94,6 +91,15 @@ def describe(
         *reports[best].shares(),
     ]
     return "\n".join(lines)
+
+
+def _with_bar(block_sizes: tuple[int, ...]) -> Iterable[int]:
+    """The block sizes, with a bar on a terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:  # not every framework brings it along
+        return block_sizes
+    return tqdm(block_sizes, desc="block sizes", unit="frame", leave=False, disable=None)
 
 
 def _model_of(

@@ -141,29 +141,25 @@ void Program::add(const std::string& name, const std::string& overload, const IV
   boxed_.push_back(std::move(boxed));
 }
 
-// Have a step call its kernel directly, if there is one and all that differs can be set.
+// Have a step call its kernel directly, if there is one and only tensors differ from frame to frame.
 void Program::call_directly(Step& step, BoxedCall& boxed, const std::string& name) {
   const DirectCallMaker make = direct_call_maker(name);
-  if (!make) {
+  const auto& places = boxed.places;
+  const auto is_number = [](const Place& place) { return place.factor != 0; };
+  if (!make || std::any_of(places.begin(), places.end(), is_number)) {
     return;
   }
-  for (const Place& place : boxed.places) {
-    if (place.factor == 0 && place.item < 0) {
+  for (const Place& place : places) {
+    if (place.item < 0) {
       boxed.arguments[place.argument] = at::Tensor();  // each frame brings one
     }
   }
   DirectCall* call = make(boxed.arguments, arena_);
   std::vector<TensorSlot> tensors;
-  std::vector<NumberSlot> numbers;
   bool is_known = true;
-  for (const Place& place : boxed.places) {
-    if (place.factor == 0) {
-      tensors.push_back({call->tensor(place.argument, place.item), place.source});
-      is_known = is_known && tensors.back().target;
-    } else {
-      numbers.push_back({call->number(place.argument, place.item), place.source, place.factor});
-      is_known = is_known && numbers.back().target;
-    }
+  for (const Place& place : places) {
+    tensors.push_back({call->tensor(place.argument, place.item), place.source});
+    is_known = is_known && tensors.back().target;
   }
   if (!is_known) {
     call->~DirectCall();
@@ -171,7 +167,6 @@ void Program::call_directly(Step& step, BoxedCall& boxed, const std::string& nam
   }
   step.direct = call;
   step.tensors = appended(tensors_, tensors);
-  step.numbers = appended(numbers_, numbers);
 }
 
 std::vector<at::Tensor> Program::run(std::vector<at::Tensor> given, const int64_t* sizes) {
@@ -191,7 +186,7 @@ std::vector<at::Tensor> Program::run(std::vector<at::Tensor> given, const int64_
   for (size_t i = 0; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
     if (directly && step.direct) {
-      run_directly(step, sizes, values);
+      run_directly(step, values);
     } else {
       run_boxed(i, sizes, values, stack);
     }
@@ -207,8 +202,7 @@ std::vector<at::Tensor> Program::run(std::vector<at::Tensor> given, const int64_
   return results;
 }
 
-void Program::run_directly(const Step& step, const int64_t* sizes,
-                           std::vector<at::Tensor>& values) const {
+void Program::run_directly(const Step& step, std::vector<at::Tensor>& values) const {
   // Nothing of a frame is kept beyond the step, also if the kernel refuses it.
   struct Release {
     const TensorSlot* begin;
@@ -219,9 +213,6 @@ void Program::run_directly(const Step& step, const int64_t* sizes,
   } slots{tensors_.data() + step.tensors.begin, tensors_.data() + step.tensors.end};
   for (const TensorSlot* slot = slots.begin; slot != slots.end; ++slot) {
     *slot->target = values[slot->source];
-  }
-  for (uint32_t k = step.numbers.begin; k < step.numbers.end; ++k) {
-    *numbers_[k].target = sizes[numbers_[k].source] * numbers_[k].factor;
   }
   at::Tensor result = step.direct->run();
   // An op that gives nothing has one result, which nobody reads.

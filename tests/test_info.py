@@ -81,6 +81,15 @@ def test_a_model_with_strides_of_six(tmp_path):
     assert shares["backbone.1"] == ["100.0%", "0.0%", "0.0%"]
 
 
+def test_a_missing_progress_bar_stops_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("mmdet")
+    (tmp_path / "striding.py").write_text(MODULE)
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "tqdm.py").write_text("raise ModuleNotFoundError('tqdm')")
+    found = info(tmp_path, "config.py", "--block-size", 48)
+    assert found.returncode == 0 and "MACs on blocks" in found.stdout, found.stderr
+
+
 @pytest.mark.parametrize(
     "name, share",
     [

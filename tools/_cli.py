@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from _package import find_package
-from _stopping import StopRequest, stop_signals
+from _stopping import stop_signals
 
 find_package()
 
@@ -402,48 +402,3 @@ def import_quietly(scope: str) -> None:
     # If the framework is missing, the config's error says so.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ModuleNotFoundError):
         importlib.import_module(f"{scope}.datasets")
-
-
-def make_runner(config: Any, verbose: bool, stop: StopRequest | None = None) -> Any:
-    """A Runner whose log goes to its file; the terminal shows only the warnings."""
-    from mmengine.hooks import Hook
-    from mmengine.runner import Runner
-
-    class StopHook(Hook):
-        """Stops between frames if the exception of a signal was lost."""
-
-        def _before_iter(self, *args: Any, **kwargs: Any) -> None:
-            if stop is not None:
-                stop.check()
-
-    from blockcopy_plugins.checkpoints.model_weights import readable_weights
-    from blockcopy_plugins.integrations.mmengine.buildable import buildable
-
-    class ToolRunner(Runner):
-        def build_model(self, model):
-            with buildable("the model"):
-                return super().build_model(model)
-
-        def build_test_loop(self, loop):
-            with buildable("the test loop"):
-                return super().build_test_loop(loop)
-
-        def build_train_loop(self, loop):
-            with buildable("the train loop"):
-                return super().build_train_loop(loop)
-
-        def load_checkpoint(self, filename, *args, **kwargs):
-            with readable_weights(filename):
-                return super().load_checkpoint(filename, *args, **kwargs)
-
-        def build_logger(self, log_level="INFO", log_file=None, **kwargs):
-            logger = super().build_logger(log_level, log_file, **kwargs)
-            for handler in logger.handlers:
-                if not verbose and not isinstance(handler, logging.FileHandler):
-                    handler.setLevel(logging.WARNING)
-            return logger
-
-    with buildable("the runner"):
-        runner = ToolRunner.from_cfg(config)
-    runner.register_hook(StopHook(), "VERY_HIGH")
-    return runner

@@ -14,7 +14,6 @@ from _cli import (
     import_quietly,
     keep_part,
     leave_process_group,
-    make_runner,
     options_of,
     quiet,
     read_files,
@@ -22,6 +21,7 @@ from _cli import (
     train_outputs,
 )
 from _results import print_results, results_of, write_results
+from _runner import make_runner
 from _stopping import StopRequest
 
 _NO_HOOK = (

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command import integers, new_parser, prepare_process, rates
+from benchmarks.command import integers, json_file, new_parser, prepare_process, rates
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,7 +60,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--epochs", type=int, default=1, help="passes over a clip's warm_up frames (default 1)"
     )
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", required=True, help="file for the figures")
+    parser.add_argument("--json", type=json_file, required=True, help="file for the figures")
     parser.add_argument("--resume", action="store_true", help="go on with the file's runs")
     parser.add_argument("--pictures", help="folder for the pictures")
     args = parser.parse_args(arguments)

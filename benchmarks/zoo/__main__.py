@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import torch
 
 from tests.test_zoo.laws import TOLERANCE, check
 
+from ..command import json_file, write_json
 from ..machine import describe
 from .architectures import DETECTORS, SEGMENTORS, Architecture
 from .families import FAMILIES, NETWORKS, NamedNetwork
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--json", type=Path, help="file to write, zoo.json or zoo_families.json where all ran"
+        "--json", type=json_file, help="file to write, zoo.json or zoo_families.json where all ran"
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
         if out:  # After each, so that a sweep that is stopped leaves what it saw.
-            out.write_text(json.dumps(results, indent=1) + "\n")
+            write_json(results, out)
     return int(any(max(row["law_1"], row["law_3"]) > TOLERANCE for row in results["rows"]))
 
 

@@ -67,7 +67,7 @@ def policy_context(
         can_compare: Whether a frame of the model can run a second time.
     """
     shape = (len(ids), *grid_size(*frame.shape[2:], block_size))
-    first = tuple(stream is None or stream.broken for stream in streams)
+    first = tuple(s is None or s.broken or s.frames == 0 for s in streams)
     if any(first):
         flags = upload(torch.tensor(first), device)
     else:

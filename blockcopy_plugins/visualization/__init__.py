@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockcopy_plugins.visualization.caption import FrameCaption, draw_caption, side_by_side
+    from blockcopy_plugins.visualization.caption import FrameCaption, draw_caption
     from blockcopy_plugins.visualization.overlay import draw_blocks, draw_detections
     from blockcopy_plugins.visualization.policy_curve import plot_policy_curve, policy_curve_figure
     from blockcopy_plugins.visualization.rate_accuracy import (
@@ -33,7 +33,6 @@ __all__ = [
     "plot_speedup",
     "policy_curve_figure",
     "rate_accuracy_figure",
-    "side_by_side",
     "speedup_figure",
     "usable_rate",
 ]
@@ -50,7 +49,6 @@ _MODULE_OF = {
     "plot_speedup": "speedup",
     "policy_curve_figure": "policy_curve",
     "rate_accuracy_figure": "rate_accuracy",
-    "side_by_side": "caption",
     "speedup_figure": "speedup",
     "usable_rate": "video_writer",
 }

@@ -1,14 +1,13 @@
-"""The bar of figures under a frame, and two pictures side by side."""
+"""The bar of figures under a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from blockcopy_plugins.errors import ConfigError, FrameError
+from blockcopy_plugins.errors import ConfigError
 from blockcopy_plugins.visualization._checks import check_image
 from blockcopy_plugins.visualization.canvas import ArrayCanvas
 from blockcopy_plugins.visualization.text import Colour, text_patch
@@ -107,39 +106,6 @@ def caption_bar(width: int, caption: FrameCaption, text_size: int | None = None)
         # The letter x: Pillow's own typeface has no multiplication sign.
         _put_figure(bar, x, "", f"{caption.speed_up:.1f}x", "00.0x", "as fast", size)
     return bar
-
-
-def side_by_side(
-    images: Sequence[np.ndarray], *, gap: int = 4, gap_colour: Colour = (24, 26, 30)
-) -> np.ndarray:
-    """Puts pictures next to each other.
-
-    Args:
-        images (Sequence[np.ndarray]): At least one, each uint8 (H, W_i, 3), all of the same height.
-        gap (int): Free px between two. Defaults to 4.
-        gap_colour (tuple): Colour of the gap.
-
-    Returns:
-        np.ndarray: uint8 (H, sum of W_i plus the gaps, 3).
-
-    Raises:
-        FrameError: If there is no picture, or the heights differ.
-    """
-    if not images:
-        raise FrameError("side_by_side needs at least one picture, but got none")
-    for i, image in enumerate(images):
-        check_image(image, f"images[{i}]")
-    heights = [image.shape[0] for image in images]
-    if len(set(heights)) != 1:
-        raise FrameError(
-            f"pictures side by side must have the same height, but got {heights}; resize them first"
-        )
-    between = np.empty((heights[0], gap, 3), np.uint8)
-    between[:] = gap_colour
-    parts = [images[0]]
-    for image in images[1:]:
-        parts += [between, image]
-    return np.concatenate(parts, axis=1)
 
 
 def _text_size(width: int) -> int:

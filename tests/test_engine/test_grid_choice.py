@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import blockcopy_plugins as bc
+from blockcopy_plugins.engine import session
 from blockcopy_plugins.engine.frame.host_grid import HostGrid
 from blockcopy_plugins.policy import Policy
 
@@ -52,3 +53,20 @@ def test_a_policy_may_write_to_its_grid_afterwards():
     wanted = [torch.zeros_like(chosen), torch.ones_like(chosen), chosen, chosen]
     for told, each in zip(policy.told, wanted, strict=True):
         assert torch.equal(told, each)
+
+
+def test_a_stream_that_was_interrupted_before_its_first_frame_starts_with_a_whole_one(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    net = nn.Conv2d(3, 4, 3, padding=1).eval()
+    frames = torch.randn(2, 1, 3, 32, 32)
+    dense = net(frames[1])
+    half = torch.tensor([[[True, False], [False, True]]])
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=16, policy=lambda frame, context: half))
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "FrameRun", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            net(frames[0])
+    torch.testing.assert_close(net(frames[1]), dense)
+    assert bc.handle(net).last.host_grid.all()

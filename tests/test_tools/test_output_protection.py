@@ -259,3 +259,26 @@ def test_a_full_disk_that_a_library_meets_is_said_with_the_remedy(tmp_path):
     done = run_tool([tmp_path / "tool.py", tiny.ROOT / "tools"], tmp_path)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: [Errno 28]")
     assert "Make room where this tool writes" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_log_on_a_full_disk_is_noted_once(tmp_path):
+    """MMEngine's log is the first file of a run, and gets a line every few frames."""
+    code = (
+        "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from mmengine.config import Config; from mmengine.model import BaseModel\n"
+        "import _runner\n"
+        "class Model(BaseModel):\n"
+        "    def forward(self, *args): pass\n"
+        "config = Config(dict(model=Model(), work_dir=sys.argv[2]))\n"
+        "runner = _runner.make_runner(config, verbose=False)\n"
+        "(log,) = (h for h in runner.logger.handlers if isinstance(h, logging.FileHandler))\n"
+        "log.stream = open('/dev/full', 'w')\n"
+        "for line in range(3):\n"
+        "    runner.logger.info('frame %d', line)\n"
+        "print('end')\n"
+    )
+    done = run_tool(["-c", code, tiny.ROOT / "tools", tmp_path], tmp_path)
+    assert done.stdout.strip() == "end" and done.returncode == 0, done.stderr
+    assert len(re.findall(r"the log \S+\.log cannot be written \(No space", done.stderr)) == 1
+    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The bar of figures and pictures side by side."""
+"""The bar of figures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from blockcopy_plugins.errors import ConfigError, FrameError  # noqa: E402
+from blockcopy_plugins.errors import ConfigError  # noqa: E402
 from blockcopy_plugins.visualization import (  # noqa: E402
     FrameCaption,
     draw_caption,
-    side_by_side,
 )
 
 FULL = FrameCaption(
@@ -91,20 +90,3 @@ def test_bgr_mirrors_the_channels():
 def test_a_percentage_in_place_of_a_share_is_an_error(name):
     with pytest.raises(ConfigError, match=f"{name} must be a share from 0 to 1, but got 30"):
         FrameCaption(**{name: 30})
-
-
-def test_pictures_stand_side_by_side():
-    left, right = picture(seed=1), picture(width=30, seed=2)
-    both = side_by_side([left, right], gap=6)
-    assert both.shape == (100, 768 + 6 + 30, 3)
-    np.testing.assert_array_equal(both[:, :768], left)
-    np.testing.assert_array_equal(both[:, -30:], right)
-
-
-def test_side_by_side_names_what_does_not_fit():
-    with pytest.raises(FrameError, match=r"\[100, 90\]"):
-        side_by_side([picture(), picture(90)])
-    with pytest.raises(FrameError, match="at least one"):
-        side_by_side([])
-    with pytest.raises(FrameError, match=r"images\[1\]"):
-        side_by_side([picture(), np.zeros((100, 5))])

@@ -224,7 +224,7 @@ class FrameGraphs(ReplayExecutor):
         graph.inputs.fill(work.call.frame, work.grid)
         graph.lists.fill(lists)
         frame = work.open(StaticFrame, inputs=graph.inputs, lists=graph.lists)
-        frame.repeat(graph.recorded, graph.recorded.counts)
+        graph.recorded.repeat(frame, graph.recorded.counts)
         self._replayed += 1
         return self._finish(work, graph, frame)
 

@@ -177,7 +177,7 @@ class FramePrograms(ReplayExecutor):
     ) -> Any:
         program = made.program
         sizes = {blocks: frame.layout_of(blocks).executed for blocks in program.blocks}
-        frame.repeat(made.recorded, made.counted.of(sizes))
+        made.recorded.repeat(frame, made.counted.of(sizes))
         leaves = run_program(program, frame, pixels, sizes)
         for i, lender in made.lent:
             lender.note(leaves[i])

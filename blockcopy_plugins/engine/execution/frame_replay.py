@@ -12,7 +12,6 @@ from ..frame.host_grid import HostGrid
 from ..frame.plans import FramePlans
 from ..state.lent_map import LentMap
 from ..state.stream import Stream
-from .replayed_frame import Recorded
 
 
 class FrameReplay(ExecutedBlocks):
@@ -26,6 +25,7 @@ class FrameReplay(ExecutedBlocks):
         pack_whole: See :class:`ExecutedBlocks`.
 
     Attributes:
+        streams: As given.
         counts: MACs and densified ops.
         touched_state: Whether state may have been written.
         lent: Results that are maps of the state, and who lends them.
@@ -43,22 +43,7 @@ class FrameReplay(ExecutedBlocks):
         self.counts = FrameCounts()
         self.touched_state = False
         self.lent: list[tuple[Tensor, LentMap]] = []
-        self._streams = streams
-
-    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
-        """Repeat what the host did in a recorded frame.
-
-        Args:
-            recorded: What it did.
-            counts: MACs of this one.
-
-        Raises:
-            StateError: If the state does not fit the streams. Nothing of it has been changed.
-        """
-        self.counts = counts
-        recorded.claim_again(self.slots, self._streams, self.full)
-        self.touched_state = self.executed > 0
-        recorded.begin_writing(self.host, self.slots)
+        self.streams = streams
 
     def close(self) -> None:
         """End the frame; there are no BlockTensors that could still be used."""

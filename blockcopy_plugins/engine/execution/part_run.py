@@ -113,7 +113,7 @@ class PartOfFrame:
             Its results.
         """
         frame, store = self.frame, self.frame.store
-        streams = frame._streams
+        streams = frame.streams
         entries, calls = set(claimed(store, streams)), dict(frame._calls)
         borders = {entry: entry.border for entry in store.entries.values()}
         maps = frame.maps
@@ -152,10 +152,8 @@ class PartOfFrame:
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
-        frame = self.frame
-        recorded.joint_claim.claim(frame.slots, frame._streams, frame.full)
-        frame.touched_state |= frame.executed > 0
-        recorded.begin_writing(frame.host, frame.slots)
+        recorded.claim(self.frame)
+        recorded.begin_writing(self.frame)
 
     def repeat(self, recorded: RecordedPart, counts: FrameCounts) -> None:
         """Do what else the host did in a recorded part.

@@ -1,4 +1,4 @@
-"""A frame whose work on the host can be recorded, and repeated when the rest is replayed."""
+"""A frame whose work on the host is recorded, to be repeated when the rest is replayed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..state.entry import StateEntry
 from ..state.joint_claim import JointClaim
 from ..state.store import StateStore
 from ..state.stream import Stream
+from .frame_replay import FrameReplay
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,35 @@ class Recorded:
         """Claims the entries again."""
         return JointClaim([entry for entry, _ in self.entries])
 
-    def claim_again(
-        self, slots: Sequence[int], streams: Sequence[Stream], full: Sequence[bool]
-    ) -> None:
-        """Claim the state for another frame, and note how often modules use it.
+    def repeat(self, frame: Frame | FrameReplay, counts: FrameCounts) -> None:
+        """Repeat what the host did, in another frame.
 
         Args:
-            slots: Slot of each image.
-            streams: Stream of each image.
-            full: Whether each image is executed fully.
+            frame: The frame.
+            counts: MACs of it.
 
         Raises:
             StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
-        self.joint_claim.claim(slots, streams, full)
-        note_calls(self.calls, streams, full)
+        frame.counts = counts
+        self.claim(frame)
+        note_calls(self.calls, frame.streams, frame.full)
+        self.begin_writing(frame)
 
-    def begin_writing(self, grid: Tensor, slots: Sequence[int]) -> None:
-        """Prepare the maps to be written to, now that nothing can be refused any more.
+    def claim(self, frame: Frame | FrameReplay) -> None:
+        """Claim the state for another frame.
 
-        Args:
-            grid: bool ``(N, GH, GW)`` in host memory: the blocks that are about to be written.
-            slots: Slot of each image.
+        Raises:
+            StateError: If the state does not fit the streams. Nothing of it has been changed.
         """
+        self.joint_claim.claim(frame.slots, frame.streams, frame.full)
+
+    def begin_writing(self, frame: Frame | FrameReplay) -> None:
+        """Prepare the maps to be written to, now that nothing can be refused any more."""
+        frame.touched_state |= frame.executed > 0
         for entry, _ in self.entries:
             if entry.lent:
-                entry.before_writing(grid, slots)
+                entry.before_writing(frame.host, frame.slots)
 
     def holds(self, store: StateStore) -> bool:
         """Whether the maps have not moved in memory and have room for all streams."""
@@ -75,7 +79,7 @@ class Recorded:
 
 
 class ReplayedFrame(Frame):
-    """A frame whose work on the host can be recorded and repeated."""
+    """A frame whose work on the host can be recorded."""
 
     def blocks_of_images(self, layout: Layout) -> list[int] | None:
         """See :class:`Frame`."""
@@ -83,22 +87,10 @@ class ReplayedFrame(Frame):
 
     def recorded(self) -> Recorded:
         """What the host did, once the model has run."""
-        entries = claimed(self.store, self._streams)
+        entries = claimed(self.store, self.streams)
         return Recorded(
             tuple((entry, entry.map) for entry in entries), dict(self._calls), self.counts
         )
-
-    def repeat(self, recorded: Recorded, counts: FrameCounts) -> None:
-        """Repeat what the host did in a recorded frame.
-
-        Raises:
-            StateError: If the state does not fit the streams. Nothing of it has been changed.
-        """
-        self._calls = recorded.calls
-        self.counts = counts
-        recorded.claim_again(self.slots, self._streams, self.full)
-        self.touched_state |= self.executed > 0
-        recorded.begin_writing(self.host, self.slots)
 
 
 def claimed(store: StateStore, streams: Sequence[Stream]) -> list[StateEntry]:

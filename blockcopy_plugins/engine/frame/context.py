@@ -20,6 +20,7 @@ class FrameContext:
         strict: Raise where an op would be densified.
 
     Attributes:
+        streams: As given.
         strict: As given.
         counts: MACs and densified ops.
         touched_state: Whether state may have been written.
@@ -29,7 +30,7 @@ class FrameContext:
         self.strict = strict
         self.counts = FrameCounts()
         self.touched_state = False
-        self._streams = tuple(streams)
+        self.streams = tuple(streams)
         self._is_full = full
         self._closed = False
         self._path = [""]
@@ -87,7 +88,7 @@ class FrameContext:
         Raises:
             StateError: If not; features of different ops may then have been confused.
         """
-        note_calls(self._calls, self._streams, self._is_full)
+        note_calls(self._calls, self.streams, self._is_full)
 
     # -- what happened -----------------------------------------------------------------------------
 

@@ -235,7 +235,7 @@ class Frame(FrameContext, BlockPacking):
             border = max(border, entry.border)
         elif border <= entry.border:
             return entry
-        entry.claim(self.slots, self._streams, self.full, border)
+        entry.claim(self.slots, self.streams, self.full, border)
         if border != entry.border:
             entry.widen(border)
             self.store.memory = object()

@@ -57,7 +57,7 @@ class InnerFrame(Frame):
         self.inner_frames = {}
         self.whole_map_inputs = home.whole_map_inputs
         self._table = home._table
-        self._streams, self._path, self._calls = home._streams, home._path, home._calls
+        self.streams, self._path, self._calls = home.streams, home._path, home._calls
 
     # -- what is the home's ------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@
 namespace blockcopy {
 
 // How an argument of type T of a kernel is kept from call to call: read from an IValue of the type
-// in the operator's schema, and given to the kernel. `tensor` and `number` are where a value that
-// differs from frame to frame is written, nullptr if it cannot be; `item` is -1 but for lists.
+// in the operator's schema, and given to the kernel. `tensor` is where a tensor that differs from
+// frame to frame is written, nullptr if it cannot be; `item` is -1 but for lists.
 template <typename T>
 struct KeptArgument {
   using Value = std::decay_t<T>;
@@ -32,12 +32,6 @@ struct KeptArgument {
   const Value& give() const { return value; }
   at::Tensor* tensor(int64_t item) {
     if constexpr (std::is_same_v<Value, at::Tensor>) {
-      return item < 0 ? &value : nullptr;
-    }
-    return nullptr;
-  }
-  int64_t* number(int64_t item) {
-    if constexpr (std::is_same_v<Value, int64_t>) {
       return item < 0 ? &value : nullptr;
     }
     return nullptr;
@@ -57,7 +51,6 @@ struct KeptArgument<const std::optional<at::Tensor>&> {
     value.emplace();
     return &*value;
   }
-  int64_t* number(int64_t) { return nullptr; }
 };
 
 template <>
@@ -70,7 +63,6 @@ struct KeptArgument<at::TensorList> {
   }
   at::TensorList give() const { return value; }
   at::Tensor* tensor(int64_t item) { return item < 0 ? nullptr : &value.at(item); }
-  int64_t* number(int64_t) { return nullptr; }
 };
 
 using Integers = c10::SmallVector<int64_t, 4>;
@@ -86,7 +78,6 @@ struct KeptArgument<at::IntArrayRef> {
   explicit KeptArgument(const c10::IValue& given) : value(integers_of(given)) {}
   at::IntArrayRef give() const { return value; }
   at::Tensor* tensor(int64_t) { return nullptr; }
-  int64_t* number(int64_t item) { return item < 0 ? nullptr : &value[item]; }
 };
 
 template <>
@@ -101,7 +92,6 @@ struct KeptArgument<at::OptionalIntArrayRef> {
     return value ? at::OptionalIntArrayRef(*value) : std::nullopt;
   }
   at::Tensor* tensor(int64_t) { return nullptr; }
-  int64_t* number(int64_t item) { return item < 0 || !value ? nullptr : &(*value)[item]; }
 };
 
 template <>
@@ -110,16 +100,14 @@ struct KeptArgument<c10::string_view> {
   explicit KeptArgument(const c10::IValue& given) : value(given.toStringRef()) {}
   c10::string_view give() const { return value; }
   at::Tensor* tensor(int64_t) { return nullptr; }
-  int64_t* number(int64_t) { return nullptr; }
 };
 
-// One call of a kernel with its arguments. What the pointers of tensor() and number() point to is
-// to be set before each run.
+// One call of a kernel with its arguments. What the pointers of tensor() point to is to be set
+// before each run.
 class DirectCall {
  public:
   virtual ~DirectCall() = default;
   virtual at::Tensor* tensor(int64_t argument, int64_t item) = 0;
-  virtual int64_t* number(int64_t argument, int64_t item) = 0;
   // The kernel's result; an undefined tensor if it gives none.
   virtual at::Tensor run() const = 0;
 };
@@ -137,12 +125,6 @@ class DirectCallOf final : public DirectCall {
   at::Tensor* tensor(int64_t argument, int64_t item) override {
     at::Tensor* found = nullptr;
     visit(argument, [&](auto& kept) { found = kept.tensor(item); });
-    return found;
-  }
-
-  int64_t* number(int64_t argument, int64_t item) override {
-    int64_t* found = nullptr;
-    visit(argument, [&](auto& kept) { found = kept.number(item); });
     return found;
   }
 

@@ -23,15 +23,10 @@ struct Place {
   int64_t factor;  // 0: a tensor; else the integer is the size times this
 };
 
-// Where a value that differs from frame to frame is written in a direct call.
+// Where a tensor that differs from frame to frame is written in a direct call.
 struct TensorSlot {
   at::Tensor* target;
   int64_t source;
-};
-struct NumberSlot {
-  int64_t* target;
-  int64_t source;
-  int64_t factor;
 };
 
 // Some of the items that the steps of a program have in one vector, one step after the other.
@@ -53,7 +48,6 @@ struct BoxedCall {
 struct Step {
   DirectCall* direct = nullptr;  // nullptr: through the dispatcher
   Range tensors;
-  Range numbers;
   Range results;  // which values they become, -1: nobody reads it
   Range over;     // values that no later step reads
 };
@@ -80,7 +74,7 @@ class Program : public torch::CustomClassHolder {
 
  private:
   void call_directly(Step& step, BoxedCall& boxed, const std::string& name);
-  void run_directly(const Step& step, const int64_t* sizes, std::vector<at::Tensor>& values) const;
+  void run_directly(const Step& step, std::vector<at::Tensor>& values) const;
   void run_boxed(size_t index, const int64_t* sizes, std::vector<at::Tensor>& values,
                  torch::jit::Stack& stack) const;
 
@@ -89,7 +83,6 @@ class Program : public torch::CustomClassHolder {
   std::vector<int64_t> results_;
   std::vector<Step> steps_;
   std::vector<TensorSlot> tensors_;
-  std::vector<NumberSlot> numbers_;
   std::vector<int64_t> made_;
   std::vector<int64_t> over_;
   std::vector<BoxedCall> boxed_;

@@ -249,7 +249,7 @@ def test_a_wrong_number_of_tensors_is_refused():
 
 @needs_extension
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_numbers_of_a_direct_call_follow_the_executed_blocks(blocks):
+def test_numbers_for_kernels_of_the_package_follow_the_executed_blocks(blocks):
     """Rings of two pixels of a column of as many blocks of six as are executed are kept."""
     x = columns_of(1, side=6, channels=4)[..., :6].contiguous(memory_format=torch.channels_last)
     size = Multiple(BLOCKS, 6), 6
