@@ -402,7 +402,7 @@ class MaskedFrame:
             return None
         if func is aten.im2col.default:
             found = self.blocks.of_patches(args, template)
-            return None if found is None else MaskedTensor(out, found[0], self, "NCL", found[1])
+            return None if found is None else self._masked(out, found[0], "NCL", found[1])
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         if parts[0].dim() != 4 or len(parts[0]) != groups * len(self.grid):
             return None
