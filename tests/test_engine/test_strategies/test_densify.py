@@ -60,7 +60,7 @@ DENSE = {
     "adaptive average": (lambda x, m: F.adaptive_avg_pool2d(x, (3, 7)), "_adaptive_avg_pool2d"),
     "adaptive to view": (lambda x, m: F.adaptive_avg_pool2d(x, 2).view(len(x), -1), "adaptive"),
     "adaptive maximum": (lambda x, m: F.adaptive_max_pool2d(x, (3, 2)), "adaptive_max_pool2d"),
-    "global maximum": (lambda x, m: x - x.amax((2, 3), keepdim=True), "amax"),
+    "global median": (lambda x, m: x - x.flatten(2).median(2)[0][:, :, None, None], "median"),
     "cumsum": (lambda x, m: x.cumsum(2), "cumsum"),
     "pad and multiply": (lambda x, m: F.pad(x, (1, 2, 3, 4)) * 2, "mul"),
     "pad twice": (lambda x, m: F.pad(F.pad(x, (1, 2, 3, 4)), (1, 1)), "pad"),
