@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 import torch
@@ -25,7 +26,6 @@ aten = torch.ops.aten
 _SUMS = (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default)
 _SPREADS = (aten.var.correction, aten.std.correction, aten.var_mean.correction)
 _EXTREMES = (aten.amax.default, aten.amin.default)
-_AXES = ("NCHW", "NHWC", "NCL", "NLC")
 _SUMMED_DTYPES = (torch.float32, torch.bfloat16)
 # Smallest block whose sums are kept: below it is slower, measured with 96 to 960 channels.
 _LEAST_PIXELS = 64
@@ -83,7 +83,7 @@ def over_all_pixels(frame: Frame, func, args, kwargs):
             return _over_lines(frame, func, args, dims, given["keepdim"])
     if (
         isinstance(x, DenseOnUse)
-        or x.axes not in _AXES
+        or re.fullmatch("N(C*(HW|L)|(HW|L)C*)", x.axes) is None
         or not x.is_floating_point()
         or {x.axes[dim] for dim in dims} not in ({"H", "W"}, {"L"})
         or given.get("dtype") is not None
@@ -105,7 +105,7 @@ def over_all_pixels(frame: Frame, func, args, kwargs):
     keeps = sorted(dims) if given.get("keepdim") else ()
 
     def shown(value: Tensor) -> Tensor:
-        value = value.to(x.dtype)
+        value = value.to(x.dtype).view([n for i, n in enumerate(x.shape) if i not in dims])
         for dim in keeps:
             value = value.unsqueeze(dim)
         return value
@@ -152,26 +152,30 @@ def _over_lines(frame: Frame, func, args, dims: list[int], keepdim: bool) -> Ten
 
 def _extremes_of_blocks(frame: Frame, x: BlockTensor, func) -> Tensor:
     """Largest or smallest value of each channel of each block, as a map of a pixel for each."""
-    map_, layout = x.packed_map(), x.block_layout
-    nothing = float("-inf") if func is aten.amax.default else float("inf")
+    map_ = filled_beyond(frame, x, float("-inf") if func is aten.amax.default else float("inf"))
     if frame.whole:
-        # To whole blocks: a pooling of the map may leave out blocks that have no pixels.
-        beyond = [
-            count * width - size
-            for count, width, size in zip(layout.blocks, x.block, x.size_of_map, strict=True)
-        ]
-        if any(beyond):
-            map_ = F.pad(map_, (0, beyond[1], 0, beyond[0]), value=nothing)
         blocks = map_.unflatten(3, (-1, x.block[1])).unflatten(2, (-1, x.block[0]))
         return func(blocks, [3, 5])
+    return func(map_, [2, 3], True)
+
+
+def filled_beyond(frame: Frame, x: BlockTensor, value: float) -> Tensor:
+    """The packed map, in a whole frame the map of whole blocks, with a value beyond the map."""
+    map_, layout = x.packed_map(), x.block_layout
+    beyond = [
+        count * width - size
+        for count, width, size in zip(layout.blocks, x.block, x.size_of_map, strict=True)
+    ]
+    if frame.whole:
+        # All blocks: a pooling of the map would leave out those that have no pixels.
+        return F.pad(map_, (0, beyond[1], 0, beyond[0]), value=value) if any(beyond) else map_
     for axis in (0, 1):
-        if layout.blocks[axis] * x.block[axis] != x.size_of_map[axis]:
+        if beyond[axis]:
             pixels = torch.arange(x.block[axis], device=x.device)
             left = x.size_of_map[axis] - layout.index(axis) * x.block[axis]
-            outside = pixels >= left[:, None]
-            shape = (len(map_), 1, -1, 1) if axis == 0 else (len(map_), 1, 1, x.block[1])
-            map_ = map_.masked_fill(outside.view(shape), nothing)
-    return func(map_, [2, 3], True)
+            outside = (pixels >= left[:, None])[:, None, None]
+            map_ = map_.masked_fill(outside.mT if axis == 0 else outside, value)
+    return map_
 
 
 def _sums_of_blocks(frame: Frame, x: BlockTensor, func, is_summed: bool) -> Tensor:
