@@ -204,6 +204,7 @@ ON_BLOCKS = [
     ("Coordinates", {}),
     ("Choose", dict(kind="where")),
     ("Choose", dict(kind="masked")),
+    ("Unfold", dict(kind="unfold")),
     ("Join", dict(kind="add", mode="nearest")),
     ("Join", dict(kind="cat", mode="nearest")),
     ("Join", dict(kind="stack", mode="nearest")),
@@ -236,7 +237,7 @@ ON_WHOLE_MAPS = [
     ("AdaptivePool", dict(bins=(2, 2), kind="avg", corners=False), "adaptive_avg_pool2d"),
     ("GroupsAsImages", dict(kind="gate"), "mean"),
     ("GroupsAsImages", dict(kind="attend"), "softmax"),
-    ("Unfold", dict(kind="unfold"), "im2col"),
+    ("Unfold", dict(kind="fold"), "col2im"),
     ("GridSample", dict(corners=False, mode="bilinear", zoom=True), "grid_sampler"),
     ("Whole", dict(kind="flip"), "flip"),
 ]

@@ -1,4 +1,4 @@
-"""Means and norms over maps from the kept sums of blocks: the masked reference, no map is kept."""
+"""Means, spreads and extremes of maps, by those of blocks: the masked reference, no map is kept."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ SQUEEZES = {
     "norm of channels last": lambda x: x.permute(0, 2, 3, 1).norm(dim=(1, 2), keepdim=True) / 30,
     "mean of channels last": lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
     "mean of tokens": lambda x: x.flatten(2).mT.mean(1) + x.flatten(2).mean(-1),
+    "variance": lambda x: x.var((2, 3)) / 3,
+    "spread of tokens": lambda x: x.flatten(2).mT.std(1, correction=0) / 3,
+    "variance and mean": lambda x: sum(torch.var_mean(x, (2, 3), keepdim=True)),
+    "largest": lambda x: (
+        F.adaptive_max_pool2d(x, 1) + x.permute(0, 2, 3, 1).amax((1, 2)).view(-1, 12, 1, 1)
+    ),
+    "smallest": lambda x: x.amin((2, 3)) + x.flatten(2).amin(2),
     "twice": lambda x: F.adaptive_avg_pool2d(x, 1) + x.relu().mean((3, 2), True),
 }
 
@@ -118,7 +125,7 @@ def test_lines_and_maxima_are_those_of_the_masked_reference(name, size):
 
 def test_maps_of_which_only_means_are_read_are_not_kept():
     sizes = []
-    for squeeze in (SQUEEZES["mean"], lambda x: x.var((2, 3))):
+    for squeeze in (SQUEEZES["mean"], lambda x: x.flatten(2).median(2)[0]):
         net = Gated(squeeze).eval()
         bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
         with torch.inference_mode():
@@ -126,6 +133,20 @@ def test_maps_of_which_only_means_are_read_are_not_kept():
         sizes.append(bc.report(net).state_bytes)
     # Of 12 channels of 45x38 pixels nothing, of 9 blocks a sum of each channel.
     assert sizes[1] - sizes[0] == 4 * 2 * 12 * (45 * 38 - 9)
+
+
+def test_where_the_largest_value_is_can_be_read():
+    conv = nn.Conv2d(3, 12, 3, 2, 1).eval()
+    net = nn.Sequential(conv, nn.AdaptiveMaxPool2d(1, return_indices=True)).eval()
+    frames = [drawn(0), drawn(1)]
+    with torch.no_grad():
+        wanted = [net(frame) for frame in frames]
+    bc.blockcopy_(net, bc.BlockCopyConfig(block_size=32, policy="all"))
+    for frame, (values, places) in zip(frames, wanted, strict=True):
+        with torch.inference_mode():
+            found = net(frame)
+        torch.testing.assert_close(found[0], values)
+        assert torch.equal(found[1], places)
 
 
 def test_blocks_of_few_pixels_are_summed_with_the_map():

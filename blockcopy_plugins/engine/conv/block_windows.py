@@ -202,6 +202,11 @@ def gather_windows(
     return ops.gather(found.map, found.places, found.rows, found.cols, found.fill)
 
 
+def after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Stride and dilation with which the op runs on gathered windows."""
+    return (window.kernel, (1, 1)) if window.by_taps else (window.stride, window.dilation)
+
+
 def pair(value) -> tuple[int, int]:
     """One number for both sides, or one for rows and one for columns, as a pair."""
     if isinstance(value, int):

@@ -102,17 +102,18 @@ class MaskedBlocks:
         return (tuple(block), tuple(size)) if fits else None
 
     def of_patches(self, args, x: MapOfBlocks) -> tuple[Block, tuple[int, int]] | None:
-        """Block and size of the map that ``F.unfold`` returns, if its patches do not overlap."""
-        kernel, dilation, padding, stride = (tuple(a) for a in args[1:])
-        size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
-        block = tuple(b // k for b, k in zip(x.block, kernel, strict=True))
-        apart = kernel == stride and not any(padding) and set(dilation) == {1}
-        divides = all(b % k == 0 for b, k in zip(x.block, kernel, strict=True))
-        if x.padded:
-            fits = fits_blocks(self.grid, size, block)
-        else:
-            fits = self.same_number(x, size, block)
-        return (block, size) if apart and divides and fits else None
+        """Block and size of the map that ``F.unfold`` returns, ``None`` if no blocks fit."""
+        kernel, dilation, padding, stride = (_pair(a) for a in args[1:])
+        if any(b % step for b, step in zip(x.block, stride, strict=True)):
+            return None
+        block = tuple(b // step for b, step in zip(x.block, stride, strict=True))
+        size = tuple(
+            (n + 2 * pad - apart * (taps - 1) - 1) // step + 1
+            for n, pad, apart, taps, step in zip(
+                x.size_of_map, padding, dilation, kernel, stride, strict=True
+            )
+        )
+        return (block, size) if fits_blocks(self.grid, size, block) else None
 
     def of_pad(self, amounts, x: MapOfBlocks, shape: Sequence[int]) -> tuple[int, int] | None:
         """Size of a map after constant padding that its blocks have room for, or ``None``."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..tensor.axes_rules import AXES_RULES, View, axes_after
 from ..tensor.dense_map import DenseMap, FrameMaps, derived, moves_pixels, plain
@@ -183,6 +183,10 @@ class MaskedFrame:
         """Give whole maps to a module that needs them."""
         values = tree_leaves((args, kwargs))
         maps = [v for v in values if isinstance(v, MaskedTensor)]
+        if not maps and isinstance(module, nn.InstanceNorm2d):
+            # It is made of ops that know dense maps.
+            self.whole_map_inputs.append([])
+            return None
         if not maps:
             found = [self.maps.geometry(v.shape) for v in values if type(v) is DenseMap]
             maps = [geometry for geometry in found if geometry is not None]
@@ -402,7 +406,7 @@ class MaskedFrame:
             return None
         if func is aten.im2col.default:
             found = self.blocks.of_patches(args, template)
-            return None if found is None else MaskedTensor(out, found[0], self, "NCL", found[1])
+            return None if found is None else self._masked(out, found[0], "NCL", found[1])
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         if parts[0].dim() != 4 or len(parts[0]) != groups * len(self.grid):
             return None

@@ -12,6 +12,7 @@ from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.block_tensor import BlockTensor
 from ..torch_internals import named_arguments
+from .channel_products import product_over_pixels
 from .channels import count_product
 from .op_table import on_blocks
 from .pointwise import rows_of_images
@@ -31,10 +32,13 @@ def batched_product(frame: Frame, func, args, kwargs):
       weights are computed from the image. With the heads of an attention, N is N * heads.
     * Queries ``(N, L, C)`` times keys ``(N, C, L)``: the keys are read from the whole kept map, and
       each executed pixel has a row of scores, as channels. In the same way scores read values.
+    * ``(N, C, L)`` times ``(N, L, C)``, a sum over all pixels: the sums of blocks are kept.
     * Windows that each lie in one block: a product of the blocks.
     """
     first, second = args
     on_blocks = [isinstance(value, BlockTensor) for value in args]
+    if all(on_blocks) and (first.axes, second.axes) in (("NCL", "NLC"), ("BCL", "BLC")):
+        return product_over_pixels(frame, func, first, second)
     if all(on_blocks) and first.axes == second.axes and first.axes in _WINDOWS:
         return _product_in_windows(frame, func, first, second)
     if on_blocks[0] and first.axes in ("NLC", "BLC"):

@@ -29,7 +29,11 @@ VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.defau
     aten.sum.dim_IntList,
     aten.mean.dim,
     aten.amax.default,
+    aten.amin.default,
     aten.linalg_vector_norm.default,
+    aten.var.correction,
+    aten.std.correction,
+    aten.var_mean.correction,
     any_layout=True,
 )
 @on_blocks(*AXES_RULES)

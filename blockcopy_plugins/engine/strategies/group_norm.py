@@ -33,13 +33,9 @@ def group_norm(frame: Frame, func, args, kwargs):
         return _of_view(frame, func, args, kwargs)
     layout = x.block_layout
     places = None if frame.whole else layout.by_image
-    moments = ops.block_moments(x.packed, places, x.block, layout.blocks, x.size_of_map, groups)
-    if frame.whole:
-        moments = moments.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)
-    else:
-        moments = moments[:, :, None, None]
+    moments = moments_of_blocks(frame, x, groups)
     kept = frame.keep(BlockTensor(moments, layout.blocks, (1, 1), frame), str(func))
-    mean, variance = _of_images(frame.in_batch_order(kept.map))
+    mean, variance = mean_and_variance(frame.in_batch_order(kept.map))
     rstd = (variance + eps).rsqrt()
     scale = rstd.repeat_interleave(channels // groups, 1)
     if weight is not None:
@@ -64,7 +60,17 @@ def _of_view(frame: Frame, func, args, kwargs):
     return x.like(x.in_its_form(out.packed)), *statistics
 
 
-def _of_images(blocks: Tensor) -> tuple[Tensor, Tensor]:
+def moments_of_blocks(frame: Frame, x: BlockTensor, groups: int) -> Tensor:
+    """Count, means and spreads of the groups of each block, as a map of one pixel for each."""
+    layout = x.block_layout
+    places = None if frame.whole else layout.by_image
+    found = ops.block_moments(x.packed_map(), places, x.block, layout.blocks, x.size_of_map, groups)
+    if frame.whole:
+        return found.view(frame.images, *layout.blocks, -1).permute(0, 3, 1, 2)
+    return found[:, :, None, None]
+
+
+def mean_and_variance(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance ``(N, groups)`` of images from the moments ``(N, 1 + 2 * groups, GH, GW)``.
 
     Blocks are combined by the distances of their means (Chan, Golub and LeVeque 1983),

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...ops.window import index_table, through, window_table
+from ...ops.window import index_table
+from ..conv.block_windows import after_gather, gather_windows, is_local, plan_window
 from ..decline import Decline
 from ..frame.frame import Frame
-from ..geometry import fits_blocks, is_half_a_window
+from ..geometry import is_half_a_window
 from ..tensor.axes import MAP
 from ..tensor.block_tensor import BlockTensor
 from ..tensor.dense_on_use import PaddedMap
@@ -90,22 +91,28 @@ def _moved(func, x: BlockTensor, times: int, channels: int, block: tuple[int, in
 
 @on_blocks(aten.im2col.default, takes_padded=True, cuts=always)
 def patches(frame: Frame, func, args, kwargs):
-    """``F.unfold`` into patches that do not overlap, as transformers merge them."""
+    """``F.unfold``: the patch of each pixel becomes its channels.
+
+    Patches that do not overlap, as transformers merge them, lie within blocks. Others, as an
+    involution or a predicted filter reads them, reach beyond: they are read as a convolution's.
+    """
     x, kernel, dilation, padding, stride = args
-    kernel, stride = tuple(kernel), tuple(stride)
-    apart = kernel == stride and not any(padding) and set(dilation) == {1}
-    block = tuple(b // s for b, s in zip(x.block, stride, strict=True))
-    size = tuple(s // k for s, k in zip(x.size_of_map, kernel, strict=True))
-    fits = x.axes == MAP and apart and not any(b % s for b, s in zip(x.block, stride, strict=True))
-    if isinstance(x, PaddedMap):
-        fits = fits and x.written is None and fits_blocks(frame.grid_size, size, block)
+    plan = plan_window(frame, x, kernel, stride, padding, dilation, 0.0)
+    if isinstance(plan, Decline):
+        return plan
+    window, size = plan
+    if is_local(x, window, size):
+        packed = func(x.packed, *args[1:])
+    elif frame.whole:
+        # The state is written where blocks will read it; a padded map is kept already.
+        if not isinstance(x, PaddedMap):
+            frame.keep(x, str(func))
+        packed = func(x.packed, *args[1:])
     else:
-        fits = fits and _same_blocks(frame, x, size, block)
-    if not fits:
-        return Decline("its patches overlap or reach over blocks")
-    padded = isinstance(x, PaddedMap) and not frame.whole
-    packed = _blocks_of_padded(frame, x, size, block) if padded else x.packed
-    return BlockTensor(func(packed, *args[1:]), size, block, frame, axes="NCL")
+        windows = gather_windows(frame, str(func), x, window, size, 0.0)
+        step, apart = after_gather(window)
+        packed = func(windows, kernel, apart, (0, 0), step)
+    return BlockTensor(packed, size, window.block_out, frame, axes="NCL")
 
 
 @on_blocks(aten.roll.default)
@@ -141,20 +148,6 @@ def roll(frame: Frame, func, args, kwargs):
         ),
     )
     return x.like(x.in_its_form(ops.gather(entry.map, layout.by_slot, rows, cols)))
-
-
-def _blocks_of_padded(frame: Frame, x: PaddedMap, size, block) -> Tensor:
-    layout = frame.layout(size, block)
-    rows, cols = frame.tables(
-        ("blocks", x.padding.key),
-        x.size_of_map,
-        x.block,
-        lambda axis, length, width: through(
-            window_table(blocks=layout.blocks[axis], block_out=width, size=length),
-            x.padding.source(axis),
-        ),
-    )
-    return ops.gather(x.entry.map, layout.by_slot, rows, cols, x.padding.fill or 0.0)
 
 
 def _same_blocks(frame: Frame, x: BlockTensor, size, block) -> bool:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops.block_conv import SlidingWindow
-from ..conv.block_windows import gather_windows, is_local, pair, plan_window
+from ..conv.block_windows import after_gather, gather_windows, is_local, pair, plan_window
 from ..decline import Decline
 from ..frame.frame import Frame
 from ..tensor.axes import MAP
@@ -144,12 +144,7 @@ def _pool_by_torch(
     if local:
         return pool(x.packed, window.stride, window.dilation)
     windows = gather_windows(frame, str(func), x, window, size_out, fill)
-    return pool(windows, *_after_gather(window))
-
-
-def _after_gather(window: SlidingWindow) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Stride and dilation with which the op runs on gathered windows."""
-    return (window.kernel, (1, 1)) if window.by_taps else (window.stride, window.dilation)
+    return pool(windows, *after_gather(window))
 
 
 def _taps_at_edges(

@@ -106,7 +106,7 @@ def test_ops_that_write_to_a_whole_map(rate):
 
 
 def test_patches_wider_than_a_block():
-    """They overlap, so their map is dense: in a frame of all blocks it is the plain model's."""
+    """They reach over several blocks: in a frame of all blocks they are the plain model's."""
 
     class Patches(nn.Module):
         def forward(self, x):

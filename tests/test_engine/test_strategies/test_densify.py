@@ -60,7 +60,7 @@ DENSE = {
     "adaptive average": (lambda x, m: F.adaptive_avg_pool2d(x, (3, 7)), "_adaptive_avg_pool2d"),
     "adaptive to view": (lambda x, m: F.adaptive_avg_pool2d(x, 2).view(len(x), -1), "adaptive"),
     "adaptive maximum": (lambda x, m: F.adaptive_max_pool2d(x, (3, 2)), "adaptive_max_pool2d"),
-    "global maximum": (lambda x, m: x - x.amax((2, 3), keepdim=True), "amax"),
+    "global median": (lambda x, m: x - x.flatten(2).median(2)[0][:, :, None, None], "median"),
     "cumsum": (lambda x, m: x.cumsum(2), "cumsum"),
     "pad and multiply": (lambda x, m: F.pad(x, (1, 2, 3, 4)) * 2, "mul"),
     "pad twice": (lambda x, m: F.pad(F.pad(x, (1, 2, 3, 4)), (1, 1)), "pad"),
@@ -85,7 +85,7 @@ DENSE = {
         lambda x, m: F.grid_sample(x, torch.zeros(len(x), 5, 5, 2), align_corners=False),
         "grid_sampler",
     ),
-    "unfold": (lambda x, m: F.unfold(x, 3), "im2col"),
+    "unfold": (lambda x, m: F.unfold(x, 3, stride=3), "im2col"),
     "flip": (lambda x, m: x.flip(3), "flip"),
     "roll": (lambda x, m: x.roll(3, 2), "roll"),
     "batch concatenation": (lambda x, m: torch.cat([x, x], 0), "cat"),
@@ -363,6 +363,15 @@ ON_BLOCKS = {
         torch.ones(8, 32, 3, 3) / 50,
     ),
     "patches": lambda x, m: F.unfold(x[..., :24], 2, stride=2),
+    "patches that overlap": lambda x, m: F.unfold(x, 3, padding=1),
+    "patches far apart": lambda x, m: F.unfold(x, (3, 5), dilation=(9, 2), padding=(9, 4)),
+    "patches with a stride": lambda x, m: F.unfold(x, 5, padding=2, stride=2),
+    "unpadded patches": lambda x, m: F.unfold(x, 3),
+    "patches of a reflected map": lambda x, m: F.unfold(F.pad(x, (1, 1, 1, 1), "reflect"), 3),
+    "filters of pixels": lambda x, m: (
+        F.unfold(x, 3, padding=1).view(len(x), 8, 9, *SIZE)
+        * F.conv2d(x, torch.linspace(-1, 1, 648).view(9, 8, 3, 3), None, 1, 1).softmax(1)[:, None]
+    ).sum(2),
     "dilated deconvolution": lambda x, m: F.conv_transpose2d(
         x, torch.arange(128.0).view(8, 4, 2, 2) / 99, None, 2, dilation=2
     ),

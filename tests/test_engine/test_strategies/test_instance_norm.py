@@ -10,6 +10,7 @@ from torch import nn
 
 import blockcopy_plugins as bc
 from blockcopy_plugins.engine.oracle.masked_reference import MaskedReference
+from tests.test_engine.random_grids import run_on_random_grids
 
 SIZE = (20, 28)  # no multiple of the block
 
@@ -47,6 +48,30 @@ def test_instance_norm_is_the_masked_reference_and_all_on_blocks(options, pack):
     assert bc.report(net).dense_ops == ()
     bc.restore_(net)
     assert "forward" not in net.norm.__dict__
+
+
+class Siamese(nn.Module):
+    """Two maps side by side as images of one batch, as RAFT has those of two pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.norm, self.last = nn.InstanceNorm2d(6), nn.Conv2d(6, 6, 3, padding=1)
+
+    def forward(self, x):
+        both = torch.cat([self.one(x), self.one(-x)])
+        first, second = self.norm(self.two(both).relu()).chunk(2)
+        return self.last(first * second)
+
+
+def test_what_a_norm_of_dense_images_gives_may_become_blocks_again():
+    torch.manual_seed(0)
+    net = Siamese().eval()
+    found, wanted, dense = run_on_random_grids(net, 1, SIZE, 8)
+    torch.testing.assert_close(found[0], dense, atol=1e-5, rtol=0)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert [op.op for op in bc.report(net).dense_ops] == ["aten.cat.default"]
 
 
 def test_a_map_of_one_pixel_gets_the_error_that_it_gets_unconverted():
