@@ -35,9 +35,16 @@ class CallablePolicy(Policy):
         """Ask the function.
 
         Raises:
-            GridError: If its answer is not a bool tensor of shape ``context.grid_shape``.
+            GridError: If its answer is not a bool tensor of shape ``context.grid_shape``, or it has
+                written to the frame, which the model is about to read.
         """
+        before = _version_of(frame)
         grid = self.function(frame, context)
+        if _version_of(frame) != before:
+            raise GridError(
+                "the policy function has written to the frame, which is what the model reads, too; "
+                "let it work on frame.clone()"
+            )
         if not isinstance(grid, Tensor):
             raise GridError(
                 f"the policy function must return a bool tensor {tuple(context.grid_shape)}, found "
@@ -49,3 +56,8 @@ class CallablePolicy(Policy):
                 f"{grid.dtype} {tuple(grid.shape)}"
             )
         return upload(grid, frame.device)
+
+
+def _version_of(frame: Tensor) -> int | None:
+    # Writes to a tensor that was made in inference mode are not counted.
+    return None if frame.is_inference() else frame._version

@@ -30,6 +30,17 @@ def test_a_wrong_answer_raises(make_context, answer):
         CallablePolicy(lambda frame, context: answer).select(FRAME, make_context(FRAME, 32))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_function_that_writes_to_the_frame_is_refused(make_context, mode):
+    def function(frame, context):
+        frame.mul_(2)
+        return torch.ones(1, 2, 3, dtype=torch.bool)
+
+    frame = FRAME.clone()
+    with mode(), pytest.raises(GridError, match=r"frame\.clone\(\)"):
+        CallablePolicy(function).select(frame, make_context(frame, 32))
+
+
 def test_what_cannot_be_called_raises():
     with pytest.raises(ConfigError):
         CallablePolicy(3)
