@@ -201,6 +201,10 @@ class StateEntry:
         # It outlives the call that makes it. If it were made inside inference_mode, it could not be
         # written to outside, so it is always an ordinary tensor.
         with torch.inference_mode(False):
-            return torch.zeros(shape, dtype=self._dtype, device=self._device).contiguous(
-                memory_format=torch.channels_last
+            map_ = torch.empty(
+                shape,
+                dtype=self._dtype,
+                device=self._device,
+                memory_format=torch.channels_last,
             )
+            return map_.zero_()

@@ -56,7 +56,7 @@ DENSE = {
     "view": (lambda x, m: x.view(x.size(0), -1), "view"),
     "flatten and linear": (lambda x, m: m.linear(x.flatten(1)), "view"),
     "attention": (lambda x, m: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product"),
-    "matmul": (lambda x, m: x.flatten(2) @ x.flatten(2).transpose(1, 2), "bmm"),
+    "matmul": (lambda x, m: x @ x.transpose(2, 3), "bmm"),
     "adaptive average": (lambda x, m: F.adaptive_avg_pool2d(x, (3, 7)), "_adaptive_avg_pool2d"),
     "adaptive to view": (lambda x, m: F.adaptive_avg_pool2d(x, 2).view(len(x), -1), "adaptive"),
     "adaptive maximum": (lambda x, m: F.adaptive_max_pool2d(x, (3, 2)), "adaptive_max_pool2d"),
