@@ -329,7 +329,7 @@ def test_direct(dtype, kernels, examples):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernels", (*KERNELS, "twin"))
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY // 4, marks=pytest.mark.slow)])
 def test_rings(dtype, kernels, examples):
     @given(values=with_rings, threads=threads, winograd=st.booleans())
     @settings(max_examples=examples)
