@@ -53,6 +53,7 @@ TABLES: tuple[tuple[str, str, Callable[[dict], str]], ...] = (
     ("int8", "int8", efficiency),
     ("light", "light", light),
     ("light_large", "light_large", light),
+    ("light_zen4", "light_zen4", light),
     ("profile", "profile", profile),
     ("policy_cost", "policy_cost", policy_cost),
     ("gain_cost", "policy_cost", gain_cost),
