@@ -328,6 +328,21 @@ def test_direct(dtype, kernels, examples):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("border", [1, 2])
+@pytest.mark.parametrize("winograd", [False, True])
+def test_rings_as_wide_as_the_padding(dtype, kernels, border, winograd):
+    """The usual convolutions: 3x3 and 5x5 with executed blocks here and there."""
+    for seed in range(3):
+        case = Case(
+            kernel=(2 * border + 1,) * 2, padding=(border,) * 2, channels=16, block_out=(8, 8),
+            grid=(3, 4), rings=True, dtype=dtype, seed=seed,
+        )  # fmt: skip
+        assert case.of_rings == [24, 32, border]
+        case.check(case.run(kernels, winograd), winograd)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernels", (*KERNELS, "twin"))
 @pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY // 4, marks=pytest.mark.slow)])
 def test_rings(dtype, kernels, examples):
